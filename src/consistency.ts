@@ -1,0 +1,201 @@
+// What a snapshot is worth, and the words in which guest and host speak of it: levels, the freeze report (the agent
+// sends it over the wire, the host writes it into manifests) and the coordinator, the one interface to the freeze
+// path. In-process implementation: src/freeze/coordinator.ts; remote, through an agent: src/qga/remote-coordinator.ts.
+import * as v from 'valibot';
+
+/** From worthless to best. A level is the one reached and proved, never the one asked for. */
+export const consistencyLevels = ['none', 'crash', 'filesystem', 'application'] as const;
+export const consistencyLevelSchema = v.picklist(consistencyLevels);
+export type ConsistencyLevel = v.InferOutput<typeof consistencyLevelSchema>;
+
+const rank = (level: ConsistencyLevel): number => consistencyLevels.indexOf(level);
+
+/** True if `reached` is `required` or better. */
+export function satisfies(reached: ConsistencyLevel, required: ConsistencyLevel): boolean {
+  return rank(reached) >= rank(required);
+}
+
+/** The lowest of the levels; `ceiling` if there is none. */
+export function lowestLevel(levels: readonly ConsistencyLevel[], ceiling: ConsistencyLevel): ConsistencyLevel {
+  return levels.reduce((lowest, level) => (satisfies(level, lowest) ? lowest : level), ceiling);
+}
+
+/** A disk as guest and host both know it: by serial, else by PCI address (`DDDD:BB:SS.F`). */
+const diskRefSchema = v.strictObject({
+  /** Serial number as the guest sees it (virtio-blk cuts it at 20 bytes). */
+  serial: v.optional(v.string()),
+  pciAddress: v.optional(v.string()),
+  /** Kernel name in the guest, `/dev/vda`: for people, never for matching. */
+  dev: v.optional(v.string()),
+});
+export type DiskRef = v.InferOutput<typeof diskRefSchema>;
+
+/** Milliseconds since the session began (its plan), of guest running time. */
+const spanSchema = v.strictObject({ startMs: v.number(), endMs: v.number() });
+export type Span = v.InferOutput<typeof spanSchema>;
+
+/**
+ * How one filesystem was held:
+ * frozen      FIFREEZE returned 0, and (once thawed) exactly one FITHAW of ours returned 0 within the lease
+ * read-only   mounted read-only everywhere: nothing to hold
+ * synced      cannot freeze; synced, and its partition's write counter stayed unchanged until thaw
+ * none        not held; `reason` says why
+ */
+export const holdKinds = ['frozen', 'read-only', 'synced', 'none'] as const;
+
+export const filesystemReportSchema = v.strictObject({
+  mountpoint: v.string(),
+  type: v.string(),
+  /** Source as in mountinfo, `/dev/vda1`. */
+  source: v.string(),
+  /** `MAJOR:MINOR` of the superblock, as in mountinfo. */
+  device: v.string(),
+  disks: v.array(diskRefSchema),
+  /** Mounted read-write from a disk of the cut. */
+  concerned: v.boolean(),
+  held: v.picklist(holdKinds),
+  /** Why it is not held, or what went wrong. */
+  reason: v.optional(v.string()),
+  freezeErrno: v.optional(v.number()),
+  thawErrno: v.optional(v.number()),
+  sync: v.optional(spanSchema),
+  freeze: v.optional(spanSchema),
+  thaw: v.optional(spanSchema),
+});
+export type FilesystemReport = v.InferOutput<typeof filesystemReportSchema>;
+
+export const writerPhases = ['prepare', 'freeze', 'verify', 'thaw', 'abort', 'post'] as const;
+export type WriterPhase = (typeof writerPhases)[number];
+
+const phaseReportSchema = v.strictObject({
+  phase: v.picklist(writerPhases),
+  ...spanSchema.entries,
+  exitCode: v.optional(v.number()),
+  signal: v.optional(v.string()),
+  timedOut: v.boolean(),
+  /** First line of stderr (else stdout), for people. */
+  text: v.optional(v.string()),
+});
+export type PhaseReport = v.InferOutput<typeof phaseReportSchema>;
+
+export const guarantees = ['held', 'recoverable', 'artefact'] as const;
+
+export const writerReportSchema = v.strictObject({
+  name: v.string(),
+  path: v.string(),
+  kind: v.picklist(['plain', 'described', 'resident']),
+  required: v.boolean(),
+  rank: v.number(),
+  guarantee: v.optional(v.picklist(guarantees)),
+  /**
+   * verified        its own `verify` passed before the first FIFREEZE and (once thawed) again after the last FITHAW
+   * claimed         its freeze exited 0, nothing proves it
+   * failed          a phase failed; `reason` says which and why
+   * not-applicable  it said so (exit 3): nothing of it runs here
+   */
+  verdict: v.picklist(['verified', 'claimed', 'failed', 'not-applicable']),
+  reason: v.optional(v.string()),
+  phases: v.array(phaseReportSchema),
+});
+export type WriterReport = v.InferOutput<typeof writerReportSchema>;
+
+export const sessionSteps = ['plan', 'prepare', 'hold', 'freeze', 'frozen', 'thaw', 'release'] as const;
+export type SessionStep = (typeof sessionSteps)[number];
+
+/**
+ * ok        held as asked and thawed by the requester (or still frozen)
+ * failed    given up before it was frozen, everything thawed and released
+ * expired   the lease ended before the requester asked for the thaw
+ * broken    the freezer died or a stranger thawed: what was cut meanwhile is worth `crash` at most
+ */
+export const outcomes = ['ok', 'failed', 'expired', 'broken'] as const;
+
+export const freezeReportSchema = v.strictObject({
+  session: v.string(),
+  requester: v.string(),
+  state: v.picklist(['frozen', 'thawed']),
+  outcome: v.picklist(outcomes),
+  /** What an atomic cut taken while this session is held is worth. Final once `state` is `thawed`. */
+  level: consistencyLevelSchema,
+  /** One sentence per reason for the level, best first. */
+  evidence: v.array(v.string()),
+  /** Why it failed, for people. */
+  error: v.optional(v.string()),
+  filesystems: v.array(filesystemReportSchema),
+  writers: v.array(writerReportSchema),
+  /** What was left out, and why: mounts, hooks that may not be run. */
+  skipped: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
+  steps: v.array(v.strictObject({ step: v.picklist(sessionSteps), ...spanSchema.entries })),
+  leaseMs: v.number(),
+  /** From the first writer held to the last one released; 0 while it lasts. */
+  pauseWindowMs: v.number(),
+  /** From the first FIFREEZE to the last FITHAW; 0 while it lasts. */
+  frozenWindowMs: v.number(),
+});
+export type FreezeReport = v.InferOutput<typeof freezeReportSchema>;
+
+export interface FreezeRequest {
+  /** Who asks, for the second one who asks meanwhile: `host tool`, `guest-fsfreeze-freeze`, ... */
+  readonly requester: string;
+  /** Chosen by the requester so that a lost reply can be asked for; otherwise made up. */
+  readonly session?: string;
+  /** Mount points exactly as in mountinfo; without it, all. */
+  readonly mountpoints?: readonly string[];
+  /** The disks of the cut; without it, all. */
+  readonly disks?: readonly DiskRef[];
+  /** How long it may stay frozen. */
+  readonly leaseMs: number;
+  /**
+   * The level below which the attempt ends with a QuiesceError, everything thawed. `auto`: application if a writer is
+   * concerned, else filesystem. `plain`: what guest-fsfreeze-freeze means: a required writer that fails and a
+   * FIFREEZE error other than EBUSY and EOPNOTSUPP end it, nothing else does.
+   */
+  readonly require: ConsistencyLevel | 'auto' | 'plain';
+}
+
+export interface FreezeSession {
+  readonly id: string;
+  /** As of the last step done. */
+  readonly report: FreezeReport;
+  /** Deadline = now + leaseMs, within the guest's lease-max. Throws a QuiesceError if the lease has ended. */
+  renew(leaseMs: number): Promise<{ readonly remainingMs: number }>;
+  /**
+   * Thaws, releases the writers and gives the final report, whatever its outcome. May be called again: the same
+   * report. Throws ThawUnconfirmedError if a filesystem is not known to be thawed.
+   */
+  thaw(): Promise<FreezeReport>;
+}
+
+export const coordinatorStates = ['idle', 'preparing', 'holding', 'freezing', 'frozen', 'thawing'] as const;
+export const coordinatorStatusSchema = v.strictObject({
+  state: v.picklist(coordinatorStates),
+  session: v.optional(v.string()),
+  requester: v.optional(v.string()),
+  /** Milliseconds until the guest thaws itself, in state frozen. */
+  remainingMs: v.optional(v.number()),
+});
+export type CoordinatorStatus = v.InferOutput<typeof coordinatorStatusSchema>;
+
+export const writerListingSchema = v.strictObject({
+  name: v.string(),
+  path: v.string(),
+  kind: v.picklist(['plain', 'described', 'resident']),
+  required: v.boolean(),
+  rank: v.number(),
+  phases: v.array(v.picklist(writerPhases)),
+  guarantee: v.optional(v.picklist(guarantees)),
+  /** Why it will not be run (permissions, a bad description, switched off, hidden by an earlier folder). */
+  problem: v.optional(v.string()),
+});
+export type WriterListing = v.InferOutput<typeof writerListingSchema>;
+
+export interface Coordinator {
+  /**
+   * Steps 1-4 of the freeze path. `signal` aborts an attempt that is on its way: everything is thawed and released
+   * before the promise settles. Throws QuiesceError (facts.report: FreezeReport) when refused or failed, the guest
+   * thawed; StateError when somebody else holds the guest (facts: holder).
+   */
+  freeze(request: FreezeRequest, signal?: AbortSignal): Promise<FreezeSession>;
+  status(): Promise<CoordinatorStatus>;
+  writers(): Promise<readonly WriterListing[]>;
+}

@@ -1,0 +1,57 @@
+// Lint: the type-aware rules that catch a forgotten await (the worst bug here is a forgotten thaw), and the fences
+// between the layers of src/ (README, "The house").
+import tseslint from 'typescript-eslint';
+
+const fence = (files, patterns) => ({
+  files,
+  rules: { '@typescript-eslint/no-restricted-imports': ['error', { patterns }] },
+});
+const library = (name, where) => ({
+  group: [name],
+  message: `${name} has one place: ${where}. Take an interface instead.`,
+});
+const layer = (group, message) => ({ group, message });
+
+const yargs = library('yargs', 'src/cli/');
+const chokidar = library('chokidar', 'src/freeze/writer-watch.ts');
+const pino = library('pino', 'src/log.ts');
+const upward = (...names) =>
+  layer(
+    names.map((name) => `**/${name}/**`),
+    'Imports go down only: cli -> {agent, snapshot, host, testing} -> {freeze, qga, qmp} -> rpc -> {transport, wire}; leaves import nothing of ours.',
+  );
+
+export default tseslint.config(
+  { ignores: ['dist/**', 'build/**', '**/node_modules/**'] },
+  ...tseslint.configs.strictTypeChecked,
+  {
+    languageOptions: {
+      parserOptions: { project: ['test/tsconfig.json'], tsconfigRootDir: `${import.meta.dirname}/..` },
+    },
+    rules: {
+      eqeqeq: 'error',
+      '@typescript-eslint/switch-exhaustiveness-check': 'error',
+      '@typescript-eslint/return-await': ['error', 'always'],
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      'no-restricted-syntax': [
+        'error',
+        { selector: 'ExportDefaultDeclaration', message: 'Named exports only.' },
+        { selector: 'ExportAllDeclaration', message: 'Name what is exported.' },
+      ],
+    },
+  },
+  { files: ['**/*.js', '**/*.mjs'], extends: [tseslint.configs.disableTypeChecked] },
+  { files: ['test/*.config.*'], rules: { 'no-restricted-syntax': 'off' } },
+  fence(['src/*.ts'], [yargs, chokidar, layer(['./*/**'], 'A leaf imports nothing of ours.')]),
+  fence(
+    ['src/wire/**', 'src/transport/**'],
+    [yargs, chokidar, pino, upward('rpc', 'qga', 'qmp', 'freeze', 'agent', 'host', 'cli', 'testing')],
+  ),
+  fence(['src/rpc/**'], [yargs, chokidar, pino, upward('qga', 'qmp', 'freeze', 'agent', 'host', 'cli', 'testing')]),
+  fence(['src/qga/**', 'src/qmp/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'host', 'cli', 'testing')]),
+  fence(['src/freeze/**'], [yargs, pino, upward('qga', 'qmp', 'rpc', 'agent', 'host', 'cli', 'testing')]),
+  fence(['src/agent/**'], [yargs, chokidar, pino, upward('qmp', 'host', 'cli', 'testing')]),
+  fence(['src/host/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'cli', 'testing')]),
+  fence(['src/testing/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'cli')]),
+);

@@ -1,0 +1,26 @@
+// The four test projects. unit needs nothing; conformance Debian's qemu-ga; integration root and loop devices;
+// vm a QEMU that boots. The guests of vm share two cores, so its files run one after another.
+import { defineConfig } from 'vitest/config';
+
+const project = (name: string, testTimeout: number, options: object = {}) => ({
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    testTimeout,
+    hookTimeout: testTimeout,
+    ...options,
+  },
+});
+
+export default defineConfig({
+  root: new URL('..', import.meta.url).pathname,
+  test: {
+    reporters: ['default'],
+    projects: [
+      project('unit', 10_000),
+      project('conformance', 60_000, { fileParallelism: false }),
+      project('integration', 60_000, { fileParallelism: false }),
+      project('vm', 300_000, { fileParallelism: false }),
+    ],
+  },
+});
