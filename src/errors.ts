@@ -54,8 +54,10 @@ export class DeadlineError extends BridgeError {
 }
 
 export class StateError extends BridgeError {
-  constructor(what: string, state: string, required: readonly string[]) {
-    super('E_STATE', `${what} needs state ${required.join(' or ')}, found ${state}`, { facts: { state, required } });
+  constructor(what: string, state: string, required: readonly string[], facts: Facts = {}) {
+    super('E_STATE', `${what} needs state ${required.join(' or ')}, found ${state}`, {
+      facts: { ...facts, state, required },
+    });
   }
 }
 

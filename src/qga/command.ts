@@ -1,0 +1,67 @@
+// How a command of the guest-agent protocol is declared: once. Argument and result types, the dispatcher's table,
+// guest-info and the list of what may run while frozen derive from it. The declarations are in commands.ts; the
+// contract in prose is qga/qapi-schema.json.
+import * as v from 'valibot';
+
+export type ArgsSchema = v.StrictObjectSchema<v.ObjectEntries, undefined>;
+export type ReturnsSchema = v.GenericSchema;
+
+export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSchema = ReturnsSchema> {
+  readonly name: string;
+  /** QEMU's version for guest-*, ours for bridge-*. */
+  readonly since: string;
+  readonly args: A;
+  readonly returns: R;
+  /** Allowed while the guest is frozen, whatever the block and allow lists say. */
+  readonly whenFrozen: boolean;
+  /** False: nothing is sent on success (guest-shutdown and the like). */
+  readonly successResponse: boolean;
+  /**
+   * Place in the order of replies on one channel:
+   * queued       answered in turn
+   * sync         overtakes a pending `abandonable` command, whose late reply is then never sent
+   * abandonable  what a requester may have given up waiting for: the freezes
+   */
+  readonly order: 'queued' | 'sync' | 'abandonable';
+  /** The reply is preceded by 0xFF. */
+  readonly delimited: boolean;
+}
+
+type Rest = Partial<Omit<Command, 'name' | 'since' | 'args' | 'returns'>>;
+
+/** Declares a command: by default not allowed while frozen, answered in turn. */
+export function command<A extends ArgsSchema, R extends ReturnsSchema>(
+  declaration: { name: string; since: string; args: A; returns: R } & Rest,
+): Command<A, R> {
+  return { whenFrozen: false, successResponse: true, order: 'queued', delimited: false, ...declaration };
+}
+
+/**
+ * The schema of an arguments object, or of an object in one. Its entries have no prototype: valibot looks names up
+ * with `in`, and an argument called `toString` is unexpected like any other.
+ */
+export function members<E extends v.ObjectEntries>(entries: E): v.StrictObjectSchema<E, undefined> {
+  return v.strictObject(Object.assign(Object.create(null) as object, entries));
+}
+
+export const noArgs = members({});
+/** The reply of a command that returns nothing. */
+export const nothing = v.object({});
+
+const INT64_MIN = -(2n ** 63n);
+const INT64_MAX = 2n ** 63n - 1n;
+
+/** QAPI's `int`: 64 bits, signed. The message is QAPI's name of the type (argument-texts.ts quotes it). */
+export const int = v.custom<number | bigint>(
+  (value) => (typeof value === 'bigint' ? value >= INT64_MIN && value <= INT64_MAX : Number.isSafeInteger(value)),
+  'integer',
+);
+
+/** An int of at least `min` that fits a number. */
+export function intFrom(min: number, unit: string): v.GenericSchema<number | bigint, number> {
+  return v.pipe(
+    int,
+    v.check((value) => value >= min && value <= Number.MAX_SAFE_INTEGER, `expects ${min} or more ${unit}`),
+    v.transform(Number),
+  );
+}

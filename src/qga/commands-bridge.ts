@@ -1,0 +1,56 @@
+// Our own commands: a freeze with a lease, a required level and a full report. The report is src/consistency.ts's
+// shape as it is; only the arguments and the outermost members follow QAPI's spelling.
+import * as v from 'valibot';
+import { consistencyLevels, coordinatorStatusSchema, freezeReportSchema, writerListingSchema } from '../consistency.js';
+import { command, intFrom, members, noArgs } from './command.js';
+import { tolerant } from './tolerant.js';
+
+const leaseMs = intFrom(1, 'milliseconds');
+const report = tolerant(freezeReportSchema);
+
+export const bridgeCommands = {
+  /** Steps 1-4 of the freeze path. An error's desc begins with the reason; the whole report is in bridge-status. */
+  'bridge-freeze': command({
+    name: 'bridge-freeze',
+    since: 'fsfreeze-bridge 0.1',
+    args: members({
+      session: v.optional(v.string()),
+      requester: v.optional(v.string()),
+      'lease-ms': v.optional(leaseMs, 10_000),
+      require: v.optional(v.picklist([...consistencyLevels, 'auto']), 'auto'),
+      disks: v.optional(v.array(members({ serial: v.optional(v.string()), 'pci-address': v.optional(v.string()) }))),
+      mountpoints: v.optional(v.array(v.string())),
+    }),
+    returns: v.object({ report }),
+    order: 'abandonable',
+  }),
+  'bridge-renew': command({
+    name: 'bridge-renew',
+    since: 'fsfreeze-bridge 0.1',
+    args: members({ session: v.string(), 'lease-ms': leaseMs }),
+    returns: v.object({ 'remaining-ms': v.number() }),
+    whenFrozen: true,
+  }),
+  /** For a session that already ended: its final report again, whose outcome tells how. */
+  'bridge-thaw': command({
+    name: 'bridge-thaw',
+    since: 'fsfreeze-bridge 0.1',
+    args: members({ session: v.string() }),
+    returns: v.object({ report }),
+    whenFrozen: true,
+  }),
+  /** `report` is of the session under way, else of the last one. */
+  'bridge-status': command({
+    name: 'bridge-status',
+    since: 'fsfreeze-bridge 0.1',
+    args: noArgs,
+    returns: v.object({ status: tolerant(coordinatorStatusSchema), report: v.optional(report) }),
+    whenFrozen: true,
+  }),
+  'bridge-writers': command({
+    name: 'bridge-writers',
+    since: 'fsfreeze-bridge 0.1',
+    args: noArgs,
+    returns: v.object({ writers: v.array(tolerant(writerListingSchema)) }),
+  }),
+} as const;

@@ -1,0 +1,39 @@
+// Commands about the channel itself: finding one's place in the stream, being alive, what there is.
+import * as v from 'valibot';
+import { command, int, members, noArgs, nothing } from './command.js';
+
+export const channelCommands = {
+  /** Echoes `id`; the reply is preceded by 0xFF, which no JSON text holds. For a client that lost its place. */
+  'guest-sync-delimited': command({
+    name: 'guest-sync-delimited',
+    since: '1.1',
+    args: members({ id: int }),
+    returns: int,
+    whenFrozen: true,
+    order: 'sync',
+    delimited: true,
+  }),
+  /** Echoes `id`. What libvirt sends, once per connection and after every time-out. */
+  'guest-sync': command({
+    name: 'guest-sync',
+    since: '0.15.0',
+    args: members({ id: int }),
+    returns: int,
+    whenFrozen: true,
+    order: 'sync',
+  }),
+  'guest-ping': command({ name: 'guest-ping', since: '0.15.0', args: noArgs, returns: nothing, whenFrozen: true }),
+  /** Version and commands; `enabled` is false for what may not run now. */
+  'guest-info': command({
+    name: 'guest-info',
+    since: '0.15.0',
+    args: noArgs,
+    returns: v.object({
+      version: v.string(),
+      supported_commands: v.array(
+        v.object({ name: v.string(), enabled: v.boolean(), 'success-response': v.boolean() }),
+      ),
+    }),
+    whenFrozen: true,
+  }),
+} as const;

@@ -1,0 +1,38 @@
+// The freeze commands of the real agent. What they mean is in QEMU's schema; how ours better them (lease, dedupe by
+// superblock, one error after an expired lease) is src/agent's business.
+import * as v from 'valibot';
+import { command, int, members, noArgs } from './command.js';
+
+export const fsfreezeCommands = {
+  'guest-fsfreeze-status': command({
+    name: 'guest-fsfreeze-status',
+    since: '0.15.0',
+    args: noArgs,
+    returns: v.picklist(['thawed', 'frozen']),
+    whenFrozen: true,
+  }),
+  /** Returns the number of filesystems frozen. */
+  'guest-fsfreeze-freeze': command({
+    name: 'guest-fsfreeze-freeze',
+    since: '0.15.0',
+    args: noArgs,
+    returns: int,
+    order: 'abandonable',
+  }),
+  /** `mountpoints` are compared exactly; without them, all. Returns the number of filesystems frozen. */
+  'guest-fsfreeze-freeze-list': command({
+    name: 'guest-fsfreeze-freeze-list',
+    since: '2.2',
+    args: members({ mountpoints: v.optional(v.array(v.string())) }),
+    returns: int,
+    order: 'abandonable',
+  }),
+  /** Returns the number of filesystems thawed. */
+  'guest-fsfreeze-thaw': command({
+    name: 'guest-fsfreeze-thaw',
+    since: '0.15.0',
+    args: noArgs,
+    returns: int,
+    whenFrozen: true,
+  }),
+} as const;

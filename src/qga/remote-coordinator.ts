@@ -1,0 +1,191 @@
+// The Coordinator of src/consistency.ts over a guest agent. Here: which kind of agent it is, and our own through
+// bridge-*. A stock qemu-ga is stock-coordinator.ts. A lost reply to a freeze is never left at that: the guest is
+// thawed, and only then the error goes up.
+import { randomUUID } from 'node:crypto';
+import type {
+  Coordinator,
+  CoordinatorStatus,
+  FreezeReport,
+  FreezeRequest,
+  FreezeSession,
+  WriterListing,
+} from '../consistency.js';
+import { BridgeError, describeError, QuiesceError, StateError, UsageError } from '../errors.js';
+import { RemoteError } from '../rpc/errors.js';
+import type { QgaClient } from './client.js';
+import type { Returns } from './commands.js';
+import { StockCoordinator } from './stock-coordinator.js';
+import { defaultRemoteLimits, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
+
+export interface RemoteCoordinator extends Coordinator {
+  /** `bridge`: our agent. `stock`: qemu-ga, at most level `filesystem`. */
+  readonly kind: 'bridge' | 'stock';
+  /** What guest-info says. */
+  readonly version: string;
+}
+
+/** Asks the agent what it is. Does not own the client. Throws what QgaClient.call throws. */
+export async function createRemoteCoordinator(
+  client: QgaClient,
+  limits: RemoteLimits = defaultRemoteLimits,
+): Promise<RemoteCoordinator> {
+  const info = await client.call('guest-info', {}, { timeoutMs: limits.askMs });
+  const isOurs = info.supported_commands.some(({ name }) => name === 'bridge-freeze');
+  return new (isOurs ? BridgeCoordinator : StockCoordinator)(client, limits, info.version);
+}
+
+class BridgeCoordinator implements RemoteCoordinator {
+  readonly kind = 'bridge';
+  readonly version: string;
+  readonly #client: QgaClient;
+  readonly #limits: RemoteLimits;
+
+  constructor(client: QgaClient, limits: RemoteLimits, version: string) {
+    this.#client = client;
+    this.#limits = limits;
+    this.version = version;
+  }
+
+  async freeze(request: FreezeRequest, signal?: AbortSignal): Promise<FreezeSession> {
+    const { requester, session = randomUUID(), leaseMs, require, disks, mountpoints } = request;
+    if (require === 'plain') {
+      throw new UsageError('E_REQUIRE', `bridge-freeze expects a level or auto, found plain (guest-fsfreeze-freeze's)`);
+    }
+    const args = {
+      session,
+      requester,
+      'lease-ms': leaseMs,
+      require,
+      ...(mountpoints === undefined ? {} : { mountpoints: [...mountpoints] }),
+      ...(disks === undefined
+        ? {}
+        : { disks: disks.map(({ serial, pciAddress }) => ({ serial, 'pci-address': pciAddress })) }),
+    };
+    const options = { timeoutMs: this.#limits.freezeMs, ...(signal === undefined ? {} : { signal }) };
+    let report: FreezeReport;
+    try {
+      ({ report } = await this.#client.call('bridge-freeze', args, options));
+    } catch (error) {
+      throw error instanceof RemoteError ? await this.#refused(session, error) : await this.#abandoned(session, error);
+    }
+    return new BridgeSession(this.#client, this.#limits, session, report);
+  }
+
+  async status(): Promise<CoordinatorStatus> {
+    return (await this.#ask()).status;
+  }
+
+  async writers(): Promise<readonly WriterListing[]> {
+    const { writers } = await this.#client.call('bridge-writers', {}, { timeoutMs: this.#limits.askMs });
+    return writers;
+  }
+
+  #ask(): Promise<Returns<'bridge-status'>> {
+    return this.#client.call('bridge-status', {}, { timeoutMs: this.#limits.askMs });
+  }
+
+  /** The agent said no: it has thawed already, or somebody else holds the guest. */
+  async #refused(session: string, cause: RemoteError): Promise<Error> {
+    const { status, report } = await this.#ask();
+    if (status.state !== 'idle' && status.session !== session) {
+      const holder = `${status.requester ?? 'somebody'}, session ${status.session ?? 'unknown'}`;
+      return new StateError('bridge-freeze', `${status.state} (${holder})`, ['idle']);
+    }
+    const own = report?.session === session ? report : undefined;
+    if (status.state !== 'idle') return await this.#abandoned(session, cause);
+    return new QuiesceError('E_QUIESCE', cause.desc, { cause, facts: own === undefined ? {} : { report: own } });
+  }
+
+  /**
+   * Nobody waits for the freeze any more: thaws, whether it came to it or not. Throws a ThawUnconfirmedError if the
+   * agent does not confirm.
+   */
+  async #abandoned(session: string, cause: unknown): Promise<Error> {
+    if (cause instanceof BridgeError && cause.outcome === 'none') return cause;
+    const report = await thawSession(this.#client, this.#limits, session);
+    return new QuiesceError('E_QUIESCE_LOST', `freeze given up, guest thawed: ${describeError(cause)}`, {
+      cause,
+      facts: report === undefined ? {} : { report },
+    });
+  }
+}
+
+class BridgeSession implements FreezeSession {
+  readonly id: string;
+  readonly #client: QgaClient;
+  readonly #limits: RemoteLimits;
+  #report: FreezeReport;
+  #thaw: Promise<FreezeReport> | undefined;
+
+  constructor(client: QgaClient, limits: RemoteLimits, id: string, report: FreezeReport) {
+    this.#client = client;
+    this.#limits = limits;
+    this.id = id;
+    this.#report = report;
+  }
+
+  get report(): FreezeReport {
+    return this.#report;
+  }
+
+  async renew(leaseMs: number): Promise<{ readonly remainingMs: number }> {
+    const args = { session: this.id, 'lease-ms': leaseMs };
+    try {
+      const reply = await this.#client.call('bridge-renew', args, { timeoutMs: this.#limits.askMs });
+      return { remainingMs: reply['remaining-ms'] };
+    } catch (cause) {
+      if (!(cause instanceof RemoteError)) throw cause;
+      throw new QuiesceError('E_LEASE', cause.desc, { cause });
+    }
+  }
+
+  async thaw(): Promise<FreezeReport> {
+    this.#thaw ??= this.#thawAndReport();
+    try {
+      return await this.#thaw;
+    } catch (error) {
+      // Not confirmed: the next call tries again.
+      this.#thaw = undefined;
+      throw error;
+    }
+  }
+
+  async #thawAndReport(): Promise<FreezeReport> {
+    const report = await thawSession(this.#client, this.#limits, this.id);
+    // An agent started anew has thawed, and knows the session no more: what was held is not proved to have stayed so.
+    const why = 'the agent confirms that the guest is thawed, but has lost the session: when it was thawed is unknown';
+    this.#report = report ?? {
+      ...this.#report,
+      state: 'thawed',
+      outcome: 'broken',
+      level: 'crash',
+      evidence: [why],
+      error: why,
+    };
+    return this.#report;
+  }
+}
+
+/**
+ * The final report; undefined if the guest is thawed but the agent knows no such session. What an error means is not
+ * read from its text: the status is asked.
+ */
+async function thawSession(
+  client: QgaClient,
+  limits: RemoteLimits,
+  session: string,
+): Promise<FreezeReport | undefined> {
+  return await untilConfirmed(client.peer, limits, async (timeoutMs) => {
+    try {
+      const { report } = await client.call('bridge-thaw', { session }, { timeoutMs });
+      if (report.state !== 'thawed') throw new Error(`bridge-thaw answered a report in state ${report.state}`);
+      return report;
+    } catch (error) {
+      if (!(error instanceof RemoteError)) throw error;
+      const { status, report } = await client.call('bridge-status', {}, { timeoutMs: limits.askMs });
+      if (report?.session === session && report.state === 'thawed') return report;
+      if (status.state === 'idle' || (status.session !== undefined && status.session !== session)) return undefined;
+      throw error;
+    }
+  });
+}

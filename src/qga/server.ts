@@ -1,0 +1,106 @@
+// The server side of the guest-agent protocol: declarations bound to handlers, and what may run when. The commands
+// about the channel itself are answered here; all others are src/agent's.
+import type { DispatcherOptions, Operation } from '../rpc/dispatcher.js';
+import { RemoteError } from '../rpc/errors.js';
+import { checkArguments } from './argument-texts.js';
+import type { ArgsSchema, Command } from './command.js';
+import { commandNames, commands, type Args, type CommandName, type Returns } from './commands.js';
+
+/** Whose wording: 7.2 differs from 10.2 in what it says of a command disabled while frozen. */
+export type Compat = '10.2' | '7.2';
+
+type ChannelCommand = 'guest-sync' | 'guest-sync-delimited' | 'guest-ping' | 'guest-info';
+
+/** One handler per command, named like it. `C` is what the server knows of the channel a request came on. */
+export type Handlers<C> = {
+  readonly [N in Exclude<CommandName, ChannelCommand>]: (args: Args<N>, context: C) => Promise<Returns<N>> | Returns<N>;
+};
+
+export interface Policy {
+  readonly compat: Compat;
+  /** Commands switched off by the guest's administrator (`-b`). */
+  readonly blocked: ReadonlySet<string>;
+  /** If given, all others are switched off (`-a`). */
+  readonly allowed?: ReadonlySet<string>;
+  /** While true, only commands declared `whenFrozen` run, and those whatever the lists say. */
+  readonly isFrozen: () => boolean;
+}
+
+/**
+ * What a Dispatcher needs to be a guest agent.
+ * @param version what guest-info answers
+ */
+export function guestAgent<C>(
+  handlers: Handlers<C>,
+  policy: Policy,
+  version: string,
+): Pick<DispatcherOptions<C>, 'operations' | 'refusal'> {
+  const refusal = (name: string): string | undefined => whyDisabled(policy, name);
+  const all: AllHandlers<C> = {
+    ...handlers,
+    'guest-sync': ({ id }) => id,
+    'guest-sync-delimited': ({ id }) => id,
+    'guest-ping': () => ({}),
+    'guest-info': () => guestInfo(version, refusal),
+  };
+  const operations = new Map<string, Operation<C>>();
+  for (const name of commandNames) operations.set(name, operation(name, all));
+  return { operations, refusal };
+}
+
+type AllHandlers<C> = {
+  readonly [N in CommandName]: (args: Args<N>, context: C) => Promise<Returns<N>> | Returns<N>;
+};
+
+function operation<C>(name: CommandName, handlers: AllHandlers<C>): Operation<C> {
+  const declaration = commands[name];
+  const { successResponse, delimited, order } = declaration;
+  // The table's type ties each name to its arguments; the one place where that is forgotten is checked by the schema.
+  const handler = handlers[name] as (args: unknown, context: C) => unknown;
+  return {
+    name,
+    successResponse,
+    delimited,
+    order,
+    async call(args, context) {
+      return await handler(checkArguments<ArgsSchema>(declaration.args, args), context);
+    },
+  };
+}
+
+/**
+ * Why a command may not run now, in QEMU's words (match on the class and `has been disabled`: the rest changed between
+ * its versions); undefined if it may.
+ */
+export function whyDisabled(policy: Policy, name: string): string | undefined {
+  const disabled = `Command ${name} has been disabled`;
+  const old = policy.compat === '7.2';
+  if (policy.isFrozen()) {
+    if (isWhenFrozen(name)) return undefined;
+    return `${disabled}: ${old ? 'the agent is in frozen state' : 'the command is not allowed'}`;
+  }
+  const off = policy.blocked.has(name) || (policy.allowed !== undefined && !policy.allowed.has(name));
+  if (!off) return undefined;
+  return old ? disabled : `${disabled}: the command is not allowed`;
+}
+
+function isWhenFrozen(name: string): boolean {
+  const table: Readonly<Record<string, Command>> = commands;
+  return Object.hasOwn(table, name) && table[name]?.whenFrozen === true;
+}
+
+function guestInfo(version: string, refusal: (name: string) => string | undefined): Returns<'guest-info'> {
+  return {
+    version,
+    supported_commands: commandNames.map((name) => ({
+      name,
+      enabled: refusal(name) === undefined,
+      'success-response': commands[name].successResponse,
+    })),
+  };
+}
+
+/** For a handler that cannot do what was asked: answers GenericError with `desc`. */
+export function refuse(desc: string): never {
+  throw new RemoteError('GenericError', desc);
+}

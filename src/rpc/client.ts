@@ -1,0 +1,230 @@
+// The client side: one request at a time over a byte stream, found again by its id, each with a time limit. A reply
+// that did not come in time leaves the outcome unknown and the stream out of step; the next call first finds its place
+// again with 0xFF and a sync. The peer may be hostile: what it may send is bounded, what nobody waits for is dropped.
+import { randomBytes } from 'node:crypto';
+import { Deadline, withLimit } from '../deadline.js';
+import { BridgeError, DeadlineError, UnreachableError, type Outcome } from '../errors.js';
+import type { ByteStream } from '../transport/byte-stream.js';
+import { encode } from '../wire/encode.js';
+import { MessageParser, type WireLimits, type WireMessage } from '../wire/message-parser.js';
+import { isJsonObject, type JsonValue } from '../wire/value.js';
+import { RemoteError } from './errors.js';
+
+/** Far more than any reply of an agent, far less than what would hurt. */
+export const replyLimits: WireLimits = { tokenBytes: 16 * 1024 * 1024, tokens: 512 * 1024, nesting: 64 };
+
+export interface CallOptions {
+  /** For everything: the turn of earlier calls, finding the place in the stream, the answer. */
+  readonly timeoutMs: number;
+  /** Gives up waiting; if the request was sent, its outcome is unknown. */
+  readonly signal?: AbortSignal;
+}
+
+export interface ClientOptions {
+  /** Who is at the other end, for error messages. */
+  readonly peer: string;
+  /** The command that echoes the integer `id` and precedes its reply with 0xFF. */
+  readonly syncCommand: string;
+  readonly limits?: WireLimits;
+}
+
+interface Waiting {
+  readonly matches: (message: JsonValue) => boolean;
+  readonly resolve: (message: JsonValue) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class RpcClient implements AsyncDisposable {
+  readonly #stream: ByteStream;
+  readonly #options: ClientOptions;
+  readonly #parser: MessageParser;
+  readonly #idPrefix = `fsb-${randomBytes(6).toString('hex')}-`;
+  #calls = 0;
+  #turn: Promise<void> = Promise.resolve();
+  #inStep = false;
+  #waiting: Waiting | undefined;
+  /** Why nothing more can be expected of the stream. */
+  #ended: UnreachableError | undefined;
+  /** An error answered to nobody in particular: the peer's view of a request it could not read. */
+  #strayDesc: string | undefined;
+
+  constructor(stream: ByteStream, options: ClientOptions) {
+    this.#stream = stream;
+    this.#options = options;
+    this.#parser = new MessageParser(options.limits ?? replyLimits);
+    void this.#read();
+  }
+
+  /** False once the peer has closed its side: no call can succeed any more. */
+  get open(): boolean {
+    return this.#ended === undefined;
+  }
+
+  /**
+   * The `return` member of the reply. Throws a RemoteError for what the peer refused; an UnreachableError if it does
+   * not answer a sync or has closed; a DeadlineError if the reply does not come in time. `outcome` is `unknown` on
+   * those if the request may have been carried out.
+   */
+  async call(command: string, args: object, options: CallOptions): Promise<JsonValue> {
+    const deadline = new Deadline(options.timeoutMs);
+    return await this.#inTurn(command, deadline, async () => {
+      if (options.signal?.aborted === true) throw this.#givenUp(command, options.signal, 'none');
+      if (!this.#inStep) await this.#findPlace(deadline);
+      return await this.#request(command, args, deadline, options.signal);
+    });
+  }
+
+  /** Finds the place in the stream. Throws an UnreachableError if there is no answer in time. */
+  async sync(timeoutMs: number): Promise<void> {
+    const deadline = new Deadline(timeoutMs);
+    await this.#inTurn(this.#options.syncCommand, deadline, () => this.#findPlace(deadline));
+  }
+
+  /** May be called again. Never throws. A call under way ends with an UnreachableError. */
+  async close(): Promise<void> {
+    this.#end(new UnreachableError('E_CLOSED', `${this.#options.peer}: connection closed`, { outcome: 'unknown' }));
+    await this.#stream.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #inTurn<T>(command: string, deadline: Deadline, work: () => Promise<T>): Promise<T> {
+    const before = this.#turn;
+    let release = (): void => undefined;
+    this.#turn = new Promise((resolve) => {
+      release = resolve;
+    });
+    try {
+      await withLimit(`${this.#options.peer}: turn of ${command}`, deadline.limitMs, before);
+      return await work();
+    } finally {
+      void before.then(release);
+    }
+  }
+
+  async #request(
+    command: string,
+    args: object,
+    deadline: Deadline,
+    signal: AbortSignal | undefined,
+  ): Promise<JsonValue> {
+    const id = `${this.#idPrefix}${++this.#calls}`;
+    const text = encode({ execute: command, arguments: args, id });
+    // Until the answer is here, nobody knows where in the stream we are.
+    this.#inStep = false;
+    this.#strayDesc = undefined;
+    const reply = await this.#exchange(command, text, (message) => member(message, 'id') === id, deadline, signal);
+    this.#inStep = true;
+    if (isJsonObject(reply)) {
+      if (reply['return'] !== undefined) return reply['return'];
+      const errorClass = member(reply['error'], 'class');
+      const desc = member(reply['error'], 'desc');
+      if (typeof errorClass === 'string' && typeof desc === 'string') throw new RemoteError(errorClass, desc);
+    }
+    throw new UnreachableError(
+      'E_REPLY',
+      `${this.#options.peer}: ${command}: expected a return or an error, found ${quoted(reply)}`,
+      {
+        outcome: 'unknown',
+      },
+    );
+  }
+
+  async #findPlace(deadline: Deadline): Promise<void> {
+    const { peer, syncCommand } = this.#options;
+    const id = randomBytes(8).readBigUInt64BE() >> 1n;
+    const text = encode({ execute: syncCommand, arguments: { id } });
+    // No reply to anything sent before can carry this id; everything else that comes until then is dropped.
+    const matches = (message: JsonValue): boolean => {
+      const value = member(message, 'return');
+      return (typeof value === 'bigint' || typeof value === 'number') && BigInt(value) === id;
+    };
+    try {
+      await this.#exchange(syncCommand, `\xff${text}`, matches, deadline, undefined);
+    } catch (cause) {
+      if (!(cause instanceof DeadlineError)) throw notSent(cause);
+      throw new UnreachableError('E_NO_ANSWER', `${peer} does not answer within ${deadline.limitMs} ms`, { cause });
+    }
+    this.#inStep = true;
+  }
+
+  async #exchange(
+    command: string,
+    text: string,
+    matches: Waiting['matches'],
+    deadline: Deadline,
+    signal: AbortSignal | undefined,
+  ): Promise<JsonValue> {
+    if (this.#ended !== undefined) throw notSent(this.#ended);
+    const { peer } = this.#options;
+    const what = `${peer}: ${command}`;
+    const reply = new Promise<JsonValue>((resolve, reject) => {
+      this.#waiting = { matches, resolve, reject };
+    });
+    const abort = (): void => {
+      this.#waiting?.reject(this.#givenUp(command, signal, 'unknown'));
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    const written = this.#stream.write(Buffer.from(`${text}\n`, 'latin1')).catch((cause: unknown) => {
+      throw new UnreachableError('E_WRITE', `${what}: cannot be sent`, { cause, outcome: 'unknown' });
+    });
+    try {
+      const both = Promise.all([reply, written]).then(([message]) => message);
+      return await withLimit(what, deadline.remainingMs, both, 'unknown');
+    } catch (error) {
+      if (!(error instanceof DeadlineError)) throw error;
+      const stray = this.#strayDesc;
+      const why = stray === undefined ? what : `${what} (the peer says: ${stray})`;
+      throw new DeadlineError(why, deadline.limitMs, { outcome: 'unknown', facts: { peer } });
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      this.#waiting = undefined;
+    }
+  }
+
+  #givenUp(what: string, signal: AbortSignal | undefined, outcome: Outcome): BridgeError {
+    return new BridgeError('E_ABORTED', `${this.#options.peer}: ${what}: given up`, { outcome, cause: signal?.reason });
+  }
+
+  async #read(): Promise<void> {
+    const { peer } = this.#options;
+    try {
+      for await (const chunk of this.#stream.read()) {
+        for (const message of this.#parser.feed(chunk)) this.#take(message);
+        if (this.#ended !== undefined) return;
+      }
+      this.#end(new UnreachableError('E_CLOSED', `${peer} closed the connection`, { outcome: 'unknown' }));
+    } catch (cause) {
+      this.#end(new UnreachableError('E_READ', `${peer}: reading failed`, { cause, outcome: 'unknown' }));
+    }
+  }
+
+  #take(message: WireMessage): void {
+    if (message.kind === 'error') return;
+    if (this.#waiting?.matches(message.value) === true) {
+      this.#waiting.resolve(message.value);
+      return;
+    }
+    const desc = member(member(message.value, 'error'), 'desc');
+    if (typeof desc === 'string') this.#strayDesc = desc.slice(0, 200);
+  }
+
+  #end(error: UnreachableError): void {
+    this.#ended ??= error;
+    this.#waiting?.reject(error);
+  }
+}
+
+function member(value: JsonValue | undefined, name: string): JsonValue | undefined {
+  return isJsonObject(value) ? value[name] : undefined;
+}
+
+/** The same failure, of a request that never went out. */
+function notSent(error: unknown): unknown {
+  if (!(error instanceof UnreachableError)) return error;
+  return new UnreachableError(error.code, error.message, { facts: error.facts, cause: error.cause });
+}
+
+const quoted = (value: JsonValue): string => encode(value).slice(0, 200);

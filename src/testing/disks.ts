@@ -1,0 +1,84 @@
+// The guest's disks as files: overlays over what must not change, blank disks, and payload disks (a tar archive as the
+// raw content of a disk: nothing has to be mounted on the host, nor in the guest).
+import path from 'node:path';
+import { execa } from 'execa';
+import * as v from 'valibot';
+
+export type DiskFormat = 'qcow2' | 'raw';
+
+export interface DiskFile {
+  readonly file: string;
+  readonly format: DiskFormat;
+}
+
+/** A disk attached to a guest. Node name, serial number and `device` derive from `node`. */
+export interface GuestDisk extends DiskFile {
+  /** Name of the block node of the format layer when the disk was attached; its protocol node is `<node>-file`. */
+  readonly node: string;
+  /** QEMU's id of the device: `disk-<node>`. */
+  readonly device: string;
+  /** What the guest sees: `/dev/disk/by-id/virtio-<serial>`. The same as `node`. */
+  readonly serial: string;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  readonly readOnly: boolean;
+  /** The image's disk at the bottom of the layers, for disks that a saved state may keep. */
+  readonly ground?: DiskFile;
+}
+
+const ImageInfo = v.looseObject({ 'virtual-size': v.number() });
+
+/** The virtual size of an image, in bytes. */
+export async function virtualSize({ file, format }: DiskFile): Promise<number> {
+  const { stdout } = await execa('qemu-img', ['info', '-U', '--output=json', '-f', format, file], { timeout: 20_000 });
+  return v.parse(ImageInfo, JSON.parse(stdout))['virtual-size'];
+}
+
+/** Makes `file` a qcow2 overlay over `base`, which is never written. */
+export async function createOverlay(file: string, base: DiskFile): Promise<DiskFile> {
+  const backing = path.resolve(base.file);
+  await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', backing, '-F', base.format, file], { timeout: 20_000 });
+  return { file, format: 'qcow2' };
+}
+
+export async function createBlank(file: string, sizeMiB: number): Promise<DiskFile> {
+  await execa('qemu-img', ['create', '-q', '-f', 'qcow2', file, `${sizeMiB}M`], { timeout: 20_000 });
+  return { file, format: 'qcow2' };
+}
+
+/** Writes `file` as a raw disk that holds a tar archive of `sources`, each under its own base name. */
+export async function createPayload(file: string, sources: readonly string[]): Promise<DiskFile> {
+  const members = sources.flatMap((source) => ['-C', path.dirname(path.resolve(source)), path.basename(source)]);
+  await execa('tar', ['--owner=0', '--group=0', '-cf', file, ...members], { timeout: 120_000 });
+  return { file, format: 'raw' };
+}
+
+/** Makes `file` stand directly on `ground`, an image further down its own chain, with the same content as before. */
+export async function rebase(file: string, ground: DiskFile): Promise<void> {
+  const base = ['-b', path.resolve(ground.file), '-F', ground.format];
+  await execa('qemu-img', ['rebase', '-q', '-f', 'qcow2', ...base, file], { timeout: 120_000 });
+}
+
+/** Describes `disk` as attached under `name`. `size` saves asking for it. */
+export async function describeDisk(
+  name: string,
+  { file, format }: DiskFile,
+  { readOnly = false, size }: { readonly readOnly?: boolean; readonly size?: number } = {},
+): Promise<GuestDisk> {
+  const bytes = size ?? (await virtualSize({ file, format }));
+  return { file, format, node: name, device: `disk-${name}`, serial: name, size: bytes, readOnly };
+}
+
+/** The block nodes of a disk, protocol first, as for `blockdev-add`. */
+export function blockNodes({ node, file, format, readOnly }: GuestDisk): Record<string, unknown>[] {
+  const common = { 'read-only': readOnly, discard: 'unmap' };
+  return [
+    { ...common, driver: 'file', 'node-name': `${node}-file`, filename: file },
+    { ...common, driver: format, 'node-name': node, file: `${node}-file` },
+  ];
+}
+
+/** The device of a disk, as for `device_add`. */
+export function diskDevice({ node, device, serial }: GuestDisk): Record<string, string> {
+  return { driver: 'virtio-blk-pci', id: device, drive: node, serial };
+}

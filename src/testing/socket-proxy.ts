@@ -1,0 +1,73 @@
+// A unix socket in front of another one, for faults of the connection itself: cut it, or let requests through and hold
+// back the replies (a lost reply: the peer has acted and the caller does not know).
+import { rm } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
+import { connectUnix } from './monitor.js';
+
+export interface SocketProxy extends AsyncDisposable {
+  /** Give this path to the program under test. One client at a time, as with a chardev. */
+  readonly path: string;
+  /** Closes the connection that is open now, on both sides. */
+  cut(): void;
+  /** From now on nothing of what the peer says reaches the client; it is kept. */
+  holdReplies(): void;
+  /** Hands over what was kept and everything after it. */
+  releaseReplies(): void;
+}
+
+/** Listens at `path` and passes everything on to `target`. */
+export async function proxySocket(target: string, path: string): Promise<SocketProxy> {
+  const open = new Set<Socket>();
+  let holding = false;
+  let current: { client: Socket; peer: Socket } | undefined;
+
+  const keep = (socket: Socket) => {
+    open.add(socket);
+    socket.on('error', () => undefined); // told by close
+    socket.on('close', () => open.delete(socket));
+  };
+  const server = createServer({ pauseOnConnect: true }, (client) => {
+    keep(client);
+    connectUnix(target, 10_000).then(
+      (peer) => {
+        keep(peer);
+        current = { client, peer };
+        client.on('close', () => peer.destroy());
+        peer.on('close', () => client.destroy());
+        client.pipe(peer);
+        client.resume();
+        if (!holding) peer.pipe(client);
+      },
+      () => client.destroy(),
+    );
+  });
+  await rm(path, { force: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  });
+  const cut = () => {
+    for (const socket of open) socket.destroy();
+  };
+  return {
+    path,
+    cut,
+    holdReplies: () => {
+      holding = true;
+      current?.peer.unpipe(current.client);
+      current?.peer.pause();
+    },
+    releaseReplies: () => {
+      holding = false;
+      if (current !== undefined) current.peer.pipe(current.client);
+    },
+    [Symbol.asyncDispose]: async () => {
+      cut();
+      await new Promise<void>((resolve) => {
+        server.close(() => {
+          resolve();
+        });
+      });
+    },
+  };
+}

@@ -1,0 +1,74 @@
+// Runs test/fixtures/stall-probe/stall-probe.c in a guest: how long writes to each of its filesystems stood still.
+// Needs a checkout (the C source is no part of the package) and gcc.
+import { mkdir, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import * as v from 'valibot';
+import { DeadlineError } from '../errors.js';
+import type { Guest } from './guest.js';
+
+const SOURCE = fileURLToPath(new URL('../../test/fixtures/stall-probe/stall-probe.c', import.meta.url));
+const REPORT_LIMIT_MS = 10_000;
+
+const Report = v.object({
+  sequence: v.number(),
+  gaps: v.array(v.object({ directory: v.string(), longestMs: v.number(), writes: v.number() })),
+});
+export type StallGap = v.InferOutput<typeof Report>['gaps'][number];
+
+export interface StallProbe extends AsyncDisposable {
+  /** Forgets the longest gaps; a write under way counts from its beginning. */
+  reset(): Promise<void>;
+  /** Longest gap between two writes to each directory since the reset, and how many there were. */
+  gaps(): Promise<readonly StallGap[]>;
+  /** The longest gap on the worst of the directories since the reset, in milliseconds. */
+  longestGapMs(): Promise<number>;
+}
+
+/** Compiles the probe, brings it into the guest and starts it on these directories, one filesystem each. */
+export async function startStallProbe(guest: Guest, directories: readonly string[]): Promise<StallProbe> {
+  const built = path.join(guest.dir, 'probe');
+  await mkdir(built, { recursive: true });
+  const binary = path.join(built, 'stall-probe');
+  const flags = ['-O2', '-std=c11', '-Wall', '-Wextra', '-Werror', '-static', '-pthread'];
+  await execa('gcc', [...flags, '-o', binary, SOURCE], { timeout: 60_000 });
+  await guest.copyIn([binary], '/run/fsb-probe');
+  await rm(built, { recursive: true });
+
+  const output = `/run/fsb-probe/gaps-${crypto.randomUUID()}.json`;
+  const running = await guest.start(['/run/fsb-probe/stall-probe', output, ...directories]);
+  const read = async () => {
+    const { stdout, exitCode } = await guest.exec(['/bin/cat', output], { check: false });
+    return exitCode === 0 ? v.parse(Report, JSON.parse(stdout)) : undefined;
+  };
+  const newer = async (than: number) => {
+    const end = performance.now() + REPORT_LIMIT_MS;
+    for (;;) {
+      const report = await read();
+      if (report !== undefined && report.sequence > than) return report;
+      if (performance.now() > end) throw new DeadlineError('report of the stall probe', REPORT_LIMIT_MS);
+    }
+  };
+  const signal = async (name: string) => {
+    await guest.exec(['/bin/kill', '-s', name, String(running.pid)]);
+  };
+  let { sequence } = await newer(0);
+  const gaps = async () => {
+    await signal('USR2');
+    const report = await newer(sequence);
+    ({ sequence } = report);
+    return report.gaps;
+  };
+  return {
+    gaps,
+    longestGapMs: async () => Math.max(...(await gaps()).map(({ longestMs }) => longestMs)),
+    reset: async () => {
+      await signal('USR1');
+    },
+    [Symbol.asyncDispose]: async () => {
+      await signal('TERM');
+      await running.wait();
+    },
+  };
+}

@@ -1,0 +1,73 @@
+// npm test: every runner, one after another, all of them even if one fails. The last line is the total, alone.
+// With FSB_REQUIRED=all a skip is a failure. A runner that breaks without counting (a crash, a compile error) counts
+// as one failure.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const work = mkdtempSync(join(tmpdir(), 'fsb-test-'));
+const total = { passed: 0, failed: 0, skipped: 0 };
+
+const add = ({ passed = 0, failed = 0, skipped = 0 }) => {
+  total.passed += passed;
+  total.failed += failed;
+  total.skipped += skipped;
+};
+
+/** Runs a command that is one check: it passes or fails. */
+function check(...command) {
+  add(run(command).status === 0 ? { passed: 1 } : { failed: 1 });
+}
+
+/** Runs the C tests; each of their runners ends with `N passed, N failed`. */
+function cTests() {
+  const { status, stdout } = run(['make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test'], 'pipe');
+  process.stdout.write(stdout);
+  const counts = [...stdout.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
+  for (const [, passed, failed] of counts) add({ passed: Number(passed), failed: Number(failed) });
+  const counted = counts.some(([, , failed]) => failed !== '0');
+  if (counts.length === 0 || (status !== 0 && !counted)) add({ failed: 1 });
+}
+
+function vitest() {
+  const file = join(work, 'vitest.json');
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`];
+  const { status } = run(['npx', 'vitest', 'run', '--config', 'test/vitest.config.ts', ...reporters]);
+  let counted = { failed: 0 };
+  try {
+    const result = JSON.parse(readFileSync(file, 'utf8'));
+    const pending = result.numPendingTests + result.numTodoTests;
+    counted = { passed: result.numPassedTests, failed: result.numFailedTests, skipped: pending };
+    add(counted);
+  } catch (error) {
+    console.error(`vitest left no result: ${error}`);
+  }
+  if (status !== 0 && counted.failed === 0) add({ failed: 1 });
+}
+
+function run(command, stdout = 'inherit') {
+  console.log(`\n--- ${command.join(' ')}`);
+  const result = spawnSync(command[0], command.slice(1), {
+    cwd: root,
+    stdio: ['ignore', stdout, 'inherit'],
+    encoding: 'utf8',
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  if (result.error) console.error(String(result.error));
+  return result;
+}
+
+try {
+  check('npm', 'run', '--silent', 'lint');
+  check('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'fuzz', 'COUNT=20000', 'SEED=1');
+  cTests();
+  vitest();
+} finally {
+  rmSync(work, { recursive: true });
+}
+const skipsForbidden = process.env.FSB_REQUIRED === 'all';
+process.exitCode = total.failed > 0 || (skipsForbidden && total.skipped > 0) ? 1 : 0;
+console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);

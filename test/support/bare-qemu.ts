@@ -1,0 +1,147 @@
+// A QEMU with disks and no operating system: its firmware is one HLT, so the VM is `running` and costs nothing. Writes
+// of the "guest" go through the device's own backend (`qemu-io -d`), and are counted as the guest's.
+import { execa } from 'execa';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { QmpClient } from '../../src/qmp/client.js';
+import type { Scratch } from './scratch.js';
+
+export interface BareDisk {
+  readonly name: string;
+  readonly format: 'raw' | 'qcow2';
+  readonly megabytes?: number;
+  readonly serial?: string;
+  /** Made before; it may be an overlay. */
+  readonly file?: string;
+  /** Behind a PCIe root port. */
+  readonly behindPort?: boolean;
+  readonly throttled?: boolean;
+}
+
+export class BareQemu implements AsyncDisposable {
+  readonly qmp: string;
+  readonly pid: number;
+  readonly #process: Child;
+  /** A monitor of the test's own, beside the one under test. */
+  readonly control: QmpClient;
+
+  private constructor(qmp: string, child: Child, pid: number, control: QmpClient) {
+    this.qmp = qmp;
+    this.#process = child;
+    this.pid = pid;
+    this.control = control;
+  }
+
+  static async start(folder: Scratch, disks: readonly BareDisk[], extra: readonly string[] = []): Promise<BareQemu> {
+    const firmware = Buffer.alloc(65_536);
+    // cli; hlt; jmp back, at the reset vector.
+    Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
+    writeFileSync(folder.path('halt.bin'), firmware);
+    mkdirSync(folder.path('images'), { recursive: true });
+    const qmp = folder.path('qmp.sock');
+    const args = [
+      '-M',
+      'q35,accel=tcg',
+      '-m',
+      '16',
+      '-nodefaults',
+      '-display',
+      'none',
+      '-bios',
+      folder.path('halt.bin'),
+    ];
+    for (const socket of [qmp, folder.path('control.sock')]) args.push('-qmp', `unix:${socket},server=on,wait=off`);
+    for (const [index, disk] of disks.entries()) args.push(...(await diskArguments(folder, disk, index)));
+    const child = startQemu([...args, ...extra]);
+    const pid = child.pid;
+    if (pid === undefined) throw new Error('qemu-system-x86_64 did not start');
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const control = await QmpClient.connect(folder.path('control.sock'));
+        return new BareQemu(qmp, child, pid, control);
+      } catch (error) {
+        if (attempt === 100 || child.exitCode !== null) {
+          child.kill('SIGKILL');
+          throw new Error(`QEMU does not come up: ${(await child).stderr}`, { cause: error });
+        }
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }
+  }
+
+  /** A write of the guest: `pattern` over `kilobytes` at `offsetKilobytes`. */
+  async write(disk: string, pattern: number, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    const command = `aio_write -P ${pattern} ${offsetKilobytes}k ${kilobytes}k`;
+    await this.#io(disk, command);
+    await this.#io(disk, 'aio_flush');
+  }
+
+  /** What is written is on the disk, metadata of the images included. */
+  async flush(disk: string): Promise<void> {
+    await this.#io(disk, 'flush');
+  }
+
+  async #io(disk: string, command: string): Promise<void> {
+    const line = `qemu-io -d /machine/peripheral/${disk}/virtio-backend "${command}"`;
+    const output = await this.control.execute('human-monitor-command', { 'command-line': line });
+    if (output !== '') throw new Error(`qemu-io: ${String(output)}`);
+  }
+
+  /** Ends QEMU as a power cut would. */
+  async kill(): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.#process;
+  }
+
+  /** Shuts QEMU down: its images are clean. */
+  async quit(): Promise<void> {
+    await this.control.execute('quit');
+    await this.#process;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.control.close();
+    await this.kill();
+  }
+}
+
+const startQemu = (args: readonly string[]) => execa('qemu-system-x86_64', args, { reject: false, stdin: 'ignore' });
+type Child = ReturnType<typeof startQemu>;
+
+export function imagePath(folder: Scratch, disk: BareDisk): string {
+  return disk.file ?? folder.path(`images/${disk.name}.${disk.format}`);
+}
+
+async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Promise<string[]> {
+  const { name, format, megabytes = 16, serial = name, behindPort = false, throttled = false } = disk;
+  const file = imagePath(folder, disk);
+  if (disk.file === undefined) await execa('qemu-img', ['create', '-q', '-f', format, file, `${megabytes}M`]);
+  const format_ = `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}`;
+  const args = ['-blockdev', format_];
+  if (throttled) {
+    args.push('-object', `throttle-group,id=group-${name},x-iops-total=100000`);
+    args.push('-blockdev', `driver=throttle,node-name=top-${name},throttle-group=group-${name},file=node-${name}`);
+  }
+  if (behindPort) args.push('-device', `pcie-root-port,id=port-${name},chassis=${index + 1}`);
+  const bus = behindPort ? `,bus=port-${name}` : '';
+  const drive = throttled ? `top-${name}` : `node-${name}`;
+  const serialPart = serial === '' ? '' : `,serial=${serial}`;
+  args.push('-device', `virtio-blk-pci,id=${name},drive=${drive}${serialPart}${bus}`);
+  return args;
+}
+
+/** True if the image holds the pattern there; the image must not be in use. */
+export async function holdsPattern(
+  file: string,
+  format: string,
+  pattern: number,
+  offsetKilobytes: number,
+  kilobytes: number,
+): Promise<boolean> {
+  const command = `read -P ${pattern} ${offsetKilobytes}k ${kilobytes}k`;
+  const { stdout, stderr, exitCode } = await execa('qemu-io', ['-r', '-U', '-f', format, '-c', command, file], {
+    reject: false,
+  });
+  if (exitCode !== 0 && !stdout.includes('Pattern verification failed'))
+    throw new Error(`qemu-io: ${stdout} ${stderr}`);
+  return exitCode === 0;
+}

@@ -1,0 +1,115 @@
+// A bare QEMU, a fixture for its agent, and the command line between them: what the integration tests of the host tool
+// share.
+import { build } from 'esbuild';
+import { execa } from 'execa';
+import { copyFileSync, readdirSync, symlinkSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { runBridge } from '../../src/cli/bridge/program.js';
+import type { Manifest } from '../../src/host/manifest.js';
+import { BareQemu, type BareDisk } from './bare-qemu.js';
+import { FakeAgent } from './fake-agent.js';
+import { filesystemReport, freezeReport } from './freeze-reports.js';
+import { scratch, type Scratch } from './scratch.js';
+
+export interface Run {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** The last line of stdout. */
+  readonly json: Record<string, unknown>;
+  readonly manifest: Manifest;
+  readonly error: { readonly code: string; readonly message: string };
+}
+
+const repository = fileURLToPath(new URL('../../', import.meta.url));
+
+export class CutHarness implements AsyncDisposable {
+  readonly folder: Scratch;
+  readonly vm: BareQemu;
+  readonly agent: FakeAgent;
+
+  private constructor(folder: Scratch, vm: BareQemu, agent: FakeAgent) {
+    this.folder = folder;
+    this.vm = vm;
+    this.agent = agent;
+  }
+
+  /** A VM with an agent that reports one filesystem on each disk. */
+  static async start(disks: readonly BareDisk[]): Promise<CutHarness> {
+    const folder = scratch();
+    const agent = await FakeAgent.listen(folder.path('qga.sock'));
+    agent.report = freezeReport({
+      filesystems: disks.map(({ name, serial = name }) => filesystemReport(`/${name}`, serial)),
+    });
+    return new CutHarness(folder, await BareQemu.start(folder, disks), agent);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.vm[Symbol.asyncDispose]();
+    await this.agent[Symbol.asyncDispose]();
+    this.folder[Symbol.dispose]();
+  }
+
+  /** The sockets of the harness, unless the words name others. */
+  commandLine(words: readonly string[]): string[] {
+    const given = { '--qmp': this.folder.path('qmp.sock'), '--qga': this.folder.path('qga.sock'), '--vm': 'bare' };
+    const sockets = Object.entries(given).filter(([option]) => !words.includes(option));
+    return [...words, ...sockets.flat(), '--state-dir', this.folder.path('state'), '--json'];
+  }
+
+  /** Runs the tool in this process. */
+  async bridge(words: readonly string[], signal: AbortSignal = new AbortController().signal): Promise<Run> {
+    const out: string[] = [];
+    const err: string[] = [];
+    const streams = { stdout: (text: string) => void out.push(text), stderr: (text: string) => void err.push(text) };
+    const code = await runBridge(this.commandLine(words), streams, signal);
+    const stdout = out.join('');
+    const last = stdout.trim().split('\n').at(-1) ?? '';
+    const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
+    const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
+    return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
+  }
+
+  async create(name: string, ...words: string[]): Promise<Run> {
+    return await this.bridge(['snapshot', 'create', '--name', name, ...words]);
+  }
+
+  /** Builds the tool to be started as a process of its own, which can be killed; gives what to start. */
+  async buildTool(): Promise<string> {
+    const main = this.folder.path('tool/dist/cli/main.mjs');
+    await build({
+      entryPoints: [`${repository}src/cli/bridge/main.ts`],
+      outfile: main,
+      bundle: true,
+      packages: 'external',
+      platform: 'node',
+      format: 'esm',
+      target: 'node20',
+    });
+    copyFileSync(`${repository}package.json`, this.folder.path('tool/package.json'));
+    symlinkSync(`${repository}node_modules`, this.folder.path('tool/node_modules'));
+    return main;
+  }
+
+  spawn(tool: string, words: readonly string[]) {
+    return execa(process.execPath, [tool, ...this.commandLine(words)], { reject: false, stdin: 'ignore' });
+  }
+
+  images(): string[] {
+    return readdirSync(this.folder.path('images')).sort();
+  }
+
+  /** Names of our format nodes in QEMU. */
+  async ourNodes(): Promise<string[]> {
+    const nodes = (await this.vm.control.execute('query-named-block-nodes', { flat: true })) as {
+      'node-name': string;
+    }[];
+    return nodes.map((node) => node['node-name']).filter((name) => name.startsWith('fsb-') && !name.endsWith('-file'));
+  }
+
+  /** The files the guest writes to. */
+  async filesInUse(): Promise<string[]> {
+    const devices = (await this.vm.control.execute('query-block')) as { inserted: { image: { filename: string } } }[];
+    return devices.map(({ inserted }) => inserted.image.filename);
+  }
+}

@@ -1,0 +1,178 @@
+// A guest agent on a unix socket that speaks bridge-* as ours does and holds nothing: what the host tool is tested
+// against where there is no guest. It can be told to misbehave; it logs what it was asked, and when.
+import { createServer, type Server, type Socket } from 'node:net';
+import type { FreezeReport } from '../../src/consistency.js';
+import { freezeReport } from './freeze-reports.js';
+
+/**
+ * answers      as it should
+ * silent       accepts and says nothing
+ * loses-freeze freezes, and never answers that
+ * refuses      no freeze: a required writer failed
+ * hangs        a freeze that never comes to an end (and is not frozen)
+ * busy         somebody else holds the guest
+ * expires      thaws itself before it is told to
+ * keeps-frozen will not thaw
+ */
+export type AgentMood =
+  'answers' | 'silent' | 'loses-freeze' | 'refuses' | 'hangs' | 'busy' | 'expires' | 'keeps-frozen';
+
+interface Request {
+  readonly execute: string;
+  readonly arguments?: Record<string, unknown>;
+  readonly id?: unknown;
+}
+
+export class FakeAgent implements AsyncDisposable {
+  readonly path: string;
+  mood: AgentMood = 'answers';
+  /** What it reports of a freeze that went well; state, session and requester are filled in. */
+  report: FreezeReport = freezeReport();
+  /** CLOCK_MONOTONIC milliseconds of each command. */
+  readonly log: { readonly command: string; readonly atMs: number; readonly args: Record<string, unknown> }[] = [];
+  /** Runs while the guest is held, before the freeze is answered. */
+  onFreeze: () => Promise<void> | void = () => undefined;
+  /** Runs before a thaw is looked at. */
+  onThaw: () => Promise<void> | void = () => undefined;
+  #held: { readonly session: string; readonly requester: string } | undefined;
+  #last: FreezeReport | undefined;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  private constructor(path: string) {
+    this.path = path;
+    this.#server = createServer((socket) => {
+      this.#sockets.add(socket);
+      socket.on('error', () => undefined);
+      socket.on('close', () => this.#sockets.delete(socket));
+      let pending = '';
+      // latin1: 0xFF, which begins a sync, is no UTF-8.
+      socket.on('data', (chunk) => {
+        pending += chunk.toString('latin1');
+        for (let end = pending.indexOf('\n'); end >= 0; end = pending.indexOf('\n')) {
+          const line = pending.slice(0, end).replaceAll('\u00ff', '').trim();
+          pending = pending.slice(end + 1);
+          if (line !== '') void this.#serve(socket, line);
+        }
+      });
+    });
+  }
+
+  static async listen(path: string): Promise<FakeAgent> {
+    const agent = new FakeAgent(path);
+    await new Promise<void>((resolve, reject) => {
+      agent.#server.once('error', reject);
+      agent.#server.listen(path, resolve);
+    });
+    return agent;
+  }
+
+  get frozen(): boolean {
+    return this.#held !== undefined;
+  }
+
+  get commands(): string[] {
+    return this.log.map(({ command }) => command);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => {
+        resolve();
+      });
+    });
+  }
+
+  async #serve(socket: Socket, line: string): Promise<void> {
+    if (this.mood === 'silent') return;
+    // A 64-bit sync id would lose its last digits in a JavaScript number.
+    const sync = /"id"\s*:\s*(\d+)/.exec(line)?.[1];
+    const request = JSON.parse(line) as Request;
+    this.log.push({
+      command: request.execute,
+      atMs: Number(process.hrtime.bigint() / 1000n) / 1000,
+      args: request.arguments ?? {},
+    });
+    if (request.execute === 'guest-sync-delimited') {
+      socket.write(Buffer.concat([Buffer.from([0xff]), Buffer.from(`{"return": ${sync ?? '0'}}\n`)]));
+      return;
+    }
+    let reply: object | undefined;
+    try {
+      if (request.execute === 'bridge-thaw') await this.onThaw();
+      const result = this.#answer(request);
+      if (request.execute === 'bridge-freeze') await this.onFreeze();
+      reply = result === undefined ? undefined : { return: result, id: request.id };
+    } catch (error) {
+      reply = { error: { class: 'GenericError', desc: (error as Error).message }, id: request.id };
+    }
+    if (reply !== undefined) socket.write(`${JSON.stringify(reply)}\n`);
+  }
+
+  #answer({ execute, arguments: args = {} }: Request): object | undefined {
+    switch (execute) {
+      case 'guest-info':
+        return {
+          version: '0.1.0-fake',
+          supported_commands: [{ name: 'bridge-freeze', enabled: true, 'success-response': true }],
+        };
+      case 'bridge-status':
+        return { status: this.#status(), ...(this.#last === undefined ? {} : { report: this.#last }) };
+      case 'bridge-freeze':
+        return this.#freeze(String(args['session']), String(args['requester']));
+      case 'bridge-renew':
+        return { 'remaining-ms': Number(args['lease-ms']) };
+      case 'bridge-thaw':
+        return { report: this.#thaw(String(args['session'])) };
+      case 'guest-fsfreeze-thaw':
+        if (this.#held !== undefined) this.#thaw(this.#held.session);
+        return {};
+      case 'bridge-writers':
+        return { writers: [] };
+      default:
+        throw new Error(`The command ${execute} has not been found`);
+    }
+  }
+
+  #status(): object {
+    if (this.mood === 'busy') return { state: 'frozen', session: 'theirs', requester: 'a backup in the guest' };
+    if (this.#held === undefined) return { state: 'idle' };
+    return { state: 'frozen', ...this.#held, remainingMs: 1000 };
+  }
+
+  #freeze(session: string, requester: string): object | undefined {
+    if (this.mood === 'hangs') return undefined;
+    if (this.mood === 'refuses') {
+      this.#last = {
+        ...freezeReport(),
+        session,
+        requester,
+        outcome: 'failed',
+        level: 'none',
+        error: 'writer 50-db failed: \u001b[2Jno',
+      };
+      throw new Error('writer 50-db failed: \u001b[2Jno');
+    }
+    this.#held = { session, requester };
+    const report: FreezeReport = { ...this.report, session, requester, state: 'frozen' };
+    this.#last = report;
+    return this.mood === 'loses-freeze' ? undefined : { report };
+  }
+
+  #thaw(session: string): FreezeReport {
+    if (this.mood === 'keeps-frozen') throw new Error('the disk does not answer');
+    if (this.#held?.session !== session) {
+      if (this.#last?.session === session && this.#last.state === 'thawed') return this.#last;
+      throw new Error(`session ${session} is not known`);
+    }
+    const requester = this.#held.requester;
+    this.#held = undefined;
+    const report: FreezeReport = { ...this.report, session, requester, state: 'thawed' };
+    this.#last =
+      this.mood === 'expires'
+        ? { ...report, outcome: 'expired', level: 'crash', error: 'thawed after 10 s, before the requester asked' }
+        : report;
+    return this.#last;
+  }
+}

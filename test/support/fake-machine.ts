@@ -1,0 +1,91 @@
+// A sysfs tree and a mount table in a directory: disks of the kinds that the disk lookup must tell apart, without a
+// machine that has them.
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, relative } from 'node:path';
+
+export class FakeMachine {
+  readonly sysRoot: string;
+  readonly udevRoot: string;
+  readonly mountinfoPath: string;
+  #mounts: string[] = [];
+  #nextMount = 30;
+  #nextMinor = 0;
+
+  constructor(dir: string) {
+    this.sysRoot = join(dir, 'sys');
+    this.udevRoot = join(dir, 'udev');
+    this.mountinfoPath = join(dir, 'mountinfo');
+    for (const name of ['block', 'class/block', 'dev/block', 'fs/btrfs', 'devices'])
+      mkdirSync(join(this.sysRoot, name), { recursive: true });
+    mkdirSync(join(this.udevRoot, 'data'), { recursive: true });
+    this.mount({ device: '0:21', mountpoint: '/proc', type: 'proc', source: 'proc' });
+  }
+
+  file(path: string, text: string): void {
+    const full = join(this.sysRoot, path);
+    mkdirSync(dirname(full), { recursive: true });
+    writeFileSync(full, text);
+  }
+
+  link(path: string, target: string): void {
+    const full = join(this.sysRoot, path);
+    mkdirSync(dirname(full), { recursive: true });
+    symlinkSync(relative(dirname(full), join(this.sysRoot, target)), full);
+  }
+
+  /** A block device at a path below sysfs, `devices/.../block/vda`; gives its `MAJOR:MINOR`. */
+  block(path: string, { major = 254, partition = false, iostats = '1' } = {}): string {
+    const number = `${major}:${this.#nextMinor++}`;
+    const name = basename(path);
+    this.file(`${path}/dev`, `${number}\n`);
+    this.writes(path, 0);
+    if (partition) this.file(`${path}/partition`, '1\n');
+    else {
+      this.file(`${path}/queue/iostats`, `${iostats}\n`);
+      this.link(`block/${name}`, path);
+    }
+    this.link(`class/block/${name}`, path);
+    this.link(`dev/block/${number}`, path);
+    return number;
+  }
+
+  /** Sets the write counter of a block device. */
+  writes(path: string, count: number): void {
+    this.file(`${path}/stat`, `10 0 80 1 ${count} 0 ${count * 8} 1 0 1 1 0 0 0 0 0 0\n`);
+  }
+
+  /** A virtio-blk disk behind its own PCI function. */
+  virtioDisk(name: string, slot: number, serial?: string): { readonly path: string; readonly device: string } {
+    const pci = `devices/pci0000:00/0000:00:${slot.toString(16).padStart(2, '0')}.0`;
+    const path = `${pci}/virtio${slot}/block/${name}`;
+    mkdirSync(join(this.sysRoot, pci), { recursive: true });
+    this.link(`${pci}/driver`, 'bus/pci/drivers/virtio-pci');
+    const device = this.block(path);
+    if (serial !== undefined) this.file(`${path}/serial`, serial);
+    return { path, device };
+  }
+
+  mount(mount: {
+    readonly device: string;
+    readonly mountpoint: string;
+    readonly type?: string;
+    readonly source?: string;
+    readonly root?: string;
+    readonly parent?: number;
+    readonly options?: string;
+  }): number {
+    const { device, mountpoint, type = 'ext4', source = '/dev/x', root = '/', parent, options = 'rw' } = mount;
+    const id = this.#nextMount++;
+    const parentId = parent ?? (mountpoint === '/' ? 1 : this.#rootId());
+    this.#mounts.push(
+      `${id} ${parentId} ${device} ${root} ${mountpoint} ${options},relatime shared:${id} - ${type} ${source} ${options}`,
+    );
+    writeFileSync(this.mountinfoPath, `${this.#mounts.join('\n')}\n`);
+    return id;
+  }
+
+  #rootId(): number {
+    const line = this.#mounts.find((mount) => mount.split(' ')[4] === '/');
+    return line === undefined ? 1 : Number(line.split(' ')[0]);
+  }
+}

@@ -1,0 +1,42 @@
+// What a test needs of the machine. A bare machine skips with a reason; with FSB_REQUIRED=all, as in CI, a skip is a
+// failure. Used in place of `describe`: requires('root', 'loop', 'mkfs.xfs')('the freezer', () => { ... }).
+import { accessSync, constants } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { describe } from 'vitest';
+
+const searchPath = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+
+const accessible = (path: string, mode: number): boolean => {
+  try {
+    accessSync(path, mode);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+const isThere = (need: string): boolean => {
+  switch (need) {
+    case 'root':
+      return process.geteuid?.() === 0;
+    case 'loop':
+      return accessible('/dev/loop-control', constants.R_OK | constants.W_OK);
+    default:
+      return searchPath.some((folder) => folder !== '' && accessible(join(folder, need), constants.X_OK));
+  }
+};
+
+/** Those of `needs` this machine lacks: `root`, `loop` (loop devices), else the name of an executable. */
+export const missing = (...needs: readonly string[]): string[] => needs.filter((need) => !isThere(need));
+
+/**
+ * A `describe` that skips, and says why in its name, if something is missing.
+ * @throws Error if something is missing and FSB_REQUIRED is `all`.
+ */
+export const requires = (...needs: readonly string[]): ((name: string, body: () => void) => void) => {
+  const lacking = missing(...needs);
+  if (lacking.length === 0) return (name, body) => void describe(name, body);
+  const reason = `needs ${lacking.join(', ')}`;
+  if (process.env['FSB_REQUIRED'] === 'all') throw new Error(`FSB_REQUIRED=all, but this machine lacks: ${reason}`);
+  return (name, body) => void describe.skip(`${name} [skipped: ${reason}]`, body);
+};

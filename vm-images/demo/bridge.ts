@@ -1,0 +1,33 @@
+// The host tool, run as a user runs it.
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import * as v from 'valibot';
+import { manifestSchema, type Manifest } from '../../src/host/manifest.js';
+import type { Guest } from '../../src/testing/guest.js';
+
+const PROGRAM = fileURLToPath(new URL('../../dist/cli/bridge/main.js', import.meta.url));
+const LIMIT_MS = 180_000;
+
+/** What `snapshot create --json` prints is the manifest and a few members more. */
+const createdSchema = v.object(manifestSchema.entries);
+
+/** `snapshot create` of all disks. Throws with the tool's own line unless it exits 0. */
+export async function createSnapshot(guest: Guest, set: string, options: readonly string[] = []): Promise<Manifest> {
+  return v.parse(createdSchema, await runBridge(guest, ['snapshot', 'create', '--name', set, ...options]));
+}
+
+/** `snapshot commit`. Throws with the tool's own line unless it exits 0. */
+export async function commitSnapshot(guest: Guest, set: string): Promise<void> {
+  await runBridge(guest, ['snapshot', 'commit', set]);
+}
+
+async function runBridge(guest: Guest, words: readonly string[]): Promise<unknown> {
+  const vm = ['--vm', 'guest', '--qmp', guest.qmpPath, '--qga', guest.qgaPath];
+  const options = ['--state-dir', path.join(guest.dir, 'state'), '--json'];
+  const { stdout } = await execa(process.execPath, [PROGRAM, ...words, ...vm, ...options], {
+    timeout: LIMIT_MS,
+    stderr: 'inherit',
+  });
+  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
+}
