@@ -28,7 +28,8 @@ export async function whyNoServer(guest: Guest): Promise<string | undefined> {
     done`;
   const { exitCode } = await guest.exec(script, { timeoutMs: START_LIMIT_S * 2000, check: false });
   if (exitCode === 0) return undefined;
-  const log = await guest.exec(`grep -E 'PANIC|FATAL|LOG:  invalid' /var/log/postgresql/*.log | tail -n 3`, {
+  // -a: a log that a cut went through may hold a hole of NUL bytes.
+  const log = await guest.exec(`grep -aE 'PANIC|FATAL' /var/log/postgresql/*.log | tail -n 1`, {
     check: false,
   });
   return log.stdout.trim() || `the server did not start within ${START_LIMIT_S} s`;
@@ -62,7 +63,8 @@ export async function compareContents(
 
 /** What pg_amcheck says against the database's tables and indexes; empty if nothing. */
 export async function amcheckFaults(guest: Guest): Promise<string> {
-  const command = 'runuser -u postgres -- pg_amcheck --all --install-missing --heapallindexed 2>&1';
+  const command =
+    'runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_amcheck --all --install-missing --heapallindexed 2>&1';
   const { exitCode, stdout } = await guest.exec(command, { timeoutMs: 120_000, check: false });
   return exitCode === 0 ? '' : `pg_amcheck exits ${exitCode}: ${stdout}`;
 }

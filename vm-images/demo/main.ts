@@ -14,14 +14,7 @@ import type { Guest } from '../../src/testing/guest.js';
 import { installDebs, waitForAgent } from '../../src/testing/guest-states.js';
 import { commitSnapshot, createSnapshot } from './bridge.js';
 import { cutApart, cutWithoutFreeze, type Control } from './controls.js';
-import {
-  amcheckFaults,
-  bootCut,
-  compareContents,
-  whyNoServer,
-  type Contents,
-  type Cut,
-} from './database.js';
+import { amcheckFaults, bootCut, compareContents, whyNoServer, type Contents, type Cut } from './database.js';
 import { faultsOf, needsRecovery, rawCopy } from './disks.js';
 import { startLoad, type Load } from './load.js';
 

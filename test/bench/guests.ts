@@ -1,0 +1,45 @@
+// The guest of the benches: our agent on one channel, the stock qemu-ga on a second one, the same client for both.
+import { fileURLToPath } from 'node:url';
+import type { AgentChannel } from '../../src/testing/agent-channel.js';
+import type { Guest } from '../../src/testing/guest.js';
+import { installedGuest } from '../../src/testing/guest-states.js';
+import { restoreGuest } from '../../src/testing/saved-state.js';
+
+const deb = fileURLToPath(new URL('../../build/fsfreeze-agent.deb', import.meta.url));
+
+export async function benchGuest(): Promise<Guest> {
+  return await restoreGuest(await installedGuest({ debs: [deb] }));
+}
+
+/** Switches our writers off: the peer has none. */
+export async function withoutWriters(guest: Guest): Promise<void> {
+  await guest.exec(`d=/etc/fsfreeze-bridge/fsfreeze-hook.d; mkdir -p $d
+    for hook in /usr/lib/fsfreeze-bridge/fsfreeze-hook.d/*; do ln -sf /dev/null $d/$(basename $hook); done
+    systemctl stop postgresql`);
+}
+
+/** Adds a disk with a filesystem of its own, mounted at /srv/NAME. Gives the mount point. */
+export async function addFilesystem(guest: Guest, name: string, type: 'ext4' | 'xfs'): Promise<string> {
+  await guest.addBlankDisk(name, 400);
+  const options = type === 'ext4' ? '-q -E lazy_itable_init=0,lazy_journal_init=0' : '-q';
+  await guest.exec(
+    `mkfs.${type} ${options} /dev/disk/by-id/virtio-${name} && mkdir -p /srv/${name} && mount /dev/disk/by-id/virtio-${name} /srv/${name}`,
+    { timeoutMs: 60_000 },
+  );
+  return `/srv/${name}`;
+}
+
+export interface FreezeAndThaw {
+  readonly frozen: number;
+  readonly thawed: number;
+  /** Freeze request sent to thaw reply received, in milliseconds. */
+  readonly windowMs: number;
+}
+
+/** Freeze, then thaw at once, as a requester whose cut takes no time. */
+export async function freezeAndThaw(agent: AgentChannel): Promise<FreezeAndThaw> {
+  const start = performance.now();
+  const frozen = Number(await agent.execute('guest-fsfreeze-freeze'));
+  const thawed = Number(await agent.execute('guest-fsfreeze-thaw'));
+  return { frozen, thawed, windowMs: performance.now() - start };
+}

@@ -1,0 +1,153 @@
+// bench -- idle: what agent and freezer cost while nothing happens: memory and processor time in the guest, with a
+// client on the host's end of the channel and without one, start-up and processor time natively; qemu-ga beside.
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { execa } from 'execa';
+import { AgentChannel } from '../../src/testing/agent-channel.js';
+import type { Guest } from '../../src/testing/guest.js';
+import { guestPid } from '../../src/testing/faults.js';
+import { benchGuest } from './guests.js';
+import { compare, measure, type Row } from './table.js';
+
+const WATCH_MS = 60_000;
+const START_UPS = 10;
+const TICKS_PER_SECOND = 100;
+
+const build = fileURLToPath(new URL('../../build/', import.meta.url));
+
+interface Usage {
+  readonly rssMiB: number;
+  readonly dirtyMiB: number;
+  /** Processor time so far, in seconds. */
+  readonly cpuS: number;
+}
+
+export async function idle(): Promise<readonly Row[]> {
+  console.log(
+    `Node in the agent: ${(await execa(`${build}fsfreeze-agent`, ['--version'])).stdout.split('\n').at(-1) ?? ''}`,
+  );
+  return [...(await inGuest()), ...(await natively())];
+}
+
+async function inGuest(): Promise<readonly Row[]> {
+  await using guest = await benchGuest();
+  await guest.exec(['/bin/systemctl', 'restart', 'fsfreeze-freezer', 'fsfreeze-agent']);
+  await using channel = new AgentChannel(guest.qgaPath);
+  await channel.waitForPing(30_000);
+  const agent = await guestPid(guest, { unit: 'fsfreeze-agent.service' });
+  const freezer = await guestPid(guest, { unit: 'fsfreeze-freezer.service' });
+  const peer = await guestPid(guest, { unit: 'fsb-exec.service' });
+  await sleep(5000);
+  const connected = await watch(guest, [agent, freezer]);
+  channel.close();
+  const alone = await watch(guest, [agent, freezer]);
+  const [ours, small, qga] = [await usage(guest, agent), await usage(guest, freezer), await usage(guest, peer)];
+  return [
+    compare('RSS of agent and freezer, MiB', [ours.rssMiB + small.rssMiB], [qga.rssMiB], null),
+    measure('RSS of agent and freezer, MiB', [ours.rssMiB + small.rssMiB], 75),
+    compare('private dirty, MiB', [ours.dirtyMiB + small.dirtyMiB], [qga.dirtyMiB], null),
+    measure('private dirty, MiB', [ours.dirtyMiB + small.dirtyMiB], 20),
+    measure('RSS of the freezer, MiB', [small.rssMiB], 2),
+    measure('processor in the guest, host connected, %', [connected], 0.5),
+    measure('processor in the guest, host not connected, %', [alone], 0.5),
+  ];
+}
+
+/** Share of one processor that these processes of the guest took over a minute, in percent. */
+async function watch(guest: Guest, pids: readonly number[]): Promise<number> {
+  const total = async () =>
+    (await Promise.all(pids.map(async (pid) => (await usage(guest, pid)).cpuS))).reduce((a, b) => a + b);
+  const before = await total();
+  await sleep(WATCH_MS);
+  return ((await total()) - before) / (WATCH_MS / 100_000);
+}
+
+async function usage(guest: Guest, pid: number): Promise<Usage> {
+  const rollup = await guest.exec(['/bin/cat', `/proc/${pid}/smaps_rollup`]);
+  const stat = await guest.exec(['/bin/cat', `/proc/${pid}/stat`]);
+  const mebibytes = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(rollup.stdout)?.[1]) / 1024;
+  return { rssMiB: mebibytes('Rss'), dirtyMiB: mebibytes('Private_Dirty'), cpuS: cpuSeconds(stat.stdout) };
+}
+
+/** User and system time of a /proc/PID/stat line. */
+function cpuSeconds(stat: string): number {
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
+
+async function natively(): Promise<readonly Row[]> {
+  const dir = await mkdtemp(path.join(tmpdir(), 'fsb-idle-'));
+  try {
+    const ours: number[] = [];
+    const peer: number[] = [];
+    for (let round = 0; round < START_UPS; round++) {
+      ours.push(await startUp(agentCommand(dir), path.join(dir, 'qga.sock')));
+      peer.push(await startUp(peerCommand(dir), path.join(dir, 'qga.sock')));
+    }
+    return [
+      compare('start-up natively, exec to guest-ping, ms', ours, peer, null),
+      measure('processor natively, %', [await nativeShare(dir)], 0.1),
+    ];
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+}
+
+// Nothing is ever asked of these two but guest-ping and guest-sync: nothing of this machine is frozen.
+function agentCommand(dir: string): readonly string[] {
+  const own = ['--local-socket', path.join(dir, 'agent.sock'), '--freezer', '/bin/false'];
+  return [`${build}fsfreeze-agent`, '-m', 'unix-listen', '-p', path.join(dir, 'qga.sock'), '-t', dir, ...own];
+}
+
+function peerCommand(dir: string): readonly string[] {
+  const blocked = 'guest-fsfreeze-freeze,guest-fsfreeze-freeze-list,guest-fsfreeze-thaw,guest-exec,guest-shutdown';
+  return ['qemu-ga', '-m', 'unix-listen', '-p', path.join(dir, 'qga.sock'), '-t', dir, '-b', blocked];
+}
+
+async function startUp([command = '', ...args]: readonly string[], socket: string): Promise<number> {
+  const start = performance.now();
+  await using running = child(command, args);
+  await using channel = new AgentChannel(socket);
+  await waitForAnswer(channel, running.process);
+  return performance.now() - start;
+}
+
+async function nativeShare(dir: string): Promise<number> {
+  const [command = '', ...args] = agentCommand(dir);
+  await using running = child(command, args);
+  await using channel = new AgentChannel(path.join(dir, 'qga.sock'));
+  await waitForAnswer(channel, running.process);
+  await sleep(5000);
+  const cpu = async () => cpuSeconds(await readFile(`/proc/${running.process.pid ?? 0}/stat`, 'utf8'));
+  const before = await cpu();
+  await sleep(WATCH_MS);
+  return ((await cpu()) - before) / (WATCH_MS / 100_000);
+}
+
+/** Asks every millisecond: a coarser step would be part of the measure. */
+async function waitForAnswer(channel: AgentChannel, process: { readonly exitCode: number | null }): Promise<void> {
+  const end = performance.now() + 10_000;
+  while (performance.now() < end && process.exitCode === null) {
+    try {
+      await channel.execute('guest-ping', undefined, 1000);
+      return;
+    } catch {
+      await sleep(1);
+    }
+  }
+  throw new Error('the agent did not answer within 10 s');
+}
+
+function child(command: string, args: readonly string[]) {
+  const process = execa(command, args, { stdio: 'ignore', reject: false });
+  return {
+    process,
+    [Symbol.asyncDispose]: async () => {
+      process.kill('SIGKILL');
+      await process;
+    },
+  };
+}
