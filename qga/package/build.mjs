@@ -107,6 +107,8 @@ function buildDeb() {
     const isProgram = (statSync(join(root, 'fsfreeze-hook.d', name)).mode & 0o111) !== 0;
     if (isProgram) put(`fsfreeze-hook.d/${name}`, `usr/lib/fsfreeze-bridge/fsfreeze-hook.d/${name}`, 0o755);
   }
+  // There from the start, so that what is dropped in is noticed.
+  mkdirSync(join(tree, 'etc/fsfreeze-bridge/fsfreeze-hook.d'), { recursive: true, mode: 0o755 });
   put('fsfreeze-hook.d/README.md', 'usr/share/doc/fsfreeze-agent/writers.md');
   put('LICENSE', 'usr/share/doc/fsfreeze-agent/copyright');
   cpSync(join(root, 'qga/conf'), join(tree, 'usr/share/doc/fsfreeze-agent/examples'), { recursive: true });

@@ -25,7 +25,7 @@ const repository = fileURLToPath(new URL('../../', import.meta.url));
 
 export class CutHarness implements AsyncDisposable {
   readonly folder: Scratch;
-  readonly vm: BareQemu;
+  vm: BareQemu;
   readonly agent: FakeAgent;
 
   private constructor(folder: Scratch, vm: BareQemu, agent: FakeAgent) {
@@ -48,6 +48,12 @@ export class CutHarness implements AsyncDisposable {
     await this.vm[Symbol.asyncDispose]();
     await this.agent[Symbol.asyncDispose]();
     this.folder[Symbol.dispose]();
+  }
+
+  /** Shuts the VM off and starts it with these disks. */
+  async restart(disks: readonly BareDisk[]): Promise<void> {
+    await this.vm.quit();
+    this.vm = await BareQemu.start(this.folder, disks);
   }
 
   /** The sockets of the harness, unless the words name others. */

@@ -21,7 +21,7 @@ export class FakeMachine {
     this.mount({ device: '0:21', mountpoint: '/proc', type: 'proc', source: 'proc' });
   }
 
-  file(path: string, text: string): void {
+  file(path: string, text: string | Uint8Array): void {
     const full = join(this.sysRoot, path);
     mkdirSync(dirname(full), { recursive: true });
     writeFileSync(full, text);

@@ -20,7 +20,7 @@ export interface Received {
 }
 export type Handler = (request: Received, monitor: FakeMonitor) => unknown;
 
-export const greeting = {
+const greeting = {
   QMP: { version: { qemu: { major: 7, minor: 2, micro: 22 }, package: 'fake' }, capabilities: ['oob'] },
 };
 

@@ -1,0 +1,158 @@
+// The guest daemon: channels on one side, the coordinator on the other, the dispatcher between. It owns when the log is
+// held back, what runs while frozen, and the way out: whatever ends the agent, what is frozen is thawed first.
+import type { WriterListing } from '../consistency.js';
+import { describeError } from '../errors.js';
+import type { CoordinatorOptions, LocalCoordinator } from '../freeze/options.js';
+import type { WriterFolder } from '../freeze/writer-folders.js';
+import { watchWriters } from '../freeze/writer-watch.js';
+import type { HeldLogger } from '../log.js';
+import { guestAgent, type Compat } from '../qga/server.js';
+import { Dispatcher } from '../rpc/dispatcher.js';
+import type { ByteStream, Listener } from '../transport/byte-stream.js';
+import { openHostChannel, openLocalSocket, type ChannelMethod } from './channels.js';
+import { bridgeHandlers } from './handlers/bridge.js';
+import { filesystemHandlers } from './handlers/filesystems.js';
+import { fsfreezeHandlers } from './handlers/fsfreeze.js';
+import { systemHandlers } from './handlers/system.js';
+import { SessionKeeper, type ChannelContext, type Origin } from './session-keeper.js';
+import { collectStartUpGarbage } from './start-up-garbage.js';
+import { reportedVersion } from './version.js';
+
+export interface AgentOptions {
+  readonly channel: { readonly method: ChannelMethod; readonly path: string; readonly retry: boolean };
+  /** Without it, no local socket. */
+  readonly localSocket?: string;
+  readonly compat: Compat;
+  readonly blockRpcs: readonly string[];
+  readonly allowRpcs: readonly string[];
+  readonly plainLeaseMs: number;
+  /** Watched, so that a bad hook is told of when it is dropped in. */
+  readonly writerFolders: readonly WriterFolder[];
+  readonly logger: HeldLogger;
+  /** Makes the coordinator, which is given the agent's log and told of by these. */
+  readonly createCoordinator: (wiring: Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased'>) => LocalCoordinator;
+}
+
+export interface Agent {
+  /** Settles when a channel is lost for good. Never rejects. */
+  readonly lost: Promise<Error>;
+  /**
+   * Thaws and releases what is held, then closes the channels. Throws ThawUnconfirmedError if a filesystem is not
+   * known to be thawed; the channels are closed all the same.
+   */
+  stop(): Promise<void>;
+}
+
+/** Starts to serve. Throws a BridgeError if a channel cannot be opened; nothing is left open then. */
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  const { logger, compat, blockRpcs, allowRpcs } = options;
+  const { log } = logger;
+  let frozen = false;
+  const coordinator = options.createCoordinator({
+    log,
+    onHold() {
+      frozen = true;
+      logger.hold();
+    },
+    onReleased(report, byItself) {
+      frozen = false;
+      logger.release();
+      const { session, outcome, level, frozenWindowMs } = report;
+      log[outcome === 'ok' ? 'info' : 'warn']({ session, outcome, level, frozenWindowMs, byItself }, 'session ended');
+    },
+  });
+  const keeper = new SessionKeeper(coordinator);
+  const freezing = { coordinator, keeper, plainLeaseMs: options.plainLeaseMs };
+  const handlers = {
+    ...fsfreezeHandlers(freezing),
+    ...bridgeHandlers(freezing),
+    ...filesystemHandlers(compat),
+    ...systemHandlers(),
+  };
+
+  const dispatcherFor = (origin: Origin): Dispatcher<ChannelContext> => {
+    // The lists are the administrator's word on what the host may do; the local socket is the administrator's own.
+    const isHost = origin === 'host';
+    const policy = {
+      compat,
+      blocked: new Set(isHost ? blockRpcs : []),
+      ...(isHost && allowRpcs.length > 0 ? { allowed: new Set(allowRpcs) } : {}),
+      isFrozen: () => frozen,
+    };
+    return new Dispatcher<ChannelContext>({
+      ...guestAgent(handlers, policy, reportedVersion(compat)),
+      onError(error, command, { name }) {
+        log.info({ channel: name, command, error: describeError(error) }, 'answered an error');
+      },
+    });
+  };
+
+  const tellWriter = ({ name, path, problem }: WriterListing): void => {
+    if (problem === undefined) log.info({ name, path }, 'writer found');
+    else log.warn({ name, path, problem }, 'writer will not be run');
+  };
+  const writerWatch = watchWriters({
+    folders: options.writerFolders,
+    onChange: tellWriter,
+    onError(error) {
+      log.warn({ error: describeError(error) }, 'writer folders are no longer watched');
+    },
+    paused: () => frozen,
+  });
+  for (const writer of await coordinator.writers()) tellWriter(writer);
+
+  const streams = new Set<ByteStream>();
+  const serve = (context: ChannelContext): ((stream: ByteStream) => void) => {
+    const dispatcher = dispatcherFor(context.origin);
+    return (stream) => {
+      streams.add(stream);
+      log.debug({ channel: context.name }, 'client connected');
+      void dispatcher
+        .serve(stream, context)
+        .catch((error: unknown) => {
+          log.info({ channel: context.name, error: describeError(error) }, 'client lost');
+        })
+        .finally(async () => {
+          streams.delete(stream);
+          await stream.close();
+        });
+    };
+  };
+
+  const listeners: Listener[] = [];
+  const closeChannels = async (): Promise<void> => {
+    await writerWatch.close();
+    await Promise.all([...streams].map((stream) => stream.close()));
+    await Promise.all(listeners.splice(0).map((listener) => listener.close()));
+  };
+  let lose: (error: Error) => void = () => {};
+  const lost = new Promise<Error>((resolve) => {
+    lose = resolve;
+  });
+  try {
+    if (options.localSocket !== undefined) {
+      const context = { origin: 'guest', name: `local ${options.localSocket}` } as const;
+      listeners.push(await openLocalSocket(options.localSocket, serve(context), log));
+    }
+    const { method, path, retry } = options.channel;
+    const onStream = serve({ origin: 'host', name: `${method} ${path}` });
+    listeners.push(await openHostChannel({ method, path, retry, onStream, onLost: lose, log }));
+    log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
+    collectStartUpGarbage(() => !frozen);
+  } catch (error) {
+    await closeChannels();
+    await coordinator.close();
+    throw error;
+  }
+  return {
+    lost,
+    async stop() {
+      try {
+        await coordinator.close();
+      } finally {
+        await closeChannels();
+        logger.release();
+      }
+    },
+  };
+}

@@ -1,0 +1,115 @@
+// The channels: the host's (virtio port, serial line or unix socket) and our own local socket. A channel that fails is
+// opened again every 5 s if so asked (qemu-ga's -r), else its failure is the agent's end: the unit starts it anew.
+import { mkdirSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { describeError } from '../errors.js';
+import type { Logger } from '../log.js';
+import type { Listener, OnStream } from '../transport/byte-stream.js';
+import { makeLineRaw } from '../transport/serial-line.js';
+import { openSerialPort } from '../transport/serial-port.js';
+import { listenOnUnixSocket } from '../transport/unix-socket.js';
+
+export const channelMethods = ['virtio-serial', 'isa-serial', 'unix-listen'] as const;
+export type ChannelMethod = (typeof channelMethods)[number];
+
+export interface HostChannelOptions {
+  readonly method: ChannelMethod;
+  readonly path: string;
+  readonly retry: boolean;
+  readonly onStream: OnStream;
+  /** The channel is lost and is not opened again. */
+  readonly onLost: (error: Error) => void;
+  readonly log: Logger;
+}
+
+const retryMs = 5000;
+const localClients = 32;
+const localGroup = 'fsfreeze-bridge';
+
+/** Opens the host's channel. Without `retry`, throws what opening throws. */
+export async function openHostChannel(options: HostChannelOptions): Promise<Listener> {
+  const { retry, log, onLost } = options;
+  let listener: Listener | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let closed = false;
+
+  const lost = (error: Error): void => {
+    listener = undefined;
+    if (closed) return;
+    if (!retry) {
+      onLost(error);
+      return;
+    }
+    log.warn({ error: describeError(error) }, 'host channel lost, trying again');
+    timer = setTimeout(() => {
+      void attempt();
+    }, retryMs);
+  };
+  const attempt = async (): Promise<void> => {
+    try {
+      const opened = await openOnce(options, lost);
+      if (closed) await opened.close();
+      else listener = opened;
+    } catch (error) {
+      lost(error instanceof Error ? error : new Error(String(error)));
+    }
+  };
+
+  if (retry) await attempt();
+  else listener = await openOnce(options, lost);
+  return {
+    async close() {
+      closed = true;
+      clearTimeout(timer);
+      await listener?.close();
+    },
+  };
+}
+
+async function openOnce(
+  { method, path, onStream, log }: HostChannelOptions,
+  onFailure: (error: Error) => void,
+): Promise<Listener> {
+  if (method === 'unix-listen') {
+    return await listenOnUnixSocket({ path, clients: 'one', onStream, onFailure: logRefusal(log, path) });
+  }
+  if (method === 'isa-serial') await makeLineRaw(path);
+  const port = openSerialPort({ path, onStream, onFailure });
+  log.debug({ path, method: port.method }, 'host channel open');
+  return port;
+}
+
+/** Our own socket: root, and the group fsfreeze-bridge if there is one; many clients. */
+export async function openLocalSocket(path: string, onStream: OnStream, log: Logger): Promise<Listener> {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  const gid = groupId(localGroup);
+  return await listenOnUnixSocket({
+    path,
+    clients: localClients,
+    mode: gid === undefined ? 0o600 : 0o660,
+    ...(gid === undefined ? {} : { gid }),
+    onStream,
+    onFailure: logRefusal(log, path),
+  });
+}
+
+function logRefusal(log: Logger, path: string): (error: Error) => void {
+  return (error) => {
+    log.warn({ path, error: describeError(error) }, 'a client could not be accepted');
+  };
+}
+
+/** From /etc/group: an agent must not ask the network who is in a group. */
+function groupId(name: string, file = '/etc/group'): number | undefined {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    return undefined;
+  }
+  const fields = text
+    .split('\n')
+    .map((line) => line.split(':'))
+    .find(([group]) => group === name);
+  return fields?.[2] === undefined || !/^\d+$/.test(fields[2]) ? undefined : Number(fields[2]);
+}

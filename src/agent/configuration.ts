@@ -1,0 +1,132 @@
+// The agent's configuration file: group [general] holds qemu-ga's own keys (unknown ones are ignored, as there), group
+// [bridge] ours (unknown ones are an error: a mistyped lease must not pass for the default). Where the file is and how
+// the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
+import * as v from 'valibot';
+import { UsageError } from '../errors.js';
+import { parseBoolean, parseKeyfile, splitList, unescapeValue, type Keyfile } from './keyfile.js';
+
+/** qemu-ga's settings; what is absent was not given. */
+interface GeneralConfiguration {
+  readonly daemon?: boolean;
+  readonly method?: string;
+  readonly path?: string;
+  readonly logfile?: string;
+  readonly pidfile?: string;
+  readonly fsfreezeHook?: string;
+  readonly statedir?: string;
+  readonly verbose?: boolean;
+  readonly retryPath?: boolean;
+  readonly blockRpcs: readonly string[];
+  readonly allowRpcs: readonly string[];
+}
+
+const wholeNumber = (min: number, max: number, unit: string) =>
+  v.pipe(
+    v.string(),
+    v.check(
+      (text) => /^\d{1,9}$/.test(text) && Number(text) >= min && Number(text) <= max,
+      `a whole number of ${unit} from ${min} to ${max}`,
+    ),
+    v.transform(Number),
+  );
+const truth = v.pipe(
+  v.picklist(['true', 'false', '1', '0'], 'true or false'),
+  v.transform((text) => text === 'true' || text === '1'),
+);
+const path = v.pipe(v.string(), v.startsWith('/', 'an absolute path'));
+const pathOrNone = v.pipe(
+  v.string(),
+  v.check((text) => text === 'none' || text.startsWith('/'), 'an absolute path, or none'),
+);
+const folders = v.pipe(
+  v.string(),
+  v.transform(splitList),
+  v.array(v.pipe(v.string(), v.trim(), v.startsWith('/', 'absolute paths, separated by commas'))),
+);
+
+const logLevels = ['debug', 'info', 'warn', 'error'] as const;
+
+const bridgeSchema = v.strictObject({
+  /** Lease of a plain guest-fsfreeze-freeze, which cannot name one itself. */
+  'lease-ms': v.optional(wholeNumber(100, 3_600_000, 'milliseconds'), '60000'),
+  /** No lease, renewed or not, holds the guest longer than this after its first FIFREEZE. */
+  'lease-max-s': v.optional(wholeNumber(1, 3600, 'seconds'), '600'),
+  'prepare-budget-s': v.optional(wholeNumber(1, 3600, 'seconds'), '60'),
+  'hold-budget-s': v.optional(wholeNumber(1, 600, 'seconds'), '15'),
+  'trust-plain-hooks': v.optional(truth, 'false'),
+  'expedite-rcu': v.optional(truth, 'true'),
+  /** Without it, the folders freeze/ knows. */
+  'writer-folders': v.optional(folders),
+  freezer: v.optional(path, '/usr/lib/fsfreeze-bridge/freezer'),
+  /** `none`: no local socket. Default: `agent.sock` in the runtime directory. */
+  'local-socket': v.optional(pathOrNone),
+  /** On tmpfs: sockets, marker, scratch of sessions. */
+  'runtime-dir': v.optional(path, '/run/fsfreeze-bridge'),
+  'log-level': v.optional(v.picklist(logLevels, `one of ${logLevels.join(', ')}`), 'info'),
+});
+export type BridgeConfiguration = v.InferOutput<typeof bridgeSchema>;
+
+export interface Configuration {
+  readonly general: GeneralConfiguration;
+  readonly bridge: BridgeConfiguration;
+}
+
+/** Reads the text of `file` (a name for messages). Throws a UsageError that names the key. */
+export function parseConfiguration(text: string, file: string): Configuration {
+  const keyfile = parseKeyfile(text, file);
+  return { general: readGeneral(keyfile, file), bridge: readBridge(keyfile, file) };
+}
+
+function readGeneral(keyfile: Keyfile, file: string): GeneralConfiguration {
+  const group = keyfile.get('general') ?? new Map<string, string>();
+  const where = (key: string): string => `${file}: [general] ${key}`;
+  const text = (key: string): string | undefined => {
+    const value = group.get(key);
+    return value === undefined ? undefined : unescapeValue(value, where(key));
+  };
+  const boolean = (key: string): boolean | undefined => {
+    const value = group.get(key);
+    return value === undefined ? undefined : parseBoolean(value, where(key));
+  };
+  return {
+    ...given('daemon', boolean('daemon')),
+    ...given('method', text('method')),
+    ...given('path', text('path')),
+    ...given('logfile', text('logfile')),
+    ...given('pidfile', text('pidfile')),
+    ...given('fsfreezeHook', text('fsfreeze-hook')),
+    ...given('statedir', text('statedir')),
+    ...given('verbose', boolean('verbose')),
+    ...given('retryPath', boolean('retry-path')),
+    blockRpcs: splitList(text('block-rpcs') ?? ''),
+    allowRpcs: splitList(text('allow-rpcs') ?? ''),
+  };
+}
+
+function readBridge(keyfile: Keyfile, file: string): BridgeConfiguration {
+  const entries = [...(keyfile.get('bridge') ?? [])].map(
+    ([key, value]) => [key, unescapeValue(value, `${file}: [bridge] ${key}`)] as const,
+  );
+  const parsed = v.safeParse(bridgeSchema, Object.fromEntries(entries));
+  if (parsed.success) {
+    const { 'lease-ms': leaseMs, 'lease-max-s': maxS } = parsed.output;
+    if (leaseMs <= maxS * 1000) return parsed.output;
+    throw new UsageError(
+      'E_CONFIG',
+      `${file}: [bridge] lease-ms: expected at most lease-max-s (${maxS * 1000} ms), found ${leaseMs}`,
+    );
+  }
+  const [issue] = parsed.issues;
+  const key = v.getDotPath(issue) ?? '';
+  const known = key.split('.')[0] ?? key;
+  throw new UsageError(
+    'E_CONFIG',
+    Object.hasOwn(bridgeSchema.entries, known)
+      ? `${file}: [bridge] ${known}: expected ${issue.message}, found ${issue.received}`
+      : `${file}: [bridge] ${key}: unknown key, expected one of ${Object.keys(bridgeSchema.entries).join(', ')}`,
+  );
+}
+
+function given<K extends string, T>(key: K, value: T | undefined): Partial<Record<K, T>> {
+  return value === undefined ? {} : ({ [key]: value } as Record<K, T>);
+}

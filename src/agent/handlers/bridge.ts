@@ -1,0 +1,44 @@
+// Our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
+import type { FreezeReport } from '../../consistency.js';
+import type { FreezeEnvironment, Handlers } from './handlers.js';
+
+export function bridgeHandlers({
+  coordinator,
+  keeper,
+}: FreezeEnvironment): Pick<
+  Handlers,
+  'bridge-freeze' | 'bridge-renew' | 'bridge-thaw' | 'bridge-status' | 'bridge-writers'
+> {
+  return {
+    async 'bridge-freeze'(args, context) {
+      const { session, requester, mountpoints, disks } = args;
+      const held = await keeper.freeze(
+        {
+          requester: requester ?? `bridge-freeze on ${context.name}`,
+          leaseMs: args['lease-ms'],
+          require: args.require,
+          ...(session === undefined ? {} : { session }),
+          ...(mountpoints === undefined ? {} : { mountpoints }),
+          ...(disks === undefined
+            ? {}
+            : { disks: disks.map(({ serial, 'pci-address': pciAddress }) => ({ serial, pciAddress })) }),
+        },
+        context,
+      );
+      return { report: held.report };
+    },
+    async 'bridge-renew'({ session, 'lease-ms': leaseMs }, context) {
+      return { 'remaining-ms': await keeper.renew(session, leaseMs, context) };
+    },
+    async 'bridge-thaw'({ session }, context) {
+      return { report: await keeper.thaw(session, context) };
+    },
+    async 'bridge-status'() {
+      const report: FreezeReport | undefined = coordinator.session?.report ?? coordinator.lastReport;
+      return { status: await coordinator.status(), ...(report === undefined ? {} : { report }) };
+    },
+    async 'bridge-writers'() {
+      return { writers: [...(await coordinator.writers())] };
+    },
+  };
+}

@@ -1,0 +1,45 @@
+// The real agent's freeze commands on the one freeze path: a plain freeze has a lease like any other, and counts as
+// qemu-ga does (own FIFREEZE successes; EBUSY and EOPNOTSUPP are passed over).
+import type { LocalSession } from '../../freeze/options.js';
+import type { ChannelContext } from '../session-keeper.js';
+import type { FreezeEnvironment, Handlers } from './handlers.js';
+
+export function fsfreezeHandlers({
+  coordinator,
+  keeper,
+  plainLeaseMs,
+}: FreezeEnvironment): Pick<
+  Handlers,
+  'guest-fsfreeze-status' | 'guest-fsfreeze-freeze' | 'guest-fsfreeze-freeze-list' | 'guest-fsfreeze-thaw'
+> {
+  const freeze = async (requester: string, context: ChannelContext, mountpoints?: readonly string[]) => {
+    const session = await keeper.freeze(
+      {
+        requester: `${requester} on ${context.name}`,
+        leaseMs: plainLeaseMs,
+        require: 'plain',
+        ...(mountpoints === undefined ? {} : { mountpoints }),
+      },
+      context,
+    );
+    return await countOrRelease(session);
+  };
+  return {
+    async 'guest-fsfreeze-status'() {
+      const { state } = await coordinator.status();
+      return state === 'frozen' || state === 'thawing' ? 'frozen' : 'thawed';
+    },
+    'guest-fsfreeze-freeze': (_args, context) => freeze('guest-fsfreeze-freeze', context),
+    'guest-fsfreeze-freeze-list': ({ mountpoints }, context) =>
+      freeze('guest-fsfreeze-freeze-list', context, mountpoints),
+    'guest-fsfreeze-thaw': (_args, context) => keeper.thawPlain(context),
+  };
+}
+
+// Nothing frozen: qemu-ga's state is `thawed` then, and its client need not thaw. It leaves applications quiesced;
+// we release them.
+async function countOrRelease(session: LocalSession): Promise<number> {
+  const { frozenCount } = session;
+  if (frozenCount === 0) await session.thaw();
+  return frozenCount;
+}

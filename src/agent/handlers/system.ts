@@ -1,0 +1,62 @@
+// What the guest is: operating system, host name, clock. Sources as in qemu-ga: uname(2) and os-release(5).
+import { readFile } from 'node:fs/promises';
+import { hostname, machine, release, version } from 'node:os';
+import type { Handlers } from './handlers.js';
+
+const osReleaseFiles = ['/etc/os-release', '/usr/lib/os-release'] as const;
+
+/** os-release's names and guest-get-osinfo's. */
+const osReleaseMembers = {
+  ID: 'id',
+  NAME: 'name',
+  PRETTY_NAME: 'pretty-name',
+  VERSION: 'version',
+  VERSION_ID: 'version-id',
+  VARIANT: 'variant',
+  VARIANT_ID: 'variant-id',
+} as const;
+
+type OsReleaseMember = (typeof osReleaseMembers)[keyof typeof osReleaseMembers];
+
+export function systemHandlers(): Pick<Handlers, 'guest-get-osinfo' | 'guest-get-host-name' | 'guest-get-time'> {
+  return {
+    async 'guest-get-osinfo'() {
+      return {
+        'kernel-release': release(),
+        'kernel-version': version(),
+        machine: machine(),
+        ...parseOsRelease(await readFirst(osReleaseFiles)),
+      };
+    },
+    'guest-get-host-name': () => ({ 'host-name': hostname() }),
+    'guest-get-time': () => BigInt(Date.now()) * 1_000_000n,
+  };
+}
+
+/** Shell assignments, values quoted or not. Lines that are none are passed over, as os-release(5) asks. */
+export function parseOsRelease(text: string): Partial<Record<OsReleaseMember, string>> {
+  const found: Partial<Record<OsReleaseMember, string>> = {};
+  for (const line of text.split('\n')) {
+    const [, key = '', value = ''] = /^([A-Z_]+)=(.*)$/.exec(line.trim()) ?? [];
+    if (key in osReleaseMembers) found[osReleaseMembers[key as keyof typeof osReleaseMembers]] = unquote(value);
+  }
+  return found;
+}
+
+function unquote(value: string): string {
+  const single = /^'(.*)'$/.exec(value);
+  if (single !== null) return single[1] ?? '';
+  const double = /^"(.*)"$/.exec(value);
+  return (double === null ? value : (double[1] ?? '')).replace(/\\(["\\$`])/g, '$1');
+}
+
+async function readFirst(files: readonly string[]): Promise<string> {
+  for (const file of files) {
+    try {
+      return await readFile(file, 'utf8');
+    } catch {
+      // The next place; a guest without either has no such members.
+    }
+  }
+  return '';
+}

@@ -1,0 +1,55 @@
+// GLib's key file format, as far as qemu-ga.conf needs it: groups, comments, escapes, comma lists, GLib's booleans.
+// Duplicate groups are merged and the last of two equal keys wins, as in GLib. What keys mean: configuration.ts.
+import { UsageError } from '../errors.js';
+
+/** group -> key -> value, escapes still in it (`unescapeValue`). */
+export type Keyfile = ReadonlyMap<string, ReadonlyMap<string, string>>;
+
+/** Throws a UsageError that names file, line and what was expected. */
+export function parseKeyfile(text: string, file: string): Keyfile {
+  const groups = new Map<string, Map<string, string>>();
+  let group: Map<string, string> | undefined;
+  for (const [index, raw] of text.split('\n').entries()) {
+    const line = raw.trim();
+    if (line === '' || line.startsWith('#')) continue;
+    const bad = (expected: string): UsageError =>
+      new UsageError('E_CONFIG', `${file}:${index + 1}: expected ${expected}, found '${line}'`);
+    const header = /^\[([^[\]]+)\]$/.exec(line);
+    if (header !== null) {
+      const name = header[1] ?? '';
+      group = groups.get(name) ?? new Map<string, string>();
+      groups.set(name, group);
+      continue;
+    }
+    const equals = line.indexOf('=');
+    if (equals < 1) throw bad('[group], key=value or a comment');
+    if (group === undefined) throw bad('a [group] before the first key');
+    group.set(line.slice(0, equals).trimEnd(), line.slice(equals + 1).trimStart());
+  }
+  return groups;
+}
+
+const escapes: Readonly<Record<string, string>> = { s: ' ', n: '\n', t: '\t', r: '\r', '\\': '\\' };
+
+/** Throws a UsageError for an escape GLib does not know either. */
+export function unescapeValue(value: string, where: string): string {
+  return value.replace(/\\(.?)/gs, (sequence, letter: string) => {
+    const plain = escapes[letter];
+    if (plain === undefined) {
+      throw new UsageError('E_CONFIG', `${where}: expected one of \\s \\n \\t \\r \\\\, found '${sequence}'`);
+    }
+    return plain;
+  });
+}
+
+/** GLib's booleans: true, 1, false, 0. Throws a UsageError otherwise. */
+export function parseBoolean(value: string, where: string): boolean {
+  if (value === 'true' || value === '1') return true;
+  if (value === 'false' || value === '0') return false;
+  throw new UsageError('E_CONFIG', `${where}: expected true or false, found '${value}'`);
+}
+
+/** qemu-ga's lists: split on commas, blanks kept, empty text is no element. */
+export function splitList(value: string): string[] {
+  return value === '' ? [] : value.split(',');
+}

@@ -1,0 +1,232 @@
+// Who holds the guest, and who may end it. The coordinator knows one session; this knows from which side it came: a
+// plain thaw of any host channel ends a host session, whichever channel began it, or aborts one on its way; a session
+// held inside the guest refuses it, naming its holder, and the other way round. Also keeps what is owed to a plain
+// thaw that comes too late: one error, then 0 (freeze path, "The guest always comes back", rule 8).
+import type { FreezeReport, FreezeRequest } from '../consistency.js';
+import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
+import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
+
+/** The host, on its channel; or a program in the guest, on the local socket. */
+export type Origin = 'host' | 'guest';
+
+/** What is known of the peer on a channel. */
+export interface ChannelContext {
+  readonly origin: Origin;
+  /** For logs and as requester, `virtio-serial /dev/...`. */
+  readonly name: string;
+}
+
+interface Attempt {
+  readonly origin: Origin;
+  readonly requester: string;
+  readonly session: string | undefined;
+  readonly abort: AbortController;
+  /** Settles when the attempt has come to its end, either way, and that is recorded. Never rejects. */
+  readonly done: Promise<void>;
+}
+
+interface Held {
+  readonly origin: Origin;
+  readonly session: LocalSession;
+  /** Its requester is being told how it ends. */
+  told: boolean;
+}
+
+/** Final reports kept for a requester whose reply was lost. */
+const reportsKept = 16;
+
+export class SessionKeeper {
+  readonly #coordinator: LocalCoordinator;
+  #attempt: Attempt | undefined;
+  #held: Held | undefined;
+  readonly #ended = new Map<string, { readonly origin: Origin; readonly report: FreezeReport }>();
+  readonly #owed = new Map<Origin, QuiesceError | ThawUnconfirmedError>();
+
+  constructor(coordinator: LocalCoordinator) {
+    this.#coordinator = coordinator;
+  }
+
+  /** Who holds the guest, for the one who is refused; undefined while nobody does. */
+  get holder(): string | undefined {
+    if (this.#held !== undefined) return describeHolder(this.#held.origin, this.#held.session);
+    if (this.#attempt === undefined) return undefined;
+    const { origin, requester } = this.#attempt;
+    return `${requester} (${where(origin)}), on its way`;
+  }
+
+  /** As Coordinator.freeze. A new freeze clears what was owed to a late thaw. */
+  async freeze(request: FreezeRequest, { origin }: ChannelContext): Promise<LocalSession> {
+    const { session } = request;
+    if (session !== undefined && (this.#ended.has(session) || session === this.#held?.session.id)) {
+      throw new QuiesceError('E_SESSION', `expected a new session id, found '${session}', which was used already`);
+    }
+    // Somebody else is at it: the coordinator says who, and the attempt that is recorded stays recorded.
+    if (this.#attempt !== undefined) return await this.#coordinator.freeze(request);
+    this.#owed.delete(origin);
+    const abort = new AbortController();
+    const freezing = this.#record(origin, this.#coordinator.freeze(request, abort.signal));
+    const done = freezing.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#attempt = { origin, requester: request.requester, session, abort, done };
+    return await freezing;
+  }
+
+  async #record(origin: Origin, freezing: Promise<LocalSession>): Promise<LocalSession> {
+    try {
+      const held = await freezing;
+      this.#hold(origin, held);
+      return held;
+    } catch (error) {
+      this.#remember(origin, reportOf(error));
+      throw error;
+    } finally {
+      this.#attempt = undefined;
+    }
+  }
+
+  /**
+   * guest-fsfreeze-thaw: ends what this side holds or attempts. Returns the number of filesystems thawed, 0 if
+   * nothing was held. Throws a QuiesceError if the session had ended otherwise (once), or if the other side holds it.
+   */
+  async thawPlain({ origin }: ChannelContext): Promise<number> {
+    const attempt = this.#attempt;
+    if (attempt !== undefined) {
+      this.#refuseStranger(attempt.origin, origin);
+      attempt.abort.abort(new QuiesceError('E_ABORTED', 'aborted by guest-fsfreeze-thaw'));
+      await attempt.done;
+    }
+    if (this.#held === undefined) {
+      const owed = this.#owed.get(origin);
+      if (owed === undefined) return 0;
+      // A thaw that nobody confirmed is no matter of one error: 0 would say that all is well.
+      if (owed instanceof QuiesceError) this.#owed.delete(origin);
+      throw owed;
+    }
+    const held = this.#held;
+    this.#refuseStranger(held.origin, origin);
+    const report = await this.#end(held);
+    const failure = endedError(report);
+    if (failure !== undefined) throw failure;
+    return held.session.thawedCount;
+  }
+
+  /**
+   * bridge-thaw: ends the session named, or gives the final report of one that already ended. Throws a QuiesceError
+   * if there is none of this name on this side.
+   */
+  async thaw(id: string, { origin }: ChannelContext): Promise<FreezeReport> {
+    const attempt = this.#attempt;
+    if (attempt?.session === id) {
+      this.#refuseStranger(attempt.origin, origin);
+      attempt.abort.abort(new QuiesceError('E_ABORTED', 'aborted by bridge-thaw'));
+      await attempt.done;
+    }
+    const held = this.#held;
+    if (held?.session.id === id) {
+      this.#refuseStranger(held.origin, origin);
+      return await this.#end(held);
+    }
+    const ended = this.#ended.get(id);
+    if (ended === undefined) throw unknownSession(id, this.holder);
+    this.#refuseStranger(ended.origin, origin);
+    if (this.#owed.get(origin) instanceof QuiesceError) this.#owed.delete(origin);
+    return ended.report;
+  }
+
+  /** bridge-renew. Throws a QuiesceError if the session is not held (any more). */
+  async renew(id: string, leaseMs: number, { origin }: ChannelContext): Promise<number> {
+    const held = this.#held;
+    if (held?.session.id !== id) {
+      const ended = this.#ended.get(id)?.report;
+      if (ended === undefined) throw unknownSession(id, this.holder);
+      const how = endedOtherwise(ended) ?? 'it was thawed';
+      throw new QuiesceError('E_ENDED', `session ${id} has ended: ${how}`, { facts: { report: ended } });
+    }
+    this.#refuseStranger(held.origin, origin);
+    const { remainingMs } = await held.session.renew(leaseMs);
+    return remainingMs;
+  }
+
+  #hold(origin: Origin, session: LocalSession): void {
+    const held: Held = { origin, session, told: false };
+    this.#held = held;
+    void session.ended.then((report) => {
+      if (this.#held === held) this.#held = undefined;
+      this.#remember(origin, report);
+      const failure = endedError(report);
+      if (!held.told && failure !== undefined) this.#owed.set(origin, failure);
+    });
+  }
+
+  async #end(held: Held): Promise<FreezeReport> {
+    held.told = true;
+    try {
+      const report = await held.session.thaw();
+      this.#remember(held.origin, report);
+      return report;
+    } catch (error) {
+      if (error instanceof ThawUnconfirmedError) this.#owed.set(held.origin, error);
+      throw error;
+    } finally {
+      if (this.#held === held) this.#held = undefined;
+    }
+  }
+
+  #remember(origin: Origin, report: FreezeReport | undefined): void {
+    if (report === undefined) return;
+    this.#ended.delete(report.session);
+    this.#ended.set(report.session, { origin, report });
+    for (const oldest of this.#ended.keys()) {
+      if (this.#ended.size <= reportsKept) break;
+      this.#ended.delete(oldest);
+    }
+  }
+
+  #refuseStranger(holder: Origin, origin: Origin): void {
+    if (holder === origin) return;
+    throw new QuiesceError('E_HELD', `the guest is held by ${this.holder ?? where(holder)}: it alone can end that`);
+  }
+}
+
+/** In a plain thaw's words: why a session that was frozen is worth less than its requester believes; undefined if it ended as it should. */
+function endedOtherwise(report: FreezeReport): string | undefined {
+  switch (report.outcome) {
+    case 'ok':
+    case 'failed':
+      return undefined;
+    case 'expired': {
+      const seconds = Math.round(report.frozenWindowMs / 100) / 10;
+      return `thawed after ${seconds} s, before the requester asked: the snapshot is not consistent`;
+    }
+    case 'broken':
+      return `${report.error ?? 'the freeze was broken'}: the snapshot is not consistent`;
+  }
+}
+
+function endedError(report: FreezeReport): QuiesceError | undefined {
+  const failure = endedOtherwise(report);
+  return failure === undefined ? undefined : new QuiesceError('E_ENDED', failure, { facts: { report } });
+}
+
+function reportOf(error: unknown): FreezeReport | undefined {
+  if (!(error instanceof QuiesceError)) return undefined;
+  // Its own coordinator put it there (src/consistency.ts, Coordinator.freeze).
+  return error.facts['report'] as FreezeReport | undefined;
+}
+
+function unknownSession(id: string, holder: string | undefined): QuiesceError {
+  return new QuiesceError(
+    'E_SESSION',
+    `no session '${id}' here; ${holder === undefined ? 'nobody holds the guest' : `held by ${holder}`}`,
+  );
+}
+
+function describeHolder(origin: Origin, { requester, id }: LocalSession): string {
+  return `${requester} (${where(origin)}, session ${id})`;
+}
+
+function where(origin: Origin): string {
+  return origin === 'host' ? 'on the host' : 'inside the guest';
+}

@@ -1,0 +1,216 @@
+// fsfreeze-agent's settings from its command line and its configuration file, as qemu-ga merges them: the command line
+// wins, lists accumulate, `-V`, `-h`, `-D` and `-b help` end it at once with exit code 0. Also what -D prints.
+import { readFileSync } from 'node:fs';
+import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
+import { parseConfiguration, type BridgeConfiguration, type Configuration } from '../../agent/configuration.js';
+import { splitList } from '../../agent/keyfile.js';
+import { agentVersion } from '../../agent/version.js';
+import { UsageError } from '../../errors.js';
+import { commandNames } from '../../qga/commands.js';
+import type { Compat } from '../../qga/server.js';
+import { GetoptError, normalise } from './getopt.js';
+import { describeOptions, optionForms } from './option-table.js';
+
+/** Everything that can be set, defaults filled in. */
+export interface Settings {
+  readonly method: ChannelMethod;
+  readonly path: string;
+  readonly retryPath: boolean;
+  readonly logfile?: string;
+  readonly fsfreezeHook?: string;
+  readonly verbose: boolean;
+  readonly blockRpcs: readonly string[];
+  readonly allowRpcs: readonly string[];
+  readonly compat: Compat;
+  readonly bridge: BridgeConfiguration;
+}
+
+/** What the command line asks for: to serve, or to print something and end. */
+export type Invocation =
+  | { readonly kind: 'serve'; readonly settings: Settings }
+  | { readonly kind: 'print'; readonly text: string; readonly exitCode: 0 | 1; readonly errorText?: string };
+
+export interface Surroundings {
+  /** How the program was called, for messages. */
+  readonly program: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Reads a file; undefined if it does not exist. */
+  readonly readFile: (path: string) => string | undefined;
+}
+
+const surroundings: Surroundings = {
+  program: 'fsfreeze-agent',
+  env: process.env,
+  readFile(path) {
+    try {
+      return readFileSync(path, 'utf8');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw new UsageError('E_CONFIG', `cannot read ${path}: ${(error as NodeJS.ErrnoException).code ?? 'EIO'}`);
+    }
+  },
+};
+
+const defaultConfigurationFile = '/etc/qemu/qemu-ga.conf';
+const defaultStateDir = '/var/run';
+const defaultHook = '/etc/qemu/fsfreeze-hook';
+const defaultPaths: Readonly<Record<ChannelMethod, string | undefined>> = {
+  'virtio-serial': '/dev/virtio-ports/org.qemu.guest_agent.0',
+  'isa-serial': '/dev/ttyS0',
+  'unix-listen': undefined,
+};
+
+/** Throws a UsageError: exit code 1, as qemu-ga's for everything it cannot start with. */
+export function readInvocation(words: readonly string[], around: Surroundings = surroundings): Invocation {
+  let options: readonly string[];
+  try {
+    ({ options } = normalise(words, optionForms));
+  } catch (error) {
+    if (!(error instanceof GetoptError)) throw error;
+    return {
+      kind: 'print',
+      exitCode: 1,
+      errorText: `${around.program}: ${error.message}\n`,
+      text: `Unknown option, try '${around.program} --help' for more information.\n`,
+    };
+  }
+  const atOnce = options.map((option) => printAtOnce(option, around)).find((text) => text !== undefined);
+  if (atOnce !== undefined) return { kind: 'print', exitCode: 0, text: atOnce };
+  const given = collect(options);
+  const configuration = readConfiguration(given.text.get('config'), around);
+  const merged = merge(given, configuration);
+  if (given.flags.has('dump-conf')) return { kind: 'print', exitCode: 0, text: dump(merged) };
+  return { kind: 'serve', settings: settle(merged, given, configuration) };
+}
+
+function printAtOnce(option: string, { program }: Surroundings): string | undefined {
+  if (option === '--version') return `fsfreeze-agent ${agentVersion} (compatible with QEMU Guest Agent 10.2.2)\n`;
+  if (option === '--help') return describeOptions(program);
+  if (option === '--block-rpcs=help' || option === '--block-rpcs=?') return `${commandNames.join('\n')}\n`;
+  return undefined;
+}
+
+/** Options as given: the last of equal ones wins, but lists add up. */
+interface Given {
+  readonly text: ReadonlyMap<string, string>;
+  readonly flags: ReadonlySet<string>;
+  readonly lists: ReadonlyMap<string, readonly string[]>;
+}
+
+function collect(options: readonly string[]): Given {
+  const text = new Map<string, string>();
+  const flags = new Set<string>();
+  const lists = new Map<string, readonly string[]>();
+  for (const option of options) {
+    const equals = option.indexOf('=');
+    const name = option.slice(2, equals < 0 ? undefined : equals);
+    const value = equals < 0 ? undefined : option.slice(equals + 1);
+    if (value === undefined) flags.add(name);
+    else if (name.endsWith('-rpcs')) lists.set(name, [...(lists.get(name) ?? []), ...splitList(value)]);
+    else text.set(name, value);
+  }
+  return { text, flags, lists };
+}
+
+function readConfiguration(named: string | undefined, { env, readFile }: Surroundings): Configuration {
+  const file = named ?? env['QGA_CONF'] ?? defaultConfigurationFile;
+  const text = readFile(file);
+  if (text === undefined && named !== undefined) throw new UsageError('E_CONFIG', `cannot read ${file}: no such file`);
+  return parseConfiguration(text ?? '', file);
+}
+
+/** qemu-ga's own keys after merging, in -D's order. */
+interface Merged {
+  readonly daemon: boolean;
+  readonly method: string;
+  readonly path: string | undefined;
+  readonly logfile: string | undefined;
+  readonly pidfile: string;
+  readonly fsfreezeHook: string | undefined;
+  readonly statedir: string;
+  readonly verbose: boolean;
+  readonly retryPath: boolean;
+  readonly blockRpcs: readonly string[];
+  readonly allowRpcs: readonly string[];
+}
+
+function merge({ text, flags, lists }: Given, { general }: Configuration): Merged {
+  const method = text.get('method') ?? general.method ?? 'virtio-serial';
+  const statedir = text.get('statedir') ?? general.statedir ?? defaultStateDir;
+  const path = text.get('path') ?? general.path;
+  // `-F` without a value is the default hook.
+  const hook = text.get('fsfreeze-hook') ?? (flags.has('fsfreeze-hook') ? defaultHook : general.fsfreezeHook);
+  return {
+    daemon: flags.has('daemonize') || general.daemon === true,
+    method,
+    path: path ?? (isMethod(method) ? defaultPaths[method] : undefined),
+    logfile: text.get('logfile') ?? general.logfile,
+    pidfile: text.get('pidfile') ?? general.pidfile ?? `${statedir}/qemu-ga.pid`,
+    fsfreezeHook: hook,
+    statedir,
+    verbose: flags.has('verbose') || general.verbose === true,
+    retryPath: flags.has('retry-path') || general.retryPath === true,
+    blockRpcs: [...general.blockRpcs, ...(lists.get('block-rpcs') ?? [])],
+    allowRpcs: [...general.allowRpcs, ...(lists.get('allow-rpcs') ?? [])],
+  };
+}
+
+function dump(merged: Merged): string {
+  const line = (key: string, value: string | undefined): string => (value === undefined ? '' : `${key}=${value}\n`);
+  // qemu-ga builds its lists from the front, so they come out reversed.
+  const list = (names: readonly string[]): string => names.toReversed().join(',');
+  return [
+    '[general]\n',
+    line('daemon', String(merged.daemon)),
+    line('method', merged.method),
+    line('path', merged.path),
+    line('logfile', merged.logfile),
+    line('pidfile', merged.pidfile),
+    line('fsfreeze-hook', merged.fsfreezeHook),
+    line('statedir', merged.statedir),
+    line('verbose', String(merged.verbose)),
+    line('retry-path', String(merged.retryPath)),
+    line('block-rpcs', list(merged.blockRpcs)),
+    line('allow-rpcs', list(merged.allowRpcs)),
+  ].join('');
+}
+
+function settle(merged: Merged, { text }: Given, { bridge }: Configuration): Settings {
+  const freezer = text.get('freezer');
+  const localSocket = text.get('local-socket');
+  const { method, path, logfile, fsfreezeHook, verbose, retryPath, blockRpcs, allowRpcs } = merged;
+  if (merged.daemon) {
+    throw new UsageError('E_USAGE', 'cannot daemonize: run it in the foreground, under a service manager');
+  }
+  if (!isMethod(method)) {
+    const why = method === 'vsock-listen' ? 'Node has no AF_VSOCK' : `unknown method`;
+    throw new UsageError('E_USAGE', `expected a method of ${channelMethods.join(', ')}, found '${method}': ${why}`);
+  }
+  if (path === undefined) throw new UsageError('E_USAGE', 'must specify a path for this channel');
+  return {
+    method,
+    path,
+    retryPath,
+    verbose,
+    ...(logfile === undefined ? {} : { logfile }),
+    // Fedora's way to say "no hook".
+    ...(fsfreezeHook === undefined || fsfreezeHook === '/dev/null' ? {} : { fsfreezeHook }),
+    blockRpcs,
+    allowRpcs,
+    compat: compatOf(text.get('compat')),
+    bridge: {
+      ...bridge,
+      ...(freezer === undefined ? {} : { freezer }),
+      ...(localSocket === undefined ? {} : { 'local-socket': localSocket }),
+    },
+  };
+}
+
+function compatOf(release = '10.2'): Compat {
+  if (release === '10.2' || release === '7.2') return release;
+  throw new UsageError('E_USAGE', `--compat: expected 10.2 or 7.2, found '${release}'`);
+}
+
+function isMethod(method: string): method is ChannelMethod {
+  return channelMethods.some((known) => known === method);
+}

@@ -1,0 +1,127 @@
+// `fsfreeze-bridge status | writers | thaw | wait`: the guest and its agent.
+import type { Argv } from 'yargs';
+import { UsageError } from '../../errors.js';
+import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent } from '../../host/guest-agent.js';
+import { thawUntilConfirmed } from '../../host/thaw-guest.js';
+import type { Vm } from '../../host/vm.js';
+import { readStatus, type VmStatus } from '../../host/vm-status.js';
+import { waitForAgent } from '../../host/wait-for-agent.js';
+import { exitCode, type ExitCode } from './exit-codes.js';
+import { agentTimeout, limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import type { Output } from './output.js';
+
+interface AgentArgs extends VmArgs {
+  'agent-timeout': number;
+}
+interface StatusArgs extends AgentArgs {
+  'monitor-timeout': number;
+}
+interface LimitArgs extends AgentArgs {
+  timeout: number;
+}
+
+export function statusOptions(yargs: Argv): Argv<StatusArgs> {
+  return withVm(yargs)
+    .option('monitor-timeout', monitorTimeout)
+    .option('agent-timeout', agentTimeout)
+    .example('$0 status --vm db1', 'is the monitor there, does the agent answer, what is frozen');
+}
+
+/** Exit 3 if a side that was named does not answer. */
+export async function runStatus(args: StatusArgs, output: Output): Promise<ExitCode> {
+  const vm = await vmOf(args);
+  const status = await readStatus({
+    vm,
+    store: storeOf(args, vm),
+    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+    agentLimits: agentLimits(args),
+    openAgent: openGuestAgent,
+  });
+  output.result(status, () => renderStatus(status));
+  const silent = 'error' in status.monitor || (vm.qga !== undefined && 'error' in status.agent);
+  return exitCode(silent ? 'unreachable' : 'done');
+}
+
+export function writersOptions(yargs: Argv): Argv<AgentArgs> {
+  return withVm(yargs)
+    .option('agent-timeout', agentTimeout)
+    .example('$0 writers --vm db1', 'what speaks for the applications in the guest');
+}
+
+export async function runWriters(args: AgentArgs, output: Output): Promise<ExitCode> {
+  await using agent = await openAgent(args);
+  const writers = await agent.coordinator.writers();
+  output.result({ writers }, () =>
+    [
+      ...writers.map(({ name, path, kind, required, rank, phases, guarantee, problem }) => {
+        const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}`;
+        return `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`;
+      }),
+      ...(writers.length === 0 ? ['the guest has no writers'] : []),
+    ].join('\n'),
+  );
+  return exitCode('done');
+}
+
+export function thawOptions(yargs: Argv): Argv<LimitArgs> {
+  return withVm(yargs)
+    .option('agent-timeout', agentTimeout)
+    .option('timeout', { type: 'number', default: 30, describe: 'seconds for all attempts together', group: 'Limits:' })
+    .example('$0 thaw --vm db1', 'end whatever a host froze in the guest, and see it confirmed');
+}
+
+export async function runThaw(args: LimitArgs, output: Output): Promise<ExitCode> {
+  await using agent = await openAgent(args);
+  const { wasFrozen } = await thawUntilConfirmed(agent, limitMs('timeout', args.timeout));
+  output.result({ thawed: true, wasFrozen }, () => (wasFrozen ? 'thawed' : 'it was not frozen'));
+  return exitCode('done');
+}
+
+export function waitOptions(yargs: Argv): Argv<LimitArgs> {
+  return withVm(yargs)
+    .option('agent-timeout', agentTimeout)
+    .option('timeout', { type: 'number', default: 120, describe: 'seconds to wait', group: 'Limits:' })
+    .example('$0 wait --vm db1 --timeout 300', 'until the agent answers, after a boot for instance');
+}
+
+export async function runWait(args: LimitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const path = agentPath(await vmOf(args));
+  const limit = limitMs('timeout', args.timeout);
+  await using agent = await waitForAgent(openGuestAgent, path, limit, signal, output.progress);
+  const { kind, version } = agent;
+  output.result({ kind, version }, () => `${kind === 'stock' ? 'stock qemu-ga' : 'fsfreeze-agent'} ${version} answers`);
+  return exitCode('done');
+}
+
+function agentLimits(args: AgentArgs): AgentLimits {
+  return { ...defaultAgentLimits, answerMs: limitMs('agent-timeout', args['agent-timeout']) };
+}
+
+async function openAgent(args: AgentArgs): Promise<GuestAgent> {
+  return await openGuestAgent(agentPath(await vmOf(args)), agentLimits(args));
+}
+
+function agentPath(vm: Vm): string {
+  if (vm.qga === undefined) throw new UsageError('E_NO_AGENT', `VM ${vm.name}: no guest-agent socket, give --qga PATH`);
+  return vm.qga;
+}
+
+function renderStatus({ vm, monitor, agent }: VmStatus): string {
+  const lines = [`VM ${vm.name}`];
+  if ('error' in monitor) lines.push(`  monitor: ${monitor.error.message}`);
+  else {
+    lines.push(`  monitor: QEMU ${monitor.qemu}, ${monitor.status}`);
+    for (const { id, format, file, readOnly, set } of monitor.disks) {
+      const belongs = set === undefined ? '' : `, overlay of snapshot set ${set}`;
+      lines.push(`  disk ${id}: ${file} (${format}${readOnly ? ', read-only' : ''}${belongs})`);
+    }
+    for (const { id, type, status } of monitor.jobs) lines.push(`  job ${id}: ${type}, ${status}`);
+  }
+  if ('error' in agent) lines.push(`  agent: ${agent.error.message}`);
+  else {
+    const lease = agent.remainingMs === undefined ? '' : `, thaws itself in ${(agent.remainingMs / 1000).toFixed(1)} s`;
+    const holder = agent.requester === undefined ? '' : ` by ${agent.requester}`;
+    lines.push(`  agent: ${agent.kind} ${agent.version}, ${agent.state}${holder}${lease}`);
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,78 @@
+// The options several commands share, declared once.
+import { homedir } from 'node:os';
+import { resolve } from 'node:path';
+import type { Argv } from 'yargs';
+import { UsageError } from '../../errors.js';
+import { defaultStateDir, ManifestStore } from '../../host/manifest-store.js';
+import { chooseVm, defaultConfigFile, type Vm } from '../../host/vm.js';
+
+export interface VmArgs {
+  vm: string | undefined;
+  qmp: string | undefined;
+  qga: string | undefined;
+  config: string;
+  'state-dir': string;
+  json: boolean;
+}
+
+export function withVm<T>(yargs: Argv<T>): Argv<T & VmArgs> {
+  return yargs
+    .option('vm', {
+      type: 'string',
+      describe: 'entry of the configuration; with --qmp only the name of the VM',
+      group: 'VM:',
+    })
+    .option('qmp', { type: 'string', describe: 'monitor socket (QMP) of the VM', group: 'VM:' })
+    .option('qga', { type: 'string', describe: 'guest-agent socket of the VM', group: 'VM:' })
+    .option('config', {
+      type: 'string',
+      default: defaultConfigFile,
+      describe: 'configuration with the VMs',
+      group: 'VM:',
+    })
+    .option('state-dir', {
+      type: 'string',
+      default: defaultStateDir,
+      describe: 'where manifests are kept',
+      group: 'VM:',
+    })
+    .option('json', { type: 'boolean', default: false, describe: 'the last line of stdout is one JSON object' });
+}
+
+export const monitorTimeout = {
+  type: 'number',
+  default: 5,
+  describe: 'seconds to wait for the monitor to answer a connection',
+  group: 'Limits:',
+} as const;
+export const agentTimeout = {
+  type: 'number',
+  default: 5,
+  describe: 'seconds to wait for the guest agent to answer',
+  group: 'Limits:',
+} as const;
+
+/** `~/x` when no shell expanded it (`--qmp=~/x`). */
+function path(value: string): string {
+  return resolve(value.startsWith('~/') ? `${homedir()}${value.slice(1)}` : value);
+}
+
+export async function vmOf(args: VmArgs, overlayDir?: string): Promise<Vm> {
+  return await chooseVm({
+    vm: args.vm,
+    qmp: args.qmp === undefined ? undefined : path(args.qmp),
+    qga: args.qga === undefined ? undefined : path(args.qga),
+    overlayDir: overlayDir === undefined ? undefined : path(overlayDir),
+    config: path(args.config),
+  });
+}
+
+export function storeOf(args: VmArgs, vm: Vm): ManifestStore {
+  return new ManifestStore(path(args['state-dir']), vm.name);
+}
+
+/** Seconds of the command line -> milliseconds. Throws a UsageError unless it is a number above 0, at most a day. */
+export function limitMs(option: string, seconds: number): number {
+  if (seconds > 0 && seconds <= 86_400) return Math.max(1, Math.round(seconds * 1000));
+  throw new UsageError('E_LIMIT', `--${option}: expected seconds above 0 and at most 86400, found ${seconds}`);
+}

@@ -1,0 +1,23 @@
+// What comes from a guest, or from any file name, is printed without its terminal escapes: a hook's first line of
+// stderr must not be able to clear the screen, set the title or turn the text around.
+
+/** Control characters but newline and tab; separators and marks that reorder text. */
+const unsafe = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+
+/** The text with every character that a terminal acts on written as `\u{..}`. */
+export function printable(text: string): string {
+  return text.replace(unsafe, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`);
+}
+
+/** The same on one line. */
+export function printableLine(text: string): string {
+  return printable(text.trim().replace(/\s*[\r\n\t]+\s*/g, ' '));
+}
+
+/** JSON on one line; what JSON leaves alone and a terminal does not is escaped, too. */
+export function printableJson(value: unknown): string {
+  return JSON.stringify(value).replace(
+    unsafe,
+    (character) => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}`,
+  );
+}

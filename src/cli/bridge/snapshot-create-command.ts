@@ -1,0 +1,133 @@
+// `fsfreeze-bridge snapshot create`.
+import type { Argv } from 'yargs';
+import { UsageError } from '../../errors.js';
+import { openGuestAgent } from '../../host/guest-agent.js';
+import { defaultMinFreeBytes } from '../../host/overlays.js';
+import { askedLevels } from '../../host/requirement.js';
+import { createSnapshot } from '../../host/snapshot-create.js';
+import { exitCode, type ExitCode } from './exit-codes.js';
+import { agentTimeout, limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import type { Output } from './output.js';
+import { renderManifest } from './render-manifest.js';
+
+interface CreateArgs extends VmArgs {
+  name: string | undefined;
+  require: (typeof askedLevels)[number];
+  'allow-lower': boolean;
+  disk: string[];
+  'overlay-dir': string | undefined;
+  'min-free': number;
+  lease: number;
+  'cut-timeout': number;
+  'monitor-timeout': number;
+  'agent-timeout': number;
+  'freeze-timeout': number;
+  'thaw-timeout': number;
+}
+
+const epilogue = [
+  'Levels, from best to worst: application (writers held and verified, filesystems frozen), filesystem (filesystems ' +
+    'frozen), crash (all disks at one instant, nothing more). The label is the level reached and proved, for each disk ' +
+    'and, as the lowest of them, for the set.',
+  'Below the level asked for nothing is cut (exit 4), unless --allow-lower is given: then the set is cut and labelled ' +
+    '(exit 7). --require crash still holds the guest if its agent answers, and goes on without if it does not. A paused ' +
+    'VM cannot be held: its sets are crash.',
+  'After a cut the VM writes to new files, the overlays; the images it was started with hold the snapshot and must not ' +
+    'be written to. Before the VM is started again with its old command line, run "snapshot commit", or it starts at ' +
+    'the cut.',
+].join('\n\n');
+
+export function createOptions(yargs: Argv): Argv<CreateArgs> {
+  return withVm(yargs)
+    .option('name', { type: 'string', describe: 'name of the snapshot set (default: the time, 20260131-093000)' })
+    .alias('name', 'label')
+    .option('require', {
+      choices: askedLevels,
+      default: 'auto' as const,
+      describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
+    })
+    .option('allow-lower', {
+      type: 'boolean',
+      default: false,
+      describe: 'cut below that level, too, and say so (exit 7)',
+    })
+    .option('disk', {
+      type: 'string',
+      array: true,
+      nargs: 1,
+      default: [],
+      describe: 'node, serial, device or file of a disk to cut; may be repeated (default: all writable disks)',
+    })
+    .option('overlay-dir', { type: 'string', describe: 'folder for the overlays (default: beside each image)' })
+    .option('min-free', {
+      type: 'number',
+      default: defaultMinFreeBytes / 1024 / 1024,
+      describe: 'MiB that must be free for each overlay',
+    })
+    .option('lease', {
+      type: 'number',
+      default: 10,
+      describe: 'seconds after which the guest thaws itself',
+      group: 'Limits:',
+    })
+    .option('cut-timeout', {
+      type: 'number',
+      default: 10,
+      describe: 'seconds to wait for the transaction',
+      group: 'Limits:',
+    })
+    .option('monitor-timeout', monitorTimeout)
+    .option('agent-timeout', agentTimeout)
+    .option('freeze-timeout', {
+      type: 'number',
+      default: 90,
+      describe: 'seconds until the guest is held, with all its writers have to prepare',
+      group: 'Limits:',
+    })
+    .option('thaw-timeout', {
+      type: 'number',
+      default: 120,
+      describe: 'seconds to try for a confirmed thaw',
+      group: 'Limits:',
+    })
+    .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks')
+    .example('$0 snapshot create --vm db1 --name nightly --require application --json', 'a VM of the configuration')
+    .example('$0 snapshot create --vm db1 --disk data0 --disk wal0', 'two of its disks')
+    .epilogue(epilogue);
+}
+
+export async function runCreate(args: CreateArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const vm = await vmOf(args, args['overlay-dir']);
+  if (!(args['min-free'] >= 0)) throw new UsageError('E_LIMIT', `--min-free: expected MiB, found ${args['min-free']}`);
+  const { manifest, satisfied } = await createSnapshot({
+    vm,
+    set: args.name ?? timeName(new Date()),
+    store: storeOf(args, vm),
+    requirement: { asked: args.require, allowLower: args['allow-lower'] },
+    disks: args.disk,
+    minFreeBytes: args['min-free'] * 1024 * 1024,
+    leaseMs: limitMs('lease', args.lease),
+    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+    agentLimits: {
+      answerMs: limitMs('agent-timeout', args['agent-timeout']),
+      freezeMs: limitMs('freeze-timeout', args['freeze-timeout']),
+      thawMs: limitMs('thaw-timeout', args['thaw-timeout']),
+    },
+    cutTimeoutMs: limitMs('cut-timeout', args['cut-timeout']),
+    openAgent: openGuestAgent,
+    signal,
+    onProgress: output.progress,
+  });
+  const code = exitCode(satisfied ? 'done' : 'below-level');
+  output.result({ exitCode: code, satisfied, ...manifest }, () => renderManifest(manifest));
+  if (!satisfied)
+    output.warn(`level ${manifest.level} reached, ${manifest.required} asked for: ${manifest.evidence.join('; ')}`);
+  return code;
+}
+
+/** `20260131-093000`, local time. */
+function timeName(now: Date): string {
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const day = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}`;
+  return `${day}-${two(now.getHours())}${two(now.getMinutes())}${two(now.getSeconds())}`;
+}

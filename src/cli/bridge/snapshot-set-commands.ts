@@ -1,0 +1,175 @@
+// `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
+import { createInterface } from 'node:readline/promises';
+import type { Argv } from 'yargs';
+import { QuiesceError, UnreachableError, UsageError } from '../../errors.js';
+import type { Confirm } from '../../host/confirm.js';
+import type { Manifest } from '../../host/manifest.js';
+import { settleState } from '../../host/set-state.js';
+import { commitSnapshot } from '../../host/snapshot-commit.js';
+import { deleteSnapshot } from '../../host/snapshot-delete.js';
+import { revertSnapshot } from '../../host/snapshot-revert.js';
+import { QmpClient } from '../../qmp/client.js';
+import { exitCode, type ExitCode } from './exit-codes.js';
+import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import type { Output } from './output.js';
+import { renderLine, renderManifest } from './render-manifest.js';
+
+interface SetArgs extends VmArgs {
+  set: string;
+  'monitor-timeout': number;
+}
+interface CommitArgs extends SetArgs {
+  timeout: number;
+  speed: number | undefined;
+}
+interface AskingArgs extends SetArgs {
+  yes: boolean;
+}
+
+function withSet(yargs: Argv): Argv<SetArgs> {
+  return withVm(yargs)
+    .positional('set', { type: 'string', demandOption: true, describe: 'name of the snapshot set' })
+    .option('monitor-timeout', monitorTimeout);
+}
+
+export function listOptions(yargs: Argv): Argv<VmArgs> {
+  return withVm(yargs).example('$0 snapshot list --vm db1', 'all sets of the VM, oldest first');
+}
+
+export async function runList(args: VmArgs, output: Output): Promise<ExitCode> {
+  const vm = await vmOf(args);
+  const { manifests, unreadable } = await storeOf(args, vm).readAll();
+  const sets = manifests.map((manifest) => summary(manifest));
+  output.result({ vm: vm.name, sets, unreadable }, () =>
+    [
+      ...manifests.map(renderLine),
+      ...unreadable.map(({ set, reason }) => `${set}  unreadable: ${reason}`),
+      ...(manifests.length + unreadable.length === 0 ? [`no snapshot sets of ${vm.name}`] : []),
+    ].join('\n'),
+  );
+  return exitCode('done');
+}
+
+export function showOptions(yargs: Argv): Argv<SetArgs> {
+  return withSet(yargs).example('$0 snapshot show nightly --vm db1', 'disks, files, level and its evidence');
+}
+
+/** Settles a set whose maker was killed, if the VM answers. */
+export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> {
+  const vm = await vmOf(args);
+  const store = storeOf(args, vm);
+  let manifest = await store.read(args.set);
+  if (manifest.state === 'creating' || manifest.state === 'cutting') {
+    await using monitor = await monitorIfThere(vm.qmp, args);
+    if (monitor === undefined) output.warn(`the VM does not answer: whether ${args.set} was cut is not known`);
+    else manifest = await settleState(monitor, store, manifest);
+  }
+  output.result(manifest, () => renderManifest(manifest));
+  return exitCode('done');
+}
+
+export function commitOptions(yargs: Argv): Argv<CommitArgs> {
+  return withSet(yargs)
+    .option('timeout', { type: 'number', default: 3600, describe: 'seconds for each disk', group: 'Limits:' })
+    .option('speed', { type: 'number', describe: 'MiB per second at most' })
+    .example('$0 snapshot commit nightly --vm db1', 'merge the overlays back while the guest writes on')
+    .epilogue('The state of the cut is gone afterwards. An interrupted commit goes on when it is called again.');
+}
+
+export async function runCommit(args: CommitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const vm = await vmOf(args);
+  if (args.speed !== undefined && !(args.speed > 0)) {
+    throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${args.speed}`);
+  }
+  await using monitor = await QmpClient.connect(vm.qmp, {
+    timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+  });
+  const manifest = await commitSnapshot(monitor, {
+    store: storeOf(args, vm),
+    set: args.set,
+    limitMs: limitMs('timeout', args.timeout),
+    ...(args.speed === undefined ? {} : { speed: Math.ceil(args.speed * 1024 * 1024) }),
+    signal,
+    onProgress: output.progress,
+  });
+  output.result(manifest, () => `snapshot set ${manifest.set}: ${manifest.disks.length} disks merged back`);
+  return exitCode('done');
+}
+
+export function revertOptions(yargs: Argv): Argv<AskingArgs> {
+  return withAnswer(withSet(yargs))
+    .example('$0 snapshot revert nightly --vm db1', 'back to the cut; the VM must be shut off')
+    .epilogue(
+      'Everything written since the cut is dropped: the overlays are replaced by empty ones. The bases, which hold the cut, ' +
+        'are not touched, and the set stays. Start the VM from the overlays, or from the bases if the set is deleted.',
+    );
+}
+
+export async function runRevert(args: AskingArgs, output: Output): Promise<ExitCode> {
+  const vm = await vmOf(args);
+  const manifest = await revertSnapshot({
+    store: storeOf(args, vm),
+    set: args.set,
+    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+    confirm: confirmWith(args.yes),
+  });
+  const files = manifest.disks.map(({ overlay }) => overlay.file);
+  output.result(manifest, () => `reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`);
+  return exitCode('done');
+}
+
+export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
+  return withAnswer(withSet(yargs))
+    .example('$0 snapshot delete nightly --vm db1', 'forget the set and remove the files of it that nobody uses')
+    .epilogue(
+      'Never deletes what a VM or a newer set uses: commit first. With the VM shut off, deleting a set that was not ' +
+        'committed drops what the VM wrote since the cut (asked before).',
+    );
+}
+
+export async function runDelete(args: AskingArgs, output: Output): Promise<ExitCode> {
+  const vm = await vmOf(args);
+  await using monitor = await monitorIfThere(vm.qmp, args);
+  const files = await deleteSnapshot({
+    store: storeOf(args, vm),
+    set: args.set,
+    monitor,
+    confirm: confirmWith(args.yes),
+  });
+  output.result(
+    { deleted: args.set, files },
+    () => `deleted ${args.set}${files.map((file) => `\n  ${file}`).join('')}`,
+  );
+  return exitCode('done');
+}
+
+function withAnswer(yargs: Argv<SetArgs>): Argv<AskingArgs> {
+  return yargs.option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
+}
+
+// Undefined only if nobody listens: a monitor that is in use belongs to a VM that runs.
+async function monitorIfThere(qmp: string, args: SetArgs): Promise<QmpClient | undefined> {
+  try {
+    return await QmpClient.connect(qmp, { timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']) });
+  } catch (error) {
+    if (error instanceof UnreachableError && error.code === 'E_MONITOR') return undefined;
+    throw error;
+  }
+}
+
+function confirmWith(yes: boolean): Confirm {
+  return async (question) => {
+    if (yes) return true;
+    if (!process.stdin.isTTY) throw new QuiesceError('E_DECLINED', `${question} Nobody is there to answer: give --yes`);
+    const prompt = createInterface({ input: process.stdin, output: process.stderr });
+    try {
+      return /^y(es)?$/i.test((await prompt.question(`${question} [y/N] `)).trim());
+    } finally {
+      prompt.close();
+    }
+  };
+}
+
+function summary({ set, state, level, required, createdAt, disks, timings }: Manifest): object {
+  return { set, state, level, required, createdAt, disks: disks.length, timings };
+}

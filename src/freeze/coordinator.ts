@@ -1,0 +1,120 @@
+// The in-process implementation of Coordinator (../consistency.ts): at most one session at a time in this process, and
+// by the freezer's lock at most one on this machine. What a session does: session.ts.
+import { randomUUID } from 'node:crypto';
+import type { CoordinatorStatus, FreezeReport, FreezeRequest, WriterListing } from '../consistency.js';
+import { StateError } from '../errors.js';
+import { monotonicMs } from './clock.js';
+import { connectToSocket } from './freezer-client.js';
+import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
+import { checkSessionId } from './session-record.js';
+import { Session } from './session.js';
+import { withDefaults, type Settings } from './settings.js';
+import { findWriters, listing } from './writer-folders.js';
+
+/** A status must come at once, also while the freezer is stopped. */
+const STATUS_LIMIT_MS = 1_000;
+
+/** Starts nothing and opens nothing yet. */
+export function createCoordinator(options: CoordinatorOptions = {}): LocalCoordinator {
+  return new InProcessCoordinator(withDefaults(options));
+}
+
+class InProcessCoordinator implements LocalCoordinator {
+  readonly #settings: Settings;
+  #current: Session | undefined;
+  #last: Session | undefined;
+  #stop = new AbortController();
+  #closed = false;
+
+  constructor(settings: Settings) {
+    this.#settings = settings;
+  }
+
+  get session(): LocalSession | undefined {
+    const current = this.#current;
+    return current?.reachedFrozen === true ? current : undefined;
+  }
+
+  get lastReport(): FreezeReport | undefined {
+    return this.#last?.report;
+  }
+
+  async freeze(request: FreezeRequest, signal?: AbortSignal): Promise<LocalSession> {
+    if (this.#closed) throw new StateError('a freeze', 'shutting down', ['idle']);
+    if (this.#current !== undefined) {
+      const { id: session, requester, state } = this.#current;
+      throw new StateError('a freeze', `${state} for ${requester}`, ['idle'], {
+        holder: { session, requester, state },
+      });
+    }
+    const id = request.session ?? randomUUID();
+    checkSessionId(id);
+    const session = new Session(id, request, this.#settings);
+    this.#current = session;
+    void session.ended.then(() => {
+      // One that was refused before it began has no report worth keeping.
+      if (session.begun) this.#last = session;
+      if (this.#current === session) this.#current = undefined;
+    });
+    // `post` of the session before may still run, and its writers are the same.
+    await this.#last?.settled;
+    const signals = [this.#stop.signal, ...(signal === undefined ? [] : [signal])];
+    await session.freeze(AbortSignal.any(signals));
+    return session;
+  }
+
+  async status(): Promise<CoordinatorStatus> {
+    const current = this.#current;
+    if (current !== undefined) {
+      const { id: session, requester } = current;
+      // Asked for and not begun, or ended and not told yet.
+      const state = current.state === 'idle' ? 'preparing' : current.state;
+      return { state, session, requester, ...(state === 'frozen' ? { remainingMs: current.remainingMs } : {}) };
+    }
+    return await this.#statusOfMachine();
+  }
+
+  // Somebody else may hold the guest: a backup inside it.
+  async #statusOfMachine(): Promise<CoordinatorStatus> {
+    const nothing = { onExpired() {}, onThawed() {}, onLost() {} };
+    try {
+      const freezer = await connectToSocket(this.#settings.socketPath, nothing);
+      try {
+        const { state, session, owner, deadlineMs } = await freezer.status(STATUS_LIMIT_MS);
+        const held = freezerStates[state];
+        if (held === undefined) return { state: 'idle' };
+        const remainingMs = Math.max(0, deadlineMs - monotonicMs());
+        return { state: held, session, requester: owner, ...(held === 'frozen' ? { remainingMs } : {}) };
+      } finally {
+        freezer.close();
+      }
+    } catch {
+      // No freezer, no session.
+      return { state: 'idle' };
+    }
+  }
+
+  // eslint-disable-next-line @typescript-eslint/require-await -- asynchronous for the remote coordinator's sake
+  async writers(): Promise<readonly WriterListing[]> {
+    const { writerFolders, writerOwner } = this.#settings;
+    return findWriters(writerFolders, { owner: writerOwner }).map(listing);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#stop.abort();
+    const current = this.#current;
+    if (current !== undefined) {
+      if (current.state === 'frozen') await current.thaw();
+      else await current.ended;
+    }
+    await (current ?? this.#last)?.settled;
+  }
+}
+
+const freezerStates: Readonly<Record<string, CoordinatorStatus['state']>> = {
+  planned: 'preparing',
+  freezing: 'freezing',
+  frozen: 'frozen',
+  thawing: 'thawing',
+};

@@ -1,0 +1,266 @@
+// The filesystems of one session: brought to the freezer, synced until little is dirty, frozen, thawed; what the
+// kernel answered for each, and how each was held. Order and concern: plan.ts. What it is worth: verdict.ts.
+import type { FilesystemReport, Span } from '../consistency.js';
+import { errnoText } from './errno.js';
+import type { FreezerConnection } from './freezer-client.js';
+import type { FilesystemAnswer } from './freezer-lines.js';
+import type { FreezePlan, PlannedFilesystem } from './plan.js';
+import { readWriteCount, type WriteCount } from './write-counters.js';
+
+const EBUSY = 16;
+const EINVAL = 22;
+const ENOTTY = 25;
+const EOPNOTSUPP = 95;
+const ETIMEDOUT = 110;
+
+/** A sync this quick had little to write. */
+const LITTLE_DIRTY_MS = 100;
+const SYNC_PASSES = 5;
+
+interface Held {
+  readonly planned: PlannedFilesystem;
+  index: number | undefined;
+  openErrno: number | undefined;
+  openReason: string | undefined;
+  sync: FilesystemAnswer | undefined;
+  freeze: FilesystemAnswer | undefined;
+  thaw: FilesystemAnswer | undefined;
+  /** Thawed without the kernel's answer having reached us (`--thaw-marked`). */
+  thawedByMarker: boolean;
+  /** Write counts after the last sync but one, after the last one, and after the thaw. */
+  counts: { before: WriteCount | undefined; synced: WriteCount | undefined; after: WriteCount | undefined };
+}
+
+export class FilesystemSet {
+  readonly #held: readonly Held[];
+  readonly #sysRoot: string;
+  readonly #zeroMs: number;
+  #final = false;
+
+  constructor(plan: FreezePlan, sysRoot: string, zeroMs: number) {
+    this.#sysRoot = sysRoot;
+    this.#zeroMs = zeroMs;
+    this.#held = plan.filesystems.map((planned) => ({
+      planned,
+      index: undefined,
+      openErrno: undefined,
+      openReason: undefined,
+      sync: undefined,
+      freeze: undefined,
+      thaw: undefined,
+      thawedByMarker: false,
+      counts: { before: undefined, synced: undefined, after: undefined },
+    }));
+  }
+
+  /** All mount points of what is held, for writers to look their paths up in. */
+  get mountpoints(): string[] {
+    return this.#held
+      .filter(({ planned }) => planned.action === 'freeze' || (planned.action === 'read-only' && planned.concerned))
+      .flatMap(({ planned }) => planned.filesystem.mounts.map((mount) => mount.mountpoint))
+      .sort();
+  }
+
+  /** How many the freezer took. */
+  get openCount(): number {
+    return this.#held.filter(({ index }) => index !== undefined).length;
+  }
+
+  get frozenCount(): number {
+    return this.#held.filter(({ freeze }) => freeze?.errno === 0).length;
+  }
+
+  get thawedCount(): number {
+    return this.#held.filter(
+      ({ freeze, thaw, thawedByMarker }) => freeze?.errno === 0 && (thaw?.errno === 0 || thawedByMarker),
+    ).length;
+  }
+
+  /** Opens all in the freezer, in the order of the plan. Throws only if the freezer is gone. */
+  async open(freezer: FreezerConnection): Promise<void> {
+    for (const held of this.#held) {
+      if (held.planned.action === 'freeze') await openOne(held, freezer);
+    }
+  }
+
+  /** Syncs until a pass was quick, at least twice: only the second one proves that the first left nothing behind. */
+  async sync(freezer: FreezerConnection, remainingMs: () => number, signal: AbortSignal): Promise<void> {
+    for (let pass = 1; pass <= SYNC_PASSES && remainingMs() > 0 && !signal.aborted; pass++) {
+      for (const held of this.#held) held.counts.before = this.#count(held);
+      const answer = await freezer.sync(remainingMs());
+      if (!answer.ok) return;
+      const startMs = Math.min(...answer.answers.map((one) => one.startMs));
+      const endMs = Math.max(...answer.answers.map((one) => one.endMs));
+      for (const one of answer.answers) {
+        const held = this.#byIndex(one.index);
+        if (held !== undefined) held.sync = held.sync === undefined ? one : { ...one, startMs: held.sync.startMs };
+      }
+      for (const held of this.#held) held.counts.synced = this.#count(held);
+      if (pass >= 2 && endMs - startMs < LITTLE_DIRTY_MS) return;
+    }
+  }
+
+  recordFreeze(answers: readonly FilesystemAnswer[]): void {
+    for (const answer of answers) {
+      const held = this.#byIndex(answer.index);
+      if (held !== undefined) held.freeze = answer;
+    }
+  }
+
+  recordThaw(answers: readonly FilesystemAnswer[]): void {
+    for (const answer of answers) {
+      const held = this.#byIndex(answer.index);
+      if (held === undefined || !answer.ours) continue;
+      held.thaw = answer;
+      // It was frozen even if the answer to its freeze was overtaken by our thaw.
+      held.freeze ??= { ...answer, verb: 'freeze', errno: 0, endMs: answer.startMs };
+    }
+  }
+
+  /** The freezer died, and `--thaw-marked` said that nothing is frozen any more. */
+  recordThawedByMarker(): void {
+    for (const held of this.#held) held.thawedByMarker = held.freeze?.errno === 0 && held.thaw?.errno !== 0;
+  }
+
+  /** After the last FITHAW: what tells whether the others were left alone. */
+  finish(): void {
+    for (const held of this.#held) held.counts.after = this.#count(held);
+    this.#final = true;
+  }
+
+  /** Mount points that were frozen and are not known to be thawed. */
+  get unthawed(): readonly string[] {
+    return this.#held
+      .filter(
+        ({ freeze, thaw, thawedByMarker }) =>
+          freeze?.errno === 0 && !thawedByMarker && (thaw === undefined || !isThawed(thaw)),
+      )
+      .map(({ planned }) => planned.filesystem.mountpoint);
+  }
+
+  /** Mount points that somebody else thawed. */
+  get foreignThaws(): readonly string[] {
+    return this.#held.filter(isForeign).map(({ planned }) => planned.filesystem.mountpoint);
+  }
+
+  /** What guest-fsfreeze-freeze answers an error for: not EBUSY, not EOPNOTSUPP. */
+  get freezeErrors(): readonly string[] {
+    return this.#held.flatMap(({ planned, freeze, openErrno }) => {
+      const errno = openErrno ?? freeze?.errno ?? 0;
+      return [0, EBUSY, EOPNOTSUPP].includes(errno) ? [] : [`${planned.filesystem.mountpoint}: ${errnoText(errno)}`];
+    });
+  }
+
+  /** Milliseconds on CLOCK_MONOTONIC; undefined if nothing was frozen, or not all is thawed. */
+  get frozenSpan(): Span | undefined {
+    const frozen = this.#held.filter(({ freeze }) => freeze?.errno === 0);
+    const starts = frozen.flatMap(({ freeze }) => freeze?.startMs ?? []).filter((ms) => ms > 0);
+    const ends = frozen.flatMap(({ thaw }) => thaw?.endMs ?? []).filter((ms) => ms > 0);
+    if (frozen.length === 0 || starts.length === 0 || ends.length < frozen.length) return undefined;
+    return { startMs: Math.min(...starts), endMs: Math.max(...ends) };
+  }
+
+  /** `assumeFrozen`: as if every FIFREEZE still to come returned 0, to see before it whether it is worth while. */
+  reports({ assumeFrozen = false } = {}): FilesystemReport[] {
+    return this.#held.map((held) => {
+      const { filesystem, chain, concerned } = held.planned;
+      const { kind, reason } = this.#heldAs(held, assumeFrozen);
+      const span = (answer: FilesystemAnswer): Span => ({
+        startMs: answer.startMs - this.#zeroMs,
+        endMs: Math.max(answer.startMs, answer.endMs) - this.#zeroMs,
+      });
+      return {
+        mountpoint: filesystem.mountpoint,
+        type: filesystem.type,
+        source: filesystem.source,
+        device: filesystem.device,
+        disks: chain.disks.map(({ serial, udevSerial, pciAddress, dev }) => ({
+          ...(serial === undefined && udevSerial === undefined ? {} : { serial: serial ?? udevSerial }),
+          ...(pciAddress === undefined ? {} : { pciAddress }),
+          dev,
+        })),
+        concerned,
+        held: kind,
+        ...(reason === undefined ? {} : { reason }),
+        ...(held.freeze === undefined ? {} : { freezeErrno: held.freeze.errno }),
+        ...(held.thaw === undefined ? {} : { thawErrno: held.thaw.errno }),
+        ...(held.sync === undefined ? {} : { sync: span(held.sync) }),
+        ...(held.freeze === undefined ? {} : { freeze: span(held.freeze) }),
+        ...(held.thaw === undefined ? {} : { thaw: span(held.thaw) }),
+      };
+    });
+  }
+
+  #heldAs(held: Held, assumeFrozen: boolean): { readonly kind: FilesystemReport['held']; readonly reason?: string } {
+    const { planned, freeze, thaw } = held;
+    if (planned.action === 'read-only') return { kind: 'read-only' };
+    if (planned.action === 'leave') return this.#alone(held, planned.reason ?? 'left out');
+    if (held.openErrno !== undefined)
+      return { kind: 'none', reason: `cannot be opened: ${held.openReason ?? errnoText(held.openErrno)}` };
+    if (freeze === undefined) {
+      if (assumeFrozen) return { kind: 'frozen' };
+      return { kind: 'none', reason: 'its freeze was not reached' };
+    }
+    if (freeze.errno === EBUSY) return { kind: 'none', reason: 'somebody else holds it frozen (EBUSY)' };
+    if (freeze.errno === EOPNOTSUPP || freeze.errno === ENOTTY)
+      return this.#alone(held, `${planned.filesystem.type} cannot freeze`);
+    if (freeze.errno !== 0) return { kind: 'none', reason: `FIFREEZE: ${errnoText(freeze.errno)}` };
+    if (isForeign(held)) return { kind: 'none', reason: 'thawed by somebody else before us (FITHAW: EINVAL)' };
+    if (held.thawedByMarker) return { kind: 'none', reason: 'the freezer died; thawed by its marker' };
+    if (thaw !== undefined && thaw.errno === ETIMEDOUT) return { kind: 'none', reason: 'its thaw has not returned' };
+    if (thaw !== undefined && thaw.errno !== 0) return { kind: 'none', reason: `FITHAW: ${errnoText(thaw.errno)}` };
+    if (this.#final && thaw === undefined) return { kind: 'none', reason: 'nobody confirmed its thaw' };
+    return { kind: 'frozen' };
+  }
+
+  // The second sync must have found nothing to write, and nothing may have been written since: then what the disk
+  // holds is what the filesystem held when it was last in step with its disk.
+  #alone(held: Held, why: string): { readonly kind: FilesystemReport['held']; readonly reason: string } {
+    const { before, synced, after } = held.counts;
+    const none = (reason: string): { kind: 'none'; reason: string } => ({
+      kind: 'none',
+      reason: `${why}, and ${reason}`,
+    });
+    if (held.sync === undefined || held.sync.errno !== 0) return none('it was not synced');
+    if (before === undefined || synced === undefined) return none('its writes are not counted');
+    if (before !== synced) return none('it was still being written to when it was synced');
+    if (this.#final && after !== synced) return none('it was written to before the thaw');
+    return { kind: 'synced', reason: `${why}; synced, and nothing written to it since` };
+  }
+
+  #count(held: Held): WriteCount | undefined {
+    const counts = held.planned.chain.devices.map((device) => readWriteCount(this.#sysRoot, device));
+    if (counts.length === 0 || counts.includes(undefined)) return undefined;
+    return counts.join(' + ');
+  }
+
+  #byIndex(index: number): Held | undefined {
+    return this.#held.find((held) => held.index === index);
+  }
+}
+
+// EINVAL means a foreign thaw only where FIFREEZE had returned 0 (freeze path, "The guest always comes back", 3).
+function isForeign({ freeze, thaw }: Held): boolean {
+  return freeze?.errno === 0 && thaw?.errno === EINVAL;
+}
+
+function isThawed(thaw: FilesystemAnswer): boolean {
+  return thaw.errno === 0 || thaw.errno === EINVAL;
+}
+
+async function openOne(held: Held, freezer: FreezerConnection): Promise<void> {
+  const { planned } = held;
+  // Subvolumes have device numbers of their own, unlike their mounts: there only the mount id identifies.
+  const device = planned.filesystem.device.startsWith('0:') ? '0:0' : planned.filesystem.device;
+  for (const mount of planned.mounts) {
+    const answer = await freezer.add(planned.group, mount.id, device, mount.mountpoint);
+    if (answer.ok) {
+      held.index = answer.index;
+      held.openErrno = held.openReason = undefined;
+      return;
+    }
+    // The next mount may be a directory, or may still be there.
+    held.openErrno = answer.code === 'fs' ? Number(answer.words[0] ?? 5) : 5;
+    held.openReason = answer.text;
+  }
+}

@@ -1,0 +1,287 @@
+// One connection to the freezer (qga/freezer/README.md): requests with a time limit each, what comes unasked, and
+// the end of the connection. Starting, killing and replacing the freezer is freezer-process.ts's business.
+import { createConnection, type Socket } from 'node:net';
+import { UnreachableError } from '../errors.js';
+import { withLimit } from '../deadline.js';
+import {
+  freezerText,
+  freezerWord,
+  parseFreezerLine,
+  type FilesystemAnswer,
+  type FreezerLine,
+} from './freezer-lines.js';
+
+/** For requests that the freezer answers at once. */
+const PROMPT_MS = 5_000;
+/** It answers a thaw within 2 s, whatever the disks do. */
+const THAW_ANSWER_MS = 3_500;
+const SYNC_GRACE_MS = 2_000;
+
+export interface FreezerIdentity {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: a pid alone may be somebody else's by now. */
+  readonly startTime: string;
+}
+
+export interface FreezerEvents {
+  /** The lease ended; it is thawing, unless a critical section lasts. */
+  onExpired(): void;
+  /** It has thawed all after the lease ended. */
+  onThawed(answers: readonly FilesystemAnswer[]): void;
+  /** The connection ended without close() having been called. Called once, with nothing after it. */
+  onLost(error: Error): void;
+}
+
+export interface Refusal {
+  readonly ok: false;
+  readonly code: string;
+  readonly words: readonly string[];
+  readonly text: string;
+}
+type Done<T> = Refusal | ({ readonly ok: true } & T);
+
+export interface FreezerStatus {
+  readonly state: string;
+  readonly session: string;
+  readonly owner: string;
+  /** On CLOCK_MONOTONIC; 0 while nothing is frozen. */
+  readonly deadlineMs: number;
+}
+
+interface Pending {
+  readonly verb: string;
+  readonly answers: FilesystemAnswer[];
+  readonly resolve: (
+    line: Extract<FreezerLine, { kind: 'ok' | 'error' }>,
+    answers: readonly FilesystemAnswer[],
+  ) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class FreezerConnection {
+  readonly #socket: Socket;
+  readonly #events: FreezerEvents;
+  #pending: Pending[] = [];
+  #unasked: FilesystemAnswer[] = [];
+  #rest = '';
+  #over: Error | undefined;
+  #closing = false;
+
+  constructor(socket: Socket, events: FreezerEvents) {
+    this.#socket = socket;
+    this.#events = events;
+    socket.setEncoding('latin1');
+    socket.on('data', (text: string) => {
+      this.#receive(text);
+    });
+    socket.on('error', (error) => {
+      this.#end(error);
+    });
+    socket.on('close', () => {
+      this.#end(new Error('the freezer closed the connection'));
+    });
+  }
+
+  async hello(): Promise<FreezerIdentity> {
+    const answer = await this.#ask('hello', 'hello', PROMPT_MS);
+    const [version, pid, startTime] = answer.ok ? answer.words : [];
+    if (version !== '1' || pid === undefined || startTime === undefined)
+      throw new UnreachableError(
+        'E_FREEZER_VERSION',
+        `freezer: expected protocol version 1, found ${answer.ok ? (version ?? 'nothing') : answer.text}`,
+      );
+    return { pid: Number(pid), startTime };
+  }
+
+  /** Takes the session. `budgetMs`: planned longer than that, the freezer kills this process. */
+  async plan(request: {
+    readonly session: string;
+    readonly owner: string;
+    readonly leaseMaxMs: number;
+    readonly budgetMs: number;
+    readonly expedite: boolean;
+  }): Promise<Done<object>> {
+    const { session, owner, leaseMaxMs, budgetMs, expedite } = request;
+    const words = [
+      freezerWord(session),
+      freezerWord(shortOwner(owner)),
+      whole(leaseMaxMs),
+      whole(budgetMs),
+      expedite ? '1' : '0',
+    ];
+    return await this.#ask('plan', `plan ${words.join(' ')}`, PROMPT_MS);
+  }
+
+  /** Refused with code `fs`, its first word is the errno. */
+  async add(group: number, mountId: number, device: string, path: string): Promise<Done<{ readonly index: number }>> {
+    const answer = await this.#ask('fs', `fs ${group} ${mountId} ${device} ${freezerWord(path)}`, PROMPT_MS);
+    return answer.ok ? { ok: true, index: Number(answer.words[0]) } : answer;
+  }
+
+  async sync(budgetMs: number): Promise<Done<{ readonly answers: readonly FilesystemAnswer[] }>> {
+    return await this.#ask('sync', `sync ${whole(budgetMs)}`, budgetMs + SYNC_GRACE_MS);
+  }
+
+  /** Deadline on CLOCK_MONOTONIC. Its own limit is the caller's watch over the lease. */
+  async freeze(
+    leaseMs: number,
+  ): Promise<
+    Done<{ readonly answers: readonly FilesystemAnswer[]; readonly firstMs: number; readonly deadlineMs: number }>
+  > {
+    const answer = await this.#ask('freeze', `freeze ${whole(leaseMs)}`, undefined);
+    if (!answer.ok) return answer;
+    const [, first, deadline] = answer.words;
+    return { ok: true, answers: answer.answers, firstMs: Number(first) / 1e6, deadlineMs: Number(deadline) / 1e6 };
+  }
+
+  async renew(leaseMs: number): Promise<Done<{ readonly deadlineMs: number }>> {
+    const answer = await this.#ask('renew', `renew ${whole(leaseMs)}`, PROMPT_MS);
+    return answer.ok ? { ok: true, deadlineMs: Number(answer.words[0]) / 1e6 } : answer;
+  }
+
+  async critical(on: boolean, boundMs: number): Promise<Done<object>> {
+    return await this.#ask('critical', on ? `critical on ${whole(boundMs)}` : 'critical off', PROMPT_MS);
+  }
+
+  /** May be sent while sync or freeze is under way: ends them. Answers of a refusal are what is known so far. */
+  async thaw(): Promise<(Refusal | { readonly ok: true }) & { readonly answers: readonly FilesystemAnswer[] }> {
+    return await this.#ask('thaw', 'thaw', THAW_ANSWER_MS);
+  }
+
+  async status(limitMs = PROMPT_MS): Promise<FreezerStatus> {
+    const answer = await this.#ask('status', 'status', limitMs);
+    if (!answer.ok) throw new UnreachableError('E_FREEZER', `freezer: status: ${answer.text}`);
+    const [state = '', session = '\\', owner = '\\', , , deadline] = answer.words;
+    return {
+      state,
+      session: freezerText(session),
+      owner: freezerText(owner),
+      deadlineMs: Number(deadline ?? 0) / 1e6,
+    };
+  }
+
+  /** Gives the session up, if it is held: the freezer thaws everything. */
+  close(): void {
+    this.#closing = true;
+    this.#socket.destroy();
+  }
+
+  get lost(): boolean {
+    return this.#over !== undefined;
+  }
+
+  async #ask(
+    verb: string,
+    line: string,
+    limitMs: number | undefined,
+  ): Promise<
+    (Refusal | { readonly ok: true; readonly words: readonly string[] }) & {
+      readonly answers: readonly FilesystemAnswer[];
+    }
+  > {
+    if (this.#over !== undefined) throw lostError(verb, this.#over);
+    const answered = new Promise<{
+      line: Extract<FreezerLine, { kind: 'ok' | 'error' }>;
+      answers: readonly FilesystemAnswer[];
+    }>((resolve, reject) => {
+      this.#pending.push({
+        verb,
+        answers: [],
+        resolve: (final, answers) => {
+          resolve({ line: final, answers });
+        },
+        reject,
+      });
+    });
+    this.#socket.write(`${line}\n`);
+    const { line: final, answers } = await (limitMs === undefined
+      ? answered
+      : withLimit(`freezer: ${verb}`, limitMs, answered, 'unknown'));
+    if (final.kind === 'ok') return { ok: true, words: final.words, answers };
+    return { ok: false, code: final.code, words: final.words, text: final.text, answers };
+  }
+
+  #receive(text: string): void {
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const parsed = parseFreezerLine(line);
+      if (parsed === undefined) {
+        this.#socket.destroy(new Error(`the freezer said ${JSON.stringify(line)}, which is none of its protocol`));
+        return;
+      }
+      this.#take(parsed);
+    }
+  }
+
+  #take(line: FreezerLine): void {
+    switch (line.kind) {
+      case 'filesystem': {
+        const asked = this.#pending.find((pending) => pending.verb === line.answer.verb);
+        (asked?.answers ?? this.#unasked).push(line.answer);
+        // Thaw lines of an expiry may come while our own thaw waits for its answer: both want them.
+        if (asked !== undefined) this.#unasked.push(line.answer);
+        return;
+      }
+      case 'event':
+        if (line.name === 'expired') this.#events.onExpired();
+        else if (line.name === 'thawed')
+          this.#events.onThawed(this.#unasked.filter((answer) => answer.verb === 'thaw'));
+        return;
+      case 'ok':
+      case 'error': {
+        // An error does not name its request. Answers keep the order of the requests but for those that overtake a
+        // sync or freeze under way, and of these only thaw is sent meanwhile: it is answered after what it ends.
+        const index = line.kind === 'ok' ? this.#pending.findIndex((pending) => pending.verb === line.verb) : 0;
+        const [answered] = index < 0 ? [] : this.#pending.splice(index, 1);
+        if (answered === undefined)
+          this.#socket.destroy(new Error(`the freezer answered ${line.kind} without having been asked`));
+        else answered.resolve(line, answered.answers);
+        return;
+      }
+    }
+  }
+
+  #end(error: Error): void {
+    if (this.#over !== undefined) return;
+    this.#over = error;
+    const pending = this.#pending;
+    this.#pending = [];
+    for (const { verb, reject } of pending) reject(lostError(verb, error));
+    if (!this.#closing) this.#events.onLost(error);
+  }
+}
+
+function lostError(verb: string, cause: Error): UnreachableError {
+  return new UnreachableError('E_FREEZER_LOST', `freezer: connection lost at ${verb}`, { cause, outcome: 'unknown' });
+}
+
+/** The protocol takes at most 256 bytes. */
+function shortOwner(owner: string): string {
+  return Buffer.byteLength(owner) <= 256 ? owner : `${owner.slice(0, 60)}...`;
+}
+
+function whole(ms: number): string {
+  return String(Math.max(1, Math.round(ms)));
+}
+
+/** Throws an UnreachableError if nobody listens there. */
+export async function connectToSocket(path: string, events: FreezerEvents): Promise<FreezerConnection> {
+  const socket = createConnection(path);
+  try {
+    await withLimit(
+      `freezer at ${path}`,
+      PROMPT_MS,
+      new Promise<void>((resolve, reject) => {
+        socket.once('connect', () => {
+          resolve();
+        });
+        socket.once('error', reject);
+      }),
+    );
+  } catch (cause) {
+    socket.destroy();
+    throw new UnreachableError('E_FREEZER', `no freezer answers at ${path}`, { cause });
+  }
+  return new FreezerConnection(socket, events);
+}

@@ -1,0 +1,251 @@
+// A session's hold on the freezer: the lock it takes, the lease and our own watch over it, and the way back when the
+// freezer has died or does not answer. What is frozen and what it is worth: filesystem-set.ts and session.ts.
+import { DeadlineError, describeError, QuiesceError, StateError } from '../errors.js';
+import { monotonicMs } from './clock.js';
+import type { FreezerConnection, FreezerIdentity, Refusal } from './freezer-client.js';
+import { freezerText, type FilesystemAnswer } from './freezer-lines.js';
+import { connectFreezer, killFreezer, thawMarked, type FreezerPlaces } from './freezer-process.js';
+
+/** Beyond our own budgets, before the freezer takes a planning session for dead and kills its process. */
+const PLAN_SLACK_MS = 30_000;
+const LONGEST_PLAN_MS = 3_600_000;
+/** A freezer that says nothing this long after the lease ended is dead or stopped. */
+const SILENCE_MS = 1_000;
+
+export interface HoldRequest {
+  readonly session: string;
+  readonly owner: string;
+  readonly leaseMaxMs: number;
+  /** For what comes before the freeze. */
+  readonly budgetMs: number;
+  readonly expedite: boolean;
+}
+
+/** How a hold ended that nobody ended. */
+export interface HoldEnd {
+  readonly outcome: 'expired' | 'broken';
+  readonly error: string;
+}
+
+export interface ThawResult {
+  readonly answers: readonly FilesystemAnswer[];
+  readonly end?: HoldEnd;
+  /** The freezer was gone; what it had frozen was thawed by its marker. */
+  readonly byMarker: boolean;
+  /** Why it is not known that everything is thawed. */
+  readonly unconfirmed?: string;
+}
+
+export class FreezerHold {
+  readonly #places: FreezerPlaces;
+  readonly #request: HoldRequest;
+  readonly #onEnd: (end: HoldEnd) => void;
+  #connection: FreezerConnection | undefined;
+  #identity: FreezerIdentity | undefined;
+  /** FIFREEZE may have been called. */
+  #armed = false;
+  #firstMs = 0;
+  #deadlineMs: number | undefined;
+  #criticalUntilMs = 0;
+  #expired = false;
+  #expiryAnswers: readonly FilesystemAnswer[] = [];
+  #silent = false;
+  #lost: Error | undefined;
+  #watch: NodeJS.Timeout | undefined;
+
+  private constructor(places: FreezerPlaces, request: HoldRequest, onEnd: (end: HoldEnd) => void) {
+    this.#places = places;
+    this.#request = request;
+    this.#onEnd = onEnd;
+  }
+
+  /**
+   * Connects and takes the lock of this machine. `onEnd` may be called more than once, until close(). Throws a StateError
+   * (facts: holder) if somebody else has it, an UnreachableError if there is no freezer.
+   */
+  static async take(places: FreezerPlaces, request: HoldRequest, onEnd: (end: HoldEnd) => void): Promise<FreezerHold> {
+    const hold = new FreezerHold(places, request, onEnd);
+    try {
+      hold.#connection = await connectFreezer(places, {
+        onExpired: () => {
+          hold.#leaseEnded();
+        },
+        onThawed: (answers) => {
+          hold.#expiryAnswers = answers;
+        },
+        onLost: (error) => {
+          hold.#lost = error;
+          onEnd({ outcome: 'broken', error: `the freezer died: ${error.message}` });
+        },
+      });
+      hold.#identity = await hold.#connection.hello();
+      await hold.#plan(request.budgetMs);
+      return hold;
+    } catch (error) {
+      hold.close();
+      throw error;
+    }
+  }
+
+  get connection(): FreezerConnection {
+    if (this.#connection === undefined) throw new StateError('the freezer', 'not connected', ['connected']);
+    return this.#connection;
+  }
+
+  /** Filesystems may be frozen by it. */
+  get armed(): boolean {
+    return this.#armed;
+  }
+
+  get remainingMs(): number {
+    return this.#deadlineMs === undefined ? 0 : Math.max(0, this.#deadlineMs - monotonicMs());
+  }
+
+  /** What went wrong with the freezer itself, if anything. */
+  get failure(): string | undefined {
+    if (this.#silent) return 'the freezer did not answer within the lease';
+    return this.#lost === undefined ? undefined : `the freezer died: ${this.#lost.message}`;
+  }
+
+  /** Freezes all that was added. Throws a QuiesceError if it is refused or ended meanwhile; errors of single filesystems do not. */
+  async freeze(leaseMs: number): Promise<readonly FilesystemAnswer[]> {
+    this.#armed = true;
+    // Until the answer names the deadline, it is at most this.
+    this.#deadlineMs = monotonicMs() + leaseMs + SILENCE_MS;
+    this.#watchLease();
+    const answer = await this.connection.freeze(leaseMs);
+    if (!answer.ok) {
+      const expired = answer.code === 'expired';
+      throw new QuiesceError('E_FREEZE', expired ? 'the lease ended before all was frozen' : `freeze: ${answer.text}`);
+    }
+    this.#firstMs = answer.firstMs;
+    this.#deadlineMs = answer.deadlineMs;
+    this.#watchLease();
+    return answer.answers;
+  }
+
+  /** The freezer freezes at least one filesystem or none. Without any the lock stays, and the lease is kept here. */
+  async freezeNothing(leaseMs: number): Promise<void> {
+    await this.connection.thaw();
+    await this.#plan(this.#request.leaseMaxMs);
+    this.#firstMs = monotonicMs();
+    this.#deadlineMs = this.#firstMs + leaseMs;
+    this.#watchLease();
+  }
+
+  /** The refusal, if there is one. */
+  async renew(leaseMs: number): Promise<Refusal | undefined> {
+    if (this.#armed) {
+      const answer = await this.connection.renew(leaseMs);
+      if (!answer.ok) return answer;
+      this.#deadlineMs = answer.deadlineMs;
+    } else this.#deadlineMs = Math.min(monotonicMs() + leaseMs, this.#firstMs + this.#request.leaseMaxMs);
+    this.#watchLease();
+    return undefined;
+  }
+
+  /** The refusal, if there is one. While it is on, expiry waits, at most `boundMs`. */
+  async critical(on: boolean, boundMs: number): Promise<Refusal | undefined> {
+    if (!this.#armed) return undefined;
+    const answer = await this.connection.critical(on, boundMs);
+    if (!answer.ok) return answer;
+    this.#criticalUntilMs = on ? monotonicMs() + boundMs : 0;
+    if (!on && this.#expired) this.#onEnd(this.#expiry());
+    else this.#watchLease();
+    return undefined;
+  }
+
+  /** Thaws what it froze, by the freezer or without it, and says what became of it. Never throws. */
+  async thaw(): Promise<ThawResult> {
+    clearTimeout(this.#watch);
+    if (this.failure !== undefined) return await this.#thawWithoutFreezer(this.failure);
+    try {
+      const answer = await this.connection.thaw();
+      const answers = [...this.#expiryAnswers, ...answer.answers];
+      return !answer.ok && answer.code === 'expired'
+        ? { answers, byMarker: false, end: this.#expiry() }
+        : { answers, byMarker: false };
+    } catch (error) {
+      this.#silent = error instanceof DeadlineError;
+      return await this.#thawWithoutFreezer(`the freezer was lost: ${describeError(error)}`);
+    }
+  }
+
+  /** Gives up the lock. May be called at any time; what is frozen is thawed then. */
+  close(): void {
+    clearTimeout(this.#watch);
+    this.#connection?.close();
+  }
+
+  /** Before anything is frozen: gives up the lock by word, so that the next one finds it free. Never throws. */
+  async release(): Promise<void> {
+    await this.#connection?.thaw().catch(() => undefined);
+    this.close();
+  }
+
+  async #plan(budgetMs: number): Promise<void> {
+    const { session, owner, leaseMaxMs, expedite } = this.#request;
+    const answer = await this.connection.plan({
+      session,
+      owner,
+      leaseMaxMs,
+      budgetMs: Math.min(budgetMs + PLAN_SLACK_MS, LONGEST_PLAN_MS),
+      expedite,
+    });
+    if (answer.ok) return;
+    if (answer.code !== 'busy') throw new QuiesceError('E_FREEZER', `freezer: plan refused: ${answer.text}`);
+    const [word = '\\', since = '0', until = '0'] = answer.words;
+    const holder = { requester: freezerText(word), sinceMs: Number(since) / 1e6, untilMs: Number(until) / 1e6 };
+    throw new StateError('a freeze', `held by ${holder.requester}`, ['idle'], { holder });
+  }
+
+  #expiry(): HoldEnd {
+    const seconds = Math.round((monotonicMs() - this.#firstMs) / 1000);
+    const error = `thawed after ${seconds} s, before the requester asked: the snapshot is not consistent`;
+    return { outcome: 'expired', error };
+  }
+
+  #leaseEnded(): void {
+    this.#expired = true;
+    // To thaw now would tell the freezer that the critical section is over.
+    if (monotonicMs() < this.#criticalUntilMs) this.#watchLease();
+    else this.#onEnd(this.#expiry());
+  }
+
+  // Our own look at the lease: a freezer that is stopped thaws nothing.
+  #watchLease(): void {
+    clearTimeout(this.#watch);
+    if (this.#deadlineMs === undefined) return;
+    // One that said that the lease ended is not silent: then the end of the critical section is waited for, and not a
+    // moment longer, since the freezer kills a holder that does not let go within a second.
+    const graceMs = this.#armed && !this.#expired ? SILENCE_MS : 0;
+    const fromMs = Math.max(this.#deadlineMs, this.#criticalUntilMs) + graceMs;
+    this.#watch = setTimeout(
+      () => {
+        this.#watchFired();
+      },
+      Math.max(0, fromMs - monotonicMs()),
+    );
+  }
+
+  #watchFired(): void {
+    if (this.#expired || !this.#armed) {
+      this.#onEnd(this.#expiry());
+      return;
+    }
+    this.#silent = true;
+    this.#onEnd({ outcome: 'broken', error: 'the freezer was silent past the lease, and was killed' });
+  }
+
+  async #thawWithoutFreezer(error: string): Promise<ThawResult> {
+    const end = { outcome: 'broken', error } as const;
+    if (this.#silent && this.#identity !== undefined) killFreezer(this.#identity);
+    this.close();
+    try {
+      await thawMarked(this.#places);
+      return { answers: this.#expiryAnswers, end, byMarker: true };
+    } catch (failure) {
+      return { answers: this.#expiryAnswers, end, byMarker: false, unconfirmed: describeError(failure) };
+    }
+  }
+}

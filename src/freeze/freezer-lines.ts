@@ -1,0 +1,69 @@
+// The freezer's lines (qga/freezer/README.md) as words and back. Pure; the socket is freezer-client.ts's.
+import { decodeOctal } from './mounts.js';
+
+/** One free text as one word. */
+export function freezerWord(text: string): string {
+  if (text === '') return '\\';
+  return [...Buffer.from(text, 'utf8')]
+    .map((byte) =>
+      byte >= 0x21 && byte <= 0x7e && byte !== 0x5c
+        ? String.fromCharCode(byte)
+        : `\\${byte.toString(8).padStart(3, '0')}`,
+    )
+    .join('');
+}
+
+export function freezerText(word: string): string {
+  return word === '\\' ? '' : decodeOctal(word);
+}
+
+type FilesystemVerb = 'sync' | 'freeze' | 'thaw';
+
+/** What the kernel answered for one filesystem. Times in milliseconds on CLOCK_MONOTONIC; 0 if it was not reached. */
+export interface FilesystemAnswer {
+  readonly index: number;
+  readonly verb: FilesystemVerb;
+  /** 0: done. */
+  readonly errno: number;
+  readonly startMs: number;
+  readonly endMs: number;
+  /** Of a thaw: this session's FIFREEZE had returned 0. */
+  readonly ours: boolean;
+}
+
+export type FreezerLine =
+  | { readonly kind: 'ok'; readonly verb: string; readonly words: readonly string[] }
+  | { readonly kind: 'error'; readonly code: string; readonly words: readonly string[]; readonly text: string }
+  | { readonly kind: 'event'; readonly name: string }
+  | { readonly kind: 'filesystem'; readonly answer: FilesystemAnswer };
+
+/** Undefined if the line is none of the protocol's. */
+export function parseFreezerLine(line: string): FreezerLine | undefined {
+  const [first, second, ...rest] = line.split(' ');
+  if (second === undefined) return undefined;
+  switch (first ?? '') {
+    case 'ok':
+      return { kind: 'ok', verb: second, words: rest };
+    case 'error':
+      return { kind: 'error', code: second, words: rest.slice(0, -1), text: freezerText(rest.at(-1) ?? '\\') };
+    case 'event':
+      return { kind: 'event', name: second };
+    case 'fs':
+      return filesystemLine(second, rest);
+    default:
+      return undefined;
+  }
+}
+
+const VERBS: readonly FilesystemVerb[] = ['sync', 'freeze', 'thaw'];
+
+function filesystemLine(index: string, words: readonly string[]): FreezerLine | undefined {
+  const verb = VERBS.find((known) => known === words[0]);
+  const numbers = [index, ...words.slice(1)];
+  if (verb === undefined || numbers.length < 4 || !numbers.every((word) => /^\d+$/.test(word))) return undefined;
+  const [place = 0, errno = 0, start = 0, end = 0, ours = 0] = numbers.map(Number);
+  return {
+    kind: 'filesystem',
+    answer: { index: place, verb, errno, startMs: start / 1e6, endMs: end / 1e6, ours: ours === 1 },
+  };
+}

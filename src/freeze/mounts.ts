@@ -1,0 +1,207 @@
+// The mount table: parses mountinfo (proc_pid_mountinfo(5)), groups mounts by superblock, and says which mounts are
+// data on block devices, which are not ours to open (network, FUSE, autofs), and which are hidden under others.
+// It reads one file of /proc and opens nothing else. Disks behind a filesystem: disks.ts.
+import { readFileSync } from 'node:fs';
+
+export interface Mount {
+  readonly id: number;
+  readonly parentId: number;
+  /** `MAJOR:MINOR` of the superblock; major 0 (anonymous) for filesystems without one block device. */
+  readonly device: string;
+  /** What of the filesystem is mounted; `/` unless a bind mount or a btrfs subvolume. */
+  readonly root: string;
+  readonly mountpoint: string;
+  readonly options: readonly string[];
+  readonly type: string;
+  readonly source: string;
+  readonly superOptions: readonly string[];
+}
+
+/** One superblock with all its mounts in this namespace. */
+export interface Filesystem {
+  /** Of the first mount, as in mountinfo. */
+  readonly device: string;
+  readonly type: string;
+  readonly source: string;
+  /** In the order of mountinfo, oldest first. */
+  readonly mounts: readonly Mount[];
+  /** Mounts that their path leads to, best to open first; empty if all are hidden. */
+  readonly reachable: readonly Mount[];
+  /** For people: the mount point of the best reachable mount, else of the oldest. */
+  readonly mountpoint: string;
+  /** The superblock is read-only, thus every mount of it is. */
+  readonly readOnly: boolean;
+  /** Place of the oldest mount in mountinfo: larger is newer. */
+  readonly age: number;
+}
+
+export interface SkippedMount {
+  readonly what: string;
+  readonly reason: string;
+}
+
+export interface MountTable {
+  readonly mounts: readonly Mount[];
+  /** Filesystems that hold data on block devices of this machine, oldest first. */
+  readonly filesystems: readonly Filesystem[];
+  /** Network, FUSE and autofs mounts, which are never opened. */
+  readonly skipped: readonly SkippedMount[];
+  /** The mount that an absolute path without symbolic links leads to. */
+  readonly resolve: (path: string) => Mount | undefined;
+  /** The filesystem a path lies on, if it is one of `filesystems`. */
+  readonly filesystemOf: (path: string) => Filesystem | undefined;
+}
+
+const NETWORK_TYPES = new Set(
+  '9p acfs afs beegfs ceph cifs coda gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs pvfs2 smb3 smbfs virtiofs vboxsf vmhgfs'.split(
+    ' ',
+  ),
+);
+/** Filesystems on block devices whose superblock has an anonymous device number. */
+const ANONYMOUS_TYPES = new Set(['btrfs', 'bcachefs', 'zfs']);
+
+/** Decodes `\ooo` as the kernel writes it (space, tab, newline, backslash, #), by bytes: names are UTF-8. */
+export function decodeOctal(text: string): string {
+  if (!text.includes('\\')) return text;
+  const binary = Buffer.from(text, 'utf8').toString('latin1');
+  const decoded = binary.replace(/\\([0-3][0-7]{2})/g, (_match, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+  return Buffer.from(decoded, 'latin1').toString('utf8');
+}
+
+/** Throws an Error that names the line that is not mountinfo. */
+export function parseMountinfo(text: string): readonly Mount[] {
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map(parseLine);
+}
+
+function parseLine(line: string): Mount {
+  const words = line.split(' ');
+  const separator = words.indexOf('-', 6);
+  const [id, parentId, device, root, mountpoint, options] = words;
+  const [type, source, superOptions] = separator < 0 ? [] : words.slice(separator + 1);
+  if (
+    id === undefined ||
+    parentId === undefined ||
+    device === undefined ||
+    root === undefined ||
+    mountpoint === undefined ||
+    options === undefined ||
+    type === undefined ||
+    !/^\d+:\d+$/.test(device)
+  )
+    throw new Error(`not a line of mountinfo: ${JSON.stringify(line)}`);
+  return {
+    id: Number(id),
+    parentId: Number(parentId),
+    device,
+    root: decodeOctal(root),
+    mountpoint: decodeOctal(mountpoint),
+    options: options.split(','),
+    type: decodeOctal(type),
+    source: decodeOctal(source ?? ''),
+    superOptions: (superOptions ?? '').split(','),
+  };
+}
+
+/** Reads the mount table of this process now. Throws what open(2) does, and as parseMountinfo. */
+export function readMounts(path = '/proc/self/mountinfo'): MountTable {
+  return mountTable(parseMountinfo(readFileSync(path, 'utf8')));
+}
+
+/** The table seen as filesystems. Pure. */
+export function mountTable(mounts: readonly Mount[]): MountTable {
+  const resolve = resolver(mounts);
+  const groups = new Map<string, Mount[]>();
+  const skipped: SkippedMount[] = [];
+  for (const mount of mounts) {
+    const foreign = foreignReason(mount.type);
+    if (foreign !== undefined) {
+      skipped.push({ what: mount.mountpoint, reason: foreign });
+    } else if (holdsBlocks(mount)) {
+      const key = superblockKey(mount);
+      groups.set(key, [...(groups.get(key) ?? []), mount]);
+    }
+  }
+  const filesystems = [...groups.values()].map((group) => filesystemFrom(group, mounts, resolve));
+  const byMountId = new Map(filesystems.flatMap((filesystem) => filesystem.mounts.map((m) => [m.id, filesystem])));
+  return {
+    mounts,
+    filesystems,
+    skipped,
+    resolve,
+    filesystemOf(path) {
+      const mount = resolve(path);
+      return mount === undefined ? undefined : byMountId.get(mount.id);
+    },
+  };
+}
+
+function foreignReason(type: string): string | undefined {
+  if (NETWORK_TYPES.has(type)) return `${type} is a network filesystem`;
+  if (type === 'autofs') return 'autofs is never opened';
+  // fuseblk sits on a block device, but every access goes through a process that may be held: it is in `filesystems`.
+  if (type === 'fuse' || type.startsWith('fuse.')) return `${type} is served by a process`;
+  return undefined;
+}
+
+function holdsBlocks(mount: Mount): boolean {
+  return !mount.device.startsWith('0:') || ANONYMOUS_TYPES.has(mount.type);
+}
+
+// The subvolumes of one btrfs are one superblock; its source names one device of it, the same for all mounts.
+function superblockKey(mount: Mount): string {
+  return mount.device.startsWith('0:') ? `${mount.type} ${mount.source}` : mount.device;
+}
+
+function filesystemFrom(group: Mount[], all: readonly Mount[], resolve: MountTable['resolve']): Filesystem {
+  const [first] = group;
+  if (first === undefined) throw new Error('a superblock without a mount');
+  const visible = group.filter((mount) => resolve(mount.mountpoint) === mount);
+  // A mount of the whole filesystem is surely a directory; a bind mount may be of a file.
+  const reachable = [...visible.filter((m) => m.root === '/'), ...visible.filter((m) => m.root !== '/')];
+  return {
+    device: first.device,
+    type: first.type,
+    source: first.source,
+    mounts: group,
+    reachable,
+    mountpoint: (reachable[0] ?? first).mountpoint,
+    readOnly: group.every((mount) => mount.superOptions.includes('ro')),
+    age: all.indexOf(first),
+  };
+}
+
+// Walks the tree of mounts as path lookup does. String prefixes alone would be wrong: a path may be mounted over
+// twice, and a mount may lie below a directory that another mount now hides.
+function resolver(mounts: readonly Mount[]): MountTable['resolve'] {
+  const ids = new Set(mounts.map((mount) => mount.id));
+  const children = new Map<string, Mount>();
+  // The last one wins, as in the kernel's hash of mount points.
+  for (const mount of mounts)
+    if (mount.parentId !== mount.id) children.set(`${mount.parentId} ${mount.mountpoint}`, mount);
+  const topOf = (mount: Mount, path: string): Mount => {
+    const seen = new Set([mount.id]);
+    let top = mount;
+    for (;;) {
+      const next = children.get(`${top.id} ${path}`);
+      if (next === undefined || seen.has(next.id)) return top;
+      seen.add(next.id);
+      top = next;
+    }
+  };
+  const root = mounts.findLast((m) => m.mountpoint === '/' && (m.parentId === m.id || !ids.has(m.parentId)));
+  return (path) => {
+    if (root === undefined || !path.startsWith('/')) return undefined;
+    let current = topOf(root, '/');
+    let prefix = '';
+    for (const part of path.split('/').filter((word) => word !== '')) {
+      prefix += `/${part}`;
+      current = topOf(current, prefix);
+    }
+    return current;
+  };
+}

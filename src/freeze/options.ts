@@ -1,0 +1,100 @@
+// What the freeze path can be told, with its defaults, and what the in-process coordinator offers beyond the shared
+// interface (../consistency.ts): the agent's log, its counts and its shutdown hang on these.
+import type { Coordinator, FreezeReport, FreezeRequest, FreezeSession, WriterPhase } from '../consistency.js';
+import type { WriterFolder } from './writer-folders.js';
+
+/** Where the freeze path reports what is no part of a result. A pino logger is one. Never throws, never blocks. */
+export interface FreezeLog {
+  debug(facts: object, text: string): void;
+  info(facts: object, text: string): void;
+  warn(facts: object, text: string): void;
+  error(facts: object, text: string): void;
+}
+
+export interface CoordinatorOptions {
+  /** Directory on tmpfs for sockets, marker and session scratch. Default `/run/fsfreeze-bridge`. */
+  readonly runtimeDir?: string;
+  /** Default `RUNTIMEDIR/freezer.sock`. */
+  readonly freezerSocket?: string;
+  /** The freezer program: started when nobody answers the socket, and run as `--thaw-marked` when it died. */
+  readonly freezerPath?: string;
+  /** Default `RUNTIMEDIR/frozen`. */
+  readonly markerPath?: string;
+  /** Where writers are looked for, the earlier folder first. Default `defaultWriterFolders`. */
+  readonly writerFolders?: readonly WriterFolder[];
+  /** Who may own writers besides root. Default: the user of this process. */
+  readonly writerOwner?: number;
+  /** Time limits of phases a description does not set, in milliseconds. */
+  readonly writerLimitsMs?: Partial<Readonly<Record<WriterPhase, number>>>;
+  /** A plain hook's exit 0 counts as proof. Default false. */
+  readonly trustPlainHooks?: boolean;
+  /** No lease and no renewal goes beyond this, counted from the first FIFREEZE. Default 600 000. */
+  readonly leaseMaxMs?: number;
+  /** Step 2. Default 60 000. */
+  readonly prepareBudgetMs?: number;
+  /** Step 3. Default 15 000. */
+  readonly holdBudgetMs?: number;
+  /** RCU grace periods may be expedited for the moment of the freeze. Default true. */
+  readonly expediteRcu?: boolean;
+  /** Mount points never touched (and reported as skipped). */
+  readonly ignoredMountpoints?: readonly string[];
+  readonly log?: FreezeLog;
+  /** Called in state `frozen` is about to begin: from here on until `onReleased` nothing may be written outside tmpfs. */
+  readonly onHold?: (session: string) => void;
+  /**
+   * Called once for every session that called `onHold`, when its filesystems are thawed and its writers released,
+   * whoever ended it: the requester, the lease, a dead freezer. `byItself` is true unless thaw() or the signal did.
+   */
+  readonly onReleased?: (report: FreezeReport, byItself: boolean) => void;
+  /** For tests: other roots than /proc/self/mountinfo, /sys and /run/udev. */
+  readonly mountinfoPath?: string;
+  readonly sysRoot?: string;
+  readonly udevRoot?: string;
+}
+
+export interface LocalSession extends FreezeSession {
+  readonly requester: string;
+  /** Filesystems that this session froze (guest-fsfreeze-freeze answers this number). */
+  readonly frozenCount: number;
+  /** Filesystems of this session whose FITHAW returned 0 (guest-fsfreeze-thaw answers this number). */
+  readonly thawedCount: number;
+  /** Milliseconds until the guest thaws itself. */
+  readonly remainingMs: number;
+  /** Settles, never rejects, when everything is thawed and released, whoever ended it. */
+  readonly ended: Promise<FreezeReport>;
+  /** Tells the freezer that a provider is inside a device-mapper section: expiry waits for `false`, at most `boundMs`. */
+  critical(on: boolean, boundMs?: number): Promise<void>;
+}
+
+export interface LocalCoordinator extends Coordinator {
+  freeze(request: FreezeRequest, signal?: AbortSignal): Promise<LocalSession>;
+  /** The session that is frozen (or on its way out of it); not one that is still on its way in. */
+  readonly session: LocalSession | undefined;
+  /** Of the last session or attempt that ended, with what its `post` phases added. */
+  readonly lastReport: FreezeReport | undefined;
+  /**
+   * Ends whatever is held or on its way: thaws, releases the writers, waits for `post` phases. For SIGTERM. Later
+   * freezes are refused. Throws ThawUnconfirmedError as thaw() does.
+   */
+  close(): Promise<void>;
+}
+
+export const defaultOptions = {
+  runtimeDir: '/run/fsfreeze-bridge',
+  trustPlainHooks: false,
+  leaseMaxMs: 600_000,
+  prepareBudgetMs: 60_000,
+  holdBudgetMs: 15_000,
+  expediteRcu: true,
+  mountinfoPath: '/proc/self/mountinfo',
+  sysRoot: '/sys',
+  udevRoot: '/run/udev',
+} as const;
+
+/** Used where no log is given. */
+export const silentLog: FreezeLog = {
+  debug() {},
+  info() {},
+  warn() {},
+  error() {},
+};

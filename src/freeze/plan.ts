@@ -1,0 +1,177 @@
+// Step 1 of the freeze path: which filesystems are concerned by a request, which of them are frozen, in which order,
+// and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
+import { realpathSync } from 'node:fs';
+import type { DiskRef, FreezeRequest } from '../consistency.js';
+import type { Disk, DiskChain, DiskLookup } from './disks.js';
+import type { Filesystem, Mount, MountTable, SkippedMount } from './mounts.js';
+import type { Writer } from './writer-folders.js';
+
+export interface PlannedFilesystem {
+  readonly filesystem: Filesystem;
+  readonly chain: DiskChain;
+  /** Mounted read-write from a disk of the cut. */
+  readonly concerned: boolean;
+  readonly action: 'freeze' | 'read-only' | 'leave';
+  /** Why it is left, if it is. */
+  readonly reason?: string;
+  /** Groups freeze in ascending order, one group side by side. */
+  readonly group: number;
+  /** Where to open it, best first. */
+  readonly mounts: readonly Mount[];
+}
+
+/** A disk that the request names. */
+export interface DiskOfCut {
+  readonly ref: DiskRef;
+  readonly label: string;
+  /** What it is here; several only where one PCI address or serial is shared. */
+  readonly disks: readonly Disk[];
+}
+
+export interface FreezePlan {
+  /** In the order in which they freeze; those that do not freeze last. */
+  readonly filesystems: readonly PlannedFilesystem[];
+  /** Undefined if the request names no disks: then all are. */
+  readonly disks: readonly DiskOfCut[] | undefined;
+  readonly skipped: readonly SkippedMount[];
+  /** Mount points that the request names and nothing is mounted at. */
+  readonly unknownMountpoints: readonly string[];
+}
+
+type PlanRequest = Pick<FreezeRequest, 'mountpoints' | 'disks'>;
+
+export function makePlan(
+  table: MountTable,
+  lookup: DiskLookup,
+  request: PlanRequest,
+  ignoredMountpoints: readonly string[] = [],
+): FreezePlan {
+  const disks = request.disks?.map((ref) => diskOfCut(ref, lookup.disks()));
+  const wanted = request.mountpoints;
+  const known = new Set(table.mounts.map((mount) => mount.mountpoint));
+  const ignored = new Set(ignoredMountpoints);
+  const skipped: SkippedMount[] = [...table.skipped];
+  const planned = table.filesystems.map((filesystem): Omit<PlannedFilesystem, 'group'> => {
+    const chain = lookup.chainOf(filesystem);
+    const named = wanted === undefined || filesystem.mounts.some((mount) => wanted.includes(mount.mountpoint));
+    const onDisk = disks === undefined || liesOn(chain, disks);
+    // The cut decides what is concerned; without disks the mount points are all there is to say what is cut.
+    const inCut = disks === undefined ? named : onDisk;
+    const common = { filesystem, chain, concerned: inCut && !filesystem.readOnly, mounts: filesystem.reachable };
+    if (filesystem.readOnly) return { ...common, action: 'read-only' };
+    const reason = !inCut
+      ? 'no part of the cut'
+      : !named
+        ? 'not among the mount points asked for'
+        : whyLeft(filesystem, ignored);
+    if (reason === undefined) return { ...common, action: 'freeze' };
+    if (!inCut || ignored.has(filesystem.mountpoint)) skipped.push({ what: filesystem.mountpoint, reason });
+    return { ...common, action: 'leave', reason };
+  });
+  return {
+    filesystems: inFreezeOrder(planned),
+    disks,
+    skipped,
+    unknownMountpoints: (wanted ?? []).filter((mountpoint) => !known.has(mountpoint)),
+  };
+}
+
+function whyLeft(filesystem: Filesystem, ignored: ReadonlySet<string>): string | undefined {
+  if (filesystem.mounts.some((mount) => ignored.has(mount.mountpoint))) return 'ignored by configuration';
+  if (filesystem.type === 'fuseblk') return 'served by a process (FUSE), never opened';
+  if (filesystem.reachable.length === 0) return 'hidden under another mount, cannot be opened';
+  return undefined;
+}
+
+// What ends in something unknown may lie on any disk.
+function liesOn(chain: DiskChain, disks: readonly DiskOfCut[]): boolean {
+  if (!chain.understood) return true;
+  return disks.some((disk) => disk.disks.some((one) => chain.disks.some((mine) => mine.name === one.name)));
+}
+
+/** virtio-blk shows no more of a serial (struct virtio_blk, VIRTIO_BLK_ID_BYTES). */
+const VIRTIO_SERIAL_BYTES = 20;
+
+function diskOfCut(ref: DiskRef, all: readonly Disk[]): DiskOfCut {
+  const serial = ref.serial === undefined || ref.serial === '' ? undefined : ref.serial;
+  const bySerial = serial === undefined ? [] : all.filter((disk) => hasSerial(disk, serial));
+  const address = ref.pciAddress?.toLowerCase();
+  const byAddress = address === undefined ? [] : all.filter((disk) => disk.pciAddress === address);
+  return { ref, label: diskLabel(ref), disks: bySerial.length > 0 ? bySerial : byAddress };
+}
+
+function hasSerial(disk: Disk, serial: string): boolean {
+  const expected =
+    disk.address.busType === 'virtio' ? Buffer.from(serial).subarray(0, VIRTIO_SERIAL_BYTES).toString() : serial;
+  return [disk.serial, disk.udevSerial].some((own) => own === expected || own === serial);
+}
+
+/** How people are told of a disk. */
+function diskLabel(ref: DiskRef): string {
+  if (ref.serial !== undefined && ref.serial !== '') return `serial ${ref.serial}`;
+  return ref.pciAddress ?? ref.dev ?? 'without serial and PCI address';
+}
+
+/**
+ * What must freeze first comes first: a filesystem in a file before the one that holds the file (frozen the other way
+ * round, its own FIFREEZE would hang on writing its log). What ends at disks of this machine freezes last, side by
+ * side. Ties: the newest first, by each superblock's oldest mount.
+ */
+function inFreezeOrder(planned: readonly Omit<PlannedFilesystem, 'group'>[]): PlannedFilesystem[] {
+  const freezing = planned.filter(({ action }) => action === 'freeze');
+  const newestFirst = (list: typeof freezing): typeof freezing =>
+    [...list].sort((a, b) => b.filesystem.age - a.filesystem.age);
+  const oneByOne: typeof freezing = [];
+  let rest = newestFirst(freezing.filter(({ chain }) => !chain.direct));
+  while (rest.length > 0) {
+    // Free to go: none of those left rests on it. A circle cannot be; if it were, the newest goes.
+    const next = rest.find(
+      (one) => !rest.some((other) => other !== one && other.chain.restsOn.includes(one.filesystem)),
+    );
+    const chosen = next ?? rest[0];
+    if (chosen === undefined) break;
+    oneByOne.push(chosen);
+    rest = rest.filter((one) => one !== chosen);
+  }
+  const sideBySide = newestFirst(freezing.filter(({ chain }) => chain.direct));
+  const last = oneByOne.length;
+  return [
+    ...oneByOne.map((one, index) => ({ ...one, group: index })),
+    ...sideBySide.map((one) => ({ ...one, group: last })),
+    ...planned.filter(({ action }) => action !== 'freeze').map((one) => ({ ...one, group: last })),
+  ];
+}
+
+/** Writers whose data may lie on a filesystem of the cut. */
+export function concernedWriters(
+  writers: readonly Writer[],
+  table: MountTable,
+  plan: FreezePlan,
+): { readonly concerned: readonly Writer[]; readonly skipped: readonly SkippedMount[] } {
+  const inCut = new Set(plan.filesystems.filter(({ concerned }) => concerned).map(({ filesystem }) => filesystem));
+  const isConcerned = (writer: Writer): boolean => {
+    const covers = writer.description?.covers ?? [];
+    if (covers.length === 0) return true;
+    return covers.some((path) => {
+      const filesystem = table.filesystemOf(realPath(path));
+      return filesystem !== undefined && inCut.has(filesystem);
+    });
+  };
+  const usable = writers.filter((writer) => writer.problem === undefined);
+  const concerned = usable.filter(isConcerned);
+  const skipped = [
+    ...writers.flatMap((writer) => (writer.problem === undefined ? [] : { what: writer.path, reason: writer.problem })),
+    ...usable
+      .filter((writer) => !concerned.includes(writer))
+      .map((writer) => ({ what: writer.path, reason: 'what it covers is no part of the cut' })),
+  ];
+  return { concerned, skipped };
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
+}

@@ -1,0 +1,25 @@
+// CoordinatorOptions with every default filled in.
+import { join } from 'node:path';
+import { defaultOptions, silentLog, type CoordinatorOptions } from './options.js';
+import { defaultWriterFolders } from './writer-folders.js';
+
+export type Settings = ReturnType<typeof withDefaults>;
+
+export function withDefaults(options: CoordinatorOptions) {
+  const runtimeDir = options.runtimeDir ?? defaultOptions.runtimeDir;
+  return {
+    ...defaultOptions,
+    ...options,
+    runtimeDir,
+    socketPath: options.freezerSocket ?? join(runtimeDir, 'freezer.sock'),
+    markerPath: options.markerPath ?? join(runtimeDir, 'frozen'),
+    freezerPath: options.freezerPath,
+    writerFolders: options.writerFolders ?? defaultWriterFolders,
+    writerOwner: options.writerOwner ?? process.getuid?.() ?? 0,
+    writerLimitsMs: options.writerLimitsMs ?? {},
+    ignoredMountpoints: options.ignoredMountpoints ?? [],
+    log: options.log ?? silentLog,
+    onHold: options.onHold ?? (() => undefined),
+    onReleased: options.onReleased ?? (() => undefined),
+  };
+}

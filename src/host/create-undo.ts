@@ -1,0 +1,44 @@
+// What is left of a cut that failed, and the one error that is told of it.
+import { CutError, QuiesceError, ThawUnconfirmedError, describeError } from '../errors.js';
+import type { Reverter } from '../reverter.js';
+import { isCutUnknown } from './held-cut.js';
+import type { Manifest } from './manifest.js';
+import type { ManifestStore } from './manifest-store.js';
+
+/**
+ * Undoes everything and gives the error to throw: the one that endangers the guest, if there is one. The set is
+ * forgotten if nothing of it is left; else its manifest stays, as `failed`.
+ */
+export async function undoCreate(
+  reverter: Reverter,
+  store: ManifestStore,
+  draft: Manifest | undefined,
+  signal: AbortSignal,
+  error: unknown,
+): Promise<unknown> {
+  const failure = signal.aborted ? interrupted(signal, error) : error;
+  // Nobody knows whether the VM writes to the overlays: they stay, and so does the manifest, `cutting`, that names them.
+  if (isCutUnknown(failure)) {
+    reverter.keep();
+    return failure;
+  }
+  try {
+    await reverter.revert();
+    if (draft !== undefined) await store.remove(draft.set);
+    return failure;
+  } catch (undoError) {
+    const failures: unknown[] = undoError instanceof AggregateError ? undoError.errors : [undoError];
+    const cause = new AggregateError([failure, ...failures], [failure, ...failures].map(describeError).join('; '));
+    if (draft !== undefined) await store.write({ ...draft, state: 'failed', error: cause.message });
+    const grave = [failure, ...failures.map((each) => (each instanceof Error ? each.cause : undefined))];
+    const unconfirmed = grave.find((each) => each instanceof ThawUnconfirmedError);
+    if (unconfirmed !== undefined) return new ThawUnconfirmedError(unconfirmed.code, unconfirmed.message, { cause });
+    return new CutError('E_UNDO', 'the cut failed, and not everything could be undone', { cause });
+  }
+}
+
+function interrupted(signal: AbortSignal, error: unknown): unknown {
+  if (error instanceof ThawUnconfirmedError || isCutUnknown(error)) return error;
+  const by = typeof signal.reason === 'string' ? ` by ${signal.reason}` : '';
+  return new QuiesceError('E_INTERRUPTED', `interrupted${by}: the guest is thawed, nothing was cut`, { cause: error });
+}

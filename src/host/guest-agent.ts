@@ -1,0 +1,92 @@
+// The guest as the host tool sees it: a coordinator, who answers there, and a thaw that needs no session. Over an agent
+// by src/qga/; tests bring their own.
+import type { Coordinator } from '../consistency.js';
+import { ThawUnconfirmedError, describeError } from '../errors.js';
+import { QgaClient } from '../qga/client.js';
+import { createRemoteCoordinator } from '../qga/remote-coordinator.js';
+import { RemoteError } from '../rpc/errors.js';
+
+export interface GuestAgent extends AsyncDisposable {
+  readonly coordinator: Coordinator;
+  /** `stock` is qemu-ga: it has no lease, no report, and at best the level filesystem. */
+  readonly kind: 'bridge' | 'stock';
+  readonly version: string;
+  /**
+   * One attempt to thaw what a host froze, confirmed by the guest's status; `session` names the one meant, if there was
+   * one. May be called at any time and again. Throws a ThawUnconfirmedError if the guest does not say that it is thawed.
+   */
+  thaw(session?: string): Promise<{ readonly wasFrozen: boolean }>;
+}
+
+export interface AgentLimits {
+  /** For an answer to a question, the first one included. */
+  readonly answerMs: number;
+  /** From the freeze request to its answer; must exceed the guest's prepare and hold budgets. */
+  readonly freezeMs: number;
+  /** For all attempts to have a thaw confirmed. */
+  readonly thawMs: number;
+}
+
+export const defaultAgentLimits: AgentLimits = { answerMs: 5000, freezeMs: 90_000, thawMs: 120_000 };
+
+/** Throws an UnreachableError if no agent answers within `limits.answerMs`. */
+export type OpenGuestAgent = (path: string, limits: AgentLimits) => Promise<GuestAgent>;
+
+/** One attempt to thaw: the guest's writers are released in it. */
+const THAW_TRY_MS = 30_000;
+
+/** Opens the agent, ours or a stock qemu-ga, behind the socket of its channel. */
+export const openGuestAgent: OpenGuestAgent = async (path, { answerMs, freezeMs, thawMs }) => {
+  const client = await QgaClient.connect(path, { timeoutMs: answerMs });
+  try {
+    const thawTryMs = Math.min(THAW_TRY_MS, thawMs);
+    const coordinator = await createRemoteCoordinator(client, { askMs: answerMs, freezeMs, thawTryMs, thawMs });
+    const { kind, version } = coordinator;
+    return {
+      coordinator,
+      kind,
+      version,
+      async thaw(session) {
+        try {
+          const wasFrozen = kind === 'stock' ? await thawPlain(client) : await thawSession(client, answerMs, session);
+          return { wasFrozen };
+        } catch (cause) {
+          const message = `the guest does not confirm that it is thawed: ${describeError(cause)}`;
+          throw new ThawUnconfirmedError('E_THAW_UNCONFIRMED', message, { cause, outcome: 'unknown' });
+        }
+      },
+      async [Symbol.asyncDispose]() {
+        await client.close();
+      },
+    };
+  } catch (error) {
+    await client.close();
+    throw error;
+  }
+};
+
+async function thawSession(client: QgaClient, timeoutMs: number, session: string | undefined): Promise<boolean> {
+  const limit = { timeoutMs };
+  const before = (await client.call('bridge-status', {}, limit)).status;
+  if (before.state === 'idle') return false;
+  // Another session than the one meant: ours is over, and this one is not ours to end.
+  if (session !== undefined && before.session !== undefined && before.session !== session) return false;
+  if (session === undefined) await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: THAW_TRY_MS });
+  else await client.call('bridge-thaw', { session }, { timeoutMs: THAW_TRY_MS });
+  const after = (await client.call('bridge-status', {}, limit)).status;
+  if (after.state === 'idle' || after.session !== before.session) return true;
+  throw new Error(`after the thaw the agent is ${after.state}`);
+}
+
+// qemu-ga answers an error if only its hook failed, so the status decides.
+async function thawPlain(client: QgaClient): Promise<boolean> {
+  let thawed: number | undefined;
+  try {
+    thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: THAW_TRY_MS }));
+  } catch (error) {
+    if (!(error instanceof RemoteError)) throw error;
+  }
+  const state = await client.call('guest-fsfreeze-status', {}, { timeoutMs: THAW_TRY_MS });
+  if (state === 'frozen') throw new Error('guest-fsfreeze-status says frozen after guest-fsfreeze-thaw');
+  return thawed !== 0;
+}

@@ -1,0 +1,49 @@
+// Where the layers of a set are in the VM's block graph now. Found by file, since a VM that was started anew from an
+// overlay has other names for the same nodes.
+import { BridgeError } from '../errors.js';
+import { imageFile, readDisks, readNodes, type VmDisk } from '../qmp/block-graph.js';
+import type { QmpClient } from '../qmp/client.js';
+import type { Manifest, ManifestDisk } from './manifest.js';
+
+/**
+ * active   the guest writes to the overlay
+ * below    something lies on it: another set's overlay
+ * loaded   QEMU has it open, but no disk uses it
+ * unused   QEMU does not know it
+ */
+type LayerPlace = 'active' | 'below' | 'loaded' | 'unused';
+
+export interface Layer {
+  readonly disk: ManifestDisk;
+  readonly place: LayerPlace;
+  /** The VM's disk that uses the overlay, else its base. */
+  readonly vmDisk: VmDisk | undefined;
+  /** The overlay's node, if QEMU has it open. */
+  readonly overlayNode: string | undefined;
+  readonly baseNode: string | undefined;
+}
+
+/** Per disk of the set, in its order. */
+export async function layersOf(monitor: QmpClient, manifest: Manifest): Promise<Layer[]> {
+  const disks = await readDisks(monitor);
+  const nodes = [...(await readNodes(monitor)).values()];
+  const nodeOf = (file: string, format: string): string | undefined => {
+    const found = nodes.filter((node) => imageFile(node.image.filename) === file && node.drv === format);
+    if (found.length > 1) throw new BridgeError('E_BLOCK_GRAPH', `QEMU has ${file} open ${found.length} times`);
+    return found[0]?.['node-name'];
+  };
+  return manifest.disks.map((disk) => {
+    const overlayNode = nodeOf(disk.overlay.file, disk.overlay.format);
+    const active = overlayNode === undefined ? undefined : disks.find(({ node }) => node === overlayNode);
+    const onBase = disks.find(({ file }) => file === disk.base.file);
+    const below = disks.some((vmDisk) => vmDisk.backingFiles.includes(disk.overlay.file));
+    const place = active !== undefined ? 'active' : below ? 'below' : overlayNode !== undefined ? 'loaded' : 'unused';
+    return {
+      disk,
+      place,
+      vmDisk: active ?? onBase,
+      overlayNode,
+      baseNode: nodeOf(disk.base.file, disk.base.format),
+    };
+  });
+}

@@ -1,0 +1,65 @@
+// The manifest of a set that is about to be made.
+import type { QmpClient } from '../qmp/client.js';
+import { runQmp } from '../qmp/commands.js';
+import type { CreatePlan } from './create-plan.js';
+import type { Manifest } from './manifest.js';
+import type { Overlay } from './overlays.js';
+import { requiredLevel, type Requirement } from './requirement.js';
+import { toolVersion } from './tool-version.js';
+import type { Vm } from './vm.js';
+
+/** Everything known before the cut; its level is `none`. Throws what the monitor throws. */
+export async function draftManifest(
+  monitor: QmpClient,
+  plan: CreatePlan,
+  overlays: readonly Overlay[],
+  id: string,
+  { vm, set, requirement }: { readonly vm: Vm; readonly set: string; readonly requirement: Requirement },
+): Promise<Manifest> {
+  const { name: qemuName } = await runQmp(monitor, 'query-name', {});
+  const { UUID: uuid } = await runQmp(monitor, 'query-uuid', {});
+  const { major, minor, micro, package: distribution } = monitor.version;
+  const now = new Date().toISOString();
+  return {
+    format: 1,
+    set,
+    id,
+    state: 'creating',
+    createdAt: now,
+    changedAt: now,
+    vm: {
+      name: vm.name,
+      qmp: vm.qmp,
+      ...(vm.qga === undefined ? {} : { qga: vm.qga }),
+      ...(qemuName === undefined ? {} : { qemuName }),
+      uuid,
+      status: plan.status,
+    },
+    asked: requirement.asked,
+    required: requiredLevel(requirement.asked, undefined),
+    level: 'none',
+    evidence: [],
+    disks: overlays.map(({ disk, file, node }) => ({
+      device: disk.device,
+      id: disk.id,
+      ...(disk.qdev === undefined ? {} : { qdev: disk.qdev }),
+      ...(disk.serial === undefined ? {} : { serial: disk.serial }),
+      ...(disk.pciAddress === undefined ? {} : { pciAddress: disk.pciAddress }),
+      virtualSize: disk.virtualSize,
+      base: { node: disk.node, file: disk.file, format: disk.format },
+      overlay: { node, file, format: 'qcow2' },
+      level: 'none' as const,
+      evidence: [],
+      merged: false,
+    })),
+    leftOut: [...plan.leftOut],
+    timings: { steps: [], marks: {} },
+    monitorLog: [],
+    versions: {
+      tool: toolVersion,
+      node: process.versions.node,
+      qemu: `${major}.${minor}.${micro}${distribution === '' ? '' : ` (${distribution})`}`,
+      ...(plan.agent === undefined ? {} : { agent: `${plan.agent.kind} ${plan.agent.version}` }),
+    },
+  };
+}

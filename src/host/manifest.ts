@@ -1,0 +1,96 @@
+// The record of one snapshot set: what was cut, into which files, what it is worth and why. Its schema and its states;
+// where it lies is manifest-store.ts's business. It is written before the cut (state `cutting`), so that a tool killed
+// after its transaction leaves a set that the next call knows of.
+import * as v from 'valibot';
+import { consistencyLevelSchema, freezeReportSchema } from '../consistency.js';
+
+/**
+ * creating    overlays are being made; no disk was cut
+ * cutting     the transaction may have been sent: ask the VM which it is
+ * cut         the VM writes to the overlays, the bases hold the state of the cut
+ * committing  overlays are being merged back: the state of the cut is lost for disks that are `merged`, or soon will be
+ * committed   all merged back; the set holds nothing any more
+ * failed      nothing was cut, but something of it could not be removed
+ */
+const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'failed'] as const;
+
+const layerSchema = v.strictObject({ node: v.string(), file: v.string(), format: v.string() });
+
+const diskSchema = v.strictObject({
+  device: v.string(),
+  /** The id of the guest's device, for people. */
+  id: v.string(),
+  qdev: v.optional(v.string()),
+  serial: v.optional(v.string()),
+  pciAddress: v.optional(v.string()),
+  virtualSize: v.number(),
+  /** Holds the state of the cut. */
+  base: layerSchema,
+  /** Takes the writes after it. */
+  overlay: layerSchema,
+  /** What was proved for this disk. */
+  level: consistencyLevelSchema,
+  evidence: v.array(v.string()),
+  /** Its overlay is merged back and gone. */
+  merged: v.boolean(),
+});
+export type ManifestDisk = v.InferOutput<typeof diskSchema>;
+
+const createSteps = ['inspect', 'overlays', 'quiesce', 'cut', 'thaw', 'record'] as const;
+export type CreateStep = (typeof createSteps)[number];
+
+/** CLOCK_MONOTONIC of the host, in milliseconds: comparable between processes of one boot. */
+const marksSchema = v.strictObject({
+  freezeRequestedMs: v.optional(v.number()),
+  freezeAnsweredMs: v.optional(v.number()),
+  cutSentMs: v.optional(v.number()),
+  cutAnsweredMs: v.optional(v.number()),
+  thawRequestedMs: v.optional(v.number()),
+  thawAnsweredMs: v.optional(v.number()),
+});
+export type Marks = v.InferOutput<typeof marksSchema>;
+
+export const manifestSchema = v.strictObject({
+  format: v.literal(1),
+  set: v.string(),
+  /** Different for every set, also of the same name. */
+  id: v.string(),
+  state: v.picklist(setStates),
+  createdAt: v.string(),
+  changedAt: v.string(),
+  revertedAt: v.optional(v.string()),
+  vm: v.strictObject({
+    name: v.string(),
+    qmp: v.string(),
+    qga: v.optional(v.string()),
+    /** As QEMU calls it. */
+    qemuName: v.optional(v.string()),
+    uuid: v.optional(v.string()),
+    /** As it was when the set was begun: `running`, `paused`, ... */
+    status: v.string(),
+  }),
+  asked: v.picklist(['application', 'filesystem', 'crash', 'auto']),
+  /** What was asked, once it is known what `auto` meant for this guest. */
+  required: consistencyLevelSchema,
+  /** The lowest of the disks' levels: reached and proved. */
+  level: consistencyLevelSchema,
+  evidence: v.array(v.string()),
+  disks: v.array(diskSchema),
+  leftOut: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
+  timings: v.strictObject({
+    /** Milliseconds since the tool began. */
+    steps: v.array(v.strictObject({ step: v.picklist(createSteps), startMs: v.number(), endMs: v.number() })),
+    marks: marksSchema,
+    cutMs: v.optional(v.number()),
+    pauseWindowMs: v.optional(v.number()),
+    frozenWindowMs: v.optional(v.number()),
+  }),
+  /** Every command sent to the monitor, with its CLOCK_MONOTONIC stamp in milliseconds. */
+  monitorLog: v.array(v.strictObject({ command: v.string(), sentMs: v.number() })),
+  /** The guest's own account, final. */
+  guest: v.optional(freezeReportSchema),
+  versions: v.strictObject({ tool: v.string(), node: v.string(), qemu: v.string(), agent: v.optional(v.string()) }),
+  /** What went wrong, for people. */
+  error: v.optional(v.string()),
+});
+export type Manifest = v.InferOutput<typeof manifestSchema>;

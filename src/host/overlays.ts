@@ -1,0 +1,179 @@
+// The layers that take the writes after the cut: made, added to the VM and checked before anything in the guest is
+// held. Every step registers its undo at once. Facts 4.1: the file names its base (a killed VM finds it again), but is
+// added with `backing: null`, so that only the transaction joins it to the base.
+import { chmod, chown, open, rm, stat, statfs } from 'node:fs/promises';
+import { dirname, parse, join } from 'node:path';
+import { CutError, UsageError, describeError } from '../errors.js';
+import { readNodes, type VmDisk } from '../qmp/block-graph.js';
+import type { QmpClient } from '../qmp/client.js';
+import { runQmp } from '../qmp/commands.js';
+import type { Reverter } from '../reverter.js';
+import { diskName } from './disk-choice.js';
+import { syncPath } from './durable-file.js';
+import { describeHolders, holdersOf, imageInfo, makeOverlay } from './image-file.js';
+import { isErrno } from './errno.js';
+
+/** Below this much free space per overlay the cut is refused: the guest would soon stop with ENOSPC. */
+export const defaultMinFreeBytes = 64 * 1024 * 1024;
+
+export interface Overlay {
+  readonly disk: VmDisk;
+  readonly file: string;
+  readonly node: string;
+}
+
+/** Where each overlay will be. `id` is the set's: node names are at most 31 characters and must not meet again. */
+export function planOverlays(disks: readonly VmDisk[], set: string, id: string, dir: string | undefined): Overlay[] {
+  const taken = new Set<string>();
+  return disks.map((disk, index) => {
+    const folder = dir ?? dirname(disk.file);
+    if (folder.startsWith('/dev')) {
+      throw new UsageError(
+        'E_OVERLAY_DIR',
+        `disk ${diskName(disk)} is a device: say with --overlay-dir where its overlay goes`,
+      );
+    }
+    const { name } = parse(disk.file);
+    // Two images of one name in different folders may share an overlay folder.
+    let file = join(folder, `${name}.${set}.qcow2`);
+    if (taken.has(file)) file = join(folder, `${name}-${index}.${set}.qcow2`);
+    taken.add(file);
+    return { disk, file, node: `fsb-${id}-${index}` };
+  });
+}
+
+/** Throws a CutError if a filesystem has too little space, a UsageError if a file is already there. */
+export async function checkRoom(overlays: readonly Overlay[], minFreeBytes: number): Promise<void> {
+  const folders = new Map<string, number>();
+  for (const { file } of overlays) {
+    if (await exists(file)) throw taken(file);
+    folders.set(dirname(file), (folders.get(dirname(file)) ?? 0) + 1);
+  }
+  for (const [folder, count] of folders) {
+    let free: number;
+    try {
+      const { bavail, bsize } = await statfs(folder);
+      free = bavail * bsize;
+    } catch (cause) {
+      throw new UsageError('E_OVERLAY_DIR', `cannot use ${folder} for overlays`, { cause });
+    }
+    const needed = count * minFreeBytes;
+    if (free >= needed) continue;
+    throw new CutError(
+      'E_NO_SPACE',
+      `no space for ${count} overlays in ${folder}: ${mib(free)} free, expected ${mib(needed)}`,
+      {
+        facts: { folder, free, needed },
+      },
+    );
+  }
+}
+
+/** Makes the overlays and adds them to the VM, not yet in use. Throws a CutError that names the disk. */
+export async function addOverlays(
+  client: QmpClient,
+  overlays: readonly Overlay[],
+  reverter: Reverter,
+  signal: AbortSignal,
+  onProgress: (done: number) => void,
+): Promise<void> {
+  for (const [index, overlay] of overlays.entries()) {
+    signal.throwIfAborted();
+    onProgress(index);
+    try {
+      await makeFile(overlay, reverter, signal);
+      await addNode(client, overlay, reverter);
+    } catch (cause) {
+      signal.throwIfAborted();
+      if (cause instanceof UsageError) throw cause;
+      throw new CutError('E_OVERLAY', `overlay for disk ${diskName(overlay.disk)}: ${describeError(cause)}`, { cause });
+    }
+  }
+  await checkAdded(client, overlays);
+}
+
+async function makeFile({ disk, file }: Overlay, reverter: Reverter, signal: AbortSignal): Promise<void> {
+  // qemu-img overwrites: the name is taken first, by us alone.
+  try {
+    await (await open(file, 'wx', 0o600)).close();
+  } catch (error) {
+    if (isErrno(error, 'EEXIST')) throw taken(file);
+    throw error;
+  }
+  reverter.push(`overlay file ${file}`, async () => {
+    const holders = await holdersOf(file);
+    if (holders.length > 0) throw new Error(`it is in use by ${describeHolders(holders)}`);
+    await rm(file, { force: true });
+  });
+  const { file: base, format, virtualSize } = disk;
+  await makeOverlay({ file, base, baseFormat: format, virtualSize }, signal);
+  const info = await imageInfo(file);
+  if (info['virtual-size'] !== virtualSize) {
+    throw new CutError('E_OVERLAY', `${file} has ${info['virtual-size']} bytes, expected ${virtualSize}`);
+  }
+  if (info['backing-filename'] !== base || info['backing-filename-format'] !== format) {
+    throw new CutError(
+      'E_OVERLAY',
+      `${file} names ${info['backing-filename'] ?? 'no base'}, expected ${base} (${format})`,
+    );
+  }
+  await likeBase(file, base);
+  await syncPath(file);
+  await syncPath(dirname(file));
+}
+
+// QEMU may run as a user of its own: the overlay gets the base's owner and permissions.
+async function likeBase(file: string, base: string): Promise<void> {
+  const { uid, gid, mode } = await stat(base);
+  const own = await stat(file);
+  if (own.uid !== uid || own.gid !== gid) await chown(file, uid, gid);
+  await chmod(file, mode & 0o666);
+}
+
+async function addNode(client: QmpClient, { disk, file, node }: Overlay, reverter: Reverter): Promise<void> {
+  reverter.push(`block node ${node}`, async () => {
+    if ((await readNodes(client)).has(node)) await runQmp(client, 'blockdev-del', { 'node-name': node });
+  });
+  await runQmp(client, 'blockdev-add', {
+    driver: 'qcow2',
+    'node-name': node,
+    file: { driver: 'file', 'node-name': `${node}-file`, filename: file },
+    backing: null,
+    // Lets the guest's discards free space in the overlay; whether it may discard is its device's setting.
+    discard: 'unmap',
+    'detect-zeroes': disk.detectZeroes,
+    cache: { direct: disk.cache.direct, 'no-flush': disk.cache.noFlush },
+  });
+}
+
+async function checkAdded(client: QmpClient, overlays: readonly Overlay[]): Promise<void> {
+  const nodes = await readNodes(client);
+  for (const { disk, node } of overlays) {
+    const added = nodes.get(node);
+    const size = added?.image['virtual-size'];
+    if (added?.drv === 'qcow2' && !added.ro && size === disk.virtualSize) continue;
+    const found = added === undefined ? 'nothing' : `${added.drv}, ${size ?? 0} bytes${added.ro ? ', read-only' : ''}`;
+    throw new CutError(
+      'E_OVERLAY',
+      `overlay ${node} of disk ${diskName(disk)}: expected a writable qcow2 of ${disk.virtualSize} bytes, found ${found}`,
+    );
+  }
+}
+
+function taken(file: string): UsageError {
+  return new UsageError('E_NAME_TAKEN', `${file} is already there: choose another --name, or remove it`);
+}
+
+async function exists(file: string): Promise<boolean> {
+  try {
+    await stat(file);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+function mib(bytes: number): string {
+  return `${Math.floor(bytes / 1024 / 1024)} MiB`;
+}

@@ -1,0 +1,99 @@
+// How a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not answer; only reads.
+import { BridgeError, describeError } from '../errors.js';
+import type { CoordinatorStatus } from '../consistency.js';
+import { readDisks } from '../qmp/block-graph.js';
+import { QmpClient } from '../qmp/client.js';
+import { runQmp } from '../qmp/commands.js';
+import type { AgentLimits, OpenGuestAgent } from './guest-agent.js';
+import type { ManifestStore } from './manifest-store.js';
+import type { Vm } from './vm.js';
+
+interface Trouble {
+  readonly code: string;
+  readonly message: string;
+}
+
+interface MonitorStatus {
+  readonly qemu: string;
+  /** QEMU's run state. */
+  readonly status: string;
+  readonly disks: readonly {
+    readonly id: string;
+    readonly node: string;
+    readonly file: string;
+    readonly format: string;
+    readonly readOnly: boolean;
+    readonly serial?: string;
+    readonly pciAddress?: string;
+    /** The set whose overlay it writes to. */
+    readonly set?: string;
+  }[];
+  readonly jobs: readonly { readonly id: string; readonly type: string; readonly status: string }[];
+}
+
+interface AgentStatus extends CoordinatorStatus {
+  readonly kind: 'bridge' | 'stock';
+  readonly version: string;
+}
+
+export interface VmStatus {
+  readonly vm: Vm;
+  readonly monitor: MonitorStatus | { readonly error: Trouble };
+  readonly agent: AgentStatus | { readonly error: Trouble };
+}
+
+export interface StatusOptions {
+  readonly vm: Vm;
+  readonly store: ManifestStore;
+  readonly monitorTimeoutMs: number;
+  readonly agentLimits: AgentLimits;
+  readonly openAgent: OpenGuestAgent;
+}
+
+/** Never throws for a side that does not answer: that is what it reports. */
+export async function readStatus(options: StatusOptions): Promise<VmStatus> {
+  const [monitor, agent] = await Promise.all([orTrouble(monitorStatus(options)), orTrouble(agentStatus(options))]);
+  return { vm: options.vm, monitor, agent };
+}
+
+async function monitorStatus({ vm, store, monitorTimeoutMs }: StatusOptions): Promise<MonitorStatus> {
+  await using monitor = await QmpClient.connect(vm.qmp, { timeoutMs: monitorTimeoutMs });
+  const { manifests } = await store.readAll();
+  const { major, minor, micro } = monitor.version;
+  const { status } = await runQmp(monitor, 'query-status', {});
+  const jobs = await runQmp(monitor, 'query-jobs', {});
+  const disks = await readDisks(monitor);
+  return {
+    qemu: `${major}.${minor}.${micro}`,
+    status,
+    disks: disks.map(({ id, node, file, format, readOnly, serial, pciAddress }) => {
+      const set = manifests.find((each) => each.disks.some(({ overlay }) => overlay.file === file))?.set;
+      return {
+        id,
+        node,
+        file,
+        format,
+        readOnly,
+        ...(serial === undefined ? {} : { serial }),
+        ...(pciAddress === undefined ? {} : { pciAddress }),
+        ...(set === undefined ? {} : { set }),
+      };
+    }),
+    jobs: jobs.map(({ id, type, status: jobStatus }) => ({ id, type, status: jobStatus })),
+  };
+}
+
+async function agentStatus({ vm, agentLimits, openAgent }: StatusOptions): Promise<AgentStatus> {
+  if (vm.qga === undefined) throw new BridgeError('E_NO_AGENT', 'no guest-agent socket was given (--qga)');
+  await using agent = await openAgent(vm.qga, agentLimits);
+  return { kind: agent.kind, version: agent.version, ...(await agent.coordinator.status()) };
+}
+
+async function orTrouble<T>(work: Promise<T>): Promise<T | { readonly error: Trouble }> {
+  try {
+    return await work;
+  } catch (error) {
+    const code = error instanceof BridgeError ? error.code : 'E_INTERNAL';
+    return { error: { code, message: describeError(error) } };
+  }
+}

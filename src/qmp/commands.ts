@@ -1,0 +1,175 @@
+// The QMP commands this project uses, each declared once: arguments as a type, the reply as a schema. Members of
+// replies that we do not use are not checked. Specification: QEMU's QMP reference manual (qapi/*.json); the floor is
+// QEMU 7.2, what came later is found by query-qmp-schema.
+import * as v from 'valibot';
+import { BridgeError } from '../errors.js';
+import type { QmpClient, QmpExecuteOptions } from './client.js';
+
+/** Sizes and offsets: JSON.parse is exact up to 2^53-1; a larger one is refused rather than rounded. */
+const int = v.pipe(v.number(), v.safeInteger());
+
+const image = v.object({
+  filename: v.string(),
+  format: v.string(),
+  'virtual-size': int,
+  /** Of the same shape; absent with `flat`. */
+  'backing-image': v.optional(v.unknown()),
+});
+const nodeChild = v.object({ child: v.string(), 'node-name': v.optional(v.string()) });
+const node = v.object({
+  'node-name': v.optional(v.string()),
+  drv: v.string(),
+  ro: v.boolean(),
+  file: v.string(),
+  detect_zeroes: v.picklist(['off', 'on', 'unmap']),
+  cache: v.object({ writeback: v.boolean(), direct: v.boolean(), 'no-flush': v.boolean() }),
+  image,
+  /** Since QEMU 10.1. */
+  children: v.optional(v.array(nodeChild)),
+});
+const job = v.object({
+  id: v.string(),
+  type: v.string(),
+  status: v.picklist([
+    'undefined',
+    'created',
+    'running',
+    'paused',
+    'ready',
+    'standby',
+    'waiting',
+    'pending',
+    'aborting',
+    'concluded',
+    'null',
+  ]),
+  'current-progress': int,
+  'total-progress': int,
+  error: v.optional(v.string()),
+});
+interface PciDevice {
+  readonly bus: number;
+  readonly slot: number;
+  readonly function: number;
+  readonly pci_bridge?: { readonly bus: { readonly secondary: number }; readonly devices?: readonly PciDevice[] };
+}
+const pciDevice: v.GenericSchema<unknown, PciDevice> = v.object({
+  bus: int,
+  slot: int,
+  function: int,
+  pci_bridge: v.exactOptional(
+    v.object({ bus: v.object({ secondary: int }), devices: v.exactOptional(v.array(v.lazy(() => pciDevice))) }),
+  ),
+});
+
+interface Declaration<A extends object, S extends v.GenericSchema> {
+  /** Only its type is used. */
+  readonly args?: A;
+  readonly reply: S;
+}
+type NoArgs = Record<string, never>;
+const declare =
+  <A extends object = NoArgs>() =>
+  <S extends v.GenericSchema>(reply: S): Declaration<A, S> => ({ reply });
+const nothing = v.object({});
+
+/** One overlay over one node; the only action in our transactions so far. */
+interface SnapshotAction {
+  readonly type: 'blockdev-snapshot';
+  readonly data: { readonly node: string; readonly overlay: string };
+}
+
+const qmpCommands = {
+  'query-status': declare()(v.object({ status: v.string(), running: v.boolean() })),
+  'query-name': declare()(v.object({ name: v.optional(v.string()) })),
+  'query-uuid': declare()(v.object({ UUID: v.string() })),
+  'query-block': declare()(
+    v.array(
+      v.object({
+        device: v.string(),
+        qdev: v.optional(v.string()),
+        removable: v.boolean(),
+        inserted: v.optional(node),
+      }),
+    ),
+  ),
+  'query-named-block-nodes': declare<{ flat: boolean }>()(v.array(node)),
+  /** Unstable by name, there since 4.0: the only way before 10.1 to see what lies below a filter. */
+  'x-debug-query-block-graph': declare()(
+    v.object({
+      nodes: v.array(v.object({ id: int, type: v.string(), name: v.string() })),
+      edges: v.array(v.object({ parent: int, child: int, name: v.string() })),
+    }),
+  ),
+  /** `wr_operations` of a device counts what the guest sent, whatever node is below. */
+  'query-blockstats': declare<{ 'query-nodes'?: boolean }>()(
+    v.array(
+      v.object({
+        device: v.optional(v.string()),
+        qdev: v.optional(v.string()),
+        'node-name': v.optional(v.string()),
+        stats: v.object({ wr_bytes: int, wr_operations: int, unmap_operations: v.optional(int, 0) }),
+      }),
+    ),
+  ),
+  'query-block-jobs': declare()(v.array(v.object({ device: v.string(), type: v.string() }))),
+  'query-jobs': declare()(v.array(job)),
+  'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
+  'query-qmp-schema': declare()(v.array(v.object({ name: v.string(), 'meta-type': v.string() }))),
+  'qom-get': declare<{ path: string; property: string }>()(v.unknown()),
+  'blockdev-add': declare<BlockdevOptions>()(nothing),
+  'blockdev-del': declare<{ 'node-name': string }>()(nothing),
+  transaction: declare<{ actions: readonly SnapshotAction[] }>()(nothing),
+  'block-commit': declare<{
+    'job-id': string;
+    device: string;
+    'top-node': string;
+    'base-node': string;
+    'auto-dismiss': boolean;
+    speed?: number;
+  }>()(nothing),
+  'job-complete': declare<{ id: string }>()(nothing),
+  'job-cancel': declare<{ id: string }>()(nothing),
+  'job-dismiss': declare<{ id: string }>()(nothing),
+} as const;
+
+/** A qcow2 layer over a file, as `blockdev-add` wants it. */
+interface BlockdevOptions {
+  readonly driver: 'qcow2';
+  readonly 'node-name': string;
+  readonly file: { readonly driver: 'file'; readonly 'node-name': string; readonly filename: string };
+  /** Null: opened without the backing file its header names; blockdev-snapshot attaches the node. */
+  readonly backing: null;
+  readonly discard: 'unmap' | 'ignore';
+  readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
+  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+}
+
+type Commands = typeof qmpCommands;
+export type QmpCommand = keyof Commands;
+export type QmpArgs<C extends QmpCommand> = NonNullable<Commands[C]['args']>;
+export type QmpReply<C extends QmpCommand> = v.InferOutput<Commands[C]['reply']>;
+
+export type BlockNode = v.InferOutput<typeof node>;
+export type JobInfo = v.InferOutput<typeof job>;
+export type JobStatus = JobInfo['status'];
+
+/**
+ * Runs a declared command and checks its reply. Throws what `QmpClient.execute` does, and a BridgeError
+ * `E_MONITOR_REPLY` if the reply is not what QEMU documents.
+ */
+export async function runQmp<C extends QmpCommand>(
+  client: QmpClient,
+  command: C,
+  args: QmpArgs<C>,
+  options?: QmpExecuteOptions,
+): Promise<QmpReply<C>> {
+  const given = Object.keys(args).length === 0 ? undefined : { ...args };
+  const reply = await client.execute(command, given, options);
+  const schema: v.GenericSchema<unknown, QmpReply<C>> = qmpCommands[command].reply;
+  const parsed = v.safeParse(schema, reply);
+  if (parsed.success) return parsed.output;
+  const [issue] = parsed.issues;
+  const where = v.getDotPath(issue) ?? 'the reply';
+  throw new BridgeError('E_MONITOR_REPLY', `monitor ${client.path}, ${command}: ${where}: ${issue.message}`);
+}

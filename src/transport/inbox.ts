@@ -1,0 +1,67 @@
+// Bytes that arrive by callback, taken by `for await`. Holds what was not taken yet and tells the source to pause and
+// resume, so that a reader that is slow does not fill the memory.
+
+export interface InboxSource {
+  pause(): void;
+  resume(): void;
+}
+
+/** Bytes not yet taken above which the source is paused. */
+const highWaterBytes = 256 * 1024;
+
+export class Inbox implements AsyncIterable<Uint8Array> {
+  readonly #source: InboxSource | undefined;
+  #chunks: Uint8Array[] = [];
+  #bytes = 0;
+  #end: { readonly error?: Error } | undefined;
+  #wake: (() => void) | undefined;
+  #paused = false;
+
+  constructor(source?: InboxSource) {
+    this.#source = source;
+  }
+
+  push(chunk: Uint8Array): void {
+    if (this.#end !== undefined) return;
+    this.#chunks.push(chunk);
+    this.#bytes += chunk.length;
+    if (this.#bytes > highWaterBytes && !this.#paused) {
+      this.#paused = true;
+      this.#source?.pause();
+    }
+    this.#wake?.();
+  }
+
+  /** No more bytes: what is there is still given out, then the end or the error. */
+  end(error?: Error): void {
+    this.#end ??= error === undefined ? {} : { error };
+    this.#wake?.();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) {
+        this.#taken(chunk);
+        yield chunk;
+        continue;
+      }
+      if (this.#end !== undefined) {
+        if (this.#end.error !== undefined) throw this.#end.error;
+        return;
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#wake = undefined;
+    }
+  }
+
+  #taken(chunk: Uint8Array): void {
+    this.#bytes -= chunk.length;
+    if (this.#paused && this.#bytes <= highWaterBytes / 2) {
+      this.#paused = false;
+      this.#source?.resume();
+    }
+  }
+}

@@ -1,0 +1,253 @@
+// Cuts of a real QEMU: real transactions, commits and failures. The guest is none, so its agent is a fixture that says
+// what it is told to; that the level is true is shown in test/vm.
+import { execa } from 'execa';
+import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { afterEach, expect, it } from 'vitest';
+import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
+import { CutHarness } from '../support/cut-harness.js';
+import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
+import { requires } from '../support/requires.js';
+
+let at: CutHarness;
+afterEach(async () => {
+  await at[Symbol.asyncDispose]();
+});
+
+const two: readonly BareDisk[] = [
+  { name: 'root0', format: 'raw' },
+  { name: 'data0', format: 'qcow2' },
+];
+const many = (count: number): BareDisk[] =>
+  Array.from({ length: count }, (_, index) => ({ name: `disk${index}`, format: index % 2 === 0 ? 'raw' : 'qcow2' }));
+const start = async (disks: readonly BareDisk[]): Promise<void> => {
+  at = await CutHarness.start(disks);
+};
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'qemu-io',
+)('a cut of a real QEMU', () => {
+  it('cuts raw and qcow2 in one transaction, the only command between freeze and thaw', async () => {
+    await start(two);
+    await at.vm.write('root0', 1, 0, 64);
+    const run = await at.create('s1');
+    expect(run.stderr).toBe('');
+    expect(run.code).toBe(0);
+    const { manifest } = run;
+    expect(manifest).toMatchObject({ state: 'cut', level: 'filesystem', required: 'filesystem' });
+    expect(manifest.disks.map(({ serial, level }) => [serial, level])).toEqual([
+      ['root0', 'filesystem'],
+      ['data0', 'filesystem'],
+    ]);
+    const { freezeRequestedMs = 0, thawAnsweredMs = 0 } = manifest.timings.marks;
+    const between = manifest.monitorLog.filter(({ sentMs }) => sentMs >= freezeRequestedMs && sentMs <= thawAnsweredMs);
+    expect(between.map(({ command }) => command)).toEqual(['transaction']);
+    expect(at.agent.commands.filter((name) => name.startsWith('bridge-'))).toEqual([
+      'bridge-status',
+      'bridge-freeze',
+      'bridge-thaw',
+    ]);
+    expect(at.agent.log.find(({ command }) => command === 'bridge-freeze')?.args['disks']).toMatchObject([
+      { serial: 'root0' },
+      { serial: 'data0' },
+    ]);
+    expect(await at.filesInUse()).toEqual([
+      at.folder.path('images/root0.s1.qcow2'),
+      at.folder.path('images/data0.s1.qcow2'),
+    ]);
+
+    await at.vm.write('root0', 2, 0, 64);
+    await at.vm.quit();
+    // The base holds the cut; the overlay holds what came after, and knows its base.
+    expect(await holdsPattern(at.folder.path('images/root0.raw'), 'raw', 1, 0, 64)).toBe(true);
+    expect(await holdsPattern(at.folder.path('images/root0.s1.qcow2'), 'qcow2', 2, 0, 64)).toBe(true);
+  });
+
+  it('an overlay is found whole after QEMU was killed', async () => {
+    await start(two);
+    await at.vm.write('data0', 1, 64, 64);
+    expect((await at.create('s1')).code).toBe(0);
+    await at.vm.write('data0', 2, 0, 64);
+    await at.vm.flush('data0');
+    await at.vm.kill();
+    const overlay = at.folder.path('images/data0.s1.qcow2');
+    expect(await holdsPattern(overlay, 'qcow2', 2, 0, 64)).toBe(true);
+    expect(await holdsPattern(overlay, 'qcow2', 1, 64, 64)).toBe(true);
+  });
+
+  it('takes eight disks at once', async () => {
+    await start(many(8));
+    const run = await at.create('s1');
+    expect(run.code).toBe(0);
+    expect(run.manifest.disks).toHaveLength(8);
+    expect(run.manifest.timings.cutMs).toBeLessThan(1000);
+    expect((await at.filesInUse()).every((file) => file.endsWith('.s1.qcow2'))).toBe(true);
+  });
+
+  it('cuts below a throttle filter and finds disks behind a PCIe port', async () => {
+    const disks: readonly BareDisk[] = [
+      { name: 'slow', format: 'qcow2', throttled: true, serial: '', behindPort: true },
+    ];
+    await start(disks);
+    at.agent.report = freezeReport({ filesystems: [filesystemReport('/slow', 'other')] });
+    const run = await at.create('s1');
+    const { manifest } = run;
+    expect(manifest.disks[0]?.base.node).toBe('node-slow');
+    // The firmware never ran, so the port has no bus number and the disk no identity: all of the guest's filesystems count.
+    expect(manifest.disks[0]?.pciAddress).toBeUndefined();
+    expect(at.agent.log.find(({ command }) => command === 'bridge-freeze')?.args).not.toHaveProperty('disks');
+    expect(run.code).toBe(0);
+    const commit = await at.bridge(['snapshot', 'commit', 's1']);
+    expect(commit.code).toBe(0);
+    expect(await at.ourNodes()).toEqual([]);
+  });
+
+  it('creates and commits three times while the guest writes, and loses nothing', async () => {
+    await start(two);
+    let written = 0;
+    const stop = new AbortController();
+    const load = (async () => {
+      while (!stop.signal.aborted) {
+        await at.vm.write('data0', (written % 250) + 1, written % 200, 1);
+        written++;
+      }
+    })();
+    for (const name of ['a', 'b', 'c']) {
+      expect((await at.create(name)).code).toBe(0);
+      const before = written;
+      while (written < before + 20) await new Promise((resolve) => setTimeout(resolve, 5));
+      const commit = await at.bridge(['snapshot', 'commit', name]);
+      expect(commit.stderr).toBe('');
+      expect(commit.code).toBe(0);
+      expect(commit.manifest).toMatchObject({ state: 'committed' });
+    }
+    stop.abort();
+    await load;
+    expect(await at.filesInUse()).toEqual(two.map((disk) => imagePath(at.folder, disk)));
+    expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+    expect(await at.ourNodes()).toEqual([]);
+    await at.vm.quit();
+    for (let index = Math.max(0, written - 200); index < written; index++) {
+      expect(await holdsPattern(at.folder.path('images/data0.qcow2'), 'qcow2', (index % 250) + 1, index % 200, 1)).toBe(
+        true,
+      );
+    }
+    expect((await execa('qemu-img', ['check', at.folder.path('images/data0.qcow2')])).exitCode).toBe(0);
+  });
+
+  it('stacks sets, refuses to commit a lower one, and tells who lies above', async () => {
+    await start(two);
+    expect((await at.create('low')).code).toBe(0);
+    expect((await at.create('high')).code).toBe(0);
+    const refused = await at.bridge(['snapshot', 'commit', 'low']);
+    expect(refused.code).toBe(2);
+    expect(refused.error.message).toContain('commit high first');
+    expect((await at.bridge(['snapshot', 'delete', 'high', '--yes'])).code).toBe(2);
+    expect((await at.bridge(['snapshot', 'commit', 'high'])).code).toBe(0);
+    expect((await at.bridge(['snapshot', 'commit', 'low'])).code).toBe(0);
+    expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+  });
+
+  it('rolls everything back if one disk cannot be cut, and thaws first', async () => {
+    await start(two);
+    at.agent.onFreeze = async () => {
+      const second = (await at.ourNodes()).find((name) => name.endsWith('-1'));
+      await at.vm.control.execute('blockdev-del', { 'node-name': second });
+    };
+    const run = await at.create('s1');
+    expect(run.code).toBe(5);
+    expect(run.error).toMatchObject({ code: 'E_CUT' });
+    expect(run.error.message).toContain('the cut of 2 disks failed');
+    expect(at.agent.frozen).toBe(false);
+    expect(await at.filesInUse()).toEqual(two.map((disk) => imagePath(at.folder, disk)));
+    expect(await at.ourNodes()).toEqual([]);
+    expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+    expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+  });
+
+  it('says so if something of a failed cut cannot be removed', async () => {
+    await start(two);
+    at.agent.onFreeze = async () => {
+      const second = (await at.ourNodes()).find((name) => name.endsWith('-1'));
+      const addr = { type: 'unix', data: { path: at.folder.path('nbd.sock') } };
+      await at.vm.control.execute('nbd-server-start', { addr });
+      await at.vm.control.execute('block-export-add', { type: 'nbd', id: 'e', 'node-name': second, writable: true });
+    };
+    const run = await at.create('s1');
+    expect(run.code).toBe(5);
+    expect(run.error).toMatchObject({ code: 'E_UNDO' });
+    expect(run.error.message).toContain('could not undo: block node fsb-');
+    expect(at.agent.frozen).toBe(false);
+    expect(await at.filesInUse()).toEqual(two.map((disk) => imagePath(at.folder, disk)));
+  });
+
+  it('goes on with a commit that was interrupted, and with one whose tool was killed', async () => {
+    await start(two);
+    expect((await at.create('s1')).code).toBe(0);
+    await at.vm.write('data0', 3, 0, 4096);
+    const controller = new AbortController();
+    setTimeout(() => {
+      controller.abort('SIGTERM');
+    }, 700);
+    const interrupted = await at.bridge(['snapshot', 'commit', 's1', '--speed', '1'], controller.signal);
+    expect(interrupted).toMatchObject({ code: 5, error: { code: 'E_INTERRUPTED' } });
+    expect(await at.vm.control.execute('query-jobs')).toEqual([]);
+    // The first disk had nothing to merge; the second goes on as it was.
+    expect(await at.filesInUse()).toEqual([
+      at.folder.path('images/root0.raw'),
+      at.folder.path('images/data0.s1.qcow2'),
+    ]);
+    expect((await at.bridge(['snapshot', 'show', 's1'])).manifest.state).toBe('committing');
+
+    const child = at.spawn(await at.buildTool(), ['snapshot', 'commit', 's1', '--speed', '1']);
+    const jobs = async (): Promise<unknown[]> => (await at.vm.control.execute('query-jobs')) as unknown[];
+    while ((await jobs()).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    child.kill('SIGKILL');
+    await child;
+    expect(await jobs()).toHaveLength(1);
+    expect(await at.bridge(['snapshot', 'commit', 's1'])).toMatchObject({ code: 0, manifest: { state: 'committed' } });
+    expect(await jobs()).toEqual([]);
+    expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+    await at.vm.quit();
+    expect(await holdsPattern(at.folder.path('images/data0.qcow2'), 'qcow2', 3, 0, 4096)).toBe(true);
+  });
+
+  it('commits into the base after the VM was started anew from its overlays', async () => {
+    await start(two);
+    expect((await at.create('s1')).code).toBe(0);
+    await at.vm.write('root0', 5, 0, 64);
+    const overlays = await at.filesInUse();
+    await at.restart(two.map(({ name }, index) => ({ name, format: 'qcow2', file: overlays[index] ?? '' })));
+    const commit = await at.bridge(['snapshot', 'commit', 's1']);
+    expect(commit.stderr).toBe('');
+    expect(commit).toMatchObject({ code: 0, manifest: { state: 'committed' } });
+    expect(await at.filesInUse()).toEqual(two.map((disk) => imagePath(at.folder, disk)));
+    await at.vm.quit();
+    expect(await holdsPattern(at.folder.path('images/root0.raw'), 'raw', 5, 0, 64)).toBe(true);
+  });
+
+  it('does not commit an overlay that the VM was started without', async () => {
+    await start(two);
+    expect((await at.create('s1')).code).toBe(0);
+    await at.restart(two.map((disk) => ({ ...disk, file: imagePath(at.folder, disk) })));
+    const commit = await at.bridge(['snapshot', 'commit', 's1']);
+    expect(commit).toMatchObject({ code: 2, error: { code: 'E_NOT_ACTIVE' } });
+    expect(commit.error.message).toContain('the VM does not use it, but its base');
+    expect(at.images()).toEqual(['data0.qcow2', 'data0.s1.qcow2', 'root0.raw', 'root0.s1.qcow2']);
+  });
+
+  it('names the cut that failed, and leaves nothing behind', async () => {
+    await start(two);
+    const overlay = at.folder.path('images/data0.s1.qcow2');
+    writeFileSync(overlay, '');
+    const run = await at.create('s1');
+    expect(run.code).toBe(2);
+    expect(run.error.message).toContain('data0.s1.qcow2 is already there');
+    expect(at.images()).toEqual(['data0.qcow2', 'data0.s1.qcow2', 'root0.raw']);
+    expect(statSync(overlay).size).toBe(0);
+    expect(await at.ourNodes()).toEqual([]);
+    expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+    expect(at.agent.commands).not.toContain('bridge-freeze');
+  });
+});

@@ -1,0 +1,203 @@
+// fsfreeze-hook.d/50-postgresql against a real server in a directory of its own. Its phases are run by hand with a made-up
+// set: nothing is frozen. Whether a cut recovers is proved in a guest (test/vm).
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { requires } from '../support/requires.js';
+
+const hook = join(import.meta.dirname, '../../fsfreeze-hook.d/50-postgresql');
+const versions = existsSync('/usr/lib/postgresql') ? readdirSync('/usr/lib/postgresql').sort() : [];
+const binaries = `/usr/lib/postgresql/${versions.at(-1) ?? 'none'}/bin`;
+
+requires(
+  'root',
+  'runuser',
+  'findmnt',
+  binaries.replace('/usr/', '../') + '/postgres',
+)('50-postgresql', () => {
+  let dir: string;
+  let scratch: string;
+  let conf: string;
+  /** Other clusters of this machine are none of ours. */
+  let foreign: string[] = [];
+
+  const asPostgres = (...words: string[]): string =>
+    execFileSync('runuser', ['-u', 'postgres', '--', ...words], { encoding: 'utf8', cwd: '/' });
+  const control = (...words: string[]): string =>
+    asPostgres(join(binaries, 'pg_ctl'), '-D', join(dir, 'data'), '-l', join(dir, 'data/log'), '-w', '-s', ...words);
+  const sql = (text: string): string =>
+    asPostgres(join(binaries, 'psql'), '-h', join(dir, 'socket'), '-XAtq', '-d', 'postgres', '-c', text).trim();
+  const config = (text: string): void => {
+    appendFileSync(join(dir, 'data/postgresql.conf'), text);
+  };
+  const reload = (): void => {
+    const before = sql('SELECT pg_conf_load_time()');
+    sql('SELECT pg_reload_conf()');
+    for (let n = 0; sql('SELECT pg_conf_load_time()') === before; n++) if (n > 50) throw new Error('no reload');
+  };
+  const mountOf = (path: string): string =>
+    execFileSync('findmnt', ['-n', '-o', 'TARGET', '-T', path], { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '/';
+
+  function run(phase: string, mountpoints = mountOf(dir)): { code: number | null; text: string } {
+    const { status, stdout, stderr } = spawnSync(hook, [phase], {
+      encoding: 'utf8',
+      cwd: '/',
+      env: {
+        PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+        HOME: '/root',
+        FSFREEZE_SCRATCH: scratch,
+        FSFREEZE_MOUNTPOINTS: mountpoints,
+        FSFREEZE_POSTGRESQL_CONF: conf,
+      },
+    });
+    return { code: status, text: (stderr + stdout).trim() };
+  }
+
+  const ignoring = (paths: readonly string[]): void => {
+    writeFileSync(conf, paths.map((path) => `IGNORE=${path}\n`).join(''));
+  };
+
+  beforeAll(() => {
+    dir = mkdtempSync(join(tmpdir(), 'fsb-postgresql-'));
+    chmodSync(dir, 0o755);
+    for (const name of ['data', 'wal', 'socket', 'space'])
+      execFileSync('install', ['-d', '-o', 'postgres', '-m', '700', join(dir, name)]);
+    asPostgres(join(binaries, 'initdb'), '-D', join(dir, 'data'), '-X', join(dir, 'wal/x'), '-A', 'peer', '-N');
+    config(`unix_socket_directories = '${join(dir, 'socket')}'\nlisten_addresses = ''\ninclude_dir 'conf.d'\n`);
+    execFileSync('install', ['-d', '-o', 'postgres', join(dir, 'data/conf.d')]);
+    control('start');
+    foreign = readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name))
+      .flatMap((pid) => {
+        const { stdout, status } = spawnSync('readlink', [`/proc/${pid}/cwd`], { encoding: 'utf8' });
+        const cwd = stdout.trim();
+        return status === 0 && cwd !== join(dir, 'data') && existsSync(join(cwd, 'postmaster.pid')) ? [cwd] : [];
+      });
+  });
+  afterAll(() => {
+    if (existsSync(join(dir, 'data/postmaster.pid'))) control('stop', '-m', 'immediate');
+    rmSync(dir, { recursive: true, force: true });
+  });
+  beforeEach(() => {
+    scratch = mkdtempSync(join(dir, 'scratch-'));
+    conf = join(scratch, 'conf');
+    ignoring(foreign);
+  });
+  afterEach(() => {
+    if (!existsSync(join(dir, 'data/postmaster.pid'))) control('start');
+  });
+
+  test('all is well: prepared with a checkpoint, verified twice, nothing held', () => {
+    const before = sql('SELECT checkpoint_lsn FROM pg_control_checkpoint()');
+    sql('CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)');
+    expect(run('prepare')).toEqual({ code: 0, text: '' });
+    expect(sql('SELECT checkpoint_lsn FROM pg_control_checkpoint()')).not.toBe(before);
+    for (const phase of ['freeze', 'verify', 'verify', 'thaw']) expect(run(phase)).toEqual({ code: 0, text: '' });
+    reload();
+    expect(run('verify')).toEqual({ code: 0, text: '' });
+  });
+
+  test.each([
+    ['fsync = off', 'fsync'],
+    ['full_page_writes = no', 'full_page_writes'],
+    ["synchronous_commit = 'false'", 'synchronous_commit'],
+  ])('%s: refused while it is on the way, when it is in force, and when it comes after prepare', (line, name) => {
+    const file = join(dir, 'data/conf.d/x.conf');
+    expect(run('prepare').code).toBe(0);
+    writeFileSync(file, `${line}\n`);
+    try {
+      expect(run('verify').text).toContain('its configuration was touched since prepare');
+      expect(run('prepare').text).toMatch(new RegExp(`${name} will be .* at the next reload`));
+      reload();
+      const now = run('prepare');
+      expect(now.code).toBe(1);
+      expect(now.text).toContain(`${name} is off`);
+    } finally {
+      rmSync(file);
+      reload();
+    }
+    expect(run('prepare').code).toBe(0);
+  });
+
+  test('ALTER SYSTEM after prepare is seen', () => {
+    expect(run('prepare').code).toBe(0);
+    sql('ALTER SYSTEM SET fsync = off');
+    try {
+      expect(run('verify').code).toBe(1);
+    } finally {
+      sql('ALTER SYSTEM RESET fsync');
+    }
+  });
+
+  test('a tablespace outside the set fails, and so does one made after prepare', () => {
+    const outside = mkdtempSync('/dev/shm/fsb-space-');
+    execFileSync('chown', ['postgres', outside]);
+    try {
+      sql(`CREATE TABLESPACE outside LOCATION '${outside}'`);
+      const { code, text } = run('prepare');
+      expect(code).toBe(1);
+      expect(text).toContain(`${outside} (on /dev/shm) is not in the set that is cut`);
+      expect(run('prepare', `${mountOf(dir)}\n/dev/shm`).code).toBe(0);
+      sql('DROP TABLESPACE outside');
+      expect(run('verify').code).toBe(1);
+    } finally {
+      rmSync(outside, { recursive: true, force: true });
+    }
+    expect(run('prepare').code).toBe(0);
+    sql(`CREATE TABLESPACE later LOCATION '${join(dir, 'space')}'`);
+    expect(run('verify').text).toContain('its tablespaces are others than in prepare');
+    expect(run('prepare').code).toBe(0);
+    expect(run('verify').code).toBe(0);
+    sql('DROP TABLESPACE later');
+  });
+
+  test('wholly outside the set: not applicable', () => {
+    expect(run('prepare', '/nowhere')).toEqual({
+      code: 3,
+      text: 'no running cluster lies on the filesystems of the set',
+    });
+  });
+
+  test('a server restarted or stopped since prepare is not the one that was asked', () => {
+    expect(run('prepare').code).toBe(0);
+    control('restart', '-m', 'fast');
+    expect(run('verify').code).toBe(1);
+    expect(run('prepare').code).toBe(0);
+    control('stop', '-m', 'immediate');
+    expect(run('verify').code).toBe(1);
+  });
+
+  test('a server that cannot be asked fails with the reason', () => {
+    appendFileSync(conf, 'DBUSER=nobody\n');
+    const { code, text } = run('prepare');
+    expect(code).toBe(1);
+    expect(text).toMatch(/psql: .*authentication failed for user "nobody"/);
+    writeFileSync(conf, 'USER=nobody\n');
+    expect(run('prepare').text).toContain('expected DBUSER=NAME or IGNORE=DATADIR, found: USER=nobody');
+  });
+
+  test('not running, or to be ignored: not applicable, and nothing to verify', () => {
+    ignoring([...foreign, join(dir, 'data')]);
+    expect(run('prepare')).toEqual({ code: 3, text: 'PostgreSQL does not run here' });
+    expect(run('verify').text).toBe('prepare left nothing to verify');
+    ignoring(foreign);
+    control('stop', '-m', 'fast');
+    expect(run('prepare').code).toBe(3);
+  });
+
+  test('it takes any other phase for unsupported', () => {
+    mkdirSync(join(scratch, 'x'));
+    expect(run('post').code).toBe(2);
+  });
+});

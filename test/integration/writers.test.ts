@@ -1,0 +1,515 @@
+// Writers that misbehave: hang, ignore signals, leave daemons, flood, die, are not root's. No filesystem is frozen: the
+// freezer is a fake one, the writers and their processes are real.
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { build } from 'esbuild';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import type { FreezeReport, FreezeRequest, WriterReport } from '../../src/consistency.js';
+import { QuiesceError } from '../../src/errors.js';
+import type { CoordinatorOptions } from '../../src/freeze/options.js';
+import { recoverSessions } from '../../src/freeze/recovery.js';
+import { watchWriters } from '../../src/freeze/writer-watch.js';
+import { described, FreezeHarness } from '../support/freeze-harness.js';
+import { requires } from '../support/requires.js';
+
+let harness: FreezeHarness;
+beforeEach(() => {
+  harness = new FreezeHarness();
+});
+afterEach(async () => {
+  await harness[Symbol.asyncDispose]();
+});
+
+const short = { freeze: 400, thaw: 400, verify: 400, prepare: 400 };
+
+function fixture(name: string, as = name): void {
+  const path = join(harness.dir, 'first', as);
+  copyFileSync(join(import.meta.dirname, '../fixtures/writers', name), path);
+  chmodSync(path, 0o755);
+}
+
+async function attempt(
+  request: Partial<FreezeRequest> = {},
+  options: CoordinatorOptions = { writerLimitsMs: short },
+): Promise<{ report: FreezeReport; tookMs: number; error?: QuiesceError }> {
+  const coordinator = await harness.start({}, options);
+  const started = performance.now();
+  try {
+    const session = await coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto', ...request });
+    return { report: await session.thaw(), tookMs: performance.now() - started };
+  } catch (error) {
+    if (!(error instanceof QuiesceError)) throw error;
+    return { report: error.facts['report'] as FreezeReport, tookMs: performance.now() - started, error };
+  }
+}
+
+function writer(report: FreezeReport, name: string): WriterReport {
+  const found = report.writers.find((one) => one.name === name);
+  if (found === undefined) throw new Error(`no writer ${name} in the report`);
+  return found;
+}
+
+const alive = (pid: number): boolean => {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+};
+
+const logs = 'log';
+
+describe('a writer that misbehaves in freeze is ended, released, and fails the attempt', () => {
+  test('hangs', async () => {
+    harness.hook('h', 'log; [ "$1" = freeze ] && sleep 600; exit 0');
+    const { report, tookMs } = await attempt();
+    expect(tookMs).toBeLessThan(1_500);
+    expect(report).toMatchObject({ outcome: 'failed', state: 'thawed' });
+    expect(writer(report, 'h')).toMatchObject({ verdict: 'failed', reason: 'freeze: not done within 400 ms' });
+    expect(writer(report, 'h').phases[0]).toMatchObject({ phase: 'freeze', timedOut: true, signal: 'SIGTERM' });
+    expect(harness.journal).toEqual(['freeze h', 'thaw h']);
+  });
+
+  test('ignores SIGTERM, and so does its child', async () => {
+    fixture('ignores-sigterm');
+    const { report, tookMs } = await attempt();
+    expect(tookMs).toBeLessThan(2_000);
+    expect(writer(report, 'ignores-sigterm').phases[0]).toMatchObject({ timedOut: true, signal: 'SIGKILL' });
+    const child = Number(readFileSync(join(harness.dir, 'run/sessions/child'), 'utf8'));
+    expect(child).toBeGreaterThan(1);
+    await expect.poll(() => alive(child)).toBe(false);
+  });
+
+  test('floods both outputs: what it wrote first is the reason, and no memory is lost', async () => {
+    fixture('floods');
+    const coordinator = await harness.start({}, { writerLimitsMs: { freeze: 1_500 } });
+    const freezing = coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto', session: 'flood' });
+    const output = join(harness.dir, 'run/sessions/flood/output');
+    let largest = 0;
+    const watching = setInterval(() => {
+      if (!existsSync(output)) return;
+      for (const name of readdirSync(output)) largest = Math.max(largest, statSync(join(output, name)).blocks * 512);
+    }, 5);
+    const error: unknown = await freezing.catch((reason: unknown) => reason);
+    clearInterval(watching);
+    expect((error as Error).message).toContain('the first line');
+    expect(largest).toBeGreaterThan(0);
+    // It writes gigabytes in that time; what lies there is what it wrote since the last look.
+    expect(largest).toBeLessThan(1024 ** 3);
+  });
+
+  test('dies by a signal', async () => {
+    fixture('dies');
+    const { report } = await attempt();
+    expect(writer(report, 'dies')).toMatchObject({
+      verdict: 'failed',
+      reason: 'freeze: ended by SIGSEGV: going down',
+    });
+  });
+
+  test('cannot be executed', async () => {
+    harness.hook('broken', '');
+    writeFileSync(join(harness.dir, 'first/broken'), '#!/no/such/interpreter\n');
+    const { report } = await attempt();
+    expect(writer(report, 'broken').reason).toMatch(/^freeze: cannot be started: .*ENOENT/);
+  });
+});
+
+test('a daemon that keeps the output open is neither waited for nor killed', async () => {
+  fixture('daemon');
+  const coordinator = await harness.start({}, { trustPlainHooks: true });
+  const started = performance.now();
+  const session = await coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto', session: 's' });
+  expect(performance.now() - started).toBeLessThan(1_500);
+  const holder = Number(readFileSync(join(harness.dir, 'run/sessions/s/scratch/daemon/holder'), 'utf8'));
+  expect(alive(holder)).toBe(true);
+  expect((await session.thaw()).level).toBe('application');
+  await expect.poll(() => alive(holder)).toBe(false);
+});
+
+describe('who may not be run', () => {
+  const unsafe = async (): Promise<string> => {
+    const { error } = await attempt();
+    expect(harness.journal).toEqual([]);
+    return error?.message ?? 'it was run';
+  };
+
+  requires('root')('as root', () => {
+    test('not owned by root', async () => {
+      chownSync(harness.hook('h', logs), 65_534, 65_534);
+      expect(await unsafe()).toContain('belongs to user 65534, not to root');
+    });
+
+    test('in a folder of somebody else', async () => {
+      harness.hook('h', logs);
+      chownSync(join(harness.dir, 'first'), 65_534, 65_534);
+      expect(await unsafe()).toContain('belongs to user 65534');
+    });
+
+    test('a link to a file of somebody else', async () => {
+      const path = harness.hook('target', logs, 'qemu');
+      mkdirSync(join(harness.dir, 'elsewhere'));
+      copyFileSync(path, join(harness.dir, 'elsewhere/target'));
+      chownSync(join(harness.dir, 'elsewhere/target'), 65_534, 65_534);
+      writeFileSync(path, '');
+      chmodSync(path, 0o644);
+      symlinkSync(join(harness.dir, 'elsewhere/target'), join(harness.dir, 'first/target'));
+      expect(await unsafe()).toContain('belongs to user 65534');
+    });
+  });
+
+  test.each([0o775, 0o757])('writable by others (%o)', async (mode) => {
+    chmodSync(harness.hook('h', logs), mode);
+    expect(await unsafe()).toContain('is writable by others');
+  });
+
+  test('in a folder writable by others', async () => {
+    harness.hook('h', logs);
+    chmodSync(join(harness.dir, 'first'), 0o1777);
+    expect(await unsafe()).toContain('is writable by others (mode 1777)');
+  });
+
+  test('a bad description', async () => {
+    harness.hook('h', '# fsfreeze-writer: phase=freeze\nlog');
+    expect(await unsafe()).toContain('bad description');
+  });
+
+  test('a lower requirement goes on without it, at filesystem', async () => {
+    chmodSync(harness.hook('h', logs), 0o777);
+    const { report } = await attempt({ require: 'filesystem' });
+    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+    expect(report.skipped.map(({ reason }) => reason).join()).toContain('is writable by others');
+  });
+});
+
+describe('who is switched off', () => {
+  test('a link to /dev/null hides the same name in later folders, and lowers nothing', async () => {
+    harness.hook('ours', `${described({})}${logs}`);
+    harness.hook('h', logs, 'qemu');
+    symlinkSync('/dev/null', join(harness.dir, 'first/h'));
+    const { report } = await attempt();
+    expect(report.level).toBe('application');
+    expect(harness.journal.some((line) => line.endsWith(' h'))).toBe(false);
+    const listed = await harness.coordinator.writers();
+    expect(listed.map(({ name, problem }) => [name, problem])).toEqual([
+      ['h', 'switched off (link to /dev/null)'],
+      ['h', `hidden by ${join(harness.dir, 'first/h')}`],
+      ['ours', undefined],
+    ]);
+  });
+
+  test('the same name in two folders runs once, from the earlier one', async () => {
+    harness.hook('h', 'log from first');
+    harness.hook('h', 'log from qemu', 'qemu');
+    await attempt({ require: 'filesystem' });
+    expect(harness.journal.filter((line) => line.startsWith('freeze'))).toEqual(['freeze h from first']);
+  });
+
+  test.each(['h.sample', 'h~', 'h.rpmsave', 'h.dpkg-old', '.h', 'README'])('%s is ignored', async (name) => {
+    harness.hook(name, logs);
+    const { report } = await attempt();
+    expect(report.level).toBe('filesystem');
+    expect(harness.journal.filter((line) => !line.includes('FI'))).toEqual([]);
+    expect(await harness.coordinator.writers()).toEqual([]);
+  });
+});
+
+describe('exit codes of described writers', () => {
+  const exits = (name: string, phase: string, code: number, more = {}): string =>
+    harness.hook(
+      name,
+      `${described({ phases: 'prepare freeze verify thaw', ...more })}log; [ "$1" = ${phase} ] && exit ${code}; exit 0`,
+    );
+
+  test('3 in prepare: it counts no more, and the guest has no writer', async () => {
+    exits('w', 'prepare', 3);
+    const { report } = await attempt();
+    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+    expect(writer(report, 'w').verdict).toBe('not-applicable');
+    expect(harness.journal[1]).toContain('FIFREEZE');
+  });
+
+  test('3 in verify is a failure: it held and does not know of what', async () => {
+    exits('w', 'verify', 3);
+    const { report } = await attempt();
+    expect(writer(report, 'w')).toMatchObject({ verdict: 'failed', reason: 'verify: exit 3' });
+    expect(harness.journal.at(-1)).toBe('thaw w');
+  });
+
+  test('2: nothing is made of it, and nothing is proved by it', async () => {
+    exits('p', 'prepare', 2);
+    expect((await attempt()).report.level).toBe('application');
+    exits('v', 'verify', 2);
+    const { report } = await attempt({ require: 'filesystem' });
+    expect(report.level).toBe('filesystem');
+    expect(writer(report, 'v').verdict).toBe('claimed');
+  });
+
+  test.each([1, 4, 15, 16, 255])('%d is a failure', async (code) => {
+    exits('w', 'freeze', code);
+    const { report } = await attempt();
+    const reserved = code >= 4 && code <= 15 ? ' (reserved)' : '';
+    expect(writer(report, 'w').reason).toBe(`freeze: exit ${code}${reserved}`);
+    expect(harness.journal).toEqual(['prepare w', 'freeze w', 'thaw w']);
+  });
+
+  test('an optional one that fails does not end the attempt if less is asked for, and the level falls', async () => {
+    exits('o', 'freeze', 1, { required: false });
+    exits('r', 'none', 0);
+    const { report } = await attempt({ require: 'filesystem' });
+    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+    expect(report.evidence.at(-1)).toBe('optional writer o failed: freeze: exit 1');
+    expect(writer(report, 'r').verdict).toBe('verified');
+  });
+
+  test('a second verification that fails takes the level back after the cut', async () => {
+    harness.hook(
+      'w',
+      `${described({})}n="$FSFREEZE_SCRATCH/n"; [ "$1" = verify ] || exit 0; [ -e "$n" ] && { echo lost it >&2; exit 1; }; : >"$n"`,
+    );
+    const coordinator = await harness.start();
+    const session = await coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto' });
+    expect(session.report.level).toBe('application');
+    const report = await session.thaw();
+    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+    expect(writer(report, 'w').reason).toBe('verify: exit 1: lost it');
+  });
+});
+
+describe('order', () => {
+  test('freeze fails half way: those that were started are released in reverse, the others were never run', async () => {
+    for (const [name, rank] of [
+      ['a', 10],
+      ['b', 20],
+      ['c', 30],
+    ] as const)
+      harness.hook(
+        name,
+        `${described({ rank })}log; [ "$1$0" = "freeze${join(harness.dir, 'first/b')}" ] && exit 1; exit 0`,
+      );
+    await attempt();
+    expect(harness.journal).toEqual(['freeze a', 'freeze b', 'thaw b', 'thaw a']);
+  });
+
+  test('a thaw that hangs or fails does not keep the others held', async () => {
+    harness.hook('a', `${described({ rank: 10 })}log`);
+    harness.hook('b', `${described({ rank: 20 })}log; [ "$1" = thaw ] && sleep 600; exit 0`);
+    harness.hook('c', `${described({ rank: 30 })}log; [ "$1" = thaw ] && exit 1; exit 0`);
+    const { report } = await attempt();
+    expect(harness.journal.slice(-3)).toEqual(['thaw c', 'thaw b', 'thaw a']);
+    expect(report.level).toBe('filesystem');
+    expect(writer(report, 'b').reason).toBe('thaw: not done within 400 ms');
+  });
+
+  test('equal rank side by side, plain hooks one by one in the order of their names', async () => {
+    const slow = (name: string): string =>
+      `log; [ "$1" = freeze ] && sleep 0.3 && echo "froze ${name}" >>'${harness.journalPath}'; exit 0`;
+    for (const name of ['p1', 'p2']) harness.hook(name, slow(name));
+    for (const name of ['d1', 'd2']) harness.hook(name, `${described({})}${slow(name)}`);
+    await attempt({ require: 'filesystem' }, {});
+    const freezes = harness.journal.filter((line) => /^fr(eeze|oze)/.test(line));
+    expect(freezes.slice(0, 3).sort()).toEqual(['freeze d1', 'freeze d2', 'freeze p1']);
+    expect(freezes.slice(3, 7).filter((line) => !line.includes(' d'))).toEqual(['froze p1', 'freeze p2']);
+    expect(freezes.at(-1)).toBe('froze p2');
+  });
+
+  test('dragonsdawn hooks get the mount points, others the phase alone', async () => {
+    harness.hook('d', 'log "$*"', 'dragonsdawn');
+    harness.hook('q', 'log "$*"', 'qemu');
+    await attempt({ require: 'filesystem' });
+    expect(harness.journal.slice(0, 2)).toEqual(['freeze d freeze / /data', 'freeze q freeze']);
+  });
+});
+
+test('the environment is the one the manual lists, and nothing else', async () => {
+  harness.hook('w', `${described({})}env | sort >"$(dirname "$0")/env.$1.sample"; exit 0`);
+  const { report } = await attempt({ session: 'the-id', leaseMs: 4_321 });
+  const env = (phase: string): string[] =>
+    readFileSync(join(harness.dir, `first/env.${phase}.sample`), 'utf8')
+      .split('\n')
+      .filter((line) => line !== '' && !/^(PWD|OLDPWD|SHLVL|_)=/.test(line));
+  expect(report.level).toBe('application');
+  expect(env('freeze')).toEqual(
+    [
+      '/data',
+      'FSFREEZE_LEASE_MS=4321',
+      'FSFREEZE_MOUNTPOINTS=/',
+      'FSFREEZE_OUTCOME=',
+      'FSFREEZE_PHASE=freeze',
+      `FSFREEZE_SCRATCH=${join(harness.dir, 'run/sessions/the-id/scratch/w')}`,
+      'FSFREEZE_SESSION=the-id',
+      'HOME=/root',
+      'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    ].sort((a, b) => Number(a > b) - Number(a < b)),
+  );
+  expect(env('thaw')).toContain('FSFREEZE_OUTCOME=ok');
+});
+
+test('a slow prepare within its budget is waited for, side by side with the others', async () => {
+  for (const name of ['a', 'b'])
+    harness.hook(name, `${described({ phases: 'prepare freeze verify thaw' })}[ "$1" = prepare ] && sleep 0.8; exit 0`);
+  const { report, tookMs } = await attempt({}, {});
+  expect(report.level).toBe('application');
+  expect(tookMs).toBeLessThan(1_600);
+  const over = await attempt({}, { prepareBudgetMs: 300 });
+  expect(over.error?.message).toContain('a required writer failed: a: prepare: not done within');
+});
+
+test('the hold budget bounds all writers together', async () => {
+  for (const name of ['a', 'b', 'c']) harness.hook(name, 'log; [ "$1" = freeze ] && sleep 0.4; exit 0');
+  const { error, tookMs } = await attempt({}, { holdBudgetMs: 600 });
+  expect(error?.message).toMatch(/required writer failed: b: freeze: not done within \d+ ms/);
+  expect(tookMs).toBeLessThan(2_000);
+  expect(harness.journal).toEqual(['freeze a', 'freeze b', 'thaw b', 'thaw a']);
+});
+
+test.each(['prepare', 'freeze', 'verify'])(
+  'the requester aborts in %s: ended, released, before it settles',
+  async (phase) => {
+    const w = harness.hook(
+      'w',
+      `${described({ phases: 'prepare freeze verify thaw abort' })}log; [ "$1" = ${phase} ] && { echo $$ >"$0.pid.sample"; sleep 600; }; exit 0`,
+    );
+    const coordinator = await harness.start();
+    const abort = new AbortController();
+    const freezing = coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto' }, abort.signal);
+    const outcome = freezing.catch((error: unknown) => error);
+    await expect.poll(() => existsSync(`${w}.pid.sample`)).toBe(true);
+    abort.abort();
+    expect(((await outcome) as Error).message).toBe('the attempt was aborted');
+    expect(alive(Number(readFileSync(`${w}.pid.sample`, 'utf8')))).toBe(false);
+    const thawed = phase === 'prepare' ? [] : ['thaw w'];
+    expect(harness.journal.filter((line) => line.startsWith('thaw'))).toEqual(thawed);
+    await coordinator.close();
+    expect(harness.journal.at(-1)).toBe('abort w');
+    expect(harness.journal.join()).not.toContain('FIFREEZE');
+  },
+);
+
+describe('the agent dies', () => {
+  /** As the agent is shipped: one CommonJS file. */
+  async function holder(): Promise<ChildProcess> {
+    const outfile = join(harness.dir, 'holder.cjs');
+    await build({
+      entryPoints: [join(import.meta.dirname, '../fixtures/freeze-holder.ts')],
+      bundle: true,
+      platform: 'node',
+      format: 'cjs',
+      outfile,
+      logLevel: 'error',
+    });
+    return spawn(process.execPath, [outfile, JSON.stringify(harness.options)], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: {},
+    });
+  }
+  const recordedPids = (): number[] =>
+    ['h', 'a'].flatMap((name) => {
+      const path = join(harness.dir, 'first', `${name}.pid.sample`);
+      return existsSync(path) ? [Number(readFileSync(path, 'utf8'))] : [];
+    });
+
+  test.each(['hold', 'frozen'] as const)('in %s: its successor releases what it held, in reverse', async (step) => {
+    harness.hook('a', `${described({ rank: 10 })}log "$FSFREEZE_OUTCOME"`);
+    harness.hook(
+      'h',
+      `log "$FSFREEZE_OUTCOME"; [ "$1" = freeze ] || exit 0; echo $$ >"$0.pid.sample"; [ ${step} = frozen ] || exec sleep 600`,
+    );
+    harness.hook('z', `${described({ rank: 90 })}log "$FSFREEZE_OUTCOME"`);
+    await harness.restartFreezer();
+    const child = await holder();
+    try {
+      if (step === 'frozen') await once(child.stdout ?? child, 'data');
+      else await expect.poll(() => recordedPids().length, { timeout: 5_000 }).toBe(1);
+      expect(await recoverSessions(harness.options)).toEqual([]);
+      expect(harness.freezer.frozen).toHaveLength(step === 'frozen' ? 2 : 0);
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+      const [recovered] = await recoverSessions(harness.options);
+      const expected = step === 'frozen' ? ['z', 'h', 'a'] : ['h', 'a'];
+      expect(recovered).toMatchObject({ session: 'dead', requester: 'first' });
+      expect(recovered?.writers.map(({ name, released }) => [name, released])).toEqual(
+        expected.map((name) => [name, true]),
+      );
+      expect(recordedPids().map(alive)).toEqual([false]);
+      expect(harness.freezer.frozen).toEqual([]);
+      expect(harness.journal.filter((line) => line.startsWith('thaw'))).toEqual(
+        expected.map((name) => `thaw ${name} broken`),
+      );
+      expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual([]);
+      expect(await recoverSessions(harness.options)).toEqual([]);
+    } finally {
+      child.kill('SIGKILL');
+      for (const pid of recordedPids()) if (alive(pid)) process.kill(pid, 'SIGKILL');
+    }
+  });
+});
+
+test('a bad hook is told of when it is dropped in', async () => {
+  const told: string[] = [];
+  const watching = watchWriters({
+    folders: harness.folders,
+    onChange: ({ name, problem }) => {
+      told.push(`${name}: ${problem ?? 'fine'}`);
+    },
+    onError: (error) => {
+      told.push(String(error));
+    },
+  });
+  try {
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const path = harness.hook('late', logs);
+    chmodSync(path, 0o777);
+    await expect.poll(() => told, { timeout: 5_000 }).toEqual([`late: ${path} is writable by others (mode 777)`]);
+    chmodSync(path, 0o755);
+    await expect.poll(() => told.at(-1), { timeout: 5_000 }).toBe('late: fine');
+  } finally {
+    await watching.close();
+  }
+});
+
+test('the watch keeps no process alive, and sees a folder that comes later', async () => {
+  const outfile = join(harness.dir, 'watch.cjs');
+  const contents = `
+    import { watchWriters } from './src/freeze/writer-watch.js';
+    const folders = [{ path: process.argv[2], style: 'bridge' }];
+    watchWriters({ folders, onChange: ({ name }) => { console.log(name); }, onError: (error) => { throw error; } });
+    setTimeout(() => undefined, Number(process.argv[3]));`;
+  const resolveDir = join(import.meta.dirname, '../..');
+  const bundle = { bundle: true, platform: 'node', format: 'cjs', outfile, logLevel: 'error' } as const;
+  await build({ stdin: { contents, resolveDir, loader: 'ts' }, ...bundle });
+  const folder = join(harness.dir, 'later');
+  const run = async (ms: number, during: () => Promise<void>): Promise<{ out: string; tookMs: number }> => {
+    const started = performance.now();
+    const child = spawn(process.execPath, [outfile, folder, String(ms)], { stdio: ['ignore', 'pipe', 'inherit'] });
+    let out = '';
+    child.stdout.on('data', (data: Buffer) => (out += data.toString()));
+    await during();
+    if (child.exitCode === null) await once(child, 'exit');
+    return { out, tookMs: performance.now() - started };
+  };
+  const pause = async (ms: number): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+  };
+  expect((await run(1, () => Promise.resolve())).tookMs).toBeLessThan(3_000);
+  const { out } = await run(4_000, async () => {
+    await pause(1_000);
+    mkdirSync(folder, { mode: 0o755 });
+    await pause(500);
+    writeFileSync(join(folder, 'new'), '', { mode: 0o755 });
+  });
+  expect(out).toBe('new\n');
+});

@@ -1,0 +1,65 @@
+// A guest with our agent and freezer installed as a user installs them, and what vm tests do to it.
+import { fileURLToPath } from 'node:url';
+import path from 'node:path';
+import { execa } from 'execa';
+import { QgaClient } from '../../src/qga/client.js';
+import { createRemoteCoordinator, type RemoteCoordinator } from '../../src/qga/remote-coordinator.js';
+import { installedGuest, restoreGuest, type Guest } from '../../src/testing/index.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const HOOKS = '/etc/fsfreeze-bridge/fsfreeze-hook.d';
+
+/** The saved state with `build/fsfreeze-agent.deb` in it. Slow once per build. */
+export async function agentState(): Promise<string> {
+  return await installedGuest({ debs: [path.join(root, 'build/fsfreeze-agent.deb')] });
+}
+
+export async function agentGuest(): Promise<Guest> {
+  return await restoreGuest(await agentState());
+}
+
+export interface Requester extends AsyncDisposable {
+  readonly client: QgaClient;
+  readonly coordinator: RemoteCoordinator;
+}
+
+/** A client on the host's end of the agent's channel. */
+export async function requester(guest: Guest, qgaPath = guest.qgaPath): Promise<Requester> {
+  const client = await QgaClient.connect(qgaPath, { timeoutMs: 10_000 });
+  const coordinator = await createRemoteCoordinator(client);
+  return {
+    client,
+    coordinator,
+    [Symbol.asyncDispose]: async () => {
+      await client.close();
+    },
+  };
+}
+
+/** Drops a writer into the guest. */
+export async function addWriter(guest: Guest, name: string, script: string): Promise<void> {
+  const file = `${HOOKS}/${name}`;
+  await guest.exec(`mkdir -p ${HOOKS} && cat >${file} && chmod 755 ${file}`, { input: script });
+}
+
+/** Runs the host tool on a guest; never throws for its exit code. */
+export async function bridge(guest: Guest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
+  const result = await bridgeProcess(guest, words, sockets);
+  const text = typeof result.stdout === 'string' ? result.stdout : '';
+  const last = text.trim().split('\n').at(-1) ?? '';
+  return {
+    exitCode: result.exitCode,
+    json: last === '' ? undefined : (JSON.parse(last) as unknown),
+    stderr: result.stderr,
+  };
+}
+
+/** The host tool as a process, for faults. */
+export function bridgeProcess(guest: Guest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
+  const vm = ['--vm', 'guest', '--qmp', sockets.qmp ?? guest.qmpPath, '--qga', sockets.qga ?? guest.qgaPath];
+  const options = [...vm, '--state-dir', path.join(guest.dir, 'state'), '--json'];
+  return execa(process.execPath, [path.join(root, 'dist/cli/bridge/main.js'), ...words, ...options], {
+    reject: false,
+    timeout: 120_000,
+  });
+}

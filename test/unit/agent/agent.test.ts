@@ -1,0 +1,202 @@
+// The agent in process, on sockets of its own, over a coordinator that is played by the test.
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { startAgent, type Agent, type AgentOptions } from '../../../src/agent/agent.js';
+import type { FreezeReport } from '../../../src/consistency.js';
+import type { CoordinatorOptions, LocalCoordinator, LocalSession } from '../../../src/freeze/options.js';
+import { createLogger, type HeldLogger } from '../../../src/log.js';
+import { connectAgent, type AgentClient } from '../../support/agent-client.js';
+
+let folder: string;
+let agent: Agent | undefined;
+let logger: HeldLogger;
+let clients: AgentClient[];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'fsb-agent-'));
+  logger = createLogger('info', join(folder, 'log'));
+  clients = [];
+});
+afterEach(async () => {
+  for (const client of clients) client[Symbol.dispose]();
+  await agent?.stop();
+  agent = undefined;
+  logger.close();
+  rmSync(folder, { recursive: true });
+});
+
+const report: FreezeReport = {
+  session: 's1',
+  requester: 'r',
+  state: 'thawed',
+  outcome: 'ok',
+  level: 'filesystem',
+  evidence: [],
+  filesystems: [],
+  writers: [],
+  skipped: [],
+  steps: [],
+  leaseMs: 1,
+  pauseWindowMs: 2,
+  frozenWindowMs: 1,
+};
+
+type Wiring = Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased'>;
+
+/** Freezes at once; `count` filesystems. */
+function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordinator {
+  return (wiring) => {
+    let session: LocalSession | undefined;
+    return {
+      get session() {
+        return session;
+      },
+      lastReport: undefined,
+      freeze(request) {
+        calls.push(`freeze ${request.require} ${request.leaseMs}`);
+        wiring.onHold?.('s1');
+        session = {
+          id: 's1',
+          requester: request.requester,
+          report: { ...report, state: 'frozen' },
+          frozenCount: count,
+          thawedCount: count,
+          remainingMs: 1,
+          ended: new Promise(() => undefined),
+          renew: (remainingMs) => Promise.resolve({ remainingMs }),
+          critical: () => Promise.resolve(),
+          thaw() {
+            calls.push('thaw');
+            session = undefined;
+            wiring.onReleased?.(report, false);
+            return Promise.resolve(report);
+          },
+        };
+        return Promise.resolve(session);
+      },
+      status: () => Promise.resolve({ state: session === undefined ? 'idle' : 'frozen' }),
+      writers: () => Promise.resolve([]),
+      close() {
+        calls.push('close');
+        return Promise.resolve();
+      },
+    };
+  };
+}
+
+async function start(over: Partial<AgentOptions> = {}, count = 3): Promise<string[]> {
+  const calls: string[] = [];
+  agent = await startAgent({
+    channel: { method: 'unix-listen', path: join(folder, 'host'), retry: false },
+    localSocket: join(folder, 'local'),
+    compat: '10.2',
+    blockRpcs: [],
+    allowRpcs: [],
+    plainLeaseMs: 60_000,
+    writerFolders: [],
+    logger,
+    createCoordinator: played(count, calls),
+    ...over,
+  });
+  return calls;
+}
+const connect = async (name: 'host' | 'local'): Promise<AgentClient> => {
+  const client = await connectAgent(join(folder, name));
+  clients.push(client);
+  return client;
+};
+
+describe('the agent', () => {
+  it('answers on the host channel and on the local socket', async () => {
+    await start();
+    expect(await (await connect('host')).call('guest-ping')).toEqual({});
+    expect(await (await connect('local')).call('guest-ping')).toEqual({});
+    expect(await (await connect('local')).call('guest-sync', { id: 7 })).toBe(7);
+  });
+
+  it('keeps the lists to the host: the local socket is the administrator', async () => {
+    await start({ blockRpcs: ['guest-get-osinfo'] });
+    const host = await connect('host');
+    await expect(host.call('guest-get-osinfo')).rejects.toThrow(
+      'CommandNotFound: Command guest-get-osinfo has been disabled: the command is not allowed',
+    );
+    const info = (await host.call('guest-info')) as { supported_commands: { name: string; enabled: boolean }[] };
+    expect(info.supported_commands.find(({ name }) => name === 'guest-get-osinfo')?.enabled).toBe(false);
+    expect(await (await connect('local')).call('guest-get-osinfo')).toHaveProperty('kernel-release');
+  });
+
+  it('runs only what may run while frozen, on every channel, and says so as each release does', async () => {
+    for (const [compat, text] of [
+      ['10.2', 'the command is not allowed'],
+      ['7.2', 'the agent is in frozen state'],
+    ] as const) {
+      await start({ compat, allowRpcs: ['guest-fsfreeze-freeze'] });
+      const host = await connect('host');
+      expect(await host.call('guest-fsfreeze-freeze')).toBe(3);
+      expect(await host.call('guest-fsfreeze-status')).toBe('frozen');
+      expect(await host.call('guest-ping')).toEqual({});
+      for (const client of [host, await connect('local')]) {
+        await expect(client.call('guest-get-host-name')).rejects.toThrow(text);
+      }
+      expect(await host.call('guest-fsfreeze-thaw')).toBe(3);
+      expect(await (await connect('local')).call('guest-get-host-name')).toHaveProperty('host-name');
+      for (const client of clients.splice(0)) client[Symbol.dispose]();
+      await agent?.stop();
+    }
+  });
+
+  it('logs into memory alone while frozen', async () => {
+    await start();
+    const host = await connect('host');
+    await host.call('guest-fsfreeze-freeze');
+    const before = readFileSync(join(folder, 'log'), 'utf8');
+    await expect(host.call('nope')).rejects.toThrow('has not been found');
+    expect(readFileSync(join(folder, 'log'), 'utf8')).toBe(before);
+    await host.call('guest-fsfreeze-thaw');
+    const after = readFileSync(join(folder, 'log'), 'utf8').slice(before.length);
+    expect(after).toMatch(/The command nope has not been found.*\n.*session ended/);
+  });
+
+  it('releases a session in which nothing could be frozen', async () => {
+    const calls = await start({}, 0);
+    const host = await connect('host');
+    expect(await host.call('guest-fsfreeze-freeze')).toBe(0);
+    expect(calls).toEqual(['freeze plain 60000', 'thaw']);
+    expect(await host.call('guest-fsfreeze-status')).toBe('thawed');
+    expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
+  });
+
+  it('gives a bridge session its own lease and level, and its report', async () => {
+    const calls = await start();
+    const host = await connect('host');
+    const frozen = (await host.call('bridge-freeze', { require: 'application' })) as { report: FreezeReport };
+    expect(frozen.report.state).toBe('frozen');
+    expect(calls).toEqual(['freeze application 10000']);
+    expect(await host.call('bridge-renew', { session: 's1', 'lease-ms': 9000 })).toEqual({ 'remaining-ms': 9000 });
+    expect(await host.call('bridge-thaw', { session: 's1' })).toEqual({ report });
+    // A lost reply can be asked for again.
+    expect(await host.call('bridge-thaw', { session: 's1' })).toEqual({ report });
+  });
+
+  it('thaws before it closes its channels', async () => {
+    const calls = await start();
+    await connect('local');
+    await agent?.stop();
+    expect(calls).toEqual(['close']);
+    await expect(connectAgent(join(folder, 'local'))).rejects.toThrow();
+    agent = undefined;
+  });
+
+  it('leaves nothing behind if a channel cannot be opened', async () => {
+    const path = join(folder, 'none', 'host');
+    await expect(start({ channel: { method: 'unix-listen', path, retry: false } })).rejects.toThrow(
+      `cannot listen on ${path}: its folder does not exist`,
+    );
+    expect(existsSync(join(folder, 'local'))).toBe(false);
+    const port = join(folder, 'port');
+    await expect(start({ channel: { method: 'virtio-serial', path: port, retry: false } })).rejects.toThrow(
+      `cannot open ${port}: ENOENT`,
+    );
+  });
+});

@@ -1,0 +1,87 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { parseConfiguration } from '../../../src/agent/configuration.js';
+import { UsageError } from '../../../src/errors.js';
+
+const parse = (text: string) => parseConfiguration(text, 'f.conf');
+
+describe('parseConfiguration', () => {
+  it('has defaults for an empty file', () => {
+    expect(parse('')).toEqual({
+      general: { blockRpcs: [], allowRpcs: [] },
+      bridge: {
+        'lease-ms': 60_000,
+        'lease-max-s': 600,
+        'prepare-budget-s': 60,
+        'hold-budget-s': 15,
+        'trust-plain-hooks': false,
+        'expedite-rcu': true,
+        freezer: '/usr/lib/fsfreeze-bridge/freezer',
+        'runtime-dir': '/run/fsfreeze-bridge',
+        'log-level': 'info',
+      },
+    });
+  });
+
+  it('reads qemu-ga keys and ignores those it does not know', () => {
+    const { general } = parse(
+      '# c\n[general]\nmethod = unix-listen\npath=/a\\sb\nverbose=1\nretry-path=false\nblock-rpcs=x,y\nfoo=1\n[other]\nz=1\n',
+    );
+    expect(general).toEqual({
+      method: 'unix-listen',
+      path: '/a b',
+      verbose: true,
+      retryPath: false,
+      blockRpcs: ['x', 'y'],
+      allowRpcs: [],
+    });
+  });
+
+  it('keeps what qemu-ga does not split: lists are split on commas alone', () => {
+    expect(parse('[general]\nblock-rpcs=a;b\n').general.blockRpcs).toEqual(['a;b']);
+  });
+
+  it('reads our keys', () => {
+    const { bridge } = parse(
+      '[bridge]\nlease-ms=2500\ntrust-plain-hooks=true\nexpedite-rcu=0\nwriter-folders=/a, /b\nlocal-socket=none\n',
+    );
+    expect(bridge).toMatchObject({
+      'lease-ms': 2500,
+      'trust-plain-hooks': true,
+      'expedite-rcu': false,
+      'writer-folders': ['/a', '/b'],
+      'local-socket': 'none',
+    });
+  });
+
+  it.each([
+    ['[bridge]\nlease=5', /f\.conf: \[bridge\] lease: unknown key, expected one of lease-ms, /],
+    ['[bridge]\ntoString=5', /\[bridge\] toString: unknown key/],
+    [
+      '[bridge]\nlease-ms=0',
+      /\[bridge\] lease-ms: expected a whole number of milliseconds from 100 to 3600000, found "0"/,
+    ],
+    ['[bridge]\nlease-ms=10s', /lease-ms: expected a whole number/],
+    ['[bridge]\ntrust-plain-hooks=yes', /trust-plain-hooks: expected true or false, found "yes"/],
+    ['[bridge]\nfreezer=x', /freezer: expected an absolute path/],
+    ['[bridge]\nwriter-folders=/a,b', /writer-folders: expected absolute paths/],
+    ['[bridge]\nlog-level=loud', /log-level: expected one of debug, info, warn, error/],
+    ['[bridge]\nlocal-socket=x', /local-socket: expected an absolute path, or none/],
+    ['[bridge]\nlease-max-s=30', /lease-ms: expected at most lease-max-s \(30000 ms\), found 60000/],
+    ['[general]\nverbose=maybe', /f\.conf: \[general\] verbose: expected true or false, found 'maybe'/],
+    ['[general]\npath=\\q', /\[general\] path: expected one of .* found '\\q'/],
+    ['verbose=1', /f\.conf:1: expected a \[group\] before the first key/],
+    ['[general]\nnonsense', /f\.conf:2: expected \[group\], key=value or a comment, found 'nonsense'/],
+  ])('refuses %j in one line', (text, message) => {
+    expect(() => parse(text)).toThrow(message);
+    expect(() => parse(text)).toThrow(UsageError);
+  });
+
+  it('takes the example, whole and with every default written out', () => {
+    const example = readFileSync(new URL('../../../qga/conf/qemu-ga.conf', import.meta.url), 'utf8');
+    expect(parse(example)).toEqual(parse(''));
+    const uncommented = example.replace(/^#(?=[a-z-]+=)/gm, '');
+    const { bridge } = parse(uncommented);
+    expect(bridge).toMatchObject(parse('').bridge);
+  });
+});

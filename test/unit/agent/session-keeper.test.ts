@@ -1,0 +1,232 @@
+// Who may end what, with a coordinator that is played by the test.
+import { describe, expect, it } from 'vitest';
+import { SessionKeeper } from '../../../src/agent/session-keeper.js';
+import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
+import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
+import type { LocalCoordinator, LocalSession } from '../../../src/freeze/options.js';
+
+const host = { origin: 'host', name: 'port' } as const;
+const otherHost = { origin: 'host', name: 'second port' } as const;
+const guest = { origin: 'guest', name: 'local' } as const;
+const plain: FreezeRequest = { requester: 'guest-fsfreeze-freeze', leaseMs: 60_000, require: 'plain' };
+
+const report = (session: string, outcome: FreezeReport['outcome'], error?: string): FreezeReport => ({
+  session,
+  requester: 'r',
+  state: 'thawed',
+  outcome,
+  level: 'none',
+  evidence: [],
+  ...(error === undefined ? {} : { error }),
+  filesystems: [],
+  writers: [],
+  skipped: [],
+  steps: [],
+  leaseMs: 60_000,
+  pauseWindowMs: 0,
+  frozenWindowMs: 60_020,
+});
+
+/** A coordinator whose attempts and sessions end when the test says so. */
+function play({ deaf = false, unconfirmed = false } = {}) {
+  let settle: { resolve: (session: LocalSession) => void; reject: (error: Error) => void } | undefined;
+  let end: (report: FreezeReport) => void = () => undefined;
+  const thaws: string[] = [];
+  const coordinator: LocalCoordinator = {
+    session: undefined,
+    lastReport: undefined,
+    freeze: (_request, signal) =>
+      new Promise((resolve, reject) => {
+        settle = { resolve, reject };
+        signal?.addEventListener('abort', () => {
+          if (deaf) return;
+          reject(new QuiesceError('E_ABORTED', 'aborted', { facts: { report: report('a1', 'failed') } }));
+        });
+      }),
+    status: () => Promise.resolve({ state: 'idle' }),
+    writers: () => Promise.resolve([]),
+    close: () => Promise.resolve(),
+  };
+  return {
+    keeper: new SessionKeeper(coordinator),
+    thaws,
+    /** The attempt under way ends well. */
+    frozen(id: string, thawOutcome: FreezeReport['outcome'] = 'ok') {
+      const ended = new Promise<FreezeReport>((resolve) => {
+        end = resolve;
+      });
+      settle?.resolve({
+        id,
+        requester: plain.requester,
+        report: report(id, 'ok'),
+        frozenCount: 3,
+        thawedCount: 3,
+        remainingMs: 1000,
+        ended,
+        renew: (leaseMs) => Promise.resolve({ remainingMs: leaseMs }),
+        critical: () => Promise.resolve(),
+        thaw() {
+          thaws.push(id);
+          end(report(id, thawOutcome));
+          if (unconfirmed) return Promise.reject(new ThawUnconfirmedError('E_THAW', 'nobody confirmed the thaw of /'));
+          return Promise.resolve(report(id, thawOutcome));
+        },
+      });
+    },
+    ends: (id: string, outcome: FreezeReport['outcome'], error?: string) => {
+      end(report(id, outcome, error));
+    },
+  };
+}
+
+async function held(origin: 'host' | 'guest' = 'host', thawOutcome: FreezeReport['outcome'] = 'ok') {
+  const stage = play();
+  const freezing = stage.keeper.freeze({ ...plain, session: 's1' }, origin === 'host' ? host : guest);
+  stage.frozen('s1', thawOutcome);
+  await freezing;
+  return stage;
+}
+
+describe('a plain thaw', () => {
+  it('answers 0 when nothing is held', async () => {
+    expect(await play().keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('ends a host session that another host channel began', async () => {
+    const { keeper, thaws } = await held();
+    expect(await keeper.thawPlain(otherHost)).toBe(3);
+    expect(thaws).toEqual(['s1']);
+    expect(await keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('aborts a host attempt that is on its way', async () => {
+    const { keeper } = play();
+    const freezing = keeper.freeze(plain, host);
+    const failure = expect(freezing).rejects.toThrow('aborted');
+    expect(await keeper.thawPlain(otherHost)).toBe(0);
+    await failure;
+    expect(keeper.holder).toBeUndefined();
+  });
+
+  it('thaws what became frozen although it was aborted', async () => {
+    const stage = play({ deaf: true });
+    const freezing = stage.keeper.freeze(plain, host);
+    const thawing = stage.keeper.thawPlain(host);
+    stage.frozen('s1');
+    await freezing;
+    expect(await thawing).toBe(3);
+    expect(stage.thaws).toEqual(['s1']);
+  });
+
+  it('of the host refuses a session held inside the guest, and names its holder', async () => {
+    const { keeper, thaws } = await held('guest');
+    await expect(keeper.thawPlain(host)).rejects.toThrow(
+      'the guest is held by guest-fsfreeze-freeze (inside the guest, session s1): it alone can end that',
+    );
+    expect(thaws).toEqual([]);
+    expect(await keeper.thawPlain(guest)).toBe(3);
+  });
+
+  it('of the guest refuses a session of the host, also on its way', async () => {
+    const { keeper } = await held('host');
+    await expect(keeper.thawPlain(guest)).rejects.toThrow(/held by .* \(on the host/);
+    const onItsWay = play();
+    const freezing = onItsWay.keeper.freeze(plain, host);
+    await expect(onItsWay.keeper.thawPlain(guest)).rejects.toThrow(/on its way/);
+    onItsWay.frozen('s2');
+    await freezing;
+  });
+
+  it('answers one error after the lease ended, then 0', async () => {
+    const stage = await held();
+    stage.ends('s1', 'expired');
+    await Promise.resolve();
+    expect(stage.keeper.holder).toBeUndefined();
+    // The other side is owed nothing.
+    expect(await stage.keeper.thawPlain(guest)).toBe(0);
+    await expect(stage.keeper.thawPlain(otherHost)).rejects.toThrow(
+      'thawed after 60 s, before the requester asked: the snapshot is not consistent',
+    );
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('answers one error after a broken session', async () => {
+    const stage = await held();
+    stage.ends('s1', 'broken', 'the freezer died');
+    await Promise.resolve();
+    await expect(stage.keeper.thawPlain(host)).rejects.toThrow('the freezer died: the snapshot is not consistent');
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('answers the error itself when the lease ended under it, and owes nothing more', async () => {
+    const { keeper } = await held('host', 'expired');
+    await expect(keeper.thawPlain(host)).rejects.toThrow(/before the requester asked/);
+    expect(await keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('never says 0 after a thaw that nobody confirmed, until a new freeze', async () => {
+    const stage = play({ unconfirmed: true });
+    const freezing = stage.keeper.freeze(plain, host);
+    stage.frozen('s1');
+    await freezing;
+    for (let times = 0; times < 3; times++) {
+      await expect(stage.keeper.thawPlain(host)).rejects.toThrow('nobody confirmed the thaw of /');
+    }
+    const again = stage.keeper.freeze(plain, host);
+    const failure = expect(again).rejects.toThrow('aborted');
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+    await failure;
+  });
+
+  it('owes nothing after a new freeze', async () => {
+    const stage = await held();
+    stage.ends('s1', 'expired');
+    await Promise.resolve();
+    const freezing = stage.keeper.freeze({ ...plain, session: 's2' }, host);
+    stage.frozen('s2');
+    await freezing;
+    expect(await stage.keeper.thawPlain(host)).toBe(3);
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+});
+
+describe('a session by its id', () => {
+  it('is thawed once, and its final report can be asked for again', async () => {
+    const { keeper, thaws } = await held();
+    expect((await keeper.thaw('s1', host)).outcome).toBe('ok');
+    expect((await keeper.thaw('s1', otherHost)).outcome).toBe('ok');
+    expect(thaws).toEqual(['s1']);
+  });
+
+  it('that expired gives its report, which counts as being told', async () => {
+    const stage = await held();
+    stage.ends('s1', 'expired');
+    await Promise.resolve();
+    expect((await stage.keeper.thaw('s1', host)).outcome).toBe('expired');
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('that is on its way is aborted, and answers with the report of the attempt', async () => {
+    const { keeper } = play();
+    const freezing = keeper.freeze({ ...plain, session: 'a1' }, host);
+    const failure = expect(freezing).rejects.toThrow('aborted');
+    expect((await keeper.thaw('a1', host)).outcome).toBe('failed');
+    await failure;
+  });
+
+  it('cannot be used twice, thawed from the other side, renewed after its end, or made up', async () => {
+    const stage = await held();
+    const { keeper } = stage;
+    await expect(keeper.freeze({ ...plain, session: 's1' }, host)).rejects.toThrow(
+      /found 's1', which was used already/,
+    );
+    await expect(keeper.thaw('s1', guest)).rejects.toThrow(/held by/);
+    await expect(keeper.renew('s1', 5000, guest)).rejects.toThrow(/held by/);
+    expect(await keeper.renew('s1', 5000, host)).toBe(5000);
+    await expect(keeper.thaw('nope', host)).rejects.toThrow(/no session 'nope' here; held by guest-fsfreeze-freeze/);
+    stage.ends('s1', 'expired');
+    await Promise.resolve();
+    await expect(keeper.renew('s1', 5000, host)).rejects.toThrow(/session s1 has ended: thawed after 60 s/);
+    await expect(keeper.renew('nope', 5000, host)).rejects.toThrow(/nobody holds the guest/);
+  });
+});

@@ -1,0 +1,48 @@
+import { describe, expect, it } from 'vitest';
+import { GetoptError, normalise } from '../../../../src/cli/agent/getopt.js';
+import { optionForms } from '../../../../src/cli/agent/option-table.js';
+
+const options = (...words: string[]): readonly string[] => normalise(words, optionForms).options;
+
+describe('getopt forms', () => {
+  it.each([
+    [['-munix-listen'], ['--method=unix-listen']],
+    [['-m', 'unix-listen'], ['--method=unix-listen']],
+    [['--method', 'x'], ['--method=x']],
+    [['--method=x'], ['--method=x']],
+    [['--meth', 'x'], ['--method=x']],
+    [['-vr'], ['--verbose', '--retry-path']],
+    [['-vp/a'], ['--verbose', '--path=/a']],
+    [['-F'], ['--fsfreeze-hook']],
+    [['-F/h'], ['--fsfreeze-hook=/h']],
+    [['-vF/h'], ['--verbose', '--fsfreeze-hook=/h']],
+    [
+      ['-F', '/h', '-v'],
+      ['--fsfreeze-hook', '--verbose'],
+    ],
+    [['--fsfreeze-hook=/h'], ['--fsfreeze-hook=/h']],
+    [['-p', '-x'], ['--path=-x']],
+    [['extra', '-v'], ['--verbose']],
+    [['--', '-v'], []],
+    [['-b', 'a=b'], ['--block-rpcs=a=b']],
+  ])('%j', (words, expected) => {
+    expect(options(...words)).toEqual(expected);
+  });
+
+  it.each([
+    [['-x'], "invalid option -- 'x'"],
+    [['-vx'], "invalid option -- 'x'"],
+    [['-m'], "option requires an argument -- 'm'"],
+    [['--method'], "option '--method' requires an argument"],
+    [['--nope'], "unrecognized option '--nope'"],
+    [['--nope=1'], "unrecognized option '--nope=1'"],
+    [['--verbose=1'], "option '--verbose' doesn't allow an argument"],
+    [['--ver'], "option '--ver' is ambiguous; possibilities: '--verbose' '--version'"],
+  ])('%j is an error in words of glibc', (words, message) => {
+    expect(() => options(...words)).toThrow(new GetoptError(message));
+  });
+
+  it('keeps positional words apart', () => {
+    expect(normalise(['a', '-v', '--', '-b'], optionForms).positionals).toEqual(['a', '-b']);
+  });
+});

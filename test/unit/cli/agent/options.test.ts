@@ -1,0 +1,117 @@
+import { describe, expect, it } from 'vitest';
+import { readInvocation, type Settings } from '../../../../src/cli/agent/options.js';
+import { UsageError } from '../../../../src/errors.js';
+
+const around = (files: Record<string, string> = {}, env: Record<string, string> = {}) => ({
+  program: 'fsfreeze-agent',
+  env,
+  readFile: (path: string) => files[path],
+});
+const invoke = (words: string[], files?: Record<string, string>, env?: Record<string, string>) =>
+  readInvocation(words, around(files, env));
+const settings = (words: string[], files?: Record<string, string>, env?: Record<string, string>): Settings => {
+  const invocation = invoke(words, files, env);
+  if (invocation.kind !== 'serve') throw new Error(`expected settings, found ${invocation.text}`);
+  return invocation.settings;
+};
+const printed = (words: string[], files?: Record<string, string>): string => {
+  const invocation = invoke(words, files);
+  if (invocation.kind !== 'print') throw new Error('expected a text, found settings');
+  expect(invocation.exitCode).toBe(0);
+  return invocation.text;
+};
+
+describe('settings', () => {
+  it('serve the virtio port by default', () => {
+    expect(settings([])).toMatchObject({
+      method: 'virtio-serial',
+      path: '/dev/virtio-ports/org.qemu.guest_agent.0',
+      retryPath: false,
+      verbose: false,
+      compat: '10.2',
+      blockRpcs: [],
+      allowRpcs: [],
+    });
+  });
+
+  it('take the command line over the file, and add up lists', () => {
+    const file = '[general]\nmethod=isa-serial\nverbose=true\nblock-rpcs=a,b\n[bridge]\nfreezer=/f\n';
+    const files = { '/etc/qemu/qemu-ga.conf': file };
+    expect(settings([], files)).toMatchObject({ method: 'isa-serial', path: '/dev/ttyS0', verbose: true });
+    const merged = settings(['-munix-listen', '-p/s', '-b', 'c', '-bd,e', '--freezer=/g', '--compat=7.2'], files);
+    expect(merged).toMatchObject({
+      method: 'unix-listen',
+      path: '/s',
+      blockRpcs: ['a', 'b', 'c', 'd', 'e'],
+      compat: '7.2',
+    });
+    expect(merged.bridge.freezer).toBe('/g');
+  });
+
+  it('read the file that -c names, else $QGA_CONF', () => {
+    const files = { '/a': '[general]\npath=/from-a\n', '/b': '[general]\npath=/from-b\n' };
+    expect(settings(['-c', '/a'], files, { QGA_CONF: '/b' }).path).toBe('/from-a');
+    expect(settings([], files, { QGA_CONF: '/b' }).path).toBe('/from-b');
+    expect(settings([], files, { QGA_CONF: '/missing' }).method).toBe('virtio-serial');
+    expect(() => settings(['-c', '/missing'], files)).toThrow('cannot read /missing: no such file');
+  });
+
+  it('know the hook without a path, and that /dev/null is none', () => {
+    expect(settings(['-F']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
+    expect(settings(['-F', '-v']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
+    expect(settings(['-F/h']).fsfreezeHook).toBe('/h');
+    expect(settings(['-F/dev/null']).fsfreezeHook).toBeUndefined();
+    expect(settings([]).fsfreezeHook).toBeUndefined();
+  });
+
+  it.each([
+    [['-m', 'unix-listen'], 'must specify a path for this channel'],
+    [['-m', 'vsock-listen'], /found 'vsock-listen': Node has no AF_VSOCK/],
+    [['-m', 'pigeon'], /expected a method of virtio-serial, isa-serial, unix-listen, found 'pigeon'/],
+    [['-d'], /cannot daemonize/],
+    [['--compat=9'], "--compat: expected 10.2 or 7.2, found '9'"],
+  ])('%j cannot be served', (words, message) => {
+    expect(() => settings(words)).toThrow(message);
+    expect(() => settings(words)).toThrow(UsageError);
+  });
+});
+
+describe('what is printed at once', () => {
+  it('-V, -h and -b help, before anything else is looked at', () => {
+    expect(printed(['-m', 'pigeon', '-V'])).toMatch(/^fsfreeze-agent \d+\.\d+\.\d+ /);
+    expect(printed(['-h'])).toMatch(/-m, --method=METHOD/);
+    for (const words of [['-b', 'help'], ['-b?'], ['--block-rpcs=help']]) {
+      expect(printed(words).split('\n')).toContain('guest-fsfreeze-freeze');
+    }
+  });
+
+  it('-D as qemu-ga prints it, lists reversed, the method not checked', () => {
+    const file = '[general]\nlogfile=/l\nallow-rpcs=x\n';
+    expect(printed(['-D', '-m', 'pigeon', '-p/p', '-b', 'a,b', '-F'], { '/etc/qemu/qemu-ga.conf': file })).toBe(
+      [
+        '[general]',
+        'daemon=false',
+        'method=pigeon',
+        'path=/p',
+        'logfile=/l',
+        'pidfile=/var/run/qemu-ga.pid',
+        'fsfreeze-hook=/etc/qemu/fsfreeze-hook',
+        'statedir=/var/run',
+        'verbose=false',
+        'retry-path=false',
+        'block-rpcs=b,a',
+        'allow-rpcs=x',
+        '',
+      ].join('\n'),
+    );
+  });
+
+  it('the hint for an unknown option, on stdout, with exit code 1', () => {
+    expect(invoke(['-x'])).toEqual({
+      kind: 'print',
+      exitCode: 1,
+      errorText: "fsfreeze-agent: invalid option -- 'x'\n",
+      text: "Unknown option, try 'fsfreeze-agent --help' for more information.\n",
+    });
+  });
+});

@@ -1,0 +1,405 @@
+// The session from freeze() to the report, over a fake machine and a fake freezer: order, levels, expiry, loss of the
+// freezer, abort. How writers misbehave: test/integration/writers.test.ts.
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { existsSync, readdirSync, writeFileSync, chmodSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
+import { QuiesceError, StateError, ThawUnconfirmedError } from '../../../src/errors.js';
+import { createCoordinator } from '../../../src/freeze/coordinator.js';
+import { processStartTime } from '../../../src/freeze/freezer-process.js';
+import { described, FreezeHarness } from '../../support/freeze-harness.js';
+
+let harness: FreezeHarness;
+beforeEach(() => {
+  harness = new FreezeHarness();
+});
+afterEach(async () => {
+  await harness[Symbol.asyncDispose]();
+});
+
+const request = (more: Partial<FreezeRequest> = {}): FreezeRequest => ({
+  requester: 'test',
+  leaseMs: 5_000,
+  require: 'auto',
+  ...more,
+});
+
+const writerPhases = 'case $1 in *) log ;; esac';
+
+async function failed(attempt: Promise<unknown>): Promise<{ error: Error; report: FreezeReport }> {
+  const error = await attempt.then(
+    () => new Error('it did not fail'),
+    (reason: unknown) => reason as Error,
+  );
+  const facts = (error as { facts?: { report?: FreezeReport } }).facts;
+  if (facts?.report === undefined) throw error;
+  return { error, report: facts.report };
+}
+
+test('a guest without writers reaches filesystem, with every filesystem frozen and thawed by us', async () => {
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request());
+  expect(session.frozenCount).toBe(2);
+  expect(harness.freezer.frozen).toEqual(['/data', '/']);
+  expect(await coordinator.status()).toMatchObject({ state: 'frozen', requester: 'test' });
+  expect(session.report).toMatchObject({ state: 'frozen', level: 'filesystem', outcome: 'ok' });
+  const report = await session.thaw();
+  expect(report).toMatchObject({ state: 'thawed', level: 'filesystem', outcome: 'ok' });
+  expect(report.filesystems.map(({ mountpoint, held, disks }) => [mountpoint, held, disks[0]?.serial])).toEqual([
+    ['/data', 'frozen', 'DATA'],
+    ['/', 'frozen', 'ROOT'],
+  ]);
+  expect(report.frozenWindowMs).toBeGreaterThan(0);
+  expect(report.steps.map(({ step }) => step)).toEqual([
+    'plan',
+    'prepare',
+    'hold',
+    'freeze',
+    'frozen',
+    'thaw',
+    'release',
+  ]);
+  expect(await coordinator.status()).toEqual({ state: 'idle' });
+  expect(harness.freezer.state).toBe('idle');
+  expect(await session.thaw()).toEqual(report);
+  expect(coordinator.lastReport).toEqual(report);
+});
+
+test('verified writers make it application, and hold in rank order around the freeze', async () => {
+  harness.hook('a', `${described({ rank: 60 })}${writerPhases}`);
+  harness.hook('b', `${described({ rank: 20 })}${writerPhases}`);
+  harness.hook('c', writerPhases, 'qemu');
+  const coordinator = await harness.start({}, { trustPlainHooks: true });
+  const session = await coordinator.freeze(request());
+  expect(session.report.level).toBe('application');
+  const report = await session.thaw();
+  expect(report.level).toBe('application');
+  expect(report.pauseWindowMs).toBeGreaterThan(report.frozenWindowMs);
+  const journal = harness.journal;
+  expect(journal.slice(0, 3)).toEqual(['freeze b', 'freeze c', 'freeze a']);
+  expect(journal.slice(3, 5).sort()).toEqual(['verify a', 'verify b']);
+  expect(journal.slice(5, 9)).toEqual(['FIFREEZE /data', 'FIFREEZE /', 'FITHAW /data', 'FITHAW /']);
+  expect(journal.slice(9, 11).sort()).toEqual(['verify a', 'verify b']);
+  expect(journal.slice(11)).toEqual(['thaw a', 'thaw c', 'thaw b']);
+});
+
+test('a plain hook is a claim: auto refuses before anything is frozen, filesystem takes it', async () => {
+  harness.hook('plain', writerPhases);
+  const coordinator = await harness.start();
+  const { error, report } = await failed(coordinator.freeze(request()));
+  expect(error).toBeInstanceOf(QuiesceError);
+  expect(error.message).toContain('application required');
+  expect(report).toMatchObject({ outcome: 'failed', state: 'thawed', level: 'none' });
+  expect(harness.journal).toEqual(['freeze plain', 'thaw plain']);
+  const session = await coordinator.freeze(request({ require: 'filesystem' }));
+  const lower = await session.thaw();
+  expect(lower.level).toBe('filesystem');
+  expect(lower.evidence.at(-1)).toBe('writer plain only claimed to hold, nothing verified it');
+});
+
+test('a foreign thaw breaks the session, and the writers are told', async () => {
+  harness.hook('w', `${described({})}[ "$1" = thaw ] && log "$FSFREEZE_OUTCOME"; exit 0`);
+  const coordinator = await harness.start({ thawErrno: { '/data': 22 } });
+  const session = await coordinator.freeze(request());
+  const report = await session.thaw();
+  expect(report).toMatchObject({ outcome: 'broken', level: 'crash' });
+  expect(report.error).toContain('/data');
+  expect(harness.journal.at(-1)).toBe('thaw w broken');
+});
+
+test('the lease ends: thawed and released without being asked, and told once it is over', async () => {
+  harness.hook('w', `${described({})}[ "$1" = thaw ] && log "$FSFREEZE_OUTCOME"; exit 0`);
+  const released: [string, boolean][] = [];
+  const coordinator = await harness.start(
+    {},
+    {
+      onReleased: (report, byItself) => {
+        released.push([report.outcome, byItself]);
+      },
+    },
+  );
+  const session = await coordinator.freeze(request({ leaseMs: 150 }));
+  const report = await session.ended;
+  expect(report).toMatchObject({ outcome: 'expired', level: 'crash', state: 'thawed' });
+  expect(released).toEqual([['expired', true]]);
+  expect(harness.journal.at(-1)).toBe('thaw w expired');
+  await expect(session.renew(100)).rejects.toThrow('not frozen any more');
+  expect((await session.thaw()).outcome).toBe('expired');
+  expect(harness.freezer.state).toBe('idle');
+});
+
+test('renewed, it stays frozen beyond its first lease, up to the maximum', async () => {
+  const coordinator = await harness.start({}, { leaseMaxMs: 500 });
+  const session = await coordinator.freeze(request({ leaseMs: 200 }));
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  const { remainingMs } = await session.renew(300);
+  expect(remainingMs).toBeGreaterThan(200);
+  expect((await session.renew(10_000)).remainingMs).toBeLessThan(500);
+  expect((await session.thaw()).outcome).toBe('ok');
+  await expect(coordinator.freeze(request({ leaseMs: 501 }))).rejects.toThrow('lease: expected 1 to 500 ms');
+});
+
+test('a critical section delays the thaw of an ended lease until it is over', async () => {
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ leaseMs: 100 }));
+  await session.critical(true, 2_000);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(harness.freezer.frozen).toHaveLength(2);
+  await session.critical(false);
+  expect((await session.ended).outcome).toBe('expired');
+  expect(harness.freezer.frozen).toEqual([]);
+});
+
+test('a critical section that is never ended delays the thaw no longer than its bound', async () => {
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ leaseMs: 100 }));
+  const started = performance.now();
+  await session.critical(true, 400);
+  expect((await session.ended).outcome).toBe('expired');
+  expect(performance.now() - started).toBeGreaterThan(380);
+  // Later than a second after the bound, the freezer would have killed its holder.
+  expect(performance.now() - started).toBeLessThan(1_000);
+});
+
+/** A program that stands for `freezer --thaw-marked`: removes the marker, or leaves it. */
+function fakeThawMarked(exitCode: number): string {
+  const path = join(harness.dir, 'thaw-marked');
+  const marker = join(harness.dir, 'run/frozen');
+  const act = exitCode === 0 ? `rm -f '${marker}'` : 'echo "/data is stuck" >&2';
+  writeFileSync(path, `#!/bin/sh\necho "$1" >>'${harness.journalPath}'\n${act}\nexit ${exitCode}\n`);
+  chmodSync(path, 0o755);
+  writeFileSync(marker, 'fsfreeze-bridge 1 0 0 x -\n');
+  return path;
+}
+
+test('the freezer dies: thawed by marker, broken, writers released', async () => {
+  harness.hook('w', `${described({})}[ "$1" = thaw ] && log "$FSFREEZE_OUTCOME"; exit 0`);
+  const coordinator = await harness.start({}, { freezerPath: fakeThawMarked(0) });
+  const session = await coordinator.freeze(request());
+  harness.freezer.die();
+  const report = await session.ended;
+  expect(report).toMatchObject({ outcome: 'broken', level: 'crash' });
+  expect(report.filesystems.map(({ held }) => held)).toEqual(['none', 'none']);
+  expect(harness.journal.slice(-2)).toEqual(['--thaw-marked', 'thaw w broken']);
+  expect((await session.thaw()).outcome).toBe('broken');
+});
+
+test('the freezer dies and the marker cannot be thawed: the requester is told that nobody confirmed it', async () => {
+  harness.hook('w', `${described({})}${writerPhases}`);
+  const coordinator = await harness.start({}, { freezerPath: fakeThawMarked(1) });
+  const session = await coordinator.freeze(request());
+  harness.freezer.die();
+  await expect(session.thaw()).rejects.toThrow(ThawUnconfirmedError);
+  await expect(session.thaw()).rejects.toThrow('/data is stuck');
+  expect(harness.journal.at(-1)).toBe('thaw w');
+});
+
+test('a freezer that is silent past the lease is killed, and what it froze is thawed by marker', async () => {
+  const victim = spawn('sleep', ['60'], { stdio: 'ignore' });
+  const died = new Promise<string | null>((resolve) => {
+    victim.once('exit', (_code, signal) => {
+      resolve(signal);
+    });
+  });
+  const pid = victim.pid ?? 0;
+  const coordinator = await harness.start(
+    { identity: { pid, startTime: processStartTime(pid) ?? '' } },
+    { freezerPath: fakeThawMarked(0) },
+  );
+  const session = await coordinator.freeze(request({ leaseMs: 100 }));
+  harness.freezer.silent = true;
+  const report = await session.ended;
+  expect(report).toMatchObject({ outcome: 'broken', level: 'crash' });
+  expect(await died).toBe('SIGKILL');
+  expect(harness.journal.at(-1)).toBe('--thaw-marked');
+});
+
+test('a process that has taken over the pid of a silent freezer is left alone', async () => {
+  const bystander = spawn('sleep', ['60'], { stdio: 'ignore' });
+  try {
+    const coordinator = await harness.start(
+      { identity: { pid: bystander.pid ?? 0, startTime: '1' } },
+      { freezerPath: fakeThawMarked(0) },
+    );
+    const session = await coordinator.freeze(request({ leaseMs: 100 }));
+    harness.freezer.silent = true;
+    await session.ended;
+    expect(bystander.exitCode).toBeNull();
+    expect(bystander.signalCode).toBeNull();
+  } finally {
+    bystander.kill();
+  }
+});
+
+test('a thaw that the kernel does not return in time is reported, and confirmed late', async () => {
+  const coordinator = await harness.start({ lateThaws: 1 });
+  const session = await coordinator.freeze(request());
+  expect((await session.thaw()).outcome).toBe('ok');
+});
+
+test('a thaw that nobody confirms throws, after the writers were released', async () => {
+  harness.hook('w', `${described({})}${writerPhases}`);
+  const coordinator = await harness.start({ lateThaws: 5 });
+  const session = await coordinator.freeze(request());
+  const { error, report } = await failed(session.thaw());
+  expect(error).toBeInstanceOf(ThawUnconfirmedError);
+  expect(report).toMatchObject({ outcome: 'broken', level: 'crash' });
+  expect(harness.journal).toContain('thaw w');
+});
+
+test.each([
+  ['EBUSY is a stranger: crash', 16, 'crash', 'somebody else holds it frozen (EBUSY)'],
+  ['EIO: crash', 5, 'crash', 'FIFREEZE: EIO (i/o error)'],
+])('%s', async (_name, errno, level, reason) => {
+  const coordinator = await harness.start({ freezeErrno: { '/data': errno } });
+  const { report } = await failed(coordinator.freeze(request()));
+  expect(report.outcome).toBe('failed');
+  expect(harness.freezer.frozen).toEqual([]);
+  const session = await coordinator.freeze(request({ require: 'crash' }));
+  const lower = await session.thaw();
+  expect(lower.level).toBe(level);
+  expect(lower.filesystems.find(({ mountpoint }) => mountpoint === '/data')).toMatchObject({ held: 'none', reason });
+});
+
+test('plain passes over EBUSY and EOPNOTSUPP, uncounted, and ends at any other error', async () => {
+  const coordinator = await harness.start({ freezeErrno: { '/data': 16 } });
+  const session = await coordinator.freeze(request({ require: 'plain' }));
+  expect(session.frozenCount).toBe(1);
+  await session.thaw();
+  expect(session.thawedCount).toBe(1);
+  await harness.restartFreezer({ freezeErrno: { '/data': 5 } });
+  await expect(coordinator.freeze(request({ require: 'plain' }))).rejects.toThrow('failed to freeze /data: EIO');
+  expect(harness.freezer.frozen).toEqual([]);
+  await harness.restartFreezer({ openErrno: { '/data': 2 } });
+  await expect(coordinator.freeze(request({ require: 'plain' }))).rejects.toThrow('failed to freeze /data: ENOENT');
+});
+
+test('plain ends at a required writer that fails, and passes over mount points that are none', async () => {
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ require: 'plain', mountpoints: ['/nonexistent'] }));
+  expect(session.frozenCount).toBe(0);
+  expect(await coordinator.status()).toMatchObject({ state: 'frozen' });
+  expect((await session.thaw()).outcome).toBe('ok');
+  await expect(coordinator.freeze(request({ mountpoints: ['/nonexistent'] }))).rejects.toThrow(
+    'mount points: expected paths of the mount table, found /nonexistent',
+  );
+  harness.hook('w', 'log; [ "$1" = thaw ]');
+  await expect(coordinator.freeze(request({ require: 'plain' }))).rejects.toThrow(
+    'a required writer failed: w: freeze',
+  );
+  expect(harness.journal.slice(-2)).toEqual(['freeze w', 'thaw w']);
+});
+
+test('with nothing to freeze the lease still ends by itself', async () => {
+  harness.hook('w', writerPhases);
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ require: 'plain', mountpoints: ['/proc/no'], leaseMs: 100 }));
+  expect(harness.freezer.state).toBe('planned');
+  expect((await session.ended).outcome).toBe('expired');
+  expect(harness.journal).toEqual(['freeze w', 'thaw w']);
+  expect(harness.freezer.state).toBe('idle');
+});
+
+test('a filesystem that cannot freeze is held if nothing was written to it', async () => {
+  const coordinator = await harness.start({ freezeErrno: { '/data': 95 } });
+  const session = await coordinator.freeze(request());
+  expect(session.report.level).toBe('filesystem');
+  const report = await session.thaw();
+  expect(report.level).toBe('filesystem');
+  expect(report.filesystems.find(({ mountpoint }) => mountpoint === '/data')?.held).toBe('synced');
+  const again = await coordinator.freeze(request());
+  harness.machine.writes(harness.disks.data.path, 1);
+  const written = await again.thaw();
+  expect(written.level).toBe('crash');
+  expect(written.evidence.at(-1)).toContain('it was written to before the thaw');
+});
+
+test('only the disks of the cut are frozen, each judged by itself', async () => {
+  harness.machine.virtioDisk('vdc', 4, 'SPARE');
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ disks: [{ serial: 'DATA' }] }));
+  expect(harness.freezer.frozen).toEqual(['/data']);
+  const report = await session.thaw();
+  expect(report.filesystems.map(({ mountpoint, concerned }) => [mountpoint, concerned])).toEqual([
+    ['/data', true],
+    ['/', false],
+  ]);
+  expect(report.level).toBe('filesystem');
+  const byAddress = await coordinator.freeze(request({ disks: [{ pciAddress: '0000:00:02.0' }] }));
+  expect(harness.freezer.frozen).toEqual(['/']);
+  await byAddress.thaw();
+  const unknown = await coordinator.freeze(request({ disks: [{ serial: 'NOBODY' }], require: 'crash' }));
+  expect((await unknown.thaw()).evidence.at(-1)).toContain('disk serial NOBODY is none that this guest knows');
+  const spare = await coordinator.freeze(request({ disks: [{ serial: 'SPARE' }] }));
+  expect((await spare.thaw()).evidence[0]).toContain('has no mounted filesystem, and nothing was written to it');
+});
+
+test('a second freeze is refused with its holder, in this process and from another', async () => {
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ requester: 'host tool' }));
+  await expect(coordinator.freeze(request())).rejects.toThrow(StateError);
+  const other = createCoordinator(harness.options);
+  await expect(other.freeze(request({ requester: 'backup' }))).rejects.toMatchObject({
+    message: 'a freeze needs state idle, found held by host tool',
+    facts: { holder: { requester: 'host tool' } },
+  });
+  expect(await other.status()).toMatchObject({ state: 'frozen', requester: 'host tool' });
+  expect(other.lastReport).toBeUndefined();
+  expect(harness.freezer.frozen).toHaveLength(2);
+  await session.thaw();
+});
+
+test.each(['plan', 'sync', 'freeze'] as const)('aborted in %s: thawed before the promise settles', async (step) => {
+  const coordinator = await harness.start({ freezeMs: 2_000, syncMs: 2_000 });
+  const abort = new AbortController();
+  if (step === 'plan') abort.abort();
+  if (step === 'freeze') await harness.restartFreezer({ freezeMs: 2_000 });
+  setTimeout(() => {
+    abort.abort();
+  }, 200);
+  const started = Date.now();
+  await expect(coordinator.freeze(request(), abort.signal)).rejects.toThrow('aborted');
+  expect(Date.now() - started).toBeLessThan(1_500);
+  expect(harness.freezer.frozen).toEqual([]);
+  expect(harness.freezer.state).toBe('idle');
+  expect(await coordinator.status()).toEqual({ state: 'idle' });
+  if (step === 'freeze') expect(harness.journal).toContain('FITHAW /data');
+});
+
+test('close() thaws what is held, and refuses what comes later', async () => {
+  const coordinator = await harness.start();
+  await coordinator.freeze(request());
+  await coordinator.close();
+  expect(harness.freezer.frozen).toEqual([]);
+  await expect(coordinator.freeze(request())).rejects.toThrow('shutting down');
+});
+
+test('without a freezer it is refused, and nothing is left behind', async () => {
+  const coordinator = createCoordinator(harness.options);
+  await expect(coordinator.freeze(request())).rejects.toThrow('no freezer answers at');
+  expect(existsSync(join(harness.dir, 'run/sessions')) ? readdirSync(join(harness.dir, 'run/sessions')) : []).toEqual(
+    [],
+  );
+});
+
+test('scratch is kept until post, and removed after it', async () => {
+  harness.hook(
+    'w',
+    `${described({ phases: 'prepare freeze verify thaw post' })}
+    case $1 in prepare) echo kept >"$FSFREEZE_SCRATCH/state" ;; post) log "$(cat "$FSFREEZE_SCRATCH/state") $FSFREEZE_OUTCOME" ;; esac`,
+  );
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ session: 'mine' }));
+  expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual(['mine']);
+  await session.thaw();
+  await coordinator.close();
+  expect(harness.journal.at(-1)).toBe('post w kept ok');
+  expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual([]);
+  expect(coordinator.lastReport?.writers[0]?.phases.at(-1)?.phase).toBe('post');
+});
+
+test.each(['../x', '', 'a b', '.', 'x'.repeat(65)])('session id %j is refused', async (session) => {
+  const coordinator = await harness.start();
+  await expect(coordinator.freeze(request({ session }))).rejects.toThrow('session id: expected');
+});

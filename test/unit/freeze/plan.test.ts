@@ -1,0 +1,263 @@
+// Disks behind filesystems, and the order and choice that follow from them, over made-up machines.
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { FreezeRequest } from '../../../src/consistency.js';
+import { createDiskLookup, type DiskChain } from '../../../src/freeze/disks.js';
+import { readMounts } from '../../../src/freeze/mounts.js';
+import { concernedWriters, makePlan, type FreezePlan } from '../../../src/freeze/plan.js';
+import type { Writer } from '../../../src/freeze/writer-folders.js';
+import { FakeMachine } from '../../support/fake-machine.js';
+
+let dir: string;
+let machine: FakeMachine;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'fsb-plan-'));
+  machine = new FakeMachine(dir);
+});
+afterEach(() => {
+  rmSync(dir, { recursive: true });
+});
+
+const plan = (request: Pick<FreezeRequest, 'mountpoints' | 'disks'> = {}, ignored: string[] = []): FreezePlan => {
+  const table = readMounts(machine.mountinfoPath);
+  return makePlan(table, createDiskLookup(table, machine), request, ignored);
+};
+const groups = (made: FreezePlan): Record<string, number> =>
+  Object.fromEntries(
+    made.filesystems.filter(({ action }) => action === 'freeze').map((one) => [one.filesystem.mountpoint, one.group]),
+  );
+const chain = (mountpoint: string): DiskChain => {
+  const found = plan().filesystems.find(({ filesystem }) => filesystem.mountpoint === mountpoint);
+  if (found === undefined) throw new Error(`no filesystem at ${mountpoint}`);
+  return found.chain;
+};
+
+/** A device-mapper device over others. */
+function mapper(name: string, ...slaves: string[]): string {
+  const path = `devices/virtual/block/${name}`;
+  const device = machine.block(path, { major: 253 });
+  for (const slave of slaves) machine.link(`${path}/slaves/${slave.split('/').at(-1) ?? ''}`, slave);
+  return device;
+}
+
+function loop(name: string, file: string): string {
+  const path = `devices/virtual/block/${name}`;
+  const device = machine.block(path, { major: 7 });
+  machine.file(`${path}/loop/backing_file`, `${file}\n`);
+  return device;
+}
+
+describe('disks', () => {
+  test('a partition of a virtio disk', () => {
+    const { path } = machine.virtioDisk('vda', 4, 'SERIAL');
+    const device = machine.block(`${path}/vda1`, { partition: true });
+    machine.mount({ device, mountpoint: '/', source: '/dev/vda1' });
+    expect(chain('/')).toMatchObject({ devices: ['vda1'], direct: true, understood: true });
+    expect(chain('/').disks).toMatchObject([
+      {
+        name: 'vda',
+        dev: '/dev/vda',
+        serial: 'SERIAL',
+        pciAddress: '0000:00:04.0',
+        address: { busType: 'virtio', pci: { domain: 0, bus: 0, slot: 4, function: 0 } },
+      },
+    ]);
+  });
+
+  test('virtio-scsi behind a bridge, with the serial of its product data page', () => {
+    const bridge = 'devices/pci0000:00/0000:00:1e.0/0000:01:02.0';
+    const path = `${bridge}/virtio5/host2/target2:0:0/2:0:0:3/block/sdb`;
+    const device = machine.block(path, { major: 8 });
+    machine.link(`${bridge}/driver`, 'bus/pci/drivers/virtio-pci');
+    machine.link('devices/pci0000:00/0000:00:1e.0/driver', 'bus/pci/drivers/pcieport');
+    machine.file('devices/unused', '');
+    machine.link(`${path}/device`, `${bridge}/virtio5/host2/target2:0:0/2:0:0:3`);
+    machine.file(`${bridge}/virtio5/host2/target2:0:0/2:0:0:3/vpd_pg80`, Buffer.from('\0\x80\0\x04ABCD', 'latin1'));
+    machine.mount({ device, mountpoint: '/' });
+    expect(chain('/').disks).toMatchObject([
+      { serial: 'ABCD', pciAddress: '0000:01:02.0', address: { busType: 'scsi', bus: 0, target: 0, unit: 3 } },
+    ]);
+  });
+
+  test("AHCI and IDE: unit and bus by the place of the host among the controller's", () => {
+    const ahci = 'devices/pci0000:00/0000:00:1f.2';
+    machine.link(`${ahci}/driver`, 'bus/pci/drivers/ahci');
+    for (const n of [1, 2, 10]) machine.file(`${ahci}/ata${n}/x`, '');
+    const sata = machine.block(`${ahci}/ata10/host9/target9:0:0/9:0:0:0/block/sda`, { major: 8 });
+    machine.mount({ device: sata, mountpoint: '/' });
+    const piix = 'devices/pci0000:00/0000:00:01.1';
+    machine.link(`${piix}/driver`, 'bus/pci/drivers/ata_piix');
+    for (const n of [3, 4]) machine.file(`${piix}/ata${n}/x`, '');
+    const ide = machine.block(`${piix}/ata4/host3/target3:0:1/3:0:1:0/block/sdc`, { major: 8 });
+    machine.mount({ device: ide, mountpoint: '/ide' });
+    expect(chain('/').disks[0]?.address).toMatchObject({ busType: 'sata', unit: 2 });
+    expect(chain('/ide').disks[0]?.address).toMatchObject({ busType: 'ide', bus: 1, unit: 1 });
+  });
+
+  test('NVMe, with its serial on the controller; over a fabric it is no disk of this machine', () => {
+    const nvme = 'devices/pci0000:00/0000:00:05.0/nvme/nvme0';
+    machine.link('devices/pci0000:00/0000:00:05.0/driver', 'bus/pci/drivers/nvme');
+    machine.file(`${nvme}/serial`, 'NVME-1            \n');
+    const device = machine.block(`${nvme}/nvme0n1`, { major: 259 });
+    machine.link(`${nvme}/nvme0n1/device`, nvme);
+    machine.mount({ device, mountpoint: '/' });
+    const subsystem = 'devices/virtual/nvme-subsystem/nvme-subsys1';
+    const fabric = machine.block(`${subsystem}/nvme1n1`, { major: 259 });
+    machine.file(`${subsystem}/nvme1/transport`, 'tcp\n');
+    machine.mount({ device: fabric, mountpoint: '/fabric' });
+    expect(chain('/').disks).toMatchObject([{ serial: 'NVME-1', address: { busType: 'nvme' } }]);
+    expect(chain('/fabric')).toMatchObject({ disks: [], direct: false, understood: true });
+  });
+
+  test('a logical volume over two disks is direct, one over a loop file is not', () => {
+    const a = machine.virtioDisk('vda', 2);
+    const b = machine.virtioDisk('vdb', 3);
+    machine.mount({ device: a.device, mountpoint: '/' });
+    machine.mount({ device: mapper('dm-0', a.path, b.path), mountpoint: '/lv' });
+    loop('loop0', '/images/x.img');
+    machine.mount({ device: mapper('dm-1', 'devices/virtual/block/loop0'), mountpoint: '/over-loop' });
+    expect(chain('/lv')).toMatchObject({ direct: true, disks: [{ name: 'vda' }, { name: 'vdb' }] });
+    expect(chain('/over-loop')).toMatchObject({ direct: false, disks: [{ name: 'vda' }], files: ['/images/x.img'] });
+  });
+
+  test('btrfs over two disks, by the devices its fsid lists', () => {
+    const a = machine.virtioDisk('vda', 2);
+    const b = machine.virtioDisk('vdb', 3);
+    for (const { path } of [a, b]) machine.link(`fs/btrfs/FSID/devices/${path.slice(-3)}`, path);
+    machine.mount({ device: '0:33', mountpoint: '/', type: 'btrfs', source: '/dev/vda' });
+    expect(chain('/')).toMatchObject({ direct: true, disks: [{ name: 'vda' }, { name: 'vdb' }] });
+  });
+
+  test('ZFS, nbd, iSCSI and memory are told apart', () => {
+    machine.mount({ device: '0:40', mountpoint: '/zfs', type: 'zfs', source: 'pool/x' });
+    machine.mount({ device: machine.block('devices/virtual/block/nbd0', { major: 43 }), mountpoint: '/nbd' });
+    machine.mount({ device: machine.block('devices/virtual/block/zram0', { major: 252 }), mountpoint: '/zram' });
+    machine.mount({ device: machine.block('devices/virtual/block/new0', { major: 250 }), mountpoint: '/new' });
+    const iscsi = 'devices/platform/host3/session1/target3:0:0/3:0:0:1/block/sdd';
+    machine.mount({ device: machine.block(iscsi, { major: 8 }), mountpoint: '/iscsi' });
+    const seen = Object.fromEntries(
+      ['/zfs', '/nbd', '/zram', '/new', '/iscsi'].map((path) => [path, [chain(path).direct, chain(path).understood]]),
+    );
+    expect(seen).toEqual({
+      '/zfs': [false, false],
+      '/nbd': [false, true],
+      '/zram': [false, true],
+      '/new': [false, false],
+      '/iscsi': [false, true],
+    });
+  });
+});
+
+describe('order', () => {
+  test('disks side by side and last; loop files first, inner before outer, then the newest', () => {
+    const a = machine.virtioDisk('vda', 2);
+    const b = machine.virtioDisk('vdb', 3);
+    machine.mount({ device: a.device, mountpoint: '/' });
+    machine.mount({ device: loop('loop1', '/outer/inner.img'), mountpoint: '/inner' });
+    machine.mount({ device: b.device, mountpoint: '/data' });
+    machine.mount({ device: loop('loop0', '/data/outer.img'), mountpoint: '/outer' });
+    machine.mount({ device: loop('loop2', '/lone.img'), mountpoint: '/lone' });
+    expect(groups(plan())).toEqual({ '/lone': 0, '/inner': 1, '/outer': 2, '/data': 3, '/': 3 });
+    expect(plan().filesystems.map(({ filesystem }) => filesystem.mountpoint)).toEqual([
+      '/lone',
+      '/inner',
+      '/outer',
+      '/data',
+      '/',
+    ]);
+  });
+
+  test('a loop device over a file on itself does not end in a circle', () => {
+    machine.mount({ device: loop('loop0', '/x.img'), mountpoint: '/' });
+    expect(chain('/')).toMatchObject({ understood: false, direct: false });
+    expect(groups(plan())).toEqual({ '/': 0 });
+  });
+});
+
+describe('concern', () => {
+  beforeEach(() => {
+    const a = machine.virtioDisk('vda', 2, 'A');
+    const b = machine.virtioDisk('vdb', 3, 'B-long-serial-number');
+    machine.mount({ device: a.device, mountpoint: '/' });
+    machine.mount({ device: b.device, mountpoint: '/data' });
+    machine.mount({ device: loop('loop0', '/data/x.img'), mountpoint: '/in-data' });
+    const ro = machine.virtioDisk('vdc', 4, 'C');
+    machine.mount({ device: ro.device, mountpoint: '/ro', options: 'ro' });
+  });
+  const concerned = (made: FreezePlan): string[] =>
+    made.filesystems.filter((one) => one.concerned).map((one) => one.filesystem.mountpoint);
+
+  test('without disks: all that are read-write', () => {
+    expect(concerned(plan())).toEqual(['/in-data', '/data', '/']);
+  });
+
+  test.each([
+    ['serial', { serial: 'A' }, ['/']],
+    [
+      'a serial that virtio-blk cut at 20 bytes, with what lies in files on it',
+      { serial: 'B-long-serial-number-and-more' },
+      ['/in-data', '/data'],
+    ],
+    ['PCI address in capitals', { pciAddress: '0000:00:02.0' }, ['/']],
+    ['PCI address where the serial is unknown', { serial: 'other', pciAddress: '0000:00:03.0' }, ['/in-data', '/data']],
+    ['serial before PCI address', { serial: 'A', pciAddress: '0000:00:03.0' }, ['/']],
+    ['a disk that is not here', { serial: 'nobody' }, []],
+    ['a disk named by nothing', { serial: '' }, []],
+    ['read-only only', { serial: 'C' }, []],
+  ])('%s', (_name, disk, expected) => {
+    expect(concerned(plan({ disks: [disk] }))).toEqual(expected);
+  });
+
+  test('what is not understood may lie on any disk', () => {
+    machine.mount({ device: '0:40', mountpoint: '/zfs', type: 'zfs', source: 'pool/x' });
+    expect(concerned(plan({ disks: [{ serial: 'A' }] }))).toEqual(['/zfs', '/']);
+  });
+
+  test('mount points limit what freezes; with disks the cut still says what is concerned', () => {
+    expect(groups(plan({ mountpoints: ['/'] }))).toEqual({ '/': 0 });
+    const both = plan({ mountpoints: ['/'], disks: [{ serial: 'B-long-serial-number' }] });
+    expect(groups(both)).toEqual({});
+    expect(concerned(both)).toEqual(['/data', '/in-data']);
+    expect(plan({ mountpoints: ['/', '/nowhere'] }).unknownMountpoints).toEqual(['/nowhere']);
+  });
+
+  test('what is ignored stays concerned, and is left with its reason', () => {
+    const made = plan({}, ['/data']);
+    expect(made.filesystems.find(({ filesystem }) => filesystem.mountpoint === '/data')).toMatchObject({
+      concerned: true,
+      action: 'leave',
+      reason: 'ignored by configuration',
+    });
+    expect(made.skipped).toContainEqual({ what: '/data', reason: 'ignored by configuration' });
+  });
+
+  test('writers take part by what they cover', () => {
+    const writer = (name: string, covers: string[], problem?: string): Writer => ({
+      name,
+      path: `/w/${name}`,
+      folder: { path: '/w', style: 'bridge' },
+      kind: 'described',
+      required: true,
+      rank: 50,
+      phases: ['prepare'],
+      description: { phases: ['prepare'], rank: 50, timeout: {}, required: true, covers },
+      ...(problem === undefined ? {} : { problem }),
+    });
+    const writers = [
+      writer('all', []),
+      writer('data', ['/data/db']),
+      writer('root', ['/nope/x']),
+      writer('bad', [], 'x'),
+    ];
+    const table = readMounts(machine.mountinfoPath);
+    const made = makePlan(table, createDiskLookup(table, machine), { disks: [{ serial: 'A' }] });
+    const { concerned: some, skipped } = concernedWriters(writers, table, made);
+    expect(some.map(({ name }) => name)).toEqual(['all', 'root']);
+    expect(skipped).toEqual([
+      { what: '/w/bad', reason: 'x' },
+      { what: '/w/data', reason: 'what it covers is no part of the cut' },
+    ]);
+  });
+});
