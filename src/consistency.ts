@@ -43,7 +43,7 @@ export type Span = v.InferOutput<typeof spanSchema>;
  */
 export const holdKinds = ['frozen', 'read-only', 'synced', 'none'] as const;
 
-export const filesystemReportSchema = v.strictObject({
+const filesystemReportSchema = v.strictObject({
   mountpoint: v.string(),
   type: v.string(),
   /** Source as in mountinfo, `/dev/vda1`. */
@@ -80,7 +80,7 @@ export type PhaseReport = v.InferOutput<typeof phaseReportSchema>;
 
 export const guarantees = ['held', 'recoverable', 'artefact'] as const;
 
-export const writerReportSchema = v.strictObject({
+const writerReportSchema = v.strictObject({
   name: v.string(),
   path: v.string(),
   kind: v.picklist(['plain', 'described', 'resident']),

@@ -33,7 +33,7 @@ export function createLogger(level: string, file?: string): HeldLogger {
     }
     ring.push(line);
   };
-  const log = pino({ level, base: { name: 'fsfreeze-bridge' }, timestamp: pino.stdTimeFunctions.isoTime }, { write });
+  const log = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, { write });
   return {
     log,
     hold() {

@@ -11,7 +11,7 @@ import { isJsonObject, type JsonValue } from '../wire/value.js';
 import { RemoteError } from './errors.js';
 
 /** Far more than any reply of an agent, far less than what would hurt. */
-export const replyLimits: WireLimits = { tokenBytes: 16 * 1024 * 1024, tokens: 512 * 1024, nesting: 64 };
+const replyLimits: WireLimits = { tokenBytes: 16 * 1024 * 1024, tokens: 512 * 1024, nesting: 64 };
 
 export interface CallOptions {
   /** For everything: the turn of earlier calls, finding the place in the stream, the answer. */

@@ -54,7 +54,7 @@ export function acceleratorArguments(accelerator: Accelerator): string[] {
 }
 
 /** Boots `kernel` with an initrd that prints one line; true if that line came within the limit. */
-export async function bootsUnder(accelerator: Accelerator, kernel: string, limitMs = PROBE_LIMIT_MS): Promise<boolean> {
+async function bootsUnder(accelerator: Accelerator, kernel: string, limitMs = PROBE_LIMIT_MS): Promise<boolean> {
   const scratch = await mkdtemp(path.join(tmpdir(), 'fsb-probe-'));
   try {
     const initrd = path.join(scratch, 'initrd.gz');

@@ -29,7 +29,7 @@ export interface GuestDisk extends DiskFile {
 const ImageInfo = v.looseObject({ 'virtual-size': v.number() });
 
 /** The virtual size of an image, in bytes. */
-export async function virtualSize({ file, format }: DiskFile): Promise<number> {
+async function virtualSize({ file, format }: DiskFile): Promise<number> {
   const { stdout } = await execa('qemu-img', ['info', '-U', '--output=json', '-f', format, file], { timeout: 20_000 });
   return v.parse(ImageInfo, JSON.parse(stdout))['virtual-size'];
 }

@@ -42,7 +42,7 @@ export interface GuestImage {
 }
 
 /** The folder of the recipe: the same seen from src/ and from dist/. */
-export function recipeDirectory(): string {
+function recipeDirectory(): string {
   return fileURLToPath(new URL('../../vm-images/guest/', import.meta.url));
 }
 

@@ -3,7 +3,7 @@
 import { JsonFloat } from './value.js';
 
 /** Precedes the reply to guest-sync-delimited: no JSON text holds this byte. */
-export const SENTINEL = 0xff;
+const SENTINEL = 0xff;
 
 /**
  * One line of JSON with its newline, preceded by SENTINEL if `delimited`. Members that are undefined are left out.

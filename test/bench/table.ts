@@ -12,7 +12,7 @@ export interface Row {
   readonly spread: string;
 }
 
-export function median(samples: readonly number[]): number {
+function median(samples: readonly number[]): number {
   if (samples.length === 0) throw new Error('median of no samples');
   const sorted = samples.toSorted((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);

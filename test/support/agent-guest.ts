@@ -4,6 +4,7 @@ import path from 'node:path';
 import { execa } from 'execa';
 import { QgaClient } from '../../src/qga/client.js';
 import { createRemoteCoordinator, type RemoteCoordinator } from '../../src/qga/remote-coordinator.js';
+import { defaultRemoteLimits, type RemoteLimits } from '../../src/qga/until-confirmed.js';
 import { installedGuest, restoreGuest, type Guest } from '../../src/testing/index.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -24,9 +25,9 @@ export interface Requester extends AsyncDisposable {
 }
 
 /** A client on the host's end of the agent's channel. */
-export async function requester(guest: Guest, qgaPath = guest.qgaPath): Promise<Requester> {
-  const client = await QgaClient.connect(qgaPath, { timeoutMs: 10_000 });
-  const coordinator = await createRemoteCoordinator(client);
+export async function requester(guest: Guest, limits: Partial<RemoteLimits> = {}): Promise<Requester> {
+  const client = await QgaClient.connect(guest.qgaPath, { timeoutMs: 10_000 });
+  const coordinator = await createRemoteCoordinator(client, { ...defaultRemoteLimits, ...limits });
   return {
     client,
     coordinator,

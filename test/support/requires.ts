@@ -27,7 +27,7 @@ const isThere = (need: string): boolean => {
 };
 
 /** Those of `needs` this machine lacks: `root`, `loop` (loop devices), else the name of an executable. */
-export const missing = (...needs: readonly string[]): string[] => needs.filter((need) => !isThere(need));
+const missing = (...needs: readonly string[]): string[] => needs.filter((need) => !isThere(need));
 
 /**
  * A `describe` that skips, and says why in its name, if something is missing.

@@ -57,8 +57,12 @@ thaw)
 esac
 `;
 /** A second writer, of a lower rank: released after the first one, whatever became of that. */
-const BYSTANDER =
-  '#!/bin/sh\n# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: rank=10\n: >/run/bystander-$1\n';
+const BYSTANDER = `#!/bin/sh
+# fsfreeze-writer: phases=freeze verify thaw
+# fsfreeze-writer: rank=10
+# fsfreeze-writer: guarantee=held
+: >/run/bystander-$1
+`;
 
 async function there(guest: Guest, file: string): Promise<boolean> {
   return (await guest.exec(['/bin/test', '-e', file], { check: false })).exitCode === 0;
@@ -95,7 +99,7 @@ interface Attempt {
 
 /** Our own agent client as the requester: freeze, hold for a moment, thaw. */
 async function byClient(guest: Guest): Promise<Attempt> {
-  await using host = await requester(guest);
+  await using host = await requester(guest, { freezeMs: 10_000 });
   try {
     const session = await host.coordinator.freeze({ requester: 'test', leaseMs: LEASE_MS, require: 'filesystem' });
     await sleep(1000);
