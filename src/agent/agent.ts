@@ -138,6 +138,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const onStream = serve({ origin: 'host', name: `${method} ${path}` });
     listeners.push(await openHostChannel({ method, path, retry, onStream, onLost: lose, log }));
     log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
+    coordinator.warmUp();
     collectStartUpGarbage(() => !frozen);
   } catch (error) {
     await closeChannels();

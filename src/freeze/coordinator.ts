@@ -100,6 +100,12 @@ class InProcessCoordinator implements LocalCoordinator {
     return findWriters(writerFolders, { owner: writerOwner }).map(listing);
   }
 
+  warmUp(): void {
+    const { table, lookup } = this.#settings.view();
+    for (const filesystem of table.filesystems) lookup.chainOf(filesystem);
+    lookup.disks();
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     this.#stop.abort();

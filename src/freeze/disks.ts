@@ -54,6 +54,7 @@ export function createDiskLookup(
 ): DiskLookup {
   const sys = new Sysfs(sysRoot, udevRoot);
   const chains = new Map<Filesystem, DiskChain>();
+  let all: readonly Disk[] | undefined;
 
   const chainOf = (filesystem: Filesystem, below: readonly Filesystem[] = []): DiskChain => {
     const known = chains.get(filesystem);
@@ -117,7 +118,7 @@ export function createDiskLookup(
     walk.understood &&= chain.understood;
   };
 
-  return { chainOf: (filesystem) => chainOf(filesystem), disks: () => sys.allDisks() };
+  return { chainOf: (filesystem) => chainOf(filesystem), disks: () => (all ??= sys.allDisks()) };
 }
 
 interface Walk {

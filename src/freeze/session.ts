@@ -5,12 +5,10 @@ import type { FreezeReport, FreezeRequest } from '../consistency.js';
 import { describeError, QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../errors.js';
 import { BareDisks } from './bare-disks.js';
 import { monotonicMs } from './clock.js';
-import { createDiskLookup } from './disks.js';
 import { FilesystemSet } from './filesystem-set.js';
 import type { Refusal } from './freezer-client.js';
 import { FreezerHold, type HoldEnd } from './freezer-hold.js';
 import { longestLeaseMs } from './lease.js';
-import { readMounts } from './mounts.js';
 import type { LocalSession } from './options.js';
 import { concernedWriters, makePlan } from './plan.js';
 import { buildReport, StepClock } from './report.js';
@@ -163,8 +161,8 @@ export class Session implements LocalSession {
     this.#checkStop();
     const settings = this.#settings;
     const { require } = this.#request;
-    const table = readMounts(settings.mountinfoPath);
-    const plan = makePlan(table, createDiskLookup(table, settings), this.#request, settings.ignoredMountpoints);
+    const { table, lookup } = settings.view();
+    const plan = makePlan(table, lookup, this.#request, settings.ignoredMountpoints);
     const [unknown] = plan.unknownMountpoints;
     // qemu-ga passes over mount points it does not find.
     if (unknown !== undefined && require !== 'plain')

@@ -1,16 +1,17 @@
 // CoordinatorOptions with every default filled in.
 import { join } from 'node:path';
+import { machineViewer } from './machine-view.js';
 import { defaultOptions, silentLog, type CoordinatorOptions } from './options.js';
 import { defaultWriterFolders } from './writer-folders.js';
 
 export type Settings = ReturnType<typeof withDefaults>;
 
 export function withDefaults(options: CoordinatorOptions) {
-  const runtimeDir = options.runtimeDir ?? defaultOptions.runtimeDir;
+  const given = { ...defaultOptions, ...options };
+  const { runtimeDir } = given;
   return {
-    ...defaultOptions,
-    ...options,
-    runtimeDir,
+    ...given,
+    view: machineViewer(given),
     socketPath: options.freezerSocket ?? join(runtimeDir, 'freezer.sock'),
     markerPath: options.markerPath ?? join(runtimeDir, 'frozen'),
     freezerPath: options.freezerPath,

@@ -15,7 +15,7 @@ export async function benchGuest(): Promise<Guest> {
 export async function withoutWriters(guest: Guest): Promise<void> {
   await guest.exec(`d=/etc/fsfreeze-bridge/fsfreeze-hook.d; mkdir -p $d
     for hook in /usr/lib/fsfreeze-bridge/fsfreeze-hook.d/*; do ln -sf /dev/null $d/$(basename $hook); done
-    systemctl stop postgresql`);
+    systemctl stop postgresql@15-main`);
 }
 
 /** Adds a disk with a filesystem of its own, mounted at /srv/NAME. Gives the mount point. */

@@ -100,7 +100,7 @@ requires(
     await using guest = await agentGuest();
     await using host = await requester(guest);
     // PostgreSQL's checkpoint would wait for the stranger until its own limit.
-    await guest.exec(['/bin/systemctl', 'stop', 'postgresql']);
+    await guest.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
     await guest.exec(['/sbin/fsfreeze', '--freeze', '/srv/data']);
     expect(await host.client.call('guest-fsfreeze-freeze', {}, { timeoutMs: 60_000 })).toBe(1);
     expect(await host.client.call('guest-fsfreeze-thaw', {}, { timeoutMs: 30_000 })).toBe(1);

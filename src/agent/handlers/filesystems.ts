@@ -2,8 +2,10 @@
 // on (libvirt by PCI address, bus, target and unit; our host tool by serial first). Mounts and disks: src/freeze/.
 import { statfs } from 'node:fs/promises';
 import { withLimit } from '../../deadline.js';
-import { createDiskLookup, type Disk, type DiskChain } from '../../freeze/disks.js';
-import { readMounts, type Filesystem, type MountTable } from '../../freeze/mounts.js';
+import type { Disk, DiskChain } from '../../freeze/disks.js';
+import { machineViewer } from '../../freeze/machine-view.js';
+import type { Filesystem, MountTable } from '../../freeze/mounts.js';
+import { defaultOptions } from '../../freeze/options.js';
 import type { Returns } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
 import type { Handlers } from './handlers.js';
@@ -24,10 +26,10 @@ export function filesystemHandlers(
   compat: Compat,
   sources: FilesystemSources = {},
 ): Pick<Handlers, 'guest-get-fsinfo'> {
+  const view = machineViewer({ ...defaultOptions, ...sources });
   return {
     async 'guest-get-fsinfo'() {
-      const table = readMounts(sources.mountinfoPath);
-      const lookup = createDiskLookup(table, sources);
+      const { table, lookup } = view();
       const entries = listed(table, compat).map(({ filesystem, mountpoint }) => ({
         chain: lookup.chainOf(filesystem),
         filesystem,
