@@ -173,6 +173,18 @@ static void collect(int in, size_t waiting, int bound_ms, int *errors)
 	}
 }
 
+/* A freezer started meanwhile may have put its own in this place, which must stay. */
+static bool still_marked(const char *path, const struct marker *marker)
+{
+	static struct marker now;
+	char problem[PATH_MAX_BYTES + 256];
+	bool same = marker_read(path, &now, problem, sizeof problem) == 1 && now.pid == marker->pid &&
+		    now.start_time == marker->start_time && strcmp(now.session, marker->session) == 0;
+
+	marker_free(&now);
+	return same;
+}
+
 static int thaw_all(struct marker *marker, const struct leftovers *what, int old)
 {
 	static int errors[FILESYSTEMS_MAX];
@@ -210,7 +222,9 @@ static int thaw_all(struct marker *marker, const struct leftovers *what, int old
 		       errors[i], word_escape(entry->path, word, sizeof word));
 	}
 	/* The marker first: what is printed may go to a filesystem that is still frozen. */
-	if (left == 0 && unlink(what->marker) < 0) {
+	if (!still_marked(what->marker, marker)) {
+		fprintf(stderr, "freezer: %s is another session's by now, and stays\n", what->marker);
+	} else if (left == 0 && unlink(what->marker) < 0) {
 		fprintf(stderr, "freezer: cannot remove %s: %s\n", what->marker, strerror(errno));
 		left = 1;
 	} else if (left > 0) {

@@ -13,6 +13,9 @@
 		}                                                                     \
 	} while (0)
 
+/* Says that a test has passed; one that fails ends the program. */
+void passed(const char *name);
+
 void test_requests(void);
 void test_markers(void);
 void test_sessions(void);

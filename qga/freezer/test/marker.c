@@ -108,5 +108,5 @@ void test_markers(void)
 	round_trip();
 	damaged();
 	rcu();
-	puts("markers, where RCU is left alone");
+	passed("markers, where RCU is left alone");
 }

@@ -642,7 +642,7 @@ static void rcu_is_hurried_and_put_back(void)
 	struct client c;
 
 	if (rcu_left_alone(knob, "/sys/devices/system/cpu") != NULL) {
-		puts("(RCU: left alone on this machine, not tested)");
+		passed("(RCU: left alone on this machine, not tested)");
 		return;
 	}
 	write_knob("0\n");
@@ -795,6 +795,6 @@ void test_sessions(void)
 	snprintf(knob, sizeof knob, "%s/rcu_expedited", scratch);
 	for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
 		tests[i].run();
-		printf("session: %s\n", tests[i].name);
+		passed(tests[i].name);
 	}
 }

@@ -88,6 +88,31 @@ static void gone_mount(void)
 	unlink(marker_path);
 }
 
+/* While a dead disk is waited for, a new freezer writes the marker of its own session: that one stays as it is. */
+static void newer_session(void)
+{
+	struct marker marker = base();
+	static struct marker in;
+	char problem[512];
+	pid_t successor;
+
+	script_reset(3);
+	script_hold(1, SCRIPT_THAW);
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	successor = fork();
+	if (successor == 0) {
+		usleep(100 * 1000);
+		strcpy(marker.session, "newer");
+		_exit(marker_write(marker_path, temporary, &marker));
+	}
+	CHECK(thaw_marked(&what) == 1);
+	CHECK(waitpid(successor, NULL, 0) == successor);
+	CHECK(marker_read(marker_path, &in, problem, sizeof problem) == 1);
+	CHECK(strcmp(in.session, "newer") == 0 && in.entries[0].state == MARKED_FROZEN);
+	marker_free(&in);
+	unlink(marker_path);
+}
+
 /* Marked, alive, silent: it is killed. With another start time it is another process and left alone. */
 static void silent_freezer(void)
 {
@@ -124,6 +149,7 @@ void test_thaw_marked(void)
 	clean_run();
 	one_cannot_be_thawed();
 	gone_mount();
+	newer_session();
 	silent_freezer();
-	puts("--thaw-marked");
+	passed("--thaw-marked");
 }
