@@ -3,7 +3,7 @@
 import { sessionSteps } from '../../src/consistency.js';
 import type { Manifest } from '../../src/host/manifest.js';
 import type { Guest } from '../../src/testing/guest.js';
-import { commitSnapshot, createSnapshot } from '../../vm-images/demo/bridge.js';
+import { commandsWhileHeld, commitSnapshot, createSnapshot } from '../../vm-images/demo/bridge.js';
 import { addFilesystem, benchGuest } from './guests.js';
 import { compare, measure, type Row } from './table.js';
 
@@ -28,8 +28,8 @@ export async function pause(): Promise<readonly Row[]> {
     ...steps,
     measure('cut of 2 disks, ms', values(of2, 'cutMs'), CUT_LIMIT_MS),
     measure('cut of 8 disks, ms', values(of8, 'cutMs'), CUT_LIMIT_MS),
-    measure('monitor commands while held, 2 disks', of2.map(commandsWhileHeld), 1),
-    measure('monitor commands while held, 8 disks', of8.map(commandsWhileHeld), 1),
+    measure('monitor commands while held, 2 disks', of2.map(transactionsWhileHeld), 1),
+    measure('monitor commands while held, 8 disks', of8.map(transactionsWhileHeld), 1),
     compare('frozen window, ms (8 disks / 2)', values(of8, 'frozenWindowMs'), values(of2, 'frozenWindowMs'), null),
     compare('pause window, ms (8 disks / 2)', values(of8, 'pauseWindowMs'), values(of2, 'pauseWindowMs'), GROWTH_LIMIT),
   ];
@@ -56,10 +56,9 @@ function values(manifests: readonly Manifest[], name: 'cutMs' | 'pauseWindowMs' 
 }
 
 /** Throws if one of them is not the transaction. */
-function commandsWhileHeld({ timings, monitorLog }: Manifest): number {
-  const { freezeRequestedMs = NaN, thawAnsweredMs = NaN } = timings.marks;
-  const held = monitorLog.filter(({ sentMs }) => sentMs >= freezeRequestedMs && sentMs <= thawAnsweredMs);
-  const other = held.find(({ command }) => command !== 'transaction');
-  if (other !== undefined) throw new Error(`expected only the transaction while held, found ${other.command}`);
-  return held.length;
+function transactionsWhileHeld(manifest: Manifest): number {
+  const commands = commandsWhileHeld(manifest);
+  const other = commands.find((command) => command !== 'transaction');
+  if (other !== undefined) throw new Error(`expected only the transaction while held, found ${other}`);
+  return commands.length;
 }

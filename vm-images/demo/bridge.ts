@@ -31,3 +31,11 @@ async function runBridge(guest: Guest, words: readonly string[]): Promise<unknow
   });
   return JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
 }
+
+/** What the monitor was sent between the freeze request and the thaw reply. */
+export function commandsWhileHeld({ timings, monitorLog }: Manifest): readonly string[] {
+  const { freezeRequestedMs = NaN, thawAnsweredMs = NaN } = timings.marks;
+  return monitorLog
+    .filter(({ sentMs }) => sentMs >= freezeRequestedMs && sentMs <= thawAnsweredMs)
+    .map(({ command }) => command);
+}

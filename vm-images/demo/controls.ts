@@ -6,7 +6,7 @@ import { monotonicMs } from '../../src/host/clock.js';
 import { readDisks } from '../../src/qmp/block-graph.js';
 import { QmpClient } from '../../src/qmp/client.js';
 import type { Guest } from '../../src/testing/guest.js';
-import { bootCut, compareContents, whyNoServer, type Cut } from './database.js';
+import { bootCut, compareContents, refusalOf, type Cut } from './database.js';
 import { needsRecovery, rawCopy } from './disks.js';
 import type { Load } from './load.js';
 
@@ -40,7 +40,7 @@ export async function cutApart(guest: Guest, load: Load): Promise<Control> {
     await take(['root']);
   });
   await using booted = await bootCut(cut);
-  const refusal = await whyNoServer(booted);
+  const refusal = await refusalOf(booted);
   if (refusal !== undefined) return { control, failed: refusal };
   const { missing } = await compareContents(booted.postgresPort, load.transactions, secondMs, monotonicMs());
   return { control, failed: missing > 0 ? `${missing} acknowledged transactions are missing` : null };

@@ -18,8 +18,11 @@ export async function bootCut({ root, data }: Cut): Promise<Guest> {
   return await bootGuest({ bases: { root, data } });
 }
 
-/** Undefined once the server accepts connections; otherwise why it does not. */
-export async function whyNoServer(guest: Guest): Promise<string | undefined> {
+/**
+ * Undefined once the server accepts connections; why it refuses when it does. Throws if it does neither in time: that
+ * says nothing of the data.
+ */
+export async function refusalOf(guest: Guest): Promise<string | undefined> {
   const script = `n=0
     until /usr/lib/postgresql/15/bin/pg_isready -q -h 127.0.0.1; do
       n=$((n+1)); [ $n -lt ${START_LIMIT_S * 4} ] || exit 2
@@ -28,11 +31,12 @@ export async function whyNoServer(guest: Guest): Promise<string | undefined> {
     done`;
   const { exitCode } = await guest.exec(script, { timeoutMs: START_LIMIT_S * 2000, check: false });
   if (exitCode === 0) return undefined;
-  // -a: a log that a cut went through may hold a hole of NUL bytes.
-  const log = await guest.exec(`grep -aE 'PANIC|FATAL' /var/log/postgresql/*.log | tail -n 1`, {
-    check: false,
-  });
-  return log.stdout.trim() || `the server did not start within ${START_LIMIT_S} s`;
+  // The journal begins with this boot; the server's own log came with the cut.
+  const log = await guest.exec(`journalctl -b -o cat --no-pager -u ${UNIT} | grep -aE 'PANIC|FATAL' | tail -n 1`);
+  const words = log.stdout.trim();
+  if (exitCode !== 1 || words === '')
+    throw new Error(`PostgreSQL neither started nor said why not: exit code ${exitCode}`);
+  return words;
 }
 
 export interface Contents {

@@ -12,9 +12,9 @@ import type { Manifest } from '../../src/host/manifest.js';
 import { bootGuest } from '../../src/testing/boot.js';
 import type { Guest } from '../../src/testing/guest.js';
 import { installDebs, waitForAgent } from '../../src/testing/guest-states.js';
-import { commitSnapshot, createSnapshot } from './bridge.js';
+import { commandsWhileHeld, commitSnapshot, createSnapshot } from './bridge.js';
 import { cutApart, cutWithoutFreeze, type Control } from './controls.js';
-import { amcheckFaults, bootCut, compareContents, whyNoServer, type Contents, type Cut } from './database.js';
+import { amcheckFaults, bootCut, compareContents, refusalOf, type Contents, type Cut } from './database.js';
 import { faultsOf, needsRecovery, rawCopy } from './disks.js';
 import { startLoad, type Load } from './load.js';
 
@@ -61,14 +61,14 @@ async function demo(): Promise<boolean> {
   step('fsfreeze-bridge snapshot commit, while the load goes on');
   await commitSnapshot(guest, 'demo');
   await acknowledge(load, 100);
-  const nowMs = monotonicMs();
-  const merged = await compareContents(guest.postgresPort, [...load.transactions], nowMs, Infinity);
-  step(`after the commit ${merged.acknowledgedBefore} transactions were acknowledged, ${merged.missing} are missing`);
-
-  const controls = await controlCuts(guest, load);
   await load.stop();
-  const against = [...proof.against];
-  if (merged.missing > 0) against.push(`${merged.missing} transactions lost by the commit`);
+  await guest.shutdown();
+
+  step('booting from the disks that were merged');
+  await using merged = await bootCut({ root: guest.disk('root'), data: guest.disk('data') });
+  const against = [...proof.against, ...(await lostByCommit(merged, load))];
+
+  const controls = await controlCuts(merged);
   for (const { control, failed } of controls) {
     if (failed === null) against.push(`the proof finds nothing against: ${control}`);
   }
@@ -77,6 +77,19 @@ async function demo(): Promise<boolean> {
   step(verified ? 'verified' : 'not verified');
   if (json) console.log(JSON.stringify(summary(manifest, proof, controls, verified)));
   return verified;
+}
+
+/** What a server started anew from the merged disks does not hold: nothing of it can come from a cache. */
+async function lostByCommit(merged: Guest, load: Load): Promise<readonly string[]> {
+  const refusal = await refusalOf(merged);
+  if (refusal !== undefined) return [`PostgreSQL does not start from the merged disks: ${refusal}`];
+  const contents = await compareContents(merged.postgresPort, load.transactions, Infinity, Infinity);
+  step(`${contents.acknowledgedBefore} transactions were acknowledged by then, ${contents.missing} are missing`);
+  const corruption = await amcheckFaults(merged);
+  return [
+    ...(contents.missing > 0 ? [`${contents.missing} transactions lost by the commit`] : []),
+    ...(corruption === '' ? [] : [corruption]),
+  ];
 }
 
 /** Waits until `count` more transactions are acknowledged. */
@@ -93,6 +106,8 @@ async function acknowledge(load: Load, count: number): Promise<void> {
 async function prove(guest: Guest, load: Load, manifest: Manifest): Promise<Proof> {
   const against: string[] = [];
   if (manifest.level !== 'application') against.push(`level ${manifest.level}`);
+  const held = commandsWhileHeld(manifest);
+  if (held.join() !== 'transaction') against.push(`while it was held the monitor got: ${held.join(', ')}`);
   const cut = cutOf(manifest);
 
   step('the ext4 of the cut, before anything mounts it');
@@ -101,7 +116,7 @@ async function prove(guest: Guest, load: Load, manifest: Manifest): Promise<Proo
 
   step('booting a second guest from the cut');
   await using booted = await bootCut(cut);
-  const refusal = await whyNoServer(booted);
+  const refusal = await refusalOf(booted);
   if (refusal !== undefined) throw new Error(`PostgreSQL does not start from the cut: ${refusal}`);
   const marks = manifest.timings.marks;
   const [freezeMs, frozenMs, thawMs, thawedMs] = [
@@ -146,13 +161,15 @@ function cutOf(manifest: Manifest): Cut {
   return { root: base('root'), data: base('data') };
 }
 
-async function controlCuts(guest: Guest, load: Load): Promise<readonly Control[]> {
+async function controlCuts(guest: Guest): Promise<readonly Control[]> {
+  const load = await startLoad(guest.postgresPort, CLIENTS);
   step('control: an atomic cut without a freeze');
   const unfrozen = await cutWithoutFreeze(guest, load);
   step(`the proof says: ${unfrozen.failed ?? 'nothing'}`);
   step('control: the disks cut one after the other');
   const apart = await cutApart(guest, load);
   step(`the proof says: ${apart.failed ?? 'nothing'}`);
+  await load.stop();
   return [unfrozen, apart];
 }
 
