@@ -1,0 +1,124 @@
+// The host tool on real guests: what it cuts, what it is worth, and that a guest it could not hold runs on as before.
+import { readdir } from 'node:fs/promises';
+import * as v from 'valibot';
+import { beforeAll, expect, test } from 'vitest';
+import { guestPid, signalGuest, type Guest } from '../../src/testing/index.js';
+import { addWriter, agentGuest, agentState, bridge } from '../support/agent-guest.js';
+import { requires } from '../support/requires.js';
+
+const BUILD_LIMIT_MS = 500_000;
+const FAILING = '#!/bin/sh\n[ "$1" = thaw ] || { echo no luck >&2; exit 1; }\n';
+
+/** Nothing was cut, nothing is frozen, nothing is left of the attempt. */
+async function expectUntouched(guest: Guest): Promise<void> {
+  await guest.exec('dd if=/dev/zero of=/srv/data/probe bs=4k count=1 conv=fsync 2>/dev/null && sync -f /');
+  const named = v.array(v.looseObject({ 'node-name': v.optional(v.string()) }));
+  const nodes = v.parse(named, await guest.monitor.execute('query-named-block-nodes', { flat: true }));
+  expect(nodes.map((node) => node['node-name']).filter((name) => name?.startsWith('fsb-') === true)).toEqual([]);
+  expect((await readdir(guest.dir)).filter((name) => name.endsWith('.set.qcow2'))).toEqual([]);
+}
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'mmdebstrap',
+)('the host tool on a guest', () => {
+  beforeAll(agentState, BUILD_LIMIT_MS);
+
+  test('cuts both disks at level application, shows, commits', async () => {
+    await using guest = await agentGuest();
+    const created = await bridge(guest, ['snapshot', 'create', '--name', 'set']);
+    expect(created).toMatchObject({
+      exitCode: 0,
+      json: {
+        level: 'application',
+        state: 'cut',
+        disks: [
+          { serial: 'root', pciAddress: '0000:00:05.0', level: 'application', base: { node: 'root' } },
+          { serial: 'data', pciAddress: '0000:00:06.0', level: 'application', base: { node: 'data' } },
+        ],
+        guest: { outcome: 'ok', writers: [{ name: '50-postgresql', verdict: 'verified' }] },
+      },
+    });
+    const shown = await bridge(guest, ['snapshot', 'show', 'set']);
+    expect(shown).toMatchObject({ exitCode: 0, json: { set: 'set', level: 'application' } });
+    expect(await bridge(guest, ['snapshot', 'create', '--name', 'set'])).toMatchObject({ exitCode: 2 });
+    expect(await bridge(guest, ['snapshot', 'delete', 'set', '--yes'])).toMatchObject({ exitCode: 2 });
+    expect(await bridge(guest, ['snapshot', 'commit', 'set'])).toMatchObject({ exitCode: 0 });
+    await expectUntouched(guest);
+  });
+
+  test('a required writer that fails: nothing is cut; with --allow-lower it is, and labelled', async () => {
+    await using guest = await agentGuest();
+    await addWriter(guest, '60-failing', FAILING);
+    const refused = await bridge(guest, ['snapshot', 'create', '--name', 'set']);
+    expect(refused).toMatchObject({ exitCode: 4, json: { error: { exitCode: 4 } } });
+    expect(refused.stderr).toContain('60-failing');
+    await expectUntouched(guest);
+    const lower = await bridge(guest, ['snapshot', 'create', '--name', 'lower', '--allow-lower']);
+    expect(lower).toMatchObject({ exitCode: 7, json: { level: 'filesystem', satisfied: false } });
+  });
+
+  test('half of the disks of a database is not application', async () => {
+    await using guest = await agentGuest();
+    const refused = await bridge(guest, ['snapshot', 'create', '--name', 'set', '--disk', 'data']);
+    expect(refused).toMatchObject({ exitCode: 4 });
+    expect(refused.stderr).toContain('not in the set');
+    await expectUntouched(guest);
+  });
+
+  test('the stock qemu-ga is worth filesystem at best, and says why', async () => {
+    await using guest = await agentGuest();
+    guest.stockAgent.close();
+    const created = await bridge(guest, ['snapshot', 'create', '--name', 'set'], { qga: guest.stockAgent.path });
+    expect(created).toMatchObject({ exitCode: 0, json: { level: 'filesystem' } });
+    expect(JSON.stringify(created.json)).toContain('stock qemu-ga');
+    const asked = ['snapshot', 'create', '--name', 'more', '--require', 'application'];
+    expect(await bridge(guest, asked, { qga: guest.stockAgent.path })).toMatchObject({ exitCode: 4 });
+  });
+
+  test('a second agent that holds the guest: nothing is cut', async () => {
+    await using guest = await agentGuest();
+    // Its checkpoint would wait for the other agent.
+    await guest.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
+    expect(await guest.stockAgent.execute('guest-fsfreeze-freeze')).toBe(2);
+    const refused = await bridge(guest, ['snapshot', 'create', '--name', 'set']);
+    expect(refused).toMatchObject({ exitCode: 4 });
+    expect(refused.stderr).toContain('somebody else holds it frozen');
+    expect(await guest.stockAgent.execute('guest-fsfreeze-thaw')).toBe(2);
+    await expectUntouched(guest);
+  });
+
+  test('a paused VM cannot be held: refused, or crash', async () => {
+    await using guest = await agentGuest();
+    await guest.pause();
+    expect(await bridge(guest, ['snapshot', 'create', '--name', 'set'])).toMatchObject({ exitCode: 4 });
+    const lower = await bridge(guest, ['snapshot', 'create', '--name', 'lower', '--require', 'crash']);
+    expect(lower).toMatchObject({ exitCode: 0, json: { level: 'crash' } });
+    await guest.resume();
+  });
+
+  test('an agent that never answers: one line, exit 3', async () => {
+    await using guest = await agentGuest();
+    const agent = await guestPid(guest, { unit: 'fsfreeze-agent.service' });
+    await signalGuest(guest, agent, 'STOP');
+    const refused = await bridge(guest, ['snapshot', 'create', '--name', 'set', '--agent-timeout', '2']);
+    expect(refused).toMatchObject({ exitCode: 3 });
+    expect(refused.stderr.trim().split('\n')).toHaveLength(1);
+    await signalGuest(guest, agent, 'CONT');
+    await expectUntouched(guest);
+    expect(await bridge(guest, ['wait', '--timeout', '20'])).toMatchObject({ exitCode: 0 });
+  });
+
+  test('status and writers tell what a snapshot would meet', async () => {
+    await using guest = await agentGuest();
+    await addWriter(guest, '60-unsafe', '#!/bin/sh\nexit 0\n');
+    await guest.exec('chmod 777 /etc/fsfreeze-bridge/fsfreeze-hook.d/60-unsafe');
+    const writers = await bridge(guest, ['writers']);
+    expect(writers.exitCode).toBe(0);
+    expect(JSON.stringify(writers.json)).toMatch(/60-unsafe.*writable/);
+    const status = await bridge(guest, ['status']);
+    expect(status.exitCode).toBe(0);
+    expect(JSON.stringify(status.json)).toContain('idle');
+  });
+});
