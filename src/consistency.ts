@@ -20,6 +20,9 @@ export function lowestLevel(levels: readonly ConsistencyLevel[], ceiling: Consis
   return levels.reduce((lowest, level) => (satisfies(level, lowest) ? lowest : level), ceiling);
 }
 
+/** JSON has no infinity: one that is let in could be written, as null, but never read again. */
+export const finite = v.pipe(v.number(), v.finite());
+
 /** A disk as guest and host both know it: by serial, else by PCI address (`DDDD:BB:SS.F`). */
 const diskRefSchema = v.strictObject({
   /** Serial number as the guest sees it (virtio-blk cuts it at 20 bytes). */
@@ -31,7 +34,7 @@ const diskRefSchema = v.strictObject({
 export type DiskRef = v.InferOutput<typeof diskRefSchema>;
 
 /** Milliseconds since the session began (its plan), of guest running time. */
-const spanSchema = v.strictObject({ startMs: v.number(), endMs: v.number() });
+const spanSchema = v.strictObject({ startMs: finite, endMs: finite });
 export type Span = v.InferOutput<typeof spanSchema>;
 
 /**
@@ -56,8 +59,8 @@ const filesystemReportSchema = v.strictObject({
   held: v.picklist(holdKinds),
   /** Why it is not held, or what went wrong. */
   reason: v.optional(v.string()),
-  freezeErrno: v.optional(v.number()),
-  thawErrno: v.optional(v.number()),
+  freezeErrno: v.optional(finite),
+  thawErrno: v.optional(finite),
   sync: v.optional(spanSchema),
   freeze: v.optional(spanSchema),
   thaw: v.optional(spanSchema),
@@ -70,7 +73,7 @@ export type WriterPhase = (typeof writerPhases)[number];
 const phaseReportSchema = v.strictObject({
   phase: v.picklist(writerPhases),
   ...spanSchema.entries,
-  exitCode: v.optional(v.number()),
+  exitCode: v.optional(finite),
   signal: v.optional(v.string()),
   timedOut: v.boolean(),
   /** First line of stderr (else stdout), for people. */
@@ -85,7 +88,7 @@ const writerReportSchema = v.strictObject({
   path: v.string(),
   kind: v.picklist(['plain', 'described', 'resident']),
   required: v.boolean(),
-  rank: v.number(),
+  rank: finite,
   guarantee: v.optional(v.picklist(guarantees)),
   /**
    * verified        its own `verify` passed before the first FIFREEZE and (once thawed) again after the last FITHAW
@@ -123,14 +126,16 @@ export const freezeReportSchema = v.strictObject({
   error: v.optional(v.string()),
   filesystems: v.array(filesystemReportSchema),
   writers: v.array(writerReportSchema),
+  /** Writers that should have run and could not, safely: what they speak for is concerned all the same. */
+  unsafeWriters: v.optional(v.array(v.strictObject({ what: v.string(), reason: v.string() }))),
   /** What was left out, and why: mounts, hooks that may not be run. */
   skipped: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
   steps: v.array(v.strictObject({ step: v.picklist(sessionSteps), ...spanSchema.entries })),
-  leaseMs: v.number(),
-  /** From the first writer held to the last one released; 0 while it lasts. */
-  pauseWindowMs: v.number(),
+  leaseMs: finite,
+  /** Steps hold to release if a writer took part in them, else the frozen window; 0 while it lasts. */
+  pauseWindowMs: finite,
   /** From the first FIFREEZE to the last FITHAW; 0 while it lasts. */
-  frozenWindowMs: v.number(),
+  frozenWindowMs: finite,
 });
 export type FreezeReport = v.InferOutput<typeof freezeReportSchema>;
 
@@ -157,8 +162,11 @@ export interface FreezeSession {
   readonly id: string;
   /** As of the last step done. */
   readonly report: FreezeReport;
-  /** Deadline = now + leaseMs, within the guest's lease-max. Throws a QuiesceError if the lease has ended. */
-  renew(leaseMs: number): Promise<{ readonly remainingMs: number }>;
+  /**
+   * Deadline = now + leaseMs, within the guest's lease-max. Throws a QuiesceError if the lease has ended. `signal` gives
+   * up waiting for the answer where there is a wire in between.
+   */
+  renew(leaseMs: number, signal?: AbortSignal): Promise<{ readonly remainingMs: number }>;
   /**
    * Thaws, releases the writers and gives the final report, whatever its outcome. May be called again: the same
    * report. Throws ThawUnconfirmedError if a filesystem is not known to be thawed.
@@ -172,7 +180,7 @@ export const coordinatorStatusSchema = v.strictObject({
   session: v.optional(v.string()),
   requester: v.optional(v.string()),
   /** Milliseconds until the guest thaws itself, in state frozen. */
-  remainingMs: v.optional(v.number()),
+  remainingMs: v.optional(finite),
 });
 export type CoordinatorStatus = v.InferOutput<typeof coordinatorStatusSchema>;
 
@@ -181,7 +189,7 @@ export const writerListingSchema = v.strictObject({
   path: v.string(),
   kind: v.picklist(['plain', 'described', 'resident']),
   required: v.boolean(),
-  rank: v.number(),
+  rank: finite,
   phases: v.array(v.picklist(writerPhases)),
   guarantee: v.optional(v.picklist(guarantees)),
   /** Why it will not be run (permissions, a bad description, switched off, hidden by an earlier folder). */

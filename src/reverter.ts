@@ -1,4 +1,4 @@
-// Undo what was done, last first, unless it succeeded. The thaw is the first undo pushed, before freeze is sent.
+// Undo what was done, last first, unless it succeeded. The thaw is pushed last, before the freeze is sent: it runs first.
 // An undo that fails does not keep the others from running; all failures come back in one AggregateError.
 
 type Undo = () => Promise<void> | void;

@@ -25,6 +25,8 @@ const DEBIAN_PACKAGES = {
   'libc6-dev': 'compiles the freezer',
   'util-linux': 'flock, setpriv, unshare',
   procps: 'process tables in tests',
+  socat: 'pseudo-terminals in tests of serial ports',
+  'postgresql-15': 'a real server, for the tests of its writer',
 };
 /** Without root mmdebstrap works in a user namespace. */
 const PACKAGES_WITHOUT_ROOT = { uidmap: 'mmdebstrap without root' };

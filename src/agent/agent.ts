@@ -14,6 +14,7 @@ import { bridgeHandlers } from './handlers/bridge.js';
 import { filesystemHandlers } from './handlers/filesystems.js';
 import { fsfreezeHandlers } from './handlers/fsfreeze.js';
 import { systemHandlers } from './handlers/system.js';
+import { owedNote } from './owed-note.js';
 import { SessionKeeper, type ChannelContext, type Origin } from './session-keeper.js';
 import { collectStartUpGarbage } from './start-up-garbage.js';
 import { reportedVersion } from './version.js';
@@ -26,6 +27,10 @@ export interface AgentOptions {
   readonly blockRpcs: readonly string[];
   readonly allowRpcs: readonly string[];
   readonly plainLeaseMs: number;
+  /** On tmpfs: for its note of what the host is owed. */
+  readonly runtimeDir: string;
+  /** Only if a dead predecessor's filesystems may still be frozen: settles when they are not, and never rejects. */
+  readonly recovered?: Promise<void>;
   /** Watched, so that a bad hook is told of when it is dropped in. */
   readonly writerFolders: readonly WriterFolder[];
   readonly logger: HeldLogger;
@@ -47,21 +52,35 @@ export interface Agent {
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { logger, compat, blockRpcs, allowRpcs } = options;
   const { log } = logger;
-  let frozen = false;
+  // Several only where nobody confirmed a thaw: then a later session's end is not its end.
+  const frozen = new Set<string>();
+  const hold = (session: string): void => {
+    frozen.add(session);
+    logger.hold();
+  };
+  const release = (session: string): void => {
+    frozen.delete(session);
+    if (frozen.size === 0) logger.release();
+  };
+  const isFrozen = (): boolean => frozen.size > 0;
+  if (options.recovered !== undefined) {
+    const PREDECESSOR = '';
+    hold(PREDECESSOR);
+    void options.recovered.then(() => {
+      release(PREDECESSOR);
+    });
+  }
   const coordinator = options.createCoordinator({
     log,
-    onHold() {
-      frozen = true;
-      logger.hold();
-    },
+    onHold: hold,
     onReleased(report, byItself) {
-      frozen = false;
-      logger.release();
+      release(report.session);
       const { session, outcome, level, frozenWindowMs } = report;
       log[outcome === 'ok' ? 'info' : 'warn']({ session, outcome, level, frozenWindowMs, byItself }, 'session ended');
     },
   });
-  const keeper = new SessionKeeper(coordinator);
+  const note = owedNote(options.runtimeDir);
+  const keeper = new SessionKeeper(coordinator, note);
   const freezing = { coordinator, keeper, plainLeaseMs: options.plainLeaseMs };
   const handlers = {
     ...fsfreezeHandlers(freezing),
@@ -77,12 +96,15 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       compat,
       blocked: new Set(isHost ? blockRpcs : []),
       ...(isHost && allowRpcs.length > 0 ? { allowed: new Set(allowRpcs) } : {}),
-      isFrozen: () => frozen,
+      isFrozen,
     };
     return new Dispatcher<ChannelContext>({
       ...guestAgent(handlers, policy, reportedVersion(compat)),
       onError(error, command, { name }) {
-        log.info({ channel: name, command, error: describeError(error) }, 'answered an error');
+        // Every client's first byte is 0xFF, which is no JSON: the protocol's way to begin anew.
+        const text = describeError(error);
+        const isSyntax = command === undefined && text.startsWith('JSON parse error');
+        log[isSyntax ? 'debug' : 'info']({ channel: name, command, error: text }, 'answered an error');
       },
     });
   };
@@ -97,7 +119,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     onError(error) {
       log.warn({ error: describeError(error) }, 'writer folders are no longer watched');
     },
-    paused: () => frozen,
+    paused: isFrozen,
   });
   for (const writer of await coordinator.writers()) tellWriter(writer);
 
@@ -139,20 +161,31 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     listeners.push(await openHostChannel({ method, path, retry, onStream, onLost: lose, log }));
     log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
     coordinator.warmUp();
-    collectStartUpGarbage(() => !frozen);
+    collectStartUpGarbage(() => !isFrozen());
   } catch (error) {
     await closeChannels();
     await coordinator.close();
     throw error;
   }
+  // Nobody will be there to be told by this process.
+  const noteOwed = (): void => {
+    const owed = keeper.owedTo('host');
+    try {
+      if (owed !== undefined) note.write(owed);
+    } catch (error) {
+      log.error({ error: describeError(error) }, 'what the host is owed cannot be noted');
+    }
+  };
   return {
     lost,
     async stop() {
       try {
         await coordinator.close();
       } finally {
+        noteOwed();
         await closeChannels();
-        logger.release();
+        // To write to what is frozen would keep this process for good: then the lines are lost.
+        if (!isFrozen()) logger.release();
       }
     },
   };

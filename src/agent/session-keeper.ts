@@ -1,10 +1,12 @@
 // Who holds the guest, and who may end it. The coordinator knows one session; this knows from which side it came: a
 // plain thaw of any host channel ends a host session, whichever channel began it, or aborts one on its way; a session
 // held inside the guest refuses it, naming its holder, and the other way round. Also keeps what is owed to a plain
-// thaw that comes too late: one error, then 0 (freeze path, "The guest always comes back", rule 8).
+// thaw that comes too late: one error, then 0 (freeze path, "The guest always comes back", rule 8); the host is owed it
+// by the next agent too.
 import type { FreezeReport, FreezeRequest } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
+import type { OwedNote } from './owed-note.js';
 
 /** The host, on its channel; or a program in the guest, on the local socket. */
 export type Origin = 'host' | 'guest';
@@ -28,6 +30,8 @@ interface Attempt {
 interface Held {
   readonly origin: Origin;
   readonly session: LocalSession;
+  /** Begun by guest-fsfreeze-freeze, whose requester a plain thaw is. */
+  readonly plain: boolean;
   /** Its requester is being told how it ends. */
   told: boolean;
 }
@@ -41,9 +45,19 @@ export class SessionKeeper {
   #held: Held | undefined;
   readonly #ended = new Map<string, { readonly origin: Origin; readonly report: FreezeReport }>();
   readonly #owed = new Map<Origin, QuiesceError | ThawUnconfirmedError>();
+  readonly #note: OwedNote;
 
-  constructor(coordinator: LocalCoordinator) {
+  /** The host is owed what the note says. */
+  constructor(coordinator: LocalCoordinator, note: OwedNote) {
     this.#coordinator = coordinator;
+    this.#note = note;
+    const owed = note.read();
+    if (owed !== undefined) this.#owed.set('host', new QuiesceError('E_ENDED', owed));
+  }
+
+  /** What this side's next plain thaw will be told. */
+  owedTo(origin: Origin): string | undefined {
+    return this.#owed.get(origin)?.message;
   }
 
   /** Who holds the guest, for the one who is refused; undefined while nobody does. */
@@ -62,9 +76,11 @@ export class SessionKeeper {
     }
     // Somebody else is at it: the coordinator says who, and the attempt that is recorded stays recorded.
     if (this.#attempt !== undefined) return await this.#coordinator.freeze(request);
-    this.#owed.delete(origin);
+    // Of a thaw that nobody confirmed only a freeze that succeeds says that it is done: nothing freezes before.
+    if (this.#owed.get(origin) instanceof QuiesceError) this.#forget(origin);
     const abort = new AbortController();
-    const freezing = this.#record(origin, this.#coordinator.freeze(request, abort.signal));
+    const isPlain = request.require === 'plain';
+    const freezing = this.#record(origin, isPlain, this.#coordinator.freeze(request, abort.signal));
     const done = freezing.then(
       () => undefined,
       () => undefined,
@@ -73,13 +89,15 @@ export class SessionKeeper {
     return await freezing;
   }
 
-  async #record(origin: Origin, freezing: Promise<LocalSession>): Promise<LocalSession> {
+  async #record(origin: Origin, plain: boolean, freezing: Promise<LocalSession>): Promise<LocalSession> {
     try {
       const held = await freezing;
-      this.#hold(origin, held);
+      this.#forget(origin);
+      this.#hold(origin, plain, held);
       return held;
     } catch (error) {
       this.#remember(origin, reportOf(error));
+      if (error instanceof ThawUnconfirmedError) this.#owed.set(origin, error);
       throw error;
     } finally {
       this.#attempt = undefined;
@@ -88,9 +106,10 @@ export class SessionKeeper {
 
   /**
    * guest-fsfreeze-thaw: ends what this side holds or attempts. Returns the number of filesystems thawed, 0 if
-   * nothing was held. Throws a QuiesceError if the session had ended otherwise (once), or if the other side holds it.
+   * nothing was held. A session that another command began is `broken` by it: its own requester may cut later. Throws
+   * a QuiesceError if the session had ended otherwise (once), or if the other side holds it.
    */
-  async thawPlain({ origin }: ChannelContext): Promise<number> {
+  async thawPlain({ origin, name }: ChannelContext): Promise<number> {
     const attempt = this.#attempt;
     if (attempt !== undefined) {
       this.#refuseStranger(attempt.origin, origin);
@@ -101,20 +120,21 @@ export class SessionKeeper {
       const owed = this.#owed.get(origin);
       if (owed === undefined) return 0;
       // A thaw that nobody confirmed is no matter of one error: 0 would say that all is well.
-      if (owed instanceof QuiesceError) this.#owed.delete(origin);
+      if (owed instanceof QuiesceError) this.#forget(origin);
       throw owed;
     }
     const held = this.#held;
     this.#refuseStranger(held.origin, origin);
-    const report = await this.#end(held);
+    const stranger = held.plain ? undefined : `ended by guest-fsfreeze-thaw on ${name}`;
+    const report = await this.#end(held, stranger);
     const failure = endedError(report);
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined && (stranger === undefined || report.error !== stranger)) throw failure;
     return held.session.thawedCount;
   }
 
   /**
    * bridge-thaw: ends the session named, or gives the final report of one that already ended. Throws a QuiesceError
-   * if there is none of this name on this side.
+   * if there is none of this name on this side, a ThawUnconfirmedError while it is not known to be thawed.
    */
   async thaw(id: string, { origin }: ChannelContext): Promise<FreezeReport> {
     const attempt = this.#attempt;
@@ -131,7 +151,8 @@ export class SessionKeeper {
     const ended = this.#ended.get(id);
     if (ended === undefined) throw unknownSession(id, this.holder);
     this.#refuseStranger(ended.origin, origin);
-    if (this.#owed.get(origin) instanceof QuiesceError) this.#owed.delete(origin);
+    if (ended.report.state === 'frozen') throw unconfirmedError(ended.report);
+    if (this.#owed.get(origin) instanceof QuiesceError) this.#forget(origin);
     return ended.report;
   }
 
@@ -149,21 +170,32 @@ export class SessionKeeper {
     return remainingMs;
   }
 
-  #hold(origin: Origin, session: LocalSession): void {
-    const held: Held = { origin, session, told: false };
+  #hold(origin: Origin, plain: boolean, session: LocalSession): void {
+    const held: Held = { origin, plain, session, told: false };
     this.#held = held;
     void session.ended.then((report) => {
       if (this.#held === held) this.#held = undefined;
       this.#remember(origin, report);
       const failure = endedError(report);
-      if (!held.told && failure !== undefined) this.#owed.set(origin, failure);
+      if (report.state === 'frozen') this.#owed.set(origin, unconfirmedError(report));
+      else if (!held.told && failure !== undefined) this.#owed.set(origin, failure);
+    });
+    void session.thawed.then((report) => {
+      const before = this.#ended.get(report.session)?.report;
+      if (before?.state !== 'frozen') return;
+      this.#remember(origin, report);
+      const failure = endedError(report);
+      // Now it is a matter of one error, if it was not made moot by a new freeze.
+      if (failure !== undefined && this.#owed.get(origin) instanceof ThawUnconfirmedError)
+        this.#owed.set(origin, failure);
     });
   }
 
-  async #end(held: Held): Promise<FreezeReport> {
+  async #end(held: Held, stranger?: string): Promise<FreezeReport> {
     held.told = true;
     try {
-      const report = await held.session.thaw();
+      const { session } = held;
+      const report = await (stranger === undefined ? session.thaw() : session.breakOff(stranger));
       this.#remember(held.origin, report);
       return report;
     } catch (error) {
@@ -172,6 +204,11 @@ export class SessionKeeper {
     } finally {
       if (this.#held === held) this.#held = undefined;
     }
+  }
+
+  #forget(origin: Origin): void {
+    this.#owed.delete(origin);
+    if (origin === 'host') this.#note.remove();
   }
 
   #remember(origin: Origin, report: FreezeReport | undefined): void {
@@ -210,8 +247,12 @@ function endedError(report: FreezeReport): QuiesceError | undefined {
   return failure === undefined ? undefined : new QuiesceError('E_ENDED', failure, { facts: { report } });
 }
 
+function unconfirmedError(report: FreezeReport): ThawUnconfirmedError {
+  return new ThawUnconfirmedError('E_THAW', report.error ?? 'nobody confirmed the thaw', { facts: { report } });
+}
+
 function reportOf(error: unknown): FreezeReport | undefined {
-  if (!(error instanceof QuiesceError)) return undefined;
+  if (!(error instanceof QuiesceError || error instanceof ThawUnconfirmedError)) return undefined;
   // Its own coordinator put it there (src/consistency.ts, Coordinator.freeze).
   return error.facts['report'] as FreezeReport | undefined;
 }

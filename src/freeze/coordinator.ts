@@ -2,10 +2,11 @@
 // by the freezer's lock at most one on this machine. What a session does: session.ts.
 import { randomUUID } from 'node:crypto';
 import type { CoordinatorStatus, FreezeReport, FreezeRequest, WriterListing } from '../consistency.js';
-import { StateError } from '../errors.js';
+import { StateError, UsageError } from '../errors.js';
 import { monotonicMs } from './clock.js';
 import { connectToSocket } from './freezer-client.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
+import { thawUnconfirmed } from './session-errors.js';
 import { checkSessionId } from './session-record.js';
 import { Session } from './session.js';
 import { withDefaults, type Settings } from './settings.js';
@@ -47,6 +48,8 @@ class InProcessCoordinator implements LocalCoordinator {
         holder: { session, requester, state },
       });
     }
+    if (request.disks?.length === 0)
+      throw new UsageError('E_DISKS', 'disks: expected at least one (or none named, for all), found an empty list');
     const id = request.session ?? randomUUID();
     checkSessionId(id);
     const session = new Session(id, request, this.#settings);
@@ -70,6 +73,10 @@ class InProcessCoordinator implements LocalCoordinator {
       // Asked for and not begun, or ended and not told yet.
       const state = current.state === 'idle' ? 'preparing' : current.state;
       return { state, session, requester, ...(state === 'frozen' ? { remainingMs: current.remainingMs } : {}) };
+    }
+    if (this.#last?.unconfirmed !== undefined) {
+      const { id: session, requester } = this.#last;
+      return { state: 'thawing', session, requester };
     }
     return await this.#statusOfMachine();
   }
@@ -110,11 +117,12 @@ class InProcessCoordinator implements LocalCoordinator {
     this.#closed = true;
     this.#stop.abort();
     const current = this.#current;
-    if (current !== undefined) {
-      if (current.state === 'frozen') await current.thaw();
-      else await current.ended;
-    }
-    await (current ?? this.#last)?.settled;
+    const last = current ?? this.#last;
+    if (current?.state === 'frozen')
+      await current.breakOff('the agent was stopped while the guest was held', true).catch(() => undefined);
+    else await current?.ended;
+    await last?.settled;
+    if (last?.unconfirmed !== undefined) throw thawUnconfirmed(last.unconfirmed, last.report);
   }
 }
 

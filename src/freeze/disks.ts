@@ -156,7 +156,7 @@ class Sysfs {
   readonly #udev: string;
 
   constructor(sysRoot: string, udevRoot: string) {
-    this.#sys = realpathSync(sysRoot);
+    this.#sys = realpathSync.native(sysRoot);
     this.#udev = udevRoot;
   }
 
@@ -183,7 +183,7 @@ class Sysfs {
 
   real(path: string): string | undefined {
     try {
-      return realpathSync(path);
+      return realpathSync.native(path);
     } catch {
       return undefined;
     }

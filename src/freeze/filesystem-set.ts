@@ -27,6 +27,8 @@ interface Held {
   sync: FilesystemAnswer | undefined;
   freeze: FilesystemAnswer | undefined;
   thaw: FilesystemAnswer | undefined;
+  /** Its FIFREEZE had not returned when the thaw was told: it freezes, and is thawed, when it does. */
+  outstanding: boolean;
   /** Thawed without the kernel's answer having reached us (`--thaw-marked`). */
   thawedByMarker: boolean;
   /** Write counts after the last sync but one, after the last one, and after the thaw. */
@@ -50,6 +52,7 @@ export class FilesystemSet {
       sync: undefined,
       freeze: undefined,
       thaw: undefined,
+      outstanding: false,
       thawedByMarker: false,
       counts: { before: undefined, synced: undefined, after: undefined },
     }));
@@ -58,7 +61,7 @@ export class FilesystemSet {
   /** All mount points of what is held, for writers to look their paths up in. */
   get mountpoints(): string[] {
     return this.#held
-      .filter(({ planned }) => planned.action === 'freeze' || (planned.action === 'read-only' && planned.concerned))
+      .filter(({ planned }) => planned.action === 'freeze' || (planned.action === 'read-only' && planned.inCut))
       .flatMap(({ planned }) => planned.filesystem.mounts.map((mount) => mount.mountpoint))
       .sort();
   }
@@ -116,7 +119,9 @@ export class FilesystemSet {
   recordThaw(answers: readonly FilesystemAnswer[]): void {
     for (const answer of answers) {
       const held = this.#byIndex(answer.index);
-      if (held === undefined || !answer.ours) continue;
+      if (held === undefined) continue;
+      held.outstanding = !answer.ours && answer.errno === ETIMEDOUT;
+      if (!answer.ours) continue;
       held.thaw = answer;
       // It was frozen even if the answer to its freeze was overtaken by our thaw.
       held.freeze ??= { ...answer, verb: 'freeze', errno: 0, endMs: answer.startMs };
@@ -125,7 +130,10 @@ export class FilesystemSet {
 
   /** The freezer died, and `--thaw-marked` said that nothing is frozen any more. */
   recordThawedByMarker(): void {
-    for (const held of this.#held) held.thawedByMarker = held.freeze?.errno === 0 && held.thaw?.errno !== 0;
+    for (const held of this.#held) {
+      held.outstanding = false;
+      held.thawedByMarker = held.freeze?.errno === 0 && held.thaw?.errno !== 0;
+    }
   }
 
   /** After the last FITHAW: what tells whether the others were left alone. */
@@ -134,12 +142,12 @@ export class FilesystemSet {
     this.#final = true;
   }
 
-  /** Mount points that were frozen and are not known to be thawed. */
+  /** Mount points that were frozen, or still may be, and are not known to be thawed. */
   get unthawed(): readonly string[] {
     return this.#held
       .filter(
-        ({ freeze, thaw, thawedByMarker }) =>
-          freeze?.errno === 0 && !thawedByMarker && (thaw === undefined || !isThawed(thaw)),
+        ({ freeze, thaw, thawedByMarker, outstanding }) =>
+          outstanding || (freeze?.errno === 0 && !thawedByMarker && (thaw === undefined || !isThawed(thaw))),
       )
       .map(({ planned }) => planned.filesystem.mountpoint);
   }
@@ -203,6 +211,7 @@ export class FilesystemSet {
     if (planned.action === 'leave') return this.#alone(held, planned.reason ?? 'left out');
     if (held.openErrno !== undefined)
       return { kind: 'none', reason: `cannot be opened: ${held.openReason ?? errnoText(held.openErrno)}` };
+    if (held.outstanding) return { kind: 'none', reason: 'neither its freeze nor its thaw has returned' };
     if (freeze === undefined) {
       if (assumeFrozen) return { kind: 'frozen' };
       return { kind: 'none', reason: 'its freeze was not reached' };
@@ -234,7 +243,9 @@ export class FilesystemSet {
     return { kind: 'synced', reason: `${why}; synced, and nothing written to it since` };
   }
 
+  // Only for what may have to be held by them: what can freeze needs no such proof.
   #count(held: Held): WriteCount | undefined {
+    if (held.planned.action !== 'freeze' || FREEZABLE_TYPES.has(held.planned.filesystem.type)) return undefined;
     const counts = held.planned.chain.devices.map((device) => readWriteCount(this.#sysRoot, device));
     if (counts.length === 0 || counts.includes(undefined)) return undefined;
     return counts.join(' + ');

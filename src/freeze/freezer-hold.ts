@@ -32,6 +32,8 @@ export interface ThawResult {
   readonly end?: HoldEnd;
   /** The freezer was gone; what it had frozen was thawed by its marker. */
   readonly byMarker: boolean;
+  /** What the freezer says if something is not thawed yet. It goes on, and may be asked again. */
+  readonly unfinished?: string;
   /** Why it is not known that everything is thawed. */
   readonly unconfirmed?: string;
 }
@@ -52,6 +54,8 @@ export class FreezerHold {
   #silent = false;
   #lost: Error | undefined;
   #watch: NodeJS.Timeout | undefined;
+  /** The thaw was told: the lease is watched no more, whatever answers still come. */
+  #ending = false;
 
   private constructor(places: FreezerPlaces, request: HoldRequest, onEnd: (end: HoldEnd) => void) {
     this.#places = places;
@@ -124,13 +128,28 @@ export class FreezerHold {
     return answer.answers;
   }
 
-  /** The freezer freezes at least one filesystem or none. Without any the lock stays, and the lease is kept here. */
+  /**
+   * The freezer freezes at least one filesystem or none. Without any the lock stays, and the lease is kept here; the
+   * freezer bounds it all the same, for a process that is stopped: by the budget of a plan, which it ends by force.
+   */
   async freezeNothing(leaseMs: number): Promise<void> {
-    await this.connection.thaw();
-    await this.#plan(this.#request.leaseMaxMs);
+    await this.#planAnew(leaseMs);
     this.#firstMs = monotonicMs();
     this.#deadlineMs = this.#firstMs + leaseMs;
     this.#watchLease();
+  }
+
+  /** Where nothing was frozen: time to release the writers in. Never throws. */
+  async keepForRelease(): Promise<void> {
+    this.#ending = true;
+    clearTimeout(this.#watch);
+    if (this.#lost !== undefined) return;
+    await this.#planAnew(this.#request.budgetMs).catch(() => undefined);
+  }
+
+  // A plan's budget cannot be changed. Both are sent at once, so that nobody takes the lock between them.
+  async #planAnew(budgetMs: number): Promise<void> {
+    await Promise.all([this.connection.thaw(), this.#plan(budgetMs)]);
   }
 
   /** The refusal, if there is one. */
@@ -139,7 +158,11 @@ export class FreezerHold {
       const answer = await this.connection.renew(leaseMs);
       if (!answer.ok) return answer;
       this.#deadlineMs = answer.deadlineMs;
-    } else this.#deadlineMs = Math.min(monotonicMs() + leaseMs, this.#firstMs + this.#request.leaseMaxMs);
+    } else {
+      const leftMs = Math.max(1, Math.min(leaseMs, this.#firstMs + this.#request.leaseMaxMs - monotonicMs()));
+      await this.#planAnew(leftMs);
+      this.#deadlineMs = monotonicMs() + leftMs;
+    }
     this.#watchLease();
     return undefined;
   }
@@ -157,14 +180,16 @@ export class FreezerHold {
 
   /** Thaws what it froze, by the freezer or without it, and says what became of it. Never throws. */
   async thaw(): Promise<ThawResult> {
+    this.#ending = true;
     clearTimeout(this.#watch);
     if (this.failure !== undefined) return await this.#thawWithoutFreezer(this.failure);
     try {
       const answer = await this.connection.thaw();
       const answers = [...this.#expiryAnswers, ...answer.answers];
-      return !answer.ok && answer.code === 'expired'
+      if (answer.ok) return { answers, byMarker: false };
+      return answer.code === 'expired'
         ? { answers, byMarker: false, end: this.#expiry() }
-        : { answers, byMarker: false };
+        : { answers, byMarker: false, unfinished: answer.text };
     } catch (error) {
       this.#silent = error instanceof DeadlineError;
       return await this.#thawWithoutFreezer(`the freezer was lost: ${describeError(error)}`);
@@ -173,6 +198,7 @@ export class FreezerHold {
 
   /** Gives up the lock. May be called at any time; what is frozen is thawed then. */
   close(): void {
+    this.#ending = true;
     clearTimeout(this.#watch);
     this.#connection?.close();
   }
@@ -215,7 +241,7 @@ export class FreezerHold {
   // Our own look at the lease: a freezer that is stopped thaws nothing.
   #watchLease(): void {
     clearTimeout(this.#watch);
-    if (this.#deadlineMs === undefined) return;
+    if (this.#deadlineMs === undefined || this.#ending) return;
     // One that said that the lease ended is not silent: then the end of the critical section is waited for, and not a
     // moment longer, since the freezer kills a holder that does not let go within a second.
     const graceMs = this.#armed && !this.#expired ? SILENCE_MS : 0;

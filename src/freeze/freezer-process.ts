@@ -2,30 +2,63 @@
 // the lease, and run as `--thaw-marked` for what a dead one left. Speaking with it: freezer-client.ts.
 import { execa } from 'execa';
 import { existsSync, readFileSync } from 'node:fs';
+import { Deadline } from '../deadline.js';
 import { describeError, ThawUnconfirmedError, UnreachableError } from '../errors.js';
 import { connectToSocket, type FreezerConnection, type FreezerEvents, type FreezerIdentity } from './freezer-client.js';
+
+/** A freezer of the service manager's that ended is back within this: RestartSec=0, and what it thaws first. */
+const UNIT_RETRY_MS = 5_000;
+const RETRY_STEP_MS = 50;
+/** Where a unit of this name is looked for; the first is there while systemd runs. */
+const serviceManagerPaths: ServiceManagerPaths = {
+  running: '/run/systemd/system',
+  units: ['/etc', '/run', '/usr/lib', '/lib'].map((root) => `${root}/systemd/system/fsfreeze-freezer.service`),
+};
 
 /** It waits for a predecessor that is starting, or still thawing. */
 const START_LIMIT_MS = 30_000;
 /** `--thaw-marked` has bounds of its own of about 10 s for each thing it waits for. */
 const THAW_MARKED_LIMIT_MS = 60_000;
 
+export interface ServiceManagerPaths {
+  readonly running: string;
+  readonly units: readonly string[];
+}
+
 export interface FreezerPlaces {
   readonly socketPath: string;
   readonly markerPath: string;
   /** The program; without it nothing is started and nothing thawed by marker. */
   readonly freezerPath: string | undefined;
+  /** Default: systemd's. */
+  readonly serviceManager?: ServiceManagerPaths;
+  /** How long one of the service manager's is waited for before another is started. Default `UNIT_RETRY_MS`. */
+  readonly unitRetryMs?: number;
 }
 
-/** Connects; starts the freezer, in a session of its own, if nobody answers. Throws an UnreachableError. */
+/**
+ * Connects; starts the freezer, in a session of its own, if nobody answers. One that the service manager keeps is
+ * waited for first: ours would be in our control group, and end with it. Throws an UnreachableError.
+ */
 export async function connectFreezer(places: FreezerPlaces, events: FreezerEvents): Promise<FreezerConnection> {
-  try {
-    return await connectToSocket(places.socketPath, events);
-  } catch (error) {
-    if (places.freezerPath === undefined) throw error;
+  const deadline = new Deadline(isManaged(places) ? (places.unitRetryMs ?? UNIT_RETRY_MS) : 0);
+  for (;;) {
+    try {
+      return await connectToSocket(places.socketPath, events);
+    } catch (error) {
+      if (deadline.passed) {
+        if (places.freezerPath === undefined) throw error;
+        break;
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_STEP_MS));
   }
   await startFreezer(places, places.freezerPath);
   return await connectToSocket(places.socketPath, events);
+}
+
+function isManaged({ serviceManager = serviceManagerPaths }: FreezerPlaces): boolean {
+  return existsSync(serviceManager.running) && serviceManager.units.some((path) => existsSync(path));
 }
 
 // It goes into the background, in a session of its own, once it serves: its exit is the signal to connect.

@@ -1,7 +1,6 @@
 // The mount table: parses mountinfo (proc_pid_mountinfo(5)), groups mounts by superblock, and says which mounts are
 // data on block devices, which are not ours to open (network, FUSE, autofs), and which are hidden under others.
-// It reads one file of /proc and opens nothing else. Disks behind a filesystem: disks.ts.
-import { readFileSync } from 'node:fs';
+// Pure: the file is read by machine-view.ts. Disks behind a filesystem: disks.ts.
 
 export interface Mount {
   readonly id: number;
@@ -44,7 +43,7 @@ export interface MountTable {
   readonly mounts: readonly Mount[];
   /** Filesystems that hold data on block devices of this machine, oldest first. */
   readonly filesystems: readonly Filesystem[];
-  /** Network, FUSE and autofs mounts, which are never opened. */
+  /** Network, FUSE and autofs mounts without a block device, which are never opened. */
   readonly skipped: readonly SkippedMount[];
   /** The mount that an absolute path without symbolic links leads to. */
   readonly resolve: (path: string) => Mount | undefined;
@@ -107,18 +106,14 @@ function parseLine(line: string): Mount {
   };
 }
 
-/** Reads the mount table of this process now. Throws what open(2) does, and as parseMountinfo. */
-export function readMounts(path = '/proc/self/mountinfo'): MountTable {
-  return mountTable(parseMountinfo(readFileSync(path, 'utf8')));
-}
-
 /** The table seen as filesystems. Pure. */
 export function mountTable(mounts: readonly Mount[]): MountTable {
   const resolve = resolver(mounts);
   const groups = new Map<string, Mount[]>();
   const skipped: SkippedMount[] = [];
   for (const mount of mounts) {
-    const foreign = foreignReason(mount.type);
+    // What has a block device of this machine under it is data on that disk, whoever else writes to it.
+    const foreign = mount.device.startsWith('0:') ? foreignReason(mount.type) : undefined;
     if (foreign !== undefined) {
       skipped.push({ what: mount.mountpoint, reason: foreign });
     } else if (holdsBlocks(mount)) {
@@ -140,8 +135,13 @@ export function mountTable(mounts: readonly Mount[]): MountTable {
   };
 }
 
+/** Filesystems of the network, and those that several machines share; the latter lie on a block device. */
+export function isNetworkType(type: string): boolean {
+  return NETWORK_TYPES.has(type);
+}
+
 function foreignReason(type: string): string | undefined {
-  if (NETWORK_TYPES.has(type)) return `${type} is a network filesystem`;
+  if (isNetworkType(type)) return `${type} is a network filesystem`;
   if (type === 'autofs') return 'autofs is never opened';
   // fuseblk sits on a block device, but every access goes through a process that may be held: it is in `filesystems`.
   if (type === 'fuse' || type.startsWith('fuse.')) return `${type} is served by a process`;

@@ -1,6 +1,7 @@
 // What the freeze path can be told, with its defaults, and what the in-process coordinator offers beyond the shared
 // interface (../consistency.ts): the agent's log, its counts and its shutdown hang on these.
 import type { Coordinator, FreezeReport, FreezeRequest, FreezeSession, WriterPhase } from '../consistency.js';
+import type { ServiceManagerPaths } from './freezer-process.js';
 import type { WriterFolder } from './writer-folders.js';
 
 /** Where the freeze path reports what is no part of a result. A pino logger is one. Never throws, never blocks. */
@@ -18,6 +19,9 @@ export interface CoordinatorOptions {
   readonly freezerSocket?: string;
   /** The freezer program: started when nobody answers the socket, and run as `--thaw-marked` when it died. */
   readonly freezerPath?: string;
+  /** For tests: where systemd and the freezer's unit are looked for, and how long that one is waited for. */
+  readonly serviceManager?: ServiceManagerPaths;
+  readonly unitRetryMs?: number;
   /** Default `RUNTIMEDIR/frozen`. */
   readonly markerPath?: string;
   /** Where writers are looked for, the earlier folder first. Default `defaultWriterFolders`. */
@@ -42,14 +46,16 @@ export interface CoordinatorOptions {
   /** Called in state `frozen` is about to begin: from here on until `onReleased` nothing may be written outside tmpfs. */
   readonly onHold?: (session: string) => void;
   /**
-   * Called once for every session that called `onHold`, when its filesystems are thawed and its writers released,
-   * whoever ended it: the requester, the lease, a dead freezer. `byItself` is true unless thaw() or the signal did.
+   * Called once for every session that called `onHold`, when its filesystems are known to be thawed and its writers
+   * released, whoever ended it: the requester, the lease, a dead freezer. Where nobody confirmed a thaw that may be
+   * long after, and after the next session's `onHold`, or never. `byItself` is true unless thaw() or the signal did.
    */
   readonly onReleased?: (report: FreezeReport, byItself: boolean) => void;
-  /** For tests: other roots than /proc/self/mountinfo, /sys and /run/udev. */
+  /** For tests: other roots than /proc/self/mountinfo, /sys, /run/udev and /proc/swaps. */
   readonly mountinfoPath?: string;
   readonly sysRoot?: string;
   readonly udevRoot?: string;
+  readonly swapsPath?: string;
 }
 
 export interface LocalSession extends FreezeSession {
@@ -62,6 +68,16 @@ export interface LocalSession extends FreezeSession {
   readonly remainingMs: number;
   /** Settles, never rejects, when everything is thawed and released, whoever ended it. */
   readonly ended: Promise<FreezeReport>;
+  /**
+   * Settles, never rejects, when it has ended and everything is known to be thawed: with `ended`, unless nobody
+   * confirmed the thaw then (state `frozen` of its final report).
+   */
+  readonly thawed: Promise<FreezeReport>;
+  /**
+   * As thaw(), by somebody who cannot know when the cut is taken: outcome `broken`, for this reason, unless it ended
+   * already. `byItself` is told to onReleased.
+   */
+  breakOff(error: string, byItself?: boolean): Promise<FreezeReport>;
   /** Tells the freezer that a provider is inside a device-mapper section: expiry waits for `false`, at most `boundMs`. */
   critical(on: boolean, boundMs?: number): Promise<void>;
 }
@@ -70,13 +86,13 @@ export interface LocalCoordinator extends Coordinator {
   freeze(request: FreezeRequest, signal?: AbortSignal): Promise<LocalSession>;
   /** The session that is frozen (or on its way out of it); not one that is still on its way in. */
   readonly session: LocalSession | undefined;
-  /** Looks at mounts and disks now, so that the next freeze need not unless they change. Throws as readMounts does. */
+  /** Looks at mounts and disks now, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does. */
   warmUp(): void;
   /** Of the last session or attempt that ended, with what its `post` phases added. */
   readonly lastReport: FreezeReport | undefined;
   /**
-   * Ends whatever is held or on its way: thaws, releases the writers, waits for `post` phases. For SIGTERM. Later
-   * freezes are refused. Throws ThawUnconfirmedError as thaw() does.
+   * Ends whatever is held (as `broken`: its requester may cut later) or on its way: thaws, releases the writers, waits
+   * for `post` phases. For SIGTERM. Later freezes are refused. Throws ThawUnconfirmedError as thaw() does.
    */
   close(): Promise<void>;
 }
@@ -91,6 +107,7 @@ export const defaultOptions = {
   mountinfoPath: '/proc/self/mountinfo',
   sysRoot: '/sys',
   udevRoot: '/run/udev',
+  swapsPath: '/proc/swaps',
 } as const;
 
 /** Used where no log is given. */

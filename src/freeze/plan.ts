@@ -3,14 +3,18 @@
 import { realpathSync } from 'node:fs';
 import type { DiskRef, FreezeRequest } from '../consistency.js';
 import type { Disk, DiskChain, DiskLookup } from './disks.js';
-import type { Filesystem, Mount, MountTable, SkippedMount } from './mounts.js';
+import { isNetworkType, type Filesystem, type Mount, type MountTable, type SkippedMount } from './mounts.js';
 import type { Writer } from './writer-folders.js';
 
 export interface PlannedFilesystem {
   readonly filesystem: Filesystem;
   readonly chain: DiskChain;
-  /** Mounted read-write from a disk of the cut. */
+  /** On a disk of the cut. */
+  readonly inCut: boolean;
+  /** In the cut, and mounted read-write. */
   readonly concerned: boolean;
+  /** Disks it lies on that are not in the cut, though others of it are. */
+  readonly missingDisks: readonly Disk[];
   readonly action: 'freeze' | 'read-only' | 'leave';
   /** Why it is left, if it is. */
   readonly reason?: string;
@@ -57,7 +61,9 @@ export function makePlan(
     const onDisk = disks === undefined || liesOn(chain, disks);
     // The cut decides what is concerned; without disks the mount points are all there is to say what is cut.
     const inCut = disks === undefined ? named : onDisk;
-    const common = { filesystem, chain, concerned: inCut && !filesystem.readOnly, mounts: filesystem.reachable };
+    const concerned = inCut && !filesystem.readOnly;
+    const missingDisks = disks === undefined || !concerned ? [] : notAmong(chain, disks);
+    const common = { filesystem, chain, inCut, concerned, missingDisks, mounts: filesystem.reachable };
     if (filesystem.readOnly) return { ...common, action: 'read-only' };
     const reason = !inCut
       ? 'no part of the cut'
@@ -78,9 +84,31 @@ export function makePlan(
 
 function whyLeft(filesystem: Filesystem, ignored: ReadonlySet<string>): string | undefined {
   if (filesystem.mounts.some((mount) => ignored.has(mount.mountpoint))) return 'ignored by configuration';
-  if (filesystem.type === 'fuseblk') return 'served by a process (FUSE), never opened';
+  if (filesystem.type.startsWith('fuse')) return 'served by a process (FUSE), never opened';
+  // gfs2 freezes, for the whole cluster; the others have no freeze, and other machines write to them.
+  if (filesystem.type !== 'gfs2' && isNetworkType(filesystem.type))
+    return `${filesystem.type} is shared with other machines, and cannot be held by this one`;
   if (filesystem.reachable.length === 0) return 'hidden under another mount, cannot be opened';
   return undefined;
+}
+
+// None, if none of its disks is in the cut: then it is something unknown under it that may be.
+function notAmong(chain: DiskChain, disks: readonly DiskOfCut[]): readonly Disk[] {
+  const inCut = new Set(disks.flatMap((disk) => disk.disks.map(({ name }) => name)));
+  const missing = chain.disks.filter(({ name }) => !inCut.has(name));
+  return missing.length === chain.disks.length ? [] : missing;
+}
+
+/** Those that the cut has a part of only. */
+export function halvesOf(
+  plan: FreezePlan | undefined,
+): readonly { readonly what: string; readonly missing: readonly string[] }[] {
+  return (plan?.filesystems ?? [])
+    .filter(({ missingDisks }) => missingDisks.length > 0)
+    .map(({ filesystem: { mountpoint, type }, missingDisks }) => ({
+      what: `${mountpoint} (${type})`,
+      missing: missingDisks.map(({ dev }) => dev),
+    }));
 }
 
 // What ends in something unknown may lie on any disk.
@@ -170,7 +198,7 @@ export function concernedWriters(
 
 function realPath(path: string): string {
   try {
-    return realpathSync(path);
+    return realpathSync.native(path);
   } catch {
     return path;
   }

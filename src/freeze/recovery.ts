@@ -29,6 +29,8 @@ interface RecoveredWriter {
 export interface RecoveredSession {
   readonly session: string;
   readonly requester: string;
+  /** It had come to its end, but for writers that its process could not release. */
+  readonly ended: boolean;
   /** In the order of their release. */
   readonly writers: readonly RecoveredWriter[];
   /** Why it could not be recovered, or not all of it. */
@@ -36,16 +38,21 @@ export interface RecoveredSession {
 }
 
 /**
- * Releases the writers of every session whose process is gone, with the outcome `broken`, and removes its scratch.
- * Sessions of living processes are left alone. Throws a ThawUnconfirmedError if something may still be frozen, after
- * all writers were released.
+ * Releases the writers of every session whose process is gone, with the outcome `broken`, and removes its scratch;
+ * a session with writers that cannot be released is kept, for the next time. Sessions of living processes are left
+ * alone. Throws a ThawUnconfirmedError if something may still be frozen, after all writers were released and `tell`
+ * was told of them.
  */
-export async function recoverSessions(options: CoordinatorOptions = {}): Promise<readonly RecoveredSession[]> {
+export async function recoverSessions(
+  options: CoordinatorOptions = {},
+  tell: (recovered: readonly RecoveredSession[]) => void = () => undefined,
+): Promise<readonly RecoveredSession[]> {
   const settings = withDefaults(options);
   const abandoned = abandonedSessions(settings.runtimeDir);
   const unthawed = await waitUntilThawed(settings, new Set(abandoned.map(({ session }) => session)));
   const recovered: RecoveredSession[] = [];
   for (const { record, session } of abandoned) recovered.push(await recoverSession(record, session, settings));
+  tell(recovered);
   if (unthawed !== undefined) throw new ThawUnconfirmedError('E_THAW', unthawed, { facts: { recovered } });
   return recovered;
 }
@@ -109,6 +116,7 @@ async function thawByMarker(settings: Settings): Promise<string | undefined> {
 }
 
 async function recoverSession(record: SessionRecord, session: string, settings: Settings): Promise<RecoveredSession> {
+  const ended = record.ended();
   try {
     const head = record.head();
     const writers: RecoveredWriter[] = [];
@@ -123,13 +131,20 @@ async function recoverSession(record: SessionRecord, session: string, settings: 
     };
     for (const writer of inReleaseOrder(record.unreleased()))
       writers.push(await releaseWriter(writer, context, settings.writerOwner));
-    record.remove();
-    return { session, requester: head.requester, writers };
+    if (record.unreleased().length === 0) record.remove();
+    else record.noteEnded();
+    return { session, requester: head.requester, ended, writers };
   } catch (error) {
-    // Without a head no writer was started.
     const nothingStarted = record.unreleased().length === 0;
     if (nothingStarted) record.remove();
-    return { session, requester: '', writers: [], ...(nothingStarted ? {} : { problem: describeError(error) }) };
+    // Without a head it had not begun, and nobody was told that the guest is held.
+    return {
+      session,
+      requester: '',
+      ended: ended || nothingStarted,
+      writers: [],
+      ...(nothingStarted ? {} : { problem: describeError(error) }),
+    };
   }
 }
 

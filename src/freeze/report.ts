@@ -47,18 +47,24 @@ export interface ReportParts {
   readonly session: string;
   readonly requester: string;
   readonly final: boolean;
+  /** Everything is known to be thawed, once it is final. */
+  readonly thawed: boolean;
   readonly outcome: FreezeReport['outcome'];
   readonly verdict: Verdict;
   readonly error: string | undefined;
   readonly filesystems: FilesystemReport[];
   readonly writers: WriterReport[];
+  readonly unsafeWriters: readonly { readonly what: string; readonly reason: string }[];
   readonly skipped: readonly SkippedMount[];
   readonly clock: StepClock;
   readonly leaseMs: number;
-  /** Some writer's freeze was started. */
-  readonly heldWriters: boolean;
   /** On CLOCK_MONOTONIC, by the freezer's clock; undefined while it lasts, and where nothing was frozen. */
   readonly frozenSpan: Span | undefined;
+}
+
+/** In steps 3 and 7, while applications may be held for it. */
+function tookPart({ phases }: WriterReport): boolean {
+  return phases.some(({ phase }) => phase === 'freeze' || phase === 'verify');
 }
 
 export function buildReport(parts: ReportParts): FreezeReport {
@@ -67,19 +73,20 @@ export function buildReport(parts: ReportParts): FreezeReport {
   const hold = clock.span('hold');
   const release = clock.span('release');
   const pauseWindowMs =
-    final && parts.heldWriters && hold !== undefined && release !== undefined
+    final && parts.writers.some(tookPart) && hold !== undefined && release !== undefined
       ? release.endMs - hold.startMs
       : frozenWindowMs;
   return {
     session: parts.session,
     requester: parts.requester,
-    state: final ? 'thawed' : 'frozen',
+    state: final && parts.thawed ? 'thawed' : 'frozen',
     outcome: parts.outcome,
     level: parts.verdict.level,
     evidence: [...parts.verdict.evidence],
     ...(error === undefined ? {} : { error }),
     filesystems: parts.filesystems,
     writers: parts.writers,
+    ...(parts.unsafeWriters.length === 0 ? {} : { unsafeWriters: [...parts.unsafeWriters] }),
     skipped: parts.skipped.map(({ what, reason }) => ({ what, reason })),
     steps: clock.steps,
     leaseMs: parts.leaseMs,

@@ -31,6 +31,7 @@ const lineSchema = v.variant('event', [
   }),
   v.strictObject({ event: v.literal('process'), path: v.string(), pid: v.number(), startTime: v.string() }),
   v.strictObject({ event: v.literal('released'), path: v.string() }),
+  v.strictObject({ event: v.literal('ended') }),
 ]);
 export type WriterProcess = Extract<v.InferOutput<typeof lineSchema>, { event: 'process' }>;
 export type StartedWriter = Extract<v.InferOutput<typeof lineSchema>, { event: 'started' }>;
@@ -106,6 +107,11 @@ export class SessionRecord {
     this.#append({ event: 'released', path });
   }
 
+  /** Its requester was told how it ended; what is kept is for the writers that could not be released. */
+  noteEnded(): void {
+    this.#append({ event: 'ended' });
+  }
+
   #append(line: v.InferOutput<typeof lineSchema>): void {
     appendFileSync(join(this.dir, 'writers'), `${JSON.stringify(line)}\n`);
   }
@@ -127,6 +133,10 @@ export class SessionRecord {
       else if (line.event === 'released') started.delete(line.path);
     }
     return [...started.values()];
+  }
+
+  ended(): boolean {
+    return this.#lines().some(({ event }) => event === 'ended');
   }
 
   /** Phases that are still running, though nobody waits for them any more. */

@@ -2,7 +2,7 @@
 // and the filesystems, and sees to it that whatever happens on the way everything is thawed and released. The
 // coordinator (coordinator.ts) holds at most one.
 import type { FreezeReport, FreezeRequest } from '../consistency.js';
-import { describeError, QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../errors.js';
+import { describeError, QuiesceError, UsageError } from '../errors.js';
 import { BareDisks } from './bare-disks.js';
 import { monotonicMs } from './clock.js';
 import { FilesystemSet } from './filesystem-set.js';
@@ -10,15 +10,19 @@ import type { Refusal } from './freezer-client.js';
 import { FreezerHold, type HoldEnd } from './freezer-hold.js';
 import { longestLeaseMs } from './lease.js';
 import type { LocalSession } from './options.js';
-import { concernedWriters, makePlan } from './plan.js';
+import { concernedWriters, halvesOf, makePlan } from './plan.js';
 import { buildReport, StepClock } from './report.js';
 import { checkLevel, checkPlain, checkWriters, levelNeeded, writersMustHold } from './requirement.js';
 import type { Settings } from './settings.js';
+import { SecondLook } from './second-look.js';
+import { SessionEnding, type Ending } from './session-ending.js';
+import { aborted, notFrozen, sessionFailure } from './session-errors.js';
 import { SessionRecord } from './session-record.js';
 import { stepTo, type SessionState } from './session-state.js';
+import { untilThawed } from './until-thawed.js';
 import { judge, type Verdict } from './verdict.js';
 import { findWriters } from './writer-folders.js';
-import { WriterSet, type SessionOutcome } from './writers.js';
+import { WriterSet } from './writers.js';
 
 /** What step 1 finds; everything later works on it. */
 interface Parts {
@@ -28,17 +32,11 @@ interface Parts {
   readonly hold: FreezerHold;
 }
 
-interface Ending {
-  readonly outcome: SessionOutcome;
-  readonly error?: string;
-  /** Neither thaw() nor the signal nor a failed step. */
-  readonly byItself: boolean;
-}
-
 export class Session implements LocalSession {
   readonly id: string;
   readonly requester: string;
   readonly ended: Promise<FreezeReport>;
+  readonly thawed: Promise<FreezeReport>;
   readonly #request: FreezeRequest;
   readonly #settings: Settings;
   readonly #leaseMs: number;
@@ -50,15 +48,15 @@ export class Session implements LocalSession {
   #holdTold = false;
   #parts: Partial<Parts> = {};
   #bare: BareDisks | undefined;
+  #secondLook: SecondLook | undefined;
   #skipped: FreezeReport['skipped'] = [];
   #unsafeWriters: { readonly what: string; readonly reason: string }[] = [];
-  #outcome: SessionOutcome = 'ok';
-  #error: string | undefined;
-  #unconfirmed: string | undefined;
+  readonly #fate: SessionEnding;
   #final: FreezeReport | undefined;
   #ending: Promise<FreezeReport> | undefined;
   #after: Promise<void> = Promise.resolve();
   #resolveEnded: (report: FreezeReport) => void = () => undefined;
+  #resolveThawed: (report: FreezeReport) => void = () => undefined;
 
   /** Throws a UsageError for a lease that cannot be given. */
   constructor(id: string, request: FreezeRequest, settings: Settings) {
@@ -74,8 +72,12 @@ export class Session implements LocalSession {
     this.#settings = settings;
     this.#leaseMaxMs = longestLeaseMs(leaseMaxMs);
     this.#leaseMs = Math.min(request.leaseMs, this.#leaseMaxMs);
+    this.#fate = new SessionEnding(id, settings.log);
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
+    });
+    this.thawed = new Promise((resolve) => {
+      this.#resolveThawed = resolve;
     });
   }
 
@@ -105,6 +107,11 @@ export class Session implements LocalSession {
     return this.#parts.hold?.remainingMs ?? 0;
   }
 
+  /** It ended, and why it is not known that everything is thawed; undefined if it is. */
+  get unconfirmed(): string | undefined {
+    return this.#fate.unconfirmed;
+  }
+
   get report(): FreezeReport {
     return this.#final ?? this.#reportNow(false);
   }
@@ -130,7 +137,7 @@ export class Session implements LocalSession {
     } catch (error) {
       const told = signal?.aborted === true ? aborted(signal.reason) : error;
       const report = await this.#end({ outcome: 'failed', error: describeError(told), byItself: false });
-      throw this.#failure(told, report);
+      throw sessionFailure(told, report, this.unconfirmed);
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }
@@ -149,8 +156,16 @@ export class Session implements LocalSession {
   }
 
   async thaw(): Promise<FreezeReport> {
-    const report = await this.#end({ outcome: 'ok', byItself: false });
-    if (this.#unconfirmed !== undefined) throw this.#failure(undefined, report);
+    return await this.#endAndTell({ outcome: 'ok', byItself: false });
+  }
+
+  async breakOff(error: string, byItself = false): Promise<FreezeReport> {
+    return await this.#endAndTell({ outcome: 'broken', error, byItself });
+  }
+
+  async #endAndTell(ending: Ending): Promise<FreezeReport> {
+    const report = await this.#end(ending);
+    if (this.unconfirmed !== undefined) throw sessionFailure(undefined, report, this.unconfirmed);
     return report;
   }
 
@@ -161,13 +176,16 @@ export class Session implements LocalSession {
     this.#checkStop();
     const settings = this.#settings;
     const { require } = this.#request;
-    const { table, lookup } = settings.view();
+    const view = settings.view();
+    const { table, lookup } = view;
     const plan = makePlan(table, lookup, this.#request, settings.ignoredMountpoints);
     const [unknown] = plan.unknownMountpoints;
     // qemu-ga passes over mount points it does not find.
     if (unknown !== undefined && require !== 'plain')
       throw new UsageError('E_MOUNTPOINT', `mount points: expected paths of the mount table, found ${unknown}`);
 
+    // Looked at before they are read: what changes in between shows as a change.
+    this.#secondLook = new SecondLook(settings, this.#request, view, plan);
     const found = findWriters(settings.writerFolders, { owner: settings.writerOwner });
     const { concerned, skipped } = concernedWriters(found, table, plan);
     const unknownSkipped = plan.unknownMountpoints.map((what) => ({ what, reason: 'nothing is mounted there' }));
@@ -189,7 +207,7 @@ export class Session implements LocalSession {
     this.#parts = { filesystems, hold, record };
     const context = { ...head, record, zeroMs: this.#clock.zeroMs, limitsMs: settings.writerLimitsMs };
     const writers = new WriterSet(concerned, context);
-    this.#bare = new BareDisks(plan.disks, settings.sysRoot);
+    this.#bare = new BareDisks(plan, settings);
     const parts = { filesystems, hold, record, writers };
     this.#parts = parts;
     return parts;
@@ -235,6 +253,8 @@ export class Session implements LocalSession {
     await writers.verify(remaining(), signal);
     this.#checkStop();
     checkWriters(require, writers.requiredFailures);
+    this.#secondLook?.atFilesystems();
+    this.#unsafeWriters = [...this.#unsafeWriters, ...(this.#secondLook?.atWriters() ?? [])];
     // Nothing is frozen in vain: what the freeze can reach at best is known by now.
     this.#checkLevel({ assumeFrozen: true });
   }
@@ -296,18 +316,6 @@ export class Session implements LocalSession {
     else this.#stop.abort();
   }
 
-  #failure(error: unknown, report: FreezeReport): Error {
-    if (this.#unconfirmed !== undefined)
-      return new ThawUnconfirmedError('E_THAW', this.#unconfirmed, {
-        facts: { report },
-        ...(error === undefined ? {} : { cause: error }),
-      });
-    if (error instanceof StateError || error instanceof UsageError) return error;
-    if (error instanceof QuiesceError)
-      return new QuiesceError(error.code, error.message, { facts: { ...error.facts, report }, cause: error.cause });
-    return new QuiesceError('E_QUIESCE', describeError(error), { facts: { report }, cause: error });
-  }
-
   #frozenHold(): FreezerHold {
     const { hold } = this.#parts;
     if (this.#state !== 'frozen' || hold === undefined) throw this.#tooLate();
@@ -315,10 +323,8 @@ export class Session implements LocalSession {
   }
 
   #tooLate(refusal?: Refusal): QuiesceError {
-    const why = refusal?.text ?? this.#error ?? `state ${this.#state}`;
-    return new QuiesceError('E_EXPIRED', `session ${this.id} is not frozen any more: ${why}`, {
-      facts: { report: this.report },
-    });
+    const why = refusal?.text ?? this.#fate.error ?? `state ${this.#state}`;
+    return notFrozen(this.id, why, this.report);
   }
 
   // ---- steps 6-8 ----
@@ -328,78 +334,73 @@ export class Session implements LocalSession {
     return await this.#ending;
   }
 
-  // Never throws: what goes wrong in it becomes part of the report, and `#unconfirmed`.
+  // Never throws: what goes wrong in it becomes part of the report, and `unconfirmed`.
   async #finish(ending: Ending): Promise<FreezeReport> {
     const { hold, filesystems, record } = this.#parts;
     this.#to('thawing');
     this.#stop.abort();
-    this.#outcome = ending.outcome;
-    this.#error = ending.error;
-    const armed = hold?.armed === true;
-    if (armed) await this.#thawFilesystems(hold);
+    this.#fate.begin(ending);
+    const armed = hold?.armed === true && filesystems !== undefined;
+    if (armed) {
+      this.#clock.begin('thaw');
+      await this.#fate.thaw(hold, filesystems);
+    } else if (this.#reachedFrozen) await hold?.keepForRelease();
     filesystems?.finish();
     this.#bare?.finish();
+    if (this.#fate.outcome === 'ok') this.#secondLook?.atFilesystems();
     this.#clock.begin('release');
     await this.#releaseWriters();
     this.#clock.end();
-    if (armed) await this.#confirmThaw(hold);
+    if (armed) await this.#fate.confirm(hold, filesystems);
     else await hold?.release();
     hold?.close();
     this.#to('idle');
     const final = this.#reportNow(true);
     this.#final = final;
     this.#after = this.#runAfter(final, record);
-    if (this.#holdTold) this.#settings.onReleased(final, ending.byItself);
+    if (this.unconfirmed === undefined) this.#released(final, ending);
+    else void this.#releaseWhenThawed(ending);
     this.#resolveEnded(final);
     return final;
   }
 
-  async #thawFilesystems(hold: FreezerHold): Promise<void> {
-    this.#clock.begin('thaw');
-    const { filesystems } = this.#parts;
-    const { answers, end, byMarker, unconfirmed } = await hold.thaw();
-    filesystems?.recordThaw(answers);
-    if (byMarker) filesystems?.recordThawedByMarker();
-    this.#unconfirmed = unconfirmed;
-    if (end !== undefined) this.#worsen(end.outcome, end.error);
-    const foreign = filesystems?.foreignThaws ?? [];
-    if (foreign.length > 0)
-      this.#worsen('broken', `somebody else thawed ${foreign.join(', ')} while the guest was held`);
+  // Until then a write to what is still frozen would never return.
+  async #releaseWhenThawed(ending: Ending): Promise<void> {
+    await untilThawed(this.#settings, this.id);
+    this.#fate.confirmedLate();
+    this.#final = { ...this.report, state: 'thawed' };
+    this.#released(this.#final, ending);
   }
 
-  // A disk that did not answer may do so by now.
-  async #confirmThaw(hold: FreezerHold): Promise<void> {
-    const { filesystems } = this.#parts;
-    if (filesystems === undefined || this.#unconfirmed !== undefined || filesystems.unthawed.length === 0) return;
-    filesystems.recordThaw((await hold.thaw()).answers);
-    if (filesystems.unthawed.length === 0) return;
-    this.#unconfirmed = `nobody confirmed the thaw of ${filesystems.unthawed.join(', ')}`;
-    this.#worsen('broken', this.#unconfirmed);
+  #released(final: FreezeReport, { byItself }: Ending): void {
+    if (this.#holdTold) this.#settings.onReleased(final, byItself);
+    this.#resolveThawed(final);
   }
 
   async #releaseWriters(): Promise<void> {
     const { writers } = this.#parts;
     if (writers === undefined) return;
     // Of what ended otherwise nothing can be proved any more, and the applications wait.
-    if (this.#outcome === 'ok') await writers.verify(this.#settings.holdBudgetMs);
-    await writers.release(this.#outcome);
+    if (this.#fate.outcome === 'ok') await writers.verify(this.#settings.holdBudgetMs);
+    await writers.release(this.#fate.outcome);
+    const { unreleased } = writers;
+    if (unreleased.length > 0)
+      this.#settings.log.error(
+        { session: this.id, unreleased },
+        `not released, tried again when the agent starts: ${unreleased.join('; ')}`,
+      );
   }
 
   async #runAfter(final: FreezeReport, record: SessionRecord | undefined): Promise<void> {
     const { writers } = this.#parts;
     try {
-      await writers?.after(this.#reachedFrozen ? 'post' : 'abort', this.#outcome);
-      if (writers !== undefined) this.#final = { ...final, writers: writers.reports(true) };
-      record?.remove();
+      await writers?.after(this.#reachedFrozen ? 'post' : 'abort', this.#fate.outcome);
+      if (writers !== undefined) this.#final = { ...(this.#final ?? final), writers: writers.reports(true) };
+      if (writers === undefined || writers.unreleased.length === 0) record?.remove();
+      else record?.noteEnded();
     } catch (error) {
       this.#settings.log.warn({ session: this.id }, `after the release: ${describeError(error)}`);
     }
-  }
-
-  #worsen(outcome: SessionOutcome, error: string): void {
-    if (this.#outcome === 'ok') this.#outcome = outcome;
-    this.#error ??= error;
-    this.#settings.log.error({ session: this.id }, error);
   }
 
   // ---- the report ----
@@ -407,11 +408,13 @@ export class Session implements LocalSession {
   #judge({ assumeFrozen = false } = {}): Verdict {
     const { filesystems, writers } = this.#parts;
     return judge({
-      outcome: this.#outcome,
-      ...(this.#error === undefined ? {} : { error: this.#error }),
+      outcome: this.#fate.outcome,
+      ...(this.#fate.error === undefined ? {} : { error: this.#fate.error }),
       filesystems: filesystems?.reports({ assumeFrozen }) ?? [],
       writers: writers?.reports(this.#state === 'idle') ?? [],
       unsafeWriters: this.#unsafeWriters,
+      halves: halvesOf(this.#secondLook?.plan),
+      changes: this.#secondLook?.changes ?? [],
       disks: this.#bare?.facts(),
       trustPlainHooks: this.#settings.trustPlainHooks,
     });
@@ -423,15 +426,16 @@ export class Session implements LocalSession {
       session: this.id,
       requester: this.requester,
       final,
-      outcome: this.#outcome,
+      thawed: this.unconfirmed === undefined,
+      outcome: this.#fate.outcome,
       verdict: this.#judge(),
-      error: this.#error,
+      error: this.#fate.error,
       filesystems: filesystems?.reports() ?? [],
       writers: writers?.reports(final) ?? [],
+      unsafeWriters: this.#unsafeWriters,
       skipped: this.#skipped,
       clock: this.#clock,
       leaseMs: this.#leaseMs,
-      heldWriters: writers?.holding ?? false,
       frozenSpan: filesystems?.frozenSpan,
     });
   }
@@ -439,8 +443,4 @@ export class Session implements LocalSession {
   #to(next: SessionState): void {
     this.#state = stepTo(next, this.#state);
   }
-}
-
-function aborted(cause?: unknown): QuiesceError {
-  return new QuiesceError('E_ABORTED', 'the attempt was aborted', { cause });
 }

@@ -16,14 +16,22 @@ export interface DiskFacts {
   readonly label: string;
   /** Its `dev`s here; empty: this guest has no such disk. */
   readonly devs: readonly string[];
-  /** For a disk without a mounted filesystem: `swap`, `unwritten` (its write counter stood still), else `written`. */
-  readonly bare: 'swap' | 'unwritten' | 'written';
+  /** Parts of it (or itself) that no mounted filesystem lies on: active swap, */
+  readonly swap: readonly string[];
+  /** those whose write counters stood still, */
+  readonly unwritten: readonly string[];
+  /** and the others. */
+  readonly written: readonly string[];
 }
 
 export interface VerdictFacts {
   readonly outcome: (typeof outcomes)[number];
   readonly error?: string;
   readonly filesystems: readonly FilesystemReport[];
+  /** Filesystems of which a part lies on disks that are not in the cut, for people. */
+  readonly halves: readonly { readonly what: string; readonly missing: readonly string[] }[];
+  /** Filesystems of the cut that came or went after the plan was made. */
+  readonly changes: readonly { readonly what: string; readonly reason: string }[];
   readonly writers: readonly WriterReport[];
   /** Hooks that should have run and may not, for want of safety or of a good description. */
   readonly unsafeWriters: readonly { readonly what: string; readonly reason: string }[];
@@ -73,6 +81,12 @@ function ended({ outcome, error }: VerdictFacts): Reason | undefined {
 function filesystemReasons(facts: VerdictFacts): Reason[] {
   const concerned = facts.filesystems.filter((filesystem) => filesystem.concerned);
   const reasons = concerned.map(filesystemReason);
+  for (const { what, missing } of facts.halves)
+    reasons.push({
+      ceiling: 'none',
+      sentence: `${what} lies on ${missing.join(', ')} too, which is not in the cut: half of it would be missing`,
+    });
+  for (const { what, reason } of facts.changes) reasons.push({ ceiling: 'crash', sentence: `${what} ${reason}` });
   for (const disk of facts.disks ?? []) reasons.push(...diskReasons(disk, facts.filesystems));
   if (concerned.length === 0 && facts.disks === undefined)
     reasons.push({ ceiling: 'crash', sentence: 'no filesystem mounted read-write is part of the cut' });
@@ -97,22 +111,24 @@ function filesystemReason(filesystem: FilesystemReport): Reason {
   }
 }
 
-function diskReasons({ label, devs, bare }: DiskFacts, filesystems: readonly FilesystemReport[]): Reason[] {
+function diskReasons(disk: DiskFacts, filesystems: readonly FilesystemReport[]): Reason[] {
+  const { label, devs, swap, unwritten, written } = disk;
   if (devs.length === 0)
     return [
       { ceiling: 'crash', sentence: `disk ${label} is none that this guest knows: what lies on it was not held` },
     ];
-  const onIt = (ref: DiskRef): boolean => ref.dev !== undefined && devs.includes(ref.dev);
-  if (filesystems.some(({ disks }) => disks.some(onIt))) return [];
   const name = `disk ${label} (${devs.join(', ')})`;
-  switch (bare) {
-    case 'swap':
-      return [{ ceiling: 'application', sentence: `${name} holds swap alone` }];
-    case 'unwritten':
-      return [{ ceiling: 'application', sentence: `${name} has no mounted filesystem, and nothing was written to it` }];
-    case 'written':
-      return [{ ceiling: 'crash', sentence: `${name} has no mounted filesystem, and may have been written to` }];
-  }
+  const has = (parts: readonly string[]): string =>
+    parts.every((part) => devs.includes(part)) ? `${name} has` : `${name}: ${parts.join(', ')} has`;
+  if (written.length > 0)
+    return [{ ceiling: 'crash', sentence: `${has(written)} no mounted filesystem, and may have been written to` }];
+  if (unwritten.length > 0)
+    return [
+      { ceiling: 'application', sentence: `${has(unwritten)} no mounted filesystem, and nothing was written to it` },
+    ];
+  const onIt = (ref: DiskRef): boolean => ref.dev !== undefined && devs.includes(ref.dev);
+  if (filesystems.some(({ disks }) => disks.some(onIt)) || swap.length === 0) return [];
+  return [{ ceiling: 'application', sentence: `${name} holds swap alone` }];
 }
 
 function writerReasons({ writers, unsafeWriters, trustPlainHooks }: VerdictFacts): Reason[] {

@@ -13,7 +13,7 @@ export type WriteCount = string;
 export function readWriteCount(sysRoot: string, device: string): WriteCount | undefined {
   try {
     // Resolved: `..` of the link would not be the partition's disk.
-    const directory = realpathSync(join(sysRoot, 'class/block', device.replaceAll('/', '!')));
+    const directory = realpathSync.native(join(sysRoot, 'class/block', device.replaceAll('/', '!')));
     if (!countsIo(directory)) return undefined;
     const fields = readFileSync(join(directory, 'stat'), 'latin1').trim().split(/\s+/);
     // Writes done, sectors written; discards done, sectors discarded (from 4.18).

@@ -54,7 +54,8 @@ const IGNORED_ENDINGS =
   );
 const HEAD_BYTES = 16_384;
 
-function isIgnoredName(name: string): boolean {
+/** Names in a writers' folder that are passed over. */
+export function isIgnoredName(name: string): boolean {
   return name.startsWith('.') || name.startsWith('README') || IGNORED_ENDINGS.some((ending) => name.endsWith(ending));
 }
 
@@ -213,7 +214,7 @@ function isDirectory(path: string): boolean {
 
 function realPath(path: string): string | undefined {
   try {
-    return realpathSync(path);
+    return realpathSync.native(path);
   } catch {
     return undefined;
   }

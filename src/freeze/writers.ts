@@ -32,6 +32,8 @@ interface Run {
   /** Its freeze was started: it must be released. */
   started: boolean;
   frozen: boolean;
+  /** Its `thaw` succeeded. */
+  released: boolean;
   /** How often its `verify` passed. */
   verified: number;
   reason: string | undefined;
@@ -53,6 +55,7 @@ export class WriterSet {
       state: 'taking-part',
       started: false,
       frozen: false,
+      released: false,
       verified: 0,
       reason: undefined,
     }));
@@ -61,11 +64,6 @@ export class WriterSet {
   /** Some writer takes part: none has said yet that nothing of it runs here. */
   get concerned(): boolean {
     return this.#runs.some(({ state }) => state !== 'not-applicable');
-  }
-
-  /** Some writer must be released. */
-  get holding(): boolean {
-    return this.#runs.some(({ started }) => started);
   }
 
   /** Required writers that failed so far, for people. */
@@ -118,21 +116,42 @@ export class WriterSet {
     );
   }
 
-  /** Step 7, `thaw` for every writer whose freeze was started; whatever fails, the others are released. */
+  /**
+   * Step 7, `thaw` for every writer whose freeze was started. What fails is tried once more when all others are
+   * released; `unreleased` names what still failed then.
+   */
   async release(outcome: SessionOutcome): Promise<void> {
-    const started = this.#runs.filter((run) => run.started).reverse();
-    for (const rank of ranks(started).reverse()) {
-      await byRank(
-        started.filter(({ writer }) => writer.rank === rank),
-        async (run) => {
-          await this.#phase(run, 'thaw', { outcome });
-          try {
-            this.#context.record.noteReleased(run.writer.path);
-          } catch {
-            // A successor then releases it again, which a writer must bear.
-          }
-        },
-      );
+    for (let tries = 0; tries < 2; tries++) {
+      const held = this.#runs.filter((run) => run.started && !run.released).reverse();
+      for (const rank of ranks(held).reverse()) {
+        await byRank(
+          held.filter(({ writer }) => writer.rank === rank),
+          async (run) => {
+            await this.#release(run, outcome);
+          },
+        );
+      }
+    }
+  }
+
+  /** Writers whose `thaw` failed: their applications may still stand still. With the reason, for people. */
+  get unreleased(): readonly string[] {
+    return this.#runs
+      .filter(({ started, released }) => started && !released)
+      .map(({ writer, phases }) => {
+        const last = phases.findLast(({ phase }) => phase === 'thaw');
+        return `${writer.name}: ${last?.text ?? `thaw failed (exit ${last?.exitCode ?? last?.signal ?? 'unknown'})`}`;
+      });
+  }
+
+  async #release(run: Run, outcome: SessionOutcome): Promise<void> {
+    const verdict = await this.#phase(run, 'thaw', { outcome });
+    run.released = verdict.kind !== 'failed';
+    if (!run.released) return;
+    try {
+      this.#context.record.noteReleased(run.writer.path);
+    } catch {
+      // A successor then releases it again, which a writer must bear.
     }
   }
 

@@ -78,7 +78,8 @@ async function findAgent({ vm, requirement, agentLimits, openAgent }: PlanOption
 
 // A running job holds its node, so the transaction would fail: say so before the guest is held.
 async function refuseBlockJobs(monitor: QmpClient): Promise<void> {
-  const jobs = await runQmp(monitor, 'query-block-jobs', {});
+  // One that is concluded holds nothing any more: somebody has yet to dismiss it.
+  const jobs = (await runQmp(monitor, 'query-block-jobs', {})).filter(({ status }) => status !== 'concluded');
   if (jobs.length === 0) return;
   const list = jobs.map(({ type, device }) => `${type} ${device}`).join(', ');
   throw new CutError('E_BLOCK_JOB', `the VM runs block jobs (${list}): nothing was cut; wait until they end`);

@@ -4,6 +4,7 @@ import type { Reverter } from '../reverter.js';
 import { isCutUnknown } from './held-cut.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
+import { sentence } from './report-size.js';
 
 /**
  * Undoes everything and gives the error to throw: the one that endangers the guest, if there is one. The set is
@@ -28,12 +29,27 @@ export async function undoCreate(
     return failure;
   } catch (undoError) {
     const failures: unknown[] = undoError instanceof AggregateError ? undoError.errors : [undoError];
-    const cause = new AggregateError([failure, ...failures], [failure, ...failures].map(describeError).join('; '));
-    if (draft !== undefined) await store.write({ ...draft, state: 'failed', error: cause.message });
-    const grave = [failure, ...failures.map((each) => (each instanceof Error ? each.cause : undefined))];
+    const all = [failure, ...failures, ...(await recordFailed(store, draft, [failure, ...failures]))];
+    const cause = new AggregateError(all, all.map(describeError).join('; '));
+    const grave = all.flatMap((each) => [each, each instanceof Error ? each.cause : undefined]);
     const unconfirmed = grave.find((each) => each instanceof ThawUnconfirmedError);
     if (unconfirmed !== undefined) return new ThawUnconfirmedError(unconfirmed.code, unconfirmed.message, { cause });
     return new CutError('E_UNDO', 'the cut failed, and not everything could be undone', { cause });
+  }
+}
+
+/** Gives what kept it from being written, if anything: never the error that is told. */
+async function recordFailed(
+  store: ManifestStore,
+  draft: Manifest | undefined,
+  failures: readonly unknown[],
+): Promise<unknown[]> {
+  if (draft === undefined) return [];
+  try {
+    await store.write({ ...draft, state: 'failed', error: sentence(failures.map(describeError).join('; ')) });
+    return [];
+  } catch (error) {
+    return [new Error(`the manifest of ${draft.set} could not be written`, { cause: error })];
   }
 }
 

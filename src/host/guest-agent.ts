@@ -66,16 +66,43 @@ export const openGuestAgent: OpenGuestAgent = async (path, { answerMs, freezeMs,
 };
 
 async function thawSession(client: QgaClient, timeoutMs: number, session: string | undefined): Promise<boolean> {
-  const limit = { timeoutMs };
-  const before = (await client.call('bridge-status', {}, limit)).status;
-  if (before.state === 'idle') return false;
+  const before = await client.call('bridge-status', {}, { timeoutMs });
+  const { state } = before.status;
+  if (session === undefined) {
+    const thawed = await thawAny(client, timeoutMs);
+    return state !== 'idle' || thawed > 0;
+  }
   // Another session than the one meant: ours is over, and this one is not ours to end.
-  if (session !== undefined && before.session !== undefined && before.session !== session) return false;
-  if (session === undefined) await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: THAW_TRY_MS });
-  else await client.call('bridge-thaw', { session }, { timeoutMs: THAW_TRY_MS });
-  const after = (await client.call('bridge-status', {}, limit)).status;
-  if (after.state === 'idle' || after.session !== before.session) return true;
-  throw new Error(`after the thaw the agent is ${after.state}`);
+  if (state !== 'idle' && before.status.session !== undefined && before.status.session !== session) return false;
+  // Idle confirms nothing while the last session, whosever it was, is not known to be thawed.
+  if (state === 'idle' && before.report?.state !== 'frozen') return false;
+  if (state === 'idle' && before.report?.session !== session) {
+    throw new Error(`the agent does not know that session ${before.report?.session ?? ''} is thawed`);
+  }
+  const { report } = await client.call('bridge-thaw', { session }, { timeoutMs: THAW_TRY_MS });
+  if (report.state !== 'thawed') throw new Error(`after the thaw the agent's report is ${report.state}`);
+  return true;
+}
+
+/**
+ * The number of filesystems thawed. Sent whatever the status says: the agent answers with what it owes, a thaw that
+ * nobody confirmed included. Its error is none only if its own last report tells of a guest that is thawed.
+ */
+async function thawAny(client: QgaClient, timeoutMs: number): Promise<number> {
+  let failure: RemoteError | undefined;
+  let thawed = 0;
+  try {
+    thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: THAW_TRY_MS }));
+  } catch (error) {
+    if (!(error instanceof RemoteError)) throw error;
+    failure = error;
+  }
+  const { status, report } = await client.call('bridge-status', {}, { timeoutMs });
+  if (status.state !== 'idle') throw failure ?? new Error(`after the thaw the agent is ${status.state}`);
+  if (report !== undefined && report.state !== 'thawed') throw failure ?? new Error('its last session is not thawed');
+  // A command that is switched off while nothing is frozen owes nothing.
+  if (failure !== undefined && report === undefined && failure.class !== 'CommandNotFound') throw failure;
+  return thawed;
 }
 
 // qemu-ga answers an error if only its hook failed, so the status decides.

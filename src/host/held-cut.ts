@@ -5,17 +5,23 @@ import { CutError, QuiesceError, StateError, ThawUnconfirmedError, describeError
 import type { DiskRef, FreezeReport } from '../consistency.js';
 import type { QmpClient } from '../qmp/client.js';
 import type { Reverter } from '../reverter.js';
+import { watchAgentPort } from './agent-port.js';
 import { cutDisks, cutState } from './cut.js';
 import type { GuestAgent } from './guest-agent.js';
+import { tornFilesystems, whyTorn, type CutDisk } from './level.js';
 import type { Marks } from './manifest.js';
 import type { Overlay } from './overlays.js';
 import { quiesce, type Hold } from './quiesce.js';
+import { sentence, whyTooLarge } from './report-size.js';
 import { checkReached, crashWillDo, type Requirement } from './requirement.js';
 
 export interface HeldCutOptions {
   readonly agent: GuestAgent | undefined;
   readonly whyNoAgent: string | undefined;
   readonly refs: readonly (DiskRef | undefined)[];
+  readonly cutDisks: readonly CutDisk[];
+  /** The socket of the agent's channel, as QEMU has it. */
+  readonly agentSocket: string | undefined;
   readonly requirement: Requirement;
   readonly leaseMs: number;
   readonly cutTimeoutMs: number;
@@ -46,10 +52,10 @@ export async function holdAndCut(
   marks: Marks,
   options: HeldCutOptions,
 ): Promise<HeldCut> {
-  const { hold, why } = await holdGuest(reverter, marks, options);
+  const { hold, why } = await holdGuest(monitor, reverter, marks, options);
   const cutFailure = await failureOf(async () => {
     options.signal.throwIfAborted();
-    if (hold !== undefined) checkHold(hold, options.requirement);
+    if (hold !== undefined) checkHold(hold, options);
     await cutDisks(monitor, overlays, options.cutTimeoutMs, marks);
   });
   let report: FreezeReport | undefined;
@@ -58,7 +64,10 @@ export async function holdAndCut(
       report = await hold?.thaw();
     }),
   );
+  const tooLarge = report === undefined ? undefined : whyTooLarge(report);
+  if (tooLarge !== undefined) report = undefined;
   if (cutFailure === undefined) {
+    if (tooLarge !== undefined) return { report, doubt: tooLarge, thawError: thawFailure };
     return { report, doubt: thawFailure === undefined ? why : 'nobody confirmed the thaw', thawError: thawFailure };
   }
   const became = await whatBecame(monitor, overlays, cutFailure);
@@ -82,10 +91,17 @@ export function isCutUnknown(error: unknown): boolean {
 }
 
 // The coordinator refuses by itself; this is for one that answers late, or less than it was asked for.
-function checkHold({ report, lost }: Hold, requirement: Requirement): void {
+function checkHold({ report, lost }: Hold, { requirement, cutDisks: disks }: HeldCutOptions): void {
   if (lost !== undefined && !crashWillDo(requirement)) {
     throw new QuiesceError('E_HOLD_LOST', `the guest let go before the cut: ${lost}; nothing was cut`);
   }
+  const tooLarge = whyTooLarge(report);
+  if (tooLarge !== undefined) {
+    checkReached(requirement, 'crash', undefined, tooLarge);
+    return;
+  }
+  const torn = tornFilesystems(report, disks).map((filesystem) => whyTorn(filesystem, disks));
+  if (torn.length > 0) checkReached(requirement, 'none', report, torn.join('; '));
   checkReached(requirement, report.level, report, report.error ?? report.evidence.join('; '));
 }
 
@@ -111,7 +127,12 @@ interface Attempt {
   readonly why: string | undefined;
 }
 
-async function holdGuest(reverter: Reverter, marks: Marks, options: HeldCutOptions): Promise<Attempt> {
+async function holdGuest(
+  monitor: QmpClient,
+  reverter: Reverter,
+  marks: Marks,
+  options: HeldCutOptions,
+): Promise<Attempt> {
   const { agent, refs, requirement, leaseMs, signal } = options;
   if (agent === undefined) return { hold: undefined, why: options.whyNoAgent ?? 'there is no agent' };
   const disks = refs.filter((ref) => ref !== undefined);
@@ -123,12 +144,16 @@ async function holdGuest(reverter: Reverter, marks: Marks, options: HeldCutOptio
     // One disk the guest could not tell from another, and it is asked to hold all it has.
     ...(disks.length === refs.length ? { disks } : {}),
   };
+  using port = options.agentSocket === undefined ? undefined : watchAgentPort(monitor, options.agentSocket);
+  const either = port === undefined ? signal : AbortSignal.any([signal, port.signal]);
   try {
-    return { hold: await quiesce(agent, request, reverter, marks, signal), why: undefined };
+    return { hold: await quiesce(agent, request, reverter, marks, either), why: undefined };
   } catch (error) {
+    // Before the signal is looked at: a guest that may be frozen is worse news than an interruption.
+    if (error instanceof ThawUnconfirmedError) throw error;
     signal.throwIfAborted();
     const refused = error instanceof QuiesceError || error instanceof StateError;
-    if (refused && crashWillDo(requirement)) return { hold: undefined, why: describeError(error) };
+    if (refused && crashWillDo(requirement)) return { hold: undefined, why: sentence(describeError(error)) };
     if (error instanceof StateError) {
       throw new QuiesceError('E_BUSY', `the guest cannot be held: ${error.message}; nothing was cut`, { cause: error });
     }

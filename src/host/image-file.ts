@@ -10,7 +10,7 @@ const infoSchema = v.object({
   filename: v.string(),
   format: v.string(),
   'virtual-size': v.pipe(v.number(), v.safeInteger()),
-  'actual-size': v.optional(v.number()),
+  'actual-size': v.optional(v.pipe(v.number(), v.safeInteger())),
   'backing-filename': v.optional(v.string()),
   'full-backing-filename': v.optional(v.string()),
   'backing-filename-format': v.optional(v.string()),

@@ -11,6 +11,13 @@ import { checkName } from './vm.js';
 
 export const defaultStateDir = '/var/lib/fsfreeze-bridge';
 
+interface Unreadable {
+  readonly set: string;
+  readonly reason: string;
+  /** Only the name was taken; nothing was made. */
+  readonly empty: boolean;
+}
+
 export class ManifestStore {
   readonly #dir: string;
   readonly #vm: string;
@@ -80,18 +87,41 @@ export class ManifestStore {
   }
 
   /** All sets, oldest first; those that cannot be read apart. */
-  async readAll(): Promise<{ manifests: Manifest[]; unreadable: { set: string; reason: string }[] }> {
+  async readAll(): Promise<{ manifests: Manifest[]; unreadable: Unreadable[] }> {
     const manifests: Manifest[] = [];
-    const unreadable: { set: string; reason: string }[] = [];
+    const unreadable: Unreadable[] = [];
     for (const set of await this.names()) {
       try {
         manifests.push(await this.read(set));
       } catch (error) {
-        unreadable.push({ set, reason: error instanceof Error ? error.message : String(error) });
+        if (await this.#isEmpty(set)) {
+          unreadable.push({ set, reason: 'its maker ended before it began, or is at it now: delete it', empty: true });
+        } else {
+          unreadable.push({ set, reason: error instanceof Error ? error.message : String(error), empty: false });
+        }
       }
     }
     manifests.sort((a, b) => a.createdAt.localeCompare(b.createdAt));
     return { manifests, unreadable };
+  }
+
+  /**
+   * All sets, before something is taken away for good. Throws a UsageError if one cannot be read: it may lie on any of
+   * the others.
+   */
+  async readAllOrRefuse(): Promise<Manifest[]> {
+    const { manifests, unreadable } = await this.readAll();
+    const [bad] = unreadable.filter(({ empty }) => !empty);
+    if (bad === undefined) return manifests;
+    const message = `the manifest of set ${bad.set} cannot be read, and it may lie on any other: repair ${this.file(bad.set)}`;
+    throw new UsageError('E_UNREADABLE_SETS', `${message} (${bad.reason})`);
+  }
+
+  /** Frees a name that was taken by a maker who ended before it wrote a manifest. False if there is no such. */
+  async removeEmpty(set: string): Promise<boolean> {
+    if (!(await this.#isEmpty(set))) return false;
+    await this.remove(set);
+    return true;
   }
 
   /** Forgets the set; its images are not touched. */
@@ -103,6 +133,16 @@ export class ManifestStore {
 
   file(set: string): string {
     return join(this.#folder(set), 'manifest.json');
+  }
+
+  // Drafts of a first write that was never finished are all that may be in it.
+  async #isEmpty(set: string): Promise<boolean> {
+    try {
+      return (await readdir(this.#folder(set))).every((name) => name.endsWith('.tmp'));
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return false;
+      throw error;
+    }
   }
 
   #folder(set: string): string {

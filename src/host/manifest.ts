@@ -2,17 +2,18 @@
 // where it lies is manifest-store.ts's business. It is written before the cut (state `cutting`), so that a tool killed
 // after its transaction leaves a set that the next call knows of.
 import * as v from 'valibot';
-import { consistencyLevelSchema, freezeReportSchema } from '../consistency.js';
+import { consistencyLevelSchema, finite, freezeReportSchema } from '../consistency.js';
 
 /**
  * creating    overlays are being made; no disk was cut
  * cutting     the transaction may have been sent: ask the VM which it is
  * cut         the VM writes to the overlays, the bases hold the state of the cut
  * committing  overlays are being merged back: the state of the cut is lost for disks that are `merged`, or soon will be
+ * reverting   overlays are being emptied, some already are: only another revert leads out of it
  * committed   all merged back; the set holds nothing any more
  * failed      nothing was cut, but something of it could not be removed
  */
-const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'failed'] as const;
+const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'failed'] as const;
 
 const layerSchema = v.strictObject({ node: v.string(), file: v.string(), format: v.string() });
 
@@ -23,7 +24,7 @@ const diskSchema = v.strictObject({
   qdev: v.optional(v.string()),
   serial: v.optional(v.string()),
   pciAddress: v.optional(v.string()),
-  virtualSize: v.number(),
+  virtualSize: finite,
   /** Holds the state of the cut. */
   base: layerSchema,
   /** Takes the writes after it. */
@@ -31,6 +32,8 @@ const diskSchema = v.strictObject({
   /** What was proved for this disk. */
   level: consistencyLevelSchema,
   evidence: v.array(v.string()),
+  /** The VM writes to the base again, which holds all of the overlay; its file may still be there. */
+  pivoted: v.optional(v.boolean()),
   /** Its overlay is merged back and gone. */
   merged: v.boolean(),
 });
@@ -41,12 +44,12 @@ export type CreateStep = (typeof createSteps)[number];
 
 /** CLOCK_MONOTONIC of the host, in milliseconds: comparable between processes of one boot. */
 const marksSchema = v.strictObject({
-  freezeRequestedMs: v.optional(v.number()),
-  freezeAnsweredMs: v.optional(v.number()),
-  cutSentMs: v.optional(v.number()),
-  cutAnsweredMs: v.optional(v.number()),
-  thawRequestedMs: v.optional(v.number()),
-  thawAnsweredMs: v.optional(v.number()),
+  freezeRequestedMs: v.optional(finite),
+  freezeAnsweredMs: v.optional(finite),
+  cutSentMs: v.optional(finite),
+  cutAnsweredMs: v.optional(finite),
+  thawRequestedMs: v.optional(finite),
+  thawAnsweredMs: v.optional(finite),
 });
 export type Marks = v.InferOutput<typeof marksSchema>;
 
@@ -79,14 +82,14 @@ export const manifestSchema = v.strictObject({
   leftOut: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
   timings: v.strictObject({
     /** Milliseconds since the tool began. */
-    steps: v.array(v.strictObject({ step: v.picklist(createSteps), startMs: v.number(), endMs: v.number() })),
+    steps: v.array(v.strictObject({ step: v.picklist(createSteps), startMs: finite, endMs: finite })),
     marks: marksSchema,
-    cutMs: v.optional(v.number()),
-    pauseWindowMs: v.optional(v.number()),
-    frozenWindowMs: v.optional(v.number()),
+    cutMs: v.optional(finite),
+    pauseWindowMs: v.optional(finite),
+    frozenWindowMs: v.optional(finite),
   }),
   /** Every command sent to the monitor, with its CLOCK_MONOTONIC stamp in milliseconds. */
-  monitorLog: v.array(v.strictObject({ command: v.string(), sentMs: v.number() })),
+  monitorLog: v.array(v.strictObject({ command: v.string(), sentMs: finite })),
   /** The guest's own account, final. */
   guest: v.optional(freezeReportSchema),
   versions: v.strictObject({ tool: v.string(), node: v.string(), qemu: v.string(), agent: v.optional(v.string()) }),

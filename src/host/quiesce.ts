@@ -39,8 +39,8 @@ export async function quiesce(
   let settled = false;
   const undo = async (): Promise<void> => {
     if (settled) return;
-    settled = true;
     await thawUntilConfirmed(agent, request.leaseMs + PAST_LEASE_MS, request.session);
+    settled = true;
   };
   reverter.push('the freeze of the guest', undo);
 
@@ -53,12 +53,16 @@ export async function quiesce(
       throw cause;
     }
     await undo();
-    const why = signal.aborted ? 'interrupted' : describeError(cause);
+    const why = !signal.aborted
+      ? describeError(cause)
+      : signal.reason instanceof BridgeError
+        ? signal.reason.message
+        : 'interrupted';
     throw new QuiesceError('E_FREEZE_LOST', `the freeze was not answered (${why}); the guest is thawed`, { cause });
   }
   marks.freezeAnsweredMs = monotonicMs();
-  return holdOf(session, request.leaseMs, marks, agent, (done) => {
-    settled = done;
+  return holdOf(session, request.leaseMs, marks, agent, () => {
+    settled = true;
   });
 }
 
@@ -73,23 +77,37 @@ function holdOf(
   leaseMs: number,
   marks: Marks,
   agent: GuestAgent,
-  settle: (done: boolean) => void,
+  onConfirmed: () => void,
 ): Hold {
   let lost: string | undefined;
   let thawing: Promise<FreezeReport> | undefined;
-  const renewal = setInterval(() => {
-    session.renew(leaseMs).catch((error: unknown) => {
-      lost ??= describeError(error);
-    });
-  }, leaseMs / 3);
+  // One at a time, and given up by the thaw: nothing may stand before it in the queue.
+  const renewals = new AbortController();
+  let renewing = false;
+  const renew = async (): Promise<void> => {
+    if (renewing) return;
+    renewing = true;
+    try {
+      await session.renew(leaseMs, renewals.signal);
+    } catch (error) {
+      if (!renewals.signal.aborted) lost ??= describeError(error);
+    } finally {
+      renewing = false;
+    }
+  };
+  const timer = setInterval(() => void renew(), leaseMs / 3);
   const thaw = async (): Promise<FreezeReport> => {
-    clearInterval(renewal);
-    settle(true);
+    clearInterval(timer);
+    renewals.abort();
     marks.thawRequestedMs = monotonicMs();
     try {
-      return await session.thaw();
+      const report = await session.thaw();
+      if (report.state !== 'thawed') throw new Error(`the final report says ${report.state}`);
+      onConfirmed();
+      return report;
     } catch (cause) {
       await thawUntilConfirmed(agent, leaseMs + PAST_LEASE_MS, session.id);
+      onConfirmed();
       // Thawed, but by whom and when is not known any more.
       return { ...session.report, state: 'thawed', outcome: 'broken', level: 'crash', error: describeError(cause) };
     } finally {

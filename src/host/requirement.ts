@@ -20,8 +20,11 @@ export function crashWillDo({ asked, allowLower }: Requirement): boolean {
 /** What was asked for, now that the guest told of its writers; without a report, what it is at least. */
 export function requiredLevel(asked: AskedLevel, report: FreezeReport | undefined): ConsistencyLevel {
   if (asked !== 'auto') return asked;
-  const concerned = report?.writers.some(({ verdict }) => verdict !== 'not-applicable');
-  return concerned === true ? 'application' : 'filesystem';
+  if (report === undefined) return 'filesystem';
+  // One that may not be run speaks for an application all the same: the guest itself counts it (bridge-freeze, auto).
+  const concerned = report.writers.some(({ verdict }) => verdict !== 'not-applicable');
+  const unsafe = report.unsafeWriters !== undefined && report.unsafeWriters.length > 0;
+  return concerned || unsafe ? 'application' : 'filesystem';
 }
 
 /** Throws a QuiesceError if `reached` is below what was asked for and no lower one is allowed. */

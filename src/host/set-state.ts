@@ -3,19 +3,24 @@
 import type { QmpClient } from '../qmp/client.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
-import { layersOf } from './layers.js';
+import { layersOf, type Layer } from './layers.js';
 
 /**
  * The manifest with its state settled: `cutting` becomes `cut` (level crash: nobody proved more) if the VM writes to
- * the overlays, else `failed`. Written back. Others are given back as they are.
+ * the overlays, else `failed`. Written back. Others are given back as they are, and so are all if no monitor answers.
  */
-export async function settleState(monitor: QmpClient, store: ManifestStore, manifest: Manifest): Promise<Manifest> {
+export async function settleState(
+  monitors: readonly QmpClient[],
+  store: ManifestStore,
+  manifest: Manifest,
+): Promise<Manifest> {
   if (manifest.state !== 'cutting' && manifest.state !== 'creating') return manifest;
-  return await store.write(await settle(monitor, manifest));
+  return monitors.length === 0 ? manifest : await store.write(await settle(monitors, manifest));
 }
 
-async function settle(monitor: QmpClient, manifest: Manifest): Promise<Manifest> {
-  const layers = await layersOf(monitor, manifest);
+async function settle(monitors: readonly QmpClient[], manifest: Manifest): Promise<Manifest> {
+  const layers: Layer[] = [];
+  for (const monitor of monitors) layers.push(...(await layersOf(monitor, manifest)));
   const used = layers.filter(({ place }) => place === 'active' || place === 'below');
   if (used.length === 0) {
     const error = 'the tool that made this set ended before the cut: nothing was cut';

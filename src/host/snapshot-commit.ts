@@ -1,11 +1,11 @@
 // Merges a set's overlays back into their bases while the guest writes on, and removes them. Each disk by itself:
-// block-commit, ready, complete, dismiss, blockdev-del, delete. May be ended at any time and called again; it goes on
+// block-commit, ready, complete, recorded, dismiss, blockdev-del, delete. May be ended at any time and called again; it goes on
 // from what the VM says, a job it started before included. Specification: QEMU qapi/block-core.json (block-commit), facts 4.1.
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { BridgeError, CutError, UsageError, describeError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
-import { runQmp } from '../qmp/commands.js';
+import { runQmp, type JobInfo } from '../qmp/commands.js';
 import { dismissJob, findJob, waitForJob, type JobProgress } from '../qmp/jobs.js';
 import { syncPath } from './durable-file.js';
 import { describeHolders, holdersOf } from './image-file.js';
@@ -32,42 +32,79 @@ export interface CommitOptions {
  */
 export async function commitSnapshot(monitor: QmpClient, options: CommitOptions): Promise<Manifest> {
   const { store, set, signal } = options;
-  const all = await store.readAll();
-  let manifest = await settleState(monitor, store, await store.read(set));
-  if (manifest.state === 'committed') throw new UsageError('E_STATE_OF_SET', `${set} was committed before`);
-  if (manifest.state === 'failed') throw new UsageError('E_STATE_OF_SET', `${set} was never cut: delete it`);
-  const above = newerSets(manifest, all.manifests);
+  const all = await store.readAllOrRefuse();
+  let manifest = await settleState([monitor], store, await store.read(set));
+  checkState(manifest);
+  const above = newerSets(manifest, all);
   if (above.length > 0) {
     throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: commit ${above.join(', ')} first`);
   }
-  const layers = await layersOf(monitor, manifest);
-  for (const layer of layers) checkCommittable(layer);
+  const merges = await mergesOf(monitor, manifest);
+  for (const merge of merges) checkCommittable(merge);
+  const mark = async (index: number, what: { pivoted: true } | { merged: true }): Promise<void> => {
+    const disks = manifest.disks.map((disk, at) => (at === index ? { ...disk, ...what } : disk));
+    manifest = await store.write({ ...manifest, disks });
+  };
   manifest = await store.write({ ...manifest, state: 'committing' });
-  for (const [index, layer] of layers.entries()) {
+  for (const [index, merge] of merges.entries()) {
+    if (merge.disk.merged) continue;
     try {
       signal.throwIfAborted();
-      await mergeDisk(monitor, layer, `fsb-commit-${manifest.id}-${index}`, options);
+      if (!isPivoted(merge)) await mergeDisk(monitor, manifest, index, merge, options);
+      // Durable before its last traces in QEMU are removed: without them nobody could tell that it is merged.
+      await mark(index, { pivoted: true });
+      if ((await findJob(monitor, merge.jobId)) !== undefined) await dismissJob(monitor, merge.jobId);
+      await dropOverlay(monitor, merge);
     } catch (cause) {
       if (signal.aborted)
         throw new CutError('E_INTERRUPTED', `interrupted: ${set} is merged in part; commit it again`, { cause });
-      const what = `disk ${layer.disk.id}: its overlay could not be merged; the VM goes on with what it has`;
+      const what = `disk ${merge.disk.id}: its overlay could not be merged; the VM goes on with what it has`;
       throw new CutError('E_COMMIT', `${what}: ${describeError(cause)}`, { cause });
     }
-    manifest = {
-      ...manifest,
-      disks: manifest.disks.map((disk, at) => (at === index ? { ...disk, merged: true } : disk)),
-    };
-    await store.write(manifest);
+    await mark(index, { merged: true });
   }
   return await store.write({ ...manifest, state: 'committed' });
 }
 
-function checkCommittable({ disk, place, vmDisk, baseNode }: Layer): void {
-  if (disk.merged || (place === 'active' && baseNode !== undefined)) return;
-  // Merged by a commit that ended before it could say so.
-  if (place === 'loaded' && vmDisk?.file === disk.base.file) return;
+function checkState({ set, state }: Manifest): void {
+  if (state === 'committed') throw new UsageError('E_STATE_OF_SET', `${set} was committed before`);
+  if (state === 'failed') throw new UsageError('E_STATE_OF_SET', `${set} was never cut: delete it`);
+  if (state === 'reverting') throw new UsageError('E_STATE_OF_SET', `${set} is reverted in part: revert it again`);
+}
+
+/** What is left to be done for one disk. */
+interface Merge extends Layer {
+  readonly jobId: string;
+  /** Of a commit that ended before its job did, or before it dismissed it. */
+  readonly job: JobInfo | undefined;
+}
+
+async function mergesOf(monitor: QmpClient, manifest: Manifest): Promise<Merge[]> {
+  const jobs = await runQmp(monitor, 'query-jobs', {});
+  const layers = await layersOf(monitor, manifest);
+  return layers.map((layer, index) => {
+    const jobId = `fsb-commit-${manifest.id}-${index}`;
+    return { ...layer, jobId, job: jobs.find(({ id }) => id === jobId) };
+  });
+}
+
+/** True if the guest writes to the base, which holds all of the overlay: by our own record, our job, or the graph. */
+function isPivoted({ disk, place, vmDisk, job }: Merge): boolean {
+  if (place !== 'loaded' && place !== 'unused') return false;
+  if (disk.pivoted === true) return true;
+  const isDone = place === 'loaded' || (job?.status === 'concluded' && job.error === undefined);
+  return isDone && vmDisk?.file === disk.base.file;
+}
+
+function checkCommittable(merge: Merge): void {
+  const { disk, place, vmDisk, baseNode } = merge;
+  if (disk.merged || isPivoted(merge)) return;
+  if (place === 'active' && baseNode !== undefined && disk.pivoted !== true) return;
   const why = {
-    active: `QEMU does not know its base ${disk.base.file}`,
+    active:
+      disk.pivoted === true
+        ? 'it was merged before, but the VM was started from it again: its base is newer'
+        : `QEMU does not know its base ${disk.base.file}`,
     below: 'something newer lies on it',
     loaded: 'no disk of the VM uses it',
     unused: `the VM does not use it${vmDisk === undefined ? '' : `, but its base ${disk.base.file}`}`,
@@ -75,22 +112,35 @@ function checkCommittable({ disk, place, vmDisk, baseNode }: Layer): void {
   throw new UsageError('E_NOT_ACTIVE', `disk ${disk.id}: overlay ${disk.overlay.file} cannot be committed: ${why}`);
 }
 
-async function mergeDisk(monitor: QmpClient, layer: Layer, jobId: string, options: CommitOptions): Promise<void> {
-  const { disk, place, vmDisk, overlayNode, baseNode } = layer;
-  if (place === 'active' && vmDisk !== undefined && overlayNode !== undefined && baseNode !== undefined) {
-    if ((await findJob(monitor, jobId)) === undefined) {
-      await runQmp(monitor, 'block-commit', {
-        'job-id': jobId,
-        device: vmDisk.rootNode,
-        'top-node': overlayNode,
-        'base-node': baseNode,
-        'auto-dismiss': false,
-        ...(options.speed === undefined ? {} : { speed: options.speed }),
-      });
-    }
-    await finishJob(monitor, jobId, disk.id, options);
+/** Merges; the job is not dismissed. */
+async function mergeDisk(
+  monitor: QmpClient,
+  manifest: Manifest,
+  index: number,
+  { disk, vmDisk, overlayNode, baseNode, jobId, job }: Merge,
+  options: CommitOptions,
+): Promise<void> {
+  if (vmDisk === undefined || overlayNode === undefined || baseNode === undefined) {
+    throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
   }
-  await dropOverlay(monitor, layer);
+  // Over without a merge: it failed, or it was cancelled.
+  if (job?.status === 'concluded') await dismissJob(monitor, jobId);
+  if (job === undefined || job.status === 'concluded') {
+    await runQmp(monitor, 'block-commit', {
+      'job-id': jobId,
+      device: vmDisk.rootNode,
+      'top-node': overlayNode,
+      'base-node': baseNode,
+      'auto-dismiss': false,
+      ...(options.speed === undefined ? {} : { speed: options.speed }),
+    });
+  }
+  await finishJob(monitor, jobId, disk.id, options);
+  // A job that somebody cancelled when it was ready ends without an error, and without a merge.
+  const place = (await layersOf(monitor, manifest))[index]?.place;
+  if (place === 'loaded' || place === 'unused') return;
+  await dismissJob(monitor, jobId);
+  throw new BridgeError('E_JOB', `job ${jobId} ended, but the VM still uses the overlay`);
 }
 
 async function finishJob(monitor: QmpClient, jobId: string, name: string, options: CommitOptions): Promise<void> {
@@ -113,7 +163,6 @@ async function finishJob(monitor: QmpClient, jobId: string, name: string, option
     await giveUpJob(monitor, jobId);
     throw error;
   }
-  await dismissJob(monitor, jobId);
 }
 
 // Cancelled, the commit leaves the VM on the overlay, as it was; what was copied already does no harm.

@@ -15,6 +15,7 @@ import type { Manifest, Marks } from './manifest.js';
 import { draftManifest } from './manifest-draft.js';
 import type { ManifestStore } from './manifest-store.js';
 import { addOverlays, checkRoom, planOverlays } from './overlays.js';
+import { sentence } from './report-size.js';
 import { requiredLevel } from './requirement.js';
 import { StepTimer, round } from './step-timer.js';
 import { readWriteCounts, stillDisks, type WriteCounts } from './write-counts.js';
@@ -56,10 +57,21 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   });
   const plan = await planCreate(monitor, options);
   timer.end('inspect');
-  const run: Run = { options, monitor, plan, timer, monitorLog, reverter: new Reverter(), draft: undefined };
+  const run: Run = {
+    options,
+    monitor,
+    plan,
+    timer,
+    monitorLog,
+    reverter: new Reverter(),
+    draft: undefined,
+    isCut: false,
+  };
   try {
     return await create(run);
   } catch (error) {
+    // Nothing of a cut that was taken may be undone, nor may it be called none.
+    if (run.isCut) throw error;
     // The agent is still open: the undo may have to thaw.
     throw await undoCreate(run.reverter, options.store, run.draft, options.signal, error);
   } finally {
@@ -76,6 +88,7 @@ interface Run {
   readonly reverter: Reverter;
   /** The set's manifest while the set may be forgotten again. */
   draft: Manifest | undefined;
+  isCut: boolean;
 }
 
 async function create(run: Run): Promise<CreateResult> {
@@ -97,14 +110,20 @@ async function create(run: Run): Promise<CreateResult> {
   timer.end('overlays');
 
   const marks: Marks = {};
-  const cut = await holdAndCut(monitor, overlays, reverter, marks, { ...options, ...plan });
+  const cutDisks = cutDisksOf(plan);
+  const cut = await holdAndCut(monitor, overlays, reverter, marks, {
+    ...options,
+    ...plan,
+    cutDisks,
+    agentSocket: options.vm.qga,
+  });
   // From here on the set exists, whatever fails.
   reverter.keep();
-  run.draft = undefined;
+  run.isCut = true;
   const still = stillDisks(plan.chosen, before, await countsAfter(monitor));
   const worth = worthOf(
     cut,
-    overlays.map(({ disk }, index) => ({ name: diskName(disk), ref: plan.refs[index], still: still[index] })),
+    cutDisks.map((disk, index) => ({ ...disk, still: still[index] })),
   );
   timer.marks(marks);
   const manifest: Manifest = {
@@ -126,27 +145,48 @@ async function create(run: Run): Promise<CreateResult> {
     },
     monitorLog: run.monitorLog,
     ...(cut.report === undefined ? {} : { guest: cut.report }),
-    ...(cut.thawError === undefined ? {} : { error: cut.thawError.message }),
+    ...(cut.thawError === undefined ? {} : { error: sentence(cut.thawError.message) }),
   };
-  await record(store, manifest);
+  const unrecorded = await record(store, manifest);
   timer.end('record');
-  if (cut.thawError !== undefined) {
-    const { code, message, cause } = cut.thawError;
-    throw new ThawUnconfirmedError(code, `${message} (snapshot set ${set} was cut, level ${worth.level})`, {
-      cause,
-      facts: { set, level: worth.level },
-    });
-  }
+  if (cut.thawError !== undefined) throw unconfirmed(cut.thawError, manifest, unrecorded);
+  if (unrecorded !== undefined) throw unrecorded;
   return { manifest, satisfied: satisfies(manifest.level, manifest.required) };
 }
 
-async function record(store: ManifestStore, manifest: Manifest): Promise<void> {
+/** Gives the failure: what is to be told before it, if anything, is the caller's to know. */
+async function record(store: ManifestStore, manifest: Manifest): Promise<CutError | undefined> {
   try {
     await store.write(manifest);
+    return undefined;
   } catch (cause) {
     const message = `the disks are cut (level ${manifest.level}), but the manifest of ${manifest.set} could not be written`;
-    throw new CutError('E_RECORD', `${message}: ${describeError(cause)}`, { cause });
+    return new CutError('E_RECORD', `${message}: ${describeError(cause)}`, { cause });
   }
+}
+
+/** The guest comes first; a manifest that could not be written is told beside it. */
+function unconfirmed(
+  { code, message, cause }: ThawUnconfirmedError,
+  { set, level }: Manifest,
+  unrecorded: CutError | undefined,
+): ThawUnconfirmedError {
+  const about = unrecorded?.message ?? `snapshot set ${set} was cut, level ${level}`;
+  return new ThawUnconfirmedError(code, `${message} (${about})`, {
+    cause,
+    facts: { set, level, ...(unrecorded === undefined ? {} : { unrecorded: unrecorded.message }) },
+  });
+}
+
+/** The disks of the cut as the guest knows them; nobody has counted their writes yet. */
+function cutDisksOf({ chosen, all, refs }: CreatePlan): CutDisk[] {
+  return chosen.map((disk, index) => ({
+    name: diskName(disk),
+    ref: refs[index],
+    still: undefined,
+    pciAddress: disk.pciAddress,
+    sharers: all.filter(({ pciAddress }) => pciAddress === disk.pciAddress).length,
+  }));
 }
 
 function worthOf(cut: HeldCut, disks: readonly CutDisk[]): SetWorth {

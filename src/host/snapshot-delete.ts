@@ -4,52 +4,81 @@ import { rm, stat } from 'node:fs/promises';
 import { QuiesceError, UsageError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { runQmp } from '../qmp/commands.js';
-import type { Confirm } from './confirm.js';
+import { throwIfInterrupted, type Confirm } from './confirm.js';
 import { isErrno } from './errno.js';
 import { describeHolders, holdersOf } from './image-file.js';
 import { layersOf } from './layers.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
+import { openMonitors } from './monitors.js';
 import { newerSets, settleState } from './set-state.js';
 
 export interface DeleteOptions {
   readonly store: ManifestStore;
   readonly set: string;
-  /** The VM's monitor; undefined if it is shut off. */
-  readonly monitor: QmpClient | undefined;
+  /** The VM's monitor, besides the one the set was made through; nobody listens there if it is shut off. */
+  readonly qmp: string;
+  readonly monitorTimeoutMs: number;
   /** Asked only if something the VM wrote is lost. */
   readonly confirm: Confirm;
+  readonly signal: AbortSignal;
 }
 
 /**
- * Deletes; gives the files removed. Throws a UsageError if a VM or a newer set uses one of the overlays, a QuiesceError if
- * the answer was no. Nothing was changed in these cases.
+ * Deletes; gives the files removed. Throws a UsageError if a VM or a newer set uses one of the overlays, or one holds what
+ * was merged in part; a QuiesceError if the answer was no, or when interrupted. Nothing was changed in these cases.
  */
-export async function deleteSnapshot({ store, set, monitor, confirm }: DeleteOptions): Promise<readonly string[]> {
+export async function deleteSnapshot(options: DeleteOptions): Promise<readonly string[]> {
+  const { store, set, confirm } = options;
+  if (await store.removeEmpty(set)) return [];
+  let { manifest, files } = await checkUnused(options);
+  if (files.length > 0 && manifest.state !== 'failed' && manifest.state !== 'creating') {
+    const question = `Everything the VM wrote since ${manifest.createdAt} is lost (${files.join(', ')}). Delete ${set}?`;
+    if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not deleted: the answer was no');
+    // While somebody thought about the question the VM may have been started, or another set made.
+    const { id } = manifest;
+    ({ manifest, files } = await checkUnused(options));
+    if (manifest.id !== id) throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was deleted`);
+  }
+  throwIfInterrupted(options.signal, `${set} was not deleted`);
+  for (const file of files) await rm(file);
+  await store.remove(set);
+  return files;
+}
+
+/** The set as it is now, with its state settled, and those of its overlays that are there. Throws if they are in use. */
+async function checkUnused(options: DeleteOptions): Promise<{ manifest: Manifest; files: string[] }> {
+  const { store, set, qmp, monitorTimeoutMs } = options;
   const read = await store.read(set);
-  const manifest = monitor === undefined ? read : await settleState(monitor, store, read);
-  const above = newerSets(manifest, (await store.readAll()).manifests);
+  await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs);
+  const manifest = await settleState(monitors.open, store, read);
+  if (manifest.state === 'reverting') {
+    throw new UsageError('E_STATE_OF_SET', `${set} is reverted in part: revert it again first`);
+  }
+  const above = newerSets(manifest, await store.readAllOrRefuse());
   if (above.length > 0) {
     throw new UsageError(
       'E_NEWER_SETS',
       `newer snapshot sets lie on ${set}: ${above.join(', ')}; delete or commit them first`,
     );
   }
-  if (monitor !== undefined) await unloadOverlays(monitor, manifest);
   const files = await overlaysThere(manifest);
+  // Its base holds a part of it, so that neither the base alone nor the state of the cut is whole.
+  const half = manifest.disks.find(
+    (disk) => !disk.merged && disk.pivoted !== true && files.includes(disk.overlay.file),
+  );
+  if (manifest.state === 'committing' && half !== undefined) {
+    const message = `${set} was merged in part, and ${half.overlay.file} holds the rest`;
+    throw new UsageError('E_STATE_OF_SET', `${message}: commit it again, the VM started from its overlays`);
+  }
+  for (const monitor of monitors.open) await unloadOverlays(monitor, manifest);
   for (const file of files) {
     const holders = await holdersOf(file);
     if (holders.length === 0) continue;
     const who = describeHolders(holders);
     throw new UsageError('E_IN_USE', `${file} is in use by ${who}: commit ${set} first, or shut the VM off`);
   }
-  if (files.length > 0 && manifest.state !== 'failed' && manifest.state !== 'creating') {
-    const question = `Everything the VM wrote since ${manifest.createdAt} is lost (${files.join(', ')}). Delete ${set}?`;
-    if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not deleted: the answer was no');
-  }
-  for (const file of files) await rm(file);
-  await store.remove(set);
-  return files;
+  return { manifest, files };
 }
 
 // Left in QEMU by a tool that was killed before its cut: open, but no disk's.

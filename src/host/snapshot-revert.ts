@@ -4,60 +4,70 @@
 // the manifest keeps saying so.
 import { chmod, chown, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { CutError, QuiesceError, UnreachableError, UsageError } from '../errors.js';
-import { QmpClient } from '../qmp/client.js';
-import type { Confirm } from './confirm.js';
+import { CutError, QuiesceError, UsageError } from '../errors.js';
+import { throwIfInterrupted, type Confirm } from './confirm.js';
 import { syncPath } from './durable-file.js';
 import { describeHolders, holdersOf, imageInfo, makeOverlay } from './image-file.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
+import { openMonitors } from './monitors.js';
 import { newerSets } from './set-state.js';
 
 export interface RevertOptions {
   readonly store: ManifestStore;
   readonly set: string;
+  /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
+  readonly qmp: string;
   readonly monitorTimeoutMs: number;
   readonly confirm: Confirm;
+  readonly signal: AbortSignal;
 }
 
 /**
  * Reverts. Throws a UsageError if the VM is not shut off, a process holds one of the images, newer sets lie above, or the
- * set was never cut or is committed; a QuiesceError if the answer was no. Nothing was changed in these cases.
+ * set was never cut or is committed; a QuiesceError if the answer was no, or when interrupted. Nothing was changed in
+ * these cases. A CutError that says `reverting` leaves the set in that state: revert again.
  */
 export async function revertSnapshot(options: RevertOptions): Promise<Manifest> {
-  const { store, set, confirm } = options;
+  const { store, set, confirm, signal } = options;
+  const { id, createdAt, disks } = await checkRevertable(options);
+  const files = disks.map(({ overlay }) => overlay.file).join(', ');
+  const question = `Everything the VM wrote since ${createdAt} is lost (${files}). Revert to ${set}?`;
+  if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not reverted: the answer was no');
+  // While somebody thought about the question the VM may have been started, or another set made.
+  const manifest = await checkRevertable(options);
+  if (manifest.id !== id) throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was reverted`);
+  await makeDrafts(manifest, signal);
+  // From here on some disks may be at the cut and others not: only the rest of the revert makes them one again.
+  const reverting = await store.write({ ...manifest, state: 'reverting' });
+  for (const { overlay } of reverting.disks) await takeDraft(overlay.file);
+  return await store.write({ ...reverting, state: 'cut', revertedAt: new Date().toISOString() });
+}
+
+/** The set as it is now. Throws a UsageError unless it can be reverted to. */
+async function checkRevertable({ store, set, qmp, monitorTimeoutMs }: RevertOptions): Promise<Manifest> {
   const manifest = await store.read(set);
-  if (manifest.state !== 'cut' && manifest.state !== 'cutting') {
+  if (manifest.state === 'cutting') {
+    const message = `whether ${set} was cut is not known: start the VM from what it ran on last, and see "snapshot show"`;
+    throw new UsageError('E_STATE_OF_SET', message);
+  }
+  if (manifest.state !== 'cut' && manifest.state !== 'reverting') {
     throw new UsageError(
       'E_STATE_OF_SET',
       `${set} is ${manifest.state}: expected a set that was cut and not committed`,
     );
   }
-  const above = newerSets(manifest, (await store.readAll()).manifests);
+  const above = newerSets(manifest, await store.readAllOrRefuse());
   if (above.length > 0) {
     throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: delete ${above.join(', ')} first`);
   }
-  await requireShutOff(manifest.vm.qmp, options.monitorTimeoutMs);
-  for (const disk of manifest.disks) await checkDisk(disk);
-  const files = manifest.disks.map(({ overlay }) => overlay.file).join(', ');
-  const question = `Everything the VM wrote since ${manifest.createdAt} is lost (${files}). Revert to ${set}?`;
-  if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not reverted: the answer was no');
-  for (const disk of manifest.disks) await emptyOverlay(disk);
-  return await store.write({ ...manifest, state: 'cut', revertedAt: new Date().toISOString() });
-}
-
-/** Throws a UsageError if anything answers on the monitor. */
-async function requireShutOff(qmp: string, timeoutMs: number): Promise<void> {
-  let client: QmpClient;
-  try {
-    client = await QmpClient.connect(qmp, { timeoutMs });
-  } catch (error) {
-    // Nobody there: shut off. Somebody who does not greet: in use, so running.
-    if (error instanceof UnreachableError && error.code === 'E_MONITOR') return;
-    throw error;
+  await using monitors = await openMonitors([qmp, manifest.vm.qmp], monitorTimeoutMs);
+  const [running] = monitors.open;
+  if (running !== undefined) {
+    throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
   }
-  client.close();
-  throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${qmp} answers): shut it off first`);
+  for (const disk of manifest.disks) await checkDisk(disk);
+  return manifest;
 }
 
 async function checkDisk({ id, base, overlay }: ManifestDisk): Promise<void> {
@@ -77,19 +87,38 @@ async function checkDisk({ id, base, overlay }: ManifestDisk): Promise<void> {
   );
 }
 
-// Beside it and renamed: whatever is interrupted, the overlay is the old one or an empty one.
-async function emptyOverlay({ base, overlay, virtualSize }: ManifestDisk): Promise<void> {
-  const draft = `${overlay.file}.revert`;
+const draftOf = (file: string): string => `${file}.revert`;
+
+// All of them before the first is used: what can fail fails while nothing is changed.
+async function makeDrafts({ set, disks }: Manifest, signal: AbortSignal): Promise<void> {
+  const begun: string[] = [];
   try {
-    const { uid, gid, mode } = await stat(overlay.file);
-    await makeOverlay({ file: draft, base: base.file, baseFormat: base.format, virtualSize });
-    await chown(draft, uid, gid);
-    await chmod(draft, mode & 0o777);
-    await syncPath(draft);
-    await rename(draft, overlay.file);
-    await syncPath(dirname(overlay.file));
+    for (const disk of disks) {
+      throwIfInterrupted(signal, `${set} was not reverted`);
+      await makeDraft(disk);
+      begun.push(draftOf(disk.overlay.file));
+    }
   } catch (cause) {
-    await rm(draft, { force: true });
-    throw new CutError('E_REVERT', `${overlay.file} could not be emptied; revert again`, { cause });
+    for (const draft of begun) await rm(draft, { force: true });
+    if (cause instanceof QuiesceError) throw cause;
+    throw new CutError('E_REVERT', `not reverted: an empty overlay could not be made`, { cause });
+  }
+}
+
+async function makeDraft({ base, overlay, virtualSize }: ManifestDisk): Promise<void> {
+  const draft = draftOf(overlay.file);
+  const { uid, gid, mode } = await stat(overlay.file);
+  await makeOverlay({ file: draft, base: base.file, baseFormat: base.format, virtualSize });
+  await chown(draft, uid, gid);
+  await chmod(draft, mode & 0o777);
+  await syncPath(draft);
+}
+
+async function takeDraft(file: string): Promise<void> {
+  try {
+    await rename(draftOf(file), file);
+    await syncPath(dirname(file));
+  } catch (cause) {
+    throw new CutError('E_REVERT', `${file} could not be emptied, the set is reverting: revert again`, { cause });
   }
 }

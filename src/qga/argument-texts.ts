@@ -35,6 +35,8 @@ function argumentText(issue: v.BaseIssue<unknown>): string {
       break;
     case 'check':
       return `Parameter '${name}' ${issue.message}, found ${String(issue.input)}`;
+    case 'min_length':
+      return `Parameter '${name}' ${issue.message}, found ${issue.received}`;
     case 'custom':
       return wrongType(name, issue.message);
   }

@@ -1,7 +1,13 @@
 // Our own commands: a freeze with a lease, a required level and a full report. The report is src/consistency.ts's
 // shape as it is; only the arguments and the outermost members follow QAPI's spelling.
 import * as v from 'valibot';
-import { consistencyLevels, coordinatorStatusSchema, freezeReportSchema, writerListingSchema } from '../consistency.js';
+import {
+  consistencyLevels,
+  coordinatorStatusSchema,
+  finite,
+  freezeReportSchema,
+  writerListingSchema,
+} from '../consistency.js';
 import { command, intFrom, members, noArgs } from './command.js';
 import { tolerant } from './tolerant.js';
 
@@ -18,7 +24,13 @@ export const bridgeCommands = {
       requester: v.optional(v.string()),
       'lease-ms': v.optional(leaseMs, 10_000),
       require: v.optional(v.picklist([...consistencyLevels, 'auto']), 'auto'),
-      disks: v.optional(v.array(members({ serial: v.optional(v.string()), 'pci-address': v.optional(v.string()) }))),
+      /** None named means all; an empty list is nobody's wish. */
+      disks: v.optional(
+        v.pipe(
+          v.array(members({ serial: v.optional(v.string()), 'pci-address': v.optional(v.string()) })),
+          v.minLength(1, 'expects 1 or more disks'),
+        ),
+      ),
       mountpoints: v.optional(v.array(v.string())),
     }),
     returns: v.object({ report }),
@@ -28,7 +40,7 @@ export const bridgeCommands = {
     name: 'bridge-renew',
     since: 'fsfreeze-bridge 0.1',
     args: members({ session: v.string(), 'lease-ms': leaseMs }),
-    returns: v.object({ 'remaining-ms': v.number() }),
+    returns: v.object({ 'remaining-ms': finite }),
     whenFrozen: true,
   }),
   /** For a session that already ended: its final report again, whose outcome tells how. */

@@ -84,15 +84,23 @@ class BridgeCoordinator implements RemoteCoordinator {
     return this.#client.call('bridge-status', {}, { timeoutMs: this.#limits.askMs });
   }
 
-  /** The agent said no: it has thawed already, or somebody else holds the guest. */
+  /** The agent said no: it has thawed already, somebody else holds the guest, or it could not thaw again. */
   async #refused(session: string, cause: RemoteError): Promise<Error> {
-    const { status, report } = await this.#ask();
+    let answer: Returns<'bridge-status'>;
+    try {
+      answer = await this.#ask();
+    } catch {
+      // Its refusal says that it does not hold the guest as asked, not that the guest is thawed.
+      return await this.#abandoned(session, cause);
+    }
+    const { status, report } = answer;
     if (status.state !== 'idle' && status.session !== session) {
       const holder = `${status.requester ?? 'somebody'}, session ${status.session ?? 'unknown'}`;
       return new StateError('bridge-freeze', `${status.state} (${holder})`, ['idle']);
     }
     const own = report?.session === session ? report : undefined;
-    if (status.state !== 'idle') return await this.#abandoned(session, cause);
+    // Another's, too: an agent that does not know whether the guest is thawed refuses whoever comes next.
+    if (status.state !== 'idle' || report?.state === 'frozen') return await this.#abandoned(session, cause);
     return new QuiesceError('E_QUIESCE', cause.desc, { cause, facts: own === undefined ? {} : { report: own } });
   }
 
@@ -128,10 +136,11 @@ class BridgeSession implements FreezeSession {
     return this.#report;
   }
 
-  async renew(leaseMs: number): Promise<{ readonly remainingMs: number }> {
+  async renew(leaseMs: number, signal?: AbortSignal): Promise<{ readonly remainingMs: number }> {
     const args = { session: this.id, 'lease-ms': leaseMs };
+    const options = { timeoutMs: this.#limits.askMs, ...(signal === undefined ? {} : { signal }) };
     try {
-      const reply = await this.#client.call('bridge-renew', args, { timeoutMs: this.#limits.askMs });
+      const reply = await this.#client.call('bridge-renew', args, options);
       return { remainingMs: reply['remaining-ms'] };
     } catch (cause) {
       if (!(cause instanceof RemoteError)) throw cause;
@@ -168,7 +177,8 @@ class BridgeSession implements FreezeSession {
 
 /**
  * The final report; undefined if the guest is thawed but the agent knows no such session. What an error means is not
- * read from its text: the status is asked.
+ * read from its text: the status is asked. An agent that is idle confirms nothing while its own report of the session
+ * says `frozen`: it gave up without a confirmation.
  */
 async function thawSession(
   client: QgaClient,
@@ -183,7 +193,11 @@ async function thawSession(
     } catch (error) {
       if (!(error instanceof RemoteError)) throw error;
       const { status, report } = await client.call('bridge-status', {}, { timeoutMs: limits.askMs });
-      if (report?.session === session && report.state === 'thawed') return report;
+      if (report?.session === session) {
+        if (report.state === 'thawed') return report;
+        throw error;
+      }
+      if (status.state === 'idle' && report?.state === 'frozen') throw error;
       if (status.state === 'idle' || (status.session !== undefined && status.session !== session)) return undefined;
       throw error;
     }

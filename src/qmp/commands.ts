@@ -112,7 +112,11 @@ const qmpCommands = {
       }),
     ),
   ),
-  'query-block-jobs': declare()(v.array(v.object({ device: v.string(), type: v.string() }))),
+  'query-block-jobs': declare()(v.array(v.object({ device: v.string(), type: v.string(), status: v.string() }))),
+  /** `frontend-open`: somebody in the guest has the port open. */
+  'query-chardev': declare()(
+    v.array(v.object({ label: v.string(), filename: v.string(), 'frontend-open': v.boolean() })),
+  ),
   'query-jobs': declare()(v.array(job)),
   'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
   'query-qmp-schema': declare()(v.array(v.object({ name: v.string(), 'meta-type': v.string() }))),

@@ -1,20 +1,15 @@
-// The two sides of the comparison: Debian's qemu-ga, and ours behind one function. Ours is the dispatcher in process,
-// with the agent's own handlers; FSB_CONFORMANCE_AGENT names a program (fsfreeze-agent) to be compared instead.
+// The two sides of the comparison: Debian's qemu-ga and our agent, each a process on a socket of its own.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { filesystemHandlers } from '../../src/agent/handlers/filesystems.js';
-import { systemHandlers } from '../../src/agent/handlers/system.js';
-import { guestAgent, refuse } from '../../src/qga/server.js';
-import { Dispatcher } from '../../src/rpc/dispatcher.js';
+import { fileURLToPath } from 'node:url';
 import type { ByteStream } from '../../src/transport/byte-stream.js';
-import { memoryPair } from '../../src/transport/memory-pair.js';
 import { connectUnixSocket } from '../../src/transport/unix-socket.js';
-import { blockedSample, commandsToBlock } from './harmless.js';
+import { commandsToBlock } from './harmless.js';
 
 export interface Peer extends AsyncDisposable {
   readonly stream: ByteStream;
@@ -23,21 +18,30 @@ export interface Peer extends AsyncDisposable {
 export const qemuGa = '/usr/sbin/qemu-ga';
 
 /** Debian's qemu-ga on a socket of its own, everything but the harmless commands blocked. */
-export function realAgent(): Promise<Peer> {
-  return startProgram(qemuGa, [], ['-b', commandsToBlock(qemuGa).join(',')]);
+export async function realAgent(): Promise<Peer> {
+  const options = ['-b', commandsToBlock(qemuGa).join(',')];
+  return await startProgram(qemuGa, [], () => Promise.resolve(options));
 }
 
-/** Our agent, with the wording of 7.2. */
+/** Our agent as it is built (`npm run build`), with the wording of 7.2, and nothing near it that freezes. */
 export async function ourAgent(): Promise<Peer> {
-  const program = process.env['FSB_CONFORMANCE_AGENT'];
-  if (program === undefined) return dispatcherInProcess();
-  // A script needs its interpreter, an executable does not.
-  const [command, words] = program.endsWith('.js') ? [process.execPath, [program]] : [program, []];
-  return await startProgram(command, words, ['--compat=7.2', '-b', commandsToBlock(command, words).join(',')]);
+  const words = [fileURLToPath(new URL('../../dist/cli/agent/main.js', import.meta.url))];
+  const blocked = commandsToBlock(process.execPath, words).join(',');
+  return await startProgram(process.execPath, words, async (folder) => {
+    const configuration = join(folder, 'qemu-ga.conf');
+    const own = [`runtime-dir=${folder}`, 'freezer=/bin/false', 'local-socket=none', `writer-folders=${folder}/none`];
+    await writeFile(configuration, `[bridge]\n${own.join('\n')}\n`);
+    return ['--compat=7.2', '-c', configuration, '-b', blocked];
+  });
 }
 
-async function startProgram(program: string, words: readonly string[], options: readonly string[]): Promise<Peer> {
+async function startProgram(
+  program: string,
+  words: readonly string[],
+  optionsIn: (folder: string) => Promise<readonly string[]>,
+): Promise<Peer> {
   const folder = await mkdtemp(join(tmpdir(), 'fsb-conformance-'));
+  const options = await optionsIn(folder);
   const path = join(folder, 'qga.sock');
   const args = [...words, '-m', 'unix-listen', '-p', path, '-t', folder, '-f', join(folder, 'pid'), ...options];
   const child = spawn(program, args, { stdio: 'ignore' });
@@ -67,38 +71,3 @@ async function startProgram(program: string, words: readonly string[], options: 
     throw error;
   }
 }
-
-function dispatcherInProcess(): Peer {
-  const [near, far] = memoryPair();
-  const policy = { compat: '7.2', blocked: new Set([blockedSample]), isFrozen: () => false } as const;
-  const served = new Dispatcher<undefined>(guestAgent(handlers, policy, '7.2.22')).serve(far, undefined);
-  return {
-    stream: near,
-    async [Symbol.asyncDispose]() {
-      await near.close();
-      await served;
-    },
-  };
-}
-
-const absent = (): never => refuse('not part of the comparison');
-
-const { 'guest-get-osinfo': osinfo, 'guest-get-host-name': hostName, 'guest-get-time': time } = systemHandlers();
-const { 'guest-get-fsinfo': fsinfo } = filesystemHandlers('7.2');
-const channel = { origin: 'host', name: 'conformance' } as const;
-
-const handlers = {
-  'guest-get-osinfo': () => osinfo({}, channel),
-  'guest-get-host-name': () => hostName({}, channel),
-  'guest-get-time': () => time({}, channel),
-  'guest-get-fsinfo': () => fsinfo({}, channel),
-  'guest-fsfreeze-status': () => 'thawed' as const,
-  'guest-fsfreeze-freeze': absent,
-  'guest-fsfreeze-freeze-list': absent,
-  'guest-fsfreeze-thaw': absent,
-  'bridge-freeze': absent,
-  'bridge-renew': absent,
-  'bridge-thaw': absent,
-  'bridge-status': absent,
-  'bridge-writers': absent,
-};

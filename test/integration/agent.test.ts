@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { FreezeReport } from '../../src/consistency.js';
 import { connectAgent, type AgentClient } from '../support/agent-client.js';
 import { FakeFreezer } from '../support/fake-freezer.js';
 import { requires } from '../support/requires.js';
@@ -287,6 +288,13 @@ it('thaws, releases and ends at SIGTERM', async () => {
   expect(freezer.frozen).toEqual([]);
   expect(readFileSync(join(folder, 'app.log'), 'utf8')).toBe('freeze\nthaw\n');
   expect(existsSync(localPath())).toBe(false);
+  // The host cuts when it will, and thaws then: it must not believe that the guest was held.
+  await start();
+  const again = await connect();
+  await expect(again.call('guest-fsfreeze-thaw')).rejects.toThrow(
+    'the agent was stopped while the guest was held: the snapshot is not consistent',
+  );
+  expect(await again.call('guest-fsfreeze-thaw')).toBe(0);
 });
 
 it('releases what a predecessor that was killed left held', async () => {
@@ -301,7 +309,22 @@ it('releases what a predecessor that was killed left held', async () => {
   const second = await start();
   expect(readFileSync(join(folder, 'app.log'), 'utf8')).toMatch(/^freeze.*\nthaw.*\n$/);
   expect(second.stderr()).toContain('a dead agent left this session');
-  expect(await (await connect()).call('guest-fsfreeze-status')).toBe('thawed');
+  const host = await connect();
+  expect(await host.call('guest-fsfreeze-status')).toBe('thawed');
+  await expect(host.call('guest-fsfreeze-thaw')).rejects.toThrow(
+    'the agent died while the guest was held: the snapshot is not consistent',
+  );
+  expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
+});
+
+it('breaks a bridge session that a plain thaw ends, and says so to its requester', async () => {
+  await start();
+  const host = await connect();
+  await host.call('bridge-freeze', { session: 'mine' });
+  expect(await host.call('guest-fsfreeze-thaw')).toBeGreaterThan(0);
+  const { report } = (await host.call('bridge-thaw', { session: 'mine' })) as { report: FreezeReport };
+  expect(report).toMatchObject({ outcome: 'broken', level: 'crash' });
+  expect(report.error).toMatch(/^ended by guest-fsfreeze-thaw on /);
 });
 
 it('rests: no CPU time while nobody asks', async () => {

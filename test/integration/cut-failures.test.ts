@@ -1,12 +1,12 @@
 // Bad input and bad moments, against a real QEMU: each gives one line and its exit code, and leaves the guest thawed
 // and the VM on the disks it had.
 import { execa } from 'execa';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { QmpClient } from '../../src/qmp/client.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
-import { freezeReport } from '../support/freeze-reports.js';
+import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { LossyProxy } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
@@ -33,6 +33,13 @@ async function expectUntouched(run: Run, code: number, message: string): Promise
   expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
   expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
   expect(await at.vm.control.execute('query-status')).toMatchObject({ running: true });
+}
+
+async function expectRefused(run: Run, message: string): Promise<void> {
+  expect(run).toMatchObject({ code: 4 });
+  expect(run.error.message).toContain(message);
+  expect(at.agent.frozen).toBe(false);
+  expect((await at.ourNodes()).length).toBe(0);
 }
 
 requires(
@@ -173,6 +180,36 @@ requires(
       expect(shown.manifest.error).toContain('did not confirm');
     });
 
+    it('that gave up its thaw, though it is idle: exit 6', { timeout: 60_000 }, async () => {
+      at.agent.mood = 'gives-up';
+      const run = await at.create('s1', '--thaw-timeout', '0.5', '--lease', '0.1');
+      expect(run).toMatchObject({ code: 6, json: { error: { facts: { level: 'crash' } } } });
+      const thaw = await at.bridge(['thaw', '--timeout', '0.3']);
+      expect(thaw).toMatchObject({ code: 6 });
+      expect(at.agent.commands).toContain('guest-fsfreeze-thaw');
+    });
+
+    it('that did not confirm the thaw, and no manifest can be written: exit 6 all the same', async () => {
+      at.agent.mood = 'keeps-frozen';
+      at.agent.onThaw = () => {
+        rmSync(at.folder.path('state/bare/s1'), { recursive: true, force: true });
+      };
+      const run = await at.create('s1', '--thaw-timeout', '0.5', '--lease', '0.1');
+      expect(run).toMatchObject({ code: 6 });
+      expect(run.error.message).toContain('the manifest of s1 could not be written');
+    });
+
+    it('interrupted while the manifest cannot be written: the disks are cut, and it says so', async () => {
+      const controller = new AbortController();
+      at.agent.onThaw = () => {
+        rmSync(at.folder.path('state/bare/s1'), { recursive: true, force: true });
+        controller.abort('SIGTERM');
+      };
+      const run = await at.bridge(['snapshot', 'create', '--name', 's1'], controller.signal);
+      expect(run).toMatchObject({ code: 5, error: { code: 'E_RECORD' } });
+      expect((await at.filesInUse()).every((file) => file.endsWith('.s1.qcow2'))).toBe(true);
+    });
+
     it('that let go before it was told to: exit 7, the set kept as crash', async () => {
       at.agent.mood = 'expires';
       const run = await at.create('s1');
@@ -190,6 +227,36 @@ requires(
     const written = await at.create('s2');
     expect(written).toMatchObject({ code: 7, manifest: { level: 'crash' } });
     expect(written.manifest.disks.map(({ level }) => level)).toEqual(['filesystem', 'crash']);
+  });
+
+  it('refuses to cut a part of a filesystem, and calls it worthless if it must', async () => {
+    const serials = [{ serial: 'root0' }, { serial: 'data0' }];
+    at.agent.report = freezeReport({ filesystems: [filesystemReport('/lvm', '', { disks: serials })] });
+    const refused = await at.create('s1', '--disk', 'root0', '--require', 'crash');
+    await expectUntouched(refused, 4, '/lvm lies in part on disks that were not cut (data0)');
+    const lower = await at.create('s2', '--disk', 'root0', '--allow-lower');
+    expect(lower).toMatchObject({ code: 7, manifest: { level: 'none' } });
+    expect((await at.create('s3')).code).toBe(0);
+  });
+
+  it('takes a report of a megabyte for no evidence, and loses no set for it', async () => {
+    const evidence = Array.from({ length: 20_000 }, () => 'x'.repeat(100));
+    at.agent.onThaw = () => {
+      at.agent.report = { ...at.agent.report, evidence };
+    };
+    const run = await at.create('s1');
+    expect(run).toMatchObject({ code: 7, manifest: { state: 'cut', level: 'crash' } });
+    expect(run.manifest.evidence.join()).toContain('at most 1048576 are taken as evidence');
+    expect(readFileSync(at.folder.path('state/bare/s1/manifest.json')).length).toBeLessThan(100_000);
+    expect((await at.bridge(['snapshot', 'commit', 's1'])).code).toBe(0);
+    at.agent.onThaw = () => undefined;
+    await expectRefused(await at.create('s2'), 'at most 1048576');
+  });
+
+  it('asks of a guest with unsafe writers what the guest itself would ask', async () => {
+    at.agent.report = { ...at.agent.report, unsafeWriters: [{ what: '/w', reason: 'writable by all' }] };
+    const run = await at.create('s1', '--allow-lower');
+    expect(run).toMatchObject({ code: 7, manifest: { level: 'filesystem', required: 'application' } });
   });
 
   it('reports what is left out', async () => {

@@ -9,6 +9,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -103,7 +104,7 @@ requires(
     sql('CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (1)');
     expect(run('prepare')).toEqual({ code: 0, text: '' });
     expect(sql('SELECT checkpoint_lsn FROM pg_control_checkpoint()')).not.toBe(before);
-    for (const phase of ['freeze', 'verify', 'verify', 'thaw']) expect(run(phase)).toEqual({ code: 0, text: '' });
+    for (const phase of ['verify', 'verify']) expect(run(phase)).toEqual({ code: 0, text: '' });
     reload();
     expect(run('verify')).toEqual({ code: 0, text: '' });
   });
@@ -128,6 +129,59 @@ requires(
       reload();
     }
     expect(run('prepare').code).toBe(0);
+  });
+
+  test.each([
+    ['ALTER ROLE app SET synchronous_commit = off', 'ALTER ROLE app RESET ALL', 'role app'],
+    [
+      "ALTER DATABASE template1 SET synchronous_commit = 'no'",
+      'ALTER DATABASE template1 RESET ALL',
+      'database template1',
+    ],
+    [
+      'ALTER ROLE app IN DATABASE template1 SET synchronous_commit = 0',
+      'ALTER ROLE app IN DATABASE template1 RESET ALL',
+      'role app in database template1',
+    ],
+  ])('%s: refused', (set, reset, where) => {
+    sql('CREATE ROLE app');
+    try {
+      sql(set);
+      const { code, text } = run('prepare');
+      expect(code).toBe(1);
+      expect(text).toContain(`is set for ${where}`);
+      sql(reset);
+      sql('ALTER ROLE app SET synchronous_commit = local');
+      expect(run('prepare')).toEqual({ code: 0, text: '' });
+    } finally {
+      sql(reset);
+      sql('DROP ROLE app');
+    }
+  });
+
+  test('a setting of the role that asks hides what the server does for others: refused', () => {
+    sql('ALTER ROLE postgres SET synchronous_commit = on');
+    try {
+      const { code, text } = run('prepare');
+      expect(code).toBe(1);
+      expect(text).toContain('synchronous_commit is on for the role or database that asks alone');
+    } finally {
+      sql('ALTER ROLE postgres RESET ALL');
+    }
+  });
+
+  test('a configuration file that was not there in prepare, or is not now, is seen', () => {
+    expect(run('prepare').code).toBe(0);
+    const kept = join(scratch, readdirSync(scratch).find((name) => /^\d+$/.test(name)) ?? '', 'config.then');
+    const lines = readFileSync(kept, 'utf8');
+    writeFileSync(kept, lines.split('\n').slice(1).join('\n'));
+    expect(run('verify').text).toContain('its configuration was touched since prepare');
+    writeFileSync(kept, lines.split('\n').slice(0, -2).join('\n') + '\n');
+    expect(run('verify').text).toContain('its configuration was touched since prepare (was: nothing');
+    writeFileSync(kept, `${lines}one more\n`);
+    expect(run('verify').text).toContain('is: nothing');
+    writeFileSync(kept, lines);
+    expect(run('verify')).toEqual({ code: 0, text: '' });
   });
 
   test('ALTER SYSTEM after prepare is seen', () => {
@@ -198,6 +252,6 @@ requires(
 
   test('it takes any other phase for unsupported', () => {
     mkdirSync(join(scratch, 'x'));
-    expect(run('post').code).toBe(2);
+    for (const phase of ['freeze', 'thaw', 'post']) expect(run(phase).code).toBe(2);
   });
 });

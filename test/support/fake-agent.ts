@@ -13,9 +13,10 @@ import { freezeReport } from './freeze-reports.js';
  * busy         somebody else holds the guest
  * expires      thaws itself before it is told to
  * keeps-frozen will not thaw
+ * gives-up     ends the session without a confirmed thaw: idle, but it owes that error
  */
 export type AgentMood =
-  'answers' | 'silent' | 'loses-freeze' | 'refuses' | 'hangs' | 'busy' | 'expires' | 'keeps-frozen';
+  'answers' | 'silent' | 'loses-freeze' | 'refuses' | 'hangs' | 'busy' | 'expires' | 'keeps-frozen' | 'gives-up';
 
 interface Request {
   readonly execute: string;
@@ -110,7 +111,7 @@ export class FakeAgent implements AsyncDisposable {
     if (reply !== undefined) socket.write(`${JSON.stringify(reply)}\n`);
   }
 
-  #answer({ execute, arguments: args = {} }: Request): object | undefined {
+  #answer({ execute, arguments: args = {} }: Request): object | number | undefined {
     switch (execute) {
       case 'guest-info':
         return {
@@ -126,8 +127,7 @@ export class FakeAgent implements AsyncDisposable {
       case 'bridge-thaw':
         return { report: this.#thaw(String(args['session'])) };
       case 'guest-fsfreeze-thaw':
-        if (this.#held !== undefined) this.#thaw(this.#held.session);
-        return {};
+        return this.#thawAny();
       case 'bridge-writers':
         return { writers: [] };
       default:
@@ -160,7 +160,19 @@ export class FakeAgent implements AsyncDisposable {
     return this.mood === 'loses-freeze' ? undefined : { report };
   }
 
+  #thawAny(): number {
+    const count = this.#held === undefined ? 0 : 1;
+    const last = this.#held === undefined ? this.#last : this.#thaw(this.#held.session);
+    if (last?.state === 'frozen') throw new Error('nobody confirmed the thaw of /data');
+    return count;
+  }
+
   #thaw(session: string): FreezeReport {
+    if (this.mood === 'gives-up' && this.#last?.session === session) {
+      this.#held = undefined;
+      this.#last = { ...this.#last, state: 'frozen', outcome: 'broken', level: 'none', error: 'thaw not confirmed' };
+      return this.#last;
+    }
     if (this.mood === 'keeps-frozen') throw new Error('the disk does not answer');
     if (this.#held?.session !== session) {
       if (this.#last?.session === session && this.#last.state === 'thawed') return this.#last;

@@ -17,6 +17,12 @@ export interface FakeFreezerOptions {
   readonly log?: (line: string) => void;
   /** `error thaw` this often before it is done. */
   readonly lateThaws?: number;
+  /** It dies right after having said so. */
+  readonly diesAtLateThaw?: boolean;
+  /** Mount points whose FIFREEZE never returns. */
+  readonly hangs?: readonly string[];
+  /** The answer to a freeze comes, as if all were well, when the thaw is asked for, before its own. */
+  readonly answersFreezeLate?: boolean;
 }
 
 interface FakeFilesystem {
@@ -220,6 +226,7 @@ export class FakeFreezer {
       this.#log(`FIFREEZE ${filesystem.path}`);
       filesystem.frozen = (this.#options.freezeErrno?.[filesystem.path] ?? 0) === 0;
     }
+    if (this.#options.answersFreezeLate === true) return;
     this.#later(this.#options.freezeMs ?? 1, () => {
       this.#asked = undefined;
       this.#state = 'frozen';
@@ -231,6 +238,10 @@ export class FakeFreezer {
   }
 
   #thaw(say: (answer: string) => void): void {
+    if (this.#options.answersFreezeLate === true) {
+      this.#asked = undefined;
+      say(`ok freeze ${this.frozen.length} ${this.#first} ${this.#deadline}`);
+    }
     if (this.#asked !== undefined) say(`error state ${this.#asked}:\\040ended\\040by\\040thaw`);
     this.#asked = undefined;
     clearTimeout(this.#work);
@@ -250,15 +261,26 @@ export class FakeFreezer {
     if (this.#late > 0) {
       this.#late--;
       say('error thaw not\\040all\\040is\\040thawed');
+      if (this.#options.diesAtLateThaw === true) {
+        setImmediate(() => {
+          this.die();
+        });
+      }
       return;
     }
-    for (const line of this.#thawLines()) say(line);
+    const lines = this.#thawLines();
+    for (const line of lines) say(line);
+    if (lines.some((line) => line.includes(' thaw 110 '))) {
+      say('error thaw not\\040all\\040is\\040thawed');
+      return;
+    }
     say('ok thaw');
     this.#release();
   }
 
   #thawLines(): string[] {
     return this.#filesystems.map((filesystem, index) => {
+      if (this.#options.hangs?.includes(filesystem.path) === true) return `fs ${index} thaw 110 0 0 0`;
       const ours = filesystem.frozen;
       if (ours) this.#log(`FITHAW ${filesystem.path}`);
       filesystem.frozen = false;

@@ -66,7 +66,15 @@ export class FreezeHarness implements AsyncDisposable {
 
   get options(): CoordinatorOptions {
     const { sysRoot, udevRoot, mountinfoPath } = this.machine;
-    return { runtimeDir: join(this.dir, 'run'), writerFolders: this.folders, sysRoot, udevRoot, mountinfoPath };
+    const swapsPath = join(this.dir, 'swaps');
+    return {
+      runtimeDir: join(this.dir, 'run'),
+      writerFolders: this.folders,
+      sysRoot,
+      udevRoot,
+      mountinfoPath,
+      swapsPath,
+    };
   }
 
   /** A shell script; `log WORDS` in it writes to the journal. Gives its path. */

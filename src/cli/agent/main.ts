@@ -33,7 +33,10 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, resolve);
   });
   const freezeOptions = coordinatorOptions(settings, log);
-  await recover(freezeOptions, log);
+  // What a predecessor froze may be what the log lies on.
+  logger.hold();
+  const { thawed: recovered } = await recover(freezeOptions, log);
+  if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
   const agent = await startAgent({
     channel: { method, path, retry },
@@ -42,6 +45,8 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
     blockRpcs,
     allowRpcs,
     plainLeaseMs: bridge['lease-ms'],
+    runtimeDir: bridge['runtime-dir'],
+    ...(recovered === undefined ? {} : { recovered }),
     writerFolders: freezeOptions.writerFolders,
     logger,
     createCoordinator: (wiring) => createCoordinator({ ...freezeOptions, ...wiring }),

@@ -33,10 +33,10 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
           run(sets.runCommit(args, output, signal)),
         )
         .command('revert <set>', 'back to the cut, with the VM shut off', sets.revertOptions, (args) =>
-          run(sets.runRevert(args, output)),
+          run(sets.runRevert(args, output, signal)),
         )
         .command('delete <set>', 'remove a set that nobody uses', sets.deleteOptions, (args) =>
-          run(sets.runDelete(args, output)),
+          run(sets.runDelete(args, output, signal)),
         )
         .demandCommand(1, 1, 'snapshot needs a command: create, list, show, commit, revert or delete')
         .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks'),

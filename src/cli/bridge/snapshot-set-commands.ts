@@ -1,14 +1,14 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
-import { createInterface } from 'node:readline/promises';
 import type { Argv } from 'yargs';
-import { QuiesceError, UnreachableError, UsageError } from '../../errors.js';
-import type { Confirm } from '../../host/confirm.js';
+import { UsageError } from '../../errors.js';
 import type { Manifest } from '../../host/manifest.js';
+import { openMonitors } from '../../host/monitors.js';
 import { settleState } from '../../host/set-state.js';
 import { commitSnapshot } from '../../host/snapshot-commit.js';
 import { deleteSnapshot } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
 import { QmpClient } from '../../qmp/client.js';
+import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
@@ -60,9 +60,9 @@ export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> 
   const store = storeOf(args, vm);
   let manifest = await store.read(args.set);
   if (manifest.state === 'creating' || manifest.state === 'cutting') {
-    await using monitor = await monitorIfThere(vm.qmp, args);
-    if (monitor === undefined) output.warn(`the VM does not answer: whether ${args.set} was cut is not known`);
-    else manifest = await settleState(monitor, store, manifest);
+    await using monitors = await openMonitors([vm.qmp], limitMs('monitor-timeout', args['monitor-timeout']));
+    if (monitors.open.length === 0) output.warn(`the VM does not answer: whether ${args.set} was cut is not known`);
+    else manifest = await settleState(monitors.open, store, manifest);
   }
   output.result(manifest, () => renderManifest(manifest));
   return exitCode('done');
@@ -105,13 +105,15 @@ export function revertOptions(yargs: Argv): Argv<AskingArgs> {
     );
 }
 
-export async function runRevert(args: AskingArgs, output: Output): Promise<ExitCode> {
+export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const vm = await vmOf(args);
   const manifest = await revertSnapshot({
     store: storeOf(args, vm),
     set: args.set,
+    qmp: vm.qmp,
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-    confirm: confirmWith(args.yes),
+    confirm: confirmWith(args.yes, signal),
+    signal,
   });
   const files = manifest.disks.map(({ overlay }) => overlay.file);
   output.result(manifest, () => `reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`);
@@ -127,14 +129,15 @@ export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
     );
 }
 
-export async function runDelete(args: AskingArgs, output: Output): Promise<ExitCode> {
+export async function runDelete(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const vm = await vmOf(args);
-  await using monitor = await monitorIfThere(vm.qmp, args);
   const files = await deleteSnapshot({
     store: storeOf(args, vm),
     set: args.set,
-    monitor,
-    confirm: confirmWith(args.yes),
+    qmp: vm.qmp,
+    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+    confirm: confirmWith(args.yes, signal),
+    signal,
   });
   output.result(
     { deleted: args.set, files },
@@ -145,29 +148,6 @@ export async function runDelete(args: AskingArgs, output: Output): Promise<ExitC
 
 function withAnswer(yargs: Argv<SetArgs>): Argv<AskingArgs> {
   return yargs.option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
-}
-
-// Undefined only if nobody listens: a monitor that is in use belongs to a VM that runs.
-async function monitorIfThere(qmp: string, args: SetArgs): Promise<QmpClient | undefined> {
-  try {
-    return await QmpClient.connect(qmp, { timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']) });
-  } catch (error) {
-    if (error instanceof UnreachableError && error.code === 'E_MONITOR') return undefined;
-    throw error;
-  }
-}
-
-function confirmWith(yes: boolean): Confirm {
-  return async (question) => {
-    if (yes) return true;
-    if (!process.stdin.isTTY) throw new QuiesceError('E_DECLINED', `${question} Nobody is there to answer: give --yes`);
-    const prompt = createInterface({ input: process.stdin, output: process.stderr });
-    try {
-      return /^y(es)?$/i.test((await prompt.question(`${question} [y/N] `)).trim());
-    } finally {
-      prompt.close();
-    }
-  };
 }
 
 function summary({ set, state, level, required, createdAt, disks, timings }: Manifest): object {

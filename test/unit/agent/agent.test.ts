@@ -1,5 +1,5 @@
 // The agent in process, on sockets of its own, over a coordinator that is played by the test.
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -64,6 +64,11 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
           thawedCount: count,
           remainingMs: 1,
           ended: new Promise(() => undefined),
+          thawed: new Promise(() => undefined),
+          breakOff(reason) {
+            calls.push(`break off: ${reason}`);
+            return this.thaw();
+          },
           renew: (remainingMs) => Promise.resolve({ remainingMs }),
           critical: () => Promise.resolve(),
           thaw() {
@@ -77,6 +82,9 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
       },
       status: () => Promise.resolve({ state: session === undefined ? 'idle' : 'frozen' }),
       writers: () => Promise.resolve([]),
+      warmUp() {
+        calls.push('warmUp');
+      },
       close() {
         calls.push('close');
         return Promise.resolve();
@@ -94,6 +102,7 @@ async function start(over: Partial<AgentOptions> = {}, count = 3): Promise<strin
     blockRpcs: [],
     allowRpcs: [],
     plainLeaseMs: 60_000,
+    runtimeDir: join(folder, 'run'),
     writerFolders: [],
     logger,
     createCoordinator: played(count, calls),
@@ -162,7 +171,7 @@ describe('the agent', () => {
     const calls = await start({}, 0);
     const host = await connect('host');
     expect(await host.call('guest-fsfreeze-freeze')).toBe(0);
-    expect(calls).toEqual(['freeze plain 60000', 'thaw']);
+    expect(calls).toEqual(['warmUp', 'freeze plain 60000', 'thaw']);
     expect(await host.call('guest-fsfreeze-status')).toBe('thawed');
     expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
   });
@@ -172,18 +181,73 @@ describe('the agent', () => {
     const host = await connect('host');
     const frozen = (await host.call('bridge-freeze', { require: 'application' })) as { report: FreezeReport };
     expect(frozen.report.state).toBe('frozen');
-    expect(calls).toEqual(['freeze application 10000']);
+    expect(calls).toEqual(['warmUp', 'freeze application 10000']);
     expect(await host.call('bridge-renew', { session: 's1', 'lease-ms': 9000 })).toEqual({ 'remaining-ms': 9000 });
     expect(await host.call('bridge-thaw', { session: 's1' })).toEqual({ report });
     // A lost reply can be asked for again.
     expect(await host.call('bridge-thaw', { session: 's1' })).toEqual({ report });
   });
 
+  it('holds the log until what a predecessor left is thawed, whatever session ends meanwhile', async () => {
+    let thaw: () => void = () => undefined;
+    const recovered = new Promise<void>((resolve) => {
+      thaw = resolve;
+    });
+    logger.hold();
+    await start({ recovered });
+    const host = await connect('host');
+    await host.call('guest-fsfreeze-freeze').catch(() => undefined);
+    await host.call('guest-fsfreeze-thaw').catch(() => undefined);
+    expect(readFileSync(join(folder, 'log'), 'utf8')).toBe('');
+    thaw();
+    await recovered;
+    expect(readFileSync(join(folder, 'log'), 'utf8')).toContain('serving');
+  });
+
+  it('does not write the log when it ends while something may be frozen', async () => {
+    logger.hold();
+    await start({ recovered: new Promise<void>(() => undefined) });
+    await agent?.stop();
+    agent = undefined;
+    expect(readFileSync(join(folder, 'log'), 'utf8')).toBe('');
+  });
+
+  it('owes the host what its predecessor could not say, once', async () => {
+    mkdirSync(join(folder, 'run'));
+    writeFileSync(join(folder, 'run/owed'), 'the agent died\n');
+    await start();
+    const host = await connect('host');
+    expect(await (await connect('local')).call('guest-fsfreeze-thaw')).toBe(0);
+    await expect(host.call('guest-fsfreeze-thaw')).rejects.toThrow('the agent died');
+    expect(existsSync(join(folder, 'run/owed'))).toBe(false);
+    expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
+  });
+
+  it('leaves what the host is still owed to its successor', async () => {
+    mkdirSync(join(folder, 'run'));
+    writeFileSync(join(folder, 'run/owed'), 'the agent died\n');
+    await start();
+    await agent?.stop();
+    agent = undefined;
+    expect(readFileSync(join(folder, 'run/owed'), 'utf8')).toBe('the agent died\n');
+  });
+
+  it('does not log the byte with which every client begins', async () => {
+    await start();
+    const host = await connect('host');
+    await expect(host.call('nope')).rejects.toThrow('has not been found');
+    host.send(Buffer.from([0xff]));
+    expect(await host.line()).toContain('JSON parse error');
+    const log = readFileSync(join(folder, 'log'), 'utf8');
+    expect(log).toContain('The command nope has not been found');
+    expect(log).not.toContain('JSON parse error');
+  });
+
   it('thaws before it closes its channels', async () => {
     const calls = await start();
     await connect('local');
     await agent?.stop();
-    expect(calls).toEqual(['close']);
+    expect(calls).toEqual(['warmUp', 'close']);
     await expect(connectAgent(join(folder, 'local'))).rejects.toThrow();
     agent = undefined;
   });

@@ -1,5 +1,6 @@
 // Who may end what, with a coordinator that is played by the test.
 import { describe, expect, it } from 'vitest';
+import type { OwedNote } from '../../../src/agent/owed-note.js';
 import { SessionKeeper } from '../../../src/agent/session-keeper.js';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
@@ -28,9 +29,20 @@ const report = (session: string, outcome: FreezeReport['outcome'], error?: strin
 });
 
 /** A coordinator whose attempts and sessions end when the test says so. */
-function play({ deaf = false, unconfirmed = false } = {}) {
+function play({ deaf = false, unconfirmed = false, owed = undefined as string | undefined } = {}) {
   let settle: { resolve: (session: LocalSession) => void; reject: (error: Error) => void } | undefined;
   let end: (report: FreezeReport) => void = () => undefined;
+  let thawed: (report: FreezeReport) => void = () => undefined;
+  let noted = owed;
+  const note: OwedNote = {
+    read: () => noted,
+    write(reason) {
+      noted = reason;
+    },
+    remove() {
+      noted = undefined;
+    },
+  };
   const thaws: string[] = [];
   const coordinator: LocalCoordinator = {
     session: undefined,
@@ -45,11 +57,17 @@ function play({ deaf = false, unconfirmed = false } = {}) {
       }),
     status: () => Promise.resolve({ state: 'idle' }),
     writers: () => Promise.resolve([]),
+    warmUp: () => undefined,
     close: () => Promise.resolve(),
   };
   return {
-    keeper: new SessionKeeper(coordinator),
+    keeper: new SessionKeeper(coordinator, note),
     thaws,
+    noted: () => noted,
+    /** What nobody confirmed is known now. */
+    thawed: (id: string) => {
+      thawed(report(id, 'broken', 'nobody confirmed the thaw of /'));
+    },
     /** The attempt under way ends well. */
     frozen(id: string, thawOutcome: FreezeReport['outcome'] = 'ok') {
       const ended = new Promise<FreezeReport>((resolve) => {
@@ -63,18 +81,29 @@ function play({ deaf = false, unconfirmed = false } = {}) {
         thawedCount: 3,
         remainingMs: 1000,
         ended,
+        thawed: new Promise((resolve) => {
+          thawed = resolve;
+        }),
+        breakOff(error) {
+          thaws.push(`${id} ${error}`);
+          end(report(id, 'broken', error));
+          return Promise.resolve(report(id, 'broken', error));
+        },
         renew: (leaseMs) => Promise.resolve({ remainingMs: leaseMs }),
         critical: () => Promise.resolve(),
         thaw() {
           thaws.push(id);
+          if (unconfirmed) {
+            end({ ...report(id, 'broken', 'nobody confirmed the thaw of /'), state: 'frozen' });
+            return Promise.reject(new ThawUnconfirmedError('E_THAW', 'nobody confirmed the thaw of /'));
+          }
           end(report(id, thawOutcome));
-          if (unconfirmed) return Promise.reject(new ThawUnconfirmedError('E_THAW', 'nobody confirmed the thaw of /'));
           return Promise.resolve(report(id, thawOutcome));
         },
       });
     },
-    ends: (id: string, outcome: FreezeReport['outcome'], error?: string) => {
-      end(report(id, outcome, error));
+    ends: (id: string, outcome: FreezeReport['outcome'], error?: string, state: FreezeReport['state'] = 'thawed') => {
+      end({ ...report(id, outcome, error), state });
     },
   };
 }
@@ -172,10 +201,70 @@ describe('a plain thaw', () => {
     for (let times = 0; times < 3; times++) {
       await expect(stage.keeper.thawPlain(host)).rejects.toThrow('nobody confirmed the thaw of /');
     }
-    const again = stage.keeper.freeze(plain, host);
-    const failure = expect(again).rejects.toThrow('aborted');
-    expect(await stage.keeper.thawPlain(host)).toBe(0);
+    await expect(stage.keeper.thaw('s1', host)).rejects.toThrow('nobody confirmed the thaw of /');
+    // One that does not come about says nothing of what the first one froze.
+    const aborted = stage.keeper.freeze(plain, host);
+    const failure = expect(aborted).rejects.toThrow('aborted');
+    await expect(stage.keeper.thawPlain(host)).rejects.toThrow('nobody confirmed the thaw of /');
     await failure;
+    const again = stage.keeper.freeze({ ...plain, session: 's2' }, host);
+    stage.frozen('s2');
+    await again;
+    stage.ends('s2', 'ok');
+    await Promise.resolve();
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('never says 0 after a session that ended by itself and is not known to be thawed, then one error', async () => {
+    const stage = await held();
+    stage.ends('s1', 'expired', 'nobody confirmed the thaw of /', 'frozen');
+    await Promise.resolve();
+    for (let times = 0; times < 3; times++) {
+      await expect(stage.keeper.thawPlain(host)).rejects.toThrow(ThawUnconfirmedError);
+      await expect(stage.keeper.thaw('s1', host)).rejects.toThrow(ThawUnconfirmedError);
+    }
+    stage.thawed('s1');
+    await Promise.resolve();
+    expect(await stage.keeper.thaw('s1', host)).toMatchObject({ outcome: 'broken', state: 'thawed' });
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('owes one error again for an unconfirmed thaw that is confirmed late', async () => {
+    const stage = await held();
+    stage.ends('s1', 'broken', 'nobody confirmed the thaw of /', 'frozen');
+    await Promise.resolve();
+    stage.thawed('s1');
+    await Promise.resolve();
+    await expect(stage.keeper.thawPlain(host)).rejects.toThrow(QuiesceError);
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('breaks a session that bridge-freeze began, and answers its count all the same', async () => {
+    const stage = play();
+    const freezing = stage.keeper.freeze({ ...plain, require: 'auto', session: 's1' }, host);
+    stage.frozen('s1');
+    await freezing;
+    expect(await stage.keeper.thawPlain(otherHost)).toBe(3);
+    expect(stage.thaws).toEqual(['s1 ended by guest-fsfreeze-thaw on second port']);
+    expect(await stage.keeper.thaw('s1', host)).toMatchObject({
+      outcome: 'broken',
+      error: 'ended by guest-fsfreeze-thaw on second port',
+    });
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('answers the host one error for what the agent before it left, then 0', async () => {
+    const { keeper, noted } = play({ owed: 'the agent died while the guest was held' });
+    expect(await keeper.thawPlain(guest)).toBe(0);
+    await expect(keeper.thawPlain(host)).rejects.toThrow('the agent died while the guest was held');
+    expect(await keeper.thawPlain(host)).toBe(0);
+    expect(noted()).toBeUndefined();
+    const cleared = play({ owed: 'the agent died while the guest was held' });
+    const freezing = cleared.keeper.freeze(plain, host);
+    cleared.frozen('s1');
+    await freezing;
+    expect(cleared.noted()).toBeUndefined();
+    expect(await cleared.keeper.thawPlain(host)).toBe(3);
   });
 
   it('owes nothing after a new freeze', async () => {

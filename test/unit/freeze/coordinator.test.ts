@@ -1,13 +1,16 @@
 // The session from freeze() to the report, over a fake machine and a fake freezer: order, levels, expiry, loss of the
 // freezer, abort. How writers misbehave: test/integration/writers.test.ts.
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { existsSync, readdirSync, writeFileSync, chmodSync } from 'node:fs';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
-import { QuiesceError, StateError, ThawUnconfirmedError } from '../../../src/errors.js';
+import { QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../../../src/errors.js';
 import { createCoordinator } from '../../../src/freeze/coordinator.js';
+import { FreezerHold } from '../../../src/freeze/freezer-hold.js';
 import { processStartTime } from '../../../src/freeze/freezer-process.js';
+import { silentLog } from '../../../src/freeze/options.js';
+import { recoverSessions } from '../../../src/freeze/recovery.js';
 import { described, FreezeHarness } from '../../support/freeze-harness.js';
 
 let harness: FreezeHarness;
@@ -302,14 +305,16 @@ test('with nothing to freeze the lease still ends by itself', async () => {
 });
 
 test('a filesystem that cannot freeze is held if nothing was written to it', async () => {
-  const coordinator = await harness.start({ freezeErrno: { '/data': 95 } });
+  const efi = harness.machine.virtioDisk('vdc', 4, 'EFI');
+  harness.machine.mount({ device: efi.device, mountpoint: '/efi', type: 'vfat', source: '/dev/vdc' });
+  const coordinator = await harness.start({ freezeErrno: { '/efi': 95 } });
   const session = await coordinator.freeze(request());
   expect(session.report.level).toBe('filesystem');
   const report = await session.thaw();
   expect(report.level).toBe('filesystem');
-  expect(report.filesystems.find(({ mountpoint }) => mountpoint === '/data')?.held).toBe('synced');
+  expect(report.filesystems.find(({ mountpoint }) => mountpoint === '/efi')?.held).toBe('synced');
   const again = await coordinator.freeze(request());
-  harness.machine.writes(harness.disks.data.path, 1);
+  harness.machine.writes(efi.path, 1);
   const written = await again.thaw();
   expect(written.level).toBe('crash');
   expect(written.evidence.at(-1)).toContain('it was written to before the thaw');
@@ -367,11 +372,310 @@ test.each(['plan', 'sync', 'freeze'] as const)('aborted in %s: thawed before the
   if (step === 'freeze') expect(harness.journal).toContain('FITHAW /data');
 });
 
+test('a FIFREEZE that hangs: its thaw is not told as done, and the log stays held until it is', async () => {
+  const released: string[] = [];
+  const coordinator = await harness.start(
+    { hangs: ['/data'], freezeMs: 60_000 },
+    {
+      onReleased: ({ state, outcome }) => {
+        released.push(`${state} ${outcome}`);
+      },
+    },
+  );
+  const marker = join(harness.dir, 'run/frozen');
+  writeFileSync(marker, 'fsfreeze-bridge 1 0 0 hung -\n');
+  const abort = new AbortController();
+  setTimeout(() => {
+    abort.abort();
+  }, 100);
+  const { error, report } = await failed(coordinator.freeze(request({ session: 'hung' }), abort.signal));
+  expect(error).toBeInstanceOf(ThawUnconfirmedError);
+  expect(error.message).toContain('/data');
+  expect(report).toMatchObject({ state: 'frozen', outcome: 'failed' });
+  expect(await coordinator.status()).toMatchObject({ state: 'thawing', session: 'hung' });
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  expect(released).toEqual([]);
+  await expect(coordinator.close()).rejects.toThrow(ThawUnconfirmedError);
+  rmSync(marker);
+  await vi.waitFor(() => {
+    expect(released).toEqual(['thawed failed']);
+  }, 2_000);
+  expect(coordinator.lastReport).toMatchObject({ state: 'thawed' });
+});
+
+test('nobody confirms the thaw: the report does not say thawed', async () => {
+  const coordinator = await harness.start({ lateThaws: 5 });
+  const session = await coordinator.freeze(request());
+  const { report } = await failed(session.thaw());
+  expect(report).toMatchObject({ state: 'frozen', outcome: 'broken' });
+  expect((await session.thawed).state).toBe('thawed');
+});
+
+test('a thaw that is confirmed by the marker at the second try is confirmed', async () => {
+  const coordinator = await harness.start({ lateThaws: 1, diesAtLateThaw: true }, { freezerPath: fakeThawMarked(0) });
+  const session = await coordinator.freeze(request());
+  expect(await session.thaw()).toMatchObject({ outcome: 'broken', state: 'thawed' });
+});
+
+test('an answer to the freeze that comes after the thaw was told arms no watch over the lease', async () => {
+  await harness.start({ answersFreezeLate: true });
+  const places = { socketPath: join(harness.dir, 'run/freezer.sock'), markerPath: join(harness.dir, 'none') };
+  let ended = 0;
+  const hold = await FreezerHold.take(
+    { ...places, freezerPath: undefined },
+    { session: 's', owner: 'o', leaseMaxMs: 1000, budgetMs: 1000, expedite: false },
+    () => {
+      ended++;
+    },
+  );
+  await hold.connection.add(0, 1, '1:1', '/x');
+  const freezing = hold.freeze(50);
+  await hold.thaw();
+  await freezing;
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  expect(ended).toBe(0);
+  hold.close();
+});
+
+test('an empty list of disks is refused: it is not the same as all', async () => {
+  const coordinator = await harness.start();
+  await expect(coordinator.freeze(request({ disks: [] }))).rejects.toThrow(UsageError);
+  await expect(coordinator.freeze(request({ disks: [] }))).rejects.toThrow('disks: expected at least one');
+});
+
+test('a filesystem mounted while writers prepared is not held: refused, or crash where that will do', async () => {
+  const late = harness.machine.virtioDisk('vdc', 4, 'LATE');
+  const line = `99 30 ${late.device} / /late rw shared:9 - ext4 /dev/vdc rw`;
+  harness.hook(
+    'w',
+    `${described({ phases: 'prepare freeze verify thaw' })}[ "$1" != prepare ] || echo '${line}' >>'${harness.machine.mountinfoPath}'`,
+  );
+  const coordinator = await harness.start();
+  const { error } = await failed(coordinator.freeze(request()));
+  expect(error.message).toContain('/late (ext4) was mounted after the session was planned');
+  expect(harness.journal).not.toContain('FIFREEZE /');
+});
+
+test('a filesystem that comes, goes or becomes writable while the guest is held makes the cut a crash', async () => {
+  const { path, device } = harness.machine.virtioDisk('vdc', 4, 'MORE');
+  expect(path).toContain('vdc');
+  const coordinator = await harness.start();
+  const mountinfo = readFileSync(harness.machine.mountinfoPath, 'utf8');
+  const held = async (change: (text: string) => string): Promise<FreezeReport> => {
+    writeFileSync(harness.machine.mountinfoPath, `${mountinfo}99 30 ${device} / /ro ro - ext4 /dev/vdc ro\n`);
+    const session = await coordinator.freeze(request());
+    expect(session.report.level).toBe('filesystem');
+    writeFileSync(harness.machine.mountinfoPath, change(readFileSync(harness.machine.mountinfoPath, 'utf8')));
+    return await session.thaw();
+  };
+  const same = await held((text) => text.replace('/ro ro', '/ro ro,noatime'));
+  expect(same.level).toBe('filesystem');
+  const writable = await held((text) => text.replace('/ro ro - ext4 /dev/vdc ro', '/ro rw - ext4 /dev/vdc rw'));
+  expect(writable.level).toBe('crash');
+  expect(writable.evidence.at(-1)).toBe('/ro (ext4) became writable after the session was planned');
+  const gone = await held((text) => text.replace(/.* \/data .*\n/, ''));
+  expect(gone.level).toBe('crash');
+  expect(gone.evidence.at(-1)).toBe('/data (xfs) was unmounted after the session was planned');
+  const came = await held((text) => `${text}98 30 254:99 / /new rw - ext4 /dev/vdz rw\n`);
+  expect(came.level).toBe('crash');
+  expect(came.evidence.at(-1)).toBe('/new (ext4) was mounted after the session was planned');
+});
+
+test('a mount table that cannot be read after the thaw makes the cut a crash, and keeps no writer held', async () => {
+  harness.hook('w', `${described({})}log`);
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request());
+  rmSync(harness.machine.mountinfoPath);
+  const report = await session.thaw();
+  expect(report).toMatchObject({ outcome: 'ok', level: 'crash', state: 'thawed' });
+  expect(report.evidence.at(-1)).toContain('the mount table could not be read again');
+  expect(harness.journal.at(-1)).toBe('thaw w');
+});
+
+test('a writer that is dropped in or changed after the plan has not been run as it is', async () => {
+  const late = join(harness.dir, 'first/late');
+  const body = described({ phases: 'prepare freeze verify thaw' });
+  harness.hook('w', `${body}[ "$1" != prepare ] || { cp "$0" '${late}'; }`);
+  const coordinator = await harness.start();
+  const { error } = await failed(coordinator.freeze(request()));
+  expect(error.message).toContain(`writer ${late} was not run: it is new or was changed`);
+  rmSync(late);
+  harness.hook('w', `${body}[ "$1" != prepare ] || chmod 700 "$0"`);
+  const session = await coordinator.freeze(request({ require: 'filesystem' }));
+  expect((await session.thaw()).level).toBe('filesystem');
+  harness.hook('w', body);
+  expect((await (await coordinator.freeze(request())).thaw()).level).toBe('application');
+});
+
+test('neither a swap partition nor a filesystem speaks for the rest of its disk', async () => {
+  const disk = harness.machine.virtioDisk('vdc', 4, 'MIXED');
+  const part = (n: number): string => harness.machine.block(`${disk.path}/vdc${n}`, { partition: true });
+  harness.machine.mount({ device: part(1), mountpoint: '/mixed', source: '/dev/vdc1' });
+  part(2);
+  part(3);
+  const lv = 'devices/virtual/block/dm-0';
+  harness.machine.block(lv, { major: 253 });
+  harness.machine.link(`${disk.path}/vdc3/holders/dm-0`, lv);
+  writeFileSync(join(harness.dir, 'swaps'), 'Filename Type Size Used Priority\n/dev/vdc2 partition 1 0 -2\n');
+  const coordinator = await harness.start();
+  const cut = async (whileHeld: () => void): Promise<FreezeReport> => {
+    const session = await coordinator.freeze(request({ disks: [{ serial: 'MIXED' }] }));
+    whileHeld();
+    return await session.thaw();
+  };
+  const swapped = await cut(() => {
+    harness.machine.writes(`${disk.path}/vdc2`, 5);
+    harness.machine.writes(`${disk.path}/vdc1`, 5);
+  });
+  expect(swapped.level).toBe('filesystem');
+  expect(swapped.evidence).toContain(
+    'disk serial MIXED (/dev/vdc): /dev/dm-0 has no mounted filesystem, and nothing was written to it',
+  );
+  const raw = await cut(() => {
+    harness.machine.writes(lv, 5);
+  });
+  expect(raw.level).toBe('crash');
+  expect(raw.evidence.at(-1)).toBe(
+    'disk serial MIXED (/dev/vdc): /dev/dm-0 has no mounted filesystem, and may have been written to',
+  );
+});
+
+test('a filesystem with one of its two disks in the cut is worth nothing', async () => {
+  const [a, b] = [harness.machine.virtioDisk('vdc', 4, 'HALF-A'), harness.machine.virtioDisk('vdd', 5, 'HALF-B')];
+  const lv = 'devices/virtual/block/dm-0';
+  const device = harness.machine.block(lv, { major: 253 });
+  harness.machine.link(`${lv}/slaves/vdc`, a.path);
+  harness.machine.link(`${lv}/slaves/vdd`, b.path);
+  harness.machine.mount({ device, mountpoint: '/wide', source: '/dev/mapper/wide' });
+  const coordinator = await harness.start();
+  const { error } = await failed(coordinator.freeze(request({ disks: [{ serial: 'HALF-A' }], require: 'crash' })));
+  expect(error.message).toContain('/wide (ext4) lies on /dev/vdd too, which is not in the cut');
+  const session = await coordinator.freeze(request({ disks: [{ serial: 'HALF-A' }], require: 'none' }));
+  expect((await session.thaw()).level).toBe('none');
+  const both = await coordinator.freeze(request({ disks: [{ serial: 'HALF-A' }, { serial: 'HALF-B' }] }));
+  expect((await both.thaw()).level).toBe('filesystem');
+});
+
+test('a cluster filesystem that cannot be held keeps the level down, and is never opened', async () => {
+  const disk = harness.machine.virtioDisk('vdc', 4, 'SHARED');
+  harness.machine.mount({ device: disk.device, mountpoint: '/shared', type: 'ocfs2', source: '/dev/vdc' });
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ require: 'crash' }));
+  expect(harness.freezer.frozen).toEqual(['/data', '/']);
+  const report = await session.thaw();
+  expect(report.level).toBe('crash');
+  expect(report.evidence.at(-1)).toContain('/shared (ocfs2) was not held: ocfs2 is shared with other machines');
+});
+
+test('read-only filesystems of the cut are named to writers, those beside it are not', async () => {
+  const ro = harness.machine.virtioDisk('vdc', 4, 'RO');
+  harness.machine.mount({ device: ro.device, mountpoint: '/ro', source: '/dev/vdc', options: 'ro' });
+  harness.hook('w', `${described({})}[ "$1" != freeze ] || log $FSFREEZE_MOUNTPOINTS`);
+  const coordinator = await harness.start();
+  await (await coordinator.freeze(request())).thaw();
+  expect(harness.journal[0]).toBe('freeze w / /data /ro');
+  await (await coordinator.freeze(request({ disks: [{ serial: 'DATA' }] }))).thaw();
+  expect(harness.journal).toContain('freeze w /data');
+});
+
+test('a thaw that fails is tried once more; one that fails again is kept for the next start of the agent', async () => {
+  const errors: string[] = [];
+  const log = {
+    ...silentLog,
+    error: (_facts: object, text: string) => {
+      errors.push(text);
+    },
+  };
+  const once = join(harness.dir, 'once');
+  harness.hook('flaky', `${described({})}log; [ "$1" != thaw ] || { [ -e '${once}' ] || { : >'${once}'; exit 1; }; }`);
+  const coordinator = await harness.start({}, { log });
+  await (await coordinator.freeze(request({ session: 'first' }))).thaw();
+  await coordinator.close();
+  expect(harness.journal.filter((line) => line === 'thaw flaky')).toHaveLength(2);
+  expect(errors).toEqual([]);
+  expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual([]);
+
+  const mended = join(harness.dir, 'mended');
+  harness.hook('stuck', `${described({})}log; [ "$1" != thaw ] || [ -e '${mended}' ] || { echo no >&2; exit 1; }`);
+  const next = await harness.start({}, { log });
+  await (await next.freeze(request({ session: 'second' }))).thaw();
+  await next.close();
+  expect(harness.journal.filter((line) => line === 'thaw stuck')).toHaveLength(2);
+  expect(errors).toEqual(['not released, tried again when the agent starts: stuck: no']);
+  // As after the death of its process.
+  const head = join(harness.dir, 'run/sessions/second/head.json');
+  writeFileSync(head, readFileSync(head, 'utf8').replace(/"pid":\d+/, '"pid":999999999'));
+  expect(await recoverSessions(harness.options)).toMatchObject([{ ended: true, writers: [{ released: false }] }]);
+  writeFileSync(mended, '');
+  expect(await recoverSessions(harness.options)).toMatchObject([
+    { session: 'second', ended: true, writers: [{ name: 'stuck', released: true }] },
+  ]);
+  expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual([]);
+});
+
+test('with nothing to freeze the freezer bounds the writers by the lease, also a renewed one', async () => {
+  harness.hook('w', writerPhases);
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ require: 'plain', mountpoints: ['/proc/no'], leaseMs: 2_000 }));
+  const budgets = (): number[] =>
+    readFileSync(harness.journalPath, 'utf8')
+      .split('\n')
+      .flatMap((line) => (line.startsWith('freezer plan ') ? [Number(line.split(' ')[5])] : []));
+  const SLACK = 30_000;
+  expect(budgets()).toEqual([75_000 + SLACK, 2_000 + SLACK]);
+  expect((await session.renew(3_000)).remainingMs).toBeGreaterThan(2_500);
+  expect(budgets().at(-1)).toBe(3_000 + SLACK);
+  expect((await session.thaw()).outcome).toBe('ok');
+  // Enough to release in, whatever was left of the lease.
+  expect(budgets().at(-1)).toBe(75_000 + SLACK);
+  expect(harness.freezer.state).toBe('idle');
+});
+
+test("a freezer of the service manager's is waited for, and none of our own started meanwhile", async () => {
+  const started = join(harness.dir, 'own-started');
+  const freezerPath = join(harness.dir, 'own-freezer');
+  writeFileSync(freezerPath, `#!/bin/sh\n: >'${started}'\nexit 1\n`, { mode: 0o755 });
+  const unit = join(harness.dir, 'unit');
+  writeFileSync(unit, '');
+  const managed = { freezerPath, serviceManager: { running: harness.dir, units: ['/nonexistent', unit] } };
+  const coordinator = createCoordinator({ ...harness.options, ...managed, unitRetryMs: 5_000 });
+  setTimeout(() => void harness.restartFreezer(), 300);
+  const session = await coordinator.freeze(request());
+  expect(session.frozenCount).toBe(2);
+  await session.thaw();
+  await coordinator.close();
+  expect(existsSync(started)).toBe(false);
+  await harness.freezer.close();
+  rmSync(join(harness.dir, 'run/freezer.sock'), { force: true });
+  const impatient = createCoordinator({ ...harness.options, ...managed, unitRetryMs: 300 });
+  const from = performance.now();
+  await expect(impatient.freeze(request())).rejects.toThrow('could not be started');
+  expect(performance.now() - from).toBeGreaterThan(290);
+  expect(existsSync(started)).toBe(true);
+});
+
+test('a writer that holds nothing and verifies counts as verified; its proofs are part of the pause window', async () => {
+  harness.hook('w', `${described({ phases: 'prepare verify', guarantee: 'recoverable' })}log`);
+  const coordinator = await harness.start();
+  const report = await (await coordinator.freeze(request())).thaw();
+  expect(report).toMatchObject({ level: 'application', writers: [{ verdict: 'verified' }] });
+  expect(report.pauseWindowMs).toBeGreaterThan(report.frozenWindowMs);
+  expect(harness.journal.filter((line) => line.endsWith(' w'))).toEqual(['prepare w', 'verify w', 'verify w']);
+});
+
 test('close() thaws what is held, and refuses what comes later', async () => {
   const coordinator = await harness.start();
   await coordinator.freeze(request());
+  const session = coordinator.session;
   await coordinator.close();
   expect(harness.freezer.frozen).toEqual([]);
+  // Its requester does not know, and may cut now.
+  expect(coordinator.lastReport).toMatchObject({
+    outcome: 'broken',
+    level: 'crash',
+    error: 'the agent was stopped while the guest was held',
+  });
+  expect((await session?.thaw())?.outcome).toBe('broken');
   await expect(coordinator.freeze(request())).rejects.toThrow('shutting down');
 });
 

@@ -91,6 +91,17 @@ test('read-only is the superblock, not one mount of it', () => {
   expect(filesystems.map(({ readOnly }) => readOnly)).toEqual([false, true, false]);
 });
 
+test('a cluster filesystem on a block device of this machine is data on it, whatever its name', () => {
+  const { filesystems, skipped } = table(
+    '20 1 8:1 / / rw - ext4 /dev/sda1 rw',
+    '21 20 8:17 / /shared rw - ocfs2 /dev/sdb1 rw',
+    '22 20 8:33 / /gfs rw - gfs2 /dev/sdc1 rw',
+    '23 20 0:60 / /remote rw - ocfs2 none rw',
+  );
+  expect(filesystems.map(({ mountpoint }) => mountpoint)).toEqual(['/', '/shared', '/gfs']);
+  expect(skipped).toEqual([{ what: '/remote', reason: 'ocfs2 is a network filesystem' }]);
+});
+
 test('network, FUSE and autofs are skipped with a reason, pseudo filesystems without a word', () => {
   const { filesystems, skipped } = table(
     '20 1 8:1 / / rw - ext4 /dev/sda1 rw',

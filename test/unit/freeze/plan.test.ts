@@ -1,11 +1,11 @@
 // Disks behind filesystems, and the order and choice that follow from them, over made-up machines.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../../src/consistency.js';
 import { createDiskLookup, type DiskChain } from '../../../src/freeze/disks.js';
-import { readMounts } from '../../../src/freeze/mounts.js';
+import { mountTable, parseMountinfo, type MountTable } from '../../../src/freeze/mounts.js';
 import { concernedWriters, makePlan, type FreezePlan } from '../../../src/freeze/plan.js';
 import type { Writer } from '../../../src/freeze/writer-folders.js';
 import { FakeMachine } from '../../support/fake-machine.js';
@@ -20,6 +20,7 @@ afterEach(() => {
   rmSync(dir, { recursive: true });
 });
 
+const readMounts = (path: string): MountTable => mountTable(parseMountinfo(readFileSync(path, 'utf8')));
 const plan = (request: Pick<FreezeRequest, 'mountpoints' | 'disks'> = {}, ignored: string[] = []): FreezePlan => {
   const table = readMounts(machine.mountinfoPath);
   return makePlan(table, createDiskLookup(table, machine), request, ignored);

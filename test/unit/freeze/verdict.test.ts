@@ -30,6 +30,8 @@ const facts = (more: Partial<VerdictFacts> = {}): VerdictFacts => ({
   outcome: 'ok',
   filesystems: [filesystem('frozen')],
   writers: [writer('verified')],
+  halves: [],
+  changes: [],
   unsafeWriters: [],
   disks: undefined,
   trustPlainHooks: false,
@@ -97,7 +99,9 @@ describe('disks of the cut', () => {
   const disk = (more: Partial<DiskFacts>): DiskFacts => ({
     label: 'serial D',
     devs: ['/dev/vdb'],
-    bare: 'written',
+    swap: [],
+    unwritten: [],
+    written: ['/dev/vdb'],
     ...more,
   });
 
@@ -116,25 +120,53 @@ describe('disks of the cut', () => {
     ],
     [
       'bare and left alone',
-      disk({ bare: 'unwritten' }),
+      disk({ unwritten: ['/dev/vdb'], written: [] }),
       'application',
       'disk serial D (/dev/vdb) has no mounted filesystem, and nothing was written to it',
     ],
-    ['swap', disk({ bare: 'swap' }), 'application', 'disk serial D (/dev/vdb) holds swap alone'],
+    [
+      'beside a filesystem, and written',
+      disk({ devs: ['/dev/vda'], written: ['/dev/vda3'] }),
+      'crash',
+      'disk serial D (/dev/vda): /dev/vda3 has no mounted filesystem, and may have been written to',
+    ],
+    [
+      'beside swap, and left alone',
+      disk({ swap: ['/dev/vdb1'], unwritten: ['/dev/vdb2'], written: [] }),
+      'application',
+      'disk serial D (/dev/vdb): /dev/vdb2 has no mounted filesystem, and nothing was written to it',
+    ],
+    ['swap', disk({ swap: ['/dev/vdb1'], written: [] }), 'application', 'disk serial D (/dev/vdb) holds swap alone'],
   ] as const)('%s', (_name, one, level, sentence) => {
-    const verdict = judge(facts({ disks: [disk({ devs: ['/dev/vda'] }), one] }));
+    const verdict = judge(facts({ disks: [disk({ devs: ['/dev/vda'], written: [] }), one] }));
     expect(verdict.level).toBe(level);
     expect(verdict.evidence).toContain(sentence);
   });
 
   test('the set has the lowest of them', () => {
     const filesystems = [filesystem('frozen'), filesystem('none', { disks: [{ dev: '/dev/vdb' }] })];
-    expect(judge(facts({ filesystems, disks: [disk({ devs: ['/dev/vda'] }), disk({})] })).level).toBe('crash');
+    expect(judge(facts({ filesystems, disks: [disk({ devs: ['/dev/vda'], written: [] }), disk({})] })).level).toBe(
+      'crash',
+    );
   });
 
   test('a disk whose only filesystem is mounted read-only has one', () => {
     const filesystems = [filesystem('read-only', { concerned: false, disks: [{ dev: '/dev/vdb' }] })];
-    expect(judge(facts({ filesystems, disks: [disk({})] })).level).toBe('application');
+    expect(judge(facts({ filesystems, disks: [disk({ written: [] })] })).level).toBe('application');
+  });
+
+  test('half a filesystem is none, however well it was held', () => {
+    const { level, evidence } = judge(facts({ halves: [{ what: '/x (ext4)', missing: ['/dev/vdb'] }] }));
+    expect(level).toBe('none');
+    expect(evidence.at(-1)).toBe(
+      '/x (ext4) lies on /dev/vdb too, which is not in the cut: half of it would be missing',
+    );
+  });
+
+  test('what came or went since the plan is crash', () => {
+    const { level, evidence } = judge(facts({ changes: [{ what: '/new (ext4)', reason: 'was mounted' }] }));
+    expect(level).toBe('crash');
+    expect(evidence.at(-1)).toBe('/new (ext4) was mounted');
   });
 });
 

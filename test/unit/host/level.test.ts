@@ -67,10 +67,59 @@ describe('levelsOf', () => {
     expect(levels(freezeReport({ filesystems: [root, data, lost] }))).toEqual(['crash', 'crash', 'crash']);
   });
 
-  it('lets every filesystem count for a disk that cannot be told from another', () => {
-    const nameless: CutDisk = { name: 'x', ref: undefined, still: undefined };
-    expect(levels(freezeReport({ filesystems: [root, data] }), [nameless])).toEqual(['filesystem', 'filesystem']);
-    expect(levels(freezeReport({ filesystems: [root, stuck] }), [nameless])).toEqual(['crash', 'crash']);
+  describe('for a disk that cannot be told from another', () => {
+    const pciAddress = '0000:00:05.0';
+    const nameless = (still?: boolean): CutDisk => ({ name: 'x', ref: undefined, still, pciAddress, sharers: 2 });
+    const on = (mountpoint: string, dev: string) => filesystemReport(mountpoint, '', { disks: [{ pciAddress, dev }] });
+
+    it('lets every filesystem count, if the guest names all disks there', () => {
+      const filesystems = [on('/', '/dev/sda'), on('/data', '/dev/sdb')];
+      expect(levels(freezeReport({ filesystems }), [nameless(false)])).toEqual(['filesystem', 'filesystem']);
+      expect(levels(freezeReport({ filesystems: [...filesystems, stuck] }), [nameless()])).toEqual(['crash', 'crash']);
+    });
+
+    it('never takes the level of another disk for its own', () => {
+      // Two filesystems on one disk; a database writes to the other, raw.
+      const report = freezeReport({ filesystems: [on('/', '/dev/sda'), on('/home', '/dev/sda')] });
+      expect(levels(report, [nameless()])).toEqual(['crash', 'crash']);
+      expect(levels(report, [nameless(false)])).toEqual(['crash', 'crash']);
+      expect(levels(report, [nameless(true)])).toEqual(['filesystem', 'filesystem']);
+    });
+
+    it('needs an address to count by', () => {
+      const report = freezeReport({ filesystems: [root, data] });
+      expect(levels(report, [{ name: 'x', ref: undefined, still: false }])).toEqual(['crash', 'crash']);
+      expect(levels(report, [{ name: 'x', ref: undefined, still: true }])).toEqual(['filesystem', 'filesystem']);
+    });
+  });
+
+  describe('calls a filesystem over several disks', () => {
+    const over = (...refs: { serial?: string; pciAddress?: string }[]) =>
+      freezeReport({ filesystems: [root, filesystemReport('/lvm', 'D', { disks: refs })], level: 'application' });
+
+    it('nothing, if one of them was not cut', () => {
+      const report = over({ serial: 'D' }, { serial: 'E' });
+      expect(levels(report, both)).toEqual(['none', 'application', 'none']);
+      expect(levelsOf(report, both).evidence.join()).toContain('/lvm lies in part on disks that were not cut (E)');
+      expect(levels(report, [...both, disk('E')])).toEqual([
+        'application',
+        'application',
+        'application',
+        'application',
+      ]);
+    });
+
+    it('nothing, if the guest cannot say what one of them is', () => {
+      expect(levels(over({ serial: 'D' }, {}), both)).toEqual(['none', 'application', 'none']);
+    });
+
+    it('whole behind one address only if all disks there were cut', () => {
+      const pciAddress = '0000:00:05.0';
+      const one = { name: 'a', ref: undefined, still: true, pciAddress, sharers: 2 };
+      const report = over({ serial: 'R' }, { pciAddress });
+      expect(levels(report, [disk('R'), one])[0]).toBe('none');
+      expect(levels(report, [disk('R'), one, { ...one, name: 'b' }])[0]).toBe('application');
+    });
   });
 
   it('does not count what is not concerned', () => {

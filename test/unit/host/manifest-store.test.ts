@@ -1,8 +1,12 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import * as v from 'valibot';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Manifest } from '../../../src/host/manifest.js';
+import { manifestSchema } from '../../../src/host/manifest.js';
 import { ManifestStore } from '../../../src/host/manifest-store.js';
 import { newerSets } from '../../../src/host/set-state.js';
+import { commands } from '../../../src/qga/commands.js';
+import { freezeReport } from '../../support/freeze-reports.js';
+import { manifest } from '../../support/manifests.js';
 import { scratch, type Scratch } from '../../support/scratch.js';
 
 let folder: Scratch;
@@ -14,38 +18,6 @@ beforeEach(() => {
 afterEach(() => {
   folder[Symbol.dispose]();
 });
-
-function manifest(set: string, createdAt: string, base = '/img/a', overlay = `/img/a.${set}`): Manifest {
-  return {
-    format: 1,
-    set,
-    id: set,
-    state: 'cut',
-    createdAt,
-    changedAt: createdAt,
-    vm: { name: 'vm1', qmp: '/q', status: 'running' },
-    asked: 'auto',
-    required: 'filesystem',
-    level: 'filesystem',
-    evidence: [],
-    disks: [
-      {
-        device: '',
-        id: 'vd0',
-        virtualSize: 1,
-        base: { node: 'a', file: base, format: 'raw' },
-        overlay: { node: `fsb-${set}`, file: overlay, format: 'qcow2' },
-        level: 'filesystem',
-        evidence: [],
-        merged: false,
-      },
-    ],
-    leftOut: [],
-    timings: { steps: [], marks: {} },
-    monitorLog: [],
-    versions: { tool: '1', node: '20', qemu: '7.2' },
-  };
-}
 
 describe('ManifestStore', () => {
   it('writes what it reads, whole, with nothing left beside it', async () => {
@@ -89,6 +61,27 @@ describe('ManifestStore', () => {
     mkdirSync(`${store.file('s1')}.${process.pid}.tmp`);
     await expect(store.write(manifest('s1', '2026-01-02T00:00:00Z'))).rejects.toThrow();
     expect(readFileSync(store.file('s1'), 'utf8')).toBe(before);
+  });
+
+  it('tells a name that was only taken from a manifest that cannot be read', async () => {
+    await store.claim('s1');
+    writeFileSync(folder.path('vm1/s1/manifest.json.1.tmp'), '{');
+    expect((await store.readAll()).unreadable).toMatchObject([{ set: 's1', empty: true }]);
+    expect(await store.readAllOrRefuse()).toEqual([]);
+    await store.claim('s2');
+    writeFileSync(store.file('s2'), '{');
+    await expect(store.readAllOrRefuse()).rejects.toMatchObject({ code: 'E_UNREADABLE_SETS' });
+    expect(await store.removeEmpty('s2')).toBe(false);
+    expect(await store.removeEmpty('s1')).toBe(true);
+    expect(await store.removeEmpty('s1')).toBe(false);
+    expect(await store.names()).toEqual(['s2']);
+  });
+
+  it('lets no number in that JSON cannot hold', () => {
+    const guest = freezeReport({ leaseMs: Infinity });
+    expect(v.safeParse(manifestSchema, { ...manifest('s1'), guest }).success).toBe(false);
+    expect(v.safeParse(manifestSchema, { ...manifest('s1'), guest: freezeReport() }).success).toBe(true);
+    expect(v.safeParse(commands['bridge-thaw'].returns, { report: guest }).success).toBe(false);
   });
 
   it('forgets a set', async () => {

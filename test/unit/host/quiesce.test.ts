@@ -31,9 +31,9 @@ function fake(behaviour: {
   const session: FreezeSession = {
     id: 's',
     report: freezeReport({ state: 'frozen' }),
-    renew: (leaseMs) => {
+    renew: (leaseMs, signal) => {
       calls.push('renew');
-      return behaviour.renew?.(leaseMs) ?? Promise.resolve({ remainingMs: leaseMs });
+      return behaviour.renew?.(leaseMs, signal) ?? Promise.resolve({ remainingMs: leaseMs });
     },
     thaw: () => {
       calls.push('session.thaw');
@@ -144,6 +144,49 @@ describe('quiesce', () => {
     const { agent } = fake({ sessionThaw: gone, thaw: gone });
     const hold = await quiesce(agent, request, new Reverter(), {}, never);
     await expect(hold.thaw()).rejects.toBeInstanceOf(ThawUnconfirmedError);
+  });
+
+  it('does not take a final report that says frozen for a thaw', async () => {
+    const { agent, calls } = fake({ sessionThaw: () => Promise.resolve(freezeReport({ state: 'frozen' })) });
+    const hold = await quiesce(agent, { ...request, leaseMs: 10_000 }, new Reverter(), {}, never);
+    expect(await hold.thaw()).toMatchObject({ state: 'thawed', outcome: 'broken', level: 'crash' });
+    expect(calls).toEqual(['freeze', 'session.thaw', 'thaw s']);
+  });
+
+  it('leaves the undo to try again after a thaw that nobody confirmed', { timeout: 20_000 }, async () => {
+    let isGone = true;
+    const gone = (): Promise<never> => Promise.reject(new UnreachableError('E', 'gone'));
+    const { agent, calls } = fake({
+      freeze: lost,
+      thaw: () => (isGone ? gone() : Promise.resolve({ wasFrozen: true })),
+    });
+    const reverter = new Reverter();
+    await expect(quiesce(agent, request, reverter, {}, never)).rejects.toBeInstanceOf(ThawUnconfirmedError);
+    isGone = false;
+    calls.length = 0;
+    await reverter.revert();
+    expect(calls).toEqual(['thaw s']);
+  });
+
+  it('renews one at a time, and gives a renewal up for the thaw', async () => {
+    let signalled: AbortSignal | undefined;
+    const { agent, calls } = fake({
+      renew: (_leaseMs, signal) => {
+        signalled = signal;
+        return new Promise((_resolve, reject) => {
+          signal?.addEventListener('abort', () => {
+            reject(new UnreachableError('E_ABORTED', 'given up'));
+          });
+        });
+      },
+    });
+    const hold = await quiesce(agent, request, new Reverter(), {}, never);
+    await new Promise((resolve) => setTimeout(resolve, 90));
+    expect(calls).toEqual(['freeze', 'renew']);
+    expect(signalled?.aborted).toBe(false);
+    await hold.thaw();
+    expect(signalled?.aborted).toBe(true);
+    expect(hold.lost).toBeUndefined();
   });
 
   it('tells that a renewal was refused', async () => {

@@ -40,6 +40,7 @@ describe('arguments', () => {
       '{"disks": [{"pci-address": 4}]}',
       `Invalid parameter type for 'disks[0].pci-address', expected: string`,
     ],
+    ['bridge-freeze', '{"disks": []}', `Parameter 'disks' expects 1 or more disks, found 0`],
     ['bridge-freeze', '{"disks": [{"dev": "/dev/vda"}]}', `Parameter 'disks[0].dev' is unexpected`],
     ['bridge-freeze', '{"disks": [{"dev": 1}], "mountpoints": 1}', `Parameter 'disks[0].dev' is unexpected`],
     ['bridge-freeze', '{"lease-ms": -5}', `Parameter 'lease-ms' expects 1 or more milliseconds, found -5`],

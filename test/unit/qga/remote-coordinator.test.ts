@@ -69,6 +69,26 @@ describe('our agent', () => {
     expect(agent.calls).not.toContain('bridge-thaw');
   });
 
+  test.each(['s1', 'an earlier one'])('that could not thaw %s leaves the thaw unconfirmed', async (session) => {
+    const report = freezeReport({ session, state: 'frozen', outcome: 'failed', error: 'nobody confirmed the thaw' });
+    const guest = await coordinator({
+      'bridge-freeze': () => refuse('nobody confirmed the thaw'),
+      'bridge-thaw': () => (session === 's1' ? { report } : refuse('no session s1')),
+      'bridge-status': () => ({ status: { state: 'idle' }, report }),
+    });
+    expect(await failure(guest.freeze(request))).toBeInstanceOf(ThawUnconfirmedError);
+    expect(agent.calls).toContain('bridge-thaw');
+  });
+
+  test('that refuses and then does not answer leaves the thaw unconfirmed', async () => {
+    const guest = await coordinator({
+      'bridge-freeze': () => refuse('the freezer is gone'),
+      'bridge-status': () => never,
+      'bridge-thaw': () => never,
+    });
+    expect(await failure(guest.freeze(request))).toBeInstanceOf(ThawUnconfirmedError);
+  });
+
   test('that another holds is left alone', async () => {
     const guest = await coordinator({
       'bridge-freeze': () => refuse('held by backup'),
@@ -149,6 +169,17 @@ describe('our agent', () => {
     expect(error).toMatchObject({ outcome: 'unknown' });
   });
 
+  test.each(['answers a report that says frozen', 'refuses'])('that is idle and %s confirms no thaw', async (how) => {
+    const report = freezeReport({ state: 'frozen', outcome: 'broken', error: 'nobody confirmed the thaw' });
+    const guest = await coordinator({
+      'bridge-freeze': () => ({ report: freezeReport() }),
+      'bridge-thaw': () => (how === 'refuses' ? refuse('nobody confirmed the thaw') : { report }),
+      'bridge-status': () => ({ status: { state: 'idle' }, report }),
+    });
+    const session = await guest.freeze(request);
+    expect(await failure(session.thaw())).toBeInstanceOf(ThawUnconfirmedError);
+  });
+
   test('started anew knows the session no more: thawed, but not proved', async () => {
     const guest = await coordinator({
       'bridge-freeze': () => ({ report: freezeReport() }),
@@ -166,6 +197,21 @@ describe('our agent', () => {
     });
     const session = await guest.freeze(request);
     expect(await failure(session.renew(1))).toMatchObject({ name: 'QuiesceError', message: 'the lease ended 3 s ago' });
+  });
+
+  test('is told to thaw at once, though a renewal is not answered', async () => {
+    const guest = await coordinator({
+      'bridge-freeze': () => ({ report: freezeReport() }),
+      'bridge-renew': () => new Promise((resolve) => setTimeout(resolve, 100, { 'remaining-ms': 1 })),
+      'bridge-thaw': () => ({ report: freezeReport({ state: 'thawed' }) }),
+    });
+    const session = await guest.freeze(request);
+    const controller = new AbortController();
+    const renewal = failure(session.renew(1, controller.signal));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    controller.abort();
+    expect(await renewal).toMatchObject({ code: 'E_ABORTED', outcome: 'unknown' });
+    expect(await session.thaw()).toMatchObject({ state: 'thawed' });
   });
 
   test('is not asked for what bridge-freeze does not know', async () => {

@@ -1,0 +1,70 @@
+// The plan is as old as `prepare` was long: what is mounted, and which writers there are, is looked at again before the
+// first FIFREEZE and after the last FITHAW. Reads /proc, /sys and the writers' folders, and next to nothing of them if
+// nothing changed. How two looks are compared: changes.ts.
+import type { FreezeRequest } from '../consistency.js';
+import { describeError } from '../errors.js';
+import { changedWriters, filesystemChanges, writerFiles, type Change, type WriterFiles } from './changes.js';
+import type { MachineView } from './machine-view.js';
+import { concernedWriters, makePlan, type FreezePlan } from './plan.js';
+import type { Settings } from './settings.js';
+import { findWriters } from './writer-folders.js';
+
+export class SecondLook {
+  readonly #settings: Settings;
+  readonly #request: FreezeRequest;
+  readonly #view: MachineView;
+  readonly #plan: FreezePlan;
+  readonly #files: WriterFiles;
+  #changes: readonly Change[] = [];
+
+  /** Made before the writers are read: what changes in between shows as a change. */
+  constructor(settings: Settings, request: FreezeRequest, view: MachineView, plan: FreezePlan) {
+    this.#settings = settings;
+    this.#request = request;
+    this.#view = view;
+    this.#plan = plan;
+    this.#files = writerFiles(settings.writerFolders);
+  }
+
+  get plan(): FreezePlan {
+    return this.#plan;
+  }
+
+  /** Filesystems of the cut that came or went, of all looks so far. */
+  get changes(): readonly Change[] {
+    return this.#changes;
+  }
+
+  /** Never throws: what cannot be looked at may have changed. */
+  atFilesystems(): void {
+    const known = new Set(this.#changes.map(({ what }) => what));
+    const found = this.#changesNow().filter(({ what }) => !known.has(what));
+    this.#changes = [...this.#changes, ...found];
+  }
+
+  #changesNow(): readonly Change[] {
+    const { view, ignoredMountpoints } = this.#settings;
+    try {
+      const now = view();
+      if (now === this.#view) return [];
+      const plan = makePlan(now.table, now.lookup, this.#request, ignoredMountpoints);
+      return filesystemChanges(this.#plan, plan);
+    } catch (error) {
+      return [{ what: 'the mount table', reason: `could not be read again: ${describeError(error)}` }];
+    }
+  }
+
+  /** Writers that should have run as they are now, and did not. */
+  atWriters(): readonly Change[] {
+    const { writerFolders, writerOwner } = this.#settings;
+    const changed = new Set(changedWriters(this.#files, writerFiles(writerFolders)));
+    if (changed.size === 0) return [];
+    const found = findWriters(writerFolders, { owner: writerOwner }).filter(
+      ({ path, problemKind }) => problemKind !== 'switched-off' && (changed.has(path) || changed.has(`${path}.json`)),
+    );
+    const unsafe = found.filter(({ problem }) => problem !== undefined);
+    const { concerned } = concernedWriters(found, this.#view.table, this.#plan);
+    const reason = 'it is new or was changed after the session was planned';
+    return [...unsafe, ...concerned.filter(({ required }) => required)].map(({ path }) => ({ what: path, reason }));
+  }
+}
