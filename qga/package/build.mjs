@@ -93,9 +93,10 @@ function buildExecutable() {
       output: blob,
       disableExperimentalSEAWarning: true,
       useCodeCache: true,
+      execArgv: ['--always-sparkplug'],
     }),
   );
-  run(runtime, ['--experimental-sea-config', config], { env: {} });
+  run(runtime, ['--always-sparkplug', '--experimental-sea-config', config], { env: {} });
   rmSync(target, { force: true });
   copyFileSync(runtime, target);
   chmodSync(target, 0o755);

@@ -71,6 +71,11 @@ export class FilesystemSet {
     return this.#held.filter(({ index }) => index !== undefined).length;
   }
 
+  /** Every FIFREEZE that was asked for returned 0. */
+  get allFrozen(): boolean {
+    return this.#held.every(({ planned, freeze }) => planned.action !== 'freeze' || freeze?.errno === 0);
+  }
+
   get frozenCount(): number {
     return this.#held.filter(({ freeze }) => freeze?.errno === 0).length;
   }

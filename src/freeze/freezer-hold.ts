@@ -82,8 +82,11 @@ export class FreezerHold {
           onEnd({ outcome: 'broken', error: `the freezer died: ${error.message}` });
         },
       });
+      // Both at once: a turn between the two processes costs as much as the rest of it.
+      const planned = hold.#plan(request.budgetMs);
+      planned.catch(() => undefined);
       hold.#identity = await hold.#connection.hello();
-      await hold.#plan(request.budgetMs);
+      await planned;
       return hold;
     } catch (error) {
       hold.close();

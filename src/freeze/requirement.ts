@@ -19,8 +19,8 @@ export function levelNeeded(require: Require, writerConcerned: boolean): Consist
 }
 
 /** Throws a QuiesceError that says what keeps the level down. */
-export function checkLevel(verdict: Verdict, needed: ConsistencyLevel | undefined): void {
-  if (needed === undefined || satisfies(verdict.level, needed)) return;
+export function checkLevel(verdict: Verdict, needed: ConsistencyLevel): void {
+  if (satisfies(verdict.level, needed)) return;
   const why = verdict.evidence.at(-1) ?? 'no evidence';
   throw new QuiesceError('E_LEVEL', `level ${needed} required, at most ${verdict.level} can be had: ${why}`, {
     facts: { required: needed, level: verdict.level },

@@ -268,7 +268,8 @@ export class Session implements LocalSession {
     else filesystems.recordFreeze(await this.#unlessStopped(hold.freeze(this.#leaseMs)));
     this.#checkStop();
     checkPlain(this.#request.require, filesystems.freezeErrors);
-    this.#checkLevel();
+    // If all is as it was assumed before, nothing is judged again while everything stands still.
+    if (!filesystems.allFrozen) this.#checkLevel();
     this.#to('frozen');
     this.#reachedFrozen = true;
     this.#clock.begin('frozen');
@@ -278,7 +279,8 @@ export class Session implements LocalSession {
 
   #checkLevel(how: { readonly assumeFrozen?: boolean } = {}): void {
     const concerned = this.#parts.writers?.concerned === true || this.#unsafeWriters.length > 0;
-    checkLevel(this.#judge(how), levelNeeded(this.#request.require, concerned));
+    const needed = levelNeeded(this.#request.require, concerned);
+    if (needed !== undefined) checkLevel(this.#judge(how), needed);
   }
 
   #checkStop(): void {

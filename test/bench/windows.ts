@@ -79,8 +79,9 @@ async function sample(
   count: number,
   side: string,
 ): Promise<{ stallMs: number; windowMs: number }> {
-  await sleep(PAUSE_MS);
   await probe.reset();
+  // After it: the command that resets the probe must be over and gone.
+  await sleep(PAUSE_MS);
   const { frozen, thawed, windowMs } = await freezeAndThaw(agent);
   if (frozen !== count || thawed !== count) {
     throw new Error(`${side}: expected ${count} filesystems frozen and thawed, found ${frozen} and ${thawed}`);
