@@ -2,7 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import * as v from 'valibot';
 import { beforeAll, expect, test } from 'vitest';
-import { guestPid, signalGuest, type Guest } from '../../src/testing/index.js';
+import { armSignal, guestPid, signalGuest, type Guest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, agentState, bridge } from '../support/agent-guest.js';
 import { requires } from '../support/requires.js';
 
@@ -109,6 +109,16 @@ requires(
     await expectUntouched(guest);
     expect(await bridge(guest, ['wait', '--timeout', '20'])).toMatchObject({ exitCode: 0 });
   });
+
+  test('an agent that dies on the way to the freeze is noticed by its port, long before the time limit', async () => {
+    await using guest = await agentGuest();
+    await addWriter(guest, '20-slow', '#!/bin/sh\n[ "$1" = thaw ] || { : >/run/slow; sleep 5; }\n');
+    const armed = await armSignal(guest, '[ -e /run/slow ]', { unit: 'fsfreeze-agent.service' }, 'KILL');
+    const refused = await bridge(guest, ['snapshot', 'create', '--name', 'set', '--freeze-timeout', '80']);
+    await armed.fired;
+    expect(refused).toMatchObject({ exitCode: 4, json: { error: { code: 'E_QUIESCE_LOST' } } });
+    await expectUntouched(guest);
+  }, 60_000);
 
   test('status and writers tell what a snapshot would meet', async () => {
     await using guest = await agentGuest();
