@@ -15,7 +15,7 @@ import { RemoteError } from '../rpc/errors.js';
 import type { QgaClient } from './client.js';
 import type { Returns } from './commands.js';
 import { StockCoordinator } from './stock-coordinator.js';
-import { defaultRemoteLimits, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
+import { defaultRemoteLimits, onceConfirmed, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
 
 export interface RemoteCoordinator extends Coordinator {
   /** `bridge`: our agent. `stock`: qemu-ga, at most level `filesystem`. */
@@ -123,7 +123,7 @@ class BridgeSession implements FreezeSession {
   readonly #client: QgaClient;
   readonly #limits: RemoteLimits;
   #report: FreezeReport;
-  #thaw: Promise<FreezeReport> | undefined;
+  readonly #thaw = onceConfirmed(() => this.#thawAndReport());
 
   constructor(client: QgaClient, limits: RemoteLimits, id: string, report: FreezeReport) {
     this.#client = client;
@@ -148,15 +148,8 @@ class BridgeSession implements FreezeSession {
     }
   }
 
-  async thaw(): Promise<FreezeReport> {
-    this.#thaw ??= this.#thawAndReport();
-    try {
-      return await this.#thaw;
-    } catch (error) {
-      // Not confirmed: the next call tries again.
-      this.#thaw = undefined;
-      throw error;
-    }
+  thaw(): Promise<FreezeReport> {
+    return this.#thaw();
   }
 
   async #thawAndReport(): Promise<FreezeReport> {

@@ -18,7 +18,7 @@ import { BridgeError, describeError, QuiesceError, StateError } from '../errors.
 import { RemoteError } from '../rpc/errors.js';
 import type { QgaClient } from './client.js';
 import { objections, survey, type Counts, type Survey } from './stock-evidence.js';
-import { untilConfirmed, type RemoteLimits } from './until-confirmed.js';
+import { onceConfirmed, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
 
 export class StockCoordinator implements Coordinator {
   readonly kind = 'stock';
@@ -85,7 +85,7 @@ class StockSession implements FreezeSession {
   #freezeSpan: Span = { startMs: 0, endMs: 0 };
   #thawSpan: Span | undefined;
   #counts: Counts = { frozen: 0, thawed: undefined };
-  #thaw: Promise<FreezeReport> | undefined;
+  readonly #thaw = onceConfirmed(() => this.#thawAndReport());
 
   constructor(client: QgaClient, limits: RemoteLimits, version: string, request: FreezeRequest, found: Survey) {
     this.id = request.session ?? randomUUID();
@@ -170,15 +170,8 @@ class StockSession implements FreezeSession {
     return Promise.resolve({ remainingMs: leaseMs });
   }
 
-  async thaw(): Promise<FreezeReport> {
-    this.#thaw ??= this.#thawAndReport();
-    try {
-      return await this.#thaw;
-    } catch (error) {
-      // Not confirmed: the next call tries again.
-      this.#thaw = undefined;
-      throw error;
-    }
+  thaw(): Promise<FreezeReport> {
+    return this.#thaw();
   }
 
   async #thawAndReport(): Promise<FreezeReport> {

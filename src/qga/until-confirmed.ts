@@ -48,3 +48,17 @@ export async function untilConfirmed<T>(
     await sleep(PAUSE_MS);
   }
 }
+
+/** Gives a function that does `work` once for all who call it; after a failure the next call tries again. */
+export function onceConfirmed<T>(work: () => Promise<T>): () => Promise<T> {
+  let under: Promise<T> | undefined;
+  return async () => {
+    under ??= work();
+    try {
+      return await under;
+    } catch (error) {
+      under = undefined;
+      throw error;
+    }
+  };
+}
