@@ -15,8 +15,6 @@ import { makeInitrd } from './initrd.js';
 import { launch, waitForGuest } from './launch.js';
 import { step } from './progress.js';
 
-const DEFAULT_MIRROR = 'http://deb.debian.org/debian';
-const DEFAULT_SECURITY_MIRROR = 'http://deb.debian.org/debian-security';
 const MINUTE_MS = 60_000;
 
 /** Builds into `target`: NAME.qcow2 for each disk, vmlinuz, initrd.gz. `source` is the recipe's folder. */
@@ -79,15 +77,16 @@ async function bootstrap(recipe: Recipe, copy: string, root: string): Promise<vo
   ]);
 }
 
-/** With a mirror of one's own, only that one is asked, unless it is told where security updates are. */
+/**
+ * None, for mmdebstrap's own: Debian's archive with updates and security updates. With a mirror of one's own, only that
+ * one is asked, unless it is told where security updates are.
+ */
 function aptSources(suite: string): string[] {
-  const mirror = process.env['FSB_DEBIAN_MIRROR'] ?? DEFAULT_MIRROR;
-  const own = mirror !== DEFAULT_MIRROR;
-  const security = process.env['FSB_DEBIAN_SECURITY_MIRROR'] ?? (own ? undefined : DEFAULT_SECURITY_MIRROR);
+  const mirror = process.env['FSB_DEBIAN_MIRROR'];
+  const security = process.env['FSB_DEBIAN_SECURITY_MIRROR'];
+  if (mirror === undefined) return [];
   const sources = [`deb ${mirror} ${suite} main`];
-  if (!own) sources.push(`deb ${mirror} ${suite}-updates main`);
-  if (security !== undefined) sources.push(`deb ${security} ${suite}-security main`);
-  return sources;
+  return security === undefined ? sources : [...sources, `deb ${security} ${suite}-security main`];
 }
 
 async function extractKernel(

@@ -10,7 +10,7 @@ import { buildImage } from './image-build.js';
 import { step } from './progress.js';
 
 /** Changes when image-build.ts makes something else of the same recipe. */
-const BUILDER_VERSION = '1';
+const BUILDER_VERSION = '2';
 const BUILD_ID = 'build-id';
 const BUILD_LIMIT_MS = 360_000;
 
