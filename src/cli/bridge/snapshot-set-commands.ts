@@ -105,16 +105,21 @@ export function revertOptions(yargs: Argv): Argv<AskingArgs> {
     );
 }
 
-export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+/** What revert and delete need alike: both ask first, and only touch what no VM uses. */
+async function asking(args: AskingArgs, signal: AbortSignal) {
   const vm = await vmOf(args);
-  const manifest = await revertSnapshot({
+  return {
     store: storeOf(args, vm),
     set: args.set,
     qmp: vm.qmp,
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
     confirm: confirmWith(args.yes, signal),
     signal,
-  });
+  };
+}
+
+export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const manifest = await revertSnapshot(await asking(args, signal));
   const files = manifest.disks.map(({ overlay }) => overlay.file);
   output.result(manifest, () => `reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`);
   return exitCode('done');
@@ -130,15 +135,7 @@ export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
 }
 
 export async function runDelete(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const vm = await vmOf(args);
-  const files = await deleteSnapshot({
-    store: storeOf(args, vm),
-    set: args.set,
-    qmp: vm.qmp,
-    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-    confirm: confirmWith(args.yes, signal),
-    signal,
-  });
+  const files = await deleteSnapshot(await asking(args, signal));
   output.result(
     { deleted: args.set, files },
     () => `deleted ${args.set}${files.map((file) => `\n  ${file}`).join('')}`,
