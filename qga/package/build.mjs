@@ -86,6 +86,8 @@ function buildExecutable() {
   const config = join(out, 'sea.json');
   const blob = join(out, 'agent.blob');
   const target = join(out, 'fsfreeze-agent');
+  // Code runs slowly until it is compiled, and a guest is frozen once a day: compiled at first use, and kept.
+  const execArgv = ['--always-sparkplug', '--no-flush-bytecode'];
   writeFileSync(
     config,
     JSON.stringify({
@@ -93,10 +95,10 @@ function buildExecutable() {
       output: blob,
       disableExperimentalSEAWarning: true,
       useCodeCache: true,
-      execArgv: ['--always-sparkplug'],
+      execArgv,
     }),
   );
-  run(runtime, ['--always-sparkplug', '--experimental-sea-config', config], { env: {} });
+  run(runtime, [...execArgv, '--experimental-sea-config', config], { env: {} });
   rmSync(target, { force: true });
   copyFileSync(runtime, target);
   chmodSync(target, 0o755);

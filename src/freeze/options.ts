@@ -86,7 +86,10 @@ export interface LocalCoordinator extends Coordinator {
   freeze(request: FreezeRequest, signal?: AbortSignal): Promise<LocalSession>;
   /** The session that is frozen (or on its way out of it); not one that is still on its way in. */
   readonly session: LocalSession | undefined;
-  /** Looks at mounts and disks now, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does. */
+  /**
+   * Looks at mounts and disks now, so that the next freeze need not unless they change, and goes through a session over
+   * nothing, which a freeze asked for meanwhile waits for. Throws as `view` of machine-view.ts does.
+   */
   warmUp(): void;
   /** Of the last session or attempt that ended, with what its `post` phases added. */
   readonly lastReport: FreezeReport | undefined;

@@ -3,25 +3,21 @@
 // coordinator (coordinator.ts) holds at most one.
 import type { FreezeReport, FreezeRequest } from '../consistency.js';
 import { describeError, QuiesceError, UsageError } from '../errors.js';
-import { BareDisks } from './bare-disks.js';
 import { monotonicMs } from './clock.js';
-import { FilesystemSet } from './filesystem-set.js';
+import type { FilesystemSet } from './filesystem-set.js';
 import type { Refusal } from './freezer-client.js';
 import { FreezerHold, type HoldEnd } from './freezer-hold.js';
 import { longestLeaseMs } from './lease.js';
 import type { LocalSession } from './options.js';
-import { concernedWriters, halvesOf, makePlan } from './plan.js';
-import { buildReport, StepClock } from './report.js';
-import { checkLevel, checkPlain, checkWriters, levelNeeded, writersMustHold } from './requirement.js';
+import { StepClock } from './report.js';
+import { checkPlain, checkWriters, writersMustHold } from './requirement.js';
 import type { Settings } from './settings.js';
-import { SecondLook } from './second-look.js';
 import { SessionEnding, type Ending } from './session-ending.js';
 import { aborted, notFrozen, sessionFailure } from './session-errors.js';
+import { SessionFindings } from './session-findings.js';
 import { SessionRecord } from './session-record.js';
 import { stepTo, type SessionState } from './session-state.js';
 import { untilThawed } from './until-thawed.js';
-import { judge, type Verdict } from './verdict.js';
-import { findWriters } from './writer-folders.js';
 import { WriterSet } from './writers.js';
 
 /** What step 1 finds; everything later works on it. */
@@ -47,11 +43,8 @@ export class Session implements LocalSession {
   #reachedFrozen = false;
   #holdTold = false;
   #parts: Partial<Parts> = {};
-  #bare: BareDisks | undefined;
-  #secondLook: SecondLook | undefined;
-  #skipped: FreezeReport['skipped'] = [];
-  #unsafeWriters: { readonly what: string; readonly reason: string }[] = [];
   readonly #fate: SessionEnding;
+  readonly #findings: SessionFindings;
   #final: FreezeReport | undefined;
   #ending: Promise<FreezeReport> | undefined;
   #after: Promise<void> = Promise.resolve();
@@ -73,6 +66,8 @@ export class Session implements LocalSession {
     this.#leaseMaxMs = longestLeaseMs(leaseMaxMs);
     this.#leaseMs = Math.min(request.leaseMs, this.#leaseMaxMs);
     this.#fate = new SessionEnding(id, settings.log);
+    const head = { id, request, leaseMs: this.#leaseMs, clock: this.#clock };
+    this.#findings = new SessionFindings(settings, head, this.#fate);
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -113,7 +108,7 @@ export class Session implements LocalSession {
   }
 
   get report(): FreezeReport {
-    return this.#final ?? this.#reportNow(false);
+    return this.#final ?? this.#findings.report(false);
   }
 
   /** Settles, never rejects, when `post` or `abort` of the writers is done too. */
@@ -174,40 +169,21 @@ export class Session implements LocalSession {
   async #stepPlan(): Promise<Parts> {
     this.#clock.begin('plan');
     this.#checkStop();
-    const settings = this.#settings;
-    const { require } = this.#request;
-    const view = settings.view();
-    const { table, lookup } = view;
-    const plan = makePlan(table, lookup, this.#request, settings.ignoredMountpoints);
-    const [unknown] = plan.unknownMountpoints;
-    // qemu-ga passes over mount points it does not find.
-    if (unknown !== undefined && require !== 'plain')
-      throw new UsageError('E_MOUNTPOINT', `mount points: expected paths of the mount table, found ${unknown}`);
-
-    // Looked at before they are read: what changes in between shows as a change.
-    this.#secondLook = new SecondLook(settings, this.#request, view, plan);
-    const found = findWriters(settings.writerFolders, { owner: settings.writerOwner });
-    const { concerned, skipped } = concernedWriters(found, table, plan);
-    const unknownSkipped = plan.unknownMountpoints.map((what) => ({ what, reason: 'nothing is mounted there' }));
-    this.#skipped = [...plan.skipped, ...unknownSkipped, ...skipped];
-    this.#unsafeWriters = found.flatMap(({ path, problem, problemKind }) =>
-      problem !== undefined && problemKind === 'unsafe' ? [{ what: path, reason: problem }] : [],
-    );
-
-    const filesystems = new FilesystemSet(plan, settings.sysRoot, this.#clock.zeroMs);
+    const { runtimeDir, writerLimitsMs } = this.#settings;
+    const { filesystems, concerned } = this.#findings.plan();
     this.#parts = { filesystems };
     const hold = await this.#takeFreezer();
     this.#parts = { filesystems, hold };
     await filesystems.open(hold.connection);
-    checkPlain(require, filesystems.freezeErrors);
+    checkPlain(this.#request.require, filesystems.freezeErrors);
 
     const { mountpoints } = filesystems;
     const head = { session: this.id, requester: this.requester, leaseMs: this.#leaseMs, mountpoints };
-    const record = SessionRecord.create(settings.runtimeDir, head);
+    const record = SessionRecord.create(runtimeDir, head);
     this.#parts = { filesystems, hold, record };
-    const context = { ...head, record, zeroMs: this.#clock.zeroMs, limitsMs: settings.writerLimitsMs };
+    const context = { ...head, record, zeroMs: this.#clock.zeroMs, limitsMs: writerLimitsMs };
     const writers = new WriterSet(concerned, context);
-    this.#bare = new BareDisks(plan, settings);
+    this.#findings.writers = writers;
     const parts = { filesystems, hold, record, writers };
     this.#parts = parts;
     return parts;
@@ -236,7 +212,7 @@ export class Session implements LocalSession {
     this.#checkStop();
     checkWriters(this.#request.require, writers.requiredFailures);
     await this.#unlessStopped(filesystems.sync(hold.connection, remaining, this.#stop.signal));
-    this.#bare?.start();
+    this.#findings.synced();
   }
 
   async #stepHold({ writers }: Parts): Promise<void> {
@@ -253,10 +229,9 @@ export class Session implements LocalSession {
     await writers.verify(remaining(), signal);
     this.#checkStop();
     checkWriters(require, writers.requiredFailures);
-    this.#secondLook?.atFilesystems();
-    this.#unsafeWriters = [...this.#unsafeWriters, ...(this.#secondLook?.atWriters() ?? [])];
+    this.#findings.lookAgain();
     // Nothing is frozen in vain: what the freeze can reach at best is known by now.
-    this.#checkLevel({ assumeFrozen: true });
+    this.#findings.checkLevel({ assumeFrozen: true });
   }
 
   async #stepFreeze({ filesystems, hold }: Parts): Promise<void> {
@@ -269,19 +244,13 @@ export class Session implements LocalSession {
     this.#checkStop();
     checkPlain(this.#request.require, filesystems.freezeErrors);
     // If all is as it was assumed before, nothing is judged again while everything stands still.
-    if (!filesystems.allFrozen) this.#checkLevel();
+    if (!filesystems.allFrozen) this.#findings.checkLevel();
     this.#to('frozen');
     this.#reachedFrozen = true;
     this.#clock.begin('frozen');
   }
 
   // ---- what ends it ----
-
-  #checkLevel(how: { readonly assumeFrozen?: boolean } = {}): void {
-    const concerned = this.#parts.writers?.concerned === true || this.#unsafeWriters.length > 0;
-    const needed = levelNeeded(this.#request.require, concerned);
-    if (needed !== undefined) checkLevel(this.#judge(how), needed);
-  }
 
   #checkStop(): void {
     if (this.#stop.signal.aborted) throw this.#stopReason();
@@ -347,9 +316,7 @@ export class Session implements LocalSession {
       this.#clock.begin('thaw');
       await this.#fate.thaw(hold, filesystems);
     } else if (this.#reachedFrozen) await hold?.keepForRelease();
-    filesystems?.finish();
-    this.#bare?.finish();
-    if (this.#fate.outcome === 'ok') this.#secondLook?.atFilesystems();
+    this.#findings.thawed();
     this.#clock.begin('release');
     await this.#releaseWriters();
     this.#clock.end();
@@ -357,7 +324,7 @@ export class Session implements LocalSession {
     else await hold?.release();
     hold?.close();
     this.#to('idle');
-    const final = this.#reportNow(true);
+    const final = this.#findings.report(true);
     this.#final = final;
     this.#after = this.#runAfter(final, record);
     if (this.unconfirmed === undefined) this.#released(final, ending);
@@ -403,43 +370,6 @@ export class Session implements LocalSession {
     } catch (error) {
       this.#settings.log.warn({ session: this.id }, `after the release: ${describeError(error)}`);
     }
-  }
-
-  // ---- the report ----
-
-  #judge({ assumeFrozen = false } = {}): Verdict {
-    const { filesystems, writers } = this.#parts;
-    return judge({
-      outcome: this.#fate.outcome,
-      ...(this.#fate.error === undefined ? {} : { error: this.#fate.error }),
-      filesystems: filesystems?.reports({ assumeFrozen }) ?? [],
-      writers: writers?.reports(this.#state === 'idle') ?? [],
-      unsafeWriters: this.#unsafeWriters,
-      halves: halvesOf(this.#secondLook?.plan),
-      changes: this.#secondLook?.changes ?? [],
-      disks: this.#bare?.facts(),
-      trustPlainHooks: this.#settings.trustPlainHooks,
-    });
-  }
-
-  #reportNow(final: boolean): FreezeReport {
-    const { filesystems, writers } = this.#parts;
-    return buildReport({
-      session: this.id,
-      requester: this.requester,
-      final,
-      thawed: this.unconfirmed === undefined,
-      outcome: this.#fate.outcome,
-      verdict: this.#judge(),
-      error: this.#fate.error,
-      filesystems: filesystems?.reports() ?? [],
-      writers: writers?.reports(final) ?? [],
-      unsafeWriters: this.#unsafeWriters,
-      skipped: this.#skipped,
-      clock: this.#clock,
-      leaseMs: this.#leaseMs,
-      frozenSpan: filesystems?.frozenSpan,
-    });
   }
 
   #to(next: SessionState): void {
