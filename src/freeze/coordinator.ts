@@ -5,7 +5,7 @@ import type { CoordinatorStatus, FreezeReport, FreezeRequest, WriterListing } fr
 import { StateError, UsageError } from '../errors.js';
 import { monotonicMs } from './clock.js';
 import { connectToSocket } from './freezer-client.js';
-import { silentLog, type CoordinatorOptions, type LocalCoordinator, type LocalSession } from './options.js';
+import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
 import { thawUnconfirmed } from './session-errors.js';
 import { checkSessionId } from './session-record.js';
 import { Session } from './session.js';
@@ -24,7 +24,6 @@ class InProcessCoordinator implements LocalCoordinator {
   readonly #settings: Settings;
   #current: Session | undefined;
   #last: Session | undefined;
-  #rehearsal: Promise<void> = Promise.resolve();
   #stop = new AbortController();
   #closed = false;
 
@@ -61,7 +60,7 @@ class InProcessCoordinator implements LocalCoordinator {
       if (this.#current === session) this.#current = undefined;
     });
     // `post` of the session before may still run, and its writers are the same.
-    await Promise.all([this.#last?.settled, this.#rehearsal]);
+    await this.#last?.settled;
     const signals = [this.#stop.signal, ...(signal === undefined ? [] : [signal])];
     await session.freeze(AbortSignal.any(signals));
     return session;
@@ -84,7 +83,6 @@ class InProcessCoordinator implements LocalCoordinator {
 
   // Somebody else may hold the guest: a backup inside it.
   async #statusOfMachine(): Promise<CoordinatorStatus> {
-    await this.#rehearsal;
     const nothing = { onExpired() {}, onThawed() {}, onLost() {} };
     try {
       const freezer = await connectToSocket(this.#settings.socketPath, nothing);
@@ -113,29 +111,11 @@ class InProcessCoordinator implements LocalCoordinator {
     const { table, lookup } = this.#settings.view();
     for (const filesystem of table.filesystems) lookup.chainOf(filesystem);
     lookup.disks();
-    this.#rehearsal = this.#rehearse();
-  }
-
-  // A session over nothing: code is compiled when it first runs, and that made the first freeze five times as long as
-  // the next (measured under emulation). It starts no freezer, runs no writer and tells nobody.
-  async #rehearse(): Promise<void> {
-    const nobody = { writerFolders: [], log: silentLog, onHold: () => undefined, onReleased: () => undefined };
-    const settings = { ...this.#settings, ...nobody, freezerPath: undefined, unitRetryMs: 0 };
-    const request = { requester: 'the agent, starting', leaseMs: 1000, require: 'crash', mountpoints: [] } as const;
-    try {
-      const session = new Session(randomUUID(), request, settings);
-      await session.freeze(this.#stop.signal);
-      await session.thaw();
-      await session.settled;
-    } catch {
-      // No freezer yet, or somebody holds the guest: the first freeze is as slow as it would have been.
-    }
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     this.#stop.abort();
-    await this.#rehearsal;
     const current = this.#current;
     const last = current ?? this.#last;
     if (current?.state === 'frozen')

@@ -707,33 +707,3 @@ test.each(['../x', '', 'a b', '.', 'x'.repeat(65)])('session id %j is refused', 
   const coordinator = await harness.start();
   await expect(coordinator.freeze(request({ session }))).rejects.toThrow('session id: expected');
 });
-
-test('the rehearsal at the start goes through the freezer, and freezes nothing, runs nobody and tells nobody', async () => {
-  const told: string[] = [];
-  harness.hook('10-plain', 'log');
-  const coordinator = await harness.start(
-    {},
-    { onHold: () => told.push('hold'), onReleased: () => told.push('released') },
-  );
-  coordinator.warmUp();
-  expect(await coordinator.status()).toMatchObject({ state: 'idle' });
-  expect(harness.journal).toEqual([]);
-  expect(told).toEqual([]);
-  expect(coordinator.lastReport).toBeUndefined();
-  expect(readFileSync(harness.journalPath, 'utf8')).toMatch(/^freezer plan .*\n.*thaw/s);
-  expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual([]);
-});
-
-test('a freeze that is asked for while the rehearsal is under way waits for it', async () => {
-  const coordinator = await harness.start();
-  coordinator.warmUp();
-  const session = await coordinator.freeze(request());
-  expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'filesystem' });
-});
-
-test('without a freezer there is no rehearsal, and none is started for it', async () => {
-  const coordinator = createCoordinator({ ...harness.options, freezerPath: '/bin/false' });
-  coordinator.warmUp();
-  expect(await coordinator.status()).toEqual({ state: 'idle' });
-  await coordinator.close();
-});
