@@ -4,6 +4,7 @@
  * resident; the protocol is in README.md, the rules in session.c and worker.c.
  */
 #define _GNU_SOURCE
+#include "leftovers.h"
 #include "server.h"
 #include "system.h"
 #include "thaw-marked.h"
@@ -115,7 +116,16 @@ static void parse_options(int count, char **words)
 	}
 }
 
-/* The folder of PATH, made if it is missing; it must be in memory. -1 after saying why. */
+/* What others may write to they may put names into: a socket or marker of theirs in place of ours. */
+static bool only_ours(int fd)
+{
+	struct stat status;
+
+	return fstat(fd, &status) == 0 && (status.st_uid == 0 || status.st_uid == geteuid()) &&
+	       (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/* The folder of PATH, made if it is missing; it must be in memory, and ours. -1 after saying why. */
 static int open_folder(const char *path)
 {
 	char copy[PATH_MAX_BYTES + 1], *folder;
@@ -135,6 +145,10 @@ static int open_folder(const char *path)
 		fail(folder, strerror(errno));
 	} else if (!in_memory(fd) && !options.any_fs) {
 		fail(folder, "expected tmpfs or ramfs, found another filesystem: it could be frozen");
+		close(fd);
+		fd = -1;
+	} else if (!only_ours(fd) && !options.any_fs) {
+		fail(folder, "expected a folder that belongs to root and that nobody else may write to");
 		close(fd);
 		fd = -1;
 	}
@@ -159,6 +173,21 @@ static struct leftovers leftovers(void)
 	return (struct leftovers){ options.marker, options.socket, options.rcu_knob, &real_calls, BOUND_MS };
 }
 
+/*
+ * Killed inside a FIFREEZE that does not return, it still listens, and accepts nothing: whoever looked for it has
+ * filled its queue, and who it is can then not be asked of the socket.
+ */
+static bool marked_one_is_ending(void)
+{
+	static struct marker marker;
+	char problem[PATH_MAX_BYTES + 256];
+	bool ending = marker_read(options.marker, &marker, problem, sizeof problem) == 1 &&
+		      process_start_time(marker.pid) == marker.start_time && process_is_ending(marker.pid);
+
+	marker_free(&marker);
+	return ending;
+}
+
 /* Sees to a predecessor: OK, or RUNNING after saying so. */
 static int succeed(void)
 {
@@ -166,9 +195,11 @@ static int succeed(void)
 	pid_t silent, pid = server_ask(options.socket, HELLO_MS, &silent);
 
 	if (pid <= 0 && access(options.marker, F_OK) == 0) {
-		if (thaw_marked(&left) != 0)
-			fail(options.marker, "not all that was marked is thawed; starting all the same");
+		if (thaw_marker(&left) != 0)
+			fail(options.marker, "not all that was marked is thawed; starting, and going on with it");
 		pid = server_ask(options.socket, HELLO_MS, &silent);
+		if (pid < 0 && silent == 0 && marked_one_is_ending())
+			pid = 0;
 	}
 	if (pid > 0)
 		fprintf(stderr, "freezer: already running, pid %d\n", (int)pid);
@@ -305,6 +336,11 @@ static int serve(int parent)
 	result = succeed();
 	if (result != OK)
 		return result;
+	result = leftovers_take(options.marker, &real_calls, wake);
+	if (result != 0) {
+		fail(options.marker, strerror(result));
+		return FAILED;
+	}
 	if (!become_resident() || session_init(&setup) != 0)
 		return FAILED;
 	listening = server_listen(options.socket);

@@ -2,8 +2,10 @@
 #define _GNU_SOURCE
 #include "marker.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,4 +183,48 @@ void marker_free(struct marker *marker)
 	for (size_t i = 0; i < marker->count; i++)
 		free(marker->entries[i].path);
 	marker->count = 0;
+}
+
+int marker_set_aside(const char *path)
+{
+	static struct marker marker;
+	char problem[PATH_MAX_BYTES + 256], aside[PATH_MAX_BYTES + 64];
+	int found = marker_read(path, &marker, problem, sizeof problem);
+
+	if (found == 0)
+		return 0;
+	if (found > 0)
+		snprintf(aside, sizeof aside, "%s.left-%d-%llu", path, (int)marker.pid,
+			 (unsigned long long)marker.start_time);
+	else
+		snprintf(aside, sizeof aside, "%s.damaged", path);
+	marker_free(&marker);
+	return rename(path, aside) < 0 ? errno : 0;
+}
+
+/* PATH.left-PID-STARTTIME: not what is being written beside one. */
+static bool is_aside(const char *name, const char *base)
+{
+	size_t length = strlen(base);
+
+	return strncmp(name, base, length) == 0 && strncmp(name + length, ".left-", 6) == 0 &&
+	       name[length + 6] != '\0' && name[length + 6 + strspn(name + length + 6, "0123456789-")] == '\0';
+}
+
+void markers_set_aside(const char *path, void (*take)(const char *left, void *context), void *context)
+{
+	const char *slash = strrchr(path, '/');
+	char left[PATH_MAX_BYTES + 1];
+	int folder = slash == NULL ? 0 : (int)(slash - path);
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(left, sizeof left, "%.*s/", folder, path);
+	dir = opendir(left);
+	while (dir != NULL && (entry = readdir(dir)) != NULL)
+		if (is_aside(entry->d_name, slash == NULL ? path : slash + 1) &&
+		    snprintf(left, sizeof left, "%.*s/%s", folder, path, entry->d_name) < (int)sizeof left)
+			take(left, context);
+	if (dir != NULL)
+		closedir(dir);
 }

@@ -39,6 +39,14 @@ int marker_write(const char *path, const char *temporary, const struct marker *m
 int marker_read(const char *path, struct marker *out, char *problem, size_t size);
 void marker_free(struct marker *marker);
 
+/*
+ * Renames the marker to PATH.left-PID-STARTTIME, a damaged one to PATH.damaged.
+ * 0, also if there is none, or an errno.
+ */
+int marker_set_aside(const char *path);
+/* Calls TAKE with the path of each PATH.left-*. Allocates. */
+void markers_set_aside(const char *path, void (*take)(const char *left, void *context), void *context);
+
 const char *marked_name(enum marked state);
 
 #endif

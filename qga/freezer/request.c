@@ -113,7 +113,7 @@ static const struct {
 	{ "plan", VERB_PLAN, 6, "expected: plan SESSION OWNER LEASE_MAX_MS BUDGET_MS EXPEDITE" },
 	{ "fs", VERB_FS, 5, "expected: fs GROUP MOUNT_ID MAJOR:MINOR PATH" },
 	{ "sync", VERB_SYNC, 2, "expected: sync BUDGET_MS" },
-	{ "freeze", VERB_FREEZE, 2, "expected: freeze LEASE_MS" },
+	{ "freeze", VERB_FREEZE, -1, "expected: freeze LEASE_MS, or freeze LEASE_MS LIMIT_MS" },
 	{ "renew", VERB_RENEW, 2, "expected: renew LEASE_MS" },
 	{ "critical", VERB_CRITICAL_ON, -1, "expected: critical on BOUND_MS, or critical off" },
 	{ "thaw", VERB_THAW, 1, "expected: thaw" },
@@ -197,8 +197,13 @@ const char *request_parse(char *line, size_t length, struct request *out)
 		return parse_plan(word, out);
 	case VERB_FS:
 		return parse_fs(word, out);
-	case VERB_SYNC:
 	case VERB_FREEZE:
+		if (words < 2 || words > 3 || parse_decimal(word[1], &out->ms) < 0)
+			return verbs[which].usage;
+		if (words == 3 && (parse_decimal(word[2], &out->budget_ms) < 0 || out->budget_ms == 0))
+			return verbs[which].usage;
+		return NULL;
+	case VERB_SYNC:
 	case VERB_RENEW:
 		return parse_decimal(word[1], &out->ms) < 0 ? verbs[which].usage : NULL;
 	case VERB_CRITICAL_ON:

@@ -27,7 +27,7 @@ struct request {
 	const char *owner;   /* plan */
 	const char *path;    /* fs */
 	uint64_t ms;         /* sync, freeze, renew, critical on; plan: longest lease */
-	uint64_t budget_ms;  /* plan */
+	uint64_t budget_ms;  /* plan; freeze: LIMIT_MS, 0 if there is none */
 	int expedite;        /* plan */
 	uint32_t group;      /* fs */
 	uint64_t mount_id;   /* fs */

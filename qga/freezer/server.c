@@ -1,6 +1,7 @@
 /* See server.h. */
 #define _GNU_SOURCE
 #include "server.h"
+#include "leftovers.h"
 #include "system.h"
 
 #include <errno.h>
@@ -63,6 +64,12 @@ void connection_say(struct connection *to, const char *format, ...)
 		flush(to);
 	memcpy(to->out + to->out_used, line, (size_t)length);
 	to->out_used += (size_t)length;
+}
+
+void connection_flush(struct connection *to)
+{
+	if (to != NULL)
+		flush(to);
 }
 
 int connection_socket(const struct connection *connection)
@@ -175,6 +182,7 @@ static void settle(void)
 			while (c->fd >= 0 && !c->broken && take_line(c))
 				moved = true;
 		moved = session_step() || moved;
+		leftovers_step();
 		for (struct connection *c = connections; c < connections + CONNECTIONS_MAX; c++) {
 			if (c->fd < 0)
 				continue;
@@ -288,7 +296,8 @@ int server_listen(const char *path)
 	before = umask(0177);
 	error = bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ? errno : 0;
 	umask(before);
-	if (error == 0 && (listen(fd, CONNECTIONS_MAX) < 0 || rename(beside, path) < 0))
+	/* Far more than it serves: one that was killed inside a FIFREEZE still listens, and must not seem to be busy. */
+	if (error == 0 && (listen(fd, SOMAXCONN) < 0 || rename(beside, path) < 0))
 		error = errno;
 	if (error != 0) {
 		close(fd);

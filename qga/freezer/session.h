@@ -20,6 +20,8 @@ struct session_setup {
 
 /* What the session needs of the server. */
 __attribute__((format(printf, 2, 3))) void connection_say(struct connection *, const char *format, ...);
+/* Sends what was said now, not when the step is over. */
+void connection_flush(struct connection *);
 int connection_socket(const struct connection *);
 /* Ends the connection; does not call session_holder_gone(). */
 void connection_drop(struct connection *);

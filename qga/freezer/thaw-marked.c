@@ -71,22 +71,29 @@ static int open_marked(const struct marker_entry *entry)
 	return -1;
 }
 
-static int thaw_one(const struct marker_entry *entry, const struct leftovers *what, int old)
+int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, int old)
 {
-	uint64_t until = deadline_after(clock_now(), (uint64_t)what->bound_ms);
+	/* Asked before FITHAW: only then does EINVAL say that nothing will be frozen after it. */
+	bool ended = old < 0 || pidfd_ended(old, 0);
 	int fd = open_marked(entry), error;
 
 	if (fd < 0)
-		return errno;
-	for (;;) {
-		/* Asked before FITHAW: only then does EINVAL say that nothing will be frozen after it. */
-		bool ended = old < 0 || pidfd_ended(old, 0);
+		return errno == EINVAL ? EIO : errno;
+	error = calls->thaw(fd);
+	close(fd);
+	return error == EINVAL && !ended && entry->state == MARKED_INTENDED ? ETIMEDOUT : error;
+}
 
-		error = what->calls->thaw(fd);
-		if (error == 0 || (error == EINVAL && (ended || entry->state == MARKED_FROZEN)))
+static int thaw_one(const struct marker_entry *entry, const struct leftovers *what, int old)
+{
+	uint64_t until = deadline_after(clock_now(), (uint64_t)what->bound_ms);
+
+	for (;;) {
+		int error = thaw_entry(entry, what->calls, old);
+
+		/* One that is mounted nowhere does not come back for being waited for. */
+		if (error == 0 || error == EINVAL || error == ENOENT || clock_now() >= until)
 			return error;
-		if (clock_now() >= until)
-			return error == EINVAL ? ETIMEDOUT : error;
 		nanosleep(&(struct timespec){ .tv_nsec = RETRY_MS * 1000000 }, NULL);
 	}
 }
@@ -236,7 +243,7 @@ static int thaw_all(struct marker *marker, const struct leftovers *what, int old
 	return left > 0;
 }
 
-int thaw_marked(const struct leftovers *what)
+int thaw_marker(const struct leftovers *what)
 {
 	static struct marker marker;
 	char problem[PATH_MAX_BYTES + 256];
@@ -263,4 +270,42 @@ int thaw_marked(const struct leftovers *what)
 		close(old);
 	marker_free(&marker);
 	return result;
+}
+
+static void count(const char *path, void *context)
+{
+	(void)path;
+	++*(int *)context;
+}
+
+struct aside {
+	const struct leftovers *what;
+	int result;
+};
+
+static void thaw_aside(const char *path, void *context)
+{
+	struct aside *aside = context;
+	struct leftovers what = *aside->what;
+
+	what.marker = path;
+	aside->result |= thaw_marker(&what);
+}
+
+int thaw_marked(const struct leftovers *what)
+{
+	struct aside aside = { what, thaw_marker(what) };
+	int set_aside = 0;
+	pid_t silent, pid;
+
+	markers_set_aside(what->marker, count, &set_aside);
+	if (set_aside == 0)
+		return aside.result;
+	pid = server_ask(what->socket, ASK_MS, &silent);
+	if (pid > 0) {
+		fprintf(stderr, "freezer: process %d is thawing what a dead one left\n", (int)pid);
+		return 1;
+	}
+	markers_set_aside(what->marker, thaw_aside, &aside);
+	return aside.result;
 }

@@ -20,6 +20,7 @@ void test_requests(void);
 void test_markers(void);
 void test_sessions(void);
 void test_thaw_marked(void);
+void test_leftovers(void);
 
 /* A directory of this run, removed at its end. */
 extern char scratch[];

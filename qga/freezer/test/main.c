@@ -31,6 +31,7 @@ int main(void)
 	test_requests();
 	test_markers();
 	test_thaw_marked();
+	test_leftovers();
 	test_sessions();
 	CHECK(nftw(scratch, drop, 8, FTW_DEPTH | FTW_PHYS) == 0);
 	printf("%d passed, 0 failed\n", tests);

@@ -29,7 +29,8 @@ static void accepted(void)
 	CHECK(strcmp(r.path, "/a b\\\303\244") == 0);
 	CHECK(parse("fs 4294967295 999999999999999999 0:0 /", &r) == NULL);
 	CHECK(parse("sync 0", &r) == NULL && r.ms == 0);
-	CHECK(parse("freeze 10000", &r) == NULL && r.verb == VERB_FREEZE && r.ms == 10000);
+	CHECK(parse("freeze 10000", &r) == NULL && r.verb == VERB_FREEZE && r.ms == 10000 && r.budget_ms == 0);
+	CHECK(parse("freeze 10000 8000", &r) == NULL && r.ms == 10000 && r.budget_ms == 8000);
 	CHECK(parse("renew 5", &r) == NULL && r.verb == VERB_RENEW && r.ms == 5);
 	CHECK(parse("critical on 30", &r) == NULL && r.verb == VERB_CRITICAL_ON && r.ms == 30);
 	CHECK(parse("critical off", &r) == NULL && r.verb == VERB_CRITICAL_OFF);
@@ -39,7 +40,8 @@ static void refused(void)
 {
 	static const char *const bad[] = {
 		"", " ", "hello ", " hello", "hello  x", "Hello", "hello\t", "hello\r", "hel\x80", "thaw now", "freeze",
-		"freeze -1", "freeze +1", "freeze 0x10", "freeze 1e3", "freeze 1000000000000000000", "freeze 1 2",
+		"freeze -1", "freeze +1", "freeze 0x10", "freeze 1e3", "freeze 1000000000000000000", "freeze 1 0",
+		"freeze 1 2 3", "freeze 1 x",
 		"plan", "plan s o 1 1", "plan s o 1 1 2", "plan s o 1 1 1 1", "plan \\ o 1 1 0", "plan s\\000 o 1 1 0",
 		"plan s\\4 o 1 1 0", "plan s\\777 o 1 1 0", "fs 0 1 1:1 relative", "fs 0 1 1 /a", "fs 0 1 1: /a", "fs 0 1 :1 /a",
 		"fs 0 1 1:1 /a\\", "fs 0 1 1:1 /a\\9", "fs 4294967296 1 1:1 /a", "fs 0 1 4294967296:1 /a", "fs 0 1 1:1 \\",
