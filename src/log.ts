@@ -5,8 +5,8 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 
 export type { Logger };
 
-/** Lines kept while held. At about 200 bytes each this stays below 1 MiB. */
-const RING_LINES = 4096;
+/** Kept while held: some 4000 lines of the usual length. */
+const RING_CHARACTERS = 1024 * 1024;
 
 export interface HeldLogger {
   readonly log: Logger;
@@ -21,17 +21,19 @@ export interface HeldLogger {
 export function createLogger(level: string, file?: string): HeldLogger {
   const fd = file === undefined ? 2 : openSync(file, 'a', 0o640);
   let ring: string[] | undefined;
+  let ringLength = 0;
   let dropped = 0;
   const write = (line: string): void => {
     if (ring === undefined) {
       writeAll(fd, line);
       return;
     }
-    if (ring.length === RING_LINES) {
-      ring.shift();
+    ring.push(line);
+    ringLength += line.length;
+    while (ringLength > RING_CHARACTERS) {
+      ringLength -= ring.shift()?.length ?? 0;
       dropped++;
     }
-    ring.push(line);
   };
   const log = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, { write });
   return {
@@ -42,6 +44,7 @@ export function createLogger(level: string, file?: string): HeldLogger {
     release() {
       const held = ring ?? [];
       ring = undefined;
+      ringLength = 0;
       if (held.length > 0) writeAll(fd, held.join(''));
       if (dropped > 0) log.warn({ dropped }, 'log lines dropped while frozen');
       dropped = 0;

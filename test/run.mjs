@@ -22,9 +22,9 @@ function check(...command) {
   add(run(command).status === 0 ? { passed: 1 } : { failed: 1 });
 }
 
-/** Runs the C tests; each of their runners ends with `N passed, N failed`. */
-function cTests() {
-  const { status, stdout } = run(['make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test'], 'pipe');
+/** Runs what counts itself; each of its runners ends with `N passed, N failed`. */
+function counting(...command) {
+  const { status, stdout } = run(command, 'pipe');
   process.stdout.write(stdout);
   const counts = [...stdout.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
   for (const [, passed, failed] of counts) add({ passed: Number(passed), failed: Number(failed) });
@@ -63,7 +63,8 @@ function run(command, stdout = 'inherit') {
 try {
   check('npm', 'run', '--silent', 'lint');
   check('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'fuzz', 'COUNT=20000', 'SEED=1');
-  cTests();
+  counting('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test');
+  counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1');
   vitest();
 } finally {
   rmSync(work, { recursive: true });

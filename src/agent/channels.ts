@@ -8,6 +8,7 @@ import type { Listener, OnStream } from '../transport/byte-stream.js';
 import { makeLineRaw } from '../transport/serial-line.js';
 import { openSerialPort } from '../transport/serial-port.js';
 import { listenOnUnixSocket } from '../transport/unix-socket.js';
+import { encodeLine } from '../wire/encode.js';
 
 export const channelMethods = ['virtio-serial', 'isa-serial', 'unix-listen'] as const;
 export type ChannelMethod = (typeof channelMethods)[number];
@@ -24,6 +25,7 @@ export interface HostChannelOptions {
 
 const retryMs = 5000;
 const localClients = 32;
+const tooMany = { class: 'GenericError', desc: `too many clients: ${localClients} are connected already` } as const;
 const localGroup = 'fsfreeze-bridge';
 
 /** Opens the host's channel. Without `retry`, throws what opening throws. */
@@ -86,6 +88,7 @@ export async function openLocalSocket(path: string, onStream: OnStream, log: Log
   return await listenOnUnixSocket({
     path,
     clients: localClients,
+    refusal: encodeLine({ error: tooMany }),
     mode: gid === undefined ? 0o600 : 0o660,
     ...(gid === undefined ? {} : { gid }),
     onStream,

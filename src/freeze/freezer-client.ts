@@ -1,6 +1,7 @@
 // One connection to the freezer (qga/freezer/README.md): requests with a time limit each, what comes unasked, and
 // the end of the connection. Starting, killing and replacing the freezer is freezer-process.ts's business.
-import { createConnection, type Socket } from 'node:net';
+import { createConnection } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { UnreachableError } from '../errors.js';
 import { withLimit } from '../deadline.js';
 import {
@@ -16,6 +17,9 @@ const PROMPT_MS = 5_000;
 /** It answers a thaw within 2 s, whatever the disks do. */
 const THAW_ANSWER_MS = 3_500;
 const SYNC_GRACE_MS = 2_000;
+/** Its lines are 8192 bytes at most. What sends more, or more filesystems' answers than any plan holds, is no freezer. */
+const LINE_LIMIT = 8_192;
+const ANSWERS_LIMIT = 16_384;
 
 export interface FreezerIdentity {
   readonly pid: number;
@@ -59,7 +63,7 @@ interface Pending {
 }
 
 export class FreezerConnection {
-  readonly #socket: Socket;
+  readonly #socket: Duplex;
   readonly #events: FreezerEvents;
   #pending: Pending[] = [];
   #unasked: FilesystemAnswer[] = [];
@@ -67,7 +71,7 @@ export class FreezerConnection {
   #over: Error | undefined;
   #closing = false;
 
-  constructor(socket: Socket, events: FreezerEvents) {
+  constructor(socket: Duplex, events: FreezerEvents) {
     this.#socket = socket;
     this.#events = events;
     socket.setEncoding('latin1');
@@ -84,8 +88,8 @@ export class FreezerConnection {
 
   async hello(): Promise<FreezerIdentity> {
     const answer = await this.#ask('hello', 'hello', PROMPT_MS);
-    const [version, pid, startTime] = answer.ok ? answer.words : [];
-    if (version !== '1' || pid === undefined || startTime === undefined)
+    const [version, pid = '', startTime] = answer.ok ? answer.words : [];
+    if (version !== '1' || !isWhole(pid) || startTime === undefined)
       throw new UnreachableError(
         'E_FREEZER_VERSION',
         `freezer: expected protocol version 1, found ${answer.ok ? (version ?? 'nothing') : answer.text}`,
@@ -115,28 +119,40 @@ export class FreezerConnection {
   /** Refused with code `fs`, its first word is the errno. */
   async add(group: number, mountId: number, device: string, path: string): Promise<Done<{ readonly index: number }>> {
     const answer = await this.#ask('fs', `fs ${group} ${mountId} ${device} ${freezerWord(path)}`, PROMPT_MS);
-    return answer.ok ? { ok: true, index: Number(answer.words[0]) } : answer;
+    return answer.ok ? { ok: true, index: this.#whole('fs', answer.words[0]) } : answer;
   }
 
   async sync(budgetMs: number): Promise<Done<{ readonly answers: readonly FilesystemAnswer[] }>> {
     return await this.#ask('sync', `sync ${whole(budgetMs)}`, budgetMs + SYNC_GRACE_MS);
   }
 
-  /** Deadline on CLOCK_MONOTONIC. Its own limit is the caller's watch over the lease. */
+  /**
+   * Deadline on CLOCK_MONOTONIC. Its own limit is the caller's watch over the lease. Refused with code `freeze` when a
+   * filesystem had not frozen within `limitMs` (default: within the lease): then the rest is being thawed already, and `answers` name it.
+   */
   async freeze(
     leaseMs: number,
+    limitMs?: number,
   ): Promise<
-    Done<{ readonly answers: readonly FilesystemAnswer[]; readonly firstMs: number; readonly deadlineMs: number }>
+    (Refusal | { readonly ok: true; readonly firstMs: number; readonly deadlineMs: number }) & {
+      readonly answers: readonly FilesystemAnswer[];
+    }
   > {
-    const answer = await this.#ask('freeze', `freeze ${whole(leaseMs)}`, undefined);
+    const words = [leaseMs, ...(limitMs === undefined ? [] : [limitMs])].map(whole).join(' ');
+    const answer = await this.#ask('freeze', `freeze ${words}`, undefined);
     if (!answer.ok) return answer;
     const [, first, deadline] = answer.words;
-    return { ok: true, answers: answer.answers, firstMs: Number(first) / 1e6, deadlineMs: Number(deadline) / 1e6 };
+    return {
+      ok: true,
+      answers: answer.answers,
+      firstMs: this.#whole('freeze', first) / 1e6,
+      deadlineMs: this.#whole('freeze', deadline) / 1e6,
+    };
   }
 
   async renew(leaseMs: number): Promise<Done<{ readonly deadlineMs: number }>> {
     const answer = await this.#ask('renew', `renew ${whole(leaseMs)}`, PROMPT_MS);
-    return answer.ok ? { ok: true, deadlineMs: Number(answer.words[0]) / 1e6 } : answer;
+    return answer.ok ? { ok: true, deadlineMs: this.#whole('renew', answer.words[0]) / 1e6 } : answer;
   }
 
   async critical(on: boolean, boundMs: number): Promise<Done<object>> {
@@ -156,7 +172,7 @@ export class FreezerConnection {
       state,
       session: freezerText(session),
       owner: freezerText(owner),
-      deadlineMs: Number(deadline ?? 0) / 1e6,
+      deadlineMs: this.#whole('status', deadline) / 1e6,
     };
   }
 
@@ -205,13 +221,31 @@ export class FreezerConnection {
     const lines = (this.#rest + text).split('\n');
     this.#rest = lines.pop() ?? '';
     for (const line of lines) {
+      if (line.length >= LINE_LIMIT) break;
       const parsed = parseFreezerLine(line);
       if (parsed === undefined) {
-        this.#socket.destroy(new Error(`the freezer said ${JSON.stringify(line)}, which is none of its protocol`));
+        const said = JSON.stringify(line.slice(0, 200));
+        this.#socket.destroy(new Error(`the freezer said ${said}, which is none of its protocol`));
         return;
       }
       this.#take(parsed);
+      if (this.#socket.destroyed) return;
     }
+    if (this.#rest.length >= LINE_LIMIT || lines.some((line) => line.length >= LINE_LIMIT)) {
+      this.#socket.destroy(new Error(`expected lines of at most ${LINE_LIMIT} bytes, the freezer said a longer one`));
+      this.#rest = '';
+    }
+  }
+
+  /** A number of an answer. One that is none would never compare as past or to come. */
+  #whole(verb: string, word: string | undefined): number {
+    if (word !== undefined && isWhole(word)) return Number(word);
+    const found = word === undefined ? 'nothing' : JSON.stringify(word.slice(0, 200));
+    const error = new UnreachableError('E_FREEZER', `freezer: answer to ${verb}: expected a number, found ${found}`, {
+      outcome: 'unknown',
+    });
+    this.#socket.destroy(error);
+    throw error;
   }
 
   #take(line: FreezerLine): void {
@@ -221,6 +255,8 @@ export class FreezerConnection {
         (asked?.answers ?? this.#unasked).push(line.answer);
         // Thaw lines of an expiry may come while our own thaw waits for its answer: both want them.
         if (asked !== undefined) this.#unasked.push(line.answer);
+        if (this.#unasked.length > ANSWERS_LIMIT)
+          this.#socket.destroy(new Error(`the freezer answered for more than ${ANSWERS_LIMIT} filesystems`));
         return;
       }
       case 'event':
@@ -251,6 +287,8 @@ export class FreezerConnection {
     if (!this.#closing) this.#events.onLost(error);
   }
 }
+
+const isWhole = (word: string): boolean => /^\d{1,19}$/.test(word);
 
 function lostError(verb: string, cause: Error): UnreachableError {
   return new UnreachableError('E_FREEZER_LOST', `freezer: connection lost at ${verb}`, { cause, outcome: 'unknown' });

@@ -60,7 +60,7 @@ const VERBS: readonly FilesystemVerb[] = ['sync', 'freeze', 'thaw'];
 function filesystemLine(index: string, words: readonly string[]): FreezerLine | undefined {
   const verb = VERBS.find((known) => known === words[0]);
   const numbers = [index, ...words.slice(1)];
-  if (verb === undefined || numbers.length < 4 || !numbers.every((word) => /^\d+$/.test(word))) return undefined;
+  if (verb === undefined || numbers.length < 4 || !numbers.every((word) => /^\d{1,19}$/.test(word))) return undefined;
   const [place = 0, errno = 0, start = 0, end = 0, ours = 0] = numbers.map(Number);
   return {
     kind: 'filesystem',

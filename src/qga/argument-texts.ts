@@ -36,6 +36,7 @@ function argumentText(issue: v.BaseIssue<unknown>): string {
     case 'check':
       return `Parameter '${name}' ${issue.message}, found ${String(issue.input)}`;
     case 'min_length':
+    case 'max_bytes':
       return `Parameter '${name}' ${issue.message}, found ${issue.received}`;
     case 'custom':
       return wrongType(name, issue.message);

@@ -11,6 +11,8 @@ import {
 import { command, intFrom, members, noArgs } from './command.js';
 import { tolerant } from './tolerant.js';
 
+/** It is kept, and told to whoever comes next. */
+const REQUESTER_BYTES = 256;
 const leaseMs = intFrom(1, 'milliseconds');
 const report = tolerant(freezeReportSchema);
 
@@ -21,7 +23,9 @@ export const bridgeCommands = {
     since: 'fsfreeze-bridge 0.1',
     args: members({
       session: v.optional(v.string()),
-      requester: v.optional(v.string()),
+      requester: v.optional(
+        v.pipe(v.string(), v.maxBytes(REQUESTER_BYTES, `expects at most ${REQUESTER_BYTES} bytes`)),
+      ),
       'lease-ms': v.optional(leaseMs, 10_000),
       require: v.optional(v.picklist([...consistencyLevels, 'auto']), 'auto'),
       /** None named means all; an empty list is nobody's wish. */

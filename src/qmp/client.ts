@@ -1,7 +1,8 @@
 // A QEMU monitor (QMP): greeting, capabilities, commands correlated by id, events, time limits. Knows no command by
 // name but `qmp_capabilities`; the ones this project uses are declared in commands.ts. Specification: QEMU
 // docs/interop/qmp-spec. Exported as `fsfreeze-bridge/qmp-client`.
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
+import type { Duplex } from 'node:stream';
 import * as v from 'valibot';
 import { DeadlineError, UnreachableError } from '../errors.js';
 import { QmpError } from './errors.js';
@@ -50,7 +51,7 @@ export interface QmpConnectOptions {
   readonly timeoutMs?: number;
   /** Called for every command as it is sent and as it is answered. Must not throw. */
   readonly log?: (entry: QmpLogEntry) => void;
-  /** The longest message accepted from QEMU. Default 16 MiB. */
+  /** The longest message accepted from QEMU. Default 8 MiB. */
   readonly maxMessageBytes?: number;
 }
 
@@ -70,7 +71,7 @@ interface Pending {
 
 export class QmpClient implements AsyncDisposable {
   readonly path: string;
-  readonly #socket: Socket;
+  readonly #socket: Duplex;
   readonly #splitter: MessageSplitter;
   readonly #log: (entry: QmpLogEntry) => void;
   readonly #pending = new Map<number, Pending>();
@@ -80,19 +81,21 @@ export class QmpClient implements AsyncDisposable {
   #ended: UnreachableError | undefined;
   #lastId = 0;
 
-  private constructor(path: string, socket: Socket, options: QmpConnectOptions) {
+  private constructor(path: string, socket: Duplex, options: QmpConnectOptions) {
     this.path = path;
     this.#socket = socket;
-    this.#splitter = new MessageSplitter(options.maxMessageBytes ?? 16 * 1024 * 1024);
+    this.#splitter = new MessageSplitter(options.maxMessageBytes ?? 8 * 1024 * 1024);
     this.#log = options.log ?? (() => undefined);
   }
 
   /**
    * Connects to a monitor socket and negotiates. Throws an UnreachableError that says which: no such socket, nobody
    * listens, no permission, something that is not QMP, or a monitor that another program uses (QEMU serves one at a
-   * time and lets a second one wait in the backlog without a word).
+   * time and lets a second one wait in the backlog without a word). Instead of a path it takes a connected stream,
+   * which is destroyed in the end.
    */
-  static async connect(path: string, options: QmpConnectOptions = {}): Promise<QmpClient> {
+  static async connect(where: string | Duplex, options: QmpConnectOptions = {}): Promise<QmpClient> {
+    const path = typeof where === 'string' ? where : 'on a stream';
     const timeoutMs = options.timeoutMs ?? 5000;
     const length = Buffer.byteLength(path);
     // Node cuts a longer path silently and would talk to another socket.
@@ -100,10 +103,9 @@ export class QmpClient implements AsyncDisposable {
       const expected = `expected 1 to ${PATH_LIMIT_BYTES} bytes, found ${length}`;
       throw new UnreachableError('E_MONITOR', `monitor '${path}': no possible socket path, ${expected}`);
     }
-    const socket = connect({ path });
-    const client = new QmpClient(path, socket, options);
+    const client = new QmpClient(path, typeof where === 'string' ? connect({ path }) : where, options);
     try {
-      await client.#negotiate(timeoutMs);
+      await client.#negotiate(timeoutMs, typeof where !== 'string');
       return client;
     } catch (error) {
       client.#end(error instanceof UnreachableError ? error : new UnreachableError('E_MONITOR', String(error)));
@@ -170,9 +172,9 @@ export class QmpClient implements AsyncDisposable {
     return Promise.resolve();
   }
 
-  async #negotiate(timeoutMs: number): Promise<void> {
+  async #negotiate(timeoutMs: number, isConnected: boolean): Promise<void> {
     const started = performance.now();
-    const greeting = await this.#waitForGreeting(timeoutMs);
+    const greeting = await this.#waitForGreeting(timeoutMs, isConnected);
     const parsed = v.safeParse(greetingSchema, greeting);
     if (!parsed.success) throw this.#foreign(`its first message is ${JSON.stringify(greeting).slice(0, 80)}`);
     const { qemu, package: distribution } = parsed.output.QMP.version;
@@ -181,9 +183,9 @@ export class QmpClient implements AsyncDisposable {
     await this.execute('qmp_capabilities', undefined, { timeoutMs: leftMs });
   }
 
-  #waitForGreeting(timeoutMs: number): Promise<unknown> {
+  #waitForGreeting(timeoutMs: number, isConnected: boolean): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      let accepted = false;
+      let accepted = isConnected;
       const timer = setTimeout(() => {
         reject(
           accepted
@@ -203,7 +205,7 @@ export class QmpClient implements AsyncDisposable {
       this.#socket.on('connect', () => {
         accepted = true;
       });
-      this.#socket.on('data', (chunk) => {
+      this.#socket.on('data', (chunk: Buffer) => {
         this.#receive(chunk);
       });
       this.#socket.on('error', (cause) => {
@@ -224,7 +226,7 @@ export class QmpClient implements AsyncDisposable {
   #receive(chunk: Buffer): void {
     if (this.#ended !== undefined) return;
     try {
-      for (const text of this.#splitter.append(chunk)) this.#dispatch(JSON.parse(text));
+      for (const text of this.#splitter.append(chunk)) this.#dispatch(JSON.parse(text), text.length);
     } catch (cause) {
       const what = cause instanceof Error ? cause.message : String(cause);
       const error = this.#foreign(what);
@@ -234,7 +236,7 @@ export class QmpClient implements AsyncDisposable {
   }
 
   // Light peeking to know whom a message is for. What fits nowhere ends the connection instead of a clever guess.
-  #dispatch(message: unknown): void {
+  #dispatch(message: unknown, bytes: number): void {
     if (this.#greeting !== undefined) {
       this.#greeting(message);
       return;
@@ -242,7 +244,7 @@ export class QmpClient implements AsyncDisposable {
     if (typeof message !== 'object' || message === null) throw new Error('expected a JSON object');
     if ('event' in message) {
       const event: QmpEvent = v.parse(eventSchema, message);
-      for (const listener of this.#listeners) listener.offer(event);
+      for (const listener of this.#listeners) listener.offer(event, bytes);
       return;
     }
     const id = 'id' in message ? message.id : undefined;

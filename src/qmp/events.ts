@@ -12,7 +12,7 @@ export interface QmpEvent {
 export type QmpEventFilter = (event: QmpEvent) => boolean;
 
 /** A listener nobody reads must not eat the memory: the oldest events are dropped. */
-const MAX_QUEUED = 4096;
+const MAX_QUEUED = { events: 4096, bytes: 4 * 1024 * 1024 } as const;
 
 interface Waiter {
   resolve(event: QmpEvent): void;
@@ -20,7 +20,8 @@ interface Waiter {
 }
 
 export class QmpEventListener implements Disposable {
-  readonly #queue: QmpEvent[] = [];
+  readonly #queue: { readonly event: QmpEvent; readonly bytes: number }[] = [];
+  #queuedBytes = 0;
   readonly #wanted: (event: QmpEvent) => boolean;
   readonly #name: string;
   readonly #release: (listener: QmpEventListener) => void;
@@ -39,7 +40,7 @@ export class QmpEventListener implements Disposable {
    * `timeoutMs`, an UnreachableError if the connection ends before.
    */
   async next(timeoutMs: number): Promise<QmpEvent> {
-    const queued = this.#queue.shift();
+    const queued = this.#shift();
     if (queued !== undefined) return queued;
     if (this.#ended !== undefined) throw this.#ended;
     return await new Promise((resolve, reject) => {
@@ -61,16 +62,23 @@ export class QmpEventListener implements Disposable {
     });
   }
 
-  /** Called by the client for every event. */
-  offer(event: QmpEvent): void {
+  /** Called by the client for every event. `bytes`: length of its text. */
+  offer(event: QmpEvent, bytes: number): void {
     if (!this.#wanted(event)) return;
     const waiter = this.#waiters.shift();
     if (waiter !== undefined) {
       waiter.resolve(event);
       return;
     }
-    if (this.#queue.length === MAX_QUEUED) this.#queue.shift();
-    this.#queue.push(event);
+    this.#queue.push({ event, bytes });
+    this.#queuedBytes += bytes;
+    while (this.#queue.length > MAX_QUEUED.events || this.#queuedBytes > MAX_QUEUED.bytes) this.#shift();
+  }
+
+  #shift(): QmpEvent | undefined {
+    const first = this.#queue.shift();
+    this.#queuedBytes -= first?.bytes ?? 0;
+    return first?.event;
   }
 
   /** Called by the client when the connection ends. */

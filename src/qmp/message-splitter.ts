@@ -1,20 +1,31 @@
 // Bytes of a monitor -> texts of whole JSON objects. Follows braces and strings, so that a monitor with `pretty=on`
 // (one message over many lines) is read as well as the usual one message per line. Limits size and depth, because what
-// sits behind a wrong socket path may send anything, without end. Parses nothing.
+// sits behind a wrong socket path may send anything, without end; and the number of values, which take many times their
+// text. Parses nothing.
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
-const OPEN = [0x7b, 0x5b];
-const CLOSE = [0x7d, 0x5d];
-const SPACE = [0x20, 0x09, 0x0a, 0x0d];
+const OPEN_BRACE = 0x7b;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACE = 0x7d;
+const CLOSE_BRACKET = 0x5d;
+const COMMA = 0x2c;
+const COLON = 0x3a;
+const isSpace = (byte: number): boolean => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
 /** As QEMU's own parser. */
 const MAX_DEPTH = 1024;
+/** Brackets, commas and colons of one message: the longest reply of QEMU 10.2 (query-qmp-schema) has some 60 000. */
+const MAX_MARKS = 512 * 1024;
+
+/** Room kept from one message to the next. */
+const KEPT_BYTES = 64 * 1024;
 
 export class MessageSplitter {
   readonly #maxBytes: number;
-  #parts: Buffer[] = [];
+  #held = Buffer.alloc(0);
   #size = 0;
   #depth = 0;
+  #marks = 0;
   #inString = false;
   #escaped = false;
 
@@ -33,18 +44,18 @@ export class MessageSplitter {
     for (let at = 0; at < chunk.length; at++) {
       const byte = chunk[at] as number;
       if (this.#depth === 0) {
-        if (SPACE.includes(byte)) {
+        if (isSpace(byte)) {
           start = at + 1;
           continue;
         }
-        if (byte !== OPEN[0]) throw new Error(`expected a JSON object, found ${excerpt(chunk.subarray(at))}`);
+        if (byte !== OPEN_BRACE) throw new Error(`expected a JSON object, found ${excerpt(chunk.subarray(at))}`);
         start = at;
       }
       if (this.#step(byte)) {
         this.#take(chunk.subarray(start, at + 1));
-        messages.push(Buffer.concat(this.#parts, this.#size).toString('utf8'));
-        this.#parts = [];
-        this.#size = 0;
+        messages.push(this.#held.toString('utf8', 0, this.#size));
+        if (this.#held.length > KEPT_BYTES) this.#held = Buffer.alloc(0);
+        this.#size = this.#marks = 0;
         start = at + 1;
       }
     }
@@ -60,21 +71,43 @@ export class MessageSplitter {
       else if (byte === QUOTE) this.#inString = false;
       return false;
     }
-    if (byte === QUOTE) this.#inString = true;
-    else if (OPEN.includes(byte)) {
-      this.#depth++;
-      if (this.#depth > MAX_DEPTH) throw new Error(`message nested deeper than ${MAX_DEPTH}`);
-    } else if (CLOSE.includes(byte)) {
-      this.#depth--;
-      return this.#depth === 0;
+    switch (byte) {
+      case QUOTE:
+        this.#inString = true;
+        return false;
+      case OPEN_BRACE:
+      case OPEN_BRACKET:
+        this.#depth++;
+        this.#mark();
+        if (this.#depth > MAX_DEPTH) throw new Error(`message nested deeper than ${MAX_DEPTH}`);
+        return false;
+      case CLOSE_BRACE:
+      case CLOSE_BRACKET:
+        this.#depth--;
+        return this.#depth === 0;
+      case COMMA:
+      case COLON:
+        this.#mark();
     }
     return false;
   }
 
+  #mark(): void {
+    this.#marks++;
+    if (this.#marks > MAX_MARKS) throw new Error(`message of more than ${MAX_MARKS} values`);
+  }
+
+  // Copied together: a list of what came would be larger than its bytes if they come one at a time.
   #take(part: Buffer): void {
-    this.#size += part.length;
-    if (this.#size > this.#maxBytes) throw new Error(`message longer than ${this.#maxBytes} bytes`);
-    this.#parts.push(part);
+    const size = this.#size + part.length;
+    if (size > this.#maxBytes) throw new Error(`message longer than ${this.#maxBytes} bytes`);
+    if (size > this.#held.length) {
+      const grown = Buffer.alloc(Math.min(2 * size, this.#maxBytes));
+      this.#held.copy(grown, 0, 0, this.#size);
+      this.#held = grown;
+    }
+    part.copy(this.#held, this.#size);
+    this.#size = size;
   }
 }
 

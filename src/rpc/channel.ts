@@ -20,7 +20,7 @@ interface Entry<C> {
   leave?: () => void;
 }
 
-/** What may wait for its turn; beyond, nothing more is read. A sync behind that much is not seen in time. */
+/** What may wait for its turn, in memory; beyond, nothing more is read. A sync behind that much is not seen in time. */
 const WAITING_LIMIT = { messages: 1024, bytes: 8 * 1024 * 1024 } as const;
 /** Replies not yet taken by the peer beyond which nothing more is carried out for it. */
 const UNSENT_LIMIT_BYTES = 256 * 1024;
@@ -67,13 +67,14 @@ export class Channel<C> {
 
   #entry(message: WireMessage): Entry<C> {
     const { bytes } = message;
-    if (message.kind === 'error') {
+    if (message.kind === 'error' || (message.kind === 'oversize' && message.isObject)) {
       const error = new RemoteError('GenericError', message.desc);
       return { bytes, id: undefined, work: { error }, silenced: false };
     }
-    const id = requestId(message.value);
+    const value = message.kind === 'oversize' ? null : message.value;
+    const id = requestId(value);
     try {
-      const request = readRequest(message.value);
+      const request = readRequest(value);
       const operation = this.#options.operations.get(request.execute);
       if (operation !== undefined) return { bytes, id, work: { operation, request }, silenced: false };
       const error = new RemoteError('CommandNotFound', `The command ${request.execute} has not been found`);

@@ -10,8 +10,17 @@ import { MessageParser, type WireLimits, type WireMessage } from '../wire/messag
 import { isJsonObject, type JsonValue } from '../wire/value.js';
 import { RemoteError } from './errors.js';
 
-/** Far more than any reply of an agent, far less than what would hurt. */
-const replyLimits: WireLimits = { tokenBytes: 16 * 1024 * 1024, tokens: 512 * 1024, nesting: 64 };
+/** Far more than any reply of an agent (a filesystem is some 400 bytes of one), far less than what would hurt. */
+const replyLimits: WireLimits = {
+  tokenBytes: 8 * 1024 * 1024,
+  tokens: 512 * 1024,
+  nesting: 64,
+  valueBytes: 24 * 1024 * 1024,
+};
+/** What may come without having been asked for; beyond, the peer is mad or hostile. Bytes in replies' worth. */
+const FLOOD = { replies: 4, messages: 128 * 1024 } as const;
+/** Of what a peer says, in an error: people read it. */
+const DESC_LIMIT = 4096;
 
 export interface CallOptions {
   /** For everything: the turn of earlier calls, finding the place in the stream, the answer. */
@@ -29,7 +38,10 @@ export interface ClientOptions {
 }
 
 interface Waiting {
+  readonly what: string;
   readonly matches: (message: JsonValue) => boolean;
+  /** Nothing else is expected to come before: what is beyond the limits is the reply. */
+  readonly isNext: boolean;
   readonly resolve: (message: JsonValue) => void;
   readonly reject: (error: Error) => void;
 }
@@ -37,21 +49,26 @@ interface Waiting {
 export class RpcClient implements AsyncDisposable {
   readonly #stream: ByteStream;
   readonly #options: ClientOptions;
+  readonly #limits: WireLimits;
   readonly #parser: MessageParser;
   readonly #idPrefix = `fsb-${randomBytes(6).toString('hex')}-`;
   #calls = 0;
   #turn: Promise<void> = Promise.resolve();
+  /** The reply to the last request has come, and nothing after it. */
   #inStep = false;
   #waiting: Waiting | undefined;
   /** Why nothing more can be expected of the stream. */
   #ended: UnreachableError | undefined;
   /** An error answered to nobody in particular: the peer's view of a request it could not read. */
   #strayDesc: string | undefined;
+  /** Received since the last reply that was asked for. */
+  #unasked = { bytes: 0, messages: 0 };
 
   constructor(stream: ByteStream, options: ClientOptions) {
     this.#stream = stream;
     this.#options = options;
-    this.#parser = new MessageParser(options.limits ?? replyLimits);
+    this.#limits = options.limits ?? replyLimits;
+    this.#parser = new MessageParser(this.#limits);
     void this.#read();
   }
 
@@ -115,13 +132,15 @@ export class RpcClient implements AsyncDisposable {
     // Until the answer is here, nobody knows where in the stream we are.
     this.#inStep = false;
     this.#strayDesc = undefined;
-    const reply = await this.#exchange(command, text, (message) => member(message, 'id') === id, deadline, signal);
-    this.#inStep = true;
+    const matches = (message: JsonValue): boolean => member(message, 'id') === id;
+    const reply = await this.#exchange({ command, matches, isNext: true }, text, deadline, signal);
     if (isJsonObject(reply)) {
       if (reply['return'] !== undefined) return reply['return'];
       const errorClass = member(reply['error'], 'class');
       const desc = member(reply['error'], 'desc');
-      if (typeof errorClass === 'string' && typeof desc === 'string') throw new RemoteError(errorClass, desc);
+      if (typeof errorClass === 'string' && typeof desc === 'string') {
+        throw new RemoteError(errorClass.slice(0, DESC_LIMIT), desc.slice(0, DESC_LIMIT));
+      }
     }
     throw new UnreachableError(
       'E_REPLY',
@@ -142,18 +161,16 @@ export class RpcClient implements AsyncDisposable {
       return (typeof value === 'bigint' || typeof value === 'number') && BigInt(value) === id;
     };
     try {
-      await this.#exchange(syncCommand, `\xff${text}`, matches, deadline, undefined);
+      await this.#exchange({ command: syncCommand, matches, isNext: false }, `\xff${text}`, deadline, undefined);
     } catch (cause) {
       if (!(cause instanceof DeadlineError)) throw notSent(cause);
       throw new UnreachableError('E_NO_ANSWER', `${peer} does not answer within ${deadline.limitMs} ms`, { cause });
     }
-    this.#inStep = true;
   }
 
   async #exchange(
-    command: string,
+    { command, matches, isNext }: { command: string } & Pick<Waiting, 'matches' | 'isNext'>,
     text: string,
-    matches: Waiting['matches'],
     deadline: Deadline,
     signal: AbortSignal | undefined,
   ): Promise<JsonValue> {
@@ -161,7 +178,7 @@ export class RpcClient implements AsyncDisposable {
     const { peer } = this.#options;
     const what = `${peer}: ${command}`;
     const reply = new Promise<JsonValue>((resolve, reject) => {
-      this.#waiting = { matches, resolve, reject };
+      this.#waiting = { what, matches, isNext, resolve, reject };
     });
     const abort = (): void => {
       this.#waiting?.reject(this.#givenUp(command, signal, 'unknown'));
@@ -190,25 +207,57 @@ export class RpcClient implements AsyncDisposable {
 
   async #read(): Promise<void> {
     const { peer } = this.#options;
+    const floodBytes = FLOOD.replies * this.#limits.tokenBytes;
     try {
       for await (const chunk of this.#stream.read()) {
+        this.#unasked.bytes += chunk.length;
         for (const message of this.#parser.feed(chunk)) this.#take(message);
+        // Half of something would spoil the next reply.
+        if (this.#waiting === undefined && !this.#parser.atRest) this.#inStep = false;
+        if (this.#unasked.bytes > floodBytes || this.#unasked.messages > FLOOD.messages) this.#endFlood(floodBytes);
         if (this.#ended !== undefined) return;
       }
-      this.#end(new UnreachableError('E_CLOSED', `${peer} closed the connection`, { outcome: 'unknown' }));
+      const why = this.#strayDesc === undefined ? '' : ` (it says: ${this.#strayDesc})`;
+      this.#end(new UnreachableError('E_CLOSED', `${peer} closed the connection${why}`, { outcome: 'unknown' }));
     } catch (cause) {
       this.#end(new UnreachableError('E_READ', `${peer}: reading failed`, { cause, outcome: 'unknown' }));
     }
   }
 
   #take(message: WireMessage): void {
-    if (message.kind === 'error') return;
-    if (this.#waiting?.matches(message.value) === true) {
-      this.#waiting.resolve(message.value);
+    const waiting = this.#waiting;
+    this.#unasked.messages++;
+    if (waiting === undefined) this.#inStep = false;
+    if (message.kind === 'error' || message.kind === 'oversize') {
+      const isBeyond = message.kind === 'oversize' || message.limit;
+      if (isBeyond && waiting?.isNext === true) waiting.reject(this.#tooLarge(waiting.what, message.desc));
+      return;
+    }
+    if (waiting?.matches(message.value) === true) {
+      this.#unasked = { bytes: 0, messages: 0 };
+      this.#inStep = true;
+      this.#waiting = undefined;
+      waiting.resolve(message.value);
       return;
     }
     const desc = member(member(message.value, 'error'), 'desc');
     if (typeof desc === 'string') this.#strayDesc = desc.slice(0, 200);
+  }
+
+  #tooLarge(what: string, desc: string): UnreachableError {
+    const { tokenBytes, tokens, nesting } = this.#limits;
+    const expected = `expected at most ${tokenBytes} bytes, ${tokens} tokens and ${nesting} levels`;
+    return new UnreachableError('E_REPLY_LIMIT', `${what}: the reply is too large: ${expected}, found: ${desc}`, {
+      outcome: 'unknown',
+    });
+  }
+
+  #endFlood(floodBytes: number): void {
+    const what = this.#waiting?.what ?? this.#options.peer;
+    const most = `${floodBytes} bytes or ${FLOOD.messages} messages`;
+    const message = `${what}: more than ${most} came that were not asked for, connection closed`;
+    this.#end(new UnreachableError('E_FLOOD', message, { outcome: 'unknown' }));
+    void this.#stream.close();
   }
 
   #end(error: UnreachableError): void {

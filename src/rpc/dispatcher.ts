@@ -2,7 +2,7 @@
 // now and what it does is given from outside. The order of replies, and what a sync overtakes, is channel.ts.
 import type { ByteStream } from '../transport/byte-stream.js';
 import type { JsonObject } from '../wire/value.js';
-import { MessageParser, type WireLimits } from '../wire/message-parser.js';
+import { MessageParser, qemuLimits, type WireLimits } from '../wire/message-parser.js';
 import { Channel } from './channel.js';
 
 /** A declared command bound to its handler. `C` is what the server knows of a channel, e.g. its name. */
@@ -31,6 +31,15 @@ export interface DispatcherOptions<C> {
   readonly onError?: (error: unknown, command: string | undefined, context: C) => void;
 }
 
+/**
+ * As QEMU's for what may be said, but a requester cannot make this process keep more than this of one message. No
+ * request of ours takes a hundredth of it; the rest is for ids, which are echoed.
+ */
+const requestLimits: WireLimits = { ...qemuLimits, valueBytes: 8 * 1024 * 1024 };
+
+/** Read at once, as qemu-ga does: a chunk of 64 KiB may be as many messages. */
+const PIECE_BYTES = 4096;
+
 export class Dispatcher<C> {
   readonly #options: DispatcherOptions<C>;
 
@@ -44,12 +53,14 @@ export class Dispatcher<C> {
    * does not touch the next. Does not close the stream. Throws what reading throws, after that.
    */
   async serve(stream: ByteStream, context: C): Promise<void> {
-    const parser = new MessageParser(this.#options.limits);
+    const parser = new MessageParser(this.#options.limits ?? requestLimits);
     const channel = new Channel(this.#options, context, stream);
     try {
       for await (const chunk of stream.read()) {
-        for (const message of parser.feed(chunk)) channel.accept(message);
-        await channel.waitForRoom();
+        for (let from = 0; from < chunk.length; from += PIECE_BYTES) {
+          for (const message of parser.feed(chunk.subarray(from, from + PIECE_BYTES))) channel.accept(message);
+          await channel.waitForRoom();
+        }
       }
     } finally {
       await channel.finish();

@@ -8,6 +8,8 @@ export interface InboxSource {
 
 /** Bytes not yet taken above which the source is paused. */
 const highWaterBytes = 256 * 1024;
+/** What a chunk takes beside its bytes: a peer may send one at a time. */
+const chunkBytes = 128;
 
 export class Inbox implements AsyncIterable<Uint8Array> {
   readonly #source: InboxSource | undefined;
@@ -24,7 +26,7 @@ export class Inbox implements AsyncIterable<Uint8Array> {
   push(chunk: Uint8Array): void {
     if (this.#end !== undefined) return;
     this.#chunks.push(chunk);
-    this.#bytes += chunk.length;
+    this.#bytes += chunkBytes + chunk.length;
     if (this.#bytes > highWaterBytes && !this.#paused) {
       this.#paused = true;
       this.#source?.pause();
@@ -58,7 +60,7 @@ export class Inbox implements AsyncIterable<Uint8Array> {
   }
 
   #taken(chunk: Uint8Array): void {
-    this.#bytes -= chunk.length;
+    this.#bytes -= chunkBytes + chunk.length;
     if (this.#paused && this.#bytes <= highWaterBytes / 2) {
       this.#paused = false;
       this.#source?.resume();

@@ -36,8 +36,10 @@ export function connectUnixSocket(path: string, limitMs: number): Promise<ByteSt
 
 export interface ListenOptions {
   readonly path: string;
-  /** `one`: one client at a time, others wait. A number: that many at a time, more are closed at once. */
+  /** `one`: one client at a time, others wait. A number: that many at a time, more are turned away. */
   readonly clients: 'one' | number;
+  /** What is said to a client that is turned away. */
+  readonly refusal?: Uint8Array;
   /** Permissions of the socket; without it, by umask. */
   readonly mode?: number;
   /** How long a client may take none of the bytes that wait for it, before it is reset. */
@@ -51,6 +53,7 @@ export interface ListenOptions {
 
 /** Clients of a `one` server that may wait; a kernel backlog is no longer either. */
 const waitingLimit = 64;
+const turnAwayLimitMs = 500;
 
 /**
  * Binds and listens. A socket file left by a dead server is replaced; one that somebody answers on, and a file that
@@ -97,7 +100,7 @@ export async function listenOnUnixSocket(options: ListenOptions): Promise<Listen
     } else if (clients === 'one' && waiting.length < waitingLimit) {
       waiting.push(socket);
     } else {
-      socket.destroy();
+      turnAway(socket, options.refusal);
     }
   });
   await bind(server, options);
@@ -113,6 +116,20 @@ export async function listenOnUnixSocket(options: ListenOptions): Promise<Listen
         for (const socket of open) socket.destroy();
       }),
   };
+}
+
+function turnAway(socket: Socket, refusal: Uint8Array | undefined): void {
+  if (refusal === undefined) {
+    socket.destroy();
+    return;
+  }
+  // One that does not take even this is not waited for.
+  const timer = setTimeout(() => socket.destroy(), turnAwayLimitMs);
+  socket.on('error', () => undefined);
+  socket.once('close', () => {
+    clearTimeout(timer);
+  });
+  socket.end(refusal, () => socket.destroy());
 }
 
 function bind(server: Server, { path, mode, gid }: ListenOptions): Promise<void> {

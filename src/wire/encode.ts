@@ -50,8 +50,16 @@ const shortEscapes = new Map([
   ['\t', '\\t'],
 ]);
 
+/** A long text is escaped in pieces: replace() holds every match until it is done, at many times their size. */
+const PIECE = 16_384;
+
 function quote(text: string): string {
-  return `"${text.replace(/["\\]|[^ -~]/g, (unit, at: number) => shortEscapes.get(unit) ?? escape(text, at))}"`;
+  let quoted = '"';
+  for (let from = 0; from < text.length; from += PIECE) {
+    const piece = text.slice(from, from + PIECE);
+    quoted += piece.replace(/["\\]|[^ -~]/g, (unit, at: number) => shortEscapes.get(unit) ?? escape(text, from + at));
+  }
+  return `${quoted}"`;
 }
 
 function escape(text: string, at: number): string {

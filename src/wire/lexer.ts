@@ -19,8 +19,11 @@ export type TokenKind =
   /** Cut off because it grew beyond the limit; lexing goes on behind it as if it had ended. */
   | 'oversize';
 
-/** `text` is only valid during the call. */
-export type TokenSink = (kind: TokenKind, text: Uint8Array) => void;
+/**
+ * `text` is only valid during the call. It is the token's beginning if the token is longer than what is kept; `length`
+ * is that of all of it.
+ */
+export type TokenSink = (kind: TokenKind, text: Uint8Array, length: number) => void;
 
 // States are numbers below 32, token kinds 32 + their index here; LOOKAHEAD: the byte belongs to what follows.
 const kinds = ['{', '}', '[', ']', ':', ',', 'string', 'integer', 'float', 'keyword', 'error'] as const;
@@ -49,26 +52,41 @@ const table = buildTable();
 
 export class Lexer {
   readonly #limit: number;
+  readonly #keep: number;
   #state = START;
-  /** The part of the current token that came with earlier chunks. */
+  /** Bytes of the current token that came with earlier chunks, and as many of them as are kept. */
+  #before = 0;
   #held = new Uint8Array(64);
   #heldLength = 0;
 
-  /** @param limit bytes in one token */
-  constructor(limit: number) {
+  /**
+   * @param limit bytes in one token
+   * @param keep bytes of one token that are kept: what a peer can make this hold
+   */
+  constructor(limit: number, keep = limit) {
     this.#limit = limit;
+    this.#keep = keep;
+  }
+
+  /** Between two tokens. */
+  get atRest(): boolean {
+    return this.#state === START;
   }
 
   feed(chunk: Uint8Array, sink: TokenSink): void {
     let state = this.#state;
     let start = 0;
-    let held = this.#heldLength;
-    const text = (end: number): Uint8Array => {
-      if (held === 0) return chunk.subarray(start, end);
+    let before = this.#before;
+    const give = (kind: TokenKind, end: number): void => {
+      const length = before + end - start;
+      if (before === 0) {
+        sink(kind, chunk.subarray(start, Math.min(end, start + this.#keep)), length);
+        return;
+      }
       this.#hold(chunk.subarray(start, end));
-      const whole = this.#held.subarray(0, this.#heldLength);
-      this.#heldLength = held = 0;
-      return whole;
+      const text = this.#held.subarray(0, this.#heldLength);
+      this.#heldLength = before = 0;
+      sink(kind, text, length);
     };
     for (let at = 0; at < chunk.length; at++) {
       const byte = chunk[at] ?? 0;
@@ -78,7 +96,7 @@ export class Lexer {
         const consumed = found === next;
         const end = consumed ? at + 1 : at;
         if (next >= TOKEN) {
-          sink(kinds[next - TOKEN] ?? 'error', text(end));
+          give(kinds[next - TOKEN] ?? 'error', end);
           start = end;
           state = next === ERROR ? RECOVERY : START;
         } else {
@@ -87,27 +105,28 @@ export class Lexer {
         }
         if (consumed) break;
       }
-      if (held + at + 1 - start > this.#limit) {
-        sink('oversize', text(at + 1));
+      if (before + at + 1 - start > this.#limit) {
+        give('oversize', at + 1);
         start = at + 1;
         state = START;
       }
     }
     this.#hold(chunk.subarray(start));
+    this.#before = before + chunk.length - start;
     this.#state = state;
   }
 
   #hold(part: Uint8Array): void {
-    const length = this.#heldLength + part.length;
+    const length = Math.min(this.#heldLength + part.length, this.#keep);
     if (length > this.#held.length) {
-      const grown = new Uint8Array(2 * length);
+      const grown = new Uint8Array(Math.min(2 * length, Math.max(64, this.#keep)));
       grown.set(this.#held.subarray(0, this.#heldLength));
       this.#held = grown;
     } else if (length <= 64 && this.#held.length > 65_536) {
       // A long token has come and gone: give its memory back.
       this.#held = this.#held.slice(0, 64);
     }
-    this.#held.set(part, this.#heldLength);
+    this.#held.set(part.subarray(0, length - this.#heldLength), this.#heldLength);
     this.#heldLength = length;
   }
 }

@@ -1,15 +1,21 @@
 // Tokens to one value, token by token, with QEMU's words for what is wrong. The first error stands; what follows is
-// ignored until the caller (message-parser.ts), who knows where a message ends, takes the result.
+// ignored until the caller (message-parser.ts), who knows where a message ends, takes the result. A value that would
+// take more memory than allowed is no longer built: its tokens are still checked, and its content is let go.
 import { decodeString, latin1 } from './text.js';
 import type { TokenKind } from './lexer.js';
-import { JsonFloat, type JsonObject, type JsonValue } from './value.js';
+import { isJsonObject, JsonFloat, type JsonObject, type JsonValue } from './value.js';
 
-export type Parsed = { readonly value: JsonValue } | { readonly problem: string };
+export type Parsed =
+  /** `bytes`: memory it holds, estimated. */
+  | { readonly value: JsonValue; readonly bytes: number }
+  | { readonly problem: string }
+  /** More memory than allowed. */
+  | { readonly oversize: true; readonly isObject: boolean };
 
 type Expected = 'value' | 'element or end' | 'separator in list' | 'key or end' | 'key' | 'colon' | 'separator in dict';
 
 interface Frame {
-  readonly container: JsonValue[] | JsonObject;
+  container: JsonValue[] | JsonObject;
   expected: Expected;
   key: string;
 }
@@ -18,14 +24,26 @@ interface Frame {
 const PROBLEM_LIMIT = 1023;
 /** Digits and sign beyond which an integer certainly exceeds 64 bits (BigInt would take quadratic time on it). */
 const INTEGER_LIMIT = 20;
+/** Bytes of memory, measured on Node 20: an object without a prototype is a hash table, a list has room to grow. */
+const COST = { container: 200, member: 56, scalar: 48 } as const;
 
 export class ValueParser {
+  readonly #limit: number;
   #frames: Frame[] = [];
-  #result: Parsed | undefined;
+  #result: { readonly value: JsonValue } | { readonly problem: string } | undefined;
+  #bytes = 0;
 
-  /** `text` is the token's bytes: read at once, not kept. */
-  push(kind: Exclude<TokenKind, 'error' | 'oversize'>, text: Uint8Array): void {
+  /** @param limit bytes of memory for one value */
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** `text` is the token's bytes, or their beginning: read at once, not kept. `length` is that of the whole token. */
+  push(kind: Exclude<TokenKind, 'error' | 'oversize'>, text: Uint8Array, length: number): void {
     if (this.#result !== undefined) return;
+    this.#spend(kind, length);
+    // Half a token says nothing about the other half.
+    if (text.length < length) text = kind === 'string' ? EMPTY_STRING : text;
     const frame = this.#frames.at(-1);
     switch (frame?.expected) {
       case 'separator in list':
@@ -55,13 +73,29 @@ export class ValueParser {
   /** The value, or what is wrong; ready for the next message. */
   take(): Parsed {
     const result = this.#result ?? { problem: 'premature EOI' };
+    const bytes = this.#bytes;
     this.reset();
-    return result;
+    if ('problem' in result) return result;
+    if (bytes > this.#limit) return { oversize: true, isObject: isJsonObject(result.value) };
+    return { value: result.value, bytes };
   }
 
   reset(): void {
     this.#frames = [];
     this.#result = undefined;
+    this.#bytes = 0;
+  }
+
+  #isOversize(): boolean {
+    return this.#bytes > this.#limit;
+  }
+
+  #spend(kind: TokenKind, length: number): void {
+    const before = this.#isOversize();
+    if (kind === '{' || kind === '[') this.#bytes += COST.container;
+    else if (kind === ':') this.#bytes += COST.member;
+    else if (kind !== '}' && kind !== ']' && kind !== ',') this.#bytes += COST.scalar + 2 * length;
+    if (!before && this.#isOversize()) for (const frame of this.#frames) frame.container = emptyLike(frame.container);
   }
 
   #separator(frame: Frame, kind: TokenKind): void {
@@ -92,7 +126,8 @@ export class ValueParser {
         this.#complete(new JsonFloat(Number(latin1(text, 0, text.length))));
         break;
       case 'keyword':
-        this.#keyword(latin1(text, 0, text.length));
+        // Cut here: a cut string would keep all of it alive.
+        this.#keyword(latin1(text, 0, Math.min(text.length, PROBLEM_LIMIT)));
         break;
       case ']':
       case '}':
@@ -120,7 +155,7 @@ export class ValueParser {
     if (frame === undefined) {
       this.#result = { value };
     } else if (Array.isArray(frame.container)) {
-      frame.container.push(value);
+      if (!this.#isOversize()) frame.container.push(value);
       frame.expected = 'separator in list';
     } else if (frame.expected !== 'value') {
       if (typeof value !== 'string') {
@@ -132,7 +167,7 @@ export class ValueParser {
     } else if (frame.key in frame.container) {
       this.#fail('duplicate key');
     } else {
-      frame.container[frame.key] = value;
+      if (!this.#isOversize()) frame.container[frame.key] = value;
       frame.expected = 'separator in dict';
     }
   }
@@ -142,6 +177,11 @@ export class ValueParser {
     this.#frames = [];
   }
 }
+
+const EMPTY_STRING = Buffer.from('""');
+
+const emptyLike = (container: JsonValue[] | JsonObject): JsonValue[] | JsonObject =>
+  Array.isArray(container) ? [] : (Object.create(null) as JsonObject);
 
 function integer(digits: string): JsonValue {
   if (digits.length > INTEGER_LIMIT) return new JsonFloat(Number(digits));

@@ -64,7 +64,7 @@ const shorten = (text: string): string =>
 function values({ apart = [] }: Exchange, answer: string): unknown {
   return new MessageParser()
     .feed(Buffer.from(answer, 'latin1'))
-    .map((message) => (message.kind === 'error' ? message.desc : without(apart, withPlainNumbers(message.value))));
+    .map((message) => (message.kind !== 'value' ? message.desc : without(apart, withPlainNumbers(message.value))));
 }
 
 function without(names: readonly string[], value: unknown): unknown {

@@ -40,6 +40,11 @@ describe('arguments', () => {
       '{"disks": [{"pci-address": 4}]}',
       `Invalid parameter type for 'disks[0].pci-address', expected: string`,
     ],
+    [
+      'bridge-freeze',
+      `{"requester": "${'é'.repeat(200)}"}`,
+      `Parameter 'requester' expects at most 256 bytes, found 400`,
+    ],
     ['bridge-freeze', '{"disks": []}', `Parameter 'disks' expects 1 or more disks, found 0`],
     ['bridge-freeze', '{"disks": [{"dev": "/dev/vda"}]}', `Parameter 'disks[0].dev' is unexpected`],
     ['bridge-freeze', '{"disks": [{"dev": 1}], "mountpoints": 1}', `Parameter 'disks[0].dev' is unexpected`],

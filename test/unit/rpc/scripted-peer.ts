@@ -33,7 +33,7 @@ export function scriptedPeer(script: Script, { ownSync = false } = {}): Scripted
   void (async () => {
     for await (const chunk of far.read()) {
       for (const message of parser.feed(chunk)) {
-        if (message.kind === 'error' || !isJsonObject(message.value)) {
+        if (message.kind !== 'value' || !isJsonObject(message.value)) {
           received.push('?');
           continue;
         }

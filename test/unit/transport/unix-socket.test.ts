@@ -111,6 +111,46 @@ describe('a unix socket', () => {
     await expect.poll(() => served.length).toBe(2);
   });
 
+  it('turns a client too many away with a word, whatever that one does, and takes the next when there is room', async () => {
+    const refusal = Buffer.from('too many\n');
+    const listener = await listenOnUnixSocket({ path, clients: 2, refusal, onStream: (stream) => void echo(stream) });
+    cleanups.push(() => listener.close());
+    const one = await connect();
+    const two = await connect();
+    for (const stream of [one, two]) {
+      await stream.write(Buffer.from('in'));
+      expect(await first(stream)).toBe('<in>');
+    }
+    for (let more = 0; more < 20; more++) {
+      const refused = await connect();
+      void refused.write(Buffer.alloc(100_000)).catch(() => undefined);
+      expect(await first(refused)).toBe('too many\n');
+    }
+    await one.close();
+    await expect
+      .poll(async () => {
+        const next = await connect();
+        await next.write(Buffer.from('in')).catch(() => undefined);
+        return await first(next);
+      })
+      .toBe('<in>');
+  });
+
+  it('cuts a client too many that takes nothing', async () => {
+    const listener = await listenOnUnixSocket({ path, clients: 1, refusal: Buffer.alloc(8_000_000), onStream() {} });
+    cleanups.push(() => listener.close());
+    await connect();
+    const socket = createConnection({ path });
+    socket.pause();
+    const began = performance.now();
+    await once(socket.resume().pause(), 'connect');
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    socket.resume();
+    await once(socket, 'close').catch(() => undefined);
+    expect(socket.bytesRead).toBeLessThan(8_000_000);
+    expect(performance.now() - began).toBeLessThan(5000);
+  });
+
   it('sends one reply larger than the queue limit', async () => {
     await listen(1, (stream) => {
       void stream.write(Buffer.alloc(queueLimitBytes * 2)).then(() => stream.close());

@@ -53,6 +53,13 @@ describe('encode', () => {
     expect(message).toMatchObject({ kind: 'value', value: { ...value, list: [1, -5, 2n ** 63n - 1n, null, false] } });
   });
 
+  test('is read back where a long text is escaped in pieces', () => {
+    for (let before = 16_382; before < 16_386; before++) {
+      const value = 'x'.repeat(before) + '\u{1F600}"\n'.repeat(6000);
+      expect(JSON.parse(encode(value))).toBe(value);
+    }
+  });
+
   test('ends a line, and precedes a delimited one with 0xFF', () => {
     expect([...encodeLine(1)]).toEqual([0x31, 0x0a]);
     expect([...encodeLine(1, true)]).toEqual([0xff, 0x31, 0x0a]);

@@ -9,7 +9,7 @@ const bytes = (text: string): Uint8Array => Buffer.from(text, 'latin1');
 function parse(text: string, limits?: WireLimits): unknown[] {
   return new MessageParser(limits)
     .feed(bytes(text))
-    .map((message) => (message.kind === 'error' ? message.desc : message.value));
+    .map((message) => (message.kind !== 'value' ? message.desc : message.value));
 }
 
 describe('messages', () => {
@@ -45,8 +45,12 @@ describe('messages', () => {
     expect(parse('{"half": [1, "\xff{"whole": 1}')).toEqual([`JSON parse error, stray '"\uFFFD'`, { whole: 1 }]);
   });
 
-  test('say how many bytes they took', () => {
-    expect(new MessageParser().feed(bytes(' [1, 2]'))).toMatchObject([{ bytes: 5 }]);
+  test('say about how much memory they take', () => {
+    const sizeOf = (text: string): number => new MessageParser().feed(bytes(text))[0]?.bytes ?? 0;
+    expect(sizeOf('[1, 2]')).toBeGreaterThan(200);
+    expect(sizeOf(`"${'x'.repeat(1000)}"`)).toBeGreaterThan(2000);
+    expect(sizeOf(`?${'x'.repeat(1000)}`)).toBeGreaterThan(100);
+    expect(sizeOf(`"${'x'.repeat(1000)}\xff`)).toBeGreaterThan(2000);
   });
 });
 
@@ -90,7 +94,7 @@ describe('member names', () => {
 });
 
 describe('limits', () => {
-  const small: WireLimits = { tokenBytes: 16, tokens: 8, nesting: 4 };
+  const small: WireLimits = { tokenBytes: 16, tokens: 8, nesting: 4, valueBytes: Infinity };
 
   test('on the bytes of one token', () => {
     expect(parse(`"${'x'.repeat(20)}`, small)[0]).toBe('JSON token size limit exceeded');
@@ -115,8 +119,38 @@ describe('limits', () => {
     expect(parse('[1][2][3][4][5][6]', small)).toHaveLength(6);
   });
 
+  describe('on the memory of a value', () => {
+    const tight: WireLimits = { ...qemuLimits, valueBytes: 1000 };
+    const tooLarge = { kind: 'oversize', desc: 'JSON value too large: expected at most 1000 bytes of memory' };
+
+    test('let its content go, and say whether it was an object', () => {
+      const feed = (text: string) => new MessageParser(tight).feed(bytes(text));
+      expect(feed('[1, 2, 3]')).toMatchObject([{ kind: 'value' }]);
+      expect(feed('[[[[]], []], [], []]')).toMatchObject([{ ...tooLarge, isObject: false }]);
+      expect(feed('{"a": [[], []], "b": {"c": {}}, "d": 1}{}')).toMatchObject([
+        { ...tooLarge, isObject: true },
+        { kind: 'value', value: {} },
+      ]);
+      expect(feed(`{"a": "${'x'.repeat(400)}"}1 `)).toMatchObject([tooLarge, { value: 1 }]);
+    });
+
+    test('still read it to its end for what is no JSON', () => {
+      expect(parse('[[[[[[[],]]]]]]', tight)).toEqual(['JSON parse error, expecting value']);
+      expect(parse('{"a": [[],[],[],[],[]], "b": }', tight)).toEqual(['JSON parse error, expecting value']);
+    });
+
+    test('hold also for a token that is longer than all of it, in one piece or in many', () => {
+      const text = bytes(`{"a": "${'x'.repeat(5000)}"}`);
+      expect(new MessageParser(tight).feed(text)).toMatchObject([tooLarge]);
+      const parser = new MessageParser(tight);
+      expect([...text].flatMap((byte) => parser.feed(Uint8Array.of(byte)))).toMatchObject([tooLarge]);
+      const [stray] = new MessageParser(tight).feed(bytes(`"${'y'.repeat(5000)}\xff`));
+      expect(stray).toMatchObject({ desc: `JSON parse error, stray '"${'y'.repeat(999)}'` });
+    });
+  });
+
   test('by default are the real agent’s', () => {
-    expect(qemuLimits).toEqual({ tokenBytes: 67108864, tokens: 2097152, nesting: 1024 });
+    expect(qemuLimits).toEqual({ tokenBytes: 67108864, tokens: 2097152, nesting: 1024, valueBytes: Infinity });
   });
 });
 
