@@ -18,6 +18,7 @@ const DEBIAN_PACKAGES = {
   mmdebstrap: 'fills the guest image with Debian',
   e2fsprogs: 'mkfs.ext4, e2fsck: image, proofs',
   xfsprogs: 'mkfs.xfs, xfs_repair: image, proofs',
+  'btrfs-progs': 'mkfs.btrfs: tests of subvolumes and several devices',
   'busybox-static': "the guest's initrd",
   cpio: "packs the guest's initrd",
   gcc: 'compiles the freezer',

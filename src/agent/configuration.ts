@@ -3,6 +3,7 @@
 // the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
 import * as v from 'valibot';
 import { UsageError } from '../errors.js';
+import { mountpointGlob } from '../freeze/rules.js';
 import { parseBoolean, parseKeyfile, splitList, unescapeValue, type Keyfile } from './keyfile.js';
 
 /** qemu-ga's settings; what is absent was not given. */
@@ -44,6 +45,33 @@ const folders = v.pipe(
   v.array(v.pipe(v.string(), v.trim(), v.startsWith('/', 'absolute paths, separated by commas'))),
 );
 
+// Written out as an empty list, as in the example, it rules nothing.
+const mountpointGlobs = v.pipe(
+  v.string(),
+  v.transform(splitList),
+  v.array(
+    v.pipe(
+      v.string(),
+      v.trim(),
+      v.check(
+        (glob) => mountpointGlob(glob) !== undefined,
+        'absolute mount points without a slash at their end, separated by commas (wildcards: ?, * and **)',
+      ),
+    ),
+  ),
+);
+const filesystemTypes = v.pipe(
+  v.string(),
+  v.transform(splitList),
+  v.array(
+    v.pipe(
+      v.string(),
+      v.trim(),
+      v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, 'filesystem types as in /proc/self/mountinfo, separated by commas'),
+    ),
+  ),
+);
+
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
 const bridgeSchema = v.strictObject({
@@ -53,6 +81,12 @@ const bridgeSchema = v.strictObject({
   'lease-max-s': v.optional(wholeNumber(1, 3600, 'seconds'), '600'),
   'prepare-budget-s': v.optional(wholeNumber(1, 3600, 'seconds'), '60'),
   'hold-budget-s': v.optional(wholeNumber(1, 600, 'seconds'), '15'),
+  /** Below the 10 s lease of `bridge-*`: a filesystem that hangs is named before the lease ends it all. */
+  'freeze-limit-ms': v.optional(wholeNumber(100, 3_600_000, 'milliseconds'), '8000'),
+  'include-mountpoints': v.optional(mountpointGlobs, ''),
+  'include-types': v.optional(filesystemTypes, ''),
+  'exclude-mountpoints': v.optional(mountpointGlobs, ''),
+  'exclude-types': v.optional(filesystemTypes, ''),
   'trust-plain-hooks': v.optional(truth, 'false'),
   'expedite-rcu': v.optional(truth, 'true'),
   /** Without it, the folders freeze/ knows. */

@@ -28,6 +28,13 @@ export function coordinatorOptions(
     leaseMaxMs: bridge['lease-max-s'] * 1000,
     prepareBudgetMs: bridge['prepare-budget-s'] * 1000,
     holdBudgetMs: bridge['hold-budget-s'] * 1000,
+    freezeLimitMs: bridge['freeze-limit-ms'],
+    rules: {
+      includeMountpoints: bridge['include-mountpoints'],
+      includeTypes: bridge['include-types'],
+      excludeMountpoints: bridge['exclude-mountpoints'],
+      excludeTypes: bridge['exclude-types'],
+    },
     expediteRcu: bridge['expedite-rcu'],
     log,
   };

@@ -1,6 +1,6 @@
 // At start: what a dead predecessor left. Finding and releasing it is freeze/'s (recovery.ts there); here it is told,
 // and the host is owed an error for a guest that was held when the agent died.
-import { describeError } from '../errors.js';
+import { describeError, ThawUnconfirmedError } from '../errors.js';
 import type { CoordinatorOptions } from '../freeze/options.js';
 import { recoverSessions, type RecoveredSession } from '../freeze/recovery.js';
 import { withDefaults } from '../freeze/settings.js';
@@ -37,7 +37,8 @@ export async function recover(options: CoordinatorOptions, log: Logger): Promise
     await recoverSessions(options, tell);
     return {};
   } catch (error) {
-    log.fatal({ error: describeError(error) }, 'something may still be frozen');
+    const text = error instanceof ThawUnconfirmedError ? 'something may still be frozen' : 'not all was looked at';
+    log.fatal({ error: describeError(error) }, text);
     return { thawed: untilThawed(withDefaults(options)) };
   }
 }

@@ -72,7 +72,10 @@ export class BareDisks {
 
   #counts(): ReadonlyMap<string, WriteCount | undefined> {
     const names = (this.#disks ?? []).flatMap(({ parts }) => parts);
-    return new Map(names.map((name) => [name, readWriteCount(this.#places.sysRoot, name)]));
+    const { sysRoot } = this.#places;
+    return new Map(
+      names.map((name) => [name, isReadOnly(sysRoot, name) ? 'read-only' : readWriteCount(sysRoot, name)]),
+    );
   }
 }
 
@@ -104,6 +107,16 @@ function list(path: string): string[] {
     return readdirSync(path).sort();
   } catch {
     return [];
+  }
+}
+
+// Nothing can be written through it: LVM's own node of a thin pool is like that, and before Linux 6.4 device-mapper says
+// that it does not count (queue/iostats 0).
+function isReadOnly(sysRoot: string, name: string): boolean {
+  try {
+    return readFileSync(join(sysRoot, 'class/block', name, 'ro'), 'latin1').trim() === '1';
+  } catch {
+    return false;
   }
 }
 

@@ -29,6 +29,8 @@ interface Held {
   thaw: FilesystemAnswer | undefined;
   /** Its FIFREEZE had not returned when the thaw was told: it freezes, and is thawed, when it does. */
   outstanding: boolean;
+  /** Its FIFREEZE had not returned within its limit. */
+  gaveUp: boolean;
   /** Thawed without the kernel's answer having reached us (`--thaw-marked`). */
   thawedByMarker: boolean;
   /** Write counts after the last sync but one, after the last one, and after the thaw. */
@@ -53,6 +55,7 @@ export class FilesystemSet {
       freeze: undefined,
       thaw: undefined,
       outstanding: false,
+      gaveUp: false,
       thawedByMarker: false,
       counts: { before: undefined, synced: undefined, after: undefined },
     }));
@@ -125,6 +128,12 @@ export class FilesystemSet {
     for (const answer of answers) {
       const held = this.#byIndex(answer.index);
       if (held === undefined) continue;
+      if (answer.verb === 'freeze') {
+        // No answer of the kernel's: the freezer's word that there was none.
+        if (answer.errno === ETIMEDOUT && answer.endMs === 0) held.gaveUp = true;
+        else held.freeze ??= answer;
+        continue;
+      }
       held.outstanding = !answer.ours && answer.errno === ETIMEDOUT;
       if (!answer.ours) continue;
       held.thaw = answer;
@@ -213,9 +222,11 @@ export class FilesystemSet {
   #heldAs(held: Held, assumeFrozen: boolean): { readonly kind: FilesystemReport['held']; readonly reason?: string } {
     const { planned, freeze, thaw } = held;
     if (planned.action === 'read-only') return { kind: 'read-only' };
-    if (planned.action === 'leave') return this.#alone(held, planned.reason ?? 'left out');
+    if (planned.action === 'leave') return { kind: 'none', reason: planned.reason ?? 'left out' };
     if (held.openErrno !== undefined)
       return { kind: 'none', reason: `cannot be opened: ${held.openReason ?? errnoText(held.openErrno)}` };
+    if (held.gaveUp)
+      return { kind: 'none', reason: `its freeze took too long${held.outstanding ? ', and has not returned' : ''}` };
     if (held.outstanding) return { kind: 'none', reason: 'neither its freeze nor its thaw has returned' };
     if (freeze === undefined) {
       if (assumeFrozen) return { kind: 'frozen' };

@@ -9,8 +9,13 @@ import { connectFreezer, killFreezer, thawMarked, type FreezerPlaces } from './f
 /** Beyond our own budgets, before the freezer takes a planning session for dead and kills its process. */
 const PLAN_SLACK_MS = 30_000;
 const LONGEST_PLAN_MS = 3_600_000;
-/** A freezer that says nothing this long after the lease ended is dead or stopped. */
-const SILENCE_MS = 1_000;
+/**
+ * A freezer that says nothing this long after the lease ended is dead or stopped: it is killed then, and what it froze is
+ * to take writes within a second of the lease's end.
+ */
+const SILENCE_MS = 500;
+/** One that neither confirms a thaw in this time nor, asked then, says in as much again what it is at. */
+const STILL_THERE_MS = 300;
 
 export interface HoldRequest {
   readonly session: string;
@@ -18,6 +23,8 @@ export interface HoldRequest {
   readonly leaseMaxMs: number;
   /** For what comes before the freeze. */
   readonly budgetMs: number;
+  /** For the freeze of each filesystem; one that takes longer ends the attempt. */
+  readonly freezeLimitMs: number;
   readonly expedite: boolean;
 }
 
@@ -28,6 +35,7 @@ export interface HoldEnd {
 }
 
 export interface ThawResult {
+  /** Of the thaw; and of a freeze that did not come to its end. */
   readonly answers: readonly FilesystemAnswer[];
   readonly end?: HoldEnd;
   /** The freezer was gone; what it had frozen was thawed by its marker. */
@@ -51,6 +59,8 @@ export class FreezerHold {
   #criticalUntilMs = 0;
   #expired = false;
   #expiryAnswers: readonly FilesystemAnswer[] = [];
+  /** Of a freeze that was refused or ended: what is known of it all the same. */
+  #freezeAnswers: readonly FilesystemAnswer[] = [];
   #silent = false;
   #lost: Error | undefined;
   #watch: NodeJS.Timeout | undefined;
@@ -64,10 +74,16 @@ export class FreezerHold {
   }
 
   /**
-   * Connects and takes the lock of this machine. `onEnd` may be called more than once, until close(). Throws a StateError
-   * (facts: holder) if somebody else has it, an UnreachableError if there is no freezer.
+   * Connects and takes the lock of this machine; what `open` asks for is sent with it, and answered when this returns.
+   * `onEnd` may be called more than once, until close(). Throws a StateError (facts: holder) if somebody else has the
+   * lock, an UnreachableError if there is no freezer, and what `open` throws.
    */
-  static async take(places: FreezerPlaces, request: HoldRequest, onEnd: (end: HoldEnd) => void): Promise<FreezerHold> {
+  static async take(
+    places: FreezerPlaces,
+    request: HoldRequest,
+    open: (freezer: FreezerConnection) => Promise<void>,
+    onEnd: (end: HoldEnd) => void,
+  ): Promise<FreezerHold> {
     const hold = new FreezerHold(places, request, onEnd);
     try {
       hold.#connection = await connectFreezer(places, {
@@ -82,11 +98,11 @@ export class FreezerHold {
           onEnd({ outcome: 'broken', error: `the freezer died: ${error.message}` });
         },
       });
-      // Both at once: a turn between the two processes costs as much as the rest of it.
-      const planned = hold.#plan(request.budgetMs);
-      planned.catch(() => undefined);
+      // All at once: a turn between the two processes costs as much as the rest of it.
+      const answered = Promise.all([hold.#plan(request.budgetMs), open(hold.#connection)]);
+      answered.catch(() => undefined);
       hold.#identity = await hold.#connection.hello();
-      await planned;
+      await answered;
       return hold;
     } catch (error) {
       hold.close();
@@ -120,10 +136,11 @@ export class FreezerHold {
     // Until the answer names the deadline, it is at most this.
     this.#deadlineMs = monotonicMs() + leaseMs + SILENCE_MS;
     this.#watchLease();
-    const answer = await this.connection.freeze(leaseMs);
+    const answer = await this.connection.freeze(leaseMs, this.#request.freezeLimitMs);
     if (!answer.ok) {
+      this.#freezeAnswers = answer.answers;
       const expired = answer.code === 'expired';
-      throw new QuiesceError('E_FREEZE', expired ? 'the lease ended before all was frozen' : `freeze: ${answer.text}`);
+      throw new QuiesceError('E_FREEZE', expired ? 'the lease ended before all was frozen' : answer.text);
     }
     this.#firstMs = answer.firstMs;
     this.#deadlineMs = answer.deadlineMs;
@@ -187,8 +204,8 @@ export class FreezerHold {
     clearTimeout(this.#watch);
     if (this.failure !== undefined) return await this.#thawWithoutFreezer(this.failure);
     try {
-      const answer = await this.connection.thaw();
-      const answers = [...this.#expiryAnswers, ...answer.answers];
+      const answer = await this.#thawAnswer();
+      const answers = [...this.#freezeAnswers, ...this.#expiryAnswers, ...answer.answers];
       if (answer.ok) return { answers, byMarker: false };
       return answer.code === 'expired'
         ? { answers, byMarker: false, end: this.#expiry() }
@@ -197,6 +214,25 @@ export class FreezerHold {
       this.#silent = error instanceof DeadlineError;
       return await this.#thawWithoutFreezer(`the freezer was lost: ${describeError(error)}`);
     }
+  }
+
+  // One that waits for a disk answers a question meanwhile. One that is stopped answers nothing, and the lease's end may
+  // be near.
+  async #thawAnswer(): ReturnType<FreezerConnection['thaw']> {
+    const { connection } = this;
+    const thawed = connection.thaw();
+    thawed.catch(() => undefined);
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<'late'>((resolve) => {
+      timer = setTimeout(() => {
+        resolve('late');
+      }, STILL_THERE_MS);
+    });
+    const first = await Promise.race([thawed, late]);
+    clearTimeout(timer);
+    if (first !== 'late') return first;
+    await connection.status(STILL_THERE_MS);
+    return await thawed;
   }
 
   /** Gives up the lock. May be called at any time; what is frozen is thawed then. */
@@ -268,13 +304,14 @@ export class FreezerHold {
 
   async #thawWithoutFreezer(error: string): Promise<ThawResult> {
     const end = { outcome: 'broken', error } as const;
+    const answers = [...this.#freezeAnswers, ...this.#expiryAnswers];
     if (this.#silent && this.#identity !== undefined) killFreezer(this.#identity);
     this.close();
     try {
       await thawMarked(this.#places);
-      return { answers: this.#expiryAnswers, end, byMarker: true };
+      return { answers, end, byMarker: true };
     } catch (failure) {
-      return { answers: this.#expiryAnswers, end, byMarker: false, unconfirmed: describeError(failure) };
+      return { answers, end, byMarker: false, unconfirmed: describeError(failure) };
     }
   }
 }

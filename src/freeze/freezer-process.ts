@@ -1,7 +1,8 @@
 // The freezer as a process: found by its socket, started where no service manager did, killed when it is silent past
 // the lease, and run as `--thaw-marked` for what a dead one left. Speaking with it: freezer-client.ts.
 import { execa } from 'execa';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { Deadline } from '../deadline.js';
 import { describeError, ThawUnconfirmedError, UnreachableError } from '../errors.js';
 import { connectToSocket, type FreezerConnection, type FreezerEvents, type FreezerIdentity } from './freezer-client.js';
@@ -70,12 +71,27 @@ async function startFreezer(places: FreezerPlaces, path: string): Promise<void> 
 }
 
 /**
+ * The freezer's marker, if there is one, and those of dead ones that a successor still works at. While one of them
+ * exists something may be frozen. Never throws.
+ */
+export function markerFiles(markerPath: string): readonly string[] {
+  try {
+    const name = basename(markerPath);
+    return readdirSync(dirname(markerPath))
+      .filter((entry) => entry === name || (entry.startsWith(`${name}.left-`) && !entry.endsWith('.new')))
+      .map((entry) => join(dirname(markerPath), entry));
+  } catch {
+    return [];
+  }
+}
+
+/**
  * Thaws what a freezer that died left frozen, by its marker. Nothing else may thaw: our own descriptors are gone with it.
  * Throws a ThawUnconfirmedError unless everything marked is thawed.
  */
 export async function thawMarked(places: FreezerPlaces): Promise<void> {
   const { freezerPath, markerPath } = places;
-  if (!existsSync(markerPath)) return;
+  if (markerFiles(markerPath).length === 0) return;
   if (freezerPath === undefined)
     throw new ThawUnconfirmedError(
       'E_THAW',
@@ -83,7 +99,7 @@ export async function thawMarked(places: FreezerPlaces): Promise<void> {
     );
   const { failed, stderr } = await run(freezerPath, ['--thaw-marked', ...placeWords(places)], THAW_MARKED_LIMIT_MS);
   // A service manager may have run it at the same time; what counts is that nothing is marked any more.
-  if (failed && existsSync(markerPath))
+  if (failed && markerFiles(markerPath).length > 0)
     throw new ThawUnconfirmedError('E_THAW', `${freezerPath} --thaw-marked: ${stderr}`);
 }
 

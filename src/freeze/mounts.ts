@@ -24,8 +24,10 @@ export interface Filesystem {
   readonly source: string;
   /** In the order of mountinfo, oldest first. */
   readonly mounts: readonly Mount[];
-  /** Mounts that their path leads to, best to open first; empty if all are hidden. */
+  /** Mounts that may be opened by their path, best first: not hidden, and no network or FUSE mount on the way to them. */
   readonly reachable: readonly Mount[];
+  /** Why nothing of it is reachable, if nothing is. */
+  readonly unreachable?: string;
   /** For people: the mount point of the best reachable mount, else of the oldest. */
   readonly mountpoint: string;
   /** The superblock is read-only, thus every mount of it is. */
@@ -39,10 +41,20 @@ export interface SkippedMount {
   readonly reason: string;
 }
 
+/** One that is mounted, and not in this namespace: nothing that can be opened here leads to it. */
+export interface MountElsewhere {
+  /** Without mounts. */
+  readonly filesystem: Filesystem;
+  /** Where it is, as a reason for leaving it alone. */
+  readonly reason: string;
+}
+
 export interface MountTable {
   readonly mounts: readonly Mount[];
   /** Filesystems that hold data on block devices of this machine, oldest first. */
   readonly filesystems: readonly Filesystem[];
+  /** Those of other mount namespaces alone (elsewhere.ts); empty where nobody looked. */
+  readonly elsewhere: readonly MountElsewhere[];
   /** Network, FUSE and autofs mounts without a block device, which are never opened. */
   readonly skipped: readonly SkippedMount[];
   /** The mount that an absolute path without symbolic links leads to. */
@@ -126,6 +138,7 @@ export function mountTable(mounts: readonly Mount[]): MountTable {
   return {
     mounts,
     filesystems,
+    elsewhere: [],
     skipped,
     resolve,
     filesystemOf(path) {
@@ -153,7 +166,7 @@ function holdsBlocks(mount: Mount): boolean {
 }
 
 // The subvolumes of one btrfs are one superblock; its source names one device of it, the same for all mounts.
-function superblockKey(mount: Mount): string {
+export function superblockKey(mount: Pick<Mount, 'device' | 'type' | 'source'>): string {
   return mount.device.startsWith('0:') ? `${mount.type} ${mount.source}` : mount.device;
 }
 
@@ -161,18 +174,46 @@ function filesystemFrom(group: Mount[], all: readonly Mount[], resolve: MountTab
   const [first] = group;
   if (first === undefined) throw new Error('a superblock without a mount');
   const visible = group.filter((mount) => resolve(mount.mountpoint) === mount);
+  const open = visible.filter((mount) => foreignOnTheWay(mount, all) === undefined);
   // A mount of the whole filesystem is surely a directory; a bind mount may be of a file.
-  const reachable = [...visible.filter((m) => m.root === '/'), ...visible.filter((m) => m.root !== '/')];
+  const reachable = [...open.filter((m) => m.root === '/'), ...open.filter((m) => m.root !== '/')];
   return {
     device: first.device,
     type: first.type,
     source: first.source,
     mounts: group,
     reachable,
-    mountpoint: (reachable[0] ?? first).mountpoint,
+    ...(reachable.length > 0 ? {} : { unreachable: whyUnreachable(visible[0] ?? first, all, resolve) }),
+    mountpoint: (reachable[0] ?? visible[0] ?? first).mountpoint,
     readOnly: group.every((mount) => mount.superOptions.includes('ro')),
     age: all.indexOf(first),
   };
+}
+
+function whyUnreachable(mount: Mount, all: readonly Mount[], resolve: MountTable['resolve']): string {
+  const foreign = foreignOnTheWay(mount, all);
+  const top = resolve(mount.mountpoint);
+  if (top !== mount)
+    return `hidden under ${top === undefined ? 'another mount' : `the ${top.type} mounted at ${top.mountpoint}`}, cannot be opened`;
+  return `its path leads through ${foreign?.type ?? 'a mount'} at ${foreign?.mountpoint ?? 'an unknown place'}, which may not answer`;
+}
+
+/**
+ * A mount that a look-up of the path passes through and that another machine or a process serves: a freezer that waits
+ * for one of these thaws nothing. An autofs right under the mount is only stepped over.
+ */
+function foreignOnTheWay(mount: Mount, all: readonly Mount[]): Mount | undefined {
+  const seen = new Set<number>();
+  for (let at: Mount | undefined = mount; at !== undefined && !seen.has(at.id);) {
+    seen.add(at.id);
+    const { parentId, mountpoint }: Mount = at;
+    const parent: Mount | undefined = all.find(({ id }) => id === parentId);
+    if (parent !== undefined && parent.mountpoint !== mountpoint && foreignReason(parent.type) !== undefined)
+      return parent;
+    if (parent?.type.startsWith('fuseblk') === true && parent.mountpoint !== mountpoint) return parent;
+    at = parent;
+  }
+  return undefined;
 }
 
 // Walks the tree of mounts as path lookup does. String prefixes alone would be wrong: a path may be mounted over

@@ -2,6 +2,7 @@
 // interface (../consistency.ts): the agent's log, its counts and its shutdown hang on these.
 import type { Coordinator, FreezeReport, FreezeRequest, FreezeSession, WriterPhase } from '../consistency.js';
 import type { ServiceManagerPaths } from './freezer-process.js';
+import type { FreezeRules } from './rules.js';
 import type { WriterFolder } from './writer-folders.js';
 
 /** Where the freeze path reports what is no part of a result. A pino logger is one. Never throws, never blocks. */
@@ -40,8 +41,10 @@ export interface CoordinatorOptions {
   readonly holdBudgetMs?: number;
   /** RCU grace periods may be expedited for the moment of the freeze. Default true. */
   readonly expediteRcu?: boolean;
-  /** Mount points never touched (and reported as skipped). */
-  readonly ignoredMountpoints?: readonly string[];
+  /** How long one FIFREEZE may take before the attempt is given up. Default 8 000: within the shortest usual lease. */
+  readonly freezeLimitMs?: number;
+  /** What is never touched: reported as skipped, and as not held. */
+  readonly rules?: FreezeRules;
   readonly log?: FreezeLog;
   /** Called in state `frozen` is about to begin: from here on until `onReleased` nothing may be written outside tmpfs. */
   readonly onHold?: (session: string) => void;
@@ -53,6 +56,8 @@ export interface CoordinatorOptions {
   readonly onReleased?: (report: FreezeReport, byItself: boolean) => void;
   /** For tests: other roots than /proc/self/mountinfo, /sys, /run/udev and /proc/swaps. */
   readonly mountinfoPath?: string;
+  /** Where other mount namespaces are looked for; with another `mountinfoPath` than its own only if it is given. */
+  readonly procRoot?: string;
   readonly sysRoot?: string;
   readonly udevRoot?: string;
   readonly swapsPath?: string;
@@ -86,10 +91,7 @@ export interface LocalCoordinator extends Coordinator {
   freeze(request: FreezeRequest, signal?: AbortSignal): Promise<LocalSession>;
   /** The session that is frozen (or on its way out of it); not one that is still on its way in. */
   readonly session: LocalSession | undefined;
-  /**
-   * Looks at mounts and disks now, so that the next freeze need not unless they change, and goes through a session over
-   * nothing, which a freeze asked for meanwhile waits for. Throws as `view` of machine-view.ts does.
-   */
+  /** Looks at mounts and disks now, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does. */
   warmUp(): void;
   /** Of the last session or attempt that ended, with what its `post` phases added. */
   readonly lastReport: FreezeReport | undefined;
@@ -106,6 +108,7 @@ export const defaultOptions = {
   leaseMaxMs: 600_000,
   prepareBudgetMs: 60_000,
   holdBudgetMs: 15_000,
+  freezeLimitMs: 8_000,
   expediteRcu: true,
   mountinfoPath: '/proc/self/mountinfo',
   sysRoot: '/sys',

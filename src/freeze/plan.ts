@@ -4,6 +4,7 @@ import { realpathSync } from 'node:fs';
 import type { DiskRef, FreezeRequest } from '../consistency.js';
 import type { Disk, DiskChain, DiskLookup } from './disks.js';
 import { isNetworkType, type Filesystem, type Mount, type MountTable, type SkippedMount } from './mounts.js';
+import { noRules, ruledOut, type FreezeRules } from './rules.js';
 import type { Writer } from './writer-folders.js';
 
 export interface PlannedFilesystem {
@@ -48,12 +49,11 @@ export function makePlan(
   table: MountTable,
   lookup: DiskLookup,
   request: PlanRequest,
-  ignoredMountpoints: readonly string[] = [],
+  rules: FreezeRules = noRules,
 ): FreezePlan {
   const disks = request.disks?.map((ref) => diskOfCut(ref, lookup.disks()));
   const wanted = request.mountpoints;
   const known = new Set(table.mounts.map((mount) => mount.mountpoint));
-  const ignored = new Set(ignoredMountpoints);
   const skipped: SkippedMount[] = [...table.skipped];
   const planned = table.filesystems.map((filesystem): Omit<PlannedFilesystem, 'group'> => {
     const chain = lookup.chainOf(filesystem);
@@ -69,27 +69,36 @@ export function makePlan(
       ? 'no part of the cut'
       : !named
         ? 'not among the mount points asked for'
-        : whyLeft(filesystem, ignored);
+        : whyLeft(filesystem, rules);
     if (reason === undefined) return { ...common, action: 'freeze' };
-    if (!inCut || ignored.has(filesystem.mountpoint)) skipped.push({ what: filesystem.mountpoint, reason });
+    skipped.push({ what: filesystem.mountpoint, reason });
     return { ...common, action: 'leave', reason };
   });
+  const elsewhere = table.elsewhere.map(({ filesystem, reason }): Omit<PlannedFilesystem, 'group'> => {
+    const chain = lookup.chainOf(filesystem);
+    // Names of files are those of another namespace, and mean nothing here.
+    const onDisk = disks === undefined ? wanted === undefined : chain.files.length > 0 || liesOn(chain, disks);
+    const concerned = onDisk && !filesystem.readOnly;
+    const missingDisks = disks === undefined || !concerned ? [] : notAmong(chain, disks);
+    skipped.push({ what: filesystem.mountpoint, reason });
+    return { filesystem, chain, inCut: onDisk, concerned, missingDisks, mounts: [], action: 'leave', reason };
+  });
   return {
-    filesystems: inFreezeOrder(planned),
+    filesystems: inFreezeOrder([...planned, ...elsewhere]),
     disks,
     skipped,
     unknownMountpoints: (wanted ?? []).filter((mountpoint) => !known.has(mountpoint)),
   };
 }
 
-function whyLeft(filesystem: Filesystem, ignored: ReadonlySet<string>): string | undefined {
-  if (filesystem.mounts.some((mount) => ignored.has(mount.mountpoint))) return 'ignored by configuration';
+function whyLeft(filesystem: Filesystem, rules: FreezeRules): string | undefined {
+  const ruled = ruledOut(filesystem, rules);
+  if (ruled !== undefined) return ruled;
   if (filesystem.type.startsWith('fuse')) return 'served by a process (FUSE), never opened';
   // gfs2 freezes, for the whole cluster; the others have no freeze, and other machines write to them.
   if (filesystem.type !== 'gfs2' && isNetworkType(filesystem.type))
     return `${filesystem.type} is shared with other machines, and cannot be held by this one`;
-  if (filesystem.reachable.length === 0) return 'hidden under another mount, cannot be opened';
-  return undefined;
+  return filesystem.unreachable;
 }
 
 // None, if none of its disks is in the cut: then it is something unknown under it that may be.

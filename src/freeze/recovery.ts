@@ -1,30 +1,33 @@
-// What a dead agent left: writers whose freeze was started and that nobody released. Run by the agent at its start,
-// once the freezer has thawed (it does so when the dead one's connection closed).
-import { existsSync, readdirSync } from 'node:fs';
+// What a dead agent left: processes of writers that still run, and writers whose freeze was started and that nobody
+// released. Run by the agent at its start. The filesystems are the freezer's (it thaws when the dead one's connection
+// closes); they are waited for, but not for long: the applications wait too.
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { describeError, ThawUnconfirmedError } from '../errors.js';
 import { Deadline } from '../deadline.js';
+import { describeError, ThawUnconfirmedError } from '../errors.js';
 import { monotonicMs } from './clock.js';
 import { connectToSocket } from './freezer-client.js';
-import { processStartTime, thawMarked } from './freezer-process.js';
+import { markerFiles, thawMarked } from './freezer-process.js';
+import { endLeftProcesses } from './left-processes.js';
 import type { CoordinatorOptions } from './options.js';
-import { SessionRecord, sessionsDir, type StartedWriter } from './session-record.js';
+import { stillRuns } from './process-stat.js';
+import {
+  makerOf,
+  SessionRecord,
+  sessionsDir,
+  type SessionHead,
+  type StartedWriter,
+  type WriterProcess,
+} from './session-record.js';
 import { withDefaults, type Settings } from './settings.js';
-import { whyUnsafe } from './writer-folders.js';
-import { killGroup } from './writer-process.js';
-import { runPhase } from './writers.js';
+import type { Writer } from './writer-folders.js';
+import { WriterSet, type Release } from './writers.js';
 
-/** For the freezer to thaw what the dead one held; a disk that does not answer must not keep the others paused. */
+/** For the freezer to thaw what the dead one held. */
 const THAW_LIMIT_MS = 5_000;
+/** Then the writers are released all the same: a disk that does not answer must not keep their applications paused. */
+const RELEASE_AFTER_MS = 2_500;
 const POLL_MS = 50;
-
-interface RecoveredWriter {
-  readonly name: string;
-  readonly path: string;
-  /** Its `thaw` exited 0. */
-  readonly released: boolean;
-  readonly reason?: string;
-}
 
 export interface RecoveredSession {
   readonly session: string;
@@ -32,16 +35,23 @@ export interface RecoveredSession {
   /** It had come to its end, but for writers that its process could not release. */
   readonly ended: boolean;
   /** In the order of their release. */
-  readonly writers: readonly RecoveredWriter[];
+  readonly writers: readonly Release[];
   /** Why it could not be recovered, or not all of it. */
   readonly problem?: string;
 }
 
+interface Abandoned {
+  readonly session: string;
+  readonly record: SessionRecord;
+  /** Undefined if it cannot be read: nothing we wrote. */
+  readonly head: SessionHead | undefined;
+}
+
 /**
  * Releases the writers of every session whose process is gone, with the outcome `broken`, and removes its scratch;
- * a session with writers that cannot be released is kept, for the next time. Sessions of living processes are left
- * alone. Throws a ThawUnconfirmedError if something may still be frozen, after all writers were released and `tell`
- * was told of them.
+ * a session with writers that cannot be released is kept, for the next time. The youngest session comes first. Sessions
+ * of living processes are left alone. Throws a ThawUnconfirmedError if something may still be frozen, after all writers
+ * were released and `tell` was told of them.
  */
 export async function recoverSessions(
   options: CoordinatorOptions = {},
@@ -49,46 +59,72 @@ export async function recoverSessions(
 ): Promise<readonly RecoveredSession[]> {
   const settings = withDefaults(options);
   const abandoned = abandonedSessions(settings.runtimeDir);
-  const unthawed = await waitUntilThawed(settings, new Set(abandoned.map(({ session }) => session)));
+  const thaw = waitUntilThawed(settings, new Set(abandoned.map(({ session }) => session)));
+  let timer: NodeJS.Timeout | undefined;
+  const longEnough = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, RELEASE_AFTER_MS);
+  });
+  await Promise.all([
+    Promise.race([thaw, longEnough]),
+    ...abandoned.map(async ({ record, session, head }) => {
+      await endLeftProcesses(record, session, head?.startTime ?? '0');
+    }),
+  ]);
+  clearTimeout(timer);
   const recovered: RecoveredSession[] = [];
-  for (const { record, session } of abandoned) recovered.push(await recoverSession(record, session, settings));
+  for (const one of abandoned) recovered.push(await recoverSession(one, settings));
   tell(recovered);
+  const unthawed = await thaw;
   if (unthawed !== undefined) throw new ThawUnconfirmedError('E_THAW', unthawed, { facts: { recovered } });
   return recovered;
 }
 
-function abandonedSessions(
-  runtimeDir: string,
-): readonly { readonly record: SessionRecord; readonly session: string }[] {
+/** The youngest first, as a later `freeze` may rest on an earlier one. */
+function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
   const dir = sessionsDir(runtimeDir);
   if (!existsSync(dir)) return [];
-  return readdirSync(dir)
+  const names = readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
+  for (const name of names) {
+    // It had not begun.
+    const maker = makerOf(name);
+    if (maker !== undefined && !stillRuns(maker)) rmSync(join(dir, name), { recursive: true, force: true });
+  }
+  return names
+    .filter((name) => makerOf(name) === undefined)
     .sort()
-    .map((session) => ({ session, record: SessionRecord.open(join(dir, session)) }))
-    .filter(({ record }) => !ownerLives(record));
+    .map((session) => {
+      const record = SessionRecord.open(join(dir, session));
+      return { session, record, head: headOf(record) };
+    })
+    .filter(({ head }) => head === undefined || !stillRuns(head))
+    .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
 }
 
-function ownerLives(record: SessionRecord): boolean {
+function headOf(record: SessionRecord): SessionHead | undefined {
   try {
-    const { pid, startTime } = record.head();
-    return processStartTime(pid) === startTime;
+    return record.head();
   } catch {
-    // Its process died while it wrote the head: before any writer was started.
-    return false;
+    return undefined;
   }
 }
 
-/** Undefined, or what may still be frozen. */
+/** Undefined, or what may still be frozen. Never throws. */
 async function waitUntilThawed(settings: Settings, sessions: ReadonlySet<string>): Promise<string | undefined> {
   const deadline = new Deadline(THAW_LIMIT_MS);
   for (;;) {
     const holder = await sessionHeld(settings.socketPath);
     if (holder === undefined) return await thawByMarker(settings);
     // Idle, or held by somebody who lives.
-    if (!sessions.has(holder)) return undefined;
+    if (!sessions.has(holder)) return stillLeft(settings);
     if (deadline.passed) return `the freezer has not thawed session ${holder} within ${THAW_LIMIT_MS} ms`;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
+}
+
+/** What a freezer that died before this one left, and a disk that does not answer keeps frozen. */
+function stillLeft({ markerPath }: Settings): string | undefined {
+  const left = markerFiles(markerPath).filter((path) => path !== markerPath);
+  return left.length === 0 ? undefined : `the freezer is still thawing what a dead one left (${left.join(', ')})`;
 }
 
 /** The session that the freezer holds, '' if none; undefined if no freezer answers. */
@@ -115,54 +151,59 @@ async function thawByMarker(settings: Settings): Promise<string | undefined> {
   }
 }
 
-async function recoverSession(record: SessionRecord, session: string, settings: Settings): Promise<RecoveredSession> {
+// A head that cannot be read keeps no writer from being released.
+async function recoverSession({ session, record, head }: Abandoned, settings: Settings): Promise<RecoveredSession> {
   const ended = record.ended();
+  const started = record.unreleased();
+  // Without a head it had not begun, and nobody was told that the guest is held.
+  const told = {
+    session,
+    requester: head?.requester ?? '',
+    ended: ended || (head === undefined && started.length === 0),
+  };
   try {
-    const head = record.head();
-    const writers: RecoveredWriter[] = [];
-    // A `freeze` that still runs would take its hold after the `thaw`. What it left in the background is its thaw's.
-    for (const { pid } of record.runningProcesses()) killGroup(pid, 'SIGKILL');
-    const context = {
-      session,
-      leaseMs: head.leaseMs,
-      mountpoints: head.mountpoints,
-      record,
-      zeroMs: monotonicMs(),
-    };
-    for (const writer of inReleaseOrder(record.unreleased()))
-      writers.push(await releaseWriter(writer, context, settings.writerOwner));
+    record.clearOutput();
+    const running = record.runningProcesses();
+    const residents = started.filter(({ kind }) => kind === 'resident').map((one) => releaseOf(one, running));
+    for (const { path, released } of residents) if (released) record.noteReleased(path);
+    const { leaseMs = 0, mountpoints = [] } = head ?? {};
+    const writers = WriterSet.abandoned(
+      started.filter(({ kind }) => kind !== 'resident').map((one) => asWriter(one, settings.writerOwner)),
+      { session, leaseMs, mountpoints, record, zeroMs: monotonicMs(), limitsMs: settings.writerLimitsMs },
+    );
+    await writers.release('broken');
     if (record.unreleased().length === 0) record.remove();
     else record.noteEnded();
-    return { session, requester: head.requester, ended, writers };
+    return { ...told, writers: [...residents, ...writers.releases] };
   } catch (error) {
-    const nothingStarted = record.unreleased().length === 0;
-    if (nothingStarted) record.remove();
-    // Without a head it had not begun, and nobody was told that the guest is held.
-    return {
-      session,
-      requester: '',
-      ended: ended || nothingStarted,
-      writers: [],
-      ...(nothingStarted ? {} : { problem: describeError(error) }),
-    };
+    return { ...told, writers: [], problem: describeError(error) };
   }
 }
 
-function inReleaseOrder(started: readonly StartedWriter[]): readonly StartedWriter[] {
-  return [...started].reverse().sort((a, b) => b.rank - a.rank);
+/** A resident lets go when its standard input closes, which the death of its agent did: that it is gone is the proof. */
+function releaseOf({ name, path }: StartedWriter, running: readonly WriterProcess[]): Release {
+  const released = !running.some((one) => one.path === path);
+  return { name, path, released, ...(released ? {} : { reason: 'its process does not end' }) };
 }
 
-async function releaseWriter(
-  writer: StartedWriter,
-  context: Parameters<typeof runPhase>[3],
-  owner: number,
-): Promise<RecoveredWriter> {
-  const { name, path, kind, style, limitMs } = writer;
-  const unsafe = whyUnsafe(path, owner);
-  if (unsafe !== undefined) return { name, path, released: false, reason: unsafe };
-  const what = { name, path, kind, folder: { style } };
-  const { result } = await runPhase(what, 'thaw', limitMs, context, { outcome: 'broken' });
-  const released = result.exitCode === 0;
-  if (released) context.record.noteReleased(path);
-  return { name, path, released, ...(released ? {} : { reason: result.text ?? 'thaw failed' }) };
+function asWriter({ name, path, folder, style, kind, rank, limitMs }: StartedWriter, owner: number): Writer {
+  const description = {
+    phases: ['freeze' as const, 'thaw' as const],
+    rank,
+    timeout: { thaw: limitMs / 1000 },
+    required: true,
+    covers: [],
+  };
+  const { phases } = description;
+  return {
+    name,
+    path,
+    folder: { path: folder, style },
+    kind,
+    rank,
+    phases,
+    required: true,
+    description,
+    checked: { owner },
+  };
 }

@@ -43,11 +43,11 @@ export class SecondLook {
   }
 
   #changesNow(): readonly Change[] {
-    const { view, ignoredMountpoints } = this.#settings;
+    const { view, rules } = this.#settings;
     try {
-      const now = view();
+      const now = view({ quick: true });
       if (now === this.#view) return [];
-      const plan = makePlan(now.table, now.lookup, this.#request, ignoredMountpoints);
+      const plan = makePlan(now.table, now.lookup, this.#request, rules);
       return filesystemChanges(this.#plan, plan);
     } catch (error) {
       return [{ what: 'the mount table', reason: `could not be read again: ${describeError(error)}` }];

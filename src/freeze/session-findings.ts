@@ -46,7 +46,7 @@ export class SessionFindings {
     const settings = this.#settings;
     const { request, clock } = this.#head;
     const view = settings.view();
-    const plan = makePlan(view.table, view.lookup, request, settings.ignoredMountpoints);
+    const plan = makePlan(view.table, view.lookup, request, settings.rules);
     const [unknown] = plan.unknownMountpoints;
     // qemu-ga passes over mount points it does not find.
     if (unknown !== undefined && request.require !== 'plain')

@@ -1,10 +1,24 @@
-// What a session leaves on tmpfs so that a successor can release its writers (recovery.ts): who held it, and each
-// writer whose freeze was started, noted before it is started. Scratch directories of writers live beside it.
-import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+// What a session leaves on tmpfs so that a successor can release its writers (recovery.ts): who held it, each writer
+// whose freeze was started, noted before it is started, and every process. Whatever instant its process dies at, what
+// is left can be read: the folder comes into being with its head at once, and a line that was cut short is passed over.
+// Scratch directories of writers live beside it.
+import {
+  appendFileSync,
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { StateError, UsageError } from '../errors.js';
-import { processStartTime } from './freezer-process.js';
+import { monotonicMs } from './clock.js';
+import { processStat, stillRuns } from './process-stat.js';
 import type { Writer } from './writer-folders.js';
 
 const headSchema = v.strictObject({
@@ -15,6 +29,8 @@ const headSchema = v.strictObject({
   startTime: v.string(),
   leaseMs: v.number(),
   mountpoints: v.array(v.string()),
+  /** On CLOCK_MONOTONIC: tmpfs does not outlive it. */
+  beganMs: v.optional(v.number()),
 });
 export type SessionHead = v.InferOutput<typeof headSchema>;
 
@@ -25,16 +41,27 @@ const lineSchema = v.variant('event', [
     name: v.string(),
     folder: v.string(),
     style: v.picklist(['qemu', 'dragonsdawn', 'bridge']),
-    kind: v.picklist(['plain', 'described']),
+    kind: v.picklist(['plain', 'described', 'resident']),
     rank: v.number(),
     limitMs: v.number(),
   }),
-  v.strictObject({ event: v.literal('process'), path: v.string(), pid: v.number(), startTime: v.string() }),
+  v.strictObject({ event: v.literal('starting'), path: v.string(), name: v.string(), phase: v.string() }),
+  v.strictObject({
+    event: v.literal('process'),
+    path: v.string(),
+    pid: v.number(),
+    startTime: v.string(),
+    resident: v.optional(v.boolean()),
+  }),
   v.strictObject({ event: v.literal('released'), path: v.string() }),
   v.strictObject({ event: v.literal('ended') }),
 ]);
 export type WriterProcess = Extract<v.InferOutput<typeof lineSchema>, { event: 'process' }>;
+type StartingPhase = Extract<v.InferOutput<typeof lineSchema>, { event: 'starting' }>;
 export type StartedWriter = Extract<v.InferOutput<typeof lineSchema>, { event: 'started' }>;
+
+/** Of a session that is being made: `.new-PID-START-ID`. */
+const NEW = /^\.new-(\d+)-(\d+)-/;
 
 /** Ids become directory names and words of the environment. */
 export function checkSessionId(id: string): void {
@@ -49,9 +76,16 @@ export function sessionsDir(runtimeDir: string): string {
   return join(runtimeDir, 'sessions');
 }
 
+/** The process that was making this session, in the course of which it died; undefined of a name that is none of these. */
+export function makerOf(name: string): { readonly pid: number; readonly startTime: string } | undefined {
+  const [, pid, startTime] = NEW.exec(name) ?? [];
+  return pid === undefined || startTime === undefined ? undefined : { pid: Number(pid), startTime };
+}
+
 export class SessionRecord {
   readonly dir: string;
   readonly outputDir: string;
+  #isWhole = false;
 
   private constructor(dir: string) {
     this.dir = dir;
@@ -59,32 +93,54 @@ export class SessionRecord {
   }
 
   /** Throws a StateError if a session of this id left its directory behind and was not recovered. */
-  static create(runtimeDir: string, head: Omit<SessionHead, 'version' | 'pid' | 'startTime'>): SessionRecord {
-    mkdirSync(sessionsDir(runtimeDir), { recursive: true, mode: 0o700 });
-    const record = new SessionRecord(join(sessionsDir(runtimeDir), head.session));
+  static create(
+    runtimeDir: string,
+    head: Omit<SessionHead, 'version' | 'pid' | 'startTime' | 'beganMs'>,
+  ): SessionRecord {
+    const sessions = sessionsDir(runtimeDir);
+    mkdirSync(sessions, { recursive: true, mode: 0o700 });
+    const { pid } = process;
+    const startTime = processStat(pid)?.startTime ?? '';
+    const unfinished = join(sessions, `.new-${pid}-${startTime}-${head.session}`);
+    rmSync(unfinished, { recursive: true, force: true });
+    for (const dir of [unfinished, join(unfinished, 'output')]) mkdirSync(dir, { mode: 0o700 });
+    mkdirSync(join(unfinished, 'scratch'), { mode: 0o711 });
+    const whole: SessionHead = { version: 1, pid, startTime, beganMs: monotonicMs(), ...head };
+    writeFileSync(join(unfinished, 'head.json'), JSON.stringify(whole));
+    const record = new SessionRecord(join(sessions, head.session));
     try {
-      mkdirSync(record.dir, { mode: 0o700 });
+      renameSync(unfinished, record.dir);
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'EEXIST')
+      rmSync(unfinished, { recursive: true, force: true });
+      if (error instanceof Error && 'code' in error && (error.code === 'ENOTEMPTY' || error.code === 'EEXIST'))
         throw new StateError(`session ${head.session}`, 'an id in use', ['a new id']);
       throw error;
     }
-    mkdirSync(record.outputDir, { mode: 0o700 });
-    mkdirSync(join(record.dir, 'scratch'), { mode: 0o711 });
-    const startTime = processStartTime(process.pid) ?? '';
-    writeFileSync(join(record.dir, 'head.json'), JSON.stringify({ version: 1, pid: process.pid, startTime, ...head }));
     return record;
   }
 
+  /** One that is there. Changes nothing. */
   static open(dir: string): SessionRecord {
-    const record = new SessionRecord(dir);
-    mkdirSync(record.outputDir, { recursive: true, mode: 0o700 });
-    return record;
+    return new SessionRecord(dir);
+  }
+
+  /** Throws away what writers printed: they may have filled the tmpfs, and kept nobody from reading it. Never throws. */
+  clearOutput(): void {
+    try {
+      rmSync(this.outputDir, { recursive: true, force: true });
+      mkdirSync(this.outputDir, { recursive: true, mode: 0o700 });
+    } catch {
+      // Then what is printed from now on is lost.
+    }
+  }
+
+  scratchPath(writerName: string): string {
+    return join(this.dir, 'scratch', writerName);
   }
 
   /** A writer's own directory from prepare to post; made when first asked for. */
   scratch(writerName: string): string {
-    const dir = join(this.dir, 'scratch', writerName);
+    const dir = this.scratchPath(writerName);
     mkdirSync(dir, { recursive: true, mode: 0o700 });
     return dir;
   }
@@ -94,13 +150,15 @@ export class SessionRecord {
     this.#append({ event: 'started', path, name, folder: folder.path, style: folder.style, kind, rank, limitMs });
   }
 
-  /** Whose end nobody may be there to see to. Never throws: it is missed only after a death. */
-  noteProcess(path: string, pid: number): void {
-    try {
-      this.#append({ event: 'process', path, pid, startTime: processStartTime(pid) ?? '' });
-    } catch {
-      // As a writer whose process has already ended.
-    }
+  /** A process comes into being before its pid can be noted. Never throws: it is missed only after a death. */
+  noteStarting({ path, name }: Pick<Writer, 'path' | 'name'>, phase: string): void {
+    this.#appendIfAble({ event: 'starting', path, name, phase });
+  }
+
+  /** Whose end nobody may be there to see to. Never throws, as above. */
+  noteProcess(path: string, pid: number, resident: boolean): void {
+    const startTime = processStat(pid)?.startTime ?? '';
+    this.#appendIfAble({ event: 'process', path, pid, startTime, ...(resident ? { resident } : {}) });
   }
 
   noteReleased(path: string): void {
@@ -112,8 +170,21 @@ export class SessionRecord {
     this.#append({ event: 'ended' });
   }
 
+  #appendIfAble(line: v.InferOutput<typeof lineSchema>): void {
+    try {
+      this.#append(line);
+    } catch {
+      // A full tmpfs must not keep a writer from being released.
+    }
+  }
+
   #append(line: v.InferOutput<typeof lineSchema>): void {
-    appendFileSync(join(this.dir, 'writers'), `${JSON.stringify(line)}\n`);
+    const file = join(this.dir, 'writers');
+    // After a line that was cut short (a death, a full tmpfs) this one must not become a part of it.
+    const before = this.#isWhole || endsWhole(file) ? '' : '\n';
+    this.#isWhole = false;
+    appendFileSync(file, `${before}${JSON.stringify(line)}\n`);
+    this.#isWhole = true;
   }
 
   remove(): void {
@@ -139,11 +210,21 @@ export class SessionRecord {
     return this.#lines().some(({ event }) => event === 'ended');
   }
 
-  /** Phases that are still running, though nobody waits for them any more. */
+  /** Phases and residents that are still running, though nobody waits for them any more. */
   runningProcesses(): readonly WriterProcess[] {
     return this.#lines().flatMap((line) =>
-      line.event === 'process' && line.startTime !== '' && processStartTime(line.pid) === line.startTime ? [line] : [],
+      line.event === 'process' && line.startTime !== '' && stillRuns(line) ? [line] : [],
     );
+  }
+
+  /** Phases that were about to be started when the notes end: their processes may be there, unnoted. */
+  startingPhases(): readonly StartingPhase[] {
+    const starting = new Map<string, StartingPhase>();
+    for (const line of this.#lines()) {
+      if (line.event === 'starting') starting.set(line.path, line);
+      else if (line.event === 'process') starting.delete(line.path);
+    }
+    return [...starting.values()];
   }
 
   #lines(): readonly v.InferOutput<typeof lineSchema>[] {
@@ -153,11 +234,27 @@ export class SessionRecord {
     } catch {
       return [];
     }
-    // A line cut short by its writer's death was about something that had not begun.
+    // A line cut short by its writer's death was about something that had not begun, or is done once more.
     return text.split('\n').flatMap((line) => {
       const parsed = v.safeParse(lineSchema, parseJson(line));
       return parsed.success ? [parsed.output] : [];
     });
+  }
+}
+
+function endsWhole(path: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return true;
+  }
+  try {
+    const { size } = fstatSync(fd);
+    const last = Buffer.alloc(1);
+    return size === 0 || (readSync(fd, last, 0, 1, size - 1) === 1 && last[0] === 0x0a);
+  } finally {
+    closeSync(fd);
   }
 }
 

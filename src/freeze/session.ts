@@ -5,7 +5,7 @@ import type { FreezeReport, FreezeRequest } from '../consistency.js';
 import { describeError, QuiesceError, UsageError } from '../errors.js';
 import { monotonicMs } from './clock.js';
 import type { FilesystemSet } from './filesystem-set.js';
-import type { Refusal } from './freezer-client.js';
+import type { FreezerConnection, Refusal } from './freezer-client.js';
 import { FreezerHold, type HoldEnd } from './freezer-hold.js';
 import { longestLeaseMs } from './lease.js';
 import type { LocalSession } from './options.js';
@@ -172,9 +172,8 @@ export class Session implements LocalSession {
     const { runtimeDir, writerLimitsMs } = this.#settings;
     const { filesystems, concerned } = this.#findings.plan();
     this.#parts = { filesystems };
-    const hold = await this.#takeFreezer();
+    const hold = await this.#takeFreezer(filesystems);
     this.#parts = { filesystems, hold };
-    await filesystems.open(hold.connection);
     checkPlain(this.#request.require, filesystems.freezeErrors);
 
     const { mountpoints } = filesystems;
@@ -189,16 +188,20 @@ export class Session implements LocalSession {
     return parts;
   }
 
-  async #takeFreezer(): Promise<FreezerHold> {
-    const { prepareBudgetMs, holdBudgetMs, expediteRcu } = this.#settings;
+  async #takeFreezer(filesystems: FilesystemSet): Promise<FreezerHold> {
+    const { prepareBudgetMs, holdBudgetMs, freezeLimitMs, expediteRcu } = this.#settings;
     const request = {
       session: this.id,
       owner: this.requester,
       leaseMaxMs: this.#leaseMaxMs,
       budgetMs: prepareBudgetMs + holdBudgetMs,
+      freezeLimitMs,
       expedite: expediteRcu,
     };
-    return await FreezerHold.take(this.#settings, request, (end) => {
+    const open = async (freezer: FreezerConnection): Promise<void> => {
+      await filesystems.open(freezer);
+    };
+    return await FreezerHold.take(this.#settings, request, open, (end) => {
       this.#endedByItself(end);
     });
   }

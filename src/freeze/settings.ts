@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { machineViewer } from './machine-view.js';
 import { defaultOptions, silentLog, type CoordinatorOptions } from './options.js';
+import { noRules } from './rules.js';
 import { defaultWriterFolders } from './writer-folders.js';
 
 export type Settings = ReturnType<typeof withDefaults>;
@@ -11,14 +12,18 @@ export function withDefaults(options: CoordinatorOptions) {
   const { runtimeDir } = given;
   return {
     ...given,
-    view: machineViewer(given),
+    // Over another table than our own, other namespaces are all there is.
+    view: machineViewer({
+      ...given,
+      procRoot: options.procRoot ?? (options.mountinfoPath === undefined ? '/proc' : undefined),
+    }),
     socketPath: options.freezerSocket ?? join(runtimeDir, 'freezer.sock'),
     markerPath: options.markerPath ?? join(runtimeDir, 'frozen'),
     freezerPath: options.freezerPath,
     writerFolders: options.writerFolders ?? defaultWriterFolders,
     writerOwner: options.writerOwner ?? process.getuid?.() ?? 0,
     writerLimitsMs: options.writerLimitsMs ?? {},
-    ignoredMountpoints: options.ignoredMountpoints ?? [],
+    rules: options.rules ?? noRules,
     log: options.log ?? silentLog,
     onHold: options.onHold ?? (() => undefined),
     onReleased: options.onReleased ?? (() => undefined),

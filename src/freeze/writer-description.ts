@@ -16,6 +16,8 @@ const descriptionSchema = v.pipe(
     /** Seconds, by phase. */
     timeout: v.optional(v.strictObject(v.entriesFromList(writerPhases, v.optional(seconds))), {}),
     required: v.optional(v.boolean(), true),
+    /** One process from prepare to thaw, which is asked line by line (resident-writer.ts). */
+    resident: v.optional(v.boolean()),
     /** Absolute paths the application keeps its data in; without it the writer is concerned by every session. */
     covers: v.optional(v.array(v.pipe(v.string(), v.startsWith('/'))), []),
     /** systemd unit it speaks for; for people. */
@@ -33,6 +35,14 @@ const descriptionSchema = v.pipe(
   v.check(
     ({ phases, guarantee }) => phases.includes('verify') === (guarantee !== undefined),
     'guarantee: expected with verify, and only with it (a guarantee nobody verifies is no proof)',
+  ),
+  v.check(
+    ({ phases, resident }) => resident !== true || (phases.includes('prepare') && phases.includes('freeze')),
+    'phases: a resident writer needs prepare, freeze and thaw',
+  ),
+  v.check(
+    ({ phases, resident }) => resident !== true || !(phases.includes('abort') || phases.includes('post')),
+    'phases: a resident writer has neither abort nor post, it ends with thaw',
   ),
 );
 export type WriterDescription = v.InferOutput<typeof descriptionSchema>;
@@ -94,7 +104,8 @@ function fromFields(fields: ReadonlyMap<string, string>): unknown {
     if (key.startsWith('timeout.')) timeout[key.slice('timeout.'.length)] = number(value);
     else if (key === 'phases' || key === 'covers') description[key] = words(value);
     else if (key === 'rank') description[key] = number(value);
-    else if (key === 'required') description[key] = value === 'true' || value === 'false' ? value === 'true' : value;
+    else if (key === 'required' || key === 'resident')
+      description[key] = value === 'true' || value === 'false' ? value === 'true' : value;
     else description[key] = value;
   }
   return Object.keys(timeout).length === 0 ? description : { ...description, timeout };

@@ -1,7 +1,7 @@
 // Which writers there are: the folders in their precedence, the names that are ignored, and the checks a file must
 // pass before root runs it. Looks at files only; what they say of themselves is read by writer-description.ts.
-import { closeSync, constants, openSync, readdirSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { closeSync, openSync, readdirSync, readFileSync, readSync, realpathSync, statSync, type Stats } from 'node:fs';
+import { basename, join } from 'node:path';
 import type { WriterListing, WriterPhase } from '../consistency.js';
 import {
   describeScript,
@@ -10,6 +10,7 @@ import {
   type Described,
   type WriterDescription,
 } from './writer-description.js';
+import { fileIdentity, whyUnsafe, type CheckedFile } from './writer-safety.js';
 
 export interface WriterFolder {
   readonly path: string;
@@ -34,11 +35,13 @@ export interface Writer {
   readonly name: string;
   readonly path: string;
   readonly folder: WriterFolder;
-  readonly kind: 'plain' | 'described';
+  readonly kind: 'plain' | 'described' | 'resident';
   readonly required: boolean;
   readonly rank: number;
   readonly phases: readonly WriterPhase[];
   readonly description?: WriterDescription;
+  /** As it was found; it is looked at again before each start. */
+  readonly checked?: CheckedFile;
   readonly problem?: string;
   /**
    * Why it is not run: the administrator's doing (a link to /dev/null, no execute permission, hidden by an earlier
@@ -138,6 +141,7 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
     required: true,
     rank: PLAIN_RANK,
     phases: ['freeze', 'thaw'],
+    ...checkedAt(path, owner),
   } as const;
   if (realPath(path) === '/dev/null')
     return { ...plain, problem: 'switched off (link to /dev/null)', problemKind: 'switched-off' };
@@ -148,8 +152,21 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
   if (described.kind === 'plain') return plain;
   if (described.kind === 'bad')
     return { ...plain, kind: 'described', problem: `bad description: ${described.problem}`, problemKind: 'unsafe' };
-  const { required, rank, phases } = described.description;
-  return { ...plain, kind: 'described', required, rank, phases, description: described.description };
+  const { required, rank, phases, resident } = described.description;
+  return {
+    ...plain,
+    kind: resident === true ? 'resident' : 'described',
+    required,
+    rank,
+    phases,
+    description: described.description,
+  };
+}
+
+// Before it is read: what changes in between shows as a change.
+function checkedAt(path: string, owner: number): { readonly checked?: CheckedFile } {
+  const identity = fileIdentity(path);
+  return identity === undefined ? {} : { checked: { owner, identity } };
 }
 
 function describe(path: string, hasSidecar: boolean): Described {
@@ -164,52 +181,21 @@ function describe(path: string, hasSidecar: boolean): Described {
   }
 }
 
-/**
- * Why root must not run this file, or undefined. Follows links; the file and its folder must belong to root or `owner`
- * and be writable by nobody else, and so must every folder above (where the sticky bit will do).
- */
-export function whyUnsafe(path: string, owner: number): string | undefined {
-  const target = realPath(path);
-  if (target === undefined) return 'a link that leads nowhere';
-  const places = [...new Set([target, dirname(target), dirname(realPath(dirname(path)) ?? path)])];
-  for (const place of places) {
-    const reason = placeReason(place, place !== target, false, owner);
-    if (reason !== undefined) return reason;
-  }
-  const folders = [...ancestors(target), ...ancestors(join(realPath(dirname(path)) ?? '/', 'x'))];
-  for (const place of new Set(folders)) {
-    const reason = placeReason(place, true, true, owner);
-    if (reason !== undefined) return reason;
-  }
-  return undefined;
-}
-
-function placeReason(place: string, folder: boolean, stickyWillDo: boolean, owner: number): string | undefined {
-  const { uid, mode, isRegular, isFolder } = statOf(place);
-  if (folder ? !isFolder : !isRegular) return folder ? `${place} is not a folder` : 'not a regular file';
-  if (uid !== 0 && uid !== owner) return `${place} belongs to user ${uid}, not to root`;
-  const sticky = stickyWillDo && (mode & constants.S_IFMT) === constants.S_IFDIR && (mode & 0o1000) !== 0;
-  if ((mode & 0o022) !== 0 && !sticky) return `${place} is writable by others (mode ${(mode & 0o7777).toString(8)})`;
-  return undefined;
-}
-
-function statOf(path: string): { uid: number; mode: number; isRegular: boolean; isFolder: boolean } {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return { uid: 0, mode: 0, isRegular: false, isFolder: false };
-  return { uid: found.uid, mode: found.mode, isRegular: found.isFile(), isFolder: found.isDirectory() };
-}
-
-function ancestors(path: string): string[] {
-  const parent = dirname(path);
-  return parent === path ? [] : [parent, ...ancestors(parent)];
-}
-
 function isExecutable(path: string): boolean {
-  return (statOf(path).mode & 0o111) !== 0;
+  return ((statOf(path)?.mode ?? 0) & 0o111) !== 0;
 }
 
 function isDirectory(path: string): boolean {
-  return statOf(path).isFolder;
+  return statOf(path)?.isDirectory() ?? false;
+}
+
+function statOf(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch {
+    // What is wrong with it, whyUnsafe tells.
+    return undefined;
+  }
 }
 
 function realPath(path: string): string | undefined {

@@ -1,17 +1,10 @@
-// Runs one phase of one writer: a process group of its own, real files on tmpfs for its output (a daemon that keeps
-// them open holds nobody up), a time limit, and the group killed at the limit. Knows nothing of phases' meaning.
+// Runs one phase of one writer: a process group of its own, a time limit, and the group ended at the limit, when told
+// to, and when it floods. Knows nothing of phases' meaning. What it prints: writer-output.ts; writers that live from
+// prepare to thaw: resident-writer.ts.
 import { execa } from 'execa';
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
 import { monotonicMs } from './clock.js';
-
-/** A process in the middle of a system call may outlive SIGKILL for long: then nobody waits for it. */
-const REAP_LIMIT_MS = 1_000;
-/** Between SIGTERM and SIGKILL. It is time the other applications stand still. */
-const TERM_GRACE_MS = 250;
-/** Output beyond this is thrown away while it is written: tmpfs is memory. */
-const OUTPUT_BYTES = 64 * 1024;
-const FLOOD_CHECK_MS = 50;
+import { AbortWait, endGroup, groupExists, Timer } from './process-group.js';
+import { FLOOD_BYTES, FLOOD_CHECK_MS, WriterOutput, type LeftOutput } from './writer-output.js';
 
 export interface ProcessRequest {
   /** Names the output files; without slashes. */
@@ -25,6 +18,9 @@ export interface ProcessRequest {
   readonly outputDir: string;
   /** Called as soon as it runs. Must not throw. */
   readonly onStart?: (pid: number) => void;
+  /** Takes over the output where processes are left behind, and tells of a flood of theirs. */
+  readonly left?: LeftOutput;
+  readonly onFlood?: (reason: string) => void;
 }
 
 export interface ProcessResult {
@@ -38,26 +34,31 @@ export interface ProcessResult {
   readonly aborted: boolean;
   /** Still there after SIGKILL. */
   readonly unkillable: boolean;
-  /** First line of stderr, else of stdout; else why it could not be started. */
+  /** It was never started, it broke a rule and was killed, or it ended where it must not: how. */
+  readonly fault?: string;
+  /** Of a resident writer, which answers instead of exiting. */
+  readonly answer?: 'ok' | 'error';
+  /** First line of stderr, else of stdout; of a resident writer, the reason of its `error`. */
   readonly text?: string;
 }
+
+/** What has not come about. */
+export const eventless = { timedOut: false, aborted: false, unkillable: false } as const;
+
+export const floodFault = `printed more than ${FLOOD_BYTES / 1024 / 1024} MiB`;
 
 /** Never throws. Aborting ends the process as its limit would. Times are those of CLOCK_MONOTONIC. */
 export async function runProcess(request: ProcessRequest, signal?: AbortSignal): Promise<ProcessResult> {
   const startMs = monotonicMs();
-  const result = (rest: Omit<ProcessResult, 'startMs' | 'endMs'>): ProcessResult => ({
+  const result = (rest: Partial<ProcessResult>): ProcessResult => ({
+    ...eventless,
+    ...rest,
     startMs,
     endMs: monotonicMs(),
-    ...rest,
   });
-  const idle = { timedOut: false, aborted: false, unkillable: false };
-  if (signal?.aborted === true) return result({ ...idle, aborted: true });
-  let output: Output;
-  try {
-    output = new Output(request.outputDir, request.label);
-  } catch (error) {
-    return result({ ...idle, text: `cannot be started: ${message(error)}` });
-  }
+  if (signal?.aborted === true) return result({ aborted: true });
+  const output = new WriterOutput(request.outputDir, request.label);
+  let group: number | undefined;
   try {
     const child = execa(request.file, [...request.args], {
       env: { ...request.env },
@@ -70,136 +71,70 @@ export async function runProcess(request: ProcessRequest, signal?: AbortSignal):
       reject: false,
       buffer: false,
     });
-    if (child.pid !== undefined) request.onStart?.(child.pid);
-    const exit = child.then(({ exitCode, signal: killer, cause, failed, originalMessage }) => ({
-      ...(exitCode === undefined ? {} : { exitCode }),
-      ...(killer === undefined ? {} : { signal: killer }),
-      ...(failed && exitCode === undefined && killer === undefined
-        ? { startError: message(cause ?? originalMessage) }
-        : {}),
-    }));
-    const ending = await endOf(child.pid, exit, request.limitMs, signal, () => {
-      output.keepSmall();
-    });
-    const { startError, ...rest } = ending;
-    const text = startError === undefined ? output.firstLine() : `cannot be started: ${startError}`;
-    return result({ ...idle, ...rest, ...(text === undefined ? {} : { text }) });
+    group = child.pid;
+    if (group !== undefined) request.onStart?.(group);
+    const exit = child.then(exitOf);
+    const ending = await endOf(group, exit, request.limitMs, signal, () => output.keepSmall());
+    const text = ending.fault === undefined || ending.fault === floodFault ? output.firstLine() : undefined;
+    return result({ ...ending, ...(text === undefined ? {} : { text }) });
   } finally {
-    output.close();
+    const { left, onFlood } = request;
+    if (left !== undefined && group !== undefined && groupExists(group))
+      left.watch(output, group, () => {
+        onFlood?.(`what its ${request.label} left running ${floodFault}`);
+      });
+    else output.close();
   }
 }
 
-interface Exit {
-  readonly exitCode?: number;
-  readonly signal?: string;
-  readonly startError?: string;
-}
-type Ending = Exit & Partial<Pick<ProcessResult, 'timedOut' | 'aborted' | 'unkillable'>>;
+export type Exit = Pick<ProcessResult, 'exitCode' | 'signal' | 'fault'>;
 
-// Waits for the exit; at the limit or the abort kills the group, first kindly.
+/** What execa says of an end, with how it could not be started as its fault. */
+export function exitOf(said: {
+  readonly exitCode?: number | undefined;
+  readonly signal?: string | undefined;
+  readonly failed: boolean;
+  readonly cause?: unknown;
+  readonly originalMessage?: string | undefined;
+}): Exit {
+  const { exitCode, signal, failed, cause, originalMessage } = said;
+  return {
+    ...(exitCode === undefined ? {} : { exitCode }),
+    ...(signal === undefined ? {} : { signal }),
+    ...(failed && exitCode === undefined && signal === undefined
+      ? { fault: `cannot be started: ${message(cause ?? originalMessage)}` }
+      : {}),
+  };
+}
+
+// Waits for the exit; at the limit, the abort or a flood ends the group, first kindly.
 async function endOf(
   pid: number | undefined,
   exit: Promise<Exit>,
   limitMs: number,
   signal: AbortSignal | undefined,
-  watch: () => void,
-): Promise<Ending> {
-  const watcher = setInterval(watch, FLOOD_CHECK_MS);
+  floods: () => boolean,
+): Promise<Partial<ProcessResult>> {
   const limit = new Timer();
-  let onAbort = (): void => undefined;
-  const aborted = new Promise<'aborted'>((resolve) => {
-    onAbort = () => {
-      resolve('aborted');
-    };
-    signal?.addEventListener('abort', onAbort);
+  const abort = new AbortWait(signal);
+  let watcher: NodeJS.Timeout | undefined;
+  const flooded = new Promise<'flooded'>((resolve) => {
+    watcher = setInterval(() => {
+      if (floods()) resolve('flooded');
+    }, FLOOD_CHECK_MS);
   });
   try {
-    const first = await Promise.race([exit, limit.after(limitMs, 'timedOut' as const), aborted]);
+    const first = await Promise.race([exit, limit.after(limitMs, 'timedOut' as const), abort.aborted, flooded]);
     if (typeof first !== 'string') return first;
-    killGroup(pid, 'SIGTERM');
-    const second = await Promise.race([exit, limit.after(TERM_GRACE_MS, 'stays' as const)]);
-    // The leader may have gone and left children that ignored SIGTERM.
-    killGroup(pid, 'SIGKILL');
-    const last = second === 'stays' ? await Promise.race([exit, limit.after(REAP_LIMIT_MS, 'stays' as const)]) : second;
-    return { ...(last === 'stays' ? { unkillable: true } : last), [first]: true };
+    const last = await endGroup(pid, exit);
+    return {
+      ...(last === 'stays' ? { unkillable: true } : last),
+      ...(first === 'flooded' ? { fault: floodFault } : { [first]: true }),
+    };
   } finally {
     clearInterval(watcher);
     limit.clear();
-    signal?.removeEventListener('abort', onAbort);
-  }
-}
-
-/** Signals a process group, if there still is one. */
-export function killGroup(pid: number | undefined, signal: NodeJS.Signals): void {
-  if (pid === undefined) return;
-  try {
-    process.kill(-pid, signal);
-  } catch {
-    // ESRCH: the whole group is gone.
-  }
-}
-
-class Timer {
-  #timers: NodeJS.Timeout[] = [];
-
-  async after<T>(ms: number, value: T): Promise<T> {
-    return await new Promise((resolve) => {
-      this.#timers.push(
-        setTimeout(() => {
-          resolve(value);
-        }, ms),
-      );
-    });
-  }
-
-  clear(): void {
-    for (const timer of this.#timers) clearTimeout(timer);
-  }
-}
-
-/** Two files, appended to, so that cutting them off restarts them. */
-class Output {
-  readonly out: number;
-  readonly err: number;
-  readonly #heads = new Map<number, string>();
-
-  constructor(dir: string, label: string) {
-    this.out = openSync(join(dir, `${label}.out`), 'a+', 0o600);
-    try {
-      this.err = openSync(join(dir, `${label}.err`), 'a+', 0o600);
-    } catch (error) {
-      closeSync(this.out);
-      throw error;
-    }
-  }
-
-  keepSmall(): void {
-    for (const fd of [this.out, this.err]) {
-      if (fstatSync(fd).size <= OUTPUT_BYTES) continue;
-      if (!this.#heads.has(fd)) this.#heads.set(fd, this.#head(fd));
-      ftruncateSync(fd, 0);
-    }
-  }
-
-  firstLine(): string | undefined {
-    const line = (fd: number): string | undefined =>
-      (this.#heads.get(fd) ?? this.#head(fd))
-        .split('\n')
-        .map((text) => text.trim())
-        .find((text) => text !== '')
-        ?.slice(0, 500);
-    return line(this.err) ?? line(this.out);
-  }
-
-  close(): void {
-    this.keepSmall();
-    closeSync(this.out);
-    closeSync(this.err);
-  }
-
-  #head(fd: number): string {
-    const head = Buffer.alloc(4096);
-    return head.subarray(0, readSync(fd, head, 0, head.length, 0)).toString('utf8');
+    abort.clear();
   }
 }
 

@@ -1,24 +1,19 @@
-// The writers of one session, phase by phase: who runs beside whom, what an exit code means, and who must be released.
-// Ranks ascend at freeze and descend at thaw; equal rank runs side by side; plain hooks have one rank together and run
-// there one by one. How a process is run and killed: writer-process.ts.
+// The writers of one session, phase by phase: who runs beside whom, and who must be released. Ranks ascend at freeze and
+// descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by one. What is
+// run and what its end means: writer-phase.ts, writer-process.ts, resident-writer.ts.
 import type { PhaseReport, WriterPhase, WriterReport, outcomes } from '../consistency.js';
 import { describeError } from '../errors.js';
 import { monotonicMs } from './clock.js';
-import type { SessionRecord } from './session-record.js';
+import { ResidentWriter } from './resident-writer.js';
 import { phaseLimitsMs } from './writer-description.js';
 import type { Writer } from './writer-folders.js';
-import { runProcess, type ProcessResult } from './writer-process.js';
+import { LeftOutput } from './writer-output.js';
+import { phaseReport, readResult, runPhase, startResident, type PhaseContext, type Verdict } from './writer-phase.js';
+import { eventless, type ProcessResult } from './writer-process.js';
 
 export type SessionOutcome = (typeof outcomes)[number];
 
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-
-export interface WriterContext {
-  readonly session: string;
-  readonly leaseMs: number;
-  /** All mount points of the filesystems of the set. */
-  readonly mountpoints: readonly string[];
-  readonly record: SessionRecord;
+export interface WriterContext extends PhaseContext {
   /** Zero of the report's times, on CLOCK_MONOTONIC. */
   readonly zeroMs: number;
   readonly limitsMs?: Partial<Readonly<Record<WriterPhase, number>>>;
@@ -32,20 +27,28 @@ interface Run {
   /** Its freeze was started: it must be released. */
   started: boolean;
   frozen: boolean;
-  /** Its `thaw` succeeded. */
+  /** Its `thaw` succeeded, or its process is gone and its hold with it. */
   released: boolean;
   /** How often its `verify` passed. */
   verified: number;
   reason: string | undefined;
+  /** Of a resident writer, from prepare on; or how it could not be started. */
+  resident: ResidentWriter | ProcessResult | undefined;
 }
 
-/** What the exit of a phase says (fsfreeze-hook.d/README.md, "Exit codes"). */
-type Verdict =
-  { readonly kind: 'done' | 'unsupported' | 'not-applicable' } | { readonly kind: 'failed'; readonly reason: string };
+/** A writer whose freeze was started, at the end. */
+export interface Release {
+  readonly name: string;
+  readonly path: string;
+  readonly released: boolean;
+  /** Why not, for people. */
+  readonly reason?: string;
+}
 
 export class WriterSet {
   readonly #runs: Run[];
   readonly #context: WriterContext;
+  readonly #left = new LeftOutput();
 
   constructor(writers: readonly Writer[], context: WriterContext) {
     this.#context = context;
@@ -58,7 +61,15 @@ export class WriterSet {
       released: false,
       verified: 0,
       reason: undefined,
+      resident: undefined,
     }));
+  }
+
+  /** Those that a dead process had started to freeze, in the order of their start: there is only `release` for them. */
+  static abandoned(writers: readonly Writer[], context: WriterContext): WriterSet {
+    const set = new WriterSet(writers, context);
+    for (const run of set.#runs) run.started = true;
+    return set;
   }
 
   /** Some writer takes part: none has said yet that nothing of it runs here. */
@@ -73,8 +84,14 @@ export class WriterSet {
       .map(({ writer, reason }) => `${writer.name}: ${reason ?? 'failed'}`);
   }
 
-  /** Step 2: all that have the phase, side by side. */
+  /** Step 2: residents are started, and all that have the phase run it, side by side. */
   async prepare(budgetMs: number, signal: AbortSignal): Promise<void> {
+    for (const run of this.#runs) {
+      if (run.writer.kind !== 'resident' || signal.aborted) continue;
+      run.resident = startResident(run.writer, this.#context, (reason) => {
+        this.#lose(run, reason);
+      });
+    }
     await Promise.all(
       this.#with('prepare').map(async (run) => {
         await this.#phase(run, 'prepare', { budgetMs, signal });
@@ -121,6 +138,8 @@ export class WriterSet {
    * released; `unreleased` names what still failed then.
    */
   async release(outcome: SessionOutcome): Promise<void> {
+    // They hold nothing yet, and nobody waits for them.
+    for (const run of this.#runs) if (!run.started && run.resident instanceof ResidentWriter) void run.resident.end();
     for (let tries = 0; tries < 2; tries++) {
       const held = this.#runs.filter((run) => run.started && !run.released).reverse();
       for (const rank of ranks(held).reverse()) {
@@ -134,19 +153,34 @@ export class WriterSet {
     }
   }
 
+  /** Writers whose freeze was started, in the order in which they were let go. */
+  get releases(): readonly Release[] {
+    const lastThaw = ({ phases }: Run): PhaseReport | undefined => phases.findLast(({ phase }) => phase === 'thaw');
+    return this.#runs
+      .filter(({ started }) => started)
+      .sort((a, b) => (lastThaw(a)?.endMs ?? 0) - (lastThaw(b)?.endMs ?? 0))
+      .map((run) => {
+        const { name, path } = run.writer;
+        if (run.released) return { name, path, released: true };
+        const { text, exitCode, signal } = lastThaw(run) ?? {};
+        const reason = text ?? `thaw failed (exit ${exitCode ?? signal ?? 'unknown'})`;
+        return { name, path, released: false, reason };
+      });
+  }
+
   /** Writers whose `thaw` failed: their applications may still stand still. With the reason, for people. */
   get unreleased(): readonly string[] {
-    return this.#runs
-      .filter(({ started, released }) => started && !released)
-      .map(({ writer, phases }) => {
-        const last = phases.findLast(({ phase }) => phase === 'thaw');
-        return `${writer.name}: ${last?.text ?? `thaw failed (exit ${last?.exitCode ?? last?.signal ?? 'unknown'})`}`;
-      });
+    return this.releases.flatMap(({ name, released, reason }) => (released ? [] : [`${name}: ${reason ?? 'unknown'}`]));
   }
 
   async #release(run: Run, outcome: SessionOutcome): Promise<void> {
     const verdict = await this.#phase(run, 'thaw', { outcome });
     run.released = verdict.kind !== 'failed';
+    if (run.resident instanceof ResidentWriter) {
+      // One that says so has let go, and may end while the next one has its turn. Of any other its end is the proof.
+      const ending = run.resident.end();
+      if (!run.released) run.released = await ending;
+    }
     if (!run.released) return;
     try {
       this.#context.record.noteReleased(run.writer.path);
@@ -155,14 +189,22 @@ export class WriterSet {
     }
   }
 
-  /** After the release: `post` of a session that was frozen, `abort` of an attempt that was not. */
+  /**
+   * After the release: `post` of a session that was frozen, `abort` of an attempt that was not. When it settles no
+   * resident is left.
+   */
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     const runs = this.#runs.filter((run) => run.phases.length > 0 && run.writer.phases.includes(phase));
-    await Promise.all(
-      runs.map(async (run) => {
-        await this.#phase(run, phase, { outcome });
-      }),
-    );
+    const phases = runs.map(async (run) => {
+      await this.#phase(run, phase, { outcome });
+    });
+    const residents = this.#runs.map(async ({ resident }) => {
+      if (!(resident instanceof ResidentWriter)) return;
+      await resident.end();
+      resident.close();
+    });
+    await Promise.all([...phases, ...residents]);
+    this.#left.close();
   }
 
   /** `final`: after the second verification, without which nothing is verified any more. */
@@ -196,9 +238,9 @@ export class WriterSet {
     const { writer } = run;
     const own = this.#limit(writer, phase);
     const limitMs = Math.max(1, Math.min(own, how.budgetMs ?? own));
-    const { result, report } = await runPhase(writer, phase, limitMs, this.#context, how);
-    run.phases.push(report);
-    const verdict = readExit(writer, phase, result, limitMs);
+    const result = await this.#run(run, phase, limitMs, how);
+    run.phases.push(phaseReport(phase, result, this.#context.zeroMs));
+    const verdict = readResult(writer, phase, result, limitMs);
     if (verdict.kind === 'failed') {
       // A failed post says nothing of what was held before.
       if (phase !== 'post' && phase !== 'abort') run.state = 'failed';
@@ -208,6 +250,32 @@ export class WriterSet {
       if (result.text !== undefined) run.reason ??= result.text;
     }
     return verdict;
+  }
+
+  async #run(run: Run, phase: WriterPhase, limitMs: number, { signal, outcome }: PhaseOptions): Promise<ProcessResult> {
+    const { writer, resident } = run;
+    if (writer.kind !== 'resident') {
+      const onLost = (reason: string): void => {
+        this.#lose(run, reason);
+      };
+      const options = { limitMs, left: this.#left, onLost };
+      return await runPhase(writer, phase, this.#context, {
+        ...options,
+        ...(signal === undefined ? {} : { signal }),
+        ...(outcome === undefined ? {} : { outcome }),
+      });
+    }
+    if (resident instanceof ResidentWriter)
+      return await resident.ask(outcome === undefined ? phase : `${phase} ${outcome}`, limitMs, signal);
+    const now = monotonicMs();
+    return resident ?? { ...eventless, startMs: now, endMs: now, fault: 'it was never started' };
+  }
+
+  // Between its phases, when nobody asks.
+  #lose(run: Run, reason: string): void {
+    if (run.state !== 'taking-part' || run.released) return;
+    run.state = 'failed';
+    run.reason ??= `${run.frozen ? 'lost its hold' : 'before its freeze'}: ${reason}`;
   }
 }
 
@@ -234,79 +302,4 @@ function verdictOf(run: Run, final: boolean): WriterReport['verdict'] {
   const { phases } = run.writer;
   const held = run.frozen || !phases.includes('freeze');
   return phases.includes('verify') && held && run.verified >= (final ? 2 : 1) ? 'verified' : 'claimed';
-}
-
-function readExit(writer: Writer, phase: WriterPhase, result: ProcessResult, limitMs: number): Verdict {
-  const failed = (reason: string): Verdict => ({ kind: 'failed', reason });
-  const because = result.text === undefined ? '' : `: ${result.text}`;
-  if (result.unkillable) return failed(`still runs after SIGKILL${because}`);
-  if (result.timedOut) return failed(`not done within ${Math.round(limitMs)} ms${because}`);
-  if (result.aborted) return failed('ended with the attempt');
-  if (result.signal !== undefined) return failed(`ended by ${result.signal}${because}`);
-  const code = result.exitCode;
-  if (code === 0) return { kind: 'done' };
-  if (writer.kind === 'described' && code === 2) return { kind: 'unsupported' };
-  if (writer.kind === 'described' && code === 3 && (phase === 'prepare' || phase === 'freeze'))
-    return { kind: 'not-applicable' };
-  if (code === undefined) return failed(result.text ?? 'cannot be started');
-  const reserved = writer.kind === 'described' && code >= 4 && code <= 15 ? ' (reserved)' : '';
-  return failed(`exit ${code}${reserved}${because}`);
-}
-
-/** Runs one phase of one writer with the environment and arguments its folder's style asks for. Never throws. */
-export async function runPhase(
-  writer: Pick<Writer, 'name' | 'path' | 'kind'> & { readonly folder: Pick<Writer['folder'], 'style'> },
-  phase: WriterPhase,
-  limitMs: number,
-  context: WriterContext,
-  { signal, outcome }: PhaseOptions,
-): Promise<{ readonly result: ProcessResult; readonly report: PhaseReport }> {
-  const withMountpoints = writer.kind === 'plain' && writer.folder.style === 'dragonsdawn';
-  let scratch: string;
-  try {
-    scratch = context.record.scratch(writer.name);
-  } catch (error) {
-    const now = monotonicMs();
-    const text = `no scratch directory: ${describeError(error)}`;
-    const nothing = { startMs: now, endMs: now, timedOut: false, aborted: false, unkillable: false, text };
-    return { result: nothing, report: phaseReport(phase, nothing, context.zeroMs) };
-  }
-  const result = await runProcess(
-    {
-      label: `${writer.name}.${phase}`,
-      file: writer.path,
-      args: [phase, ...(withMountpoints ? context.mountpoints : [])],
-      env: {
-        PATH,
-        HOME: '/root',
-        FSFREEZE_SESSION: context.session,
-        FSFREEZE_PHASE: phase,
-        FSFREEZE_LEASE_MS: String(Math.round(context.leaseMs)),
-        // One on a line: a name with a newline cannot be told, and is left out.
-        FSFREEZE_MOUNTPOINTS: context.mountpoints.filter((path) => !path.includes('\n')).join('\n'),
-        FSFREEZE_OUTCOME: outcome ?? '',
-        FSFREEZE_SCRATCH: scratch,
-      },
-      limitMs,
-      outputDir: context.record.outputDir,
-      onStart: (pid) => {
-        context.record.noteProcess(writer.path, pid);
-      },
-    },
-    signal,
-  );
-  return { result, report: phaseReport(phase, result, context.zeroMs) };
-}
-
-function phaseReport(phase: WriterPhase, result: ProcessResult, zeroMs: number): PhaseReport {
-  const { exitCode, signal: killer, text } = result;
-  return {
-    phase,
-    startMs: result.startMs - zeroMs,
-    endMs: result.endMs - zeroMs,
-    ...(exitCode === undefined ? {} : { exitCode }),
-    ...(killer === undefined ? {} : { signal: killer }),
-    timedOut: result.timedOut,
-    ...(text === undefined ? {} : { text }),
-  };
 }

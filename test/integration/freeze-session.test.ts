@@ -35,7 +35,7 @@ requires(
   beforeAll(async () => {
     mounts = await privateMounts({
       filesystems: { one: 'ext4', two: 'xfs' },
-      nested: { name: 'inner', on: 'one' },
+      nested: [{ name: 'inner', on: 'one' }],
       boundMs: BOUND_MS,
     });
     const [nsenter, words] = mounts.inside('/bin/freezer', '--no-kill', '--rcu-knob', '/shared/rcu');

@@ -9,20 +9,22 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { build } from 'esbuild';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import type { FreezeReport, FreezeRequest, WriterReport } from '../../src/consistency.js';
 import { QuiesceError } from '../../src/errors.js';
 import type { CoordinatorOptions } from '../../src/freeze/options.js';
-import { recoverSessions } from '../../src/freeze/recovery.js';
 import { watchWriters } from '../../src/freeze/writer-watch.js';
 import { described, FreezeHarness } from '../support/freeze-harness.js';
+import { alive } from '../support/mortal-agent.js';
 import { requires } from '../support/requires.js';
 
 let harness: FreezeHarness;
@@ -62,14 +64,6 @@ function writer(report: FreezeReport, name: string): WriterReport {
   return found;
 }
 
-const alive = (pid: number): boolean => {
-  try {
-    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  } catch {
-    return false;
-  }
-};
-
 const logs = 'log';
 
 describe('a writer that misbehaves in freeze is ended, released, and fails the attempt', () => {
@@ -93,9 +87,9 @@ describe('a writer that misbehaves in freeze is ended, released, and fails the a
     await expect.poll(() => alive(child)).toBe(false);
   });
 
-  test('floods both outputs: what it wrote first is the reason, and no memory is lost', async () => {
+  test('floods both outputs: it is ended, what it wrote first is the reason, and no memory is lost', async () => {
     fixture('floods');
-    const coordinator = await harness.start({}, { writerLimitsMs: { freeze: 1_500 } });
+    const coordinator = await harness.start({}, { writerLimitsMs: { freeze: 10_000 } });
     const freezing = coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto', session: 'flood' });
     const output = join(harness.dir, 'run/sessions/flood/output');
     let largest = 0;
@@ -103,11 +97,13 @@ describe('a writer that misbehaves in freeze is ended, released, and fails the a
       if (!existsSync(output)) return;
       for (const name of readdirSync(output)) largest = Math.max(largest, statSync(join(output, name)).blocks * 512);
     }, 5);
+    const started = performance.now();
     const error: unknown = await freezing.catch((reason: unknown) => reason);
     clearInterval(watching);
-    expect((error as Error).message).toContain('the first line');
+    expect(performance.now() - started).toBeLessThan(5_000);
+    expect((error as Error).message).toContain('floods: freeze: printed more than 16 MiB: the first line');
     expect(largest).toBeGreaterThan(0);
-    // It writes gigabytes in that time; what lies there is what it wrote since the last look.
+    // It writes gigabytes in a second; what lies there is what it wrote since the last look, and until it was killed.
     expect(largest).toBeLessThan(1024 ** 3);
   });
 
@@ -140,6 +136,102 @@ test('a daemon that keeps the output open is neither waited for nor killed', asy
   await expect.poll(() => alive(holder)).toBe(false);
 });
 
+test('a daemon that floods the output it kept is ended, and its writer has lost its hold', async () => {
+  const go = join(harness.dir, 'go');
+  harness.hook(
+    'd',
+    `${described({})}[ "$1" = freeze ] && { (while [ ! -e '${go}' ]; do sleep 0.02; done; exec yes too much) & }; exit 0`,
+  );
+  const coordinator = await harness.start({}, { writerLimitsMs: short });
+  const session = await coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto' });
+  expect(session.report.level).toBe('application');
+  writeFileSync(go, '');
+  await expect.poll(() => session.report.level, { timeout: 5_000 }).toBe('filesystem');
+  const report = await session.thaw();
+  expect(writer(report, 'd').reason).toBe('lost its hold: what its d.freeze left running printed more than 16 MiB');
+});
+
+describe('a writer that misbehaves in thaw is ended at its limit, and the next one has its turn', () => {
+  test.each([
+    ['hangs', 'sleep 600', 'thaw: not done within 400 ms'],
+    ['ignores SIGTERM', "trap '' TERM; while :; do sleep 1; done", 'thaw: not done within 400 ms'],
+    ['leaves a daemon that keeps its output', 'sleep 600 & echo $! >"$0.pid.sample"', undefined],
+    ['floods', 'exec yes', 'thaw: printed more than 16 MiB: y'],
+    ['dies', 'kill -KILL $$', 'thaw: ended by SIGKILL'],
+  ])('%s', async (_name, what, reason) => {
+    const path = harness.hook('b', `${described({ rank: 20 })}[ "$1" = thaw ] || exit 0; ${what}`);
+    harness.hook('a', `${described({ rank: 10 })}log`);
+    const { report } = await attempt();
+    expect(writer(report, 'b').reason).toBe(reason);
+    const [mine] = writer(report, 'b').phases.filter(({ phase }) => phase === 'thaw');
+    const [next] = writer(report, 'a').phases.filter(({ phase }) => phase === 'thaw');
+    expect((mine?.endMs ?? Infinity) - (mine?.startMs ?? 0)).toBeLessThan(400 + 250 + 1_000);
+    expect((next?.startMs ?? Infinity) - (mine?.endMs ?? 0)).toBeLessThan(1_000);
+    expect(harness.journal.at(-1)).toBe('thaw a');
+    if (existsSync(`${path}.pid.sample`)) process.kill(Number(readFileSync(`${path}.pid.sample`, 'utf8')), 'SIGKILL');
+  });
+});
+
+test('what a writer prints cannot steer a terminal, and has an end', async () => {
+  const long = 'x'.repeat(2_000);
+  harness.hook('h', `[ "$1" = freeze ] && { printf '\\033]0;title\\007\\302\\233 ${long}\\n' >&2; exit 1; }; exit 0`);
+  const { report, error } = await attempt();
+  const reason = writer(report, 'h').reason ?? '';
+  expect(reason).toMatch(/^freeze: exit 1: \\u\{1b\}\]0;title\\u\{7\}\\u\{9b\} x+$/);
+  expect(reason.length).toBeLessThan(600);
+
+  expect(JSON.stringify(report) + (error?.message ?? '')).not.toMatch(/[\u0000-\u001f\u007f-\u009f]/);
+});
+
+test('a second run of a phase is not told by what the first one printed', async () => {
+  harness.hook(
+    'w',
+    `${described({})}[ "$1" = verify ] || exit 0; n="$FSFREEZE_SCRATCH/n"; [ -e "$n" ] && exit 1; : >"$n"; echo all is well`,
+  );
+  expect(writer((await attempt()).report, 'w').reason).toBe('verify: exit 1');
+});
+
+describe('replaced after the session was planned', () => {
+  /** `a` prepares for as long as it takes to do it. */
+  async function meanwhile(act: (path: string) => void): Promise<{ error: Error; path: string }> {
+    const path = harness.hook('h', 'log; exit 0');
+    const going = join(harness.dir, 'going');
+    const go = join(harness.dir, 'go');
+    harness.hook(
+      'a',
+      `${described({ phases: 'prepare freeze verify thaw' })}[ "$1" = prepare ] || exit 0; : >'${going}'; while [ ! -e '${go}' ]; do sleep 0.02; done`,
+    );
+    const coordinator = await harness.start();
+    const freezing = coordinator
+      .freeze({ requester: 'test', leaseMs: 5_000, require: 'auto' })
+      .catch((error: unknown) => error);
+    await expect.poll(() => existsSync(going), { timeout: 5_000 }).toBe(true);
+    act(path);
+    writeFileSync(go, '');
+    const error = await freezing;
+    if (!(error instanceof Error)) throw new Error('it was run');
+    return { error, path };
+  }
+
+  test('by another file: it is not run, and the attempt ends', async () => {
+    const { error } = await meanwhile((path) => {
+      rmSync(path);
+      writeFileSync(path, `#!/bin/sh\necho "$1 evil" >>'${harness.journalPath}'\n`, { mode: 0o755 });
+    });
+    expect(error.message).toContain('h: freeze: not started: it was replaced or changed after the session was planned');
+    // To let go it is run: what was started must be released, and the new one is as safe as the old one was.
+    expect(harness.journal).toEqual(['thaw evil']);
+  });
+
+  test('by one that others may write: it is not run at all', async () => {
+    const { error, path } = await meanwhile((hook) => {
+      chmodSync(hook, 0o777);
+    });
+    expect(error.message).toContain(`h: freeze: not started: ${path} is writable by others (mode 777)`);
+    expect(harness.journal).toEqual([]);
+  });
+});
+
 describe('who may not be run', () => {
   const unsafe = async (): Promise<string> => {
     const { error } = await attempt();
@@ -157,6 +249,17 @@ describe('who may not be run', () => {
       harness.hook('h', logs);
       chownSync(join(harness.dir, 'first'), 65_534, 65_534);
       expect(await unsafe()).toContain('belongs to user 65534');
+    });
+
+    test('a link that leads through a folder of somebody else, who could turn it elsewhere', async () => {
+      const path = harness.hook('h', logs);
+      mkdirSync(join(harness.dir, 'safe'));
+      mkdirSync(join(harness.dir, 'theirs'));
+      renameSync(path, join(harness.dir, 'safe/h'));
+      symlinkSync(join(harness.dir, 'safe/h'), join(harness.dir, 'theirs/h'));
+      symlinkSync(join(harness.dir, 'theirs/h'), path);
+      chownSync(join(harness.dir, 'theirs'), 65_534, 65_534);
+      expect(await unsafe()).toContain(`${join(harness.dir, 'theirs')} belongs to user 65534`);
     });
 
     test('a link to a file of somebody else', async () => {
@@ -399,65 +502,6 @@ test.each(['prepare', 'freeze', 'verify'])(
     expect(harness.journal.join()).not.toContain('FIFREEZE');
   },
 );
-
-describe('the agent dies', () => {
-  /** As the agent is shipped: one CommonJS file. */
-  async function holder(): Promise<ChildProcess> {
-    const outfile = join(harness.dir, 'holder.cjs');
-    await build({
-      entryPoints: [join(import.meta.dirname, '../fixtures/freeze-holder.ts')],
-      bundle: true,
-      platform: 'node',
-      format: 'cjs',
-      outfile,
-      logLevel: 'error',
-    });
-    return spawn(process.execPath, [outfile, JSON.stringify(harness.options)], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-      env: {},
-    });
-  }
-  const recordedPids = (): number[] =>
-    ['h', 'a'].flatMap((name) => {
-      const path = join(harness.dir, 'first', `${name}.pid.sample`);
-      return existsSync(path) ? [Number(readFileSync(path, 'utf8'))] : [];
-    });
-
-  test.each(['hold', 'frozen'] as const)('in %s: its successor releases what it held, in reverse', async (step) => {
-    harness.hook('a', `${described({ rank: 10 })}log "$FSFREEZE_OUTCOME"`);
-    harness.hook(
-      'h',
-      `log "$FSFREEZE_OUTCOME"; [ "$1" = freeze ] || exit 0; echo $$ >"$0.pid.sample"; [ ${step} = frozen ] || exec sleep 600`,
-    );
-    harness.hook('z', `${described({ rank: 90 })}log "$FSFREEZE_OUTCOME"`);
-    await harness.restartFreezer();
-    const child = await holder();
-    try {
-      if (step === 'frozen') await once(child.stdout ?? child, 'data');
-      else await expect.poll(() => recordedPids().length, { timeout: 5_000 }).toBe(1);
-      expect(await recoverSessions(harness.options)).toEqual([]);
-      expect(harness.freezer.frozen).toHaveLength(step === 'frozen' ? 2 : 0);
-      child.kill('SIGKILL');
-      await once(child, 'exit');
-      const [recovered] = await recoverSessions(harness.options);
-      const expected = step === 'frozen' ? ['z', 'h', 'a'] : ['h', 'a'];
-      expect(recovered).toMatchObject({ session: 'dead', requester: 'first' });
-      expect(recovered?.writers.map(({ name, released }) => [name, released])).toEqual(
-        expected.map((name) => [name, true]),
-      );
-      expect(recordedPids().map(alive)).toEqual([false]);
-      expect(harness.freezer.frozen).toEqual([]);
-      expect(harness.journal.filter((line) => line.startsWith('thaw'))).toEqual(
-        expected.map((name) => `thaw ${name} broken`),
-      );
-      expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual([]);
-      expect(await recoverSessions(harness.options)).toEqual([]);
-    } finally {
-      child.kill('SIGKILL');
-      for (const pid of recordedPids()) if (alive(pid)) process.kill(pid, 'SIGKILL');
-    }
-  });
-});
 
 test('a bad hook is told of when it is dropped in', async () => {
   const told: string[] = [];

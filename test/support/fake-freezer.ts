@@ -21,6 +21,8 @@ export interface FakeFreezerOptions {
   readonly diesAtLateThaw?: boolean;
   /** Mount points whose FIFREEZE never returns. */
   readonly hangs?: readonly string[];
+  /** Mount points whose FIFREEZE has not returned within the limit, and does right after. */
+  readonly late?: readonly string[];
   /** The answer to a freeze comes, as if all were well, when the thaw is asked for, before its own. */
   readonly answersFreezeLate?: boolean;
 }
@@ -184,7 +186,7 @@ export class FakeFreezer {
         });
         return;
       case 'freeze':
-        this.#freeze(Number(words[0]), say);
+        this.#freeze(Number(words[0]), Number(words[1]), say);
         return;
       case 'renew': {
         if (this.#state !== 'frozen') {
@@ -211,7 +213,7 @@ export class FakeFreezer {
     }
   }
 
-  #freeze(leaseMs: number, say: (answer: string) => void): void {
+  #freeze(leaseMs: number, limitMs: number, say: (answer: string) => void): void {
     if (this.#filesystems.length === 0) {
       say('error state nothing\\040planned');
       return;
@@ -227,6 +229,19 @@ export class FakeFreezer {
       filesystem.frozen = (this.#options.freezeErrno?.[filesystem.path] ?? 0) === 0;
     }
     if (this.#options.answersFreezeLate === true) return;
+    const late = this.frozen.filter((path) => this.#options.late?.includes(path) === true);
+    if (late.length > 0) {
+      this.#later(limitMs, () => {
+        this.#asked = undefined;
+        this.#state = 'thawing';
+        clearTimeout(this.#lease);
+        this.#filesystems.forEach(({ path }, index) => {
+          say(`fs ${index} freeze ${late.includes(path) ? `110 ${this.#first} 0` : `0 ${this.#first} ${now()}`}`);
+        });
+        say(`error freeze ${freezerWord(`freeze: not frozen within ${limitMs} ms, given up: ${late.join(', ')}`)}`);
+      });
+      return;
+    }
     this.#later(this.#options.freezeMs ?? 1, () => {
       this.#asked = undefined;
       this.#state = 'frozen';

@@ -1,6 +1,6 @@
 // A sysfs tree and a mount table in a directory: disks of the kinds that the disk lookup must tell apart, without a
 // machine that has them.
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 
 export class FakeMachine {
@@ -49,6 +49,11 @@ export class FakeMachine {
     return number;
   }
 
+  /** `MAJOR:MINOR` of a block device that was made. */
+  number(name: string): string {
+    return readFileSync(join(this.sysRoot, 'class/block', name, 'dev'), 'utf8').trim();
+  }
+
   /** Sets the write counter of a block device. */
   writes(path: string, count: number): void {
     this.file(`${path}/stat`, `10 0 80 1 ${count} 0 ${count * 8} 1 0 1 1 0 0 0 0 0 0\n`);
@@ -73,12 +78,15 @@ export class FakeMachine {
     readonly root?: string;
     readonly parent?: number;
     readonly options?: string;
+    /** Default: `options`. */
+    readonly superOptions?: string;
   }): number {
     const { device, mountpoint, type = 'ext4', source = '/dev/x', root = '/', parent, options = 'rw' } = mount;
+    const superOptions = mount.superOptions ?? options;
     const id = this.#nextMount++;
     const parentId = parent ?? (mountpoint === '/' ? 1 : this.#rootId());
     this.#mounts.push(
-      `${id} ${parentId} ${device} ${root} ${mountpoint} ${options},relatime shared:${id} - ${type} ${source} ${options}`,
+      `${id} ${parentId} ${device} ${root} ${mountpoint} ${options},relatime shared:${id} - ${type} ${source} ${superOptions}`,
     );
     writeFileSync(this.mountinfoPath, `${this.#mounts.join('\n')}\n`);
     return id;

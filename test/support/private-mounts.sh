@@ -6,8 +6,9 @@
 #   private-mounts.sh DIR SECONDS NAME...
 #
 # DIR/NAME.img holds the filesystem that appears at /mnt/NAME. NAME@OUTER, after OUTER: the image is moved onto OUTER, so
-# that freezing OUTER makes a device that does not answer out of the loop under NAME. DIR/thaw-guard and DIR/freezer are static programs;
-# DIR itself is /shared inside.
+# that freezing OUTER makes a device that does not answer out of the loop under NAME. NAME%A%B is a btrfs over NAME.img and
+# NAME-2.img: its root at /mnt/NAME, its subvolumes @A and @B at /mnt/A and /mnt/B. DIR/thaw-guard and DIR/freezer are
+# static programs; DIR itself is /shared inside.
 set -eu
 dir=$1 seconds=$2
 shift 2
@@ -24,6 +25,24 @@ mount --bind "$dir" "$root/shared"
 cp "$dir/thaw-guard" "$dir/freezer" "$(command -v busybox)" "$root/bin/"
 points=
 for word in "$@"; do
+  case $word in *%*)
+    name=${word%%%*}
+    first=$(losetup -f --show "$dir/$name.img")
+    second=$(losetup -f --show "$dir/$name-2.img")
+    mkdir "$root/mnt/$name"
+    mount -t btrfs -o "device=$first,device=$second" "$first" "$root/mnt/$name"
+    points="$points /mnt/$name"
+    rest=${word#*%}
+    for name in ${rest%%%*} ${rest#*%}; do
+      btrfs -q subvolume create "$root/mnt/${word%%%*}/@$name"
+      mkdir "$root/mnt/$name"
+      mount -t btrfs -o "device=$first,device=$second,subvol=@$name" "$first" "$root/mnt/$name"
+      points="$points /mnt/$name"
+    done
+    # They let go of their images with the last mount.
+    losetup -d "$first" "$second"
+    continue
+  esac
   name=${word%@*}
   image=$dir/$name.img
   if [ "$name" != "$word" ]; then

@@ -34,10 +34,12 @@ export interface PrivateMountsOptions {
   /** Name and type of each filesystem. */
   readonly filesystems: Readonly<Record<string, 'ext4' | 'xfs'>>;
   /**
-   * Name of a further small ext4 whose image lies on one of the others (`on`): while that one is frozen by a stranger,
-   * this one's disk does not answer.
+   * Further small ext4 whose images lie on one of the others or of those before (`on`): while that one is frozen by a
+   * stranger, this one's disk does not answer.
    */
-  readonly nested?: { readonly name: string; readonly on: string };
+  readonly nested?: readonly { readonly name: string; readonly on: string; readonly mebibytes?: number }[];
+  /** A btrfs over two images, with two subvolumes; each name is a mount point: of its root, and of one subvolume each. */
+  readonly btrfs?: readonly [string, string, string];
   /** After this the guard thaws all and ends. */
   readonly boundMs: number;
 }
@@ -50,14 +52,26 @@ const makeImage = async (path: string, type: 'ext4' | 'xfs', mebibytes = type ==
   await execa(`mkfs.${type}`, ['-q', path], { env });
 };
 
-const readMounts = async (pid: number, names: readonly string[]): Promise<PrivateMount[]> => {
+/** A btrfs over NAME.img and NAME-2.img; the smallest that mkfs.btrfs makes, and sparse. */
+const makePair = async (shared: string, name: string): Promise<void> => {
+  const paths = [join(shared, `${name}.img`), join(shared, `${name}-2.img`)];
+  for (const path of paths) {
+    const file = await open(path, 'w');
+    await file.truncate(160 * 2 ** 20);
+    await file.close();
+  }
+  await execa('mkfs.btrfs', ['-q', ...paths], { env });
+};
+
+const readMounts = async (pid: number, names: readonly string[], btrfs: readonly string[]): Promise<PrivateMount[]> => {
   const table = (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).trimEnd().split('\n');
   const rows = table.map((line) => line.split(' '));
   // The guard has looked already, from inside; a second look costs nothing and freezing / would cost everything.
   for (const row of rows) {
     const [, , device = '', , point = ''] = row;
-    const type = row[row.indexOf('-') + 1];
-    if ((!device.startsWith('0:') && !device.startsWith('7:')) || type === 'btrfs') {
+    const [type, source] = row.slice(row.indexOf('-') + 1);
+    const isOwnBtrfs = btrfs.some((name) => point === `/mnt/${name}`) && source?.startsWith('/dev/loop') === true;
+    if ((!device.startsWith('0:') && !device.startsWith('7:')) || (type === 'btrfs' && !isOwnBtrfs)) {
       throw new Error(`expected no block filesystem but loops in the namespace, found ${device} at ${point}`);
     }
   }
@@ -82,8 +96,8 @@ const loopsOf = async (folder: string): Promise<string[]> => {
  * @throws Error if anything but the test's own loops could be frozen from inside.
  */
 export const privateMounts = async (options: PrivateMountsOptions): Promise<PrivateMounts> => {
-  const { filesystems, nested } = options;
-  const names = [...Object.keys(filesystems), ...(nested === undefined ? [] : [nested.name])];
+  const { filesystems, nested = [], btrfs = [] } = options;
+  const names = [...Object.keys(filesystems), ...nested.map(({ name }) => name), ...btrfs];
   const shared = await mkdtemp('/dev/shm/fsb-mounts-');
   const undo: (() => Promise<unknown>)[] = [() => rm(shared, { recursive: true, force: true, maxRetries: 5 })];
   const dispose = async (): Promise<void> => {
@@ -102,10 +116,15 @@ export const privateMounts = async (options: PrivateMountsOptions): Promise<Priv
       ]),
     );
     for (const [name, type] of Object.entries(filesystems)) await makeImage(join(shared, `${name}.img`), type);
-    if (nested !== undefined) await makeImage(join(shared, `${nested.name}.img`), 'ext4', 16);
+    for (const { name, mebibytes = 16 } of nested) await makeImage(join(shared, `${name}.img`), 'ext4', mebibytes);
+    if (btrfs[0] !== undefined) await makePair(shared, btrfs[0]);
 
     const script = join(repository, 'test/support/private-mounts.sh');
-    const words = names.map((name) => (name === nested?.name ? `${name}@${nested.on}` : name));
+    const words = [
+      ...Object.keys(filesystems),
+      ...nested.map(({ name, on }) => `${name}@${on}`),
+      ...(btrfs.length === 0 ? [] : [btrfs.join('%')]),
+    ];
     const seconds = String(Math.ceil(options.boundMs / 1000));
     const guard = execa('unshare', ['-m', '--propagation', 'private', 'sh', script, shared, seconds, ...words], {
       env,
@@ -134,7 +153,7 @@ export const privateMounts = async (options: PrivateMountsOptions): Promise<Priv
     const ready = await answer();
     if (ready !== 'ready' || guard.pid === undefined) throw new Error(`expected the guard to be ready, found ${ready}`);
     const pid = guard.pid;
-    const mounts = await readMounts(pid, names);
+    const mounts = await readMounts(pid, names, btrfs);
     return {
       shared,
       mounts,

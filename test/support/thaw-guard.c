@@ -6,7 +6,7 @@
  *   thaw-guard SECONDS MOUNTPOINT...
  *
  * It refuses (exit 3) if its mount table shows any block filesystem that is not
- * one of the given mount points on a loop device. It opens the mount points,
+ * one of the given mount points on a loop device (btrfs: whose source is one). It opens the mount points,
  * prints `ready`, and thaws all of them when SECONDS are over or its stdin ends,
  * whatever happened to the test. On stdin it also plays the stranger:
  * `freeze N` and `thaw N`, answered by the errno.
@@ -32,7 +32,7 @@ static int count;
 static int only_our_loops(char **names)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
-	char line[8192], point[4096], type[64];
+	char line[8192], point[4096], type[64], source[256];
 	unsigned major_number;
 	int loops = 0;
 
@@ -43,14 +43,14 @@ static int only_our_loops(char **names)
 		int ours = 0;
 
 		if (dash == NULL || sscanf(line, "%*u %*u %u:%*u %*s %4095s", &major_number, point) != 2 ||
-		    sscanf(dash, " - %63s", type) != 1)
+		    sscanf(dash, " - %63s %255s", type, source) != 2)
 			return 0;
 		for (int i = 0; i < count; i++)
 			ours |= strcmp(point, names[i]) == 0;
 		/* Anonymous devices have major 0; btrfs has one too, so its type is looked at. */
 		if (major_number == 0 && strcmp(type, "btrfs") != 0)
 			continue;
-		if (!ours || major_number != LOOP_MAJOR) {
+		if (!ours || (major_number == 0 ? strncmp(source, "/dev/loop", 9) != 0 : major_number != LOOP_MAJOR)) {
 			fprintf(stderr, "thaw-guard: refusing: %s is a block filesystem and not a loop of this test\n", point);
 			return 0;
 		}

@@ -14,6 +14,11 @@ describe('parseConfiguration', () => {
         'lease-max-s': 600,
         'prepare-budget-s': 60,
         'hold-budget-s': 15,
+        'freeze-limit-ms': 8000,
+        'include-mountpoints': [],
+        'include-types': [],
+        'exclude-mountpoints': [],
+        'exclude-types': [],
         'trust-plain-hooks': false,
         'expedite-rcu': true,
         freezer: '/usr/lib/fsfreeze-bridge/freezer',
@@ -41,6 +46,16 @@ describe('parseConfiguration', () => {
     expect(parse('[general]\nblock-rpcs=a;b\n').general.blockRpcs).toEqual(['a;b']);
   });
 
+  it('reads rules for filesystems', () => {
+    expect(parse('[bridge]\nexclude-mountpoints=/srv/*, /mnt/**\nexclude-types=xfs,fuse.sshfs\n').bridge).toMatchObject(
+      {
+        'exclude-mountpoints': ['/srv/*', '/mnt/**'],
+        'exclude-types': ['xfs', 'fuse.sshfs'],
+        'include-types': [],
+      },
+    );
+  });
+
   it('reads our keys', () => {
     const { bridge } = parse(
       '[bridge]\nlease-ms=2500\ntrust-plain-hooks=true\nexpedite-rcu=0\nwriter-folders=/a, /b\nlocal-socket=none\n',
@@ -65,6 +80,14 @@ describe('parseConfiguration', () => {
     ['[bridge]\ntrust-plain-hooks=yes', /trust-plain-hooks: expected true or false, found "yes"/],
     ['[bridge]\nfreezer=x', /freezer: expected an absolute path/],
     ['[bridge]\nwriter-folders=/a,b', /writer-folders: expected absolute paths/],
+    ['[bridge]\nfreeze-limit-ms=50', /freeze-limit-ms: expected a whole number of milliseconds from 100 to .*"50"/],
+    ['[bridge]\nexclude-mountpoints=srv', /\[bridge\] exclude-mountpoints: expected absolute mount points .*"srv"/],
+    ['[bridge]\nexclude-mountpoints=/a,', /exclude-mountpoints: expected absolute mount points .*found ""/],
+    ['[bridge]\nexclude-mountpoints=/srv/', /exclude-mountpoints: .*without a slash at their end.*"\/srv\/"/],
+    ['[bridge]\ninclude-mountpoints=/{a,b}', /include-mountpoints: .*wildcards.*"\/{a"/],
+    ['[bridge]\ninclude-mountpoints=/a/../b', /include-mountpoints: expected absolute mount points/],
+    ['[bridge]\nexclude-types=ext4;xfs', /exclude-types: expected filesystem types .*"ext4;xfs"/],
+    ['[bridge]\ninclude-types=/', /include-types: expected filesystem types .*"\/"/],
     ['[bridge]\nlog-level=loud', /log-level: expected one of debug, info, warn, error/],
     ['[bridge]\nlocal-socket=x', /local-socket: expected an absolute path, or none/],
     ['[bridge]\nlease-max-s=30', /lease-ms: expected at most lease-max-s \(30000 ms\), found 60000/],

@@ -26,7 +26,15 @@ it('turns seconds into milliseconds and keeps the known folders', () => {
     prepareBudgetMs: 7000,
     holdBudgetMs: 3000,
     expediteRcu: false,
+    freezeLimitMs: 8000,
     writerFolders: defaultWriterFolders,
+  });
+});
+
+it('hands on what is not to be frozen', () => {
+  expect(options('include-types=ext4\nexclude-mountpoints=/a,/b/*\nfreeze-limit-ms=500')).toMatchObject({
+    freezeLimitMs: 500,
+    rules: { includeTypes: ['ext4'], includeMountpoints: [], excludeMountpoints: ['/a', '/b/*'], excludeTypes: [] },
   });
 });
 

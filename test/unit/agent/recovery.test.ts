@@ -70,3 +70,13 @@ it('says when what may still be frozen is thawed', async () => {
   rmSync(marker);
   await thawed;
 });
+
+it('does not take the guest for thawed while an idle freezer still thaws what a dead one left', async () => {
+  await harness.start();
+  const left = join(runtimeDir, 'frozen.left-999999999-1');
+  writeFileSync(left, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 30 254:0 /\n');
+  const { thawed } = await recover(harness.options, log);
+  expect(thawed).toBeDefined();
+  rmSync(left);
+  await thawed;
+});

@@ -423,12 +423,14 @@ test('an answer to the freeze that comes after the thaw was told arms no watch o
   let ended = 0;
   const hold = await FreezerHold.take(
     { ...places, freezerPath: undefined },
-    { session: 's', owner: 'o', leaseMaxMs: 1000, budgetMs: 1000, expedite: false },
+    { session: 's', owner: 'o', leaseMaxMs: 1000, budgetMs: 1000, freezeLimitMs: 1000, expedite: false },
+    async (freezer) => {
+      await freezer.add(0, 1, '1:1', '/x');
+    },
     () => {
       ended++;
     },
   );
-  await hold.connection.add(0, 1, '1:1', '/x');
   const freezing = hold.freeze(50);
   await hold.thaw();
   await freezing;

@@ -7,6 +7,7 @@ import type { FreezeRequest } from '../../../src/consistency.js';
 import { createDiskLookup, type DiskChain } from '../../../src/freeze/disks.js';
 import { mountTable, parseMountinfo, type MountTable } from '../../../src/freeze/mounts.js';
 import { concernedWriters, makePlan, type FreezePlan } from '../../../src/freeze/plan.js';
+import { noRules, type FreezeRules } from '../../../src/freeze/rules.js';
 import type { Writer } from '../../../src/freeze/writer-folders.js';
 import { FakeMachine } from '../../support/fake-machine.js';
 
@@ -21,9 +22,12 @@ afterEach(() => {
 });
 
 const readMounts = (path: string): MountTable => mountTable(parseMountinfo(readFileSync(path, 'utf8')));
-const plan = (request: Pick<FreezeRequest, 'mountpoints' | 'disks'> = {}, ignored: string[] = []): FreezePlan => {
+const plan = (
+  request: Pick<FreezeRequest, 'mountpoints' | 'disks'> = {},
+  rules: Partial<FreezeRules> = {},
+): FreezePlan => {
   const table = readMounts(machine.mountinfoPath);
-  return makePlan(table, createDiskLookup(table, machine), request, ignored);
+  return makePlan(table, createDiskLookup(table, machine), request, { ...noRules, ...rules });
 };
 const groups = (made: FreezePlan): Record<string, number> =>
   Object.fromEntries(
@@ -136,17 +140,29 @@ describe('disks', () => {
     machine.mount({ device: machine.block('devices/virtual/block/nbd0', { major: 43 }), mountpoint: '/nbd' });
     machine.mount({ device: machine.block('devices/virtual/block/zram0', { major: 252 }), mountpoint: '/zram' });
     machine.mount({ device: machine.block('devices/virtual/block/new0', { major: 250 }), mountpoint: '/new' });
-    const iscsi = 'devices/platform/host3/session1/target3:0:0/3:0:0:1/block/sdd';
-    machine.mount({ device: machine.block(iscsi, { major: 8 }), mountpoint: '/iscsi' });
-    const seen = Object.fromEntries(
-      ['/zfs', '/nbd', '/zram', '/new', '/iscsi'].map((path) => [path, [chain(path).direct, chain(path).understood]]),
-    );
+    for (const [session, name, address] of [
+      [1, 'sdd', '192.0.2.7'],
+      [2, 'sde', '127.0.0.1'],
+      [3, 'sdf', undefined],
+    ] as const) {
+      const iscsi = `devices/platform/host3/session${session}/target3:0:0/3:0:0:1/block/${name}`;
+      machine.mount({ device: machine.block(iscsi, { major: 8 }), mountpoint: `/iscsi${session}` });
+      if (address !== undefined)
+        machine.file(`class/iscsi_connection/connection${session}:0/persistent_address`, `${address}\n`);
+    }
+    const loopback = 'devices/tcm_loop_0/tcm_loop_adapter_0/host9/target9:0:1/9:0:1:0/block/sdg';
+    machine.mount({ device: machine.block(loopback, { major: 8 }), mountpoint: '/tcm' });
+    const paths = ['/zfs', '/nbd', '/zram', '/new', '/iscsi1', '/iscsi2', '/iscsi3', '/tcm'];
+    const seen = Object.fromEntries(paths.map((path) => [path, [chain(path).direct, chain(path).understood]]));
     expect(seen).toEqual({
       '/zfs': [false, false],
-      '/nbd': [false, true],
+      '/nbd': [false, false],
       '/zram': [false, true],
       '/new': [false, false],
-      '/iscsi': [false, true],
+      '/iscsi1': [false, true],
+      '/iscsi2': [false, false],
+      '/iscsi3': [false, false],
+      '/tcm': [false, false],
     });
   });
 });
@@ -170,10 +186,172 @@ describe('order', () => {
     ]);
   });
 
+  test('images in images in images, with device-mapper between', () => {
+    const a = machine.virtioDisk('vda', 2);
+    machine.mount({ device: a.device, mountpoint: '/' });
+    // In the table in an order that says nothing: the outermost last.
+    machine.mount({ device: loop('loop2', '/l1/l2/c.img'), mountpoint: '/l3' });
+    loop('loop1', '/l1/b.img');
+    const inner = mapper('dm-3', 'devices/virtual/block/loop1');
+    const outer = machine.mount({ device: inner, mountpoint: '/beside' }) + 2;
+    machine.mount({ device: mapper('dm-4', 'devices/virtual/block/dm-3'), mountpoint: '/l1/l2', parent: outer });
+    expect(machine.mount({ device: loop('loop0', '/a.img'), mountpoint: '/l1' })).toBe(outer);
+    const made = plan();
+    const order = made.filesystems.map(({ filesystem }) => filesystem.mountpoint);
+    const before = (inner: string, outer: string): boolean => order.indexOf(inner) < order.indexOf(outer);
+    expect([before('/l3', '/l1/l2'), before('/l1/l2', '/l1'), before('/beside', '/l1'), before('/l1', '/')]).toEqual([
+      true,
+      true,
+      true,
+      true,
+    ]);
+    expect(new Set(Object.values(groups(made))).size).toBe(5);
+    expect(chain('/l3').disks.map(({ name }) => name)).toEqual(['vda']);
+  });
+
+  test('a file on an overlay lies on its layers, and on the disks of the upper one', () => {
+    const a = machine.virtioDisk('vda', 2);
+    const b = machine.virtioDisk('vdb', 3);
+    machine.mount({ device: a.device, mountpoint: '/' });
+    machine.mount({ device: b.device, mountpoint: '/up\\054per' });
+    machine.mount({ device: loop('loop0', '/layer.img'), mountpoint: '/low' });
+    machine.mount({
+      device: '0:70',
+      mountpoint: '/merged',
+      type: 'overlay',
+      source: 'overlay',
+      superOptions: 'rw,lowerdir=/low/x:/low/y\\\\:z,upperdir=/up\\054per/u,workdir=/up\\054per/w',
+    });
+    machine.mount({ device: loop('loop1', '/merged/in.img'), mountpoint: '/in' });
+    expect(chain('/in')).toMatchObject({ understood: true, direct: false, disks: [{ name: 'vdb' }] });
+    expect(
+      chain('/in')
+        .restsOn.map(({ mountpoint }) => mountpoint)
+        .sort(),
+    ).toEqual(['/low', '/up,per']);
+    expect(groups(plan())).toEqual({ '/in': 0, '/low': 1, '/up,per': 2, '/': 2 });
+  });
+
+  test('a read-only overlay, one without layers that can be named, and a file on none of our disks', () => {
+    const a = machine.virtioDisk('vda', 2);
+    machine.mount({ device: a.device, mountpoint: '/' });
+    const overlay = (device: string, mountpoint: string, superOptions: string): void => {
+      machine.mount({ device, mountpoint, type: 'overlay', source: 'overlay', superOptions });
+    };
+    overlay('0:70', '/ro', 'ro,lowerdir+=/x,lowerdir+=/y');
+    overlay('0:71', '/what', 'rw');
+    overlay('0:72', '/relative', 'rw,lowerdir=x,upperdir=y');
+    machine.mount({ device: '0:80', mountpoint: '/tmp', type: 'tmpfs', source: 'tmpfs' });
+    machine.mount({ device: '0:81', mountpoint: '/nfs', type: 'nfs4', source: 'server:/' });
+    const seen = ['/ro', '/what', '/relative', '/tmp', '/nfs'].map((folder, index) => {
+      machine.mount({ device: loop(`loop${index}`, `${folder}/f.img`), mountpoint: `/m${index}` });
+      const { understood, disks, restsOn } = chain(`/m${index}`);
+      return [folder, understood, disks.length, restsOn.length];
+    });
+    expect(seen).toEqual([
+      ['/ro', true, 1, 1],
+      ['/what', false, 0, 0],
+      ['/relative', false, 0, 0],
+      ['/tmp', true, 0, 0],
+      ['/nfs', false, 0, 0],
+    ]);
+  });
+
+  test('a loop device over a partition, or over another loop device, follows it', () => {
+    const a = machine.virtioDisk('vda', 2);
+    machine.block(`${a.path}/vda1`, { partition: true });
+    machine.mount({ device: a.device, mountpoint: '/' });
+    machine.mount({ device: '0:6', mountpoint: '/dev', type: 'devtmpfs', source: 'udev' });
+    machine.mount({ device: loop('loop0', '/dev/vda1'), mountpoint: '/part' });
+    loop('loop1', '/x.img');
+    machine.mount({ device: loop('loop2', '/dev/loop1'), mountpoint: '/twice' });
+    machine.mount({ device: loop('loop3', '/dev/gone'), mountpoint: '/gone' });
+    expect(chain('/part')).toMatchObject({ understood: true, direct: false, disks: [{ name: 'vda' }], restsOn: [] });
+    expect(chain('/twice')).toMatchObject({ understood: true, files: ['/dev/loop1', '/x.img'] });
+    expect(chain('/twice').restsOn.map(({ mountpoint }) => mountpoint)).toEqual(['/']);
+    expect(chain('/gone')).toMatchObject({ understood: false });
+  });
+
+  test('a file whose folder was mounted over may lie on either: before both, and on any disk', () => {
+    const a = machine.virtioDisk('vda', 2);
+    const b = machine.virtioDisk('vdb', 3, 'B');
+    machine.mount({ device: a.device, mountpoint: '/' });
+    const under = machine.mount({ device: loop('loop0', '/old.img'), mountpoint: '/srv' });
+    machine.mount({ device: loop('loop1', '/srv/x.img (deleted)'), mountpoint: '/x' });
+    machine.mount({ device: b.device, mountpoint: '/srv', parent: under });
+    machine.mount({ device: machine.number('loop0'), mountpoint: '/also' });
+    expect(chain('/x')).toMatchObject({ understood: false });
+    expect(chain('/x').restsOn.map(({ source, mountpoint }) => [source, mountpoint])).toEqual([
+      ['/dev/x', '/also'],
+      ['/dev/x', '/srv'],
+    ]);
+    expect(groups(plan())).toEqual({ '/x': 0, '/also': 1, '/srv': 2, '/': 2 });
+    expect(groups(plan({ disks: [{ serial: 'B' }] }))).toEqual({ '/x': 0, '/srv': 1 });
+  });
+
+  test('btrfs over an image and a disk waits for what the image lies on', () => {
+    const a = machine.virtioDisk('vda', 2);
+    const b = machine.virtioDisk('vdb', 3);
+    machine.mount({ device: a.device, mountpoint: '/' });
+    loop('loop0', '/part.img');
+    machine.link('fs/btrfs/FSID/devices/loop0', 'devices/virtual/block/loop0');
+    machine.link('fs/btrfs/FSID/devices/vdb', b.path);
+    machine.mount({ device: '0:33', mountpoint: '/pool', type: 'btrfs', source: '/dev/vdb', root: '/@' });
+    machine.mount({ device: '0:34', mountpoint: '/home', type: 'btrfs', source: '/dev/vdb', root: '/@home' });
+    expect(chain('/pool')).toMatchObject({ direct: false, devices: ['loop0', 'vdb'] });
+    expect(
+      chain('/pool')
+        .disks.map(({ name }) => name)
+        .sort(),
+    ).toEqual(['vda', 'vdb']);
+    expect(groups(plan())).toEqual({ '/pool': 0, '/': 1 });
+  });
+
+  test('nbd, zvols and the like come before what their server may lie on, the newest first', () => {
+    const a = machine.virtioDisk('vda', 2, 'A');
+    machine.mount({ device: a.device, mountpoint: '/' });
+    machine.mount({ device: loop('loop0', '/x.img'), mountpoint: '/images' });
+    machine.mount({ device: machine.block('devices/virtual/block/nbd0', { major: 43 }), mountpoint: '/nbd' });
+    machine.mount({ device: machine.block('devices/virtual/block/zd0', { major: 230 }), mountpoint: '/zvol' });
+    expect(groups(plan())).toEqual({ '/zvol': 0, '/nbd': 1, '/images': 2, '/': 3 });
+    expect(Object.keys(groups(plan({ disks: [{ serial: 'A' }] })))).toHaveLength(4);
+  });
+
   test('a loop device over a file on itself does not end in a circle', () => {
     machine.mount({ device: loop('loop0', '/x.img'), mountpoint: '/' });
     expect(chain('/')).toMatchObject({ understood: false, direct: false });
     expect(groups(plan())).toEqual({ '/': 0 });
+  });
+});
+
+describe('what cannot be opened', () => {
+  test('hidden under another mount: left, concerned, named with what hides it', () => {
+    const [a, b, c] = [machine.virtioDisk('vda', 2), machine.virtioDisk('vdb', 3), machine.virtioDisk('vdc', 4)];
+    machine.mount({ device: a.device, mountpoint: '/' });
+    const under = machine.mount({ device: b.device, mountpoint: '/mnt' });
+    machine.mount({ device: c.device, mountpoint: '/mnt', type: 'xfs', parent: under });
+    const made = plan();
+    const reason = 'hidden under the xfs mounted at /mnt, cannot be opened';
+    expect(made.filesystems.find((one) => one.action === 'leave')).toMatchObject({ concerned: true, reason });
+    expect(made.skipped).toEqual([{ what: '/mnt', reason }]);
+  });
+
+  test('beneath a network or FUSE mount: never looked up; beneath an automount: opened', () => {
+    const [a, b, c, d] = [2, 3, 4, 5].map((slot) => machine.virtioDisk(`vd${slot}`, slot).device);
+    machine.mount({ device: a ?? '', mountpoint: '/' });
+    const nfs = machine.mount({ device: '0:50', mountpoint: '/nfs', type: 'nfs4', source: 'server:/' });
+    machine.mount({ device: b ?? '', mountpoint: '/nfs/disk', parent: nfs });
+    machine.mount({ device: c ?? '', mountpoint: '/nfs/other', parent: nfs });
+    machine.mount({ device: c ?? '', mountpoint: '/other' });
+    const auto = machine.mount({ device: '0:51', mountpoint: '/efi', type: 'autofs', source: 'systemd-1' });
+    machine.mount({ device: d ?? '', mountpoint: '/efi', parent: auto });
+    const made = plan();
+    const reason = 'its path leads through nfs4 at /nfs, which may not answer';
+    expect(
+      made.filesystems.filter((one) => one.action === 'freeze').map(({ mounts }) => mounts[0]?.mountpoint),
+    ).toEqual(expect.arrayContaining(['/', '/other', '/efi']));
+    expect(made.filesystems.filter((one) => one.action === 'leave')).toMatchObject([{ concerned: true, reason }]);
+    expect(made.skipped).toContainEqual({ what: '/nfs/disk', reason });
   });
 });
 
@@ -224,14 +402,28 @@ describe('concern', () => {
     expect(plan({ mountpoints: ['/', '/nowhere'] }).unknownMountpoints).toEqual(['/nowhere']);
   });
 
-  test('what is ignored stays concerned, and is left with its reason', () => {
-    const made = plan({}, ['/data']);
-    expect(made.filesystems.find(({ filesystem }) => filesystem.mountpoint === '/data')).toMatchObject({
-      concerned: true,
-      action: 'leave',
-      reason: 'ignored by configuration',
-    });
-    expect(made.skipped).toContainEqual({ what: '/data', reason: 'ignored by configuration' });
+  test.each([
+    [{ excludeMountpoints: ['/data'] }, ['/data'], 'exclude-mountpoints: /data'],
+    [{ excludeMountpoints: ['/*data'] }, ['/in-data', '/data'], 'exclude-mountpoints: /*data'],
+    [{ excludeTypes: ['ext4'] }, ['/in-data', '/data', '/'], 'exclude-types: ext4'],
+    [{ includeMountpoints: ['/'] }, ['/in-data', '/data'], 'neither in include-mountpoints nor in include-types'],
+    [{ includeTypes: ['xfs'] }, ['/in-data', '/data', '/'], 'neither in include-mountpoints nor in include-types'],
+    [{ includeTypes: ['ext4'], excludeMountpoints: ['/'] }, ['/'], 'exclude-mountpoints: /'],
+  ])('what %j takes out stays concerned, and is named', (rules, expected, why) => {
+    const made = plan({}, rules);
+    const left = made.filesystems.filter((one) => one.action === 'leave');
+    const reason = `excluded by configuration (${why})`;
+    expect(left.map((one) => one.filesystem.mountpoint).sort()).toEqual([...expected].sort());
+    expect(left.every((one) => one.concerned && one.reason === reason)).toBe(true);
+    expect(made.skipped).toEqual(expect.arrayContaining(expected.map((what) => ({ what, reason }))));
+    expect(made.skipped).toHaveLength(expected.length);
+  });
+
+  test('one mount point that is excluded takes out the whole filesystem: it has one freeze', () => {
+    machine.mount({ device: '254:1', mountpoint: '/srv/app', root: '/app' });
+    const made = plan({}, { excludeMountpoints: ['/srv/**'] });
+    expect(Object.keys(groups(made))).not.toContain('/data');
+    expect(made.skipped.map(({ what }) => what)).toEqual(['/data']);
   });
 
   test('writers take part by what they cover', () => {

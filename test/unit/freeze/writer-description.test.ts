@@ -32,6 +32,14 @@ test('all of it, in a script and in a sidecar', () => {
   expect(describeSidecar(JSON.stringify(expected.description))).toEqual(expected);
 });
 
+test('a resident writer', () => {
+  const lines = ['# fsfreeze-writer: resident=true', '# fsfreeze-writer: phases=prepare freeze verify thaw'];
+  const expected = { description: { resident: true, guarantee: 'held' } };
+  expect(script(...lines, '# fsfreeze-writer: guarantee=held')).toMatchObject(expected);
+  const json = { resident: true, phases: ['prepare', 'freeze', 'verify', 'thaw'], guarantee: 'held' };
+  expect(describeSidecar(JSON.stringify(json))).toMatchObject(expected);
+});
+
 test('defaults', () => {
   expect(script('# fsfreeze-writer: phases=freeze thaw')).toMatchObject({
     description: { rank: 50, timeout: {}, required: true, covers: [] },
@@ -63,6 +71,16 @@ test.each([
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: timeout.hold=5', 'timeout.hold'],
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: covers=var', 'covers.0'],
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: colour=blue', 'colour'],
+  ['# fsfreeze-writer: phases=prepare freeze thaw\n# fsfreeze-writer: resident=yes', 'resident'],
+  ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: resident=true', 'a resident writer needs prepare'],
+  [
+    '# fsfreeze-writer: phases=prepare verify\n# fsfreeze-writer: guarantee=held\n# fsfreeze-writer: resident=true',
+    'a resident writer needs prepare, freeze and thaw',
+  ],
+  [
+    '# fsfreeze-writer: phases=prepare freeze thaw post\n# fsfreeze-writer: resident=true',
+    'a resident writer has neither abort nor post',
+  ],
 ])('%s is an error, never a plain hook', (lines, problem) => {
   const described = script(...lines.split('\n'));
   expect(described.kind).toBe('bad');

@@ -1,0 +1,146 @@
+// One phase of one writer: what it is started with (environment, arguments, scratch), the checks before root runs it
+// again, and what its exit or answer means (fsfreeze-hook.d/README.md, "Exit codes"). Who runs when: writers.ts.
+import type { PhaseReport, WriterPhase } from '../consistency.js';
+import { describeError } from '../errors.js';
+import { monotonicMs } from './clock.js';
+import { ResidentWriter } from './resident-writer.js';
+import type { SessionRecord } from './session-record.js';
+import type { Writer } from './writer-folders.js';
+import type { LeftOutput } from './writer-output.js';
+import { eventless, runProcess, type ProcessResult } from './writer-process.js';
+import { whyNotNow } from './writer-safety.js';
+import type { SessionOutcome } from './writers.js';
+
+const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+export interface PhaseContext {
+  readonly session: string;
+  readonly leaseMs: number;
+  /** All mount points of the filesystems of the set. */
+  readonly mountpoints: readonly string[];
+  readonly record: SessionRecord;
+}
+
+export interface PhaseOptions {
+  readonly limitMs: number;
+  readonly signal?: AbortSignal;
+  readonly outcome?: SessionOutcome;
+  readonly left?: LeftOutput;
+  /** Something went wrong after the phase: what it left running. */
+  readonly onLost: (reason: string) => void;
+}
+
+/** A writer that is let go need not be the one that was looked at; the others speak for what was planned. */
+const releasing: readonly WriterPhase[] = ['thaw', 'abort', 'post'];
+
+/** Runs the phase in a process of its own. Never throws. */
+export async function runPhase(
+  writer: Writer,
+  phase: WriterPhase,
+  context: PhaseContext,
+  { limitMs, signal, outcome, left, onLost }: PhaseOptions,
+): Promise<ProcessResult> {
+  const { mountpoints } = context;
+  const isRelease = releasing.includes(phase);
+  const what = prepared(writer, phase, context, isRelease, outcome);
+  if ('fault' in what) return what;
+  const withMountpoints = writer.kind === 'plain' && writer.folder.style === 'dragonsdawn';
+  const args = [phase, ...(withMountpoints ? mountpoints : [])];
+  return await runProcess({ ...what, args, limitMs, ...(left === undefined ? {} : { left }), onFlood: onLost }, signal);
+}
+
+/** Starts a resident writer. Never throws: gives the failure of its start instead. */
+export function startResident(
+  writer: Writer,
+  context: PhaseContext,
+  onLost: (reason: string) => void,
+): ResidentWriter | ProcessResult {
+  const what = prepared(writer, 'resident', context, false, undefined);
+  return 'fault' in what ? what : new ResidentWriter({ ...what, args: ['resident'], onLost });
+}
+
+function prepared(
+  writer: Writer,
+  phase: WriterPhase | 'resident',
+  context: PhaseContext,
+  isRelease: boolean,
+  outcome: SessionOutcome | undefined,
+) {
+  const { name, path } = writer;
+  const { record, session, leaseMs, mountpoints } = context;
+  const not = (fault: string): ProcessResult & { readonly fault: string } => {
+    const now = monotonicMs();
+    return { ...eventless, startMs: now, endMs: now, fault };
+  };
+  const unsafe = whyNotNow(writer, isRelease);
+  if (unsafe !== undefined) return not(`not started: ${unsafe}`);
+  let scratch = record.scratchPath(name);
+  try {
+    scratch = record.scratch(name);
+  } catch (error) {
+    // A full tmpfs must keep nobody from letting go.
+    if (!isRelease) return not(`not started, no scratch directory: ${describeError(error)}`);
+  }
+  record.noteStarting(writer, phase);
+  return {
+    label: `${name}.${phase}`,
+    file: path,
+    env: {
+      PATH,
+      HOME: '/root',
+      FSFREEZE_SESSION: session,
+      FSFREEZE_PHASE: phase,
+      FSFREEZE_LEASE_MS: String(Math.round(leaseMs)),
+      // One on a line: a name with a newline cannot be told, and is left out.
+      FSFREEZE_MOUNTPOINTS: mountpoints.filter((mountpoint) => !mountpoint.includes('\n')).join('\n'),
+      FSFREEZE_OUTCOME: outcome ?? '',
+      FSFREEZE_SCRATCH: scratch,
+    },
+    outputDir: record.outputDir,
+    onStart: (pid: number): void => {
+      record.noteProcess(path, pid, phase === 'resident');
+    },
+  };
+}
+
+/** What the end of a phase says. */
+export type Verdict =
+  { readonly kind: 'done' | 'unsupported' | 'not-applicable' } | { readonly kind: 'failed'; readonly reason: string };
+
+export function readResult(
+  { kind }: Pick<Writer, 'kind'>,
+  phase: WriterPhase,
+  result: ProcessResult,
+  limitMs: number,
+): Verdict {
+  const failed = (reason: string): Verdict => ({ kind: 'failed', reason });
+  const { exitCode: code, text, answer, fault } = result;
+  const because = text === undefined || text === '' ? '' : `: ${text}`;
+  if (answer === 'ok') return { kind: 'done' };
+  if (answer === 'error') return failed(text === undefined || text === '' ? 'it gave no reason' : text);
+  if (result.unkillable) return failed(`still runs after SIGKILL${because}`);
+  if (result.timedOut) return failed(`not done within ${Math.round(limitMs)} ms${because}`);
+  if (result.aborted) return failed('ended with the attempt');
+  const isDescribed = kind !== 'plain';
+  if (isDescribed && code === 3 && (phase === 'prepare' || phase === 'freeze')) return { kind: 'not-applicable' };
+  if (fault !== undefined) return failed(`${fault}${because}`);
+  if (result.signal !== undefined) return failed(`ended by ${result.signal}${because}`);
+  if (code === 0) return { kind: 'done' };
+  if (isDescribed && code === 2) return { kind: 'unsupported' };
+  const reserved = isDescribed && code !== undefined && code >= 4 && code <= 15 ? ' (reserved)' : '';
+  return failed(`exit ${code ?? 'unknown'}${reserved}${because}`);
+}
+
+export function phaseReport(phase: WriterPhase, result: ProcessResult, zeroMs: number): PhaseReport {
+  const { exitCode, signal: killer, text, fault } = result;
+  const said = fault === undefined ? text : text === undefined ? fault : `${fault}: ${text}`;
+  return {
+    phase,
+    startMs: result.startMs - zeroMs,
+    endMs: result.endMs - zeroMs,
+    ...(exitCode === undefined ? {} : { exitCode }),
+    ...(killer === undefined ? {} : { signal: killer }),
+    timedOut: result.timedOut,
+    ...(said === undefined || said === '' ? {} : { text: said }),
+  };
+}
