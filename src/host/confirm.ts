@@ -6,7 +6,10 @@ export type Confirm = (question: string) => Promise<boolean>;
 
 /** Throws a QuiesceError that says `consequence`. */
 export function throwIfInterrupted(signal: AbortSignal, consequence: string): void {
-  if (!signal.aborted) return;
-  const by = typeof signal.reason === 'string' ? ` by ${signal.reason}` : '';
-  throw new QuiesceError('E_INTERRUPTED', `interrupted${by}: ${consequence}`);
+  if (signal.aborted) throw new QuiesceError('E_INTERRUPTED', interruption(signal, consequence));
+}
+
+/** `interrupted by SIGTERM: ...`. */
+export function interruption({ reason }: AbortSignal, consequence: string): string {
+  return `interrupted${typeof reason === 'string' ? ` by ${reason}` : ''}: ${consequence}`;
 }

@@ -1,6 +1,7 @@
 // What is left of a cut that failed, and the one error that is told of it.
 import { CutError, QuiesceError, ThawUnconfirmedError, describeError } from '../errors.js';
 import type { Reverter } from '../reverter.js';
+import { interruption } from './confirm.js';
 import { isCutUnknown } from './held-cut.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
@@ -55,6 +56,6 @@ async function recordFailed(
 
 function interrupted(signal: AbortSignal, error: unknown): unknown {
   if (error instanceof ThawUnconfirmedError || isCutUnknown(error)) return error;
-  const by = typeof signal.reason === 'string' ? ` by ${signal.reason}` : '';
-  return new QuiesceError('E_INTERRUPTED', `interrupted${by}: the guest is thawed, nothing was cut`, { cause: error });
+  const message = interruption(signal, 'the guest is thawed, nothing was cut');
+  return new QuiesceError('E_INTERRUPTED', message, { cause: error });
 }

@@ -30,3 +30,9 @@ export async function syncPath(path: string): Promise<void> {
     await handle.close();
   }
 }
+
+/** Removes files, durably; those that are not there are no error. */
+export async function removeFiles(files: readonly string[]): Promise<void> {
+  for (const file of files) await rm(file, { force: true });
+  for (const folder of new Set(files.map((file) => dirname(file)))) await syncPath(folder);
+}

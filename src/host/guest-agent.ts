@@ -13,9 +13,10 @@ export interface GuestAgent extends AsyncDisposable {
   readonly version: string;
   /**
    * One attempt to thaw what a host froze, confirmed by the guest's status; `session` names the one meant, if there was
-   * one. May be called at any time and again. Throws a ThawUnconfirmedError if the guest does not say that it is thawed.
+   * one. May be called at any time and again. Throws a ThawUnconfirmedError if the guest does not say, `limitMs` for each
+   * answer, that it is thawed.
    */
-  thaw(session?: string): Promise<{ readonly wasFrozen: boolean }>;
+  thaw(session?: string, limitMs?: number): Promise<{ readonly wasFrozen: boolean }>;
 }
 
 export interface AgentLimits {
@@ -46,9 +47,11 @@ export const openGuestAgent: OpenGuestAgent = async (path, { answerMs, freezeMs,
       coordinator,
       kind,
       version,
-      async thaw(session) {
+      async thaw(session, limitMs = THAW_TRY_MS) {
+        const limits = { askMs: Math.min(answerMs, limitMs), thawMs: Math.max(1, Math.min(THAW_TRY_MS, limitMs)) };
         try {
-          const wasFrozen = kind === 'stock' ? await thawPlain(client) : await thawSession(client, answerMs, session);
+          const wasFrozen =
+            kind === 'stock' ? await thawPlain(client, limits) : await thawSession(client, limits, session);
           return { wasFrozen };
         } catch (cause) {
           const message = `the guest does not confirm that it is thawed: ${describeError(cause)}`;
@@ -65,11 +68,17 @@ export const openGuestAgent: OpenGuestAgent = async (path, { answerMs, freezeMs,
   }
 };
 
-async function thawSession(client: QgaClient, timeoutMs: number, session: string | undefined): Promise<boolean> {
+interface ThawLimits {
+  readonly askMs: number;
+  readonly thawMs: number;
+}
+
+async function thawSession(client: QgaClient, limits: ThawLimits, session: string | undefined): Promise<boolean> {
+  const timeoutMs = limits.askMs;
   const before = await client.call('bridge-status', {}, { timeoutMs });
   const { state } = before.status;
   if (session === undefined) {
-    const thawed = await thawAny(client, timeoutMs);
+    const thawed = await thawAny(client, limits);
     return state !== 'idle' || thawed > 0;
   }
   // Another session than the one meant: ours is over, and this one is not ours to end.
@@ -79,7 +88,7 @@ async function thawSession(client: QgaClient, timeoutMs: number, session: string
   if (state === 'idle' && before.report?.session !== session) {
     throw new Error(`the agent does not know that session ${before.report?.session ?? ''} is thawed`);
   }
-  const { report } = await client.call('bridge-thaw', { session }, { timeoutMs: THAW_TRY_MS });
+  const { report } = await client.call('bridge-thaw', { session }, { timeoutMs: limits.thawMs });
   if (report.state !== 'thawed') throw new Error(`after the thaw the agent's report is ${report.state}`);
   return true;
 }
@@ -88,16 +97,16 @@ async function thawSession(client: QgaClient, timeoutMs: number, session: string
  * The number of filesystems thawed. Sent whatever the status says: the agent answers with what it owes, a thaw that
  * nobody confirmed included. Its error is none only if its own last report tells of a guest that is thawed.
  */
-async function thawAny(client: QgaClient, timeoutMs: number): Promise<number> {
+async function thawAny(client: QgaClient, { askMs, thawMs }: ThawLimits): Promise<number> {
   let failure: RemoteError | undefined;
   let thawed = 0;
   try {
-    thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: THAW_TRY_MS }));
+    thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: thawMs }));
   } catch (error) {
     if (!(error instanceof RemoteError)) throw error;
     failure = error;
   }
-  const { status, report } = await client.call('bridge-status', {}, { timeoutMs });
+  const { status, report } = await client.call('bridge-status', {}, { timeoutMs: askMs });
   if (status.state !== 'idle') throw failure ?? new Error(`after the thaw the agent is ${status.state}`);
   if (report !== undefined && report.state !== 'thawed') throw failure ?? new Error('its last session is not thawed');
   // A command that is switched off while nothing is frozen owes nothing.
@@ -106,14 +115,14 @@ async function thawAny(client: QgaClient, timeoutMs: number): Promise<number> {
 }
 
 // qemu-ga answers an error if only its hook failed, so the status decides.
-async function thawPlain(client: QgaClient): Promise<boolean> {
+async function thawPlain(client: QgaClient, { askMs, thawMs }: ThawLimits): Promise<boolean> {
   let thawed: number | undefined;
   try {
-    thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: THAW_TRY_MS }));
+    thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: thawMs }));
   } catch (error) {
     if (!(error instanceof RemoteError)) throw error;
   }
-  const state = await client.call('guest-fsfreeze-status', {}, { timeoutMs: THAW_TRY_MS });
+  const state = await client.call('guest-fsfreeze-status', {}, { timeoutMs: askMs });
   if (state === 'frozen') throw new Error('guest-fsfreeze-status says frozen after guest-fsfreeze-thaw');
   return thawed !== 0;
 }

@@ -1,6 +1,5 @@
 // From the freeze request to the thaw reply: hold the guest, send the one transaction, let the guest go. Between freeze
 // and thaw nothing else is done on the host; questions about a lost answer are asked after the thaw.
-import { randomUUID } from 'node:crypto';
 import { CutError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../errors.js';
 import type { DiskRef, FreezeReport } from '../consistency.js';
 import type { QmpClient } from '../qmp/client.js';
@@ -23,6 +22,8 @@ export interface HeldCutOptions {
   /** The socket of the agent's channel, as QEMU has it. */
   readonly agentSocket: string | undefined;
   readonly requirement: Requirement;
+  /** The id of the freeze session, in the journal already. */
+  readonly session: string;
   readonly leaseMs: number;
   readonly cutTimeoutMs: number;
   readonly signal: AbortSignal;
@@ -80,8 +81,14 @@ export async function holdAndCut(
     const facts = { cut: became };
     throw new ThawUnconfirmedError(thawFailure.code, message, { cause: thawFailure.cause, outcome: 'unknown', facts });
   }
-  if (became === 'unknown' || !(cutFailure instanceof CutError)) throw cutFailure;
+  if (became === 'unknown') throw notKnown(cutFailure);
+  if (!(cutFailure instanceof CutError)) throw cutFailure;
   throw new CutError(cutFailure.code, cutFailure.message, { cause: cutFailure.cause });
+}
+
+function notKnown(failure: Error): CutError {
+  const message = `${failure.message}; the guest is thawed, but whether its disks were cut is not known: run "fsfreeze-bridge recover"`;
+  return new CutError('E_CUT', message, { cause: failure.cause, outcome: 'unknown' });
 }
 
 /** True if nobody knows whether the VM writes to the overlays: nothing may be undone. */
@@ -133,12 +140,12 @@ async function holdGuest(
   marks: Marks,
   options: HeldCutOptions,
 ): Promise<Attempt> {
-  const { agent, refs, requirement, leaseMs, signal } = options;
+  const { agent, refs, requirement, session, leaseMs, signal } = options;
   if (agent === undefined) return { hold: undefined, why: options.whyNoAgent ?? 'there is no agent' };
   const disks = refs.filter((ref) => ref !== undefined);
   const request = {
     requester: `fsfreeze-bridge, process ${process.pid}`,
-    session: randomUUID(),
+    session,
     leaseMs,
     require: crashWillDo(requirement) ? ('crash' as const) : requirement.asked,
     // One disk the guest could not tell from another, and it is asked to hold all it has.

@@ -44,6 +44,32 @@ export async function imageInfo(file: string): Promise<ImageInfo> {
   throw new CutError('E_QEMU_IMG', `qemu-img info ${file}: ${parsed.issues[0].message}`);
 }
 
+const mapSchema = v.array(
+  // `present` since QEMU 6.1: allocated in this layer, be it as zeros.
+  v.object({ data: v.boolean(), present: v.optional(v.boolean()) }),
+);
+
+/** What a qcow2 layer has allocated; the layers below are not opened. Works while a VM uses the image. */
+export async function mapOfLayer(file: string): Promise<v.InferOutput<typeof mapSchema>> {
+  const layer = { driver: 'qcow2', backing: null, file: { driver: 'file', filename: file } };
+  const text = await qemuImg(['map', '--output=json', '-U', `json:${JSON.stringify(layer)}`]);
+  const parsed = v.safeParse(mapSchema, JSON.parse(text));
+  if (parsed.success) return parsed.output;
+  throw new CutError('E_QEMU_IMG', `qemu-img map ${file}: ${parsed.issues[0].message}`);
+}
+
+/** True if a process holds QEMU's lock of the image so that nobody else may open it even for reading. */
+export async function isLockedByQemu(file: string): Promise<boolean> {
+  try {
+    await qemuImg(['info', '--output=json', '-f', 'qcow2', file]);
+    return false;
+  } catch (error) {
+    if (error instanceof CutError && /Failed to get .*lock/.test(error.message)) return true;
+    // No image yet, or none any more: then no QEMU has it open as one.
+    return false;
+  }
+}
+
 export interface NewOverlay {
   readonly file: string;
   readonly base: string;

@@ -4,6 +4,7 @@ import { runQmp } from '../qmp/commands.js';
 import type { CreatePlan } from './create-plan.js';
 import type { Manifest } from './manifest.js';
 import type { Overlay } from './overlays.js';
+import { sentence } from './report-size.js';
 import { requiredLevel, type Requirement } from './requirement.js';
 import { toolVersion } from './tool-version.js';
 import type { Vm } from './vm.js';
@@ -59,7 +60,7 @@ export async function draftManifest(
       tool: toolVersion,
       node: process.versions.node,
       qemu: `${major}.${minor}.${micro}${distribution === '' ? '' : ` (${distribution})`}`,
-      ...(plan.agent === undefined ? {} : { agent: `${plan.agent.kind} ${plan.agent.version}` }),
+      ...(plan.agent === undefined ? {} : { agent: sentence(`${plan.agent.kind} ${plan.agent.version}`) }),
     },
   };
 }

@@ -1,6 +1,8 @@
-// Where manifests lie: STATE_DIR/VM/SET/manifest.json. A set's folder is made exclusively, so that a name is taken by
-// one creator only.
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+// Where manifests lie: STATE_DIR/VM/SET/manifest.json, and journal.json beside it while somebody works on the set. A
+// set's folder appears with its journal in it, so that a name is taken by one creator only, and an empty folder is
+// nobody's.
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { BridgeError, UsageError } from '../errors.js';
@@ -27,14 +29,19 @@ export class ManifestStore {
     this.#dir = join(stateDir, checkName('VM name', vm));
   }
 
-  /** Takes the name. Throws a UsageError if it is taken, or if the folder cannot be made. */
-  async claim(set: string): Promise<void> {
+  /** Takes the name, with the journal's first text. Throws a UsageError if it is taken, or if the folder cannot be made. */
+  async claim(set: string, journal: string): Promise<void> {
     const folder = this.#folder(set);
+    const draft = join(this.#dir, `.${set}.${process.pid}.${randomBytes(4).toString('hex')}.claim`);
     try {
       await mkdir(this.#dir, { recursive: true, mode: 0o750 });
-      await mkdir(folder, { mode: 0o750 });
+      await mkdir(draft, { mode: 0o750 });
+      await writeFile(join(draft, 'journal.json'), journal, { mode: 0o640, flush: true });
+      await syncPath(draft);
+      await rename(draft, folder);
     } catch (cause) {
-      if (isErrno(cause, 'EEXIST')) {
+      await rm(draft, { recursive: true, force: true });
+      if (isErrno(cause, 'EEXIST') || isErrno(cause, 'ENOTEMPTY')) {
         throw new UsageError('E_NAME_TAKEN', `VM ${this.#vm} already has a snapshot set named ${set} (${folder})`);
       }
       throw new UsageError('E_STATE_DIR', `cannot make ${folder}`, { cause });
@@ -79,7 +86,7 @@ export class ManifestStore {
   async names(): Promise<string[]> {
     try {
       const entries = await readdir(this.#dir, { withFileTypes: true });
-      return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+      return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name);
     } catch (error) {
       if (isErrno(error, 'ENOENT')) return [];
       throw new UsageError('E_STATE_DIR', `cannot list ${this.#dir}`, { cause: error });
@@ -135,10 +142,32 @@ export class ManifestStore {
     return join(this.#folder(set), 'manifest.json');
   }
 
-  // Drafts of a first write that was never finished are all that may be in it.
+  journalFile(set: string): string {
+    return join(this.#folder(set), 'journal.json');
+  }
+
+  /** Removes what makers left who were killed while they took a name or wrote; gives what it was. */
+  async sweep(isGone: (pid: number) => boolean, dryRun: boolean): Promise<string[]> {
+    const found: string[] = [];
+    for (const [folder, pattern] of [
+      [this.#dir, /^\..+\.(\d+)\.[0-9a-f]{8}\.claim$/],
+      ...(await this.names()).map((set) => [join(this.#dir, set), /\.(\d+)\.(?:tmp|[0-9a-f]{8}\.new)$/] as const),
+    ] as const) {
+      for (const name of await listed(folder)) {
+        const match = pattern.exec(name);
+        if (match === null || !isGone(Number(match[1]))) continue;
+        found.push(join(folder, name));
+      }
+    }
+    if (!dryRun) for (const path of found) await rm(path, { recursive: true, force: true });
+    return found;
+  }
+
+  // A journal, and drafts of a first write that was never finished, are all that may be in it.
   async #isEmpty(set: string): Promise<boolean> {
     try {
-      return (await readdir(this.#folder(set))).every((name) => name.endsWith('.tmp'));
+      const names = await readdir(this.#folder(set));
+      return names.every((name) => name === 'journal.json' || /\.(tmp|new)$/.test(name));
     } catch (error) {
       if (isErrno(error, 'ENOENT')) return false;
       throw error;
@@ -147,5 +176,14 @@ export class ManifestStore {
 
   #folder(set: string): string {
     return join(this.#dir, checkName('snapshot set', set));
+  }
+}
+
+async function listed(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return [];
+    throw error;
   }
 }

@@ -11,9 +11,10 @@ import { consistencyLevelSchema, finite, freezeReportSchema } from '../consisten
  * committing  overlays are being merged back: the state of the cut is lost for disks that are `merged`, or soon will be
  * reverting   overlays are being emptied, some already are: only another revert leads out of it
  * committed   all merged back; the set holds nothing any more
+ * deleting    its overlays are being removed, some already are: only another delete leads out of it
  * failed      nothing was cut, but something of it could not be removed
  */
-const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'failed'] as const;
+const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'deleting', 'failed'] as const;
 
 const layerSchema = v.strictObject({ node: v.string(), file: v.string(), format: v.string() });
 
@@ -32,6 +33,8 @@ const diskSchema = v.strictObject({
   /** What was proved for this disk. */
   level: consistencyLevelSchema,
   evidence: v.array(v.string()),
+  /** QEMU was told to let the VM write to the base again: from here on until `pivoted`, which of the two is newer. */
+  pivoting: v.optional(v.boolean()),
   /** The VM writes to the base again, which holds all of the overlay; its file may still be there. */
   pivoted: v.optional(v.boolean()),
   /** Its overlay is merged back and gone. */

@@ -1,13 +1,17 @@
-// What became of a set whose maker was killed after its transaction may have been sent: the VM knows. Also which newer
-// sets lie above a set.
+// What became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the overlays
+// do. Also which newer sets lie above a set.
 import type { QmpClient } from '../qmp/client.js';
+import { isBusy } from './journal.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { layersOf, type Layer } from './layers.js';
+import { withoutLostBases } from './lost-bases.js';
+import { withData } from './overlay-data.js';
 
 /**
  * The manifest with its state settled: `cutting` becomes `cut` (level crash: nobody proved more) if the VM writes to
- * the overlays, else `failed`. Written back. Others are given back as they are, and so are all if no monitor answers.
+ * the overlays, or if they hold what it wrote before it was started from other images; else `failed`. Written back.
+ * Others are given back as they are, and so are all if no monitor answers, or while another process is at the set.
  */
 export async function settleState(
   monitors: readonly QmpClient[],
@@ -15,21 +19,35 @@ export async function settleState(
   manifest: Manifest,
 ): Promise<Manifest> {
   if (manifest.state !== 'cutting' && manifest.state !== 'creating') return manifest;
-  return monitors.length === 0 ? manifest : await store.write(await settle(monitors, manifest));
+  if (monitors.length === 0 || (await isBusy(store, manifest.set))) return manifest;
+  return await store.write(await settled(monitors, manifest));
 }
 
-async function settle(monitors: readonly QmpClient[], manifest: Manifest): Promise<Manifest> {
+/**
+ * The same, not written; without a monitor what the files say, which must be nobody's then. An overlay has clusters of
+ * its own only if a VM wrote to it, and it did that only after the cut.
+ */
+export async function settled(monitors: readonly QmpClient[], manifest: Manifest): Promise<Manifest> {
   const layers: Layer[] = [];
   for (const monitor of monitors) layers.push(...(await layersOf(monitor, manifest)));
-  const used = layers.filter(({ place }) => place === 'active' || place === 'below');
-  if (used.length === 0) {
-    const error = 'the tool that made this set ended before the cut: nothing was cut';
-    return { ...manifest, state: 'failed', level: 'none', error };
-  }
-  const reason = 'the tool that made this set ended before it could record what the guest proved';
-  const evidence = [`all ${manifest.disks.length} disks were cut in one transaction`, reason];
-  const disks = manifest.disks.map((disk) => ({ ...disk, level: 'crash' as const, evidence: [reason] }));
-  return { ...manifest, state: 'cut', level: 'crash', evidence, disks };
+  if (layers.some(({ place }) => place === 'active' || place === 'below')) return await cut(manifest, layers, []);
+  const written = await withData(manifest.disks.map(({ overlay }) => overlay.file));
+  if (written.length > 0) return await cut(manifest, layers, written);
+  const error = 'the tool that made this set ended before the cut: nothing was cut';
+  return { ...manifest, state: 'failed', level: 'none', error };
+}
+
+const notRecorded = 'the tool that made this set ended before it could record what the guest proved';
+
+async function cut(manifest: Manifest, layers: readonly Layer[], written: readonly string[]): Promise<Manifest> {
+  const evidence = [
+    `all ${manifest.disks.length} disks were cut in one transaction`,
+    notRecorded,
+    ...(written.length === 0 ? [] : [`what the VM wrote after the cut is in ${written.join(', ')}`]),
+  ];
+  const disks = manifest.disks.map((disk) => ({ ...disk, level: 'crash' as const, evidence: [notRecorded] }));
+  const whole: Manifest = { ...manifest, state: 'cut', level: 'crash', evidence, disks };
+  return (await withoutLostBases(whole, layers)) ?? whole;
 }
 
 /** Sets of which a disk lies on a layer of this one: they must go first. */

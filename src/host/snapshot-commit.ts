@@ -9,8 +9,9 @@ import { runQmp, type JobInfo } from '../qmp/commands.js';
 import { dismissJob, findJob, waitForJob, type JobProgress } from '../qmp/jobs.js';
 import { syncPath } from './durable-file.js';
 import { describeHolders, holdersOf } from './image-file.js';
+import { Journal } from './journal.js';
 import { layersOf, type Layer } from './layers.js';
-import type { Manifest } from './manifest.js';
+import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { newerSets, settleState } from './set-state.js';
 
@@ -31,6 +32,18 @@ export interface CommitOptions {
  * overlay, and commit may be called again.
  */
 export async function commitSnapshot(monitor: QmpClient, options: CommitOptions): Promise<Manifest> {
+  const { store, set } = options;
+  // Says that there is no such set, before a journal is begun.
+  await store.read(set);
+  const journal = await Journal.begin(store, set, 'commit');
+  try {
+    return await commit(monitor, options);
+  } finally {
+    await journal.end();
+  }
+}
+
+async function commit(monitor: QmpClient, options: CommitOptions): Promise<Manifest> {
   const { store, set, signal } = options;
   const all = await store.readAllOrRefuse();
   let manifest = await settleState([monitor], store, await store.read(set));
@@ -41,7 +54,7 @@ export async function commitSnapshot(monitor: QmpClient, options: CommitOptions)
   }
   const merges = await mergesOf(monitor, manifest);
   for (const merge of merges) checkCommittable(merge);
-  const mark = async (index: number, what: { pivoted: true } | { merged: true }): Promise<void> => {
+  const mark = async (index: number, what: Partial<ManifestDisk>): Promise<void> => {
     const disks = manifest.disks.map((disk, at) => (at === index ? { ...disk, ...what } : disk));
     manifest = await store.write({ ...manifest, disks });
   };
@@ -50,9 +63,11 @@ export async function commitSnapshot(monitor: QmpClient, options: CommitOptions)
     if (merge.disk.merged) continue;
     try {
       signal.throwIfAborted();
-      if (!isPivoted(merge)) await mergeDisk(monitor, manifest, index, merge, options);
+      if (!isPivoted(merge)) {
+        await mergeDisk(monitor, manifest, index, merge, options, () => mark(index, { pivoting: true }));
+      }
       // Durable before its last traces in QEMU are removed: without them nobody could tell that it is merged.
-      await mark(index, { pivoted: true });
+      await mark(index, { pivoting: false, pivoted: true });
       if ((await findJob(monitor, merge.jobId)) !== undefined) await dismissJob(monitor, merge.jobId);
       await dropOverlay(monitor, merge);
     } catch (cause) {
@@ -70,6 +85,7 @@ function checkState({ set, state }: Manifest): void {
   if (state === 'committed') throw new UsageError('E_STATE_OF_SET', `${set} was committed before`);
   if (state === 'failed') throw new UsageError('E_STATE_OF_SET', `${set} was never cut: delete it`);
   if (state === 'reverting') throw new UsageError('E_STATE_OF_SET', `${set} is reverted in part: revert it again`);
+  if (state === 'deleting') throw new UsageError('E_STATE_OF_SET', `${set} is deleted in part: delete it again`);
 }
 
 /** What is left to be done for one disk. */
@@ -92,8 +108,23 @@ async function mergesOf(monitor: QmpClient, manifest: Manifest): Promise<Merge[]
 function isPivoted({ disk, place, vmDisk, job }: Merge): boolean {
   if (place !== 'loaded' && place !== 'unused') return false;
   if (disk.pivoted === true) return true;
+  // QEMU was told to change over, and ended; somebody started the VM from the base, the newer one of the two.
+  const wasTold = disk.pivoting === true;
   const isDone = place === 'loaded' || (job?.status === 'concluded' && job.error === undefined);
-  return isDone && vmDisk?.file === disk.base.file;
+  return (isDone || wasTold) && vmDisk?.file === disk.base.file;
+}
+
+/**
+ * Disks of which only a person can say that their base is the newer one: QEMU ended when the VM was to change over to
+ * it, and the VM was started from it. `commitSnapshot` takes it for that, and removes the overlay.
+ */
+export async function doubtfulDisks(monitor: QmpClient, manifest: Manifest): Promise<ManifestDisk[]> {
+  return (await mergesOf(monitor, manifest))
+    .filter(({ disk, place, vmDisk, job }) => {
+      const isOnBase = place === 'unused' && vmDisk?.file === disk.base.file && job === undefined;
+      return isOnBase && disk.pivoting === true && disk.pivoted !== true && !disk.merged;
+    })
+    .map(({ disk }) => disk);
 }
 
 function checkCommittable(merge: Merge): void {
@@ -119,6 +150,7 @@ async function mergeDisk(
   index: number,
   { disk, vmDisk, overlayNode, baseNode, jobId, job }: Merge,
   options: CommitOptions,
+  beforePivot: () => Promise<void>,
 ): Promise<void> {
   if (vmDisk === undefined || overlayNode === undefined || baseNode === undefined) {
     throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
@@ -135,7 +167,7 @@ async function mergeDisk(
       ...(options.speed === undefined ? {} : { speed: options.speed }),
     });
   }
-  await finishJob(monitor, jobId, disk.id, options);
+  await finishJob(monitor, jobId, disk.id, options, beforePivot);
   // A job that somebody cancelled when it was ready ends without an error, and without a merge.
   const place = (await layersOf(monitor, manifest))[index]?.place;
   if (place === 'loaded' || place === 'unused') return;
@@ -143,7 +175,13 @@ async function mergeDisk(
   throw new BridgeError('E_JOB', `job ${jobId} ended, but the VM still uses the overlay`);
 }
 
-async function finishJob(monitor: QmpClient, jobId: string, name: string, options: CommitOptions): Promise<void> {
+async function finishJob(
+  monitor: QmpClient,
+  jobId: string,
+  name: string,
+  options: CommitOptions,
+  beforePivot: () => Promise<void>,
+): Promise<void> {
   const { limitMs, signal, onProgress } = options;
   const wait = {
     limitMs,
@@ -156,6 +194,7 @@ async function finishJob(monitor: QmpClient, jobId: string, name: string, option
   try {
     const { status } = await waitForJob(monitor, jobId, ['ready', 'concluded'], wait);
     if (status === 'ready') {
+      await beforePivot();
       await runQmp(monitor, 'job-complete', { id: jobId });
       await waitForJob(monitor, jobId, ['concluded'], { limitMs });
     }

@@ -1,7 +1,7 @@
 // The main job: hold the guest, cut its disks in one transaction, let it go, and write down what the set is worth.
 // The order is the safety: everything slow before the hold, one monitor command while it lasts, the manifest's intent
 // durable before the cut, and whatever happens the guest is thawed before anything else is undone.
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { satisfies } from '../consistency.js';
 import { CutError, ThawUnconfirmedError, describeError } from '../errors.js';
 import { QmpClient } from '../qmp/client.js';
@@ -10,6 +10,7 @@ import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js'
 import { undoCreate } from './create-undo.js';
 import { diskName } from './disk-choice.js';
 import { holdAndCut, type HeldCut } from './held-cut.js';
+import { Journal } from './journal.js';
 import { crashOnly, levelsOf, type CutDisk, type SetWorth } from './level.js';
 import type { Manifest, Marks } from './manifest.js';
 import { draftManifest } from './manifest-draft.js';
@@ -65,16 +66,20 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
     monitorLog,
     reverter: new Reverter(),
     draft: undefined,
+    journal: undefined,
     isCut: false,
   };
+  let keepHold = false;
   try {
     return await create(run);
   } catch (error) {
-    // Nothing of a cut that was taken may be undone, nor may it be called none.
-    if (run.isCut) throw error;
-    // The agent is still open: the undo may have to thaw.
-    throw await undoCreate(run.reverter, options.store, run.draft, options.signal, error);
+    // Nothing of a cut that was taken may be undone, nor may it be called none. The agent is still open: the undo may
+    // have to thaw.
+    const told = run.isCut ? error : await undoCreate(run.reverter, options.store, run.draft, options.signal, error);
+    keepHold = told instanceof ThawUnconfirmedError;
+    throw told;
   } finally {
+    await run.journal?.end({ keepHold });
     await plan.agent?.[Symbol.asyncDispose]();
   }
 }
@@ -88,6 +93,8 @@ interface Run {
   readonly reverter: Reverter;
   /** The set's manifest while the set may be forgotten again. */
   draft: Manifest | undefined;
+  /** There once the set's name is taken. */
+  journal: Journal | undefined;
   isCut: boolean;
 }
 
@@ -98,14 +105,20 @@ async function create(run: Run): Promise<CreateResult> {
   const overlays = planOverlays(plan.chosen, set, id, options.vm.overlayDir);
   await checkRoom(overlays, options.minFreeBytes);
   const draft = await draftManifest(monitor, plan, overlays, id, options);
-  await store.claim(set);
+  run.journal = await Journal.claim(store, set);
   run.draft = draft;
   await store.write(draft);
   await addOverlays(monitor, overlays, reverter, signal, (done) => {
     options.onProgress(`making overlay ${done + 1} of ${overlays.length}`);
   });
-  // Durable before the guest is held: a tool killed after its transaction leaves a set that says so.
+  // Durable before the guest is held: a tool killed after its transaction leaves a set that says so, and a journal that
+  // knows whom to thaw.
   await store.write({ ...draft, state: 'cutting' });
+  const { vm, leaseMs } = options;
+  const session = randomUUID();
+  if (plan.agent !== undefined && vm.qga !== undefined) {
+    await run.journal.holds({ session, qga: vm.qga, leaseMs, since: new Date().toISOString() });
+  }
   const before = await readWriteCounts(monitor);
   timer.end('overlays');
 
@@ -115,7 +128,8 @@ async function create(run: Run): Promise<CreateResult> {
     ...options,
     ...plan,
     cutDisks,
-    agentSocket: options.vm.qga,
+    session,
+    agentSocket: vm.qga,
   });
   // From here on the set exists, whatever fails.
   reverter.keep();

@@ -1,16 +1,19 @@
 // Removes a set and what belongs to it, if nobody uses it: the manifest, and overlays that no VM writes to and no newer
 // set lies on. Never touches a base.
-import { rm, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { QuiesceError, UsageError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { runQmp } from '../qmp/commands.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
+import { removeFiles } from './durable-file.js';
 import { isErrno } from './errno.js';
-import { describeHolders, holdersOf } from './image-file.js';
+import { Journal, refuseBusy } from './journal.js';
 import { layersOf } from './layers.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { openMonitors } from './monitors.js';
+import { withData } from './overlay-data.js';
+import { whyInUse } from './overlay-removal.js';
 import { newerSets, settleState } from './set-state.js';
 
 export interface DeleteOptions {
@@ -19,7 +22,7 @@ export interface DeleteOptions {
   /** The VM's monitor, besides the one the set was made through; nobody listens there if it is shut off. */
   readonly qmp: string;
   readonly monitorTimeoutMs: number;
-  /** Asked only if something the VM wrote is lost. */
+  /** Asked only if something may be lost that the VM wrote. */
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
 }
@@ -30,9 +33,10 @@ export interface DeleteOptions {
  */
 export async function deleteSnapshot(options: DeleteOptions): Promise<readonly string[]> {
   const { store, set, confirm } = options;
+  await refuseBusy(store, set);
   if (await store.removeEmpty(set)) return [];
   let { manifest, files } = await checkUnused(options);
-  if (files.length > 0 && manifest.state !== 'failed' && manifest.state !== 'creating') {
+  if (await holdsWrites(manifest, files)) {
     const question = `Everything the VM wrote since ${manifest.createdAt} is lost (${files.join(', ')}). Delete ${set}?`;
     if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not deleted: the answer was no');
     // While somebody thought about the question the VM may have been started, or another set made.
@@ -41,9 +45,26 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<readonly s
     if (manifest.id !== id) throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was deleted`);
   }
   throwIfInterrupted(options.signal, `${set} was not deleted`);
-  for (const file of files) await rm(file);
-  await store.remove(set);
+  const journal = await Journal.begin(store, set, 'delete');
+  try {
+    await removeSet(store, await store.write({ ...manifest, state: 'deleting' }), files);
+  } finally {
+    await journal.end();
+  }
   return files;
+}
+
+/** The rest of a deletion that was decided; the files must be nobody's. */
+export async function removeSet(store: ManifestStore, { set }: Manifest, files: readonly string[]): Promise<void> {
+  await removeFiles(files);
+  await store.remove(set);
+}
+
+// Of a set that was never cut only what its overlays hold can be lost: its maker may have been killed after all.
+async function holdsWrites({ state }: Manifest, files: readonly string[]): Promise<boolean> {
+  if (files.length === 0 || state === 'deleting') return false;
+  if (state !== 'failed' && state !== 'creating') return true;
+  return (await withData(files)).length > 0;
 }
 
 /** The set as it is now, with its state settled, and those of its overlays that are there. Throws if they are in use. */
@@ -73,23 +94,22 @@ async function checkUnused(options: DeleteOptions): Promise<{ manifest: Manifest
   }
   for (const monitor of monitors.open) await unloadOverlays(monitor, manifest);
   for (const file of files) {
-    const holders = await holdersOf(file);
-    if (holders.length === 0) continue;
-    const who = describeHolders(holders);
-    throw new UsageError('E_IN_USE', `${file} is in use by ${who}: commit ${set} first, or shut the VM off`);
+    const why = await whyInUse(file, { monitors: monitors.open, manifests: [] });
+    if (why === undefined) continue;
+    throw new UsageError('E_IN_USE', `${file}: ${why}; commit ${set} first, or shut the VM off`);
   }
   return { manifest, files };
 }
 
-// Left in QEMU by a tool that was killed before its cut: open, but no disk's.
-async function unloadOverlays(monitor: QmpClient, manifest: Manifest): Promise<void> {
+/** Takes out of QEMU what a tool left that was killed before its cut: open, but no disk's. */
+export async function unloadOverlays(monitor: QmpClient, manifest: Manifest): Promise<void> {
   for (const { place, overlayNode } of await layersOf(monitor, manifest)) {
     if (place !== 'loaded' || overlayNode === undefined) continue;
     await runQmp(monitor, 'blockdev-del', { 'node-name': overlayNode });
   }
 }
 
-async function overlaysThere({ disks }: Manifest): Promise<string[]> {
+export async function overlaysThere({ disks }: Manifest): Promise<string[]> {
   const files: string[] = [];
   for (const { overlay } of disks) {
     try {

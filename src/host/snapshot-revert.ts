@@ -8,6 +8,7 @@ import { CutError, QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
 import { syncPath } from './durable-file.js';
 import { describeHolders, holdersOf, imageInfo, makeOverlay } from './image-file.js';
+import { Journal, refuseBusy } from './journal.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { openMonitors } from './monitors.js';
@@ -37,15 +38,32 @@ export async function revertSnapshot(options: RevertOptions): Promise<Manifest> 
   // While somebody thought about the question the VM may have been started, or another set made.
   const manifest = await checkRevertable(options);
   if (manifest.id !== id) throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was reverted`);
-  await makeDrafts(manifest, signal);
-  // From here on some disks may be at the cut and others not: only the rest of the revert makes them one again.
-  const reverting = await store.write({ ...manifest, state: 'reverting' });
-  for (const { overlay } of reverting.disks) await takeDraft(overlay.file);
+  const journal = await Journal.begin(store, set, 'revert');
+  try {
+    await makeDrafts(manifest, signal);
+    // From here on some disks may be at the cut and others not: only the rest of the revert makes them one again.
+    return await takeDrafts(store, await store.write({ ...manifest, state: 'reverting' }));
+  } finally {
+    await journal.end();
+  }
+}
+
+/**
+ * The rest of a revert: the drafts of these overlays (all, if not told) take their place. The caller knows that the
+ * others did so before, and that nobody uses the files.
+ */
+export async function takeDrafts(
+  store: ManifestStore,
+  reverting: Manifest,
+  files: readonly string[] = reverting.disks.map(({ overlay }) => overlay.file),
+): Promise<Manifest> {
+  for (const file of files) await takeDraft(file);
   return await store.write({ ...reverting, state: 'cut', revertedAt: new Date().toISOString() });
 }
 
 /** The set as it is now. Throws a UsageError unless it can be reverted to. */
 async function checkRevertable({ store, set, qmp, monitorTimeoutMs }: RevertOptions): Promise<Manifest> {
+  await refuseBusy(store, set);
   const manifest = await store.read(set);
   if (manifest.state === 'cutting') {
     const message = `whether ${set} was cut is not known: start the VM from what it ran on last, and see "snapshot show"`;
@@ -87,7 +105,8 @@ async function checkDisk({ id, base, overlay }: ManifestDisk): Promise<void> {
   );
 }
 
-const draftOf = (file: string): string => `${file}.revert`;
+/** The empty overlay that is to take the place of `file`. */
+export const draftOf = (file: string): string => `${file}.revert`;
 
 // All of them before the first is used: what can fail fails while nothing is changed.
 async function makeDrafts({ set, disks }: Manifest, signal: AbortSignal): Promise<void> {

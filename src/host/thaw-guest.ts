@@ -19,7 +19,7 @@ export async function thawUntilConfirmed(
   let wasFrozen = false;
   for (;;) {
     try {
-      return { wasFrozen: (await agent.thaw(session)).wasFrozen || wasFrozen };
+      return { wasFrozen: (await agent.thaw(session, Math.max(1, deadline.remainingMs))).wasFrozen || wasFrozen };
     } catch (cause) {
       // It may have been this attempt that thawed it.
       wasFrozen = true;

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as v from 'valibot';
 import { UsageError } from '../errors.js';
+import { isErrno } from './errno.js';
 
 export const defaultConfigFile = '/etc/fsfreeze-bridge/vms.json';
 
@@ -67,6 +68,22 @@ export async function chooseVm({ vm, qmp, qga, overlayDir, config }: VmChoice): 
     ...(entry.overlayDir === undefined ? {} : { overlayDir: entry.overlayDir }),
     ...given,
   };
+}
+
+/** All entries; none if the file is not there and need not be. Throws a UsageError for one that cannot be read. */
+export async function readConfiguredVms(config: string, mustExist: boolean): Promise<readonly Vm[]> {
+  try {
+    const vms = await readConfig(config);
+    return Object.entries(vms).map(([name, { qmp, qga, overlayDir }]) => ({
+      name,
+      qmp,
+      ...(qga === undefined ? {} : { qga }),
+      ...(overlayDir === undefined ? {} : { overlayDir }),
+    }));
+  } catch (error) {
+    if (!mustExist && error instanceof UsageError && isErrno(error.cause, 'ENOENT')) return [];
+    throw error;
+  }
 }
 
 /** Gives the name back. Throws a UsageError unless it is 1-100 letters, digits, dots, dashes and underscores. */

@@ -2,13 +2,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../deadline.js';
 import { DeadlineError, UnreachableError, describeError } from '../errors.js';
+import { throwIfInterrupted } from './confirm.js';
 import { defaultAgentLimits, type GuestAgent, type OpenGuestAgent } from './guest-agent.js';
 
 const PAUSE_MS = 250;
 
 /**
  * The agent, as soon as it answers; the caller closes it. Throws an UnreachableError that says what the last attempt met
- * if none answers within `limitMs`, or when aborted.
+ * if none answers within `limitMs`, a QuiesceError when aborted.
  */
 export async function waitForAgent(
   openAgent: OpenGuestAgent,
@@ -19,7 +20,7 @@ export async function waitForAgent(
 ): Promise<GuestAgent> {
   const deadline = new Deadline(limitMs);
   for (;;) {
-    if (signal.aborted) throw new UnreachableError('E_INTERRUPTED', 'interrupted before an agent answered');
+    throwIfInterrupted(signal, 'no agent had answered');
     try {
       const answerMs = Math.max(1, Math.min(defaultAgentLimits.answerMs, deadline.remainingMs));
       return await openAgent(path, { ...defaultAgentLimits, answerMs });
@@ -30,6 +31,6 @@ export async function waitForAgent(
         throw new UnreachableError('E_NO_AGENT', `no guest agent answered within ${limitMs} ms`, { cause: error });
       }
     }
-    await sleep(PAUSE_MS);
+    await sleep(PAUSE_MS, undefined, { signal }).catch(() => undefined);
   }
 }

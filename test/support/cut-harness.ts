@@ -53,6 +53,11 @@ export class CutHarness implements AsyncDisposable {
   /** Shuts the VM off and starts it with these disks. */
   async restart(disks: readonly BareDisk[]): Promise<void> {
     await this.vm.quit();
+    await this.start(disks);
+  }
+
+  /** Starts the VM, which must be shut off, with these disks. */
+  async start(disks: readonly BareDisk[]): Promise<void> {
     this.vm = await BareQemu.start(this.folder, disks);
   }
 
@@ -82,19 +87,7 @@ export class CutHarness implements AsyncDisposable {
 
   /** Builds the tool to be started as a process of its own, which can be killed; gives what to start. */
   async buildTool(): Promise<string> {
-    const main = this.folder.path('tool/dist/cli/main.mjs');
-    await build({
-      entryPoints: [`${repository}src/cli/bridge/main.ts`],
-      outfile: main,
-      bundle: true,
-      packages: 'external',
-      platform: 'node',
-      format: 'esm',
-      target: 'node20',
-    });
-    copyFileSync(`${repository}package.json`, this.folder.path('tool/package.json'));
-    symlinkSync(`${repository}node_modules`, this.folder.path('tool/node_modules'));
-    return main;
+    return await buildBridge(this.folder);
   }
 
   spawn(tool: string, words: readonly string[]) {
@@ -118,4 +111,21 @@ export class CutHarness implements AsyncDisposable {
     const devices = (await this.vm.control.execute('query-block')) as { inserted: { image: { filename: string } } }[];
     return devices.map(({ inserted }) => inserted.image.filename);
   }
+}
+
+/** Builds the tool in the folder; gives what to start with node. */
+export async function buildBridge(folder: Scratch): Promise<string> {
+  const main = folder.path('tool/dist/cli/main.mjs');
+  await build({
+    entryPoints: [`${repository}src/cli/bridge/main.ts`],
+    outfile: main,
+    bundle: true,
+    packages: 'external',
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+  });
+  copyFileSync(`${repository}package.json`, folder.path('tool/package.json'));
+  symlinkSync(`${repository}node_modules`, folder.path('tool/node_modules'));
+  return main;
 }

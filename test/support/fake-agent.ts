@@ -1,5 +1,6 @@
-// A guest agent on a unix socket that speaks bridge-* as ours does and holds nothing: what the host tool is tested
-// against where there is no guest. It can be told to misbehave; it logs what it was asked, and when.
+// A guest agent on a unix socket that speaks bridge-* as ours does, or guest-fsfreeze-* alone as qemu-ga does, and holds
+// nothing: what the host tool is tested against where there is no guest. It can be told to misbehave; it logs what it
+// was asked, and when.
 import { createServer, type Server, type Socket } from 'node:net';
 import type { FreezeReport } from '../../src/consistency.js';
 import { freezeReport } from './freeze-reports.js';
@@ -27,6 +28,13 @@ interface Request {
 export class FakeAgent implements AsyncDisposable {
   readonly path: string;
   mood: AgentMood = 'answers';
+  /** `stock`: a qemu-ga, with a filesystem on each disk of `stockSerials`. */
+  kind: 'bridge' | 'stock' = 'bridge';
+  stockSerials: readonly string[] = [];
+  version = '0.1.0-fake';
+  writers: readonly object[] = [];
+  /** Why it refuses, when it does. */
+  refusal = 'writer 50-db failed: \u001b[2Jno';
   /** What it reports of a freeze that went well; state, session and requester are filled in. */
   report: FreezeReport = freezeReport();
   /** CLOCK_MONOTONIC milliseconds of each command. */
@@ -72,8 +80,18 @@ export class FakeAgent implements AsyncDisposable {
     return this.#held !== undefined;
   }
 
+  /** Clients connected now. */
+  get clients(): number {
+    return this.#sockets.size;
+  }
+
   get commands(): string[] {
     return this.log.map(({ command }) => command);
+  }
+
+  /** As a libvirt does that gives up waiting, and never thaws. */
+  freezeBehindOurBack(): void {
+    this.#held = { session: 'foreign', requester: 'somebody' };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -101,9 +119,11 @@ export class FakeAgent implements AsyncDisposable {
     }
     let reply: object | undefined;
     try {
-      if (request.execute === 'bridge-thaw') await this.onThaw();
-      const result = this.#answer(request);
-      if (request.execute === 'bridge-freeze') await this.onFreeze();
+      const { execute } = request;
+      const isPlain = this.kind === 'stock';
+      if (execute === 'bridge-thaw' || (isPlain && execute === 'guest-fsfreeze-thaw')) await this.onThaw();
+      const result = isPlain ? this.#answerAsStock(execute) : this.#answer(request);
+      if (execute === 'bridge-freeze' || (isPlain && execute === 'guest-fsfreeze-freeze')) await this.onFreeze();
       reply = result === undefined ? undefined : { return: result, id: request.id };
     } catch (error) {
       reply = { error: { class: 'GenericError', desc: (error as Error).message }, id: request.id };
@@ -111,11 +131,52 @@ export class FakeAgent implements AsyncDisposable {
     if (reply !== undefined) socket.write(`${JSON.stringify(reply)}\n`);
   }
 
+  #answerAsStock(execute: string): object | number | string | undefined {
+    const { length } = this.stockSerials;
+    switch (execute) {
+      case 'guest-info':
+        return {
+          version: '7.2.22',
+          supported_commands: [{ name: 'guest-fsfreeze-freeze', enabled: true, 'success-response': true }],
+        };
+      case 'guest-fsfreeze-status':
+        return this.frozen ? 'frozen' : 'thawed';
+      case 'guest-get-fsinfo':
+        return this.stockSerials.map((serial, index) => ({
+          name: `vd${index}`,
+          mountpoint: `/${serial}`,
+          type: 'ext4',
+          disk: [
+            {
+              'pci-controller': { domain: -1, bus: -1, slot: -1, function: -1 },
+              'bus-type': 'virtio',
+              bus: 0,
+              target: 0,
+              unit: 0,
+              serial,
+            },
+          ],
+        }));
+      case 'guest-fsfreeze-freeze':
+        if (this.mood === 'hangs') return undefined;
+        this.#held = { session: 'stock', requester: 'stock' };
+        return this.mood === 'loses-freeze' ? undefined : length;
+      case 'guest-fsfreeze-thaw': {
+        if (this.mood === 'keeps-frozen') throw new Error('the disk does not answer');
+        const count = this.frozen ? length : 0;
+        this.#held = undefined;
+        return count;
+      }
+      default:
+        throw new Error(`The command ${execute} has not been found`);
+    }
+  }
+
   #answer({ execute, arguments: args = {} }: Request): object | number | undefined {
     switch (execute) {
       case 'guest-info':
         return {
-          version: '0.1.0-fake',
+          version: this.version,
           supported_commands: [{ name: 'bridge-freeze', enabled: true, 'success-response': true }],
         };
       case 'bridge-status':
@@ -129,7 +190,7 @@ export class FakeAgent implements AsyncDisposable {
       case 'guest-fsfreeze-thaw':
         return this.#thawAny();
       case 'bridge-writers':
-        return { writers: [] };
+        return { writers: this.writers };
       default:
         throw new Error(`The command ${execute} has not been found`);
     }
@@ -150,9 +211,9 @@ export class FakeAgent implements AsyncDisposable {
         requester,
         outcome: 'failed',
         level: 'none',
-        error: 'writer 50-db failed: \u001b[2Jno',
+        error: this.refusal,
       };
-      throw new Error('writer 50-db failed: \u001b[2Jno');
+      throw new Error(this.refusal);
     }
     this.#held = { session, requester };
     const report: FreezeReport = { ...this.report, session, requester, state: 'frozen' };

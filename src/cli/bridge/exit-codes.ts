@@ -23,6 +23,11 @@ export const exitCodes = [
     name: 'below-level',
     meaning: 'done, but below the level asked for (--allow-lower, or the level fell after the cut): kept and labelled',
   },
+  {
+    code: 8,
+    name: 'left',
+    meaning: 'recover: something is left that only you can decide, or that failed: it says what to do',
+  },
 ] as const;
 
 export type ExitName = (typeof exitCodes)[number]['name'];

@@ -2,6 +2,7 @@
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent } from '../../host/guest-agent.js';
+import { checkSize } from '../../host/report-size.js';
 import { thawUntilConfirmed } from '../../host/thaw-guest.js';
 import type { Vm } from '../../host/vm.js';
 import { readStatus, type VmStatus } from '../../host/vm-status.js';
@@ -37,6 +38,7 @@ export async function runStatus(args: StatusArgs, output: Output): Promise<ExitC
     agentLimits: agentLimits(args),
     openAgent: openGuestAgent,
   });
+  checkSize('status', status);
   output.result(status, () => renderStatus(status));
   const silent = 'error' in status.monitor || (vm.qga !== undefined && 'error' in status.agent);
   return exitCode(silent ? 'unreachable' : 'done');
@@ -51,15 +53,14 @@ export function writersOptions(yargs: Argv): Argv<AgentArgs> {
 export async function runWriters(args: AgentArgs, output: Output): Promise<ExitCode> {
   await using agent = await openAgent(args);
   const writers = await agent.coordinator.writers();
-  output.result({ writers }, () =>
-    [
-      ...writers.map(({ name, path, kind, required, rank, phases, guarantee, problem }) => {
-        const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}`;
-        return `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`;
-      }),
-      ...(writers.length === 0 ? ['the guest has no writers'] : []),
-    ].join('\n'),
-  );
+  checkSize(`list of ${writers.length} writers`, writers);
+  output.result({ writers }, () => [
+    ...writers.map(({ name, path, kind, required, rank, phases, guarantee, problem }) => {
+      const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}`;
+      return `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`;
+    }),
+    ...(writers.length === 0 ? ['the guest has no writers'] : []),
+  ]);
   return exitCode('done');
 }
 
@@ -73,7 +74,7 @@ export function thawOptions(yargs: Argv): Argv<LimitArgs> {
 export async function runThaw(args: LimitArgs, output: Output): Promise<ExitCode> {
   await using agent = await openAgent(args);
   const { wasFrozen } = await thawUntilConfirmed(agent, limitMs('timeout', args.timeout));
-  output.result({ thawed: true, wasFrozen }, () => (wasFrozen ? 'thawed' : 'it was not frozen'));
+  output.result({ thawed: true, wasFrozen }, () => [wasFrozen ? 'thawed' : 'it was not frozen']);
   return exitCode('done');
 }
 
@@ -89,7 +90,9 @@ export async function runWait(args: LimitArgs, output: Output, signal: AbortSign
   const limit = limitMs('timeout', args.timeout);
   await using agent = await waitForAgent(openGuestAgent, path, limit, signal, output.progress);
   const { kind, version } = agent;
-  output.result({ kind, version }, () => `${kind === 'stock' ? 'stock qemu-ga' : 'fsfreeze-agent'} ${version} answers`);
+  output.result({ kind, version }, () => [
+    `${kind === 'stock' ? 'stock qemu-ga' : 'fsfreeze-agent'} ${version} answers`,
+  ]);
   return exitCode('done');
 }
 
@@ -106,7 +109,7 @@ function agentPath(vm: Vm): string {
   return vm.qga;
 }
 
-function renderStatus({ vm, monitor, agent }: VmStatus): string {
+function renderStatus({ vm, monitor, agent }: VmStatus): string[] {
   const lines = [`VM ${vm.name}`];
   if ('error' in monitor) lines.push(`  monitor: ${monitor.error.message}`);
   else {
@@ -123,5 +126,5 @@ function renderStatus({ vm, monitor, agent }: VmStatus): string {
     const holder = agent.requester === undefined ? '' : ` by ${agent.requester}`;
     lines.push(`  agent: ${agent.kind} ${agent.version}, ${agent.state}${holder}${lease}`);
   }
-  return lines.join('\n');
+  return lines;
 }

@@ -53,7 +53,7 @@ export const agentTimeout = {
 } as const;
 
 /** `~/x` when no shell expanded it (`--qmp=~/x`). */
-function path(value: string): string {
+export function path(value: string): string {
   return resolve(value.startsWith('~/') ? `${homedir()}${value.slice(1)}` : value);
 }
 

@@ -1,8 +1,9 @@
 // Where a command's words go: results to stdout (text, or with --json one object as the last line), progress and
 // complaints to stderr.
-import { BridgeError, describeError } from '../../errors.js';
+import { BridgeError, describeError, type Facts } from '../../errors.js';
 import { exitCodeOf, type ExitCode } from './exit-codes.js';
-import { printable, printableJson, printableLine } from './printable.js';
+import { sentence } from '../../host/report-size.js';
+import { printableJson, printableLine, printableRow } from './printable.js';
 
 export interface Streams {
   readonly stdout: (text: string) => void;
@@ -24,9 +25,9 @@ export class Output {
     this.#json = json;
   }
 
-  /** The command's result: `text` for people, `value` for programs. */
-  result(value: object, text: () => string): void {
-    this.#streams.stdout(this.#json ? `${printableJson(value)}\n` : `${printable(text())}\n`);
+  /** The command's result: `rows` for people, each of which stays one row; `value` for programs. */
+  result(value: object, rows: () => readonly string[]): void {
+    this.#streams.stdout(this.#json ? `${printableJson(value)}\n` : `${rows().map(printableRow).join('\n')}\n`);
   }
 
   /** Told at most once a second, and only after two seconds of work. */
@@ -39,21 +40,29 @@ export class Output {
 
   /** A line people should see at once. */
   warn(text: string): void {
-    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(text)}\n`);
+    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(sentence(text))}\n`);
   }
 
   /** One line for people, with --json one object as well; the exit code. Never throws. */
   failure(error: unknown): ExitCode {
     const code = exitCodeOf(error);
-    const message = printableLine(oneLine(error));
+    const message = printableLine(sentence(oneLine(error)));
     this.#streams.stderr(`fsfreeze-bridge: ${message}\n`);
     if (this.#json) {
-      const facts = error instanceof BridgeError ? { facts: error.facts, outcome: error.outcome } : {};
+      const facts = error instanceof BridgeError ? { facts: bounded(error.facts), outcome: error.outcome } : {};
       const name = error instanceof BridgeError ? error.code : 'E_INTERNAL';
       this.#streams.stdout(`${printableJson({ error: { code: name, message, exitCode: code, ...facts } })}\n`);
     }
     return code;
   }
+}
+
+/** What a guest reported may be in them, of any length. */
+const MAX_FACTS_BYTES = 1024 * 1024;
+
+function bounded(facts: Facts): Facts {
+  const bytes = Buffer.byteLength(JSON.stringify(facts));
+  return bytes <= MAX_FACTS_BYTES ? facts : { leftOut: `${bytes} bytes of facts, at most ${MAX_FACTS_BYTES} are told` };
 }
 
 // Causes repeat what the message says already, or hold the facts behind it.

@@ -14,6 +14,11 @@ export function printableLine(text: string): string {
   return printable(text.trim().replace(/\s*[\r\n\t]+\s*/g, ' '));
 }
 
+/** One row of a text: it stays one, with its indent, whatever was put into it. */
+export function printableRow(text: string): string {
+  return printable(text.replace(/[\r\n\t]+/g, ' '));
+}
+
 /** JSON on one line; what JSON leaves alone and a terminal does not is escaped, too. */
 export function printableJson(value: unknown): string {
   return JSON.stringify(value).replace(

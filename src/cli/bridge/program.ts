@@ -1,10 +1,12 @@
 // The command line of fsfreeze-bridge: which command runs, how failures and signals leave. One call, one exit code.
 import yargs, { type Argv } from 'yargs';
-import { UsageError } from '../../errors.js';
+import { QuiesceError, UsageError } from '../../errors.js';
+import { interruption } from '../../host/confirm.js';
 import { toolVersion } from '../../host/tool-version.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
 import { Output, type Streams } from './output.js';
+import { recoverOptions, runRecover } from './recover-command.js';
 import { createOptions, runCreate } from './snapshot-create-command.js';
 import * as sets from './snapshot-set-commands.js';
 
@@ -17,6 +19,8 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   const run = async (work: Promise<ExitCode>): Promise<void> => {
     code = await work;
   };
+  // Holds nothing and changes nothing that is not whole at any moment: a signal ends it at once.
+  const read = (work: Promise<ExitCode>): Promise<void> => run(orInterrupted(work, signal));
   const parser = yargs([...words])
     .scriptName('fsfreeze-bridge')
     .usage('$0 COMMAND\n\nSnapshots of running virtual machines that are proved to be consistent.')
@@ -25,9 +29,9 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
         .command('create', 'hold the guest, cut its disks in one transaction, let it go', createOptions, (args) =>
           run(runCreate(args, output, signal)),
         )
-        .command('list', 'the sets of a VM', sets.listOptions, (args) => run(sets.runList(args, output)))
+        .command('list', 'the sets of a VM', sets.listOptions, (args) => read(sets.runList(args, output)))
         .command('show <set>', 'one set: files, level, evidence', sets.showOptions, (args) =>
-          run(sets.runShow(args, output)),
+          read(sets.runShow(args, output)),
         )
         .command('commit <set>', 'merge its overlays back while the guest runs', sets.commitOptions, (args) =>
           run(sets.runCommit(args, output, signal)),
@@ -42,12 +46,17 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
         .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks'),
     )
     .command('status', 'monitor, agent and disks of a VM', guest.statusOptions, (args) =>
-      run(guest.runStatus(args, output)),
+      read(guest.runStatus(args, output)),
     )
-    .command('writers', 'the writers in the guest', guest.writersOptions, (args) => run(guest.runWriters(args, output)))
+    .command('writers', 'the writers in the guest', guest.writersOptions, (args) =>
+      read(guest.runWriters(args, output)),
+    )
     .command('thaw', 'thaw the guest', guest.thawOptions, (args) => run(guest.runThaw(args, output)))
+    .command('recover', 'put right what killed tools and QEMUs left behind', recoverOptions, (args) =>
+      run(runRecover(args, output, signal)),
+    )
     .command('wait', 'wait until the agent answers', guest.waitOptions, (args) =>
-      run(guest.runWait(args, output, signal)),
+      read(guest.runWait(args, output, signal)),
     )
     .demandCommand(1, 'which command? See --help')
     .strict()
@@ -62,6 +71,24 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   } catch (error) {
     return output.failure(error instanceof Error && error.name === 'YError' ? usage(error) : error);
   }
+}
+
+/** Throws a QuiesceError as soon as the signal comes; the work is left alone. */
+async function orInterrupted(work: Promise<ExitCode>, signal: AbortSignal): Promise<ExitCode> {
+  let stop: () => void = () => undefined;
+  const interrupted = new Promise<undefined>((resolve) => {
+    stop = () => {
+      resolve(undefined);
+    };
+    signal.addEventListener('abort', stop);
+    if (signal.aborted) stop();
+  });
+  const code = await Promise.race([work, interrupted]);
+  signal.removeEventListener('abort', stop);
+  if (code !== undefined) return code;
+  // What it meets later is of no interest.
+  work.catch(() => undefined);
+  throw new QuiesceError('E_INTERRUPTED', interruption(signal, 'nothing was changed'));
 }
 
 // Failures come back as exceptions, instead of ending the process with yargs' own words and code.

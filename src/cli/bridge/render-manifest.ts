@@ -2,10 +2,11 @@
 import type { Manifest } from '../../host/manifest.js';
 import { timeline } from './timeline.js';
 
-export function renderManifest(manifest: Manifest): string {
+/** Rows. */
+export function renderManifest(manifest: Manifest): string[] {
   const { set, state, level, required, timings, disks, leftOut, evidence, guest, vm } = manifest;
   const { pauseWindowMs, frozenWindowMs, cutMs } = timings;
-  const lines = [
+  return [
     `snapshot set ${set} of ${vm.name}: ${state}, consistency level ${level}${level === required ? '' : ` (asked for: ${required})`}`,
     ...(guest === undefined ? [] : timeline(guest).map((line) => `  ${line}`)),
     `  cut ${ms(cutMs)} (${disks.length} disks, one transaction), frozen window ${ms(frozenWindowMs)}, pause window ${ms(pauseWindowMs)}`,
@@ -21,7 +22,6 @@ export function renderManifest(manifest: Manifest): string {
     ...(manifest.revertedAt === undefined ? [] : [`  reverted at ${manifest.revertedAt}`]),
     ...(manifest.error === undefined ? [] : [`  error: ${manifest.error}`]),
   ];
-  return lines.join('\n');
 }
 
 /** One line of `snapshot list`. */

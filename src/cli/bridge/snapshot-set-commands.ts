@@ -40,13 +40,11 @@ export async function runList(args: VmArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
   const { manifests, unreadable } = await storeOf(args, vm).readAll();
   const sets = manifests.map((manifest) => summary(manifest));
-  output.result({ vm: vm.name, sets, unreadable }, () =>
-    [
-      ...manifests.map(renderLine),
-      ...unreadable.map(({ set, reason }) => `${set}  unreadable: ${reason}`),
-      ...(manifests.length + unreadable.length === 0 ? [`no snapshot sets of ${vm.name}`] : []),
-    ].join('\n'),
-  );
+  output.result({ vm: vm.name, sets, unreadable }, () => [
+    ...manifests.map(renderLine),
+    ...unreadable.map(({ set, reason }) => `${set}  unreadable: ${reason}`),
+    ...(manifests.length + unreadable.length === 0 ? [`no snapshot sets of ${vm.name}`] : []),
+  ]);
   return exitCode('done');
 }
 
@@ -92,7 +90,7 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
     signal,
     onProgress: output.progress,
   });
-  output.result(manifest, () => `snapshot set ${manifest.set}: ${manifest.disks.length} disks merged back`);
+  output.result(manifest, () => [`snapshot set ${manifest.set}: ${manifest.disks.length} disks merged back`]);
   return exitCode('done');
 }
 
@@ -121,7 +119,7 @@ async function asking(args: AskingArgs, signal: AbortSignal) {
 export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const manifest = await revertSnapshot(await asking(args, signal));
   const files = manifest.disks.map(({ overlay }) => overlay.file);
-  output.result(manifest, () => `reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`);
+  output.result(manifest, () => [`reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`]);
   return exitCode('done');
 }
 
@@ -136,10 +134,7 @@ export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
 
 export async function runDelete(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const files = await deleteSnapshot(await asking(args, signal));
-  output.result(
-    { deleted: args.set, files },
-    () => `deleted ${args.set}${files.map((file) => `\n  ${file}`).join('')}`,
-  );
+  output.result({ deleted: args.set, files }, () => [`deleted ${args.set}`, ...files.map((file) => `  ${file}`)]);
   return exitCode('done');
 }
 

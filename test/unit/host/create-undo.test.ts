@@ -46,7 +46,7 @@ it('is a CutError if only the undo failed', async () => {
 });
 
 it('is the interruption, once everything is undone', async () => {
-  await store.claim('s1');
+  await store.claim('s1', '');
   const error = await undoCreate(new Reverter(), store, manifest('s1'), AbortSignal.abort('SIGTERM'), new Error('x'));
   expect(error).toBeInstanceOf(QuiesceError);
   expect(await store.names()).toEqual([]);

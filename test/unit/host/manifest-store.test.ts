@@ -21,14 +21,14 @@ afterEach(() => {
 
 describe('ManifestStore', () => {
   it('writes what it reads, whole, with nothing left beside it', async () => {
-    await store.claim('s1');
+    await store.claim('s1', '');
     const written = await store.write(manifest('s1', '2026-01-01T00:00:00Z'));
     expect(await store.read('s1')).toEqual(written);
-    expect(readdirSync(folder.path('vm1/s1'))).toEqual(['manifest.json']);
+    expect(readdirSync(folder.path('vm1/s1'))).toEqual(['journal.json', 'manifest.json']);
   });
 
   it('gives a name to one creator only', async () => {
-    const results = await Promise.allSettled([store.claim('s1'), store.claim('s1'), store.claim('s1')]);
+    const results = await Promise.allSettled([store.claim('s1', ''), store.claim('s1', ''), store.claim('s1', '')]);
     expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     await expect(store.checkFree('s1')).rejects.toThrow('already has a snapshot set named s1');
   });
@@ -43,7 +43,7 @@ describe('ManifestStore', () => {
       ['b', '2026-01-02T00:00:00Z'],
       ['a', '2026-01-03T00:00:00Z'],
     ] as const) {
-      await store.claim(set);
+      await store.claim(set, '');
       await store.write(manifest(set, at));
     }
     mkdirSync(folder.path('vm1/broken'));
@@ -55,7 +55,7 @@ describe('ManifestStore', () => {
   });
 
   it('keeps the old text if the new one cannot be written', async () => {
-    await store.claim('s1');
+    await store.claim('s1', '');
     await store.write(manifest('s1', '2026-01-01T00:00:00Z'));
     const before = readFileSync(store.file('s1'), 'utf8');
     mkdirSync(`${store.file('s1')}.${process.pid}.tmp`);
@@ -64,11 +64,11 @@ describe('ManifestStore', () => {
   });
 
   it('tells a name that was only taken from a manifest that cannot be read', async () => {
-    await store.claim('s1');
+    await store.claim('s1', '');
     writeFileSync(folder.path('vm1/s1/manifest.json.1.tmp'), '{');
     expect((await store.readAll()).unreadable).toMatchObject([{ set: 's1', empty: true }]);
     expect(await store.readAllOrRefuse()).toEqual([]);
-    await store.claim('s2');
+    await store.claim('s2', '');
     writeFileSync(store.file('s2'), '{');
     await expect(store.readAllOrRefuse()).rejects.toMatchObject({ code: 'E_UNREADABLE_SETS' });
     expect(await store.removeEmpty('s2')).toBe(false);
@@ -85,7 +85,7 @@ describe('ManifestStore', () => {
   });
 
   it('forgets a set', async () => {
-    await store.claim('s1');
+    await store.claim('s1', '');
     await store.remove('s1');
     expect(existsSync(folder.path('vm1/s1'))).toBe(false);
     expect(await new ManifestStore(folder.dir, 'other').names()).toEqual([]);

@@ -1,0 +1,142 @@
+// `fsfreeze-bridge recover`: what killed tools and QEMUs left behind, for one VM or for all of them.
+import type { Argv } from 'yargs';
+import type { Finding } from '../../host/finding.js';
+import { openGuestAgent } from '../../host/guest-agent.js';
+import { defaultStateDir, ManifestStore } from '../../host/manifest-store.js';
+import { recoverVm } from '../../host/recover.js';
+import { allRecoverableVms, recoverableVm, type RecoverableVm } from '../../host/recover-targets.js';
+import { defaultConfigFile } from '../../host/vm.js';
+import { exitCode, type ExitCode } from './exit-codes.js';
+import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
+import type { Output } from './output.js';
+
+interface RecoverArgs extends VmArgs {
+  'dry-run': boolean;
+  'monitor-timeout': number;
+  'agent-timeout': number;
+  'thaw-timeout': number;
+  timeout: number;
+}
+
+const epilogue = [
+  'Looks at the VM named by --vm or --qmp, else at every VM of the configuration and of the state directory. Thaws a ' +
+    'guest that a killed tool held, settles sets whose maker ended (cut or not: the VM knows), removes overlays that no ' +
+    'VM, no set and no other image uses and that hold nothing, takes our unused nodes out of QEMU, and goes on with a ' +
+    'commit, revert or delete that was begun. What a tool is working on is left alone.',
+  'It never removes a file that a VM uses or that holds data of its own, and it does not touch layers that somebody else ' +
+    'made (libvirt, for one, after a failed thaw): it says what they are and what to type. Called again it finds nothing ' +
+    'but what is left for you.',
+].join('\n\n');
+
+export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
+  return withVm(yargs)
+    .option('dry-run', { alias: 'n', type: 'boolean', default: false, describe: 'only say what would be done' })
+    .option('monitor-timeout', monitorTimeout)
+    .option('agent-timeout', agentTimeout)
+    .option('thaw-timeout', {
+      type: 'number',
+      default: 120,
+      describe: 'seconds to try for a confirmed thaw',
+      group: 'Limits:',
+    })
+    .option('timeout', {
+      type: 'number',
+      default: 3600,
+      describe: 'seconds for each disk of a commit that goes on',
+      group: 'Limits:',
+    })
+    .example('$0 recover', 'every VM of this host, after a crash or in a timer')
+    .example('$0 recover --vm db1 --dry-run', 'what is there, and what would be done')
+    .example('$0 recover --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock --json', 'one VM by its sockets')
+    .epilogue(epilogue);
+}
+
+/** Exit 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent. */
+export async function runRecover(args: RecoverArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const stateDir = path(args['state-dir']);
+  const limits = {
+    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+    agentLimits: {
+      answerMs: limitMs('agent-timeout', args['agent-timeout']),
+      freezeMs: 1,
+      thawMs: limitMs('thaw-timeout', args['thaw-timeout']),
+    },
+    commitMs: limitMs('timeout', args.timeout),
+  };
+  const vms = await chosenVms(args, stateDir);
+  const findings: Finding[] = [];
+  for (const vm of vms) {
+    const command = (...words: readonly string[]): string => commandLine(args, vm, words);
+    const store = new ManifestStore(stateDir, vm.name);
+    const options = {
+      vm,
+      store,
+      stateDir,
+      limits,
+      openAgent: openGuestAgent,
+      dryRun: args['dry-run'],
+      signal,
+      command,
+    };
+    findings.push(...(await recoverVm({ ...options, onProgress: output.progress })));
+    if (signal.aborted) break;
+  }
+  const code = codeOf(findings);
+  const names = vms.map(({ name }) => name);
+  output.result({ vms: names, dryRun: args['dry-run'], findings, exitCode: code }, () => render(names, findings));
+  return code;
+}
+
+async function chosenVms(args: RecoverArgs, stateDir: string): Promise<readonly RecoverableVm[]> {
+  const config = path(args.config);
+  if (args.qmp !== undefined) return [await recoverableVm(stateDir, await vmOf(args), false)];
+  if (args.vm === undefined) return await allRecoverableVms(stateDir, config, config !== defaultConfigFile);
+  // One that was named by its sockets when its sets were made is no entry of the configuration.
+  const there = (await allRecoverableVms(stateDir, config, false)).find(({ name }) => name === args.vm);
+  return [there?.configured === false ? there : await recoverableVm(stateDir, await vmOf(args), true)];
+}
+
+function codeOf(findings: readonly Finding[]): ExitCode {
+  if (findings.some(({ thawUnconfirmed }) => thawUnconfirmed === true)) return exitCode('thaw-unconfirmed');
+  if (findings.some(({ status }) => status !== 'done' && status !== 'busy')) return exitCode('left');
+  return exitCode(findings.some(({ kind }) => kind === 'vm-unreachable') ? 'unreachable' : 'done');
+}
+
+function commandLine(args: RecoverArgs, vm: RecoverableVm, words: readonly string[]): string {
+  const stateDir = path(args['state-dir']);
+  const config = path(args.config);
+  const given = [
+    '--vm',
+    vm.name,
+    ...(vm.configured || vm.qmp[0] === undefined || words.includes('--qmp') ? [] : ['--qmp', vm.qmp[0]]),
+    ...(vm.configured || vm.qga === undefined || words.includes('--qga') ? [] : ['--qga', vm.qga]),
+    ...(config === defaultConfigFile || !vm.configured ? [] : ['--config', config]),
+    ...(stateDir === defaultStateDir ? [] : ['--state-dir', stateDir]),
+  ];
+  return ['fsfreeze-bridge', ...words, ...given].map(quoted).join(' ');
+}
+
+function quoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+function render(names: readonly string[], findings: readonly Finding[]): string[] {
+  const quiet = names.filter((name) => findings.every(({ vm }) => vm !== name));
+  return [
+    ...findings.flatMap(({ vm, status, found, did, commands }) => [
+      `${vm}: ${found}`,
+      `  ${label[status]}: ${did}`,
+      ...commands.map((command) => `    ${command}`),
+    ]),
+    ...(quiet.length === 0 ? [] : [`nothing to recover: ${quiet.join(', ')}`]),
+    ...(names.length === 0 ? ['no VM is known: neither the configuration nor the state directory names one'] : []),
+  ];
+}
+
+const label = {
+  done: 'done',
+  planned: 'would do',
+  yours: 'LEFT FOR YOU',
+  busy: 'not now',
+  failed: 'FAILED',
+} as const;

@@ -1,0 +1,44 @@
+// What `recover` found, and what became of it: facts for programs, one sentence for people, commands to type.
+
+export const findingKinds = [
+  'guest-held',
+  'set-unfinished',
+  'set-unreadable',
+  'set-busy',
+  'set-commit',
+  'set-revert',
+  'set-delete',
+  'set-left',
+  'base-written',
+  'node-left',
+  'job-left',
+  'file-left',
+  'overlay-unknown',
+  'vm-unreachable',
+] as const;
+export type FindingKind = (typeof findingKinds)[number];
+
+/**
+ * done     put right
+ * planned  would be put right (--dry-run)
+ * yours    only a person can decide it: `commands` says what to type
+ * busy     somebody is at it, or it cannot be asked now: try again later
+ * failed   putting it right failed: `did` says why
+ */
+export type FindingStatus = 'done' | 'planned' | 'yours' | 'busy' | 'failed';
+
+export interface Finding {
+  readonly vm: string;
+  readonly set?: string;
+  readonly kind: FindingKind;
+  readonly status: FindingStatus;
+  /** What was found. */
+  readonly found: string;
+  /** What was done about it, would be, or has to be. */
+  readonly did: string;
+  readonly commands: readonly string[];
+  /** The guest may be held, and nobody confirmed that it is thawed. */
+  readonly thawUnconfirmed?: boolean;
+}
+
+export type NewFinding = Omit<Finding, 'vm' | 'status' | 'commands'> & { readonly commands?: readonly string[] };
