@@ -1,22 +1,20 @@
 // What `recover` found, and what became of it: facts for programs, one sentence for people, commands to type.
 
-export const findingKinds = [
-  'guest-held',
-  'set-unfinished',
-  'set-unreadable',
-  'set-busy',
-  'set-commit',
-  'set-revert',
-  'set-delete',
-  'set-left',
-  'base-written',
-  'node-left',
-  'job-left',
-  'file-left',
-  'overlay-unknown',
-  'vm-unreachable',
-] as const;
-export type FindingKind = (typeof findingKinds)[number];
+type FindingKind =
+  | 'guest-held'
+  | 'set-unfinished'
+  | 'set-unreadable'
+  | 'set-busy'
+  | 'set-commit'
+  | 'set-revert'
+  | 'set-delete'
+  | 'set-left'
+  | 'base-written'
+  | 'node-left'
+  | 'job-left'
+  | 'file-left'
+  | 'overlay-unknown'
+  | 'vm-unreachable';
 
 /**
  * done     put right

@@ -65,11 +65,11 @@ function parse(text: string): JournalEntry | undefined {
 }
 
 /** The text of a journal that this process begins. */
-export async function newEntry(operation: Operation): Promise<JournalEntry> {
+async function newEntry(operation: Operation): Promise<JournalEntry> {
   return { format: 1, operation, since: new Date().toISOString(), owner: await thisProcess() };
 }
 
-export function entryText(entry: JournalEntry): string {
+function entryText(entry: JournalEntry): string {
   return `${JSON.stringify(entry, undefined, 2)}\n`;
 }
 

@@ -8,7 +8,7 @@ import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import type { RecoverableVm } from './recover-targets.js';
 
-export interface RecoverLimits {
+interface RecoverLimits {
   readonly monitorTimeoutMs: number;
   readonly agentLimits: AgentLimits;
   /** For each disk of a commit that is taken up again. */

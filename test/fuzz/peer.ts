@@ -11,7 +11,7 @@ import { makeInput, parts } from './input.js';
 import { acceptedKinds, type AcceptedKind } from './peer-differences.js';
 import { makeRandom } from './random.js';
 
-export interface Difference {
+interface Difference {
   /** What repeats it. */
   readonly input: number;
   readonly sent: string;
