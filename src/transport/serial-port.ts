@@ -1,12 +1,13 @@
 // The host's channel: a virtio-serial port or an ISA serial line. A virtio port reads end-of-file while no host is
 // connected, and takes no bytes then; each time a host appears it is one ByteStream, which ends when the host goes. A
 // serial line cannot tell: it is one ByteStream for ever, and 0xFF on the wire does what it can (src/wire).
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { UnreachableError } from '../errors.js';
-import { queueLimitBytes, type ByteStream, type Listener, type OnStream } from './byte-stream.js';
+import type { Listener, OnStream } from './byte-stream.js';
 import { createDeviceReader, type DeviceReader } from './device-reader.js';
-import { Inbox, type InboxSource } from './inbox.js';
+import { PortConnection } from './port-connection.js';
+import { PortWriter } from './port-writer.js';
 
 export interface SerialPortOptions {
   readonly path: string;
@@ -26,9 +27,6 @@ const absentPollMs = [
   { untilMs: 20_000, everyMs: 500 },
   { untilMs: Infinity, everyMs: 1000 },
 ] as const;
-/** Between two attempts to write to a port that is full: doubled while nothing moves. See `flush`. */
-const fullPollMs = { first: 2, last: 128 } as const;
-
 /** Throws an UnreachableError that names what open(2) said; EBUSY is another agent. */
 export function openSerialPort(options: SerialPortOptions): Listener & { readonly method: 'epoll' | 'timer' } {
   const port = new SerialPort(openDevice(options.path), options);
@@ -57,14 +55,20 @@ class SerialPort implements Listener {
   readonly #fd: number;
   readonly #options: SerialPortOptions;
   readonly #reader: DeviceReader;
+  readonly #writer: PortWriter;
+  /** The one that takes bytes, and those whose replies are still on their way. */
+  readonly #connections = new Set<PortConnection>();
   #timer: NodeJS.Timeout | undefined;
-  #connection: Connection | undefined;
+  #connection: PortConnection | undefined;
   #closed = false;
   readonly #look = Buffer.alloc(4096);
 
   constructor(fd: number, options: SerialPortOptions) {
     this.#fd = fd;
     this.#options = options;
+    this.#writer = new PortWriter(fd, (connection, name) => {
+      (connection as PortConnection).writingFailed(name);
+    });
     this.#reader = createDeviceReader(
       fd,
       {
@@ -94,7 +98,7 @@ class SerialPort implements Listener {
     if (this.#closed) return Promise.resolve();
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#connection?.end();
+    for (const connection of this.#connections) connection.end();
     this.#reader.close(() => {
       closeSync(this.#fd);
     });
@@ -102,22 +106,27 @@ class SerialPort implements Listener {
   }
 
   #bytes(bytes: Uint8Array): void {
-    if (this.#connection === undefined || this.#connection.ended) {
-      this.#connection = new Connection(this.#fd, this.#options.path, {
+    if (this.#connection?.takesBytes !== true) {
+      const connection = new PortConnection(this.#writer, this.#options.path, {
         pause: () => {
           this.#reader.stop();
         },
         resume: () => {
           if (!this.#closed) this.#reader.start();
         },
+        over: () => {
+          this.#connections.delete(connection);
+        },
       });
-      this.#options.onStream(this.#connection);
+      this.#connections.add(connection);
+      this.#connection = connection;
+      this.#options.onStream(connection);
     }
     this.#connection.inbox.push(bytes);
   }
 
   #hostGone(): void {
-    this.#connection?.end();
+    this.#connection?.linger();
     this.#connection = undefined;
     clearTimeout(this.#timer);
     this.#lookForHost(performance.now());
@@ -153,106 +162,5 @@ class SerialPort implements Listener {
     this.#connection?.end(error);
     void this.close();
     this.#options.onFailure(error);
-  }
-}
-
-/** One host, from its first byte to its going away. */
-class Connection implements ByteStream {
-  readonly inbox: Inbox;
-  readonly #fd: number;
-  readonly #path: string;
-  #queue: { readonly bytes: Uint8Array; readonly settle: (error?: Error) => void }[] = [];
-  #queued = 0;
-  #timer: NodeJS.Timeout | undefined;
-  #pauseMs: number = fullPollMs.first;
-  #ended = false;
-  readonly #reading: InboxSource;
-
-  constructor(fd: number, path: string, reading: InboxSource) {
-    this.#fd = fd;
-    this.#path = path;
-    this.#reading = reading;
-    this.inbox = new Inbox(reading);
-  }
-
-  get ended(): boolean {
-    return this.#ended;
-  }
-
-  read(): AsyncIterable<Uint8Array> {
-    return this.inbox;
-  }
-
-  write(bytes: Uint8Array): Promise<void> {
-    if (this.#ended) return Promise.reject(this.#error('the host has gone'));
-    if (this.#queued > 0 && this.#queued + bytes.length > queueLimitBytes) {
-      const error = this.#error(`the host does not read: ${this.#queued} bytes wait, channel reset`);
-      this.#reset(error);
-      return Promise.reject(error);
-    }
-    return new Promise((resolve, reject) => {
-      const settle = (error?: Error): void => {
-        if (error === undefined) resolve();
-        else reject(error);
-      };
-      this.#queue.push({ bytes, settle });
-      this.#queued += bytes.length;
-      if (this.#queue.length === 1) this.#flush();
-    });
-  }
-
-  close(): Promise<void> {
-    this.#reset();
-    return Promise.resolve();
-  }
-
-  // The port stays open and the host may still be there: what it sends next is a new connection.
-  #reset(error?: Error): void {
-    if (this.#ended) return;
-    this.end(error);
-    this.#reading.resume();
-  }
-
-  /** What was read is still given out; what was not written is dropped. */
-  end(error?: Error): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    clearTimeout(this.#timer);
-    for (const { settle } of this.#queue.splice(0)) settle(error ?? this.#error('the host has gone'));
-    this.#queued = 0;
-    this.inbox.end(error);
-  }
-
-  // By hand and not through libuv: waiting for POLLOUT on a port whose host has gone is a busy loop, since epoll
-  // reports EPOLLHUP for it without being asked (virtio_console, 6.1).
-  #flush(): void {
-    for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
-      let written: number;
-      try {
-        written = writeSync(this.#fd, next.bytes);
-      } catch (error) {
-        const { code = 'EIO' } = error as NodeJS.ErrnoException;
-        if (code !== 'EAGAIN') {
-          this.#reset(this.#error(`writing failed: ${code}`));
-          return;
-        }
-        written = 0;
-      }
-      this.#queued -= written;
-      this.#pauseMs = written > 0 ? fullPollMs.first : Math.min(this.#pauseMs * 2, fullPollMs.last);
-      if (written < next.bytes.length) {
-        this.#queue[0] = { bytes: next.bytes.subarray(written), settle: next.settle };
-        this.#timer = setTimeout(() => {
-          this.#flush();
-        }, this.#pauseMs);
-        return;
-      }
-      this.#queue.shift();
-      next.settle();
-    }
-  }
-
-  #error(what: string): UnreachableError {
-    return new UnreachableError('E_PORT', `${this.#path}: ${what}`, { facts: { path: this.#path } });
   }
 }
