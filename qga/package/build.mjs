@@ -86,8 +86,7 @@ function buildExecutable() {
   const config = join(out, 'sea.json');
   const blob = join(out, 'agent.blob');
   const target = join(out, 'fsfreeze-agent');
-  // Code runs slowly until it is compiled, and a guest is frozen once a day: compiled at first use, and kept.
-  const execArgv = ['--always-sparkplug', '--no-flush-bytecode'];
+  const execArgv = ['--always-sparkplug'];
   writeFileSync(
     config,
     JSON.stringify({
@@ -130,7 +129,7 @@ function buildDeb() {
   for (const unit of ['fsfreeze-freezer.service', 'fsfreeze-agent.service']) {
     put(`qga/systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
   }
-  put('qga/systemd/60-fsfreeze-agent.rules', 'usr/lib/udev/rules.d/60-fsfreeze-agent.rules');
+  put('qga/systemd/99-zz-fsfreeze-agent.rules', 'usr/lib/udev/rules.d/99-zz-fsfreeze-agent.rules');
   put('qga/package/deb/control', 'DEBIAN/control');
   const control = join(tree, 'DEBIAN/control');
   writeFileSync(control, readFileSync(control, 'utf8').replace('@VERSION@', version));

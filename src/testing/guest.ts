@@ -194,6 +194,11 @@ export class Guest implements AsyncDisposable {
     await this.#release();
   }
 
+  /** QEMU has ended, however. */
+  get isOver(): boolean {
+    return this.#qemu.hasEnded();
+  }
+
   /** Ends QEMU as a power cut would. The folder stays until disposal. */
   async kill(): Promise<void> {
     await this.#qemu.kill();

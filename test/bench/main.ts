@@ -3,10 +3,11 @@
 import { parseArgs } from 'node:util';
 import { idle } from './idle.js';
 import { pause } from './pause.js';
+import { recovery } from './recovery.js';
 import { report, type Row } from './table.js';
 import { windows } from './windows.js';
 
-const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = { windows, pause, idle };
+const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = { windows, pause, idle, recovery };
 
 const { values, positionals } = parseArgs({
   options: { json: { type: 'boolean', default: false } },

@@ -26,7 +26,7 @@ export interface Requester extends AsyncDisposable {
 
 /** A client on the host's end of the agent's channel. */
 export async function requester(guest: Guest, limits: Partial<RemoteLimits> = {}): Promise<Requester> {
-  const client = await QgaClient.connect(guest.qgaPath, { timeoutMs: 10_000 });
+  const client = await QgaClient.connect(guest.qgaPath, { timeoutMs: 30_000 });
   const coordinator = await createRemoteCoordinator(client, { ...defaultRemoteLimits, ...limits });
   return {
     client,

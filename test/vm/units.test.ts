@@ -1,0 +1,188 @@
+// The units under a real service manager: whatever is stopped, restarted, upgraded, killed or shut down while the guest
+// is frozen, nothing stays frozen; and the rights that were taken away are missed by nobody (qga/README.md, "Units").
+import { fileURLToPath } from 'node:url';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { beforeAll, expect, test } from 'vitest';
+import { guestPid, waitForAgent, type Guest } from '../../src/testing/index.js';
+import { addWriter, agentGuest, agentState, requester } from '../support/agent-guest.js';
+import { beginWrites, guestSeconds, lastWrite, writesDone } from '../support/first-write.js';
+import { requires } from '../support/requires.js';
+
+const BUILD_LIMIT_MS = 500_000;
+const EVERYWHERE = ['/var/tmp', '/srv/data'];
+const AGENT = 'fsfreeze-agent.service';
+const FREEZER = 'fsfreeze-freezer.service';
+/** Never what thaws a guest here. */
+const LONG_LEASE_MS = 120_000;
+/** For the freezer to be given up by systemd (TimeoutStopSec), and a machine that is busy. */
+const AT_ONCE_S = 6;
+
+async function freeze(guest: Guest, leaseMs = LONG_LEASE_MS) {
+  const host = await requester(guest);
+  try {
+    const session = await host.coordinator.freeze({ requester: 'test', leaseMs, require: 'application' });
+    const writes = await beginWrites(guest, EVERYWHERE);
+    expect(await writesDone(guest, writes)).toEqual([]);
+    return { session, writes };
+  } finally {
+    await host.client.close();
+  }
+}
+
+async function expectNextSession(guest: Guest): Promise<void> {
+  await waitForAgent(guest);
+  await using host = await requester(guest);
+  const session = await host.coordinator.freeze({ requester: 'next', leaseMs: 20_000, require: 'application' });
+  expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
+}
+
+/** The freezer first: it would have thawed by the time the agent's end is known to it. */
+async function killBoth(guest: Guest): Promise<void> {
+  const [freezer, agent] = [await guestPid(guest, { unit: FREEZER }), await guestPid(guest, { unit: AGENT })];
+  await guest.exec(`kill -KILL ${freezer} ${agent}`);
+}
+
+/** Neither unit is started anew, and nothing runs when one ends. */
+async function withoutRestart(guest: Guest): Promise<void> {
+  const text = '[Service]\\nRestart=no\\nExecStopPost=\\n';
+  const unit = (name: string) => `d=/run/systemd/system/${name}.d; mkdir -p $d; printf '${text}' >$d/no-restart.conf`;
+  await guest.exec(`${unit(AGENT)}; ${unit(FREEZER)}; systemctl daemon-reload`);
+}
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'mmdebstrap',
+)('the units', () => {
+  beforeAll(agentState, BUILD_LIMIT_MS);
+
+  test.for([
+    `stop ${FREEZER}`,
+    `stop ${AGENT}`,
+    `restart ${FREEZER}`,
+    `restart ${AGENT}`,
+    `stop ${AGENT} ${FREEZER}`,
+    'isolate rescue.target',
+  ])('systemctl %s while frozen: nothing stays frozen', async (action) => {
+    await using guest = await agentGuest();
+    const { writes } = await freeze(guest);
+    const begun = await guestSeconds(guest);
+    await guest.start(`systemctl --no-block ${action}`);
+    expect((await lastWrite(guest, writes, 60_000)) - begun).toBeLessThan(AT_ONCE_S);
+    if (action.startsWith('isolate')) {
+      await expect
+        .poll(async () => (await guest.exec(`systemctl is-active ${AGENT}`, { check: false })).stdout.trim(), {
+          timeout: 30_000,
+        })
+        .toBe('inactive');
+      await guest.exec('systemctl isolate multi-user.target && systemctl start postgresql@15-main', {
+        timeoutMs: 120_000,
+      });
+    }
+    await guest.exec(`systemctl start ${FREEZER} ${AGENT}`);
+    await expectNextSession(guest);
+  });
+
+  test.for(['poweroff', 'reboot'])('%s while frozen: it thaws, and waits for no lease', async (how) => {
+    await using guest = await agentGuest();
+    await freeze(guest, 300_000);
+    await guest.start(`systemctl --no-block ${how}`);
+    // QEMU runs with -no-reboot; a shut down guest ends it. A monitor that is gone tells it.
+    await expect
+      .poll(async () => await guest.runState().catch(() => 'ended'), { timeout: 120_000, interval: 500 })
+      .toBe('ended');
+  });
+
+  test('a package installed over itself while frozen waits for the thaw and goes through', async () => {
+    await using guest = await agentGuest();
+    await guest.copyIn([fileURLToPath(new URL('../../build/fsfreeze-agent.deb', import.meta.url))], '/var/tmp/deb');
+    await guest.exec(['/bin/sync']);
+    const pids = async () => [await guestPid(guest, { unit: AGENT }), await guestPid(guest, { unit: FREEZER })];
+    const before = await pids();
+    const { writes } = await freeze(guest, 8000);
+    const dpkg = await guest.start('dpkg -i /var/tmp/deb/*.deb 2>&1');
+    await lastWrite(guest, writes, 60_000);
+    expect(await dpkg.wait(180_000)).toMatchObject({ exitCode: 0 });
+    const after = await pids();
+    expect(after.filter((pid) => before.includes(pid))).toEqual([]);
+    await expectNextSession(guest);
+  });
+
+  test('both killed and nobody there to thaw: the freezer thaws when it is started, before it serves', async () => {
+    await using guest = await agentGuest();
+    await withoutRestart(guest);
+    const { writes } = await freeze(guest);
+    await killBoth(guest);
+    await sleep(3000);
+    // They are frozen indeed, and only the marker knows.
+    expect(await writesDone(guest, writes)).toEqual([]);
+    const begun = await guestSeconds(guest);
+    await guest.exec(`systemctl start ${FREEZER}`);
+    expect((await lastWrite(guest, writes, 10_000)) - begun).toBeLessThan(AT_ONCE_S);
+    expect((await guest.exec('ls /run/fsfreeze-bridge/frozen', { check: false })).exitCode).not.toBe(0);
+    expect((await guest.exec(['/bin/cat', '/sys/kernel/rcu_expedited'])).stdout.trim()).toBe('0');
+    await guest.exec(`systemctl start ${AGENT}`);
+    await expectNextSession(guest);
+  });
+
+  test('both killed: the service manager thaws', async () => {
+    await using guest = await agentGuest();
+    const { writes } = await freeze(guest);
+    const begun = await guestSeconds(guest);
+    await killBoth(guest);
+    expect((await lastWrite(guest, writes, 60_000)) - begun).toBeLessThan(AT_ONCE_S);
+    await expectNextSession(guest);
+  });
+
+  test('what a hook has started outlives the agent', async () => {
+    await using guest = await agentGuest();
+    // As a hook does that starts its application again at thaw.
+    const start = '( setsid sleep 1000 >/dev/null 2>&1 & echo $! >/run/application.pid )';
+    await addWriter(
+      guest,
+      '20-starts',
+      `#!/bin/sh\n[ "$1" = freeze ] || { [ -e /run/application.pid ] || ${start}; }\n`,
+    );
+    {
+      await using host = await requester(guest);
+      const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 20_000, require: 'filesystem' });
+      await session.thaw();
+    }
+    const old = await guestPid(guest, { unit: AGENT });
+    await guest.exec(`kill -KILL ${old}`);
+    await expect
+      .poll(async () => await guestPid(guest, { unit: AGENT }).catch(() => old), { timeout: 30_000 })
+      .not.toBe(old);
+    await guest.exec(`systemctl restart ${AGENT}`);
+    await guest.exec('kill -0 $(cat /run/application.pid)');
+  });
+
+  test('the freezer has the rights it needs and no others; writers have all', async () => {
+    await using guest = await agentGuest();
+    const rights = async (file: string): Promise<readonly string[]> =>
+      (await guest.exec(`grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' ${file} | tr '\\t' ' '`)).stdout
+        .trim()
+        .split('\n');
+    // kill, ipc_lock, sys_admin, sys_nice, sys_resource, dac_read_search.
+    const caps = [5, 14, 21, 23, 24, 2].reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
+    const hex = caps.toString(16).padStart(16, '0');
+    const freezer = await rights(`/proc/${await guestPid(guest, { unit: FREEZER })}/status`);
+    expect(freezer).toEqual([`CapEff: ${hex}`, `CapBnd: ${hex}`, 'NoNewPrivs: 1', 'Seccomp: 2']);
+
+    // A mount in a folder that its owner keeps from everybody: root without CAP_DAC_READ_SEARCH could not open it.
+    await guest.addBlankDisk('private', 64);
+    await guest.exec(`useradd -m alice && install -d -o alice -m 700 /home/alice/a && install -d -o alice -m 700 /home/alice/a/m
+      mkfs.ext4 -q /dev/disk/by-id/virtio-private && mount /dev/disk/by-id/virtio-private /home/alice/a/m
+      chown alice /home/alice/a/m && chmod 700 /home/alice /home/alice/a/m`);
+    await addWriter(guest, '20-rights', '#!/bin/sh\ncat /proc/self/status >/run/rights\n');
+    await using host = await requester(guest);
+    const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 20_000, require: 'filesystem' });
+    const report = await session.thaw();
+    expect(report.filesystems.find(({ mountpoint }) => mountpoint === '/home/alice/a/m')).toMatchObject({
+      held: 'frozen',
+    });
+    const all = (await guest.exec(['/bin/cat', '/proc/sys/kernel/cap_last_cap'])).stdout;
+    const full = ((1n << BigInt(Number(all) + 1)) - 1n).toString(16).padStart(16, '0');
+    expect(await rights('/run/rights')).toEqual([`CapEff: ${full}`, `CapBnd: ${full}`, 'NoNewPrivs: 0', 'Seccomp: 0']);
+  });
+});
