@@ -7,12 +7,14 @@ import { connectUnix } from './monitor.js';
 export interface SocketProxy extends AsyncDisposable {
   /** Give this path to the program under test. One client at a time, as with a chardev. */
   readonly path: string;
-  /** Closes the connection that is open now, on both sides. */
-  cut(): void;
+  /** Closes the connections that are open now, on both sides, and says how many there were. */
+  cut(): number;
   /** From now on nothing of what the peer says reaches the client; it is kept. */
   holdReplies(): void;
   /** Hands over what was kept and everything after it. */
   releaseReplies(): void;
+  /** Sends bytes to the peer as if the client had; false without a connection. */
+  inject(bytes: string): boolean;
 }
 
 /** Listens at `path` and passes everything on to `target`. */
@@ -47,7 +49,9 @@ export async function proxySocket(target: string, path: string): Promise<SocketP
     server.listen(path, resolve);
   });
   const cut = () => {
+    const count = [...open].filter((socket) => !socket.destroyed).length / 2;
     for (const socket of open) socket.destroy();
+    return count;
   };
   return {
     path,
@@ -60,6 +64,11 @@ export async function proxySocket(target: string, path: string): Promise<SocketP
     releaseReplies: () => {
       holding = false;
       if (current !== undefined) current.peer.pipe(current.client);
+    },
+    inject: (bytes) => {
+      if (current === undefined || current.peer.destroyed) return false;
+      current.peer.write(bytes);
+      return true;
     },
     [Symbol.asyncDispose]: async () => {
       cut();

@@ -1,0 +1,73 @@
+// Agent and freezer SIGKILLed together while the service manager itself waits for the frozen root: it was asked to start
+// a unit with PrivateTmp, for which it makes a folder on the disk. Nobody is left then who could start anything. What
+// comes of it is measured; if the guest does not come back by itself, `freezer --thaw-marked` by hand must bring it back.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { BridgeError } from '../../../src/errors.js';
+import { LEASE_MS } from './faults.js';
+import { nextSnapshot } from './evidence.js';
+import { judgeBack, type Instants } from './judge.js';
+import { Lab } from './lab.js';
+import { leftInGuest } from './leftovers.js';
+import { startClient } from './requesters.js';
+import { prepareStep, reachStep } from './steps.js';
+
+/** How long it is watched: the guest's next timer of its own would be later, too. */
+export const PRIVATE_TMP_WATCH_MS = 15_000;
+const UNIT = '[Service]\\nType=oneshot\\nPrivateTmp=yes\\nExecStart=/bin/true\\n';
+
+export interface PrivateTmpResult {
+  readonly complaints: readonly string[];
+  /** The service manager was in state D before the two were killed. */
+  readonly managerWaited: boolean;
+  /** From the fault to the first write of the slowest filesystem; undefined: it was not back within the watch. */
+  readonly backMs: number | undefined;
+}
+
+export async function runPrivateTmp(): Promise<PrivateTmpResult> {
+  await using lab = await Lab.restore();
+  const { guest } = lab;
+  await guest.exec(`printf '${UNIT}' >/run/systemd/system/fsb-private.service; systemctl daemon-reload`);
+  const { agent, freezer } = await lab.services();
+  await prepareStep(lab, 'frozen');
+  await using requester = await startClient(lab, { leaseMs: LEASE_MS });
+  const held = await reachStep(lab, 'frozen', requester);
+  await guest.start('systemctl start --no-block fsb-private.service');
+  const look =
+    'n=0; until [ "$(cut -d" " -f3 /proc/1/stat)" = D ] || [ $n = 30 ]; do n=$((n+1)); sleep 0.05; done; cut -d" " -f3 /proc/1/stat';
+  const managerWaited = (await guest.exec(look)).stdout.trim() === 'D';
+  const shotNs = await lab.strike(['signal', 'KILL', String(agent), String(freezer)]);
+  requester.giveUp();
+  await held.letGo();
+  const instants: Instants = {
+    shotNs,
+    leaseMs: LEASE_MS,
+    renews: false,
+    atOnce: true,
+    letGoNs: [],
+    stalledUntilNs: undefined,
+    agentDies: true,
+    foreignFrozen: undefined,
+  };
+  const isBack = async (): Promise<boolean> => {
+    const { gaps, markers } = await lab.timeline();
+    return gaps.every(({ open }) => !open) && markers.at(-1)?.state === undefined;
+  };
+  const end = performance.now() + PRIVATE_TMP_WATCH_MS;
+  let back = await isBack();
+  while (!back && performance.now() < end) {
+    await sleep(200);
+    back = await isBack();
+  }
+  const { backMs } = judgeBack(await lab.timeline(), instants);
+  if (!back) {
+    await guest.exec('/usr/lib/fsfreeze-bridge/freezer --thaw-marked', { timeoutMs: 60_000 });
+    for (let tries = 0; !(await isBack()); tries++) {
+      if (tries === 50) throw new BridgeError('E_NOT_BACK', 'freezer --thaw-marked did not bring the guest back');
+      await sleep(200);
+    }
+  }
+  await requester.done;
+  await requester[Symbol.asyncDispose]();
+  const complaints = [...(await nextSnapshot(lab)), ...(await leftInGuest(lab))];
+  return { complaints, managerWaited, backMs: back ? backMs : undefined };
+}
