@@ -1,12 +1,24 @@
 // Process groups of writers: signalled as a whole, and ended first kindly, then not. Waiting has a limit: a process in
 // the middle of a system call may outlive SIGKILL for long, and then nobody waits for it.
 
+import { writeFileSync } from 'node:fs';
+
 /** Between SIGTERM and SIGKILL. It is time the other applications stand still. */
 const TERM_GRACE_MS = 250;
 const REAP_LIMIT_MS = 1_000;
 /** For the rest of a group to follow its leader; a machine whose init does not reap keeps it for ever. */
 const FOLLOW_LIMIT_MS = 200;
 const FOLLOW_STEP_MS = 5;
+
+/** The agent is spared when memory runs out; a writer is any program, and inherits that. */
+export function makeMortal(pid: number | undefined): void {
+  if (pid === undefined) return;
+  try {
+    writeFileSync(`/proc/${pid}/oom_score_adj`, '0');
+  } catch {
+    // It has ended.
+  }
+}
 
 /** Signals a process group, if there still is one. */
 export function killGroup(pid: number | undefined, signal: NodeJS.Signals): void {

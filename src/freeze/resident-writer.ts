@@ -5,7 +5,7 @@
 import { execa } from 'execa';
 import { once } from 'node:events';
 import { monotonicMs } from './clock.js';
-import { AbortWait, endGroup, killGroup, Timer } from './process-group.js';
+import { AbortWait, endGroup, killGroup, makeMortal, Timer } from './process-group.js';
 import { processStat, stillRuns } from './process-stat.js';
 import { FLOOD_CHECK_MS, harmlessLine, WriterOutput } from './writer-output.js';
 import { eventless, exitOf, floodFault, type Exit, type ProcessRequest, type ProcessResult } from './writer-process.js';
@@ -203,7 +203,7 @@ export class ResidentWriter {
 }
 
 function start(request: ResidentRequest, output: WriterOutput) {
-  return execa(request.file, [...request.args], {
+  const child = execa(request.file, [...request.args], {
     env: { ...request.env },
     extendEnv: false,
     cwd: '/',
@@ -214,6 +214,8 @@ function start(request: ResidentRequest, output: WriterOutput) {
     reject: false,
     buffer: false,
   });
+  makeMortal(child.pid);
+  return child;
 }
 
 function exitFacts(ending: Ending): Partial<ProcessResult> {

@@ -3,7 +3,7 @@
 // prepare to thaw: resident-writer.ts.
 import { execa } from 'execa';
 import { monotonicMs } from './clock.js';
-import { AbortWait, endGroup, groupExists, Timer } from './process-group.js';
+import { AbortWait, endGroup, groupExists, makeMortal, Timer } from './process-group.js';
 import { FLOOD_BYTES, FLOOD_CHECK_MS, WriterOutput, type LeftOutput } from './writer-output.js';
 
 export interface ProcessRequest {
@@ -72,6 +72,7 @@ export async function runProcess(request: ProcessRequest, signal?: AbortSignal):
       buffer: false,
     });
     group = child.pid;
+    makeMortal(group);
     if (group !== undefined) request.onStart?.(group);
     const exit = child.then(exitOf);
     const ending = await endOf(group, exit, request.limitMs, signal, () => output.keepSmall());

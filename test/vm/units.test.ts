@@ -185,4 +185,15 @@ requires(
     const full = ((1n << BigInt(Number(all) + 1)) - 1n).toString(16).padStart(16, '0');
     expect(await rights('/run/rights')).toEqual([`CapEff: ${full}`, `CapBnd: ${full}`, 'NoNewPrivs: 0', 'Seccomp: 0']);
   });
+
+  test('a writer is not spared when memory runs out, though the agent is', async () => {
+    await using guest = await agentGuest();
+    const agent = await guestPid(guest, { unit: AGENT });
+    expect((await guest.exec(['/bin/cat', `/proc/${agent}/oom_score_adj`])).stdout.trim()).toBe('-900');
+    await addWriter(guest, '30-score', '#!/bin/sh\nsleep 0.5; cat /proc/self/oom_score_adj >/run/score\n');
+    await using host = await requester(guest);
+    const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 20_000, require: 'filesystem' });
+    await session.thaw();
+    expect((await guest.exec(['/bin/cat', '/run/score'])).stdout.trim()).toBe('0');
+  });
 });
