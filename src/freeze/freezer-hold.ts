@@ -5,6 +5,7 @@ import { monotonicMs } from './clock.js';
 import type { FreezerConnection, FreezerIdentity, Refusal } from './freezer-client.js';
 import { freezerText, type FilesystemAnswer } from './freezer-lines.js';
 import { connectFreezer, killFreezer, thawMarked, type FreezerPlaces } from './freezer-process.js';
+import { Timer } from './process-group.js';
 
 /** Beyond our own budgets, before the freezer takes a planning session for dead and kills its process. */
 const PLAN_SLACK_MS = 30_000;
@@ -159,12 +160,14 @@ export class FreezerHold {
     this.#watchLease();
   }
 
-  /** Where nothing was frozen: time to release the writers in. Never throws. */
-  async keepForRelease(): Promise<void> {
+  /**
+   * Nothing is frozen any more: keeps the lock while the writers are released, and lets the freezer end this process if
+   * that takes longer than `limitMs`; one that was stopped is started anew then, and its successor releases. Never throws.
+   */
+  keepForRelease(limitMs: number): void {
     this.#ending = true;
     clearTimeout(this.#watch);
-    if (this.#lost !== undefined) return;
-    await this.#planAnew(this.#request.budgetMs).catch(() => undefined);
+    if (this.#lost === undefined && !this.#silent) this.#planAnew(limitMs).catch(() => undefined);
   }
 
   // A plan's budget cannot be changed. Both are sent at once, so that nobody takes the lock between them.
@@ -222,14 +225,9 @@ export class FreezerHold {
     const { connection } = this;
     const thawed = connection.thaw();
     thawed.catch(() => undefined);
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<'late'>((resolve) => {
-      timer = setTimeout(() => {
-        resolve('late');
-      }, STILL_THERE_MS);
-    });
-    const first = await Promise.race([thawed, late]);
-    clearTimeout(timer);
+    const timer = new Timer();
+    const first = await Promise.race([thawed, timer.after(STILL_THERE_MS, 'late' as const)]);
+    timer.clear();
     if (first !== 'late') return first;
     await connection.status(STILL_THERE_MS);
     return await thawed;
@@ -242,9 +240,13 @@ export class FreezerHold {
     this.#connection?.close();
   }
 
-  /** Before anything is frozen: gives up the lock by word, so that the next one finds it free. Never throws. */
+  /** While nothing is frozen: gives up the lock by word, so that the next one finds it free. Never throws. */
   async release(): Promise<void> {
-    await this.#connection?.thaw().catch(() => undefined);
+    const released = this.#connection?.thaw().catch(() => undefined);
+    const timer = new Timer();
+    // One that is stopped says nothing; it sees the connection closed when it goes on.
+    await Promise.race([released, timer.after(STILL_THERE_MS, undefined)]);
+    timer.clear();
     this.close();
   }
 

@@ -50,11 +50,15 @@ export class SessionEnding {
     this.#record(await hold.thaw(), filesystems);
   }
 
+  /** Everything is known to be thawed by now. */
+  thawed(filesystems: FilesystemSet): boolean {
+    return this.#unconfirmed === undefined && this.#unfinished === undefined && filesystems.unthawed.length === 0;
+  }
+
   /** After the release: a disk that did not answer may do so by now. Never throws. */
   async confirm(hold: FreezerHold, filesystems: FilesystemSet): Promise<void> {
-    const isOpen = (): boolean => filesystems.unthawed.length > 0 || this.#unfinished !== undefined;
-    if (this.#unconfirmed === undefined && isOpen()) this.#record(await hold.thaw(), filesystems);
-    if (this.#unconfirmed === undefined && isOpen()) {
+    if (this.#unconfirmed === undefined && !this.thawed(filesystems)) this.#record(await hold.thaw(), filesystems);
+    if (this.#unconfirmed === undefined && !this.thawed(filesystems)) {
       const what = filesystems.unthawed.join(', ');
       this.#unconfirmed = `nobody confirmed the thaw${what === '' ? `: ${this.#unfinished ?? ''}` : ` of ${what}`}`;
     }

@@ -310,7 +310,7 @@ export class Session implements LocalSession {
 
   // Never throws: what goes wrong in it becomes part of the report, and `unconfirmed`.
   async #finish(ending: Ending): Promise<FreezeReport> {
-    const { hold, filesystems, record } = this.#parts;
+    const { hold, filesystems, writers, record } = this.#parts;
     this.#to('thawing');
     this.#stop.abort();
     this.#fate.begin(ending);
@@ -318,14 +318,17 @@ export class Session implements LocalSession {
     if (armed) {
       this.#clock.begin('thaw');
       await this.#fate.thaw(hold, filesystems);
-    } else if (this.#reachedFrozen) await hold?.keepForRelease();
+    }
+    const isThawed = filesystems === undefined || this.#fate.thawed(filesystems);
+    const keeps = isThawed && writers?.concerned === true;
+    if (keeps) hold?.keepForRelease(this.#settings.holdBudgetMs + writers.releaseLimitMs);
     this.#findings.thawed();
     this.#clock.begin('release');
     await this.#releaseWriters();
     this.#clock.end();
     if (armed) await this.#fate.confirm(hold, filesystems);
+    if (armed && !keeps) hold.close();
     else await hold?.release();
-    hold?.close();
     this.#to('idle');
     const final = this.#findings.report(true);
     this.#final = final;

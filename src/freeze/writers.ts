@@ -153,6 +153,12 @@ export class WriterSet {
     }
   }
 
+  /** The longest that `release` may take, in milliseconds. */
+  get releaseLimitMs(): number {
+    const limits = this.#runs.filter(({ started }) => started).map(({ writer }) => this.#limit(writer, 'thaw'));
+    return 2 * limits.reduce((sum, limitMs) => sum + limitMs + END_LIMIT_MS, 0);
+  }
+
   /** Writers whose freeze was started, in the order in which they were let go. */
   get releases(): readonly Release[] {
     const lastThaw = ({ phases }: Run): PhaseReport | undefined => phases.findLast(({ phase }) => phase === 'thaw');
@@ -278,6 +284,9 @@ export class WriterSet {
     run.reason ??= `${run.frozen ? 'lost its hold' : 'before its freeze'}: ${reason}`;
   }
 }
+
+/** For a phase that is past its limit to be ended by force, and a resident to let go. */
+const END_LIMIT_MS = 3_000;
 
 interface PhaseOptions {
   readonly budgetMs?: number;

@@ -628,8 +628,21 @@ test('with nothing to freeze the freezer bounds the writers by the lease, also a
   expect((await session.renew(3_000)).remainingMs).toBeGreaterThan(2_500);
   expect(budgets().at(-1)).toBe(3_000 + SLACK);
   expect((await session.thaw()).outcome).toBe('ok');
-  // Enough to release in, whatever was left of the lease.
-  expect(budgets().at(-1)).toBe(75_000 + SLACK);
+  // Enough to release in, whatever was left of the lease: a verify, and two thaws of 10 s, each with 3 s to be ended.
+  expect(budgets().at(-1)).toBe(15_000 + 2 * 13_000 + SLACK);
+  expect(harness.freezer.state).toBe('idle');
+});
+
+test('while writers are released the lock is kept, so that the freezer ends a process that is stopped then', async () => {
+  const states: string[] = [];
+  harness.hook('w', 'case $1 in thaw) sleep 0.3;; esac');
+  const coordinator = await harness.start();
+  const session = await coordinator.freeze(request({ require: 'filesystem' }));
+  const thawing = session.thaw();
+  const watch = setInterval(() => states.push(`${harness.freezer.frozen.length} ${harness.freezer.state}`), 20);
+  expect(await thawing).toMatchObject({ outcome: 'ok' });
+  clearInterval(watch);
+  expect(states).toContain('0 planned');
   expect(harness.freezer.state).toBe('idle');
 });
 
