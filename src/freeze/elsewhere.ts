@@ -20,7 +20,19 @@ interface Roots {
 }
 
 /** Drivers that list their superblocks by the kernel name of the block device. */
-const LISTING_TYPES = ['ext4', 'xfs', 'f2fs', 'nilfs2', 'erofs'] as const;
+const LISTING_TYPES: readonly string[] = ['ext4', 'xfs', 'f2fs', 'nilfs2', 'erofs'] as const;
+
+/** Besides those: read-only whatever happens, or listed with ext4's. */
+const HARMLESS_TYPES = ['btrfs', 'ext2', 'ext3', 'squashfs', 'iso9660', 'cramfs', 'romfs'];
+
+/** A driver is there whose superblocks sysfs does not list: only the mount tables of all processes tell of its mounts. */
+export function hasUnlistedTypes({ procRoot, sysRoot }: Roots): boolean {
+  const registered = read(join(procRoot, 'filesystems'));
+  // ext2 has a driver of its own, or is served by ext4's.
+  if (registered === undefined || list(join(sysRoot, 'module/ext2')).length > 0) return true;
+  const onDisk = registered.split('\n').flatMap((line) => (line.startsWith('nodev') ? [] : [line.trim()]));
+  return onDisk.some((type) => type !== '' && !LISTING_TYPES.includes(type) && !HARMLESS_TYPES.includes(type));
+}
 
 /** Of the mount tables of all processes. A process that ends meanwhile, or cannot be looked at, is passed over. */
 export function mountsOfProcesses(own: MountTable, procRoot: string): readonly MountElsewhere[] {

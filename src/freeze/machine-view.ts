@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createDiskLookup, type DiskLookup } from './disks.js';
-import { listedSuperblocks, mountedUnseen, mountsOfProcesses } from './elsewhere.js';
+import { hasUnlistedTypes, listedSuperblocks, mountedUnseen, mountsOfProcesses } from './elsewhere.js';
 import { mountTable, parseMountinfo, type MountElsewhere, type MountTable } from './mounts.js';
 
 export interface MachineView {
@@ -45,7 +45,8 @@ export function machineViewer({ mountinfoPath, procRoot, ...roots }: Places): Lo
     const mountinfo = readFileSync(mountinfoPath, 'utf8');
     const known =
       last?.uevents === uevents && last?.mountinfo === mountinfo && last.superblocks === superblocks ? last : undefined;
-    if (known !== undefined && (quick || procRoot === undefined)) return known.view;
+    if (known !== undefined && (quick || procRoot === undefined || !mayHaveCome(known, procRoot, roots.sysRoot)))
+      return known.view;
     const own = known?.view.table ?? mountTable(parseMountinfo(mountinfo));
     const ofProcesses = procRoot === undefined ? [] : mountsOfProcesses(own, procRoot);
     if (known !== undefined && namesOf(ofProcesses) === namesOf(known.ofProcesses)) return known.view;
@@ -60,6 +61,11 @@ export function machineViewer({ mountinfoPath, procRoot, ...roots }: Places): Lo
     last = uevents !== undefined && isSettled ? { mountinfo, uevents, superblocks, ofProcesses, view } : undefined;
     return view;
   };
+}
+
+// To ask every process takes longer than all the rest. What was nowhere else cannot have come without being listed.
+function mayHaveCome({ view }: Look, procRoot: string, sysRoot: string): boolean {
+  return view.table.elsewhere.length > 0 || hasUnlistedTypes({ procRoot, sysRoot });
 }
 
 // Who is in the namespace may change while its mounts do not.

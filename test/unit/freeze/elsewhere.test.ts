@@ -4,7 +4,12 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createDiskLookup } from '../../../src/freeze/disks.js';
-import { listedSuperblocks, mountedUnseen, mountsOfProcesses } from '../../../src/freeze/elsewhere.js';
+import {
+  hasUnlistedTypes,
+  listedSuperblocks,
+  mountedUnseen,
+  mountsOfProcesses,
+} from '../../../src/freeze/elsewhere.js';
 import { machineViewer, type MachineView } from '../../../src/freeze/machine-view.js';
 import { mountTable, parseMountinfo, type MountElsewhere, type MountTable } from '../../../src/freeze/mounts.js';
 import { makePlan } from '../../../src/freeze/plan.js';
@@ -154,5 +159,41 @@ describe('in a plan', () => {
     const third = view({ quick: true });
     expect(places(third.table.elsewhere)).toEqual([join(procRoot, '70/root/data'), '/dev/vdc']);
     expect(view({ quick: true })).toBe(third);
+  });
+});
+
+describe('whether processes must be asked again', () => {
+  const registered = (...types: string[]): void => {
+    writeFileSync(join(procRoot, 'filesystems'), ['nodev\tproc', ...types.map((type) => `\t${type}`), ''].join('\n'));
+  };
+  const unlisted = (): boolean => hasUnlistedTypes({ procRoot, sysRoot: machine.sysRoot });
+
+  test('not where every driver lists its superblocks', () => {
+    registered('ext3', 'ext2', 'ext4', 'xfs', 'btrfs', 'squashfs', 'iso9660');
+    expect(unlisted()).toBe(false);
+  });
+
+  test.each(['vfat', 'jfs', 'fuseblk', 'ntfs3'])('where there is %s, which does not', (type) => {
+    registered('ext4', type);
+    expect(unlisted()).toBe(true);
+  });
+
+  test('where ext2 has a driver of its own, and where nobody knows', () => {
+    expect(unlisted()).toBe(true);
+    registered('ext4', 'ext2');
+    mkdirSync(join(machine.sysRoot, 'module/ext2/parameters'), { recursive: true });
+    expect(unlisted()).toBe(true);
+  });
+
+  test('a mount that no driver lists is found by the next look; of those that are listed nobody is asked', () => {
+    machine.file('kernel/uevent_seqnum', '7\n');
+    registered('ext4');
+    const { mountinfoPath, sysRoot, udevRoot } = machine;
+    const view = machineViewer({ mountinfoPath, sysRoot, udevRoot, procRoot });
+    expect(view().table.elsewhere).toEqual([]);
+    processOf('40', 2, '21 20 254:9 / /efi rw - vfat /dev/vdb1 rw');
+    expect(view().table.elsewhere).toEqual([]);
+    registered('ext4', 'vfat');
+    expect(places(view().table.elsewhere)).toEqual([join(procRoot, '40/root/efi')]);
   });
 });
