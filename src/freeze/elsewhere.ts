@@ -2,7 +2,7 @@
 // none that a process is in, or unmounted lazily and still in use. Nothing of theirs is opened or frozen; that they are
 // there lowers the level of a cut of their disk (plan.ts). Found in two ways: the mount tables of all processes, and what
 // the drivers of filesystems show of their superblocks in sysfs, which is quick and knows no namespaces.
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statfsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { DiskLookup } from './disks.js';
 import {
@@ -31,7 +31,20 @@ export function hasUnlistedTypes({ procRoot, sysRoot }: Roots): boolean {
   // ext2 has a driver of its own, or is served by ext4's.
   if (registered === undefined || list(join(sysRoot, 'module/ext2')).length > 0) return true;
   const onDisk = registered.split('\n').flatMap((line) => (line.startsWith('nodev') ? [] : [line.trim()]));
-  return onDisk.some((type) => type !== '' && !LISTING_TYPES.includes(type) && !HARMLESS_TYPES.includes(type));
+  const listed = [...LISTING_TYPES, ...HARMLESS_TYPES, ...(hasFuseMounts(sysRoot) ? [] : ['fuseblk'])];
+  return onDisk.some((type) => type !== '' && !listed.includes(type));
+}
+
+/** FUSE_CTL_SUPER_MAGIC (linux/magic.h): the filesystem that lists every FUSE mount, of whatever namespace. */
+const FUSE_CTL = 0x65735543;
+
+function hasFuseMounts(sysRoot: string): boolean {
+  const connections = join(sysRoot, 'fs/fuse/connections');
+  try {
+    return statfsSync(connections).type !== FUSE_CTL || list(connections).length > 0;
+  } catch {
+    return true;
+  }
 }
 
 /** Of the mount tables of all processes. A process that ends meanwhile, or cannot be looked at, is passed over. */
