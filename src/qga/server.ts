@@ -62,8 +62,10 @@ function operation<C>(name: CommandName, handlers: AllHandlers<C>): Operation<C>
     successResponse,
     delimited,
     order,
-    async call(args, context) {
-      return await handler(checkArguments<ArgsSchema>(declaration.args, args), context);
+    call(args, context) {
+      // Before anything is awaited: a freeze that is refused for its arguments is not one that a sync overtakes.
+      const checked = checkArguments<ArgsSchema>(declaration.args, args);
+      return (async () => await handler(checked, context))();
     },
   };
 }
