@@ -3,6 +3,8 @@
 // the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
 import * as v from 'valibot';
 import { UsageError } from '../errors.js';
+import { policyPresets } from '../qga/command.js';
+import { commandNames } from '../qga/commands.js';
 import { parseBoolean, parseKeyfile, splitList, unescapeValue, type Keyfile } from './keyfile.js';
 
 /** qemu-ga's settings; what is absent was not given. */
@@ -44,6 +46,12 @@ const folders = v.pipe(
   v.array(v.pipe(v.string(), v.trim(), v.startsWith('/', 'absolute paths, separated by commas'))),
 );
 
+const commandList = v.pipe(
+  v.string(),
+  v.transform((text) => splitList(text).map((name) => name.trim())),
+  v.array(v.picklist(commandNames, 'names of commands, separated by commas')),
+);
+
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
 const bridgeSchema = v.strictObject({
@@ -62,6 +70,10 @@ const bridgeSchema = v.strictObject({
   'local-socket': v.optional(pathOrNone),
   /** On tmpfs: sockets, marker, scratch of sessions. */
   'runtime-dir': v.optional(path, '/run/fsfreeze-bridge'),
+  /** What the host may ask for, before block-rpcs and allow-rpcs. */
+  policy: v.optional(v.picklist(policyPresets, `one of ${policyPresets.join(', ')}`), 'default'),
+  /** And besides: a name that is none would be a wish that is never fulfilled. */
+  'also-allow': v.optional(commandList),
   'log-level': v.optional(v.picklist(logLevels, `one of ${logLevels.join(', ')}`), 'info'),
 });
 export type BridgeConfiguration = v.InferOutput<typeof bridgeSchema>;

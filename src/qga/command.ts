@@ -14,6 +14,8 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
   readonly returns: R;
   /** Allowed while the guest is frozen, whatever the block and allow lists say. */
   readonly whenFrozen: boolean;
+  /** The narrowest preset that allows it (policy.ts). */
+  readonly policy: PolicyPreset;
   /** False: nothing is sent on success (guest-shutdown and the like). */
   readonly successResponse: boolean;
   /**
@@ -27,13 +29,24 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
   readonly delimited: boolean;
 }
 
+/** From narrow to wide; each allows what the ones before it do. */
+export const policyPresets = ['freeze-only', 'default', 'full'] as const;
+export type PolicyPreset = (typeof policyPresets)[number];
+
 type Rest = Partial<Omit<Command, 'name' | 'since' | 'args' | 'returns'>>;
 
-/** Declares a command: by default not allowed while frozen, answered in turn. */
+/** Declares a command: unless said otherwise not allowed while frozen, answered in turn, in the preset `default`. */
 export function command<A extends ArgsSchema, R extends ReturnsSchema>(
   declaration: { name: string; since: string; args: A; returns: R } & Rest,
 ): Command<A, R> {
-  return { whenFrozen: false, successResponse: true, order: 'queued', delimited: false, ...declaration };
+  return {
+    whenFrozen: false,
+    policy: 'default',
+    successResponse: true,
+    order: 'queued',
+    delimited: false,
+    ...declaration,
+  };
 }
 
 /**
@@ -64,4 +77,13 @@ export function intFrom(min: number, unit: string): v.GenericSchema<number | big
     v.check((value) => value >= min && value <= Number.MAX_SAFE_INTEGER, `expects ${min} or more ${unit}`),
     v.transform(Number),
   );
+}
+
+/** QAPI's `alternate`: the schema that the input's type asks for; if there is none, a type error that names it. */
+export function alternate<S extends v.GenericSchema>(
+  name: string,
+  branch: (input: unknown) => S | undefined,
+): v.LazySchema<S> {
+  const none = v.custom<never>(() => false, name);
+  return v.lazy((input) => branch(input) ?? (none as unknown as S));
 }

@@ -19,6 +19,7 @@ export const bridgeCommands = {
   'bridge-freeze': command({
     name: 'bridge-freeze',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: members({
       session: v.optional(v.string()),
       requester: v.optional(v.string()),
@@ -39,6 +40,7 @@ export const bridgeCommands = {
   'bridge-renew': command({
     name: 'bridge-renew',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: members({ session: v.string(), 'lease-ms': leaseMs }),
     returns: v.object({ 'remaining-ms': finite }),
     whenFrozen: true,
@@ -47,6 +49,7 @@ export const bridgeCommands = {
   'bridge-thaw': command({
     name: 'bridge-thaw',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: members({ session: v.string() }),
     returns: v.object({ report }),
     whenFrozen: true,
@@ -55,6 +58,7 @@ export const bridgeCommands = {
   'bridge-status': command({
     name: 'bridge-status',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.object({ status: tolerant(coordinatorStatusSchema), report: v.optional(report) }),
     whenFrozen: true,
@@ -62,6 +66,7 @@ export const bridgeCommands = {
   'bridge-writers': command({
     name: 'bridge-writers',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.object({ writers: v.array(tolerant(writerListingSchema)) }),
   }),

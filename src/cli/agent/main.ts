@@ -44,6 +44,8 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
     compat,
     blockRpcs,
     allowRpcs,
+    policy: bridge.policy,
+    ...(bridge['also-allow'] === undefined ? {} : { alsoAllow: bridge['also-allow'] }),
     plainLeaseMs: bridge['lease-ms'],
     runtimeDir: bridge['runtime-dir'],
     ...(recovered === undefined ? {} : { recovered }),

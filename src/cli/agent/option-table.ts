@@ -65,6 +65,12 @@ const rows: readonly OptionRow[] = [
   { short: 'r', long: 'retry-path', value: 'none', text: 'try a channel that cannot be opened again, every 5 s' },
   { short: 'h', long: 'help', value: 'none', text: 'print this and exit' },
   { long: 'compat', value: 'required', argument: 'RELEASE', text: "whose wording: '10.2' (the default) or '7.2'" },
+  {
+    long: 'policy',
+    value: 'required',
+    argument: 'PRESET',
+    text: 'what the host may ask for: freeze-only, default or full',
+  },
   { long: 'freezer', value: 'required', argument: 'PATH', text: 'the freezer program, started if it does not run' },
   {
     long: 'local-socket',

@@ -6,6 +6,7 @@ import { parseConfiguration, type BridgeConfiguration, type Configuration } from
 import { splitList } from '../../agent/keyfile.js';
 import { agentVersion } from '../../agent/version.js';
 import { UsageError } from '../../errors.js';
+import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
 import { GetoptError, normalise } from './getopt.js';
@@ -178,6 +179,7 @@ function dump(merged: Merged): string {
 function settle(merged: Merged, { text }: Given, { bridge }: Configuration): Settings {
   const freezer = text.get('freezer');
   const localSocket = text.get('local-socket');
+  const policy = policyOf(text.get('policy'));
   const { method, path, logfile, fsfreezeHook, verbose, retryPath, blockRpcs, allowRpcs } = merged;
   if (merged.daemon) {
     throw new UsageError('E_USAGE', 'cannot daemonize: run it in the foreground, under a service manager');
@@ -202,8 +204,15 @@ function settle(merged: Merged, { text }: Given, { bridge }: Configuration): Set
       ...bridge,
       ...(freezer === undefined ? {} : { freezer }),
       ...(localSocket === undefined ? {} : { 'local-socket': localSocket }),
+      ...(policy === undefined ? {} : { policy }),
     },
   };
+}
+
+function policyOf(given: string | undefined): PolicyPreset | undefined {
+  const preset = policyPresets.find((known) => known === given);
+  if (given === undefined || preset !== undefined) return preset;
+  throw new UsageError('E_USAGE', `--policy: expected one of ${policyPresets.join(', ')}, found '${given}'`);
 }
 
 function compatOf(release = '10.2'): Compat {
