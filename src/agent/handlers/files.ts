@@ -1,7 +1,7 @@
 // guest-file-*: files by handle. As qemu-ga, a file is opened without waiting (FIFOs, terminals); unlike it, nothing is
 // buffered: what was written is in the file. Positions are kept here, since Node cannot seek. At most `openLimit` files
 // are open, one operation waits at most `operationLimitMs` for the kernel, and all are closed when the agent ends.
-import { constants, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { constants, mkdirSync, readFileSync, writeFileSync, type Stats } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { withLimit } from '../../deadline.js';
@@ -156,8 +156,13 @@ async function openFile(path: string, flags: number): Promise<OpenFile> {
   }
   const file = await open(path, always & ~O_CREAT);
   const stat = await file.stat();
-  const seekable = stat.isFile() || stat.isBlockDevice() || stat.isDirectory();
+  const seekable = stat.isFile() || stat.isBlockDevice() || stat.isDirectory() || isMemoryDevice(stat);
   return { file, append, position: seekable ? 0n : undefined };
+}
+
+/** /dev/null, zero, mem and their like (major 1), which have a position; terminals and most others have none. */
+function isMemoryDevice(stat: Stats): boolean {
+  return stat.isCharacterDevice() && stat.rdev >>> 8 === 1;
 }
 
 async function readFrom(open: OpenFile, wanted: number): Promise<{ bytes: Buffer; eof: boolean }> {
