@@ -12,7 +12,7 @@ import { listsOf } from '../qga/policy.js';
 import { guestAgent, whyDisabled, type Compat, type Policy } from '../qga/server.js';
 import { Dispatcher } from '../rpc/dispatcher.js';
 import type { ByteStream, Listener } from '../transport/byte-stream.js';
-import { openHostChannel, openLocalSocket, type ChannelMethod } from './channels.js';
+import { openHostChannel, openLocalSocket, type HostChannelOptions } from './channels.js';
 import { bridgeHandlers } from './handlers/bridge.js';
 import { filesystemHandlers } from './handlers/filesystems.js';
 import { fsfreezeHandlers } from './handlers/fsfreeze.js';
@@ -28,7 +28,9 @@ import { reportedVersion } from './version.js';
 const lastCloseLimitMs = 1000;
 
 export interface AgentOptions {
-  readonly channel: { readonly method: ChannelMethod; readonly path: string; readonly retry: boolean };
+  readonly channel: Pick<HostChannelOptions, 'method' | 'path' | 'retry' | 'activated'>;
+  /** What guest-info answers; without it, our version. */
+  readonly reportVersion?: string;
   /** Without it, no local socket. */
   readonly localSocket?: string;
   readonly compat: Compat;
@@ -115,7 +117,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const dispatcherFor = (origin: Origin): Dispatcher<ChannelContext> => {
     return new Dispatcher<ChannelContext>({
-      ...guestAgent(handlers, policies[origin], reportedVersion(compat)),
+      ...guestAgent(handlers, policies[origin], options.reportVersion ?? reportedVersion),
       onError(error, command, { name }) {
         // Every client's first byte is 0xFF, which is no JSON: the protocol's way to begin anew.
         const text = describeError(error);
@@ -172,9 +174,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       const context = { origin: 'guest', name: `local ${options.localSocket}` } as const;
       listeners.push(await openLocalSocket(options.localSocket, serve(context), log));
     }
-    const { method, path, retry } = options.channel;
+    const { method, path } = options.channel;
     const onStream = serve({ origin: 'host', name: `${method} ${path}` });
-    listeners.push(await openHostChannel({ method, path, retry, onStream, onLost: lose, log }));
+    listeners.push(await openHostChannel({ ...options.channel, onStream, onLost: lose, log }));
     log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
     coordinator.warmUp();
     collectStartUpGarbage(() => !isFrozen());
