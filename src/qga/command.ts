@@ -2,6 +2,7 @@
 // guest-info and the list of what may run while frozen derive from it. The declarations are in commands.ts; the
 // contract in prose is qga/qapi-schema.json.
 import * as v from 'valibot';
+import { JsonFloat } from '../wire/value.js';
 
 export type ArgsSchema = v.StrictObjectSchema<v.ObjectEntries, undefined>;
 export type ReturnsSchema = v.GenericSchema;
@@ -51,11 +52,22 @@ export function command<A extends ArgsSchema, R extends ReturnsSchema>(
 
 /**
  * The schema of an arguments object, or of an object in one. Its entries have no prototype: valibot looks names up
- * with `in`, and an argument called `toString` is unexpected like any other.
+ * with `in`, and an argument called `toString` is unexpected like any other. A list, or a number with a fraction, is no
+ * object, though it is one for valibot.
  */
 export function members<E extends v.ObjectEntries>(entries: E): v.StrictObjectSchema<E, undefined> {
-  return v.strictObject(Object.assign(Object.create(null) as object, entries));
+  const schema: v.StrictObjectSchema<E, undefined> = v.strictObject(
+    Object.assign(Object.create(null) as object, entries),
+  );
+  return {
+    ...schema,
+    '~run': (dataset, config) =>
+      schema['~run'](isObject(dataset.value) ? dataset : { ...dataset, value: null }, config),
+  };
 }
+
+const isObject = (value: unknown): boolean =>
+  typeof value === 'object' && !Array.isArray(value) && !(value instanceof JsonFloat);
 
 export const noArgs = members({});
 /** The reply of a command that returns nothing. */
@@ -68,6 +80,12 @@ const INT64_MAX = 2n ** 63n - 1n;
 export const int = v.custom<number | bigint>(
   (value) => (typeof value === 'bigint' ? value >= INT64_MIN && value <= INT64_MAX : Number.isSafeInteger(value)),
   'integer',
+);
+
+/** QAPI's `uint64`: takes what `int` takes, and names itself otherwise. */
+export const uint64 = v.custom<number | bigint>(
+  (value) => (typeof value === 'bigint' ? value >= INT64_MIN && value < 2n ** 64n : Number.isSafeInteger(value)),
+  'uint64',
 );
 
 /** An int of at least `min` that fits a number. */

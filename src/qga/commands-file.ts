@@ -1,13 +1,14 @@
 // Files of the guest, by handle: a 64-bit number from 1000, valid until closed or until the agent ends. Limits and the
 // policy on writing: src/agent/handlers/files.ts.
 import * as v from 'valibot';
+import { JsonFloat } from '../wire/value.js';
 import { alternate, command, int, members, nothing } from './command.js';
 
 /** QGASeek: the numbers of QEMU's own enumeration, and their names. */
 const whence = alternate('GuestFileWhence', (input) =>
   typeof input === 'string'
     ? v.picklist(['set', 'cur', 'end'])
-    : typeof input === 'number' || typeof input === 'bigint'
+    : typeof input === 'number' || typeof input === 'bigint' || input instanceof JsonFloat
       ? int
       : undefined,
 );

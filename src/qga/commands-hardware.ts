@@ -1,9 +1,9 @@
 // Processors and memory blocks, shown and switched on and off (hot-plug).
 import * as v from 'valibot';
-import { command, int, members, noArgs } from './command.js';
+import { command, int, members, noArgs, uint64 } from './command.js';
 
 const vcpu = { 'logical-id': int, online: v.boolean(), 'can-offline': v.optional(v.boolean()) };
-const block = { 'phys-index': int, online: v.boolean(), 'can-offline': v.optional(v.boolean()) };
+const block = { 'phys-index': uint64, online: v.boolean(), 'can-offline': v.optional(v.boolean()) };
 
 export const hardwareCommands = {
   'guest-get-vcpus': command({
