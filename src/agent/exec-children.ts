@@ -66,7 +66,7 @@ export class ExecChildren {
   readonly #run: RunProgram;
   /** In the order of their starts. */
   readonly #children = new Map<number, Child>();
-  readonly #budget = { left: execLimits.totalBytes as number };
+  readonly #budget = { left: execLimits.totalBytes };
   #serial = 0;
   #starting = 0;
 
@@ -103,7 +103,7 @@ export class ExecChildren {
     const stdin = input === undefined ? undefined : this.#inputFile(input);
     try {
       const child = execa(path, [...args], {
-        stdio: [(stdin as 3) ?? 'ignore', (pipes.out.writer as 3) ?? 'ignore', (pipes.err.writer as 3) ?? 'ignore'],
+        stdio: [fdOrNothing(stdin), fdOrNothing(pipes.out.writer), fdOrNothing(pipes.err.writer)],
         ...(env === undefined ? {} : { env: environment(env), extendEnv: false }),
         detached: true,
         cleanup: false,
@@ -194,6 +194,9 @@ export class ExecChildren {
     }
   }
 }
+
+// execa's types know descriptors up to 9; spawn(2) takes any.
+const fdOrNothing = (fd: number | undefined): 3 | 'ignore' => (fd === undefined ? 'ignore' : (fd as 3));
 
 // As with qemu-ga, a process in the background that keeps the output open is waited for.
 const hasEnded = ({ end, out, err }: Child): boolean => end !== undefined && out.closed && err.closed;

@@ -120,10 +120,10 @@ function guestInfo(
   refusal: (name: string) => string | undefined,
 ): Returns<'guest-info'> {
   const enabled = (name: string): boolean => refusal(name) === undefined;
-  const listed = commandNames
+  const listed: Returns<'guest-info'>['supported_commands'] = commandNames
     .filter((name) => isSpoken(name, compat))
     .map((name) => ({
-      name: name as string,
+      name,
       enabled: enabled(name),
       'success-response': commands[name].successResponse,
     }));

@@ -238,7 +238,9 @@ function kernelLimit(): <T>(what: string, work: Promise<T>, failed: (error: unkn
     } catch (error) {
       if (!(error instanceof BridgeError)) return failed(error);
       lost++;
-      const found = (): void => void lost--;
+      const found = (): void => {
+        lost--;
+      };
       work.then(found, found);
       throw error;
     }

@@ -74,7 +74,7 @@ function isExecutable(path: string): boolean {
 async function suspend(sources: Sources, mode: SuspendMode): Promise<Record<string, never>> {
   const { unit, verb, check, program, word } = suspendModes[mode];
   let last: RemoteError | undefined;
-  const attempt = async (work: () => Promise<void>): Promise<boolean> => {
+  const attempt = async (work: () => Promise<void> | void): Promise<boolean> => {
     try {
       await work();
       return true;
@@ -93,7 +93,12 @@ async function suspend(sources: Sources, mode: SuspendMode): Promise<Record<stri
     if (await attempt(() => helper(sources, program, [], program))) return {};
   }
   if (word !== undefined && kernelStates(sources).includes(word)) {
-    if (await attempt(() => Promise.resolve(writeState(sources, word)))) return {};
+    if (
+      await attempt(() => {
+        writeState(sources, word);
+      })
+    )
+      return {};
   }
   throw last ?? new RemoteError('GenericError', 'the requested suspend mode is not supported by the guest');
 }

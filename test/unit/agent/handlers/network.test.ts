@@ -10,7 +10,7 @@ const ip = 'ip -j -s address show';
 const make = (tools: Tools = {}): MadeUpGuest => (guest = madeUpGuest(tools));
 const interfaces = async (made: MadeUpGuest) =>
   await networkHandlers(made.sources)['guest-network-get-interfaces']({}, context);
-const routes = (made: MadeUpGuest) => networkHandlers(made.sources)['guest-network-get-route']({}, context);
+const routes = async (made: MadeUpGuest) => await networkHandlers(made.sources)['guest-network-get-route']({}, context);
 
 const counted = { bytes: 9007199254740991, packets: 2, errors: 3, dropped: 4, missed: 5, multicast: 6 };
 const links = [
@@ -82,7 +82,7 @@ it('says which tool is missing, or what it did not understand', async () => {
   expect(await interfaces(make({ [ip]: { stdout: '' } }))).toEqual([]);
 });
 
-it('reads routes of both versions', () => {
+it('reads routes of both versions', async () => {
   const made = make();
   made.write(
     'proc/net/route',
@@ -97,7 +97,7 @@ it('reads routes of both versions', () => {
       '00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe8000000000000000000000000000a1 ffffffff 00000001 00000000 00200200       lo\n' +
       '20010db8000000010000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000003 00000000 80200001       lo\n',
   );
-  const found = routes(made);
+  const found = await routes(made);
   expect(found).toHaveLength(5);
   expect(found[0]).toEqual({
     iface: 'eth0',
@@ -131,9 +131,9 @@ it('reads routes of both versions', () => {
   expect(found[4]).toMatchObject({ destination: '2001:db8:0:1::1', desprefixlen: '128', flags: -2145386495 });
 });
 
-it('has no routes of a version the kernel does not speak', () => {
+it('has no routes of a version the kernel does not speak', async () => {
   const made = make();
   made.write('proc/net/route', 'Iface ...\n');
-  expect(routes(made)).toEqual([]);
-  expect(() => routes(make())).toThrow(/^open\(".*\/net\/route"\): No such file or directory$/);
+  expect(await routes(made)).toEqual([]);
+  await expect(routes(make())).rejects.toThrow(/^open\(".*\/net\/route"\): No such file or directory$/);
 });

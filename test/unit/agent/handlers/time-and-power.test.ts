@@ -96,8 +96,10 @@ describe('shutdown', () => {
 });
 
 describe('suspend', () => {
-  const suspend = async (made: MadeUpGuest, mode: 'disk' | 'ram' | 'hybrid') =>
-    await powerHandlers(made.sources)[`guest-suspend-${mode}`]({}, context);
+  const suspend = (made: MadeUpGuest, mode: 'disk' | 'ram' | 'hybrid') => {
+    const handler = powerHandlers(made.sources)[`guest-suspend-${mode}`];
+    return Promise.resolve(handler({}, context));
+  };
 
   it('is systemd, where it has the unit', async () => {
     await suspend(make({ 'systemctl status systemd-suspend': { exitCode: 3 }, 'systemctl suspend': {} }), 'ram');
