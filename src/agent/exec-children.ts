@@ -31,7 +31,7 @@ export interface ExecRequest {
   readonly capture: CaptureMode;
 }
 
-export interface Captured {
+interface Captured {
   readonly bytes: Buffer;
   /** There was more, which is lost. */
   readonly truncated: boolean;

@@ -2,7 +2,7 @@
 import * as v from 'valibot';
 import { alternate, command, int, members } from './command.js';
 
-export const captureModes = ['none', 'stdout', 'stderr', 'separated', 'merged'] as const;
+const captureModes = ['none', 'stdout', 'stderr', 'separated', 'merged'] as const;
 export type CaptureMode = (typeof captureModes)[number];
 
 /** The modes are of QEMU 8.0; before, true meant `separated` and false `none`. */

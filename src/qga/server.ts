@@ -63,7 +63,7 @@ function unsupported<C>(name: string): Operation<C> {
 }
 
 /** Whether that release had the command; ours are always there. */
-export function isSpoken(name: CommandName, compat: Compat): boolean {
+function isSpoken(name: CommandName, compat: Compat): boolean {
   const [major = 0, minor = 0] = commands[name].since.split('.').map(Number);
   return compat !== '7.2' || name.startsWith('bridge-') || major < 7 || (major === 7 && minor <= 2);
 }

@@ -65,7 +65,7 @@ async function side(start: (blocked: string) => Promise<Peer>): Promise<Side> {
       }
       try {
         // What is wrong is sent, too.
-        return await client.call(name as CommandName, args as never, { timeoutMs: 10_000 });
+        return await client.call(name as CommandName, args, { timeoutMs: 10_000 });
       } catch (error) {
         if (!(error instanceof RemoteError)) throw error;
         return `${error.class}: ${error.desc.replaceAll(folder, 'FOLDER')}`;

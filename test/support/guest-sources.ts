@@ -6,7 +6,7 @@ import type { ProgramOptions, ProgramResult, RunProgram } from '../../src/agent/
 import type { Sources } from '../../src/agent/sources.js';
 import { BridgeError } from '../../src/errors.js';
 
-export interface Call {
+interface Call {
   readonly words: readonly string[];
   readonly input?: string;
 }

@@ -2,7 +2,7 @@
 import { refuse } from '../../qga/server.js';
 import type { CaptureMode } from '../../qga/commands-exec.js';
 import { decodeBase64 } from '../base64.js';
-import { ExecChildren } from '../exec-children.js';
+import { ExecChildren, NotStartedError } from '../exec-children.js';
 import type { Sources } from '../sources.js';
 import type { Handlers } from './handlers.js';
 
@@ -23,7 +23,7 @@ export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handler
         });
         return { pid };
       } catch (error) {
-        if (!(error instanceof Error) || error.name !== 'NotStartedError') throw error;
+        if (!(error instanceof NotStartedError)) throw error;
         return refuse(compat === '7.2' ? `Guest agent command failed, error was '${error.message}'` : error.message);
       }
     },

@@ -40,7 +40,9 @@ async function setClock({ run }: Sources, time: bigint): Promise<void> {
   const text = `@${time / NS_PER_S}.${String(micros).padStart(6, '0')}`;
   try {
     const { exitCode, output } = await run('date', [`--set=${text}`], { limitMs: lookLimitMs });
-    if (exitCode !== 0) refuse(`Failed to set time to guest: ${output.trim()}`);
+    // date(1) goes on and prints the date that it could not set.
+    const [, reason = output.trim()] = /^date: cannot set date: (.+)$/m.exec(output) ?? [];
+    if (exitCode !== 0) refuse(`Failed to set time to guest: ${reason}`);
   } catch (error) {
     if (!(error instanceof BridgeError)) throw error;
     refuse(`Failed to set time to guest: ${error.message}`);

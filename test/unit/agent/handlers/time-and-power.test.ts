@@ -36,6 +36,10 @@ describe('time', () => {
     await expect(set(make({}), 0)).rejects.toThrow(`Failed to set time to guest: cannot run 'date'`);
     const refused = make({ 'date --set=@0.000000': { exitCode: 1, output: 'date: no\n' } });
     await expect(set(refused, 0)).rejects.toThrow('Failed to set time to guest: date: no');
+    const said = 'date: cannot set date: Operation not permitted\nThu Jan  1 00:00:00 UTC 1970\n';
+    await expect(set(make({ 'date --set=@0.000000': { exitCode: 1, output: said } }), 0)).rejects.toThrow(
+      /^Failed to set time to guest: Operation not permitted$/,
+    );
     await expect(set(make())).rejects.toThrow(
       `child process has failed to set hardware clock to system time: failed to exec '/sbin/hwclock': No such file or directory\n`,
     );
