@@ -107,7 +107,7 @@ export async function versionOf({ agent }: Pick<Subject, 'agent'>): Promise<stri
 
 /** Why no chamber can be made here; undefined if one can. */
 export function chamberLack(): string | undefined {
-  for (const program of ['busybox', 'unshare', 'setpriv', 'nsenter', 'ldd']) {
+  for (const program of ['busybox', 'socat', 'flock', 'getent', 'ip', 'unshare', 'setpriv', 'nsenter', 'ldd']) {
     try {
       execFileSync('sh', ['-c', `command -v ${program}`], { stdio: 'ignore' });
     } catch {

@@ -50,6 +50,8 @@ export async function agentOfSuite(suite: string): Promise<ChamberAgent> {
 export async function builtAgent(): Promise<ChamberAgent> {
   const rootfs = await emptyRoot();
   copyProgram(process.execPath, join(rootfs, 'usr/bin/node'), rootfs);
+  // What it asks where qemu-ga asks a library.
+  for (const name of ['getent', 'ip']) copyProgram(programPath(name), join(rootfs, 'usr/bin', name), rootfs);
   await build({
     entryPoints: [join(repository, 'dist/cli/agent/main.js')],
     outfile: join(rootfs, 'usr/lib/agent.cjs'),
@@ -60,7 +62,7 @@ export async function builtAgent(): Promise<ChamberAgent> {
   });
   await writeFile(
     join(rootfs, 'etc/fsb.conf'),
-    '[bridge]\nruntime-dir=/run/fsb\nfreezer=/bin/false\nlocal-socket=none\nwriter-folders=/nonexistent\n',
+    '[bridge]\nruntime-dir=/run/fsb\nfreezer=/bin/false\nlocal-socket=none\nwriter-folders=/nonexistent\npolicy=full\n',
   );
   return agent(rootfs, ['/usr/bin/node', '/usr/lib/agent.cjs']);
 }
@@ -75,10 +77,19 @@ async function emptyRoot(): Promise<string> {
   const busybox = ['/bin/busybox', '/usr/bin/busybox'].find((path) => existsSync(path));
   if (busybox === undefined) throw new Error('expected busybox (package busybox-static), found none');
   copyFileSync(busybox, join(rootfs, 'usr/bin/busybox'));
+  const applets = execFileSync(busybox, ['--list'], { encoding: 'utf8' }).split('\n').filter(Boolean);
+  for (const name of applets)
+    if (!['busybox', 'ip'].includes(name)) symlinkSync('busybox', join(rootfs, 'usr/bin', name));
+  for (const program of ['socat', 'flock'])
+    copyProgram(`/usr/bin/${program}`, join(rootfs, 'usr/bin', program), rootfs);
   await writeFile(join(rootfs, 'etc/passwd'), 'root:x:0:0::/root:/bin/sh\n');
   await writeFile(join(rootfs, 'etc/group'), 'root:x:0:\n');
   await writeFile(join(rootfs, 'etc/os-release'), 'ID=chamber\nNAME="Chamber"\nVERSION_ID="1"\n');
   return rootfs;
+}
+
+function programPath(name: string): string {
+  return execFileSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8', env }).trim();
 }
 
 function copyProgram(program: string, target: string, rootfs: string): void {
@@ -105,13 +116,13 @@ export interface Chamber extends AsyncDisposable {
   readonly run: (command: readonly string[], options?: RunOptions) => Promise<RunResult>;
 }
 
-export interface RunOptions {
+interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** After this it is ended, and `timedOut` is true. */
   readonly limitMs?: number;
 }
 
-export interface RunResult {
+interface RunResult {
   readonly stdout: string;
   readonly stderr: string;
   /** Of a shell: 128 and the signal's number if a signal ended it. */

@@ -116,8 +116,10 @@ const ofTheMachine: ReadonlySet<string> = new Set([
   'guest-network-get-route',
 ]);
 
-function comparison(name: string): Pick<Exchange, 'compare'> {
-  return ofTheMachine.has(name) ? { compare: 'values' } : {};
+function comparison(name: string): Pick<Exchange, 'compare' | 'apart'> {
+  if (!ofTheMachine.has(name)) return {};
+  // Serials are from udev's database there, from sysfs here.
+  return { compare: 'values', ...(name === 'guest-get-disks' ? { apart: ['serial'] } : {}) };
 }
 
 const one = (name: string, text: string): Exchange => ({ name, sends: [text] });

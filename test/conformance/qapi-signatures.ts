@@ -38,6 +38,9 @@ const reads = (name: string, only?: Signature['only']): Signature => ({
   ...(only === undefined ? {} : { only }),
 });
 
+/** Windows' own: Debian's 7.2 names it and refuses it, 10.0 does not know it. */
+export const qapiCommandsElsewhere: ReadonlySet<string> = new Set(['guest-get-devices']);
+
 export const signatures: readonly Signature[] = [
   signature('guest-sync-delimited', { id: 'integer' }),
   signature('guest-sync', { id: 'integer' }),

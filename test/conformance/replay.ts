@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { commandNames } from '../../src/qga/commands.js';
 import { acceptedTranscriptDifferences, type AcceptedTranscriptDifference } from './accepted-transcript-differences.js';
-import { answers, type Subject } from './chamber-agents.js';
+import { answers, recordedFamilies, type Subject } from './chamber-agents.js';
+import type { Exchange } from './exchanges.js';
 import { misfit, shapeOf } from './shape.js';
 import { parseTranscript, trimAnswer, type Recorded, type Transcript } from './transcript.js';
 
@@ -72,10 +73,24 @@ function judge(release: Release, recorded: Recorded, ours: string): Judgement {
   return problem === undefined ? { verdict: 'same' } : { verdict: 'differs', problem };
 }
 
-function difference({ answer, isShape }: Recorded, ours: string): string | undefined {
-  if (isShape) return misfit(answer, shapeOf(ours));
+function difference({ name, answer, isShape }: Recorded, ours: string): string | undefined {
+  if (isShape) {
+    const { apart = [] } = exchangeNamed(name) ?? {};
+    return misfit(without(apart, answer), without(apart, shapeOf(ours)));
+  }
   return ours === answer ? undefined : `expected ${shorten(answer)}, found ${shorten(ours)}`;
 }
+
+const exchangeNamed = (name: string): Exchange | undefined =>
+  Object.values(recordedFamilies)
+    .flat()
+    .find((exchange) => exchange.name === name);
+
+const without = (members: readonly string[], shape: string): string =>
+  shape
+    .split('\n')
+    .filter((line) => !members.some((member) => line.includes(`.${member}: `) || line.includes(`.${member}?: `)))
+    .join('\n');
 
 const shorten = (text: string): string =>
   text.length > 400 ? `${text.slice(0, 400)}... (${text.length} bytes)` : text;

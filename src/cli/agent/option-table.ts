@@ -40,7 +40,7 @@ const rows: readonly OptionRow[] = [
   taking('b', 'block-rpcs', 'LIST', "commands the host may not use, separated by commas; 'help' lists them all"),
   { long: 'blacklist', value: 'required', text: 'old name of --block-rpcs', hidden: true },
   taking('a', 'allow-rpcs', 'LIST', "the only commands the host may use; 'help' lists them all"),
-  taking('t', 'statedir', 'PATH', 'folder for state (default /var/run)'),
+  taking('t', 'statedir', 'PATH', 'accepted; nothing is kept there (default /var/run)'),
   flag('r', 'retry-path', 'try a channel that cannot be opened again, every 5 s'),
   ours('compat', 'RELEASE', "whose wording: '10.2' (the default) or '7.2'"),
   ours('policy', 'PRESET', 'what the host may ask for: freeze-only, default or full'),
