@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
+import { afterEach } from 'vitest';
 import type { ProgramOptions, ProgramResult, RunProgram } from '../../src/agent/program.js';
 import type { Sources } from '../../src/agent/sources.js';
 import { BridgeError } from '../../src/errors.js';
@@ -11,7 +12,7 @@ interface Call {
   readonly input?: string;
 }
 
-export interface MadeUpGuest extends Disposable {
+export interface MadeUpGuest {
   readonly root: string;
   readonly sources: Sources;
   /** What was run, in order. */
@@ -24,10 +25,17 @@ export interface MadeUpGuest extends Disposable {
 /** Answers of tools by the words they are called with; an unknown one is not installed. */
 export type Tools = Readonly<Record<string, Partial<ProgramResult> | undefined>>;
 
+const roots: string[] = [];
+// Of whichever test file imports this one: after each of its tests.
+afterEach(() => {
+  for (const root of roots.splice(0)) rmSync(root, { recursive: true, force: true });
+});
+
 export const context = { origin: 'host', name: 'test' } as const;
 
 export function madeUpGuest(tools: Tools = {}, compat: '10.2' | '7.2' = '10.2', run?: RunProgram): MadeUpGuest {
-  const root = mkdtempSync(join(tmpdir(), 'fsb-guest-'));
+  const root = mkdtempSync(join(tmpdir(), 'fsb-made-up-'));
+  roots.push(root);
   const calls: Call[] = [];
   const played: RunProgram = (file, args, { input }: ProgramOptions) => {
     const words = [file, ...args];
@@ -61,9 +69,6 @@ export function madeUpGuest(tools: Tools = {}, compat: '10.2' | '7.2' = '10.2', 
       mkdirSync(join(root, target), { recursive: true });
       mkdirSync(dirname(join(root, path)), { recursive: true });
       symlinkSync(relative(dirname(join(root, path)), join(root, target)), join(root, path));
-    },
-    [Symbol.dispose]: () => {
-      rmSync(root, { recursive: true });
     },
   };
 }

@@ -1,8 +1,7 @@
 // guest-file-*: files by handle. As qemu-ga, a file is opened without waiting (FIFOs, terminals); unlike it, nothing is
-// buffered: what was written is in the file. Positions are kept here, since Node cannot seek. At most `openLimit` files
+// buffered: what was written is in the file. Opening, reading, writing: open-file.ts. At most `openLimit` files
 // are open, one operation waits at most `operationLimitMs` for the kernel, and all are closed when the agent ends.
-import { constants, mkdirSync, readFileSync, writeFileSync, type Stats } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { withLimit } from '../../deadline.js';
 import { BridgeError } from '../../errors.js';
@@ -10,39 +9,19 @@ import { refuse } from '../../qga/server.js';
 import type { ChannelContext } from '../session-keeper.js';
 import { decodeBase64 } from '../base64.js';
 import { errnoName, errnoText } from '../errno-text.js';
+import { baseOf, modeFlags, openFile, readFrom, readsOnly, writeTo, type OpenFile, type Whence } from '../open-file.js';
 import type { Sources } from '../sources.js';
-import { readValue } from './block-devices.js';
 import type { Handlers } from './handlers.js';
 
 const openLimit = 32;
 const readDefault = 4096;
 /** QGA_READ_COUNT_MAX. */
 const readLimit = 48 * 1024 * 1024;
-const pieceBytes = 1024 * 1024;
 /** A dead network filesystem may never answer. Node has few threads for files: two may be lost to one. */
 const operationLimitMs = 30_000;
 const lostLimit = 2;
 const firstHandle = 1000;
-const newFileMode = 0o666;
 const INT64_MAX = 2n ** 63n - 1n;
-
-const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_EXCL, O_NOCTTY, O_NONBLOCK } = constants;
-/** fopen(3)'s, with and without `b` in its two places. */
-const modes: Readonly<Record<string, number>> = {
-  r: O_RDONLY,
-  w: O_WRONLY | O_CREAT | O_TRUNC,
-  a: O_WRONLY | O_CREAT | O_APPEND,
-  'r+': O_RDWR,
-  'w+': O_RDWR | O_CREAT | O_TRUNC,
-  'a+': O_RDWR | O_CREAT | O_APPEND,
-};
-
-interface OpenFile {
-  readonly file: FileHandle;
-  readonly append: boolean;
-  /** Undefined: the kernel keeps it, or there is none (pipes, terminals). */
-  position: bigint | undefined;
-}
 
 interface FileOptions extends Sources {
   /** Whether the policy lets this channel write. */
@@ -70,7 +49,7 @@ export function fileHandlers(options: FileOptions): { readonly handlers: FileHan
     async 'guest-file-open'({ path, mode }, context) {
       const flags = modeFlags(mode);
       if (flags === undefined) return refuse(`invalid file open mode '${mode}'`);
-      if (flags !== O_RDONLY && !options.mayWrite(context)) {
+      if (!readsOnly(flags) && !options.mayWrite(context)) {
         refuse(`failed to open file '${path}' (mode: '${mode}'): the policy allows reading only`);
       }
       if (files.size >= openLimit) refuse(`${openLimit} files are open, which is the limit: close one`);
@@ -136,93 +115,10 @@ export function fileHandlers(options: FileOptions): { readonly handlers: FileHan
   };
 }
 
-function modeFlags(mode: string): number | undefined {
-  const [, base] = /^([rwa])(?:b?\+?|\+b)$/.exec(mode) ?? [];
-  return base === undefined ? undefined : modes[mode.includes('+') ? `${base}+` : base];
-}
-
-/** As in QEMU, is made exclusively, so that its mode is not the umask's. */
-async function openFile(path: string, flags: number): Promise<OpenFile> {
-  const always = flags | O_NOCTTY | O_NONBLOCK;
-  const append = (flags & O_APPEND) !== 0;
-  if ((flags & O_CREAT) !== 0) {
-    try {
-      const file = await open(path, always | O_EXCL, 0);
-      await file.chmod(newFileMode);
-      return { file, append, position: 0n };
-    } catch (error) {
-      if (errnoName(error) !== 'EEXIST') throw error;
-    }
-  }
-  const file = await open(path, always & ~O_CREAT);
-  const stat = await file.stat();
-  const seekable = stat.isFile() || stat.isBlockDevice() || stat.isDirectory() || isMemoryDevice(stat);
-  return { file, append, position: seekable ? 0n : undefined };
-}
-
-/** /dev/null, zero, mem and their like (major 1), which have a position; terminals and most others have none. */
-function isMemoryDevice(stat: Stats): boolean {
-  return stat.isCharacterDevice() && stat.rdev >>> 8 === 1;
-}
-
-async function readFrom(open: OpenFile, wanted: number): Promise<{ bytes: Buffer; eof: boolean }> {
-  const pieces: Buffer[] = [];
-  let got = 0;
-  while (got < wanted) {
-    const piece = Buffer.allocUnsafe(Math.min(pieceBytes, wanted - got));
-    let bytesRead: number;
-    try {
-      ({ bytesRead } = await open.file.read(piece, 0, piece.length, position(open)));
-    } catch (error) {
-      // What a pipe has given so far is not lost because there is no more for now.
-      if (got > 0 && errnoName(error) === 'EAGAIN') return { bytes: Buffer.concat(pieces), eof: false };
-      throw error;
-    }
-    if (bytesRead === 0) return { bytes: Buffer.concat(pieces), eof: true };
-    pieces.push(piece.subarray(0, bytesRead));
-    got += bytesRead;
-    if (open.position !== undefined) open.position += BigInt(bytesRead);
-  }
-  return { bytes: Buffer.concat(pieces), eof: false };
-}
-
-async function writeTo(open: OpenFile, bytes: Buffer): Promise<number> {
-  let written = 0;
-  while (written < bytes.length) {
-    const at = open.append ? null : position(open);
-    const { bytesWritten } = await open.file.write(bytes, written, bytes.length - written, at);
-    written += bytesWritten;
-    if (open.position !== undefined) open.position += BigInt(bytesWritten);
-  }
-  if (open.append && open.position !== undefined) open.position = BigInt((await open.file.stat()).size);
-  return written;
-}
-
-/** Beyond 2^53 no file reaches: the kernel's own limit is below that for every filesystem there is but XFS. */
-function position({ position: at }: OpenFile): number | null {
-  if (at === undefined) return null;
-  if (at > BigInt(Number.MAX_SAFE_INTEGER)) throw Object.assign(new Error('EFBIG'), { code: 'EFBIG' });
-  return Number(at);
-}
-
-type Whence = 'set' | 'cur' | 'end';
-
 function whenceName(whence: number | bigint | Whence): Whence {
   if (typeof whence === 'string') return whence;
   const names: readonly Whence[] = ['set', 'cur', 'end'];
   return names[Number(whence)] ?? refuse(`invalid whence code ${whence}`);
-}
-
-async function baseOf({ file, position: at }: OpenFile, whence: Whence, sysRoot: string): Promise<bigint> {
-  if (at === undefined) throw Object.assign(new Error('ESPIPE'), { code: 'ESPIPE' });
-  if (whence === 'set') return 0n;
-  if (whence === 'cur') return at;
-  const stat = await file.stat({ bigint: true });
-  if (!stat.isBlockDevice()) return stat.size;
-  // makedev(3) of Linux.
-  const major = ((stat.rdev >> 8n) & 0xfffn) | ((stat.rdev >> 32n) & ~0xfffn);
-  const minor = (stat.rdev & 0xffn) | ((stat.rdev >> 12n) & ~0xffn);
-  return BigInt(readValue(join(sysRoot, `dev/block/${major}:${minor}/size`)) ?? '0') * 512n;
 }
 
 /** Runs an operation with a time limit; refuses while too many are lost in the kernel. */

@@ -9,7 +9,7 @@ import {
   readdirSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { accountHandlers } from '../../../../src/agent/handlers/accounts.js';
 import { loggedIn } from '../../../../src/agent/utmp.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
@@ -28,9 +28,6 @@ const make = (compat?: '7.2'): void => {
 };
 beforeEach(() => {
   make();
-});
-afterEach(() => {
-  guest[Symbol.dispose]();
 });
 
 describe('users', () => {

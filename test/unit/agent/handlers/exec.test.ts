@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { execLimits } from '../../../../src/agent/exec-children.js';
+import { execLimits } from '../../../../src/agent/exec-capture.js';
 import { execHandlers } from '../../../../src/agent/handlers/exec.js';
 import { runProgram } from '../../../../src/agent/program.js';
 import { killGroup } from '../../../../src/freeze/writer-process.js';
@@ -21,7 +21,6 @@ beforeEach(() => {
 });
 afterEach(() => {
   for (const pid of started.splice(0)) killGroup(pid, 'SIGKILL');
-  guest[Symbol.dispose]();
 });
 
 const start = async (args: Args<'guest-exec'>): Promise<number> => {

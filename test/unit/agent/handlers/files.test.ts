@@ -16,7 +16,6 @@ beforeEach(() => {
 });
 afterEach(async () => {
   await files.close();
-  guest[Symbol.dispose]();
 });
 
 const b64 = (text: string): string => Buffer.from(text).toString('base64');

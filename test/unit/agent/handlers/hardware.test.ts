@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it } from 'vitest';
 import { hardwareHandlers } from '../../../../src/agent/handlers/hardware.js';
 import { context, madeUpGuest, type MadeUpGuest } from '../../../support/guest-sources.js';
 
@@ -9,9 +9,6 @@ let handlers: ReturnType<typeof hardwareHandlers>;
 beforeEach(() => {
   guest = madeUpGuest();
   handlers = hardwareHandlers(guest.sources);
-});
-afterEach(() => {
-  guest[Symbol.dispose]();
 });
 
 const cpu = (name: string): string => `sys/devices/system/cpu/${name}`;

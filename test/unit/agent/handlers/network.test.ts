@@ -1,13 +1,9 @@
-import { afterEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { networkHandlers } from '../../../../src/agent/handlers/network.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
 
-let guest: MadeUpGuest | undefined;
-afterEach(() => {
-  guest?.[Symbol.dispose]();
-});
 const ip = 'ip -j -s address show';
-const make = (tools: Tools = {}): MadeUpGuest => (guest = madeUpGuest(tools));
+const make = (tools: Tools = {}): MadeUpGuest => madeUpGuest(tools);
 const interfaces = async (made: MadeUpGuest) =>
   await networkHandlers(made.sources)['guest-network-get-interfaces']({}, context);
 const routes = async (made: MadeUpGuest) => await networkHandlers(made.sources)['guest-network-get-route']({}, context);

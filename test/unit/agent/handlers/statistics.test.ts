@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it } from 'vitest';
 import { statisticsHandlers } from '../../../../src/agent/handlers/statistics.js';
 import { context, madeUpGuest, type MadeUpGuest } from '../../../support/guest-sources.js';
 
@@ -7,9 +7,6 @@ let handlers: ReturnType<typeof statisticsHandlers>;
 beforeEach(() => {
   guest = madeUpGuest();
   handlers = statisticsHandlers(guest.sources);
-});
-afterEach(() => {
-  guest[Symbol.dispose]();
 });
 
 it('reads the counters of disks, of every kernel', async () => {

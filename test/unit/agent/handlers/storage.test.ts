@@ -1,14 +1,11 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { filesystemHandlers } from '../../../../src/agent/handlers/filesystems.js';
 import { storageHandlers } from '../../../../src/agent/handlers/storage.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
 
 let guest: MadeUpGuest | undefined;
-afterEach(() => {
-  guest?.[Symbol.dispose]();
-});
 
 const vda = 'sys/devices/pci0000:00/0000:00:05.0/virtio2/block/vda';
 const dm0 = 'sys/devices/virtual/block/dm-0';

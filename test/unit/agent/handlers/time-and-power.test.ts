@@ -1,14 +1,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { powerHandlers } from '../../../../src/agent/handlers/power.js';
 import { timeHandlers } from '../../../../src/agent/handlers/time.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
 
 let guest: MadeUpGuest | undefined;
-afterEach(() => {
-  guest?.[Symbol.dispose]();
-});
 const make = (tools: Tools = {}, compat?: '7.2'): MadeUpGuest => (guest = madeUpGuest(tools, compat));
 const ran = (): readonly string[] => (guest?.calls ?? []).map(({ words }) => words.join(' '));
 
