@@ -126,7 +126,12 @@ function buildDeb() {
   put('fsfreeze-hook.d/README.md', 'usr/share/doc/fsfreeze-agent/writers.md');
   put('LICENSE', 'usr/share/doc/fsfreeze-agent/copyright');
   cpSync(join(root, 'qga/conf'), join(tree, 'usr/share/doc/fsfreeze-agent/examples'), { recursive: true });
-  for (const unit of ['fsfreeze-freezer.service', 'fsfreeze-agent.service']) {
+  for (const unit of [
+    'fsfreeze-freezer.service',
+    'fsfreeze-agent.service',
+    'fsfreeze-agent-vsock.socket',
+    'fsfreeze-agent-vsock.service',
+  ]) {
     put(`qga/systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
   }
   put('qga/systemd/99-zz-fsfreeze-agent.rules', 'usr/lib/udev/rules.d/99-zz-fsfreeze-agent.rules');

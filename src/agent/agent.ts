@@ -1,31 +1,45 @@
 // The guest daemon: channels on one side, the coordinator on the other, the dispatcher between. It owns when the log is
 // held back, what runs while frozen, and the way out: whatever ends the agent, what is frozen is thawed first.
 import type { WriterListing } from '../consistency.js';
+import { withLimit } from '../deadline.js';
 import { describeError } from '../errors.js';
 import type { CoordinatorOptions, LocalCoordinator } from '../freeze/options.js';
 import type { WriterFolder } from '../freeze/writer-folders.js';
 import { watchWriters } from '../freeze/writer-watch.js';
 import type { HeldLogger } from '../log.js';
-import { guestAgent, type Compat } from '../qga/server.js';
+import type { PolicyPreset } from '../qga/command.js';
+import { listsOf } from '../qga/policy.js';
+import { guestAgent, whyDisabled, type Compat, type Policy } from '../qga/server.js';
 import { Dispatcher } from '../rpc/dispatcher.js';
 import type { ByteStream, Listener } from '../transport/byte-stream.js';
-import { openHostChannel, openLocalSocket, type ChannelMethod } from './channels.js';
+import { openHostChannel, openLocalSocket, type HostChannelOptions } from './channels.js';
 import { bridgeHandlers } from './handlers/bridge.js';
 import { filesystemHandlers } from './handlers/filesystems.js';
 import { fsfreezeHandlers } from './handlers/fsfreeze.js';
+import { guestHandlers } from './handlers/guest.js';
 import { systemHandlers } from './handlers/system.js';
 import { owedNote } from './owed-note.js';
 import { SessionKeeper, type ChannelContext, type Origin } from './session-keeper.js';
+import { defaultSources } from './sources.js';
 import { collectStartUpGarbage } from './start-up-garbage.js';
 import { reportedVersion } from './version.js';
 
+/** For files that are still open when the agent ends. */
+const lastCloseLimitMs = 1000;
+
 export interface AgentOptions {
-  readonly channel: { readonly method: ChannelMethod; readonly path: string; readonly retry: boolean };
+  readonly channel: Pick<HostChannelOptions, 'method' | 'path' | 'retry' | 'activated'>;
+  /** What guest-info answers; without it, our version. */
+  readonly reportVersion?: string;
   /** Without it, no local socket. */
   readonly localSocket?: string;
   readonly compat: Compat;
   readonly blockRpcs: readonly string[];
   readonly allowRpcs: readonly string[];
+  /** What the host may ask for; `default` if not given. */
+  readonly policy?: PolicyPreset;
+  /** And besides. */
+  readonly alsoAllow?: readonly string[];
   readonly plainLeaseMs: number;
   /** On tmpfs: for its note of what the host is owed. */
   readonly runtimeDir: string;
@@ -82,24 +96,28 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const note = owedNote(options.runtimeDir);
   const keeper = new SessionKeeper(coordinator, note);
   const freezing = { coordinator, keeper, plainLeaseMs: options.plainLeaseMs };
+  // The settings are the administrator's word on what the host may do. Our own socket is for backup programs, of a group
+  // that is not root: it gives what they need, and no way to become root, whatever the host may do.
+  const { policy: preset = 'default', alsoAllow = [] } = options;
+  const policies: Readonly<Record<Origin, Policy>> = {
+    host: { compat, ...listsOf({ preset, alsoAllow, blockRpcs, allowRpcs }), isFrozen },
+    guest: { compat, ...listsOf({ preset: 'freeze-only' }), isFrozen },
+  };
+  const guest = guestHandlers(
+    defaultSources(compat, options.runtimeDir),
+    ({ origin }) => whyDisabled(policies[origin], 'guest-file-write') === undefined,
+  );
   const handlers = {
     ...fsfreezeHandlers(freezing),
     ...bridgeHandlers(freezing),
     ...filesystemHandlers(compat),
     ...systemHandlers(),
+    ...guest.handlers,
   };
 
   const dispatcherFor = (origin: Origin): Dispatcher<ChannelContext> => {
-    // The lists are the administrator's word on what the host may do; the local socket is the administrator's own.
-    const isHost = origin === 'host';
-    const policy = {
-      compat,
-      blocked: new Set(isHost ? blockRpcs : []),
-      ...(isHost && allowRpcs.length > 0 ? { allowed: new Set(allowRpcs) } : {}),
-      isFrozen,
-    };
     return new Dispatcher<ChannelContext>({
-      ...guestAgent(handlers, policy, reportedVersion(compat)),
+      ...guestAgent(handlers, policies[origin], options.reportVersion ?? reportedVersion),
       onError(error, command, { name }) {
         // Every client's first byte is 0xFF, which is no JSON: the protocol's way to begin anew.
         const text = describeError(error);
@@ -156,9 +174,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       const context = { origin: 'guest', name: `local ${options.localSocket}` } as const;
       listeners.push(await openLocalSocket(options.localSocket, serve(context), log));
     }
-    const { method, path, retry } = options.channel;
+    const { method, path } = options.channel;
     const onStream = serve({ origin: 'host', name: `${method} ${path}` });
-    listeners.push(await openHostChannel({ method, path, retry, onStream, onLost: lose, log }));
+    listeners.push(await openHostChannel({ ...options.channel, onStream, onLost: lose, log }));
     log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
     coordinator.warmUp();
     collectStartUpGarbage(() => !isFrozen());
@@ -176,6 +194,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       log.error({ error: describeError(error) }, 'what the host is owed cannot be noted');
     }
   };
+  const closeFiles = async (): Promise<void> => {
+    try {
+      await withLimit('closing the files of guest-file-open', lastCloseLimitMs, guest.close());
+    } catch (error) {
+      // They are closed with this process.
+      log.warn({ error: describeError(error) }, 'files are not known to be closed');
+    }
+  };
   return {
     lost,
     async stop() {
@@ -184,6 +210,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       } finally {
         noteOwed();
         await closeChannels();
+        await closeFiles();
         // To write to what is frozen would keep this process for good: then the lines are lost.
         if (!isFrozen()) logger.release();
       }

@@ -5,17 +5,20 @@ import { dirname } from 'node:path';
 import { describeError } from '../errors.js';
 import type { Logger } from '../log.js';
 import type { Listener, OnStream } from '../transport/byte-stream.js';
+import type { ActivatedSocket } from './activation.js';
 import { makeLineRaw } from '../transport/serial-line.js';
 import { openSerialPort } from '../transport/serial-port.js';
 import { listenOnUnixSocket } from '../transport/unix-socket.js';
 import { encodeLine } from '../wire/encode.js';
 
-export const channelMethods = ['virtio-serial', 'isa-serial', 'unix-listen'] as const;
+export const channelMethods = ['virtio-serial', 'isa-serial', 'unix-listen', 'vsock-listen'] as const;
 export type ChannelMethod = (typeof channelMethods)[number];
 
 export interface HostChannelOptions {
   readonly method: ChannelMethod;
   readonly path: string;
+  /** The socket that listens already (`activatedSocket`): then `path` is a name for it. */
+  readonly activated?: ActivatedSocket;
   readonly retry: boolean;
   readonly onStream: OnStream;
   /** The channel is lost and is not opened again. */
@@ -69,11 +72,13 @@ export async function openHostChannel(options: HostChannelOptions): Promise<List
 }
 
 async function openOnce(
-  { method, path, onStream, log }: HostChannelOptions,
+  { method, path, activated, onStream, log }: HostChannelOptions,
   onFailure: (error: Error) => void,
 ): Promise<Listener> {
-  if (method === 'unix-listen') {
-    return await listenOnUnixSocket({ path, clients: 'one', onStream, onFailure: logRefusal(log, path) });
+  if (activated !== undefined || method === 'unix-listen' || method === 'vsock-listen') {
+    const inherited =
+      activated === undefined ? {} : { inherited: { fd: activated.fd, isVsock: method === 'vsock-listen' } };
+    return await listenOnUnixSocket({ path, ...inherited, clients: 'one', onStream, onFailure: logRefusal(log, path) });
   }
   if (method === 'isa-serial') await makeLineRaw(path);
   const port = openSerialPort({ path, onStream, onFailure });

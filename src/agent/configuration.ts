@@ -4,6 +4,8 @@
 import * as v from 'valibot';
 import { UsageError } from '../errors.js';
 import { mountpointGlob } from '../freeze/rules.js';
+import { policyPresets } from '../qga/command.js';
+import { commandNames } from '../qga/commands.js';
 import { parseBoolean, parseKeyfile, splitList, unescapeValue, type Keyfile } from './keyfile.js';
 
 /** qemu-ga's settings; what is absent was not given. */
@@ -71,6 +73,11 @@ const filesystemTypes = v.pipe(
     ),
   ),
 );
+const commandList = v.pipe(
+  v.string(),
+  v.transform((text) => splitList(text).map((name) => name.trim())),
+  v.array(v.picklist(commandNames, 'names of commands, separated by commas')),
+);
 
 const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
@@ -96,7 +103,14 @@ const bridgeSchema = v.strictObject({
   'local-socket': v.optional(pathOrNone),
   /** On tmpfs: sockets, marker, scratch of sessions. */
   'runtime-dir': v.optional(path, '/run/fsfreeze-bridge'),
-  'log-level': v.optional(v.picklist(logLevels, `one of ${logLevels.join(', ')}`), 'info'),
+  /** Without it, `info`; on a standard error that nobody collects, `warn`. */
+  /** What the host may ask for, before block-rpcs and allow-rpcs. */
+  policy: v.optional(v.picklist(policyPresets, `one of ${policyPresets.join(', ')}`), 'default'),
+  /** And besides: a name that is none would be a wish that is never fulfilled. */
+  'also-allow': v.optional(commandList),
+  'log-level': v.optional(v.picklist(logLevels, `one of ${logLevels.join(', ')}`)),
+  /** What guest-info gives as version, for management software that compares. */
+  'report-version': v.optional(v.string()),
 });
 export type BridgeConfiguration = v.InferOutput<typeof bridgeSchema>;
 
@@ -132,7 +146,8 @@ function readGeneral(keyfile: Keyfile, file: string): GeneralConfiguration {
     ...given('statedir', text('statedir')),
     ...given('verbose', boolean('verbose')),
     ...given('retryPath', boolean('retry-path')),
-    blockRpcs: splitList(text('block-rpcs') ?? ''),
+    // QEMU 7's old name for it: a list that restricts must not be lost by an update.
+    blockRpcs: [...splitList(text('blacklist') ?? ''), ...splitList(text('block-rpcs') ?? '')],
     allowRpcs: splitList(text('allow-rpcs') ?? ''),
   };
 }

@@ -10,11 +10,12 @@ export function parseKeyfile(text: string, file: string): Keyfile {
   const groups = new Map<string, Map<string, string>>();
   let group: Map<string, string> | undefined;
   for (const [index, raw] of text.split('\n').entries()) {
-    const line = raw.trim();
-    if (line === '' || line.startsWith('#')) continue;
+    // Blanks behind a value are part of it, as in GLib.
+    const line = raw.trimStart().replace(/\r$/, '');
+    if (line.trim() === '' || line.startsWith('#')) continue;
     const bad = (expected: string): UsageError =>
       new UsageError('E_CONFIG', `${file}:${index + 1}: expected ${expected}, found '${line}'`);
-    const header = /^\[([^[\]]+)\]$/.exec(line);
+    const header = /^\[([^[\]]+)\]\s*$/.exec(line);
     if (header !== null) {
       const name = header[1] ?? '';
       group = groups.get(name) ?? new Map<string, string>();
@@ -42,8 +43,18 @@ export function unescapeValue(value: string, where: string): string {
   });
 }
 
+/** A value as GLib writes it: read back by `unescapeValue`. */
+export function escapeValue(value: string): string {
+  const special: Readonly<Record<string, string>> = { '\n': '\\n', '\r': '\\r', '\\': '\\\\' };
+  const blanks: Readonly<Record<string, string>> = { ' ': '\\s', '\t': '\\t' };
+  const leading = /^[ \t]*/.exec(value)?.[0] ?? '';
+  const rest = value.slice(leading.length).replace(/[\n\r\\]/g, (letter) => special[letter] ?? letter);
+  return leading.replace(/[ \t]/g, (letter) => blanks[letter] ?? letter) + rest;
+}
+
 /** GLib's booleans: true, 1, false, 0. Throws a UsageError otherwise. */
-export function parseBoolean(value: string, where: string): boolean {
+export function parseBoolean(text: string, where: string): boolean {
+  const value = text.trimEnd();
   if (value === 'true' || value === '1') return true;
   if (value === 'false' || value === '0') return false;
   throw new UsageError('E_CONFIG', `${where}: expected true or false, found '${value}'`);

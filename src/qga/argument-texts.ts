@@ -39,6 +39,8 @@ function argumentText(issue: v.BaseIssue<unknown>): string {
     case 'max_bytes':
       return `Parameter '${name}' ${issue.message}, found ${issue.received}`;
     case 'custom':
+      // QAPI says it in other words for this one type.
+      if (issue.message === 'uint64') return `Parameter '${name}' expects uint64`;
       return wrongType(name, issue.message);
   }
   return wrongType(name, typeNames[issue.type] ?? issue.type);

@@ -2,6 +2,7 @@
 // guest-info and the list of what may run while frozen derive from it. The declarations are in commands.ts; the
 // contract in prose is qga/qapi-schema.json.
 import * as v from 'valibot';
+import { JsonFloat } from '../wire/value.js';
 
 export type ArgsSchema = v.StrictObjectSchema<v.ObjectEntries, undefined>;
 export type ReturnsSchema = v.GenericSchema;
@@ -14,6 +15,8 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
   readonly returns: R;
   /** Allowed while the guest is frozen, whatever the block and allow lists say. */
   readonly whenFrozen: boolean;
+  /** The narrowest preset that allows it (policy.ts). */
+  readonly policy: PolicyPreset;
   /** False: nothing is sent on success (guest-shutdown and the like). */
   readonly successResponse: boolean;
   /**
@@ -27,22 +30,44 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
   readonly delimited: boolean;
 }
 
+/** From narrow to wide; each allows what the ones before it do. */
+export const policyPresets = ['freeze-only', 'default', 'full'] as const;
+export type PolicyPreset = (typeof policyPresets)[number];
+
 type Rest = Partial<Omit<Command, 'name' | 'since' | 'args' | 'returns'>>;
 
-/** Declares a command: by default not allowed while frozen, answered in turn. */
+/** Declares a command: unless said otherwise not allowed while frozen, answered in turn, in the preset `default`. */
 export function command<A extends ArgsSchema, R extends ReturnsSchema>(
   declaration: { name: string; since: string; args: A; returns: R } & Rest,
 ): Command<A, R> {
-  return { whenFrozen: false, successResponse: true, order: 'queued', delimited: false, ...declaration };
+  return {
+    whenFrozen: false,
+    policy: 'default',
+    successResponse: true,
+    order: 'queued',
+    delimited: false,
+    ...declaration,
+  };
 }
 
 /**
  * The schema of an arguments object, or of an object in one. Its entries have no prototype: valibot looks names up
- * with `in`, and an argument called `toString` is unexpected like any other.
+ * with `in`, and an argument called `toString` is unexpected like any other. A list, or a number with a fraction, is no
+ * object, though it is one for valibot.
  */
 export function members<E extends v.ObjectEntries>(entries: E): v.StrictObjectSchema<E, undefined> {
-  return v.strictObject(Object.assign(Object.create(null) as object, entries));
+  const schema: v.StrictObjectSchema<E, undefined> = v.strictObject(
+    Object.assign(Object.create(null) as object, entries),
+  );
+  return {
+    ...schema,
+    '~run': (dataset, config) =>
+      schema['~run'](isObject(dataset.value) ? dataset : { ...dataset, value: null }, config),
+  };
 }
+
+const isObject = (value: unknown): boolean =>
+  typeof value === 'object' && !Array.isArray(value) && !(value instanceof JsonFloat);
 
 export const noArgs = members({});
 /** The reply of a command that returns nothing. */
@@ -57,6 +82,12 @@ export const int = v.custom<number | bigint>(
   'integer',
 );
 
+/** QAPI's `uint64`: takes what `int` takes, and names itself otherwise. */
+export const uint64 = v.custom<number | bigint>(
+  (value) => (typeof value === 'bigint' ? value >= INT64_MIN && value < 2n ** 64n : Number.isSafeInteger(value)),
+  'uint64',
+);
+
 /** An int of at least `min` that fits a number. */
 export function intFrom(min: number, unit: string): v.GenericSchema<number | bigint, number> {
   return v.pipe(
@@ -64,4 +95,13 @@ export function intFrom(min: number, unit: string): v.GenericSchema<number | big
     v.check((value) => value >= min && value <= Number.MAX_SAFE_INTEGER, `expects ${min} or more ${unit}`),
     v.transform(Number),
   );
+}
+
+/** QAPI's `alternate`: the schema that the input's type asks for; if there is none, a type error that names it. */
+export function alternate<S extends v.GenericSchema>(
+  name: string,
+  branch: (input: unknown) => S | undefined,
+): v.LazySchema<S> {
+  const none = v.custom<never>(() => false, name);
+  return v.lazy((input) => branch(input) ?? (none as unknown as S));
 }

@@ -21,6 +21,7 @@ export const bridgeCommands = {
   'bridge-freeze': command({
     name: 'bridge-freeze',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: members({
       session: v.optional(v.string()),
       requester: v.optional(
@@ -43,6 +44,7 @@ export const bridgeCommands = {
   'bridge-renew': command({
     name: 'bridge-renew',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: members({ session: v.string(), 'lease-ms': leaseMs }),
     returns: v.object({ 'remaining-ms': finite }),
     whenFrozen: true,
@@ -51,6 +53,7 @@ export const bridgeCommands = {
   'bridge-thaw': command({
     name: 'bridge-thaw',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: members({ session: v.string() }),
     returns: v.object({ report }),
     whenFrozen: true,
@@ -59,6 +62,7 @@ export const bridgeCommands = {
   'bridge-status': command({
     name: 'bridge-status',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.object({ status: tolerant(coordinatorStatusSchema), report: v.optional(report) }),
     whenFrozen: true,
@@ -66,6 +70,7 @@ export const bridgeCommands = {
   'bridge-writers': command({
     name: 'bridge-writers',
     since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.object({ writers: v.array(tolerant(writerListingSchema)) }),
   }),

@@ -7,6 +7,7 @@ export const channelCommands = {
   'guest-sync-delimited': command({
     name: 'guest-sync-delimited',
     since: '1.1',
+    policy: 'freeze-only',
     args: members({ id: int }),
     returns: int,
     whenFrozen: true,
@@ -17,16 +18,25 @@ export const channelCommands = {
   'guest-sync': command({
     name: 'guest-sync',
     since: '0.15.0',
+    policy: 'freeze-only',
     args: members({ id: int }),
     returns: int,
     whenFrozen: true,
     order: 'sync',
   }),
-  'guest-ping': command({ name: 'guest-ping', since: '0.15.0', args: noArgs, returns: nothing, whenFrozen: true }),
+  'guest-ping': command({
+    name: 'guest-ping',
+    since: '0.15.0',
+    policy: 'freeze-only',
+    args: noArgs,
+    returns: nothing,
+    whenFrozen: true,
+  }),
   /** Version and commands; `enabled` is false for what may not run now. */
   'guest-info': command({
     name: 'guest-info',
     since: '0.15.0',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.object({
       version: v.string(),

@@ -7,6 +7,7 @@ export const fsfreezeCommands = {
   'guest-fsfreeze-status': command({
     name: 'guest-fsfreeze-status',
     since: '0.15.0',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.picklist(['thawed', 'frozen']),
     whenFrozen: true,
@@ -15,6 +16,7 @@ export const fsfreezeCommands = {
   'guest-fsfreeze-freeze': command({
     name: 'guest-fsfreeze-freeze',
     since: '0.15.0',
+    policy: 'freeze-only',
     args: noArgs,
     returns: int,
     order: 'abandonable',
@@ -23,6 +25,7 @@ export const fsfreezeCommands = {
   'guest-fsfreeze-freeze-list': command({
     name: 'guest-fsfreeze-freeze-list',
     since: '2.2',
+    policy: 'freeze-only',
     args: members({ mountpoints: v.optional(v.array(v.string())) }),
     returns: int,
     order: 'abandonable',
@@ -31,6 +34,7 @@ export const fsfreezeCommands = {
   'guest-fsfreeze-thaw': command({
     name: 'guest-fsfreeze-thaw',
     since: '0.15.0',
+    policy: 'freeze-only',
     args: noArgs,
     returns: int,
     whenFrozen: true,

@@ -4,7 +4,7 @@ import { command, int, noArgs } from './command.js';
 
 const text = v.optional(v.string());
 
-const diskAddress = v.object({
+export const diskAddress = v.object({
   'pci-controller': v.object({ domain: int, bus: int, slot: int, function: int }),
   /** ide, fdc, scsi, virtio, xen, usb, uml, sata, sd, nvme, ... */
   'bus-type': v.string(),
@@ -13,12 +13,15 @@ const diskAddress = v.object({
   unit: int,
   serial: text,
   dev: text,
+  /** Of s390x. */
+  'ccw-address': v.optional(v.object({ cssid: int, ssid: int, subchno: int, devno: int })),
 });
 
 export const guestCommands = {
   'guest-get-fsinfo': command({
     name: 'guest-get-fsinfo',
     since: '2.2',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.array(
       v.object({
@@ -36,6 +39,7 @@ export const guestCommands = {
   'guest-get-osinfo': command({
     name: 'guest-get-osinfo',
     since: '2.10',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.object({
       'kernel-release': text,
@@ -53,9 +57,16 @@ export const guestCommands = {
   'guest-get-host-name': command({
     name: 'guest-get-host-name',
     since: '2.10',
+    policy: 'freeze-only',
     args: noArgs,
     returns: v.object({ 'host-name': v.string() }),
   }),
   /** Nanoseconds since 1970 (UTC): beyond 2^53, so a bigint. */
-  'guest-get-time': command({ name: 'guest-get-time', since: '1.5', args: noArgs, returns: int }),
+  'guest-get-time': command({
+    name: 'guest-get-time',
+    since: '1.5',
+    policy: 'freeze-only',
+    args: noArgs,
+    returns: int,
+  }),
 } as const;

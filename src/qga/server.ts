@@ -41,11 +41,31 @@ export function guestAgent<C>(
     'guest-sync': ({ id }) => id,
     'guest-sync-delimited': ({ id }) => id,
     'guest-ping': () => ({}),
-    'guest-info': () => guestInfo(version, refusal),
+    'guest-info': () => guestInfo(version, policy.compat, refusal),
   };
   const operations = new Map<string, Operation<C>>();
-  for (const name of commandNames) operations.set(name, operation(name, all));
+  for (const name of commandNames) if (isSpoken(name, policy.compat)) operations.set(name, operation(name, all));
+  if (policy.compat === '7.2') for (const name of namesWithoutCommand) operations.set(name, unsupported(name));
   return { operations, refusal };
+}
+
+/** 7.2 names commands of other systems too, disabled; later releases do not know them. In the place of 7.2's list. */
+const namesWithoutCommand: readonly string[] = ['guest-get-devices'];
+
+function unsupported<C>(name: string): Operation<C> {
+  return {
+    name,
+    successResponse: true,
+    delimited: false,
+    order: 'queued',
+    call: () => Promise.reject(new RemoteError('CommandNotFound', `Command ${name} has been disabled`)),
+  };
+}
+
+/** Whether that release had the command; ours are always there. */
+function isSpoken(name: CommandName, compat: Compat): boolean {
+  const [major = 0, minor = 0] = commands[name].since.split('.').map(Number);
+  return compat !== '7.2' || name.startsWith('bridge-') || major < 7 || (major === 7 && minor <= 2);
 }
 
 type AllHandlers<C> = {
@@ -62,8 +82,10 @@ function operation<C>(name: CommandName, handlers: AllHandlers<C>): Operation<C>
     successResponse,
     delimited,
     order,
-    async call(args, context) {
-      return await handler(checkArguments<ArgsSchema>(declaration.args, args), context);
+    call(args, context) {
+      // Before anything is awaited: a freeze that is refused for its arguments is not one that a sync overtakes.
+      const checked = checkArguments<ArgsSchema>(declaration.args, args);
+      return (async () => await handler(checked, context))();
     },
   };
 }
@@ -79,7 +101,10 @@ export function whyDisabled(policy: Policy, name: string): string | undefined {
     if (isWhenFrozen(name)) return undefined;
     return `${disabled}: ${old ? 'the agent is in frozen state' : 'the command is not allowed'}`;
   }
-  const off = policy.blocked.has(name) || (policy.allowed !== undefined && !policy.allowed.has(name));
+  const off =
+    namesWithoutCommand.includes(name) ||
+    policy.blocked.has(name) ||
+    (policy.allowed !== undefined && !policy.allowed.has(name));
   if (!off) return undefined;
   return old ? disabled : `${disabled}: the command is not allowed`;
 }
@@ -89,14 +114,29 @@ function isWhenFrozen(name: string): boolean {
   return Object.hasOwn(table, name) && table[name]?.whenFrozen === true;
 }
 
-function guestInfo(version: string, refusal: (name: string) => string | undefined): Returns<'guest-info'> {
+function guestInfo(
+  version: string,
+  compat: Compat,
+  refusal: (name: string) => string | undefined,
+): Returns<'guest-info'> {
+  const enabled = (name: string): boolean => refusal(name) === undefined;
+  const listed: Returns<'guest-info'>['supported_commands'] = commandNames
+    .filter((name) => isSpoken(name, compat))
+    .map((name) => ({
+      name,
+      enabled: enabled(name),
+      'success-response': commands[name].successResponse,
+    }));
+  if (compat === '7.2') {
+    const place = listed.findIndex(({ name }) => name === 'guest-ssh-get-authorized-keys');
+    const others = namesWithoutCommand.map((name) => ({ name, enabled: enabled(name), 'success-response': true }));
+    listed.splice(place, 0, ...others);
+  }
+  // From behind, as qemu-ga builds its list; ours after those a client looks for.
+  const isOurs = ({ name }: { readonly name: string }): boolean => name.startsWith('bridge-');
   return {
     version,
-    supported_commands: commandNames.map((name) => ({
-      name,
-      enabled: refusal(name) === undefined,
-      'success-response': commands[name].successResponse,
-    })),
+    supported_commands: [...listed.filter((one) => !isOurs(one)).reverse(), ...listed.filter(isOurs)],
   };
 }
 

@@ -18,7 +18,7 @@ export interface Operation<C> {
    * abandonable  goes on without its requester when a sync overtakes it
    */
   readonly order: 'queued' | 'sync' | 'abandonable';
-  /** Checks the arguments and runs the handler. Throws a RemoteError, or what toWireError makes one of. */
+  /** Checks the arguments, at once, and runs the handler. Throws or rejects with a RemoteError, or what toWireError makes one of. */
   call(args: JsonObject, context: C): Promise<unknown>;
 }
 

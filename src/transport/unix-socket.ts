@@ -5,6 +5,7 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { dirname } from 'node:path';
 import { UnreachableError, UsageError } from '../errors.js';
 import type { ByteStream, Listener, OnStream } from './byte-stream.js';
+import { streamHandle } from './stream-handle.js';
 import { socketStream } from './socket-stream.js';
 
 /** sun_path holds 108 bytes with its closing NUL; Node cuts a longer path silently. */
@@ -34,8 +35,16 @@ export function connectUnixSocket(path: string, limitMs: number): Promise<ByteSt
   });
 }
 
+export interface InheritedSocket {
+  readonly fd: number;
+  /** Node knows a descriptor by its family, and knows no vsocks (stream-handle.ts). */
+  readonly isVsock: boolean;
+}
+
 export interface ListenOptions {
   readonly path: string;
+  /** A socket that listens already: then `path` is a name for it. Closing it leaves the file to whoever made it. */
+  readonly inherited?: InheritedSocket;
   /** `one`: one client at a time, others wait. A number: that many at a time, more are turned away. */
   readonly clients: 'one' | number;
   /** What is said to a client that is turned away. */
@@ -61,11 +70,13 @@ const turnAwayLimitMs = 500;
  */
 export async function listenOnUnixSocket(options: ListenOptions): Promise<Listener> {
   const { path, clients, onStream } = options;
-  checkPath(path);
-  // libuv would say EACCES.
-  if (!existsSync(dirname(path)))
-    throw new UsageError('E_LISTEN', `cannot listen on ${path}: its folder does not exist`);
-  await removeStaleSocket(path);
+  if (options.inherited === undefined) {
+    checkPath(path);
+    // libuv would say EACCES.
+    if (!existsSync(dirname(path)))
+      throw new UsageError('E_LISTEN', `cannot listen on ${path}: its folder does not exist`);
+    await removeStaleSocket(path);
+  }
   const open = new Set<Socket>();
   const reading = new Set<Socket>();
   const waiting: Socket[] = [];
@@ -132,7 +143,7 @@ function turnAway(socket: Socket, refusal: Uint8Array | undefined): void {
   socket.end(refusal, () => socket.destroy());
 }
 
-function bind(server: Server, { path, mode, gid }: ListenOptions): Promise<void> {
+function bind(server: Server, { path, inherited, mode, gid }: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     const refuse = (cause: NodeJS.ErrnoException): void => {
       reject(new UsageError('E_LISTEN', `cannot listen on ${path}: ${cause.code ?? cause.message}`, { cause }));
@@ -140,7 +151,7 @@ function bind(server: Server, { path, mode, gid }: ListenOptions): Promise<void>
     server.once('error', refuse);
     // Nobody may connect between bind and chmod.
     const umask = mode === undefined ? undefined : process.umask(0o177);
-    server.listen(path, () => {
+    listen(server, inherited, path, () => {
       server.removeListener('error', refuse);
       try {
         if (gid !== undefined) chownSync(path, -1, gid);
@@ -153,6 +164,12 @@ function bind(server: Server, { path, mode, gid }: ListenOptions): Promise<void>
     });
     if (umask !== undefined) process.umask(umask);
   });
+}
+
+function listen(server: Server, inherited: InheritedSocket | undefined, path: string, done: () => void): void {
+  if (inherited === undefined) server.listen(path, done);
+  else if (inherited.isVsock) server.listen(streamHandle(inherited.fd), done);
+  else server.listen({ fd: inherited.fd }, done);
 }
 
 async function removeStaleSocket(path: string): Promise<void> {

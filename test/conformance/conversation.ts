@@ -12,8 +12,8 @@ export interface Conversation {
   exchange(exchange: Exchange): Promise<string>;
 }
 
-export function converse(stream: ByteStream): Conversation {
-  const guard = makeGuard();
+/** @param guard looks at everything before it goes out, and throws. */
+export function converse(stream: ByteStream, guard = makeGuard()): Conversation {
   const incoming = stream.read()[Symbol.asyncIterator]();
   let syncId = 4_000_000_000;
   let received: Buffer[] = [];

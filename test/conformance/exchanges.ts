@@ -203,15 +203,17 @@ const limits: readonly Exchange[] = [
   one('1000 requests at once', request('guest-ping').repeat(1000)),
 ];
 
-export const exchanges: readonly Exchange[] = [
-  ...framing,
-  ...resync,
-  ...ids,
-  ...idsOnErrors,
-  ...integers,
-  ...syntax,
-  ...envelope,
-  ...argumentErrors,
-  ...results,
-  ...limits,
-];
+/** By the name of their transcript. */
+export const families: Readonly<Record<string, readonly Exchange[]>> = {
+  framing,
+  resync,
+  ids: [...ids, ...idsOnErrors],
+  integers,
+  syntax,
+  envelope,
+  arguments: argumentErrors,
+  results,
+  limits,
+};
+
+export const exchanges: readonly Exchange[] = Object.values(families).flat();

@@ -27,6 +27,11 @@ export function commandsToBlock(program: string, options: readonly string[] = []
   const all = execFileSync(program, [...options, '-b', 'help'], { encoding: 'utf8' })
     .split('\n')
     .filter(Boolean);
+  return blockAllBut(all, program);
+}
+
+/** As commandsToBlock, of the commands that `program` names. */
+export function blockAllBut(all: readonly string[], program: string): readonly string[] {
   const blocked = all.filter((name) => !harmless.has(name) || name === blockedSample);
   for (const name of mustBeBlocked) {
     if (!blocked.includes(name)) throw new Error(`${program} -b help does not name ${name}: not started`);

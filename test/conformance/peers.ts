@@ -35,7 +35,7 @@ export async function ourAgent(): Promise<Peer> {
   });
 }
 
-async function startProgram(
+export async function startProgram(
   program: string,
   words: readonly string[],
   optionsIn: (folder: string) => Promise<readonly string[]>,

@@ -5,7 +5,8 @@ import type { LocalCoordinator, LocalSession } from '../../src/freeze/options.js
 import { bridgeHandlers } from '../../src/agent/handlers/bridge.js';
 import { fsfreezeHandlers } from '../../src/agent/handlers/fsfreeze.js';
 import { SessionKeeper, type ChannelContext } from '../../src/agent/session-keeper.js';
-import { guestAgent } from '../../src/qga/server.js';
+import { commandNames } from '../../src/qga/commands.js';
+import { guestAgent, refuse, type Handlers } from '../../src/qga/server.js';
 import { Dispatcher } from '../../src/rpc/dispatcher.js';
 import type { ByteStream } from '../../src/transport/byte-stream.js';
 import { freezeReport } from '../support/freeze-reports.js';
@@ -19,7 +20,10 @@ export function serveInMemory(stream: ByteStream): Promise<void> {
     remove: () => undefined,
   });
   const freezing = { coordinator, keeper, plainLeaseMs: 60_000 };
+  // What would touch this machine is refused by its handler: its arguments are looked at before.
+  const untouched = Object.fromEntries(commandNames.map((name) => [name, () => refuse(`${name} is not run here`)]));
   const handlers = {
+    ...(untouched as unknown as Handlers<ChannelContext>),
     ...fsfreezeHandlers(freezing),
     ...bridgeHandlers(freezing),
     'guest-get-fsinfo': () => [{ name: 'vda1', mountpoint: '/', type: 'ext4', disk: [] }],

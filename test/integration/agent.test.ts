@@ -48,7 +48,7 @@ afterEach(async () => {
 function configure(extra: string): void {
   writeFileSync(
     join(folder, 'conf'),
-    `[bridge]\nruntime-dir=${folder}/run\nfreezer=${folder}/freezer\nwriter-folders=${folder}/writers\n${extra}\n`,
+    `[bridge]\nruntime-dir=${folder}/run\nfreezer=${folder}/freezer\nwriter-folders=${folder}/writers\nlog-level=info\n${extra}\n`,
   );
 }
 
@@ -339,7 +339,7 @@ it('rests: no CPU time while nobody asks', async () => {
 it('says in one line why it cannot start, with exit code 1', async () => {
   for (const [args, text] of [
     [['-p', join(folder, 'no-port')], `fsfreeze-agent: cannot open ${folder}/no-port: ENOENT`],
-    [['-m', 'vsock-listen', '-p', '3:1'], "found 'vsock-listen'"],
+    [['-m', 'vsock-listen', '-p', '3:1'], 'vsock-listen: Node cannot open a vsock; enable fsfreeze-agent-vsock.socket'],
     [['-c', '/nonexistent'], 'cannot read /nonexistent: no such file'],
     [['-x'], "invalid option -- 'x'"],
   ] as const) {

@@ -8,6 +8,7 @@ import type { Filesystem, MountTable } from '../../freeze/mounts.js';
 import { defaultOptions } from '../../freeze/options.js';
 import type { Returns } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
+import { isPartitionOf, leavesUnder } from './block-devices.js';
 import type { Handlers } from './handlers.js';
 
 type FsInfo = Returns<'guest-get-fsinfo'>[number];
@@ -26,7 +27,9 @@ export function filesystemHandlers(
   compat: Compat,
   sources: FilesystemSources = {},
 ): Pick<Handlers, 'guest-get-fsinfo'> {
-  const view = machineViewer({ ...defaultOptions, ...sources });
+  const places = { ...defaultOptions, ...sources };
+  const { sysRoot } = places;
+  const view = machineViewer(places);
   return {
     async 'guest-get-fsinfo'() {
       const { table, lookup } = view();
@@ -42,15 +45,15 @@ export function filesystemHandlers(
           mountpoint,
           type: filesystem.type,
           ...(await sizes(mountpoint, compat)),
-          disk: chain.disks.map((disk) => diskMember(disk, chain)),
+          disk: chain.disks.map((disk) => diskMember(disk, leafOn(chain, disk, sysRoot))),
         })),
       );
     },
   };
 }
 
-// qemu-ga lists each mount up to 9.x and each device once from 10.0.
-function listed(
+/** qemu-ga lists each mount up to 9.x and each device once from 10.0. Oldest first. */
+export function listed(
   { filesystems, mounts }: MountTable,
   compat: Compat,
 ): readonly { readonly filesystem: Filesystem; readonly mountpoint: string }[] {
@@ -80,12 +83,18 @@ async function sizes(
   }
 }
 
-function diskMember(disk: Disk, chain: DiskChain): FsInfo['disk'][number] {
+/** qemu-ga names the partition under a volume, where there is one, and not its disk. */
+function leafOn({ devices }: DiskChain, disk: Disk, sysRoot: string): string {
+  const leaves = devices.flatMap((device) => leavesUnder(sysRoot, device));
+  const leaf =
+    leaves.find((name) => name === disk.name) ?? leaves.find((name) => isPartitionOf(sysRoot, name, disk.name));
+  return leaf === undefined ? disk.dev : `/dev/${leaf.replaceAll('!', '/')}`;
+}
+
+function diskMember(disk: Disk, dev: string): FsInfo['disk'][number] {
   const { address } = disk;
+  const { ccw } = address;
   const serial = disk.udevSerial ?? disk.serial;
-  // qemu-ga names the device itself where the filesystem lies on a partition or the whole disk.
-  const [device] = chain.devices;
-  const dev = device?.startsWith(disk.name) === true && chain.devices.length === 1 ? `/dev/${device}` : disk.dev;
   return {
     'pci-controller': address.pci,
     'bus-type': address.busType,
@@ -94,5 +103,6 @@ function diskMember(disk: Disk, chain: DiskChain): FsInfo['disk'][number] {
     unit: address.unit,
     ...(serial === undefined ? {} : { serial }),
     dev,
+    ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
   };
 }

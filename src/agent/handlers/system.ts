@@ -18,14 +18,17 @@ const osReleaseMembers = {
 
 type OsReleaseMember = (typeof osReleaseMembers)[keyof typeof osReleaseMembers];
 
-export function systemHandlers(): Pick<Handlers, 'guest-get-osinfo' | 'guest-get-host-name' | 'guest-get-time'> {
+/** @param osReleaseFile in place of the usual ones: qemu-ga's QGA_OS_RELEASE */
+export function systemHandlers(
+  osReleaseFile = process.env['QGA_OS_RELEASE'],
+): Pick<Handlers, 'guest-get-osinfo' | 'guest-get-host-name' | 'guest-get-time'> {
   return {
     async 'guest-get-osinfo'() {
       return {
         'kernel-release': release(),
         'kernel-version': version(),
         machine: machine(),
-        ...parseOsRelease(await readFirst(osReleaseFiles)),
+        ...parseOsRelease(await readFirst(osReleaseFile === undefined ? osReleaseFiles : [osReleaseFile])),
       };
     },
     'guest-get-host-name': () => ({ 'host-name': hostname() }),

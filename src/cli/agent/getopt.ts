@@ -10,7 +10,10 @@ export interface OptionForm {
 }
 
 /** The command line is not getopt's. The message is glibc's, without the program's name. */
-export class GetoptError extends Error {}
+export class GetoptError extends Error {
+  /** The options before the one that is wrong: getopt had given them out by then. */
+  before: readonly string[] = [];
+}
 
 export interface CanonicalWords {
   /** In the order given: `--name` or `--name=value`. */
@@ -21,20 +24,29 @@ export interface CanonicalWords {
 /** Throws a GetoptError. */
 export function normalise(words: readonly string[], forms: readonly OptionForm[]): CanonicalWords {
   const options: string[] = [];
+  try {
+    return { options, positionals: separate([...words], forms, options) };
+  } catch (error) {
+    if (error instanceof GetoptError) error.before = options;
+    throw error;
+  }
+}
+
+/** Gives the positional words; adds to `options` as it goes. */
+function separate(rest: string[], forms: readonly OptionForm[], options: string[]): string[] {
   const positionals: string[] = [];
-  const rest = [...words];
   for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
     if (word === '--') {
       positionals.push(...rest.splice(0));
     } else if (word.startsWith('--')) {
       options.push(longOption(word, rest, forms));
     } else if (word.startsWith('-') && word !== '-') {
-      options.push(...shortOptions(word, rest, forms));
+      shortOptions(word, rest, forms, options);
     } else {
       positionals.push(word);
     }
   }
-  return { options, positionals };
+  return positionals;
 }
 
 function longOption(word: string, rest: string[], forms: readonly OptionForm[]): string {
@@ -65,8 +77,7 @@ function findLong(name: string, word: string, forms: readonly OptionForm[]): Opt
   throw new GetoptError(`option '${word}' is ambiguous; possibilities:${possibilities}`);
 }
 
-function shortOptions(word: string, rest: string[], forms: readonly OptionForm[]): string[] {
-  const found: string[] = [];
+function shortOptions(word: string, rest: string[], forms: readonly OptionForm[], found: string[]): void {
   for (let index = 1; index < word.length; index++) {
     const letter = word.charAt(index);
     const form = forms.find(({ short }) => short === letter);
@@ -86,5 +97,4 @@ function shortOptions(word: string, rest: string[], forms: readonly OptionForm[]
     }
     break;
   }
-  return found;
 }

@@ -1,41 +1,31 @@
-// fsfreeze-agent's options: qemu-ga 10.2's, and ours. What getopt.ts is told, and what --help prints.
+// fsfreeze-agent's options: qemu-ga 10.2's, in its order (getopt's messages show it), and ours. What getopt.ts is told,
+// and what --help prints.
 import type { OptionForm } from './getopt.js';
 
 interface OptionRow extends OptionForm {
   readonly argument?: string;
   readonly text: string;
+  /** Taken, and not spoken of. */
+  readonly hidden?: true;
 }
 
+const flag = (short: string, long: string, text: string): OptionRow => ({ short, long, value: 'none', text });
+const taking = (short: string, long: string, argument: string, text: string): OptionRow => ({
+  short,
+  long,
+  value: 'required',
+  argument,
+  text,
+});
+const ours = (long: string, argument: string, text: string): OptionRow => ({ long, value: 'required', argument, text });
+
 const rows: readonly OptionRow[] = [
-  {
-    short: 'c',
-    long: 'config',
-    value: 'required',
-    argument: 'PATH',
-    text: 'configuration file (default $QGA_CONF, else /etc/qemu/qemu-ga.conf)',
-  },
-  {
-    short: 'm',
-    long: 'method',
-    value: 'required',
-    argument: 'METHOD',
-    text: 'virtio-serial (the default), isa-serial or unix-listen',
-  },
-  {
-    short: 'p',
-    long: 'path',
-    value: 'required',
-    argument: 'PATH',
-    text: 'device or socket (default /dev/virtio-ports/org.qemu.guest_agent.0, /dev/ttyS0)',
-  },
-  { short: 'l', long: 'logfile', value: 'required', argument: 'PATH', text: 'log file (default: standard error)' },
-  {
-    short: 'f',
-    long: 'pidfile',
-    value: 'required',
-    argument: 'PATH',
-    text: 'accepted; qemu-ga writes it with -d only',
-  },
+  flag('h', 'help', 'print this and exit'),
+  taking('c', 'config', 'PATH', 'configuration file (default $QGA_CONF, else /etc/qemu/qemu-ga.conf)'),
+  flag('V', 'version', 'print the version and exit'),
+  flag('D', 'dump-conf', 'print the configuration as qemu-ga does and exit'),
+  taking('l', 'logfile', 'PATH', 'log file (default: standard error)'),
+  taking('f', 'pidfile', 'PATH', 'written and locked with -d (default /var/run/qemu-ga.pid)'),
   {
     short: 'F',
     long: 'fsfreeze-hook',
@@ -43,46 +33,32 @@ const rows: readonly OptionRow[] = [
     argument: 'PATH',
     text: 'hook to run on freeze and thaw; without a path /etc/qemu/fsfreeze-hook',
   },
-  {
-    short: 't',
-    long: 'statedir',
-    value: 'required',
-    argument: 'PATH',
-    text: 'accepted; state is in /run/fsfreeze-bridge',
-  },
-  { short: 'v', long: 'verbose', value: 'none', text: 'log debugging information' },
-  { short: 'V', long: 'version', value: 'none', text: 'print the version and exit' },
-  { short: 'd', long: 'daemonize', value: 'none', text: 'not supported: run it under a service manager' },
-  {
-    short: 'b',
-    long: 'block-rpcs',
-    value: 'required',
-    argument: 'LIST',
-    text: "commands the host may not use, separated by commas; 'help' lists them all",
-  },
-  { short: 'a', long: 'allow-rpcs', value: 'required', argument: 'LIST', text: 'the only commands the host may use' },
-  { short: 'D', long: 'dump-conf', value: 'none', text: 'print the configuration as qemu-ga does and exit' },
-  { short: 'r', long: 'retry-path', value: 'none', text: 'try a channel that cannot be opened again, every 5 s' },
-  { short: 'h', long: 'help', value: 'none', text: 'print this and exit' },
-  { long: 'compat', value: 'required', argument: 'RELEASE', text: "whose wording: '10.2' (the default) or '7.2'" },
-  { long: 'freezer', value: 'required', argument: 'PATH', text: 'the freezer program, started if it does not run' },
-  {
-    long: 'local-socket',
-    value: 'required',
-    argument: 'PATH',
-    text: "socket for programs inside the guest; 'none': without",
-  },
+  flag('v', 'verbose', 'log debugging information'),
+  taking('m', 'method', 'METHOD', 'virtio-serial (the default), isa-serial or unix-listen'),
+  taking('p', 'path', 'PATH', 'device or socket (default /dev/virtio-ports/org.qemu.guest_agent.0, /dev/ttyS0)'),
+  flag('d', 'daemonize', 'become a daemon; exit 0 when it serves'),
+  taking('b', 'block-rpcs', 'LIST', "commands the host may not use, separated by commas; 'help' lists them all"),
+  { long: 'blacklist', value: 'required', text: 'old name of --block-rpcs', hidden: true },
+  taking('a', 'allow-rpcs', 'LIST', "the only commands the host may use; 'help' lists them all"),
+  taking('t', 'statedir', 'PATH', 'accepted; nothing is kept there (default /var/run)'),
+  flag('r', 'retry-path', 'try a channel that cannot be opened again, every 5 s'),
+  ours('compat', 'RELEASE', "whose wording: '10.2' (the default) or '7.2'"),
+  ours('policy', 'PRESET', 'what the host may ask for: freeze-only, default or full'),
+  ours('report-version', 'TEXT', 'what guest-info gives as version (default: ours)'),
+  ours('freezer', 'PATH', 'the freezer program, started if it does not run'),
+  ours('local-socket', 'PATH', "socket for programs inside the guest; 'none': without"),
 ];
 
 export const optionForms: readonly OptionForm[] = rows;
 
 /** The text of --help. */
 export function describeOptions(program: string): string {
-  const names = rows.map(({ short, long, argument, value }) => {
-    const shown = argument === undefined ? '' : value === 'optional' ? `[=${argument}]` : `=${argument}`;
-    return `${short === undefined ? '    ' : `-${short}, `}--${long}${shown}`;
+  const shown = rows.filter(({ hidden }) => hidden !== true);
+  const names = shown.map(({ short, long, argument, value }) => {
+    const taken = argument === undefined ? '' : value === 'optional' ? `[=${argument}]` : `=${argument}`;
+    return `${short === undefined ? '    ' : `-${short}, `}--${long}${taken}`;
   });
   const width = Math.max(...names.map((name) => name.length)) + 2;
-  const lines = rows.map(({ text }, index) => `  ${(names[index] ?? '').padEnd(width)}${text}`);
+  const lines = shown.map(({ text }, index) => `  ${(names[index] ?? '').padEnd(width)}${text}`);
   return `Usage: ${program} [OPTION]...\nThe fsfreeze-bridge guest agent; a drop-in for qemu-ga.\n\n${lines.join('\n')}\n`;
 }

@@ -1,13 +1,16 @@
 // fsfreeze-agent's settings from its command line and its configuration file, as qemu-ga merges them: the command line
 // wins, lists accumulate, `-V`, `-h`, `-D` and `-b help` end it at once with exit code 0. Also what -D prints.
 import { readFileSync } from 'node:fs';
+import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js';
 import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
 import { parseConfiguration, type BridgeConfiguration, type Configuration } from '../../agent/configuration.js';
 import { splitList } from '../../agent/keyfile.js';
 import { agentVersion } from '../../agent/version.js';
 import { UsageError } from '../../errors.js';
+import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
+import { dump, type ListParts, type Merged } from './dump.js';
 import { GetoptError, normalise } from './getopt.js';
 import { describeOptions, optionForms } from './option-table.js';
 
@@ -15,7 +18,14 @@ import { describeOptions, optionForms } from './option-table.js';
 export interface Settings {
   readonly method: ChannelMethod;
   readonly path: string;
+  /** Given by the service manager: then `method` is what it is, and `path` a name for it. */
+  readonly activated?: ActivatedSocket;
   readonly retryPath: boolean;
+  readonly daemonize: boolean;
+  readonly pidfile: string;
+  readonly statedir: string;
+  /** What guest-info answers; without it, our version. */
+  readonly reportVersion?: string;
   readonly logfile?: string;
   readonly fsfreezeHook?: string;
   readonly verbose: boolean;
@@ -36,11 +46,14 @@ export interface Surroundings {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Reads a file; undefined if it does not exist. */
   readonly readFile: (path: string) => string | undefined;
+  /** The socket the service manager has opened for this process, if it has. */
+  readonly activated: () => ActivatedSocket | undefined;
 }
 
 const surroundings: Surroundings = {
   program: 'fsfreeze-agent',
   env: process.env,
+  activated: () => activatedSocket(process.env),
   readFile(path) {
     try {
       return readFileSync(path, 'utf8');
@@ -53,11 +66,13 @@ const surroundings: Surroundings = {
 
 const defaultConfigurationFile = '/etc/qemu/qemu-ga.conf';
 const defaultStateDir = '/var/run';
+const defaultPidFile = '/var/run/qemu-ga.pid';
 const defaultHook = '/etc/qemu/fsfreeze-hook';
 const defaultPaths: Readonly<Record<ChannelMethod, string | undefined>> = {
   'virtio-serial': '/dev/virtio-ports/org.qemu.guest_agent.0',
   'isa-serial': '/dev/ttyS0',
   'unix-listen': undefined,
+  'vsock-listen': undefined,
 };
 
 /** Throws a UsageError: exit code 1, as qemu-ga's for everything it cannot start with. */
@@ -67,6 +82,8 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
     ({ options } = normalise(words, optionForms));
   } catch (error) {
     if (!(error instanceof GetoptError)) throw error;
+    const already = firstAtOnce(error.before, around);
+    if (already !== undefined) return { kind: 'print', exitCode: 0, text: already };
     return {
       kind: 'print',
       exitCode: 1,
@@ -74,39 +91,50 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
       text: `Unknown option, try '${around.program} --help' for more information.\n`,
     };
   }
-  const atOnce = options.map((option) => printAtOnce(option, around)).find((text) => text !== undefined);
+  const atOnce = firstAtOnce(options, around);
   if (atOnce !== undefined) return { kind: 'print', exitCode: 0, text: atOnce };
   const given = collect(options);
   const configuration = readConfiguration(given.text.get('config'), around);
   const merged = merge(given, configuration);
+  const activated = around.activated();
+  if (merged.path === undefined && activated === undefined) {
+    throw new UsageError('E_USAGE', `${merged.method}: must specify a path for this channel`);
+  }
   if (given.flags.has('dump-conf')) return { kind: 'print', exitCode: 0, text: dump(merged) };
-  return { kind: 'serve', settings: settle(merged, given, configuration) };
+  return { kind: 'serve', settings: settle(merged, given, configuration, activated) };
+}
+
+// Options are looked at one after another: what ends the program ends it before a later one is found wrong.
+function firstAtOnce(options: readonly string[], around: Surroundings): string | undefined {
+  return options.map((option) => printAtOnce(option, around)).find((text) => text !== undefined);
 }
 
 function printAtOnce(option: string, { program }: Surroundings): string | undefined {
   if (option === '--version') return `fsfreeze-agent ${agentVersion} (compatible with QEMU Guest Agent 10.2.2)\n`;
   if (option === '--help') return describeOptions(program);
-  if (option === '--block-rpcs=help' || option === '--block-rpcs=?') return `${commandNames.join('\n')}\n`;
-  return undefined;
+  const listing = /^--(block-rpcs|blacklist|allow-rpcs)=(help|\?)$/.test(option);
+  return listing ? `${commandNames.join('\n')}\n` : undefined;
 }
 
 /** Options as given: the last of equal ones wins, but lists add up. */
 interface Given {
   readonly text: ReadonlyMap<string, string>;
   readonly flags: ReadonlySet<string>;
-  readonly lists: ReadonlyMap<string, readonly string[]>;
+  readonly lists: ReadonlyMap<string, ListParts>;
 }
 
 function collect(options: readonly string[]): Given {
   const text = new Map<string, string>();
   const flags = new Set<string>();
-  const lists = new Map<string, readonly string[]>();
+  const lists = new Map<string, ListParts>();
   for (const option of options) {
     const equals = option.indexOf('=');
-    const name = option.slice(2, equals < 0 ? undefined : equals);
+    const word = option.slice(2, equals < 0 ? undefined : equals);
+    const name = word === 'blacklist' ? 'block-rpcs' : word;
     const value = equals < 0 ? undefined : option.slice(equals + 1);
-    if (value === undefined) flags.add(name);
-    else if (name.endsWith('-rpcs')) lists.set(name, [...(lists.get(name) ?? []), ...splitList(value)]);
+    if (name === 'fsfreeze-hook') text.set(name, value ?? defaultHook);
+    else if (value === undefined) flags.add(name);
+    else if (name.endsWith('-rpcs')) lists.set(name, [...(lists.get(name) ?? []), splitList(value)]);
     else text.set(name, value);
   }
   return { text, flags, lists };
@@ -119,91 +147,77 @@ function readConfiguration(named: string | undefined, { env, readFile }: Surroun
   return parseConfiguration(text ?? '', file);
 }
 
-/** qemu-ga's own keys after merging, in -D's order. */
-interface Merged {
-  readonly daemon: boolean;
-  readonly method: string;
-  readonly path: string | undefined;
-  readonly logfile: string | undefined;
-  readonly pidfile: string;
-  readonly fsfreezeHook: string | undefined;
-  readonly statedir: string;
-  readonly verbose: boolean;
-  readonly retryPath: boolean;
-  readonly blockRpcs: readonly string[];
-  readonly allowRpcs: readonly string[];
-}
-
 function merge({ text, flags, lists }: Given, { general }: Configuration): Merged {
   const method = text.get('method') ?? general.method ?? 'virtio-serial';
   const statedir = text.get('statedir') ?? general.statedir ?? defaultStateDir;
   const path = text.get('path') ?? general.path;
-  // `-F` without a value is the default hook.
-  const hook = text.get('fsfreeze-hook') ?? (flags.has('fsfreeze-hook') ? defaultHook : general.fsfreezeHook);
   return {
     daemon: flags.has('daemonize') || general.daemon === true,
     method,
     path: path ?? (isMethod(method) ? defaultPaths[method] : undefined),
     logfile: text.get('logfile') ?? general.logfile,
-    pidfile: text.get('pidfile') ?? general.pidfile ?? `${statedir}/qemu-ga.pid`,
-    fsfreezeHook: hook,
+    pidfile: text.get('pidfile') ?? general.pidfile ?? defaultPidFile,
+    fsfreezeHook: text.get('fsfreeze-hook') ?? general.fsfreezeHook,
     statedir,
     verbose: flags.has('verbose') || general.verbose === true,
     retryPath: flags.has('retry-path') || general.retryPath === true,
-    blockRpcs: [...general.blockRpcs, ...(lists.get('block-rpcs') ?? [])],
-    allowRpcs: [...general.allowRpcs, ...(lists.get('allow-rpcs') ?? [])],
+    blockRpcs: [general.blockRpcs, ...(lists.get('block-rpcs') ?? [])],
+    allowRpcs: [general.allowRpcs, ...(lists.get('allow-rpcs') ?? [])],
   };
 }
 
-function dump(merged: Merged): string {
-  const line = (key: string, value: string | undefined): string => (value === undefined ? '' : `${key}=${value}\n`);
-  // qemu-ga builds its lists from the front, so they come out reversed.
-  const list = (names: readonly string[]): string => names.toReversed().join(',');
-  return [
-    '[general]\n',
-    line('daemon', String(merged.daemon)),
-    line('method', merged.method),
-    line('path', merged.path),
-    line('logfile', merged.logfile),
-    line('pidfile', merged.pidfile),
-    line('fsfreeze-hook', merged.fsfreezeHook),
-    line('statedir', merged.statedir),
-    line('verbose', String(merged.verbose)),
-    line('retry-path', String(merged.retryPath)),
-    line('block-rpcs', list(merged.blockRpcs)),
-    line('allow-rpcs', list(merged.allowRpcs)),
-  ].join('');
-}
-
-function settle(merged: Merged, { text }: Given, { bridge }: Configuration): Settings {
+function settle(
+  merged: Merged,
+  { text }: Given,
+  { bridge }: Configuration,
+  activated: ActivatedSocket | undefined,
+): Settings {
   const freezer = text.get('freezer');
   const localSocket = text.get('local-socket');
-  const { method, path, logfile, fsfreezeHook, verbose, retryPath, blockRpcs, allowRpcs } = merged;
-  if (merged.daemon) {
-    throw new UsageError('E_USAGE', 'cannot daemonize: run it in the foreground, under a service manager');
-  }
+  const policy = policyOf(text.get('policy'));
+  const reportVersion = text.get('report-version') ?? bridge['report-version'];
+  const { logfile, fsfreezeHook, verbose, retryPath, pidfile, statedir } = merged;
+  const { method, path } = activated ?? merged;
   if (!isMethod(method)) {
-    const why = method === 'vsock-listen' ? 'Node has no AF_VSOCK' : `unknown method`;
-    throw new UsageError('E_USAGE', `expected a method of ${channelMethods.join(', ')}, found '${method}': ${why}`);
+    throw new UsageError('E_USAGE', `expected a method of ${channelMethods.join(', ')}, found '${method}'`);
+  }
+  if (method === 'vsock-listen' && activated === undefined) {
+    const unit = 'fsfreeze-agent-vsock.socket';
+    throw new UsageError(
+      'E_USAGE',
+      `vsock-listen: Node cannot open a vsock; enable ${unit}, whose socket is taken over`,
+    );
   }
   if (path === undefined) throw new UsageError('E_USAGE', 'must specify a path for this channel');
   return {
     method,
     path,
+    ...(activated === undefined ? {} : { activated }),
     retryPath,
+    daemonize: merged.daemon,
+    pidfile,
+    statedir,
     verbose,
+    ...(reportVersion === undefined ? {} : { reportVersion }),
     ...(logfile === undefined ? {} : { logfile }),
     // Fedora's way to say "no hook".
-    ...(fsfreezeHook === undefined || fsfreezeHook === '/dev/null' ? {} : { fsfreezeHook }),
-    blockRpcs,
-    allowRpcs,
+    ...(fsfreezeHook === undefined || fsfreezeHook === '/dev/null' || fsfreezeHook === '' ? {} : { fsfreezeHook }),
+    blockRpcs: merged.blockRpcs.flat(),
+    allowRpcs: merged.allowRpcs.flat(),
     compat: compatOf(text.get('compat')),
     bridge: {
       ...bridge,
       ...(freezer === undefined ? {} : { freezer }),
       ...(localSocket === undefined ? {} : { 'local-socket': localSocket }),
+      ...(policy === undefined ? {} : { policy }),
     },
   };
+}
+
+function policyOf(given: string | undefined): PolicyPreset | undefined {
+  const preset = policyPresets.find((known) => known === given);
+  if (given === undefined || preset !== undefined) return preset;
+  throw new UsageError('E_USAGE', `--policy: expected one of ${policyPresets.join(', ')}, found '${given}'`);
 }
 
 function compatOf(release = '10.2'): Compat {

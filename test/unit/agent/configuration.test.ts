@@ -23,7 +23,7 @@ describe('parseConfiguration', () => {
         'expedite-rcu': true,
         freezer: '/usr/lib/fsfreeze-bridge/freezer',
         'runtime-dir': '/run/fsfreeze-bridge',
-        'log-level': 'info',
+        policy: 'default',
       },
     });
   });

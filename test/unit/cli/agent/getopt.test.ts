@@ -37,9 +37,19 @@ describe('getopt forms', () => {
     [['--nope'], "unrecognized option '--nope'"],
     [['--nope=1'], "unrecognized option '--nope=1'"],
     [['--verbose=1'], "option '--verbose' doesn't allow an argument"],
-    [['--ver'], "option '--ver' is ambiguous; possibilities: '--verbose' '--version'"],
+    [['--ver'], "option '--ver' is ambiguous; possibilities: '--version' '--verbose'"],
   ])('%j is an error in words of glibc', (words, message) => {
-    expect(() => options(...words)).toThrow(new GetoptError(message));
+    expect(() => options(...words)).toThrow(expect.objectContaining({ message }) as Error);
+  });
+
+  it('says what came before the one that is wrong', () => {
+    try {
+      options('-v', '-rx');
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(GetoptError);
+      expect((error as GetoptError).before).toEqual(['--verbose', '--retry-path']);
+    }
   });
 
   it('keeps positional words apart', () => {

@@ -6,6 +6,7 @@ const around = (files: Record<string, string> = {}, env: Record<string, string> 
   program: 'fsfreeze-agent',
   env,
   readFile: (path: string) => files[path],
+  activated: () => undefined,
 });
 const invoke = (words: string[], files?: Record<string, string>, env?: Record<string, string>) =>
   readInvocation(words, around(files, env));
@@ -66,13 +67,45 @@ describe('settings', () => {
 
   it.each([
     [['-m', 'unix-listen'], 'must specify a path for this channel'],
-    [['-m', 'vsock-listen'], /found 'vsock-listen': Node has no AF_VSOCK/],
-    [['-m', 'pigeon'], /expected a method of virtio-serial, isa-serial, unix-listen, found 'pigeon'/],
-    [['-d'], /cannot daemonize/],
+    [['-m', 'vsock-listen'], 'vsock-listen: must specify a path for this channel'],
+    [['-m', 'vsock-listen', '-p', '3:1'], 'Node cannot open a vsock; enable fsfreeze-agent-vsock.socket'],
+    [['-m', 'pigeon'], 'pigeon: must specify a path for this channel'],
+    [
+      ['-m', 'pigeon', '-p', '/x'],
+      /expected a method of virtio-serial, isa-serial, unix-listen, vsock-listen, found 'pigeon'/,
+    ],
     [['--compat=9'], "--compat: expected 10.2 or 7.2, found '9'"],
   ])('%j cannot be served', (words, message) => {
     expect(() => settings(words)).toThrow(message);
     expect(() => settings(words)).toThrow(UsageError);
+  });
+});
+
+describe('a socket of the service manager', () => {
+  const activated = { method: 'unix-listen', fd: 3, path: 'descriptor 3' } as const;
+  it('overrides -m and -p', () => {
+    const invocation = readInvocation(['-m', 'isa-serial', '-p', '/x'], { ...around(), activated: () => activated });
+    expect(invocation).toMatchObject({ settings: { method: 'unix-listen', path: 'descriptor 3', activated } });
+  });
+});
+
+describe('what else can be set', () => {
+  it('the pid file, the state folder, the daemon, the version that is reported', () => {
+    expect(settings([])).toMatchObject({ daemonize: false, pidfile: '/var/run/qemu-ga.pid', statedir: '/var/run' });
+    expect(settings([]).reportVersion).toBeUndefined();
+    const files = { '/etc/qemu/qemu-ga.conf': '[general]\ndaemon=true\n[bridge]\nreport-version=10.2.2\n' };
+    expect(settings(['-t', '/s', '-f/p'], files)).toMatchObject({
+      daemonize: true,
+      pidfile: '/p',
+      statedir: '/s',
+      reportVersion: '10.2.2',
+    });
+    expect(settings(['--report-version=7.2.0'], files).reportVersion).toBe('7.2.0');
+  });
+
+  it("QEMU 7's names of the block list", () => {
+    const files = { '/etc/qemu/qemu-ga.conf': '[general]\nblacklist=a\nblock-rpcs=b\n' };
+    expect(settings(['--blacklist=c'], files).blockRpcs).toEqual(['a', 'b', 'c']);
   });
 });
 
@@ -83,6 +116,17 @@ describe('what is printed at once', () => {
     for (const words of [['-b', 'help'], ['-b?'], ['--block-rpcs=help']]) {
       expect(printed(words).split('\n')).toContain('guest-fsfreeze-freeze');
     }
+  });
+
+  it('what getopt meets before an option that is wrong', () => {
+    expect(printed(['-V', '-x'])).toMatch(/^fsfreeze-agent/);
+    expect(invoke(['-x', '-V'])).toMatchObject({ exitCode: 1 });
+  });
+
+  it('-D with lists by the option that gave them, and with escapes', () => {
+    const lines = printed(['-D', '-b', 'a, b', '-b', 'c', '-p', ' /x\\y']).split('\n');
+    expect(lines).toContain('block-rpcs=\\sb,a,c');
+    expect(lines).toContain('path=\\s/x\\\\y');
   });
 
   it('-D as qemu-ga prints it, lists reversed, the method not checked', () => {

@@ -1,0 +1,68 @@
+// The output of guest-exec's programs: read as it comes, kept up to the limits, and forgotten when it was asked for.
+import { Socket } from 'node:net';
+
+export const execLimits = {
+  running: 16,
+  /** qemu-ga's GUEST_EXEC_MAX_OUTPUT. */
+  streamBytes: 16 * 1024 * 1024,
+  /** Of all children together, ended ones nobody has asked for included. */
+  totalBytes: 64 * 1024 * 1024,
+  /** Ended children nobody has asked for; beyond, the oldest are forgotten. */
+  ended: 64,
+} as const;
+
+export interface Captured {
+  readonly bytes: Buffer;
+  /** There was more, which is lost. */
+  readonly truncated: boolean;
+}
+
+/** One stream of output, kept up to the limits and read to its end. */
+export class Capture {
+  readonly #budget: { left: number };
+  readonly #socket: Socket | undefined;
+  #pieces: Buffer[] = [];
+  #length = 0;
+  #truncated = false;
+  closed: boolean;
+
+  /** Without a reader: nothing is captured. Takes the descriptor over. */
+  constructor(budget: { left: number }, reader?: number) {
+    this.#budget = budget;
+    this.closed = reader === undefined;
+    if (reader === undefined) return;
+    const socket = new Socket({ fd: reader, readable: true, writable: false });
+    this.#socket = socket;
+    socket.on('data', (piece: Buffer) => {
+      this.#keep(piece);
+    });
+    // An error of a pipe's reading end is its end.
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      this.closed = true;
+    });
+    // A child that never ends must not keep the agent from ending.
+    socket.unref();
+  }
+
+  #keep(piece: Buffer): void {
+    const room = Math.min(execLimits.streamBytes - this.#length, this.#budget.left);
+    const kept = piece.subarray(0, Math.max(0, room));
+    if (kept.length < piece.length) this.#truncated = true;
+    if (kept.length === 0) return;
+    // A copy of its own if it is small: the buffer it is cut from is 64 KiB.
+    this.#pieces.push(kept.length < 4096 ? Buffer.from(kept) : kept);
+    this.#length += kept.length;
+    this.#budget.left -= kept.length;
+  }
+
+  /** What was kept, once; its memory counts no longer. */
+  take(): Captured {
+    const bytes = Buffer.concat(this.#pieces);
+    this.#pieces = [];
+    this.#budget.left += this.#length;
+    this.#length = 0;
+    this.#socket?.destroy();
+    return { bytes, truncated: this.#truncated };
+  }
+}

@@ -1,0 +1,60 @@
+// Users: who is logged in (utmp), passwords (chpasswd(8)), SSH keys. Users are looked up by getent(1), that is where the
+// guest's own programs look. A password is never in an argument, an environment or a log.
+import { readFileSync } from 'node:fs';
+import { refuse } from '../../qga/server.js';
+import { decodeBase64 } from '../base64.js';
+import { runAction } from '../program.js';
+import type { Sources } from '../sources.js';
+import { addKeys, readKeys, removeKeys } from '../ssh-keys.js';
+import { loggedIn } from '../utmp.js';
+import { errnoName, errnoText } from '../errno-text.js';
+import type { Handlers } from './handlers.js';
+
+/** PAM may ask the network. */
+const passwordLimitMs = 60_000;
+
+export function accountHandlers(
+  sources: Sources,
+): Pick<
+  Handlers,
+  | 'guest-get-users'
+  | 'guest-set-user-password'
+  | 'guest-ssh-get-authorized-keys'
+  | 'guest-ssh-add-authorized-keys'
+  | 'guest-ssh-remove-authorized-keys'
+> {
+  return {
+    'guest-get-users': () => loggedIn(readUtmp(sources.utmpPath)),
+    async 'guest-set-user-password'({ username, password, crypted }) {
+      const raw = decodeBase64(password);
+      // A C string there.
+      const end = raw.indexOf(0);
+      const secret = end < 0 ? raw : raw.subarray(0, end);
+      if (secret.includes(0x0a)) refuse('forbidden characters in raw password');
+      if (/[\n:]/.test(username)) refuse('forbidden characters in username');
+      const input = Buffer.concat([Buffer.from(`${username}:`), secret, Buffer.from('\n')]);
+      const command = crypted ? (['chpasswd', '-e'] as const) : (['chpasswd'] as const);
+      await runAction(sources.run, sources.compat, 'set user password', command, { limitMs: passwordLimitMs, input });
+      return {};
+    },
+    'guest-ssh-get-authorized-keys': async ({ username }) => ({ keys: await readKeys(sources, username) }),
+    async 'guest-ssh-add-authorized-keys'({ username, keys, reset }) {
+      await addKeys(sources, username, keys, reset);
+      return {};
+    },
+    async 'guest-ssh-remove-authorized-keys'({ username, keys }) {
+      await removeKeys(sources, username, keys);
+      return {};
+    },
+  };
+}
+
+/** A guest without the file has nobody logged in as far as it tells (newer ones keep none). */
+function readUtmp(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    if (errnoName(error) === 'ENOENT') return Buffer.alloc(0);
+    return refuse(`failed to read '${path}': ${errnoText(error)}`);
+  }
+}

@@ -1,0 +1,169 @@
+// guest-file-*: files by handle. As qemu-ga, a file is opened without waiting (FIFOs, terminals); unlike it, nothing is
+// buffered: what was written is in the file. Opening, reading, writing: open-file.ts. At most `openLimit` files
+// are open, one operation waits at most `operationLimitMs` for the kernel, and all are closed when the agent ends.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { withLimit } from '../../deadline.js';
+import { BridgeError } from '../../errors.js';
+import { refuse } from '../../qga/server.js';
+import type { ChannelContext } from '../session-keeper.js';
+import { decodeBase64 } from '../base64.js';
+import { errnoName, errnoText } from '../errno-text.js';
+import { baseOf, modeFlags, openFile, readFrom, readsOnly, writeTo, type OpenFile, type Whence } from '../open-file.js';
+import type { Sources } from '../sources.js';
+import type { Handlers } from './handlers.js';
+
+const openLimit = 32;
+const readDefault = 4096;
+/** QGA_READ_COUNT_MAX. */
+const readLimit = 48 * 1024 * 1024;
+/** A dead network filesystem may never answer. Node has few threads for files: two may be lost to one. */
+const operationLimitMs = 30_000;
+const lostLimit = 2;
+const firstHandle = 1000;
+const INT64_MAX = 2n ** 63n - 1n;
+
+interface FileOptions extends Sources {
+  /** Whether the policy lets this channel write. */
+  readonly mayWrite: (context: ChannelContext) => boolean;
+}
+
+type FileHandlers = Pick<
+  Handlers,
+  | 'guest-file-open'
+  | 'guest-file-close'
+  | 'guest-file-read'
+  | 'guest-file-write'
+  | 'guest-file-seek'
+  | 'guest-file-flush'
+>;
+
+export function fileHandlers(options: FileOptions): { readonly handlers: FileHandlers; close(): Promise<void> } {
+  const files = new Map<bigint, OpenFile>();
+  const numbers = handleNumbers(options.runtimeDir);
+  const limited = kernelLimit();
+  const find = (handle: number | bigint): OpenFile =>
+    files.get(BigInt(handle)) ?? refuse(`handle '${handle}' has not been found`);
+
+  const handlers: FileHandlers = {
+    async 'guest-file-open'({ path, mode }, context) {
+      const flags = modeFlags(mode);
+      if (flags === undefined) return refuse(`invalid file open mode '${mode}'`);
+      if (!readsOnly(flags) && !options.mayWrite(context)) {
+        refuse(`failed to open file '${path}' (mode: '${mode}'): the policy allows reading only`);
+      }
+      if (files.size >= openLimit) refuse(`${openLimit} files are open, which is the limit: close one`);
+      const opening = openFile(path, flags);
+      const file = await limited(`open '${path}'`, opening, (error) =>
+        refuse(`failed to open file '${path}' (mode: '${mode}'): ${errnoText(error)}`),
+      ).catch((error: unknown) => {
+        // It may yet come, after nobody waits for it.
+        opening.then((late) => late.file.close()).catch(() => undefined);
+        throw error;
+      });
+      const handle = numbers();
+      files.set(handle, file);
+      return handle;
+    },
+    async 'guest-file-close'({ handle }) {
+      const { file } = find(handle);
+      files.delete(BigInt(handle));
+      await limited('close', file.close(), (error) => refuse(`failed to close handle: ${errnoText(error)}`));
+      return {};
+    },
+    async 'guest-file-read'({ handle, count: wanted = readDefault }) {
+      const open = find(handle);
+      if (wanted < 0 || wanted > readLimit) refuse(`value '${wanted}' is invalid for argument count`);
+      const { bytes, eof } = await limited('read', readFrom(open, Number(wanted)), (error) =>
+        refuse(`failed to read file: ${errnoText(error)}`),
+      );
+      return { count: bytes.length, 'buf-b64': bytes.toString('base64'), eof };
+    },
+    async 'guest-file-write'({ handle, 'buf-b64': text, count: wanted }) {
+      const open = find(handle);
+      const bytes = decodeBase64(text);
+      const count = wanted ?? bytes.length;
+      if (count < 0 || count > bytes.length) refuse(`value '${count}' is invalid for argument count`);
+      const written = await limited('write', writeTo(open, bytes.subarray(0, Number(count))), (error) =>
+        refuse(`failed to write to file: ${errnoText(error)}`),
+      );
+      return { count: written, eof: false };
+    },
+    async 'guest-file-seek'({ handle, offset, whence }) {
+      const open = find(handle);
+      const from = whenceName(whence);
+      const failed = (error: unknown): never => refuse(`failed to seek file: ${errnoText(error)}`);
+      const base = await limited('seek', baseOf(open, from, options.sysRoot), failed);
+      const position = base + BigInt(offset);
+      if (position < 0n || position > INT64_MAX) refuse('failed to seek file: Invalid argument');
+      open.position = position;
+      return { position, eof: false };
+    },
+    // Nothing is held back here; what the kernel holds is its own (qemu-ga does not sync either).
+    'guest-file-flush'({ handle }) {
+      find(handle);
+      return {};
+    },
+  };
+  return {
+    handlers,
+    async close() {
+      const all = [...files.values()];
+      files.clear();
+      await Promise.all(all.map(({ file }) => file.close()));
+    },
+  };
+}
+
+function whenceName(whence: number | bigint | Whence): Whence {
+  if (typeof whence === 'string') return whence;
+  const names: readonly Whence[] = ['set', 'cur', 'end'];
+  return names[Number(whence)] ?? refuse(`invalid whence code ${whence}`);
+}
+
+/** Runs an operation with a time limit; refuses while too many are lost in the kernel. */
+function kernelLimit(): <T>(what: string, work: Promise<T>, failed: (error: unknown) => never) => Promise<T> {
+  let lost = 0;
+  return async (what, work, failed) => {
+    if (lost >= lostLimit) {
+      work.catch(() => undefined);
+      refuse(`${lost} file operations still wait for the kernel: no further one is begun`);
+    }
+    try {
+      return await withLimit(what, operationLimitMs, work, 'unknown');
+    } catch (error) {
+      if (!(error instanceof BridgeError)) return failed(error);
+      lost++;
+      const found = (): void => {
+        lost--;
+      };
+      work.then(found, found);
+      throw error;
+    }
+  };
+}
+
+/**
+ * Never the same number twice until the guest is started anew, so that the handle of an agent that died is not taken
+ * for another file (qemu-ga keeps its count in qga.state for that).
+ */
+function handleNumbers(runtimeDir: string): () => bigint {
+  const path = join(runtimeDir, 'file-handles');
+  let next: bigint | undefined;
+  return () => {
+    next ??= BigInt(/^\d{1,18}$/.exec(readIfThere(path))?.[0] ?? firstHandle);
+    const handle = next++;
+    mkdirSync(runtimeDir, { recursive: true, mode: 0o755 });
+    writeFileSync(path, String(next));
+    return handle;
+  };
+}
+
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (errnoName(error) === 'ENOENT') return '';
+    throw error;
+  }
+}

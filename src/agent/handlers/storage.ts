@@ -1,0 +1,108 @@
+// guest-get-disks from sysfs, and guest-fstrim by fstrim(8) (Node has no FITRIM): each filesystem on its own, as
+// qemu-ga does, so that one that cannot be trimmed does not stop the others.
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { withLimit } from '../../deadline.js';
+import { BridgeError, describeError } from '../../errors.js';
+import { diskAddress } from '../../freeze/disk-address.js';
+import { machineViewer } from '../../freeze/machine-view.js';
+import { defaultOptions } from '../../freeze/options.js';
+import type { Returns } from '../../qga/commands.js';
+import { refuse } from '../../qga/server.js';
+import { errnoText } from '../errno-text.js';
+import type { Sources } from '../sources.js';
+import { driverOf, entries, isVirtual, nodeOf, readValue, realPath } from './block-devices.js';
+import { listed } from './filesystems.js';
+import type { Handlers } from './handlers.js';
+
+type Disk = Returns<'guest-get-disks'>[number];
+type Trimmed = Returns<'guest-fstrim'>['paths'][number];
+
+/** Large disks take their time, and the kernel cannot be hurried. */
+const trimLimitMs = 600_000;
+const openLimitMs = 5000;
+
+export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-disks' | 'guest-fstrim'> {
+  const { compat, sysRoot, udevRoot, procRoot } = sources;
+  const view = machineViewer({ ...defaultOptions, sysRoot, udevRoot, mountinfoPath: join(procRoot, 'self/mountinfo') });
+  return {
+    'guest-get-disks'() {
+      const names = entries(join(sysRoot, 'block'));
+      return names.flatMap((name) => disk(sources, join(sysRoot, 'block', name)));
+    },
+    async 'guest-fstrim'({ minimum }) {
+      if (minimum !== undefined && minimum < 0) refuse(`value '${minimum}' is invalid for argument minimum`);
+      const paths: Trimmed[] = [];
+      for (const { mountpoint } of listed(view().table, compat)) {
+        paths.unshift(await trim(sources, mountpoint, minimum));
+      }
+      return { paths };
+    },
+  };
+}
+
+/** A disk and its partitions; nothing for a device without a medium. */
+function disk(sources: Sources, link: string): readonly Disk[] {
+  const path = realPath(link);
+  const size = readValue(join(link, 'size'));
+  const name = path === undefined ? undefined : nodeOf(path);
+  if (path === undefined || name === undefined || size === undefined || size === '0') return [];
+  const alias = readValue(join(path, 'dm/name'));
+  const slaves = entries(join(path, 'slaves')).flatMap((slave) => nodeOf(join(path, 'slaves', slave)) ?? []);
+  const whole: Disk = {
+    name,
+    partition: false,
+    dependencies: [...slaves],
+    ...(isVirtual(path) ? {} : { address: address(sources, path, name) }),
+    ...(alias === undefined || alias === '' ? {} : { alias }),
+  };
+  const partitions = entries(path)
+    .filter((entry) => readValue(join(path, entry, 'partition')) !== undefined)
+    .flatMap((entry) => nodeOf(join(path, entry)) ?? [])
+    .map((node) => ({ name: node, partition: true, dependencies: [name] }));
+  return [whole, ...partitions];
+}
+
+function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<Disk['address']> {
+  const { pci, busType, bus, target, unit, ccw } = diskAddress(path, entries, driverOf);
+  const udev = readValue(join(udevRoot, 'data', `b${readValue(join(path, 'dev')) ?? ''}`)) ?? '';
+  const serial = /^E:ID_SERIAL=(.+)$/m.exec(udev)?.[1] ?? readValue(join(path, 'serial'));
+  return {
+    'pci-controller': pci,
+    'bus-type': busType,
+    bus,
+    target,
+    unit,
+    ...(serial === undefined || serial === '' ? {} : { serial }),
+    dev,
+    ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
+  };
+}
+
+async function trim({ run }: Sources, path: string, minimum: number | bigint = 0): Promise<Trimmed> {
+  try {
+    const folder = await withLimit(`open ${path}`, openLimitMs, open(path, 'r'));
+    await folder.close();
+  } catch (error) {
+    return { path, error: `failed to open: ${errnoText(error)}` };
+  }
+  try {
+    const args = ['--verbose', '--minimum', String(minimum), path];
+    const { exitCode, stdout, output } = await run('fstrim', args, { limitMs: trimLimitMs });
+    const bytes = /\((\d+) bytes\) trimmed/.exec(stdout)?.[1];
+    if (exitCode === 0 && bytes !== undefined) return { path, trimmed: BigInt(bytes) };
+    return { path, error: trimError(output) };
+  } catch (error) {
+    if (error instanceof BridgeError && error.code === 'E_NO_PROGRAM') {
+      return { path, error: `failed to trim: the helper program 'fstrim' (package util-linux) was not found` };
+    }
+    return { path, error: `failed to trim: ${describeError(error)}` };
+  }
+}
+
+// fstrim(8) says what the kernel answered, in its own words for the two that mean: cannot be trimmed at all.
+function trimError(output: string): string {
+  if (/not supported|Inappropriate ioctl/.test(output)) return 'trim not supported';
+  const [, reason = output.trim()] = /FITRIM ioctl failed: (.+)/.exec(output) ?? [];
+  return `failed to trim: ${reason}`;
+}

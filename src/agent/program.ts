@@ -1,0 +1,98 @@
+// Runs a tool of the guest for a command: no shell, a session of its own, a time limit at which its whole group is
+// killed, the C locale. What guest-exec runs is exec-children.ts's.
+import { constants } from 'node:os';
+import { execa } from 'execa';
+import { withLimit } from '../deadline.js';
+import { BridgeError } from '../errors.js';
+import { killGroup } from '../freeze/process-group.js';
+import { refuse, type Compat } from '../qga/server.js';
+import { errnoName, errnoText } from './errno-text.js';
+
+export interface ProgramOptions {
+  readonly limitMs: number;
+  readonly input?: Uint8Array;
+}
+
+export interface ProgramResult {
+  /** Absent if a signal ended it. */
+  readonly exitCode?: number;
+  readonly stdout: string;
+  /** Both streams, as they came. */
+  readonly output: string;
+}
+
+/** Throws a BridgeError if the program cannot be started (`E_NO_PROGRAM` if it is not there) or does not end in time. */
+export type RunProgram = (file: string, args: readonly string[], options: ProgramOptions) => Promise<ProgramResult>;
+
+const outputLimitBytes = 8 * 1024 * 1024;
+/** Units of systemd have a short one; qemu-ga looks in /sbin by name. */
+const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+export const runProgram: RunProgram = async (file, args, { limitMs, input }) => {
+  const child = execa(file, [...args], {
+    ...(input === undefined ? { stdin: 'ignore' } : { input }),
+    env: { LC_ALL: 'C', PATH: path },
+    all: true,
+    detached: true,
+    cleanup: false,
+    reject: false,
+    stripFinalNewline: false,
+    maxBuffer: outputLimitBytes,
+  });
+  try {
+    const { exitCode, signal, stdout, all, failed, code, cause } = await withLimit(file, limitMs, child);
+    if (failed && exitCode === undefined && signal === undefined) {
+      const why = errnoText(cause);
+      throw new BridgeError(code === 'ENOENT' ? 'E_NO_PROGRAM' : 'E_PROGRAM', `cannot run '${file}': ${why}`, {
+        cause,
+        facts: { file, errno: code ?? errnoName(cause) },
+      });
+    }
+    return { ...(exitCode === undefined ? {} : { exitCode }), stdout, output: all };
+  } catch (error) {
+    killGroup(child.pid, 'SIGKILL');
+    throw error;
+  }
+};
+
+/**
+ * Runs a program for its effect. Throws what qemu-ga answers if it fails: 10.2 quotes what it said.
+ * @param action as in `child process has failed to ACTION`
+ */
+export async function runAction(
+  run: RunProgram,
+  compat: Compat,
+  action: string,
+  [file, ...args]: readonly [string, ...string[]],
+  options: ProgramOptions,
+): Promise<void> {
+  const result = await startAction(run, file, args, options);
+  const { exitCode, output } = result;
+  if (exitCode === 0) return;
+  const said = output === '' || compat === '7.2' ? '' : `: ${output}`;
+  if (exitCode === undefined) refuse(`child process has terminated abnormally${said}`);
+  if (compat === '7.2') {
+    refuse(action === hwclockAction ? `hwclock failed to ${action}` : `child process has failed to ${action}`);
+  }
+  refuse(`child process has failed to ${action}${said === '' ? `: exit status ${exitCode}` : said}`);
+}
+
+export const hwclockAction = 'set hardware clock to system time';
+
+async function startAction(
+  run: RunProgram,
+  file: string,
+  args: readonly string[],
+  options: ProgramOptions,
+): Promise<ProgramResult> {
+  try {
+    return await run(file, args, options);
+  } catch (error) {
+    const errno = error instanceof BridgeError ? error.facts['errno'] : undefined;
+    const known: Readonly<Record<string, number>> = constants.errno;
+    if (typeof errno !== 'string' || known[errno] === undefined) throw error;
+    // What qemu-ga's forked child writes before it gives up.
+    const why = errnoText(Object.assign(new Error(errno), { code: errno }));
+    return { exitCode: 1, stdout: '', output: `failed to exec '${file}': ${why}\n` };
+  }
+}

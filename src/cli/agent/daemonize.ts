@@ -1,0 +1,79 @@
+// `-d`. Node cannot fork: the program starts itself anew, in a session of its own, and waits for it to say on a pipe
+// that it serves, or why it does not. Better than qemu-ga, whose parent has gone before the pid file is locked.
+import { spawn } from 'node:child_process';
+import { closeSync, writeSync } from 'node:fs';
+import { once } from 'node:events';
+import { isSea } from 'node:sea';
+import type { Readable } from 'node:stream';
+
+/** Tells the daemon that it is one, and where its pipe is. */
+const variable = 'FSFREEZE_AGENT_READY_FD';
+const readyFd = 4;
+const readyWord = 'ready';
+const limitMs = 60_000;
+
+/** The daemon's end of the pipe. */
+export interface Readiness {
+  ready(): void;
+  failed(message: string): void;
+}
+
+/** Undefined if this process is not the daemon that `daemonize` has started. Forgets the variable. */
+export function readiness(env: Record<string, string | undefined>): Readiness | undefined {
+  const isDaemon = env[variable] === String(readyFd);
+  Reflect.deleteProperty(env, variable);
+  if (!isDaemon) return undefined;
+  let open = true;
+  const tell = (text: string): void => {
+    if (!open) return;
+    open = false;
+    try {
+      writeSync(readyFd, text);
+      closeSync(readyFd);
+    } catch {
+      // The parent has given up waiting: nobody is left to be told.
+    }
+  };
+  return {
+    ready() {
+      tell(readyWord);
+    },
+    failed: tell,
+  };
+}
+
+/**
+ * Starts this program again as a daemon. Undefined once it serves; else why it does not, in which case it has ended or
+ * is being ended.
+ * @param inheritedFd a listening socket that it is to have, under the same number
+ */
+export async function daemonize(inheritedFd?: number): Promise<string | undefined> {
+  const own = isSea() ? [] : [...process.execArgv, process.argv[1] ?? ''];
+  const child = spawn(process.execPath, [...own, ...process.argv.slice(2)], {
+    detached: true,
+    env: { ...process.env, [variable]: String(readyFd), ...handedOn(inheritedFd) },
+    stdio: ['ignore', 'ignore', 'ignore', inheritedFd ?? 'ignore', 'pipe'],
+  });
+  const pipe = child.stdio[readyFd] as Readable;
+  let text = '';
+  let failure: string | undefined;
+  child.once('error', (error) => {
+    failure = error.message;
+  });
+  pipe.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+  const timer = setTimeout(() => {
+    failure = `did not serve within ${limitMs / 1000} s`;
+    child.kill('SIGTERM');
+    pipe.destroy();
+  }, limitMs);
+  await once(pipe, 'close');
+  clearTimeout(timer);
+  child.unref();
+  if (text === readyWord) return undefined;
+  return failure ?? (text === '' ? 'the daemon ended before it served' : text);
+}
+
+/** LISTEN_PID cannot be known before there is a process: the daemon is told by name. */
+function handedOn(inheritedFd: number | undefined): Record<string, string> {
+  return inheritedFd === undefined ? {} : { LISTEN_FDS: '1', LISTEN_PID: 'daemon' };
+}

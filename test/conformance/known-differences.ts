@@ -1,0 +1,30 @@
+// What differs from qemu-ga on purpose and no recorded exchange can show: what commands do when they are carried out,
+// and what cannot be asked of a real agent here. For the table of qga/README.md.
+export const knownDifferences: {
+  readonly wire: readonly string[];
+  readonly commands: Readonly<Record<string, readonly string[]>>;
+  readonly options: Readonly<Record<string, readonly string[]>>;
+} = {
+  wire: [
+    'half a request does not outlive its connection',
+    'a client that does not read its replies is cut off',
+    'a sync is answered while a freeze is under way, whose late reply is never sent',
+  ],
+  commands: {
+    'guest-info': ['the version is ours (`--report-version`); the commands are ours'],
+    'guest-fsfreeze-freeze': ['ends by itself after 60 s (`lease-ms`); a hook that fails fails it'],
+    'guest-fsfreeze-freeze-list': ['ends by itself after 60 s (`lease-ms`); a hook that fails fails it'],
+    'guest-fsfreeze-thaw': ["thaws what was frozen by us, nobody else's; one error if the guest thawed itself before"],
+  },
+  options: {
+    '-m': ['`vsock-listen` through socket activation alone (`fsfreeze-agent-vsock.socket`): Node has no AF_VSOCK'],
+    '-V': [],
+    '-F': ['without it the folders of the manual are used; a stock dispatcher is replaced by its `.d`'],
+    signals: ['SIGTERM, SIGINT and SIGHUP while frozen thaw first; qemu-ga ignores them'],
+    '--compat': ["whose wording: 10.2's or 7.2's"],
+    '--report-version': ['what guest-info gives as version'],
+    '--policy': ['what the host may ask for'],
+    '--freezer': ['the freezer program'],
+    '--local-socket': ['socket for programs inside the guest'],
+  },
+};

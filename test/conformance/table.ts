@@ -1,0 +1,108 @@
+// The table of qga/README.md: command by command and option by option, what a user of qemu-ga finds. From our
+// declarations, from what is recorded of the real agents, and from the lists of accepted differences: what is in none
+// of these lists is the same, or a test of this project fails.
+import { commandNames, commands } from '../../src/qga/commands.js';
+import type { Command } from '../../src/qga/command.js';
+import { acceptedCommandLines } from './accepted-command-lines.js';
+import { acceptedTranscriptDifferences } from './accepted-transcript-differences.js';
+import { changesNothing } from './argument-gate.js';
+import { commandLineCases } from './command-line-cases.js';
+import { knownDifferences } from './known-differences.js';
+import { qapiCommandsElsewhere, signatures } from './qapi-signatures.js';
+import { commandOf, transcriptsOf, type Release } from './replay.js';
+import type { Recorded } from './transcript.js';
+
+const releases: readonly Release[] = ['7.2', '10.0'];
+
+const begin = '<!-- compatibility: begin (npm run compatibility-table) -->';
+const end = '<!-- compatibility: end -->';
+
+/** The text with the table in it as it should be. Throws if there is no place for it. */
+export function withTable(readme: string): string {
+  const from = readme.indexOf(begin);
+  const to = readme.indexOf(end);
+  if (from < 0 || to < from) throw new Error(`expected ${begin} and ${end} in the README`);
+  return `${readme.slice(0, from)}${begin}\n\n${table()}\n\n${readme.slice(to)}`;
+}
+
+type Row = readonly [string, string, string, string];
+
+function table(): string {
+  return [
+    '### Commands',
+    '',
+    render(['command', 'recorded', 'verdict', 'what differs, and why'], commandRows()),
+    '',
+    '### Options, configuration, surroundings',
+    '',
+    render(['option', 'recorded', 'verdict', 'what differs, and why'], optionRows()),
+  ].join('\n');
+}
+
+/** Families of a command, or of several; the others are about the wire, whatever command they use for it. */
+const isOfCommands = (family: string): boolean => family.startsWith('commands-');
+
+function commandRows(): readonly Row[] {
+  const table: Readonly<Record<string, Command>> = commands;
+  const all = releases.flatMap(transcriptsOf);
+  const recorded = all.filter(({ family }) => isOfCommands(family)).flatMap(({ exchanges }) => exchanges);
+  const onTheWire = all.filter(({ family }) => !isOfCommands(family)).flatMap(({ exchanges }) => exchanges);
+  const real = signatures.map(({ name }) => name);
+  const ours = commandNames.filter((name) => !real.includes(name));
+  return [
+    [
+      'the wire: framing, resync, errors',
+      String(onTheWire.length),
+      'differs on purpose',
+      unique([...knownDifferences.wire, ...reasonsFor(onTheWire)]).join('; '),
+    ],
+    ...real.map((name): Row => {
+      const exchanges = recorded.filter(({ sends }) => commandOf(sends) === name);
+      const declared = table[name];
+      if (declared === undefined) return [code(name), String(exchanges.length), elsewhere(name), ''];
+      const why = unique([
+        ...(declared.policy === 'full' ? ['not in the `default` policy: the administrator turns it on'] : []),
+        ...(knownDifferences.commands[name] ?? []),
+        ...reasonsFor(exchanges),
+      ]);
+      const same = changesNothing.has(name) ? 'same' : 'same, as far as asked';
+      return [code(name), String(exchanges.length), why.length === 0 ? same : 'differs on purpose', why.join('; ')];
+    }),
+    ...ours.map((name): Row => [code(name), '', 'ours', '']),
+  ];
+}
+
+const reasonsFor = (exchanges: readonly Recorded[]): readonly string[] =>
+  acceptedTranscriptDifferences
+    .filter(({ exchange }) => exchanges.some(({ name }) => name === exchange))
+    .map(({ why }) => why);
+
+const elsewhere = (name: string): string => (qapiCommandsElsewhere.has(name) ? 'not on Linux' : 'not there yet');
+
+function optionRows(): readonly Row[] {
+  const subjects = unique([...commandLineCases.map(({ about }) => about), ...Object.keys(knownDifferences.options)]);
+  return subjects.map((about): Row => {
+    const names = new Set(commandLineCases.filter((one) => one.about === about).map(({ name }) => name));
+    const listed = acceptedCommandLines.filter(({ name }) => names.has(name)).map(({ why }) => why);
+    const why = unique([...(knownDifferences.options[about] ?? []), ...listed]);
+    const verdict =
+      why.length === 0 ? 'same' : names.size === 0 && about.startsWith('--') ? 'ours' : 'differs on purpose';
+    return [/^[-$]/.test(about) ? code(about) : about, String(names.size * releases.length), verdict, why.join('; ')];
+  });
+}
+
+const code = (text: string): string => `\`${text}\``;
+
+function unique(texts: readonly string[]): readonly string[] {
+  return [...new Set(texts)];
+}
+
+// As prettier lays a table out.
+function render(head: Row, rows: readonly Row[]): string {
+  const all = [head, ...rows].map((row) => row.map((cell) => cell.replaceAll('|', '\\|')));
+  const widths = head.map((_, column) => Math.max(3, ...all.map((row) => (row[column] ?? '').length)));
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(' | ')} |`;
+  const [first = [], ...rest] = all;
+  return [line(first), line(widths.map((width) => '-'.repeat(width))), ...rest.map(line)].join('\n');
+}

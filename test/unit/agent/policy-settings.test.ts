@@ -1,0 +1,55 @@
+// The policy in configuration file and on the command line, and that the example file tells the truth.
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { parseConfiguration } from '../../../src/agent/configuration.js';
+import { readInvocation } from '../../../src/cli/agent/options.js';
+
+const bridge = (lines: string) => parseConfiguration(`[bridge]\n${lines}\n`, 'file').bridge;
+
+describe('[bridge] policy', () => {
+  it('is default, unless said', () => {
+    expect(bridge('').policy).toBe('default');
+    expect(bridge('policy = full').policy).toBe('full');
+    expect(() => bridge('policy=none')).toThrow(
+      'file: [bridge] policy: expected one of freeze-only, default, full, found "none"',
+    );
+  });
+
+  it('also-allow names commands there are', () => {
+    expect(bridge('also-allow=guest-exec, guest-exec-status')['also-allow']).toEqual([
+      'guest-exec',
+      'guest-exec-status',
+    ]);
+    expect(() => bridge('also-allow=guest-exec,guest-exce')).toThrow('expected names of commands, separated by commas');
+  });
+
+  it('is in the example file with its default', () => {
+    const example = readFileSync(new URL('../../../qga/conf/qemu-ga.conf', import.meta.url), 'utf8');
+    expect(example).toContain('\n#policy=default\n');
+    expect(parseConfiguration(example.replaceAll(/^#(?=[a-z-]+=)/gm, ''), 'example').bridge).toMatchObject({
+      policy: 'default',
+      'also-allow': ['guest-exec', 'guest-exec-status'],
+    });
+  });
+});
+
+describe('--policy', () => {
+  const around = {
+    program: 'fsfreeze-agent',
+    env: {},
+    readFile: () => '[bridge]\npolicy=full\n',
+    activated: () => undefined,
+  };
+  const settings = (...words: string[]) => {
+    const invocation = readInvocation(words, around);
+    if (invocation.kind !== 'serve') throw new Error('expected settings');
+    return invocation.settings.bridge.policy;
+  };
+
+  it('wins over the file', () => {
+    expect(settings()).toBe('full');
+    expect(settings('--policy=freeze-only')).toBe('freeze-only');
+    expect(settings('--policy', 'default')).toBe('default');
+    expect(() => settings('--policy=all')).toThrow(`--policy: expected one of freeze-only, default, full, found 'all'`);
+  });
+});

@@ -1,0 +1,117 @@
+// The policy as the two channels of a running agent see it.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { startAgent, type Agent, type AgentOptions } from '../../../src/agent/agent.js';
+import type { LocalCoordinator } from '../../../src/freeze/options.js';
+import { createLogger, type HeldLogger } from '../../../src/log.js';
+import { connectAgent, type AgentClient } from '../../support/agent-client.js';
+
+let folder: string;
+let agent: Agent | undefined;
+let logger: HeldLogger;
+let clients: AgentClient[];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'fsb-policy-'));
+  logger = createLogger('info', join(folder, 'log'));
+  clients = [];
+});
+afterEach(async () => {
+  for (const client of clients) client[Symbol.dispose]();
+  await agent?.stop();
+  agent = undefined;
+  logger.close();
+  rmSync(folder, { recursive: true });
+});
+
+let frozen: (() => void) | undefined;
+function idle(wiring: { onHold?: (session: string) => void }): LocalCoordinator {
+  frozen = () => wiring.onHold?.('s1');
+  return {
+    session: undefined,
+    lastReport: undefined,
+    freeze: () => Promise.reject(new Error('not in this test')),
+    status: () => Promise.resolve({ state: 'idle' }),
+    writers: () => Promise.resolve([]),
+    warmUp: () => undefined,
+    close: () => Promise.resolve(),
+  };
+}
+async function start(over: Partial<AgentOptions> = {}): Promise<{ host: AgentClient; local: AgentClient }> {
+  agent = await startAgent({
+    channel: { method: 'unix-listen', path: join(folder, 'host'), retry: false },
+    localSocket: join(folder, 'local'),
+    compat: '10.2',
+    blockRpcs: [],
+    allowRpcs: [],
+    plainLeaseMs: 60_000,
+    runtimeDir: join(folder, 'run'),
+    writerFolders: [],
+    logger,
+    createCoordinator: idle,
+    ...over,
+  });
+  const [host, local] = [await connectAgent(join(folder, 'host')), await connectAgent(join(folder, 'local'))];
+  clients.push(host, local);
+  return { host, local };
+}
+const off = (name: string): string => `CommandNotFound: Command ${name} has been disabled: the command is not allowed`;
+
+it('is `default` if nothing else is said: files are read, not written, and nothing is run', async () => {
+  const { host } = await start();
+  const path = join(folder, 'file');
+  writeFileSync(path, 'text');
+  const handle = await host.call('guest-file-open', { path });
+  expect(handle).toBe(1000);
+  expect(await host.call('guest-file-read', { handle })).toMatchObject({ count: 4, eof: true });
+  await expect(host.call('guest-file-open', { path, mode: 'a' })).rejects.toThrow('the policy allows reading only');
+  for (const name of ['guest-file-write', 'guest-exec', 'guest-set-user-password', 'guest-ssh-add-authorized-keys']) {
+    await expect(host.call(name, {})).rejects.toThrow(off(name));
+  }
+});
+
+it('`full` for the host is not for the local socket, whose group is not root', async () => {
+  const { host, local } = await start({ policy: 'full' });
+  const { pid } = (await host.call('guest-exec', { path: 'true' })) as { pid: number };
+  await expect.poll(() => host.call('guest-exec-status', { pid })).toEqual({ exited: true, exitcode: 0 });
+  for (const name of ['guest-exec', 'guest-file-open', 'guest-file-read', 'guest-shutdown', 'guest-set-time']) {
+    await expect(local.call(name, {})).rejects.toThrow(off(name));
+  }
+  expect(await local.call('guest-get-osinfo')).toHaveProperty('kernel-release');
+});
+
+it('`also-allow` turns one on: file-write also lets files be opened for writing', async () => {
+  const { host } = await start({ alsoAllow: ['guest-file-write'] });
+  const handle = await host.call('guest-file-open', { path: join(folder, 'new'), mode: 'w' });
+  expect(await host.call('guest-file-write', { handle, 'buf-b64': 'aGk=' })).toEqual({ count: 2, eof: false });
+  await expect(host.call('guest-exec', {})).rejects.toThrow(off('guest-exec'));
+});
+
+it('while frozen nothing is started or written, whatever the policy', async () => {
+  const { host } = await start({ policy: 'full' });
+  const path = join(folder, 'file');
+  const handle = await host.call('guest-file-open', { path, mode: 'w' });
+  frozen?.();
+  await expect(host.call('guest-exec', { path: 'true' })).rejects.toThrow(off('guest-exec'));
+  await expect(host.call('guest-file-write', { handle, 'buf-b64': 'aGk=' })).rejects.toThrow(off('guest-file-write'));
+  await expect(host.call('guest-fstrim')).rejects.toThrow(off('guest-fstrim'));
+  const info = (await host.call('guest-info')) as { supported_commands: { name: string; enabled: boolean }[] };
+  const on = info.supported_commands.filter(({ enabled }) => enabled).map(({ name }) => name);
+  expect(on).toHaveLength(9);
+});
+
+it('a child that does not end, and an open file, do not keep the agent from stopping', async () => {
+  const { host } = await start({ policy: 'full' });
+  const { pid } = (await host.call('guest-exec', {
+    path: 'sleep',
+    arg: ['1000'],
+    'capture-output': true,
+  })) as { pid: number };
+  await host.call('guest-file-open', { path: join(folder, 'file'), mode: 'w' });
+  const from = Date.now();
+  await agent?.stop();
+  agent = undefined;
+  expect(Date.now() - from).toBeLessThan(3000);
+  process.kill(pid, 'SIGKILL');
+});
