@@ -35,7 +35,7 @@ export function connectUnixSocket(path: string, limitMs: number): Promise<ByteSt
   });
 }
 
-export interface InheritedSocket {
+interface InheritedSocket {
   readonly fd: number;
   /** Node knows a descriptor by its family, and knows no vsocks (stream-handle.ts). */
   readonly isVsock: boolean;
