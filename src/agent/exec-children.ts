@@ -1,10 +1,11 @@
 // The processes of guest-exec: each in a session of its own, its output in pipes that are read as it comes, so that no
 // child stops for want of a reader and none holds up the agent. The pipes are FIFOs of a moment: Node's own are sockets,
-// which a child cannot open again as /dev/stdout. Children outlive the agent (its service ends them).
+// which a child cannot open again as /dev/stdout. Children outlive the agent.
 import { closeSync, constants as fsConstants, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { makeMortal } from '../freeze/process-group.js';
 import type { CaptureMode } from '../qga/commands-exec.js';
 import { refuse } from '../qga/server.js';
 import { errnoText } from './errno-text.js';
@@ -106,7 +107,7 @@ export class ExecChildren {
         };
         this.#forgetOldest();
       });
-      beLikeOthers(pid);
+      makeMortal(pid);
       return pid;
     } catch (error) {
       pipes.out.capture.take();
@@ -198,13 +199,4 @@ function environment(entries: readonly string[]): Record<string, string> {
       return equals < 1 ? [] : [[entry.slice(0, equals), entry.slice(equals + 1)]];
     }),
   );
-}
-
-/** The agent is spared when memory runs out; what it is asked to run is not. */
-function beLikeOthers(pid: number): void {
-  try {
-    writeFileSync(`/proc/${pid}/oom_score_adj`, '0');
-  } catch {
-    // It has ended already, or is not ours to change: then it has our own value, as every child does.
-  }
 }
