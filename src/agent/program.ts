@@ -1,5 +1,6 @@
 // Runs a tool of the guest for a command: no shell, a session of its own, a time limit at which its whole group is
 // killed, the C locale. What guest-exec runs is exec-children.ts's.
+import { accessSync, constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { execa } from 'execa';
 import { withLimit } from '../deadline.js';
@@ -75,6 +76,15 @@ export async function runAction(
     refuse(action === hwclockAction ? `hwclock failed to ${action}` : `child process has failed to ${action}`);
   }
   refuse(`child process has failed to ${action}${said === '' ? `: exit status ${exitCode}` : said}`);
+}
+
+export function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, fsConstants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 export const hwclockAction = 'set hardware clock to system time';

@@ -1,6 +1,7 @@
 // Files that must survive a power cut: written beside their place, synced, renamed, and the folder synced.
-import { open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { isErrno } from './errno.js';
 
 /** Replaces `file` by `text`: after a crash at any moment it holds the old text or the new one, whole. */
 export async function writeDurably(file: string, text: string): Promise<void> {
@@ -35,4 +36,14 @@ export async function syncPath(path: string): Promise<void> {
 export async function removeFiles(files: readonly string[]): Promise<void> {
   for (const file of files) await rm(file, { force: true });
   for (const folder of new Set(files.map((file) => dirname(file)))) await syncPath(folder);
+}
+
+export async function exists(file: string): Promise<boolean> {
+  try {
+    await stat(file);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
 }

@@ -9,7 +9,7 @@ import type { QmpClient } from '../qmp/client.js';
 import { runQmp } from '../qmp/commands.js';
 import type { Reverter } from '../reverter.js';
 import { diskName } from './disk-choice.js';
-import { syncPath } from './durable-file.js';
+import { exists, syncPath } from './durable-file.js';
 import { describeHolders, holdersOf, imageInfo, makeOverlay } from './image-file.js';
 import { isErrno } from './errno.js';
 
@@ -162,16 +162,6 @@ async function checkAdded(client: QmpClient, overlays: readonly Overlay[]): Prom
 
 function taken(file: string): UsageError {
   return new UsageError('E_NAME_TAKEN', `${file} is already there: choose another --name, or remove it`);
-}
-
-async function exists(file: string): Promise<boolean> {
-  try {
-    await stat(file);
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return false;
-    throw error;
-  }
 }
 
 function mib(bytes: number): string {

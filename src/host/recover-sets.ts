@@ -2,8 +2,7 @@
 // decided (commit, revert, delete), back if nothing was cut.
 import { stat } from 'node:fs/promises';
 import { BridgeError } from '../errors.js';
-import { removeFiles } from './durable-file.js';
-import { isErrno } from './errno.js';
+import { exists, removeFiles } from './durable-file.js';
 import { describeHolders, holdersOf } from './image-file.js';
 import { Journal, readJournal, removeJournal } from './journal.js';
 import { layersOf, type Layer } from './layers.js';
@@ -341,14 +340,4 @@ async function heldFile(files: readonly string[]): Promise<string | undefined> {
     if (holders.length > 0) return `${file} is in use by ${describeHolders(holders)}`;
   }
   return undefined;
-}
-
-async function exists(file: string): Promise<boolean> {
-  try {
-    await stat(file);
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return false;
-    throw error;
-  }
 }

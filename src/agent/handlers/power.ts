@@ -1,11 +1,11 @@
 // Shutdown and suspend: what init's own programs do, tried in qemu-ga's order. On success nothing is answered.
-import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BridgeError } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import { RemoteError } from '../../rpc/errors.js';
 import { errnoText } from '../errno-text.js';
-import { runAction } from '../program.js';
+import { isExecutable, runAction } from '../program.js';
 import { lookLimitMs, type Sources } from '../sources.js';
 import type { Handlers } from './handlers.js';
 
@@ -59,15 +59,6 @@ async function shutdown({ run, compat }: Sources, mode: string): Promise<void> {
 
 function isShutdownMode(mode: string): mode is keyof typeof shutdownModes {
   return Object.hasOwn(shutdownModes, mode);
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Ways to suspend: each says whether it is there, and does it. The error told is the last one's. */

@@ -1,8 +1,7 @@
 // guest-set-time and guest-get-timezone. Node can neither set the clock nor name the zone: date(1) and hwclock(8) do.
-import { accessSync, constants } from 'node:fs';
 import { BridgeError } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
-import { hwclockAction, runAction } from '../program.js';
+import { hwclockAction, isExecutable, runAction } from '../program.js';
 import { lookLimitMs, type Sources } from '../sources.js';
 import type { Handlers } from './handlers.js';
 
@@ -46,14 +45,5 @@ async function setClock({ run }: Sources, time: bigint): Promise<void> {
   } catch (error) {
     if (!(error instanceof BridgeError)) throw error;
     refuse(`Failed to set time to guest: ${error.message}`);
-  }
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
   }
 }
