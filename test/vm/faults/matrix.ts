@@ -22,6 +22,13 @@ const noPhase: Cell = {
   reason: 'no phase of a writer runs between the first FIFREEZE and the last FITHAW: there is none that could',
 };
 const noHold: Cell = { reason: 'in prepare nothing is held yet: there is no hold that could die' };
+// Both take s_umount, and so do ours.
+const thawWaits: Cell = {
+  reason: 'a FITHAW waits in the kernel until ours has returned, and finds nothing frozen then',
+};
+const freezeWaits: Cell = {
+  reason: 'a FIFREEZE waits in the kernel until our call has returned: then it is the one of the next step',
+};
 const notFrozen: Cell = { reason: 'nothing is frozen: a FITHAW answers EINVAL and changes nothing' };
 
 const rows: Readonly<Record<FaultName, readonly [Cell, Cell, Cell, Cell, Cell, Cell]>> = {
@@ -47,8 +54,8 @@ const rows: Readonly<Record<FaultName, readonly [Cell, Cell, Cell, Cell, Cell, C
   'QEMU SIGKILL': [none, none, none, upC, upC, upC],
   'QEMU paused and continued': [A, A, A, A, A, A],
   'disk answers ENOSPC, or stalls': [A, A, upC, upA, upC, A],
-  'foreign thaw': [notFrozen, notFrozen, upC, upC, A, notFrozen],
-  'foreign freeze': [upC, upC, A, A, A, A],
+  'foreign thaw': [notFrozen, notFrozen, upC, upC, thawWaits, notFrozen],
+  'foreign freeze': [upC, upC, freezeWaits, A, freezeWaits, A],
 };
 
 export function cellOf(fault: FaultName, step: Step): Cell {
