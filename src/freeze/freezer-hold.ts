@@ -134,8 +134,8 @@ export class FreezerHold {
   /** Freezes all that was added. Throws a QuiesceError if it is refused or ended meanwhile; errors of single filesystems do not. */
   async freeze(leaseMs: number): Promise<readonly FilesystemAnswer[]> {
     this.#armed = true;
-    // Until the answer names the deadline, it is at most this.
-    this.#deadlineMs = monotonicMs() + leaseMs + SILENCE_MS;
+    // Until the answer names the deadline, which is some milliseconds later.
+    this.#deadlineMs = monotonicMs() + leaseMs;
     this.#watchLease();
     const answer = await this.connection.freeze(leaseMs, this.#request.freezeLimitMs);
     if (!answer.ok) {
