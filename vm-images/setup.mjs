@@ -26,6 +26,8 @@ const DEBIAN_PACKAGES = {
   'libc6-dev': 'compiles the freezer',
   'util-linux': 'flock, setpriv, unshare',
   procps: 'process tables in tests',
+  iproute2: 'ip: what a real agent is shown in tests',
+  systemd: 'systemd-socket-activate: tests of inherited sockets',
   socat: 'pseudo-terminals in tests of serial ports',
   'postgresql-15': 'a real server, for the tests of its writer',
 };

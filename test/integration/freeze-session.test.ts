@@ -182,7 +182,7 @@ requires(
     expect((await next.thaw()).outcome).toBe('ok');
   });
 
-  test('the freezer is stopped: killed a second after the lease, and all is thawed', async () => {
+  test('the freezer is stopped: killed soon after the lease, and all is thawed', async () => {
     const session = await coordinator.freeze(request({ leaseMs: 500 }));
     const { pid } = await identity();
     process.kill(pid, 'SIGSTOP');
