@@ -423,6 +423,7 @@ requires(
         await new Promise((resolve) => setTimeout(resolve, 250 + turn * 40));
         child.kill('SIGKILL');
         await child;
+        await at.leftQemuImgEnded();
         await expectRecovered();
         if (!existsSync(manifestFile())) {
           expect(at.images()).toEqual(originals);

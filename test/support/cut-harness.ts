@@ -2,8 +2,10 @@
 // share.
 import { build } from 'esbuild';
 import { execa } from 'execa';
-import { copyFileSync, readdirSync, symlinkSync } from 'node:fs';
+import { copyFileSync, readFileSync, readdirSync, symlinkSync } from 'node:fs';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/manifest.js';
 import { BareQemu, type BareDisk } from './bare-qemu.js';
@@ -92,6 +94,19 @@ export class CutHarness implements AsyncDisposable {
 
   spawn(tool: string, words: readonly string[]) {
     return execa(process.execPath, [tool, ...this.commandLine(words)], { reject: false, stdin: 'ignore' });
+  }
+
+  /** A qemu-img that a killed tool had started ends by itself, and writes until then. */
+  async leftQemuImgEnded(): Promise<void> {
+    const isOurs = (pid: string): boolean => {
+      try {
+        const [program = '', ...words] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+        return basename(program) === 'qemu-img' && words.some((word) => word.includes(this.folder.path('images')));
+      } catch {
+        return false; // it has just ended
+      }
+    };
+    await expect.poll(() => readdirSync('/proc').filter((name) => /^\d+$/.test(name) && isOurs(name))).toEqual([]);
   }
 
   images(): string[] {
