@@ -40,6 +40,7 @@ export const knownDifferences: {
     '-b': ['a name that no command has is told of in the log, if there is one: log file, journal or `-v`'],
     '-a': ['a name that no command has is told of in the log, if there is one: log file, journal or `-v`'],
     '-v': ['the lines are JSON'],
+    '-l': ['what the host made the guest run, open or change is told there or in the journal, and not to syslog'],
     '-h': ['the text is ours, with our options'],
     '-F': ['without it the folders of the manual are used; a stock dispatcher is replaced by its `.d`'],
     signals: [

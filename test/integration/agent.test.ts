@@ -358,6 +358,35 @@ it('tells in its log of names in block-rpcs and allow-rpcs that no command has, 
   expect(silent.stderr()).toBe('');
 });
 
+it('tells in its log what it was made to run and open, and no more', async () => {
+  configure('policy=full');
+  const agent = await start();
+  const host = await connect();
+  const { pid } = (await host.call('guest-exec', {
+    path: '/bin/echo',
+    arg: ['one', 'two'],
+    env: ['SECRET=1'],
+    'input-data': Buffer.from('hidden').toString('base64'),
+  })) as { pid: number };
+  await expect.poll(async () => await host.call('guest-exec-status', { pid })).toMatchObject({ exited: true });
+  await host.call('guest-file-open', { path: '/etc/hostname' });
+  await host.call('guest-get-host-name');
+  // What is not there is asked for, too; what the policy forbids is not run, and told as an error.
+  await expect(host.call('guest-file-open', { path: '/nonexistent', mode: 'r' })).rejects.toThrow('failed to open');
+  const lines = agent
+    .stderr()
+    .split('\n')
+    .filter((line) => line.includes('"asked for"'))
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  const channel = `unix-listen ${hostPath()}`;
+  expect(lines).toEqual([
+    expect.objectContaining({ channel, command: 'guest-exec', path: '/bin/echo', arg: 'one two' }),
+    expect.objectContaining({ channel, command: 'guest-file-open', path: '/etc/hostname', mode: 'r' }),
+    expect.objectContaining({ channel, command: 'guest-file-open', path: '/nonexistent', mode: 'r' }),
+  ]);
+  expect(agent.stderr()).not.toMatch(/SECRET|aGlkZGVu|hidden/);
+});
+
 it('releases what a predecessor that was killed left held', async () => {
   writeFileSync(join(folder, 'writers/10-app'), `#!/bin/sh\necho "$1 $FSB_OUTCOME" >> ${folder}/app.log\n`);
   chmodSync(join(folder, 'writers/10-app'), 0o755);
