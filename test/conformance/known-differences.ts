@@ -35,7 +35,10 @@ export const knownDifferences: {
     'guest-ssh-remove-authorized-keys': ['not through links; ends in a newline'],
   },
   options: {
-    '-m': ['`vsock-listen` through socket activation alone (`fsfreeze-agent-vsock.socket`): Node has no AF_VSOCK'],
+    '-m': [
+      '`vsock-listen` through socket activation alone (`fsfreeze-agent-vsock.socket`): Node has no AF_VSOCK',
+      'on a vsock, to which every user of the guest can connect, the policy is `freeze-only` unless told otherwise',
+    ],
     '-V': [],
     '-b': ['a name that no command has is told of in the log, if there is one: log file, journal or `-v`'],
     '-a': ['a name that no command has is told of in the log, if there is one: log file, journal or `-v`'],

@@ -147,6 +147,28 @@ requires(
     expect(descriptors).toBeLessThan(40);
   });
 
+  // The unit's socket brings the loopback module with it.
+  test('is open to every user of the guest, and so gives what a backup needs and no more, unless told', async () => {
+    await using guest = await agentGuest();
+    await guest.exec(`systemctl start ${UNIT}.socket`);
+    const askAsNobody = async () => {
+      const script = `my $s = vsock();
+        for (qw(guest-file-open guest-ping)) {
+          my $args = /open/ ? '{"path": "/etc/shadow"}' : '{}';
+          print $s qq({"execute": "$_", "arguments": $args}\\n); print line($s, 60), "\\n";
+        }`;
+      const asking = ['/usr/sbin/runuser', '-u', 'nobody', '--', ...perl(PRELUDE + script)];
+      return (await guest.exec(asking, { timeoutMs: 120_000 })).stdout.trim().split('\n');
+    };
+    const [refused = '', ping] = await askAsNobody();
+    expect(JSON.parse(refused)).toMatchObject({ error: { class: 'CommandNotFound' } });
+    expect(ping).toBe('{"return": {}}');
+    await guest.exec(
+      `mkdir -p /etc/qemu; printf '[bridge]\\npolicy=default\\n' >/etc/qemu/qemu-ga.conf; systemctl restart ${UNIT}.service`,
+    );
+    expect(await askAsNobody()).toEqual(['{"return": 1000}', '{"return": {}}']);
+  });
+
   test('lets a second client wait its turn, and uses no processor while clients rest, wait, or have gone', async () => {
     await using guest = await vsockGuest();
     const [first, quiet, after] = await client(

@@ -111,7 +111,7 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
     compat,
     blockRpcs,
     allowRpcs,
-    policy: bridge.policy,
+    policy: settings.policy,
     ...(bridge['also-allow'] === undefined ? {} : { alsoAllow: bridge['also-allow'] }),
     plainLeaseMs: bridge['lease-ms'],
     runtimeDir: bridge['runtime-dir'],
