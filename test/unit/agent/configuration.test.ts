@@ -23,7 +23,6 @@ describe('parseConfiguration', () => {
         'expedite-rcu': true,
         freezer: '/usr/lib/fsfreeze-bridge/freezer',
         'runtime-dir': '/run/fsfreeze-bridge',
-        policy: 'default',
       },
     });
   });
