@@ -12,6 +12,7 @@ import { listsOf } from '../qga/policy.js';
 import { guestAgent, whyDisabled, type Compat, type Policy } from '../qga/server.js';
 import { Dispatcher } from '../rpc/dispatcher.js';
 import type { ByteStream, Listener } from '../transport/byte-stream.js';
+import { accounted } from './accounting.js';
 import { openHostChannel, openLocalSocket, type HostChannelOptions } from './channels.js';
 import { bridgeHandlers } from './handlers/bridge.js';
 import { filesystemHandlers } from './handlers/filesystems.js';
@@ -107,13 +108,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     defaultSources(compat, options.runtimeDir),
     ({ origin }) => whyDisabled(policies[origin], 'guest-file-write') === undefined,
   );
-  const handlers = {
-    ...fsfreezeHandlers(freezing),
-    ...bridgeHandlers(freezing),
-    ...filesystemHandlers(compat),
-    ...systemHandlers(),
-    ...guest.handlers,
-  };
+  const handlers = accounted(
+    {
+      ...fsfreezeHandlers(freezing),
+      ...bridgeHandlers(freezing),
+      ...filesystemHandlers(compat),
+      ...systemHandlers(),
+      ...guest.handlers,
+    },
+    log,
+  );
 
   const dispatcherFor = (origin: Origin): Dispatcher<ChannelContext> => {
     return new Dispatcher<ChannelContext>({

@@ -103,11 +103,11 @@ const bridgeSchema = v.strictObject({
   'local-socket': v.optional(pathOrNone),
   /** On tmpfs: sockets, marker, scratch of sessions. */
   'runtime-dir': v.optional(path, '/run/fsfreeze-bridge'),
-  /** Without it, `info`; on a standard error that nobody collects, `warn`. */
-  /** What the host may ask for, before block-rpcs and allow-rpcs. */
-  policy: v.optional(v.picklist(policyPresets, `one of ${policyPresets.join(', ')}`), 'default'),
+  /** What the host may ask for, before block-rpcs and allow-rpcs. Without it, it depends on the channel. */
+  policy: v.optional(v.picklist(policyPresets, `one of ${policyPresets.join(', ')}`)),
   /** And besides: a name that is none would be a wish that is never fulfilled. */
   'also-allow': v.optional(commandList),
+  /** Without it, `info`; on a standard error that nobody collects, `warn`. */
   'log-level': v.optional(v.picklist(logLevels, `one of ${logLevels.join(', ')}`)),
   /** What guest-info gives as version, for management software that compares. */
   'report-version': v.optional(v.string()),

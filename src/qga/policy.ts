@@ -32,3 +32,12 @@ export function listsOf({ preset, alsoAllow = [], blockRpcs = [], allowRpcs = []
   const allowed = allowRpcs.length > 0 ? new Set(allowRpcs) : new Set([...commandsOf(preset), ...alsoAllow]);
   return { blocked: new Set(blockRpcs), allowed };
 }
+
+/**
+ * Names of qemu-ga's lists that no command here has: they block or allow nothing. Written to be believed by whoever reads
+ * the file, so they are worth a word; qemu-ga has none.
+ */
+export function namesOfNoCommand(names: readonly string[]): readonly string[] {
+  const known: ReadonlySet<string> = new Set(commandNames);
+  return [...new Set(names)].filter((name) => name !== '' && !known.has(name));
+}

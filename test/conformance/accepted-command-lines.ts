@@ -25,6 +25,7 @@ const reasons = {
   log: 'a log file gets a line of JSON when the agent begins to serve, and when it ends',
   retry: 'with -r a path that is not there yet is waited for, at the start too; SIGTERM ends it with 0',
   privateSocket: "a daemon's socket is as private as its files (umask 077 comes first, as in 7.2)",
+  fromHere: "7.2 sees a daemon's socket and log file from the root; 10.0 and ours from where it was called",
   tells: 'the parent waits until the daemon serves, and ends with 1 if it does not; the pid file comes first',
 } as const;
 
@@ -126,6 +127,24 @@ export const acceptedCommandLines: readonly AcceptedCommandLine[] = [
       '| allow-rpcs=guest-ping',
       '= exit 0',
     ],
+  },
+  {
+    name: 'names of no command are allowed without a word',
+    release: '7.2',
+    why: reasons.newer,
+    ours: ['| exit 0', '= exit 0'],
+  },
+  {
+    name: 'every option is in the help',
+    release: '7.2',
+    why: reasons.newer,
+    ours: ['| exit 0', '| exit 0', '| exit 0', '= exit 0'],
+  },
+  {
+    name: 'names that do not begin at the root',
+    release: '7.2',
+    why: reasons.fromHere,
+    ours: ['| exit 0', '| alive', '| /tmp/b.sock', '| /tmp/p', '| /tmp/l', '= exit 0'],
   },
   { name: 'agent -a help', release: '7.2', why: reasons.newer, ours: ['= exit 0'] },
   {

@@ -220,6 +220,13 @@ export const commandLineCases: readonly CommandLineCase[] = [
   script('signals', 'SIGTERM ends it', `start ${socket} ${noFreeze}; wait_for /run/a.sock; kill -TERM $pid; wait $pid`),
   script('signals', 'SIGINT ends it', `start ${socket} ${noFreeze}; wait_for /run/a.sock; kill -INT $pid; wait $pid`),
   script('signals', 'SIGHUP', `start ${socket} ${noFreeze}; wait_for /run/a.sock; kill -HUP $pid; wait $pid`),
+  ...['USR1', 'USR2'].map((name) =>
+    script(
+      'signals',
+      `SIG${name}`,
+      `start ${socket} ${noFreeze}; wait_for /run/a.sock; kill -${name} $pid; { wait $pid; } 2> /dev/null; echo exit $?`,
+    ),
+  ),
   script(
     'signals',
     'SIGPIPE is ignored',
@@ -245,6 +252,26 @@ export const commandLineCases: readonly CommandLineCase[] = [
     'the method and the path of the file',
     `start ${noFreeze}; wait_for /run/b.sock; ask /run/b.sock; kill -TERM $pid; wait $pid`,
     '[general]\nmethod=unix-listen\npath=/run/b.sock\n',
+  ),
+  script(
+    '-b',
+    'names of no command are taken without a word',
+    `start ${socket} ${noFreeze},guest-nope -b 'guest-get-time, guest-get-timezone' -b ''; wait_for /run/a.sock; ask /run/a.sock; kill -TERM $pid; wait $pid`,
+  ),
+  script(
+    '-a',
+    'names of no command are allowed without a word',
+    `limited ${socket} ${noFreeze} -a guest-ping,guest-nope`,
+  ),
+  script(
+    '-v',
+    'it tells what it does on standard error',
+    `start ${socket} ${noFreeze} -v; wait_for /run/a.sock; ask /run/a.sock; kill -TERM $pid; wait $pid`,
+  ),
+  script(
+    '-h',
+    'every option is in the help',
+    `for word in -h --help -vh; do agent $word > /run/h; echo exit $?; done; for option in method path logfile pidfile fsfreeze-hook statedir verbose version daemonize block-rpcs allow-rpcs dump-conf retry-path config help; do grep -q -e "--$option" /run/h || echo "no $option"; done`,
   ),
   script(
     '-f',
@@ -279,7 +306,12 @@ export const commandLineCases: readonly CommandLineCase[] = [
   script(
     '-d',
     'a daemon in its surroundings',
-    `agent -d ${socket} ${noFreeze} -f /run/p; wait_for /run/a.sock; wait_for /run/p; p=$(cat /run/p); readlink /proc/$p/cwd; for i in 0 1 2; do readlink /proc/$p/fd/$i; done; awk '{print "its own session:", $6 == $1}' /proc/$p/stat; ls -l /run/p /run/a.sock | cut -c1-10; kill -TERM $p`,
+    `agent -d ${socket} ${noFreeze} -f /run/p; wait_for /run/a.sock; wait_for /run/p; sleep 1; p=$(cat /run/p); readlink /proc/$p/cwd; for i in 0 1 2; do readlink /proc/$p/fd/$i; done; awk '{print "its own session:", $6 == $1}' /proc/$p/stat; ls -l /run/p /run/a.sock | cut -c1-10; kill -TERM $p`,
+  ),
+  script(
+    '-d',
+    'names that do not begin at the root',
+    `cd /tmp; agent -d -m unix-listen -p b.sock ${noFreeze} -f p -l l; echo exit $?; wait_for /tmp/p; sleep 1; kill -0 $(cat /tmp/p) && echo alive; for f in b.sock p l; do ls /tmp/$f /$f 2> /dev/null; done; kill -TERM $(cat /tmp/p); rm -f /b.sock /l`,
   ),
   script(
     '-d',

@@ -35,10 +35,20 @@ export const knownDifferences: {
     'guest-ssh-remove-authorized-keys': ['not through links; ends in a newline'],
   },
   options: {
-    '-m': ['`vsock-listen` through socket activation alone (`fsfreeze-agent-vsock.socket`): Node has no AF_VSOCK'],
+    '-m': [
+      '`vsock-listen` through socket activation alone (`fsfreeze-agent-vsock.socket`): Node has no AF_VSOCK',
+      'on a vsock, to which every user of the guest can connect, the policy is `freeze-only` unless told otherwise',
+    ],
     '-V': [],
+    '-b': ['a name that no command has is told of in the log, if there is one: log file, journal or `-v`'],
+    '-a': ['a name that no command has is told of in the log, if there is one: log file, journal or `-v`'],
+    '-v': ['the lines are JSON'],
+    '-l': ['what the host made the guest run, open or change is told there or in the journal, and not to syslog'],
+    '-h': ['the text is ours, with our options'],
     '-F': ['without it the folders of the manual are used; a stock dispatcher is replaced by its `.d`'],
-    signals: ['SIGTERM, SIGINT and SIGHUP while frozen thaw first; qemu-ga ignores them'],
+    signals: [
+      'while frozen all of them thaw first, however often they come; qemu-ga ignores SIGTERM and SIGINT, and of the others dies frozen',
+    ],
     '--compat': ["whose wording: 10.2's or 7.2's"],
     '--report-version': ['what guest-info gives as version'],
     '--policy': ['what the host may ask for'],

@@ -297,6 +297,96 @@ it('thaws, releases and ends at SIGTERM', async () => {
   expect(await again.call('guest-fsfreeze-thaw')).toBe(0);
 });
 
+it('is not hurried by a second signal: it thaws and releases all the same', async () => {
+  writeFileSync(
+    join(folder, 'writers/10-app'),
+    `#!/bin/sh\n[ "$1" = freeze ] || sleep 1\necho "$1" >> ${folder}/app.log\n`,
+  );
+  chmodSync(join(folder, 'writers/10-app'), 0o755);
+  const agent = await start();
+  await (await connect()).call('guest-fsfreeze-freeze');
+  for (const signal of ['SIGTERM', 'SIGTERM', 'SIGUSR1', 'SIGHUP', 'SIGTERM'] as const) {
+    agent.kill(signal);
+    await sleep(100);
+  }
+  expect(await agent.ended).toBe(0);
+  expect(freezer.frozen).toEqual([]);
+  expect(readFileSync(join(folder, 'app.log'), 'utf8')).toBe('freeze\nthaw\n');
+});
+
+it.each(['SIGUSR1', 'SIGUSR2'] as const)('%s while frozen thaws and ends it, and opens no debugger', async (signal) => {
+  const agent = await start();
+  await (await connect()).call('guest-fsfreeze-freeze');
+  agent.kill(signal);
+  expect(await agent.ended).toBe(signal === 'SIGUSR1' ? 138 : 140);
+  expect(freezer.frozen).toEqual([]);
+  expect(agent.stderr()).not.toContain('Debugger');
+});
+
+it('tells in its log of names in block-rpcs and allow-rpcs that no command has, and on a bare stderr nothing', async () => {
+  const lists = ['-b', 'guest-exce,guest-exec, guest-file-open', '-b', '', '-a', 'guest-ping,guest-pong'];
+  const told = (text: string): unknown[] =>
+    text
+      .split('\n')
+      .filter((line) => line.includes('no such command'))
+      .map((line) => {
+        const { level, list, name } = JSON.parse(line) as Record<string, unknown>;
+        return [level, list, name];
+      });
+  const all = [
+    [40, 'block-rpcs', 'guest-exce'],
+    [40, 'block-rpcs', ' guest-file-open'],
+    [40, 'allow-rpcs', 'guest-pong'],
+  ];
+  const loud = await start(['-m', 'unix-listen', '-p', hostPath(), ...lists]);
+  expect(told(loud.stderr())).toEqual(all);
+  loud.kill('SIGTERM');
+  await loud.ended;
+
+  writeFileSync(join(folder, 'conf'), readFileSync(join(folder, 'conf'), 'utf8').replace('log-level=info\n', ''));
+  const log = join(folder, 'log');
+  const filed = launch(['-m', 'unix-listen', '-p', hostPath(), '-l', log, ...lists]);
+  await expect.poll(() => existsSync(log) && readFileSync(log, 'utf8'), { timeout: 10_000 }).toContain('serving');
+  expect(told(readFileSync(log, 'utf8'))).toEqual(all);
+  expect(filed.stderr()).toBe('');
+  filed.kill('SIGTERM');
+  await filed.ended;
+
+  const silent = launch(['-m', 'unix-listen', '-p', hostPath(), ...lists]);
+  await expect.poll(() => existsSync(hostPath()), { timeout: 10_000 }).toBe(true);
+  expect(await (await connect()).call('guest-ping')).toEqual({});
+  expect(silent.stderr()).toBe('');
+});
+
+it('tells in its log what it was made to run and open, and no more', async () => {
+  configure('policy=full');
+  const agent = await start();
+  const host = await connect();
+  const { pid } = (await host.call('guest-exec', {
+    path: '/bin/echo',
+    arg: ['one', 'two'],
+    env: ['SECRET=1'],
+    'input-data': Buffer.from('hidden').toString('base64'),
+  })) as { pid: number };
+  await expect.poll(async () => await host.call('guest-exec-status', { pid })).toMatchObject({ exited: true });
+  await host.call('guest-file-open', { path: '/etc/hostname' });
+  await host.call('guest-get-host-name');
+  // What is not there is asked for, too; what the policy forbids is not run, and told as an error.
+  await expect(host.call('guest-file-open', { path: '/nonexistent', mode: 'r' })).rejects.toThrow('failed to open');
+  const lines = agent
+    .stderr()
+    .split('\n')
+    .filter((line) => line.includes('"asked for"'))
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  const channel = `unix-listen ${hostPath()}`;
+  expect(lines).toEqual([
+    expect.objectContaining({ channel, command: 'guest-exec', path: '/bin/echo', arg: 'one two' }),
+    expect.objectContaining({ channel, command: 'guest-file-open', path: '/etc/hostname', mode: 'r' }),
+    expect.objectContaining({ channel, command: 'guest-file-open', path: '/nonexistent', mode: 'r' }),
+  ]);
+  expect(agent.stderr()).not.toMatch(/SECRET|aGlkZGVu|hidden/);
+});
+
 it('releases what a predecessor that was killed left held', async () => {
   writeFileSync(join(folder, 'writers/10-app'), `#!/bin/sh\necho "$1 $FSB_OUTCOME" >> ${folder}/app.log\n`);
   chmodSync(join(folder, 'writers/10-app'), 0o755);

@@ -70,10 +70,13 @@ function findLong(name: string, word: string, forms: readonly OptionForm[]): Opt
   const candidates = forms.filter(({ long }) => long.startsWith(name));
   const exact = candidates.find(({ long }) => long === name);
   if (exact !== undefined) return exact;
-  const [first, second] = candidates;
+  // qemu-ga's options, which all have a letter, come before ours: what abbreviates one there does so here.
+  const theirs = candidates.filter(({ short }) => short !== undefined);
+  const meant = theirs.length > 0 ? theirs : candidates;
+  const [first, second] = meant;
   if (first === undefined) throw new GetoptError(`unrecognized option '${word}'`);
   if (second === undefined) return first;
-  const possibilities = candidates.map(({ long }) => ` '--${long}'`).join('');
+  const possibilities = meant.map(({ long }) => ` '--${long}'`).join('');
   throw new GetoptError(`option '${word}' is ambiguous; possibilities:${possibilities}`);
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // fsfreeze-agent: settings to agent, signals and failures to a way out that thaws first. Exit codes are qemu-ga's: 0
 // after SIGTERM or SIGINT, 1 for everything it cannot start or go on with.
+import { resolve } from 'node:path';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
 import { recover } from '../../agent/recovery.js';
@@ -8,12 +9,22 @@ import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
 import { describeError, UsageError } from '../../errors.js';
 import { createCoordinator } from '../../freeze/coordinator.js';
-import { createLogger, type HeldLogger } from '../../log.js';
+import { createLogger, type HeldLogger, type Logger } from '../../log.js';
+import { namesOfNoCommand } from '../../qga/policy.js';
 import { daemonize, readiness } from './daemonize.js';
 import { readInvocation, type Settings } from './options.js';
 
 /** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
 const lastThawLimitMs = 3000;
+
+/** They end it, after the thaw. */
+const endingSignals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const;
+type EndingSignal = (typeof endingSignals)[number];
+/**
+ * These end qemu-ga as they end any program, and here as a shell tells of it. Left to Node, SIGUSR1 opens a debugger on
+ * 127.0.0.1, by which any user of the machine would be root.
+ */
+const exitCodes: Readonly<Partial<Record<EndingSignal, number>>> = { SIGHUP: 129, SIGUSR1: 138, SIGUSR2: 140 };
 
 /** Only in the daemon that `-d` has started. */
 const daemon = readiness(process.env);
@@ -37,29 +48,59 @@ async function main(): Promise<void> {
     return;
   }
   process.umask(0o077);
+  const rooted = seenFromHere(settings);
   process.chdir('/');
-  const pidFile = await writePidFile(settings.pidfile);
+  const pidFile = await writePidFile(rooted.pidfile);
   process.once('exit', () => {
     pidFile.release();
   });
-  await serve(settings, openLog(settings));
+  await serve(rooted, openLog(rooted));
 }
 
+// A daemon works in the root, but what it was given is seen from where it was called, as in qemu-ga 10.
+function seenFromHere(settings: Settings): Settings {
+  const { activated, path, pidfile, logfile } = settings;
+  return {
+    ...settings,
+    pidfile: resolve(pidfile),
+    ...(logfile === undefined ? {} : { logfile: resolve(logfile) }),
+    ...(activated === undefined ? { path: resolve(path) } : {}),
+  };
+}
+
+/** Somebody reads the log: it was asked for, or it is the journal. */
+const isLogRead = ({ verbose, bridge, logfile }: Settings): boolean =>
+  verbose || bridge['log-level'] !== undefined || logfile !== undefined || process.env['JOURNAL_STREAM'] !== undefined;
+
 // Nothing on standard error when all is well, unless it is the journal.
-function openLog({ verbose, bridge, logfile }: Settings): HeldLogger {
-  const collected = logfile !== undefined || process.env['JOURNAL_STREAM'] !== undefined;
-  return createLogger(verbose ? 'debug' : (bridge['log-level'] ?? (collected ? 'info' : 'warn')), logfile);
+function openLog(settings: Settings): HeldLogger {
+  const { verbose, bridge, logfile } = settings;
+  return createLogger(verbose ? 'debug' : (bridge['log-level'] ?? (isLogRead(settings) ? 'info' : 'warn')), logfile);
+}
+
+// A mistyped restriction restricts nothing. qemu-ga takes it without a word, and so does our standard error.
+function tellUnknownCommands(settings: Settings, log: Logger): void {
+  if (!isLogRead(settings)) return;
+  const { blockRpcs, allowRpcs } = settings;
+  for (const [list, names] of [
+    ['block-rpcs', blockRpcs],
+    ['allow-rpcs', allowRpcs],
+  ] as const) {
+    for (const name of namesOfNoCommand(names)) log.warn({ list, name }, 'no such command: the name has no effect');
+  }
 }
 
 async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
   const { bridge, compat, blockRpcs, allowRpcs, method, path, activated, reportVersion, retryPath: retry } = settings;
   const { log } = logger;
-  const signalled = new Promise<string>((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, resolve);
+  const signalled = new Promise<EndingSignal>((settle) => {
+    // On, not once: a second one must not cut the thaw short.
+    for (const signal of endingSignals) process.on(signal, settle);
   });
   const freezeOptions = coordinatorOptions(settings, log);
   // What a predecessor froze may be what the log lies on.
   logger.hold();
+  tellUnknownCommands(settings, log);
   const { thawed: recovered } = await recover(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
@@ -70,7 +111,7 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
     compat,
     blockRpcs,
     allowRpcs,
-    policy: bridge.policy,
+    policy: settings.policy,
     ...(bridge['also-allow'] === undefined ? {} : { alsoAllow: bridge['also-allow'] }),
     plainLeaseMs: bridge['lease-ms'],
     runtimeDir: bridge['runtime-dir'],
@@ -91,8 +132,7 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
   else log.info({ signal: end }, 'ending');
   await agent.stop();
   logger.close();
-  // SIGHUP ends qemu-ga as it ends any program: here after the thaw.
-  process.exit(end instanceof Error ? 1 : end === 'SIGHUP' ? 129 : 0);
+  process.exit(end instanceof Error ? 1 : (exitCodes[end] ?? 0));
 }
 
 // Lines held back are lost if the thaw is: writing them to a frozen filesystem would block for ever.

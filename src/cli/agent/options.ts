@@ -32,6 +32,7 @@ export interface Settings {
   readonly blockRpcs: readonly string[];
   readonly allowRpcs: readonly string[];
   readonly compat: Compat;
+  readonly policy: PolicyPreset;
   readonly bridge: BridgeConfiguration;
 }
 
@@ -174,7 +175,7 @@ function settle(
 ): Settings {
   const freezer = text.get('freezer');
   const localSocket = text.get('local-socket');
-  const policy = policyOf(text.get('policy'));
+  const policy = policyOf(text.get('policy')) ?? bridge.policy;
   const reportVersion = text.get('report-version') ?? bridge['report-version'];
   const { logfile, fsfreezeHook, verbose, retryPath, pidfile, statedir } = merged;
   const { method, path } = activated ?? merged;
@@ -205,14 +206,17 @@ function settle(
     blockRpcs: merged.blockRpcs.flat(),
     allowRpcs: merged.allowRpcs.flat(),
     compat: compatOf(text.get('compat')),
+    policy: policy ?? usualPolicy(method),
     bridge: {
       ...bridge,
       ...(freezer === undefined ? {} : { freezer }),
       ...(localSocket === undefined ? {} : { 'local-socket': localSocket }),
-      ...(policy === undefined ? {} : { policy }),
     },
   };
 }
+
+// A vsock has no owner: any user of the guest can connect to it, and would read what only root may.
+const usualPolicy = (method: ChannelMethod): PolicyPreset => (method === 'vsock-listen' ? 'freeze-only' : 'default');
 
 function policyOf(given: string | undefined): PolicyPreset | undefined {
   const preset = policyPresets.find((known) => known === given);

@@ -23,7 +23,6 @@ describe('parseConfiguration', () => {
         'expedite-rcu': true,
         freezer: '/usr/lib/fsfreeze-bridge/freezer',
         'runtime-dir': '/run/fsfreeze-bridge',
-        policy: 'default',
       },
     });
   });
@@ -70,6 +69,9 @@ describe('parseConfiguration', () => {
   });
 
   it.each([
+    // As GLib: a byte order mark is no blank, and what is no UTF-8 (here already decoded) no value.
+    ['\uFEFF[general]\npath=/x', /f\.conf:1: expected \[group\], key=value or a comment/],
+    ['[general]\npath=/\uFFFDx', /f\.conf: \[general\] path: expected UTF-8/],
     ['[bridge]\nlease=5', /f\.conf: \[bridge\] lease: unknown key, expected one of lease-ms, /],
     ['[bridge]\ntoString=5', /\[bridge\] toString: unknown key/],
     [

@@ -7,8 +7,8 @@ import { readInvocation } from '../../../src/cli/agent/options.js';
 const bridge = (lines: string) => parseConfiguration(`[bridge]\n${lines}\n`, 'file').bridge;
 
 describe('[bridge] policy', () => {
-  it('is default, unless said', () => {
-    expect(bridge('').policy).toBe('default');
+  it('is as said', () => {
+    expect(bridge('').policy).toBeUndefined();
     expect(bridge('policy = full').policy).toBe('full');
     expect(() => bridge('policy=none')).toThrow(
       'file: [bridge] policy: expected one of freeze-only, default, full, found "none"',
@@ -43,8 +43,20 @@ describe('--policy', () => {
   const settings = (...words: string[]) => {
     const invocation = readInvocation(words, around);
     if (invocation.kind !== 'serve') throw new Error('expected settings');
-    return invocation.settings.bridge.policy;
+    return invocation.settings.policy;
   };
+
+  it('is default, unless said; on a vsock, which any user can connect to, freeze-only', () => {
+    const of = (method: 'unix-listen' | 'vsock-listen', file: string, ...words: string[]) => {
+      const activated = () => ({ method, fd: 3, path: 'descriptor 3' });
+      const invocation = readInvocation(words, { ...around, readFile: () => file, activated });
+      return invocation.kind === 'serve' ? invocation.settings.policy : undefined;
+    };
+    expect(of('unix-listen', '')).toBe('default');
+    expect(of('vsock-listen', '')).toBe('freeze-only');
+    expect(of('vsock-listen', '[bridge]\npolicy=default\n')).toBe('default');
+    expect(of('vsock-listen', '', '--policy=full')).toBe('full');
+  });
 
   it('wins over the file', () => {
     expect(settings()).toBe('full');

@@ -11,6 +11,13 @@ describe('getopt forms', () => {
     [['--method', 'x'], ['--method=x']],
     [['--method=x'], ['--method=x']],
     [['--meth', 'x'], ['--method=x']],
+    // Ours do not stand in the way of qemu-ga's: --report-version, --local-socket, --compat, the old --blacklist.
+    [['--r'], ['--retry-path']],
+    [['--l', '/l'], ['--logfile=/l']],
+    [['--c', '/c'], ['--config=/c']],
+    [['--b', 'x'], ['--block-rpcs=x']],
+    [['--rep', '9'], ['--report-version=9']],
+    [['--blackl', 'x'], ['--blacklist=x']],
     [['-vr'], ['--verbose', '--retry-path']],
     [['-vp/a'], ['--verbose', '--path=/a']],
     [['-F'], ['--fsfreeze-hook']],
@@ -37,6 +44,7 @@ describe('getopt forms', () => {
     [['--nope'], "unrecognized option '--nope'"],
     [['--nope=1'], "unrecognized option '--nope=1'"],
     [['--verbose=1'], "option '--verbose' doesn't allow an argument"],
+    [['--p', 'x'], "option '--p' is ambiguous; possibilities: '--pidfile' '--path'"],
     [['--ver'], "option '--ver' is ambiguous; possibilities: '--version' '--verbose'"],
   ])('%j is an error in words of glibc', (words, message) => {
     expect(() => options(...words)).toThrow(expect.objectContaining({ message }) as Error);
