@@ -2,7 +2,7 @@
 // /var/lib/libvirt ...) are a scratch folder's, so that it meets no other libvirtd of the machine; and in a process
 // namespace that ends with the test, however that ends, and its QEMUs with it. Only unix sockets. Needs root.
 import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdir, mkdtemp, open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
@@ -114,6 +114,19 @@ export class LibvirtHost implements AsyncDisposable {
     const file = path.join(this.dir, `${crypto.randomUUID()}.xml`);
     await writeFile(file, text);
     return file;
+  }
+
+  /** Stops libvirtd, or lets it go on; its QEMUs run. */
+  async signal(signal: 'STOP' | 'CONT'): Promise<void> {
+    const own = `libvirtd\0-f\0${path.join(this.dir, 'libvirtd.conf')}\0`;
+    for (const pid of await readdir('/proc')) {
+      if (!/^\d+$/.test(pid)) continue;
+      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      if (!command.startsWith(own)) continue;
+      process.kill(Number(pid), `SIG${signal}`);
+      return;
+    }
+    throw new Error(`libvirtd of ${this.dir} does not run`);
   }
 
   /** What libvirtd logged, the agent's commands and replies among it. */
