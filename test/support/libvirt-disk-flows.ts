@@ -5,7 +5,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { beginWrites, lastWrite } from './first-write.js';
-import { DISK_NAMES, MOUNTPOINTS, type LibvirtDomain } from './libvirt-domain.js';
+import { MOUNTPOINTS, type LibvirtDomain } from './libvirt-domain.js';
 import { said, type Flow } from './libvirt-flow.js';
 
 const WRITABLE = ['/var/tmp', ...MOUNTPOINTS.slice(1)];
@@ -20,7 +20,7 @@ export const diskFlows: readonly Flow[] = [
     async run(domain) {
       const words = ['cut', '--disk-only', '--atomic', '--quiesce'];
       const snapshot = await domain.virsh('snapshot-create-as', words);
-      const sources = await Promise.all(DISK_NAMES.map(async (name) => await domain.source(name)));
+      const sources = await domain.sources();
       const on = sources.every((file) => file.endsWith('.cut')) ? 'every disk on an overlay' : sources.join(' ');
       await lastWrite(domain, await beginWrites(domain, WRITABLE), 10_000);
       return { text: `${said(snapshot)}; ${on}` };
@@ -34,7 +34,7 @@ export const diskFlows: readonly Flow[] = [
       for (const { target } of domain.disks) {
         codes.push((await domain.virsh('blockcommit', [target, '--shallow', '--active', '--pivot'])).exitCode);
       }
-      const sources = await Promise.all(DISK_NAMES.map(async (name) => await domain.source(name)));
+      const sources = await domain.sources();
       const as = sources.join() === domain.disks.map(({ file }) => file).join() ? 'as before' : sources.join(' ');
       await domain.run('snapshot-delete', 'cut', '--metadata');
       await lastWrite(domain, await beginWrites(domain, WRITABLE), 10_000);

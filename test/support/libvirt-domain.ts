@@ -61,6 +61,12 @@ export class LibvirtDomain implements AsyncDisposable {
     return file;
   }
 
+  /** The same of all disks, in their order. */
+  async sources(): Promise<readonly string[]> {
+    const rows = (await this.run('domblklist')).split('\n').slice(2);
+    return rows.map((line) => line.trim().split(/\s+/)[1] ?? '');
+  }
+
   disk(name: string): DomainDisk {
     const disk = this.disks.find((one) => one.name === name);
     if (disk === undefined) throw new Error(`no disk ${name}`);

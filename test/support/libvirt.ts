@@ -74,8 +74,9 @@ export class LibvirtHost implements AsyncDisposable {
     await using log = await open(path.join(dir, 'output.log'), 'a');
     const namespaces = ['--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc'];
     const words = ['--pdeathsig', 'KILL', '--', 'unshare', ...namespaces, 'sh', '-c', INSIDE, 'sh'];
+    const PATH = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
     // No system bus: systemd of this machine is not asked for scopes, nor a firewall for rules.
-    const env = { ...process.env, DBUS_SYSTEM_BUS_ADDRESS: 'unix:path=/nonexistent' };
+    const env = { ...process.env, PATH, DBUS_SYSTEM_BUS_ADDRESS: 'unix:path=/nonexistent' };
     const child = spawn('setpriv', [...words, dir, cacheDirectory()], { stdio: ['ignore', log.fd, log.fd], env });
     const host = new LibvirtHost(dir, child);
     try {

@@ -2,6 +2,7 @@
 // codes, words and fields, or a difference that is listed with its reason. The table in qga/README.md is these lists.
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Reverter } from '../../src/reverter.js';
 import { withFlows, flows } from '../support/libvirt-table.js';
 import { LibvirtHost } from '../support/libvirt.js';
 import type { LibvirtDomain } from '../support/libvirt-domain.js';
@@ -30,16 +31,21 @@ requires(
   const fieldsOfStock = new Map<string, unknown>();
 
   describe.each(['stock', 'ours'] as const)('%s', (agent: AgentKind) => {
-    let host: LibvirtHost;
+    const atEnd = new Reverter();
     let domain: LibvirtDomain;
     beforeAll(async () => {
       await domainState(agent);
-      host = await LibvirtHost.start();
-      domain = await startDomain(host, agent);
+      const libvirt = await LibvirtHost.start();
+      atEnd.push('libvirtd', async () => {
+        await libvirt[Symbol.asyncDispose]();
+      });
+      domain = await startDomain(libvirt, agent);
+      atEnd.push('domain', async () => {
+        await domain[Symbol.asyncDispose]();
+      });
     }, BUILD_LIMIT_MS);
     afterAll(async () => {
-      await domain[Symbol.asyncDispose]();
-      await host[Symbol.asyncDispose]();
+      await atEnd.revert();
     });
 
     for (const { name, seen, run } of flows) {
