@@ -28,7 +28,6 @@ stdio_handler = "file"
 // $1: the scratch folder, $2: the cache. The images in it are below every overlay of a domain, and a deep blockcommit
 // would write them: nobody in here can. The shell stays: as the first of its process namespace it reaps what is left.
 const INSIDE = `set -eu
-mount --make-rprivate /
 mkdir -p "$2/libvirt"
 for name in etc/libvirt var/lib/libvirt var/cache/libvirt var/log/libvirt run/libvirt; do
   mkdir -p "/$name" "$1/tree/$name"
