@@ -16,11 +16,11 @@ import { requires } from '../support/requires.js';
 import { recordWrites, type WriteGaps } from '../support/write-gaps.js';
 
 const BUILD_LIMIT_MS = 500_000;
-const WATCHED = ['/var/tmp', '/srv/data', '/srv/btrfs', '/srv/lv-xfs'];
+const WATCHED = ['/var/tmp', '/srv/lv-xfs'];
 /** Of our agent here, for a plain freeze; 60 s if it is not set. */
 const LEASE_S = 5;
-/** Long enough to call it for ever: more than twice that. */
-const STAYS_S = 12;
+/** A lease would have ended, and a loaded machine was late besides. */
+const STAYS_S = LEASE_S + 3;
 const UNIT = { stock: 'stock-agent.service', ours: 'fsfreeze-agent.service' };
 
 /** A domain with one agent and one hook that can be told to fail; all tests of an agent share it. */
@@ -200,7 +200,7 @@ const rows: Readonly<Record<FailureName, Row>> = {
       await peer.agentTimeout(5);
       const thaw = await peer.domain.virsh('domfsthaw');
       const virsh = `${said(freeze)}; ${said(thaw)}`;
-      return { virsh, guest: await peer.watch(12), released: await peer.hookWasTold('thaw') };
+      return { virsh, guest: await peer.watch(8), released: await peer.hookWasTold('thaw') };
     },
     seen: {
       stock: { virsh: `${NO_ANSWER}; ${NO_ANSWER}`, guest: 'stays frozen', released: false },
