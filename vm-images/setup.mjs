@@ -30,6 +30,9 @@ const DEBIAN_PACKAGES = {
   systemd: 'systemd-socket-activate: tests of inherited sockets',
   socat: 'pseudo-terminals in tests of serial ports',
   'postgresql-15': 'a real server, for the tests of its writer',
+  // Not libvirt-daemon-system: that one has the units, and would start them.
+  'libvirt-daemon': 'libvirtd, for tests under libvirt',
+  'libvirt-clients': 'virsh',
 };
 /** Without root mmdebstrap works in a user namespace. */
 const PACKAGES_WITHOUT_ROOT = { uidmap: 'mmdebstrap without root' };

@@ -41,9 +41,9 @@ export async function createOverlay(file: string, base: DiskFile): Promise<DiskF
   return { file, format: 'qcow2' };
 }
 
-export async function createBlank(file: string, sizeMiB: number): Promise<DiskFile> {
-  await execa('qemu-img', ['create', '-q', '-f', 'qcow2', file, `${sizeMiB}M`], { timeout: 20_000 });
-  return { file, format: 'qcow2' };
+export async function createBlank(file: string, sizeMiB: number, format: DiskFormat = 'qcow2'): Promise<DiskFile> {
+  await execa('qemu-img', ['create', '-q', '-f', format, file, `${sizeMiB}M`], { timeout: 20_000 });
+  return { file, format };
 }
 
 /** Writes `file` as a raw disk that holds a tar archive of `sources`, each under its own base name. */

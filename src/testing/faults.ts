@@ -10,7 +10,7 @@ import type { Guest } from './guest.js';
 export type ProcessName = { readonly unit: string } | { readonly pidFile: string };
 
 /** Its process id. Throws BridgeError `E_NO_PROCESS` when it does not run. */
-export async function guestPid(guest: Guest, name: ProcessName): Promise<number> {
+export async function guestPid(guest: Pick<Guest, 'exec'>, name: ProcessName): Promise<number> {
   const command =
     'unit' in name
       ? ['/bin/systemctl', 'show', '--value', '--property=MainPID', name.unit]
@@ -24,7 +24,7 @@ export async function guestPid(guest: Guest, name: ProcessName): Promise<number>
 export type FaultSignal = 'KILL' | 'STOP' | 'CONT' | 'TERM';
 
 /** Sends a signal now. Throws when the process is gone. */
-export async function signalGuest(guest: Guest, pid: number, signal: FaultSignal): Promise<void> {
+export async function signalGuest(guest: Pick<Guest, 'exec'>, pid: number, signal: FaultSignal): Promise<void> {
   await guest.exec(['/bin/kill', '-s', signal, String(pid)]);
 }
 

@@ -90,7 +90,7 @@ async function bootedKey(image: GuestImage): Promise<string> {
   return keyOf(STATE_VERSION, image.key, image.buildId, await qemuVersion(), commandLine, processor);
 }
 
-async function processorName(): Promise<string> {
+export async function processorName(): Promise<string> {
   const info = await readFile('/proc/cpuinfo', 'utf8');
   return info.split('\n').find((line) => line.startsWith('model name')) ?? '';
 }

@@ -14,7 +14,7 @@ export interface Machine {
   readonly disks: readonly GuestDisk[];
 }
 
-const COMMAND_LINE =
+export const KERNEL_COMMAND_LINE =
   'root=/dev/vda ro console=ttyS0 quiet net.ifnames=0 systemd.show_status=false mitigations=off panic=1';
 
 /** The command line. With `incoming` the machine waits for a state to be loaded. */
@@ -24,7 +24,7 @@ export function machineArguments(machine: Machine, paths: GuestPaths, incoming: 
     ...['-machine', 'pc', ...acceleratorArguments(machine.accelerator)],
     ...['-smp', String(machine.cpus), '-m', String(machine.memoryMiB)],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-    ...['-kernel', machine.kernel, '-initrd', machine.initrd, '-append', COMMAND_LINE],
+    ...['-kernel', machine.kernel, '-initrd', machine.initrd, '-append', KERNEL_COMMAND_LINE],
     ...['-chardev', `file,id=console,path=${escape(paths.consolePath)},append=on`, '-serial', 'chardev:console'],
     ...[...socket('qmp', paths.qmpPath), '-mon', 'chardev=qmp,mode=control'],
     ...[...socket('fixture', paths.fixtureQmpPath), '-mon', 'chardev=fixture,mode=control'],

@@ -3,6 +3,7 @@
 // of these lists is the same, or a test of this project fails.
 import { commandNames, commands } from '../../src/qga/commands.js';
 import type { Command } from '../../src/qga/command.js';
+import { between, markdownTable } from '../support/markdown-table.js';
 import { acceptedCommandLines } from './accepted-command-lines.js';
 import { acceptedTranscriptDifferences } from './accepted-transcript-differences.js';
 import { changesNothing } from './argument-gate.js';
@@ -14,15 +15,9 @@ import type { Recorded } from './transcript.js';
 
 const releases: readonly Release[] = ['7.2', '10.0'];
 
-const begin = '<!-- compatibility: begin (npm run compatibility-table) -->';
-const end = '<!-- compatibility: end -->';
-
 /** The text with the table in it as it should be. Throws if there is no place for it. */
 export function withTable(readme: string): string {
-  const from = readme.indexOf(begin);
-  const to = readme.indexOf(end);
-  if (from < 0 || to < from) throw new Error(`expected ${begin} and ${end} in the README`);
-  return `${readme.slice(0, from)}${begin}\n\n${table()}\n\n${readme.slice(to)}`;
+  return between(readme, 'compatibility', table());
 }
 
 type Row = readonly [string, string, string, string];
@@ -31,11 +26,11 @@ function table(): string {
   return [
     '### Commands',
     '',
-    render(['command', 'recorded', 'verdict', 'what differs, and why'], commandRows()),
+    markdownTable(['command', 'recorded', 'verdict', 'what differs, and why'], commandRows()),
     '',
     '### Options, configuration, surroundings',
     '',
-    render(['option', 'recorded', 'verdict', 'what differs, and why'], optionRows()),
+    markdownTable(['option', 'recorded', 'verdict', 'what differs, and why'], optionRows()),
   ].join('\n');
 }
 
@@ -95,14 +90,4 @@ const code = (text: string): string => `\`${text}\``;
 
 function unique(texts: readonly string[]): readonly string[] {
   return [...new Set(texts)];
-}
-
-// As prettier lays a table out.
-function render(head: Row, rows: readonly Row[]): string {
-  const all = [head, ...rows].map((row) => row.map((cell) => cell.replaceAll('|', '\\|')));
-  const widths = head.map((_, column) => Math.max(3, ...all.map((row) => (row[column] ?? '').length)));
-  const line = (cells: readonly string[]): string =>
-    `| ${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(' | ')} |`;
-  const [first = [], ...rest] = all;
-  return [line(first), line(widths.map((width) => '-'.repeat(width))), ...rest.map(line)].join('\n');
 }

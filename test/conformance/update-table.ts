@@ -1,7 +1,8 @@
-// Writes the table of qga/README.md anew: npm run compatibility-table
+// Writes the tables of qga/README.md anew: npm run compatibility-table
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { withFlows } from '../support/libvirt-table.js';
 import { withTable } from './table.js';
 
 const readme = fileURLToPath(new URL('../../qga/README.md', import.meta.url));
-writeFileSync(readme, withTable(readFileSync(readme, 'utf8')));
+writeFileSync(readme, withFlows(withTable(readFileSync(readme, 'utf8'))));

@@ -38,7 +38,7 @@ export async function requester(guest: Guest, limits: Partial<RemoteLimits> = {}
 }
 
 /** Drops a writer into the guest. */
-export async function addWriter(guest: Guest, name: string, script: string): Promise<void> {
+export async function addWriter(guest: Pick<Guest, 'exec'>, name: string, script: string): Promise<void> {
   const file = `${HOOKS}/${name}`;
   await guest.exec(`mkdir -p ${HOOKS} && cat >${file} && chmod 755 ${file}`, { input: script });
 }

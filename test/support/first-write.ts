@@ -4,6 +4,9 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Guest } from '../../src/testing/index.js';
 
+/** A guest, or a domain of libvirt. */
+export type Runs = Pick<Guest, 'exec' | 'start'>;
+
 // One process for each directory. What it tells goes to tmpfs, before it tries and when the write was durable.
 const PROBE = `
 use strict; use Fcntl; use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
@@ -26,7 +29,7 @@ export interface FirstWrites {
 }
 
 /** Begins a durable write in each directory, each in a process of its own. */
-export async function beginWrites(guest: Guest, directories: readonly string[]): Promise<FirstWrites> {
+export async function beginWrites(guest: Runs, directories: readonly string[]): Promise<FirstWrites> {
   const file = `/run/first-write-${randomUUID()}`;
   await guest.start(['/usr/bin/perl', '-MIO::Handle', '-e', PROBE, file, ...directories]);
   await guest.exec(`until [ "$(grep -c begun ${file})" = ${directories.length} ]; do sleep 0.02; done 2>/dev/null`);
@@ -34,7 +37,7 @@ export async function beginWrites(guest: Guest, directories: readonly string[]):
 }
 
 /** Seconds of CLOCK_MONOTONIC of the guest at which each write that is done was done. */
-export async function writesDone(guest: Guest, { file }: FirstWrites): Promise<readonly number[]> {
+export async function writesDone(guest: Runs, { file }: FirstWrites): Promise<readonly number[]> {
   const { stdout } = await guest.exec(['/bin/cat', file]);
   return stdout
     .split('\n')
@@ -43,7 +46,7 @@ export async function writesDone(guest: Guest, { file }: FirstWrites): Promise<r
 }
 
 /** Waits for the last of them. Throws after `timeoutMs` of the host. */
-export async function lastWrite(guest: Guest, writes: FirstWrites, timeoutMs: number): Promise<number> {
+export async function lastWrite(guest: Runs, writes: FirstWrites, timeoutMs: number): Promise<number> {
   const end = performance.now() + timeoutMs;
   for (;;) {
     const done = await writesDone(guest, writes);
@@ -55,6 +58,6 @@ export async function lastWrite(guest: Guest, writes: FirstWrites, timeoutMs: nu
 }
 
 /** Seconds of CLOCK_MONOTONIC of the guest (it is never suspended, so the same as /proc/uptime). */
-export async function guestSeconds(guest: Guest): Promise<number> {
+export async function guestSeconds(guest: Runs): Promise<number> {
   return Number((await guest.exec(['/bin/cat', '/proc/uptime'])).stdout.split(' ')[0]);
 }

@@ -1,7 +1,7 @@
 // Whether a guest takes writes, over time and on its own clock: one process for each directory writes durably every
 // 50 ms, and tells (to tmpfs) when each write was done. Light enough not to be what is measured.
 import { randomUUID } from 'node:crypto';
-import type { Guest } from '../../src/testing/index.js';
+import type { Runs } from './first-write.js';
 
 const RECORDER = `
 use strict; use Fcntl; use IO::Handle; use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep);
@@ -23,15 +23,15 @@ for my $dir (@dirs) {
 }
 `;
 
-export interface WriteGaps {
+export interface WriteGaps extends AsyncDisposable {
   /** Seconds of the guest without a write on the directory where it is longest: now, and the longest that is over. */
   now(): Promise<{ readonly openS: number; readonly longestS: number }>;
 }
 
-/** Begins to write in each directory, until the guest ends. */
-export async function recordWrites(guest: Guest, directories: readonly string[]): Promise<WriteGaps> {
+/** Begins to write in each directory, until it is disposed or the guest ends. */
+export async function recordWrites(guest: Runs, directories: readonly string[]): Promise<WriteGaps> {
   const out = `/run/write-gaps-${randomUUID()}`;
-  await guest.start(['/usr/bin/perl', '-e', RECORDER, out, ...directories]);
+  const recorder = await guest.start(['/usr/bin/perl', '-e', RECORDER, out, ...directories]);
   const ready = `until [ "$(cat ${out}* 2>/dev/null | wc -l)" = ${directories.length} ]; do sleep 0.02; done`;
   await guest.exec(ready);
   return {
@@ -45,6 +45,9 @@ export async function recordWrites(guest: Guest, directories: readonly string[])
         openS: Math.max(...rows.map(([last = NaN]) => at - last)),
         longestS: Math.max(...rows.map(([, longest = NaN]) => longest)),
       };
+    },
+    [Symbol.asyncDispose]: async () => {
+      await recorder.kill();
     },
   };
 }
