@@ -1,11 +1,12 @@
 // The first step of a cut: look at the VM and at the guest, and refuse what cannot succeed. Changes nothing.
 import { QuiesceError, CutError, UnreachableError, describeError } from '../errors.js';
 import type { DiskRef } from '../consistency.js';
-import { readDisks, type VmDisk } from '../qmp/block-graph.js';
-import type { QmpClient } from '../qmp/client.js';
+import type { VmDisk } from '../qmp/block-graph.js';
 import { runQmp } from '../qmp/commands.js';
+import type { Monitor } from '../qmp/monitor.js';
 import { chooseDisks, guestRefs, type DiskChoice } from './disk-choice.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from './guest-agent.js';
+import type { Hypervisor } from './hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from './requirement.js';
 import type { Vm } from './vm.js';
 
@@ -33,11 +34,12 @@ export interface CreatePlan extends DiskChoice {
 const untouchable = ['inmigrate', 'postmigrate', 'finish-migrate', 'save-vm', 'restore-vm', 'colo'];
 
 /** Throws UsageError, CutError, UnreachableError or QuiesceError: what cannot succeed, before anything is done. */
-export async function planCreate(monitor: QmpClient, options: PlanOptions): Promise<CreatePlan> {
+export async function planCreate(monitor: Hypervisor, options: PlanOptions): Promise<CreatePlan> {
   const { status, running } = await runQmp(monitor, 'query-status', {});
   if (untouchable.includes(status)) throw new CutError('E_VM_STATE', `the VM is in state ${status}: nothing was cut`);
+  await refuseMigration(monitor);
   await refuseBlockJobs(monitor);
-  const all = await readDisks(monitor);
+  const all = await monitor.disks();
   const choice = chooseDisks(all, options.disks);
   const plan = { ...choice, status, all, refs: guestRefs(choice.chosen, all) };
   const { agent, why } = running
@@ -76,8 +78,18 @@ async function findAgent({ vm, requirement, agentLimits, openAgent }: PlanOption
   }
 }
 
+/** MigrationStatus of what is over (QEMU qapi/migration.json). */
+const noMigration = ['none', 'completed', 'failed', 'cancelled'];
+
+// On its way to another machine, or to a file: the images belong to whoever takes the VM over.
+async function refuseMigration(monitor: Monitor): Promise<void> {
+  const { status = 'none' } = await runQmp(monitor, 'query-migrate', {});
+  if (noMigration.includes(status)) return;
+  throw new CutError('E_VM_STATE', `the VM is being migrated or saved (${status}): nothing was cut`);
+}
+
 // A running job holds its node, so the transaction would fail: say so before the guest is held.
-async function refuseBlockJobs(monitor: QmpClient): Promise<void> {
+async function refuseBlockJobs(monitor: Monitor): Promise<void> {
   // One that is concluded holds nothing any more: somebody has yet to dismiss it.
   const jobs = (await runQmp(monitor, 'query-block-jobs', {})).filter(({ status }) => status !== 'concluded');
   if (jobs.length === 0) return;

@@ -1,10 +1,13 @@
 // The guest as the host tool sees it: a coordinator, who answers there, and a thaw that needs no session. Over an agent
-// by src/qga/; tests bring their own.
+// by src/qga/, at the socket of its channel or through libvirt; tests bring their own.
 import type { Coordinator } from '../consistency.js';
 import { ThawUnconfirmedError, describeError } from '../errors.js';
-import { QgaClient } from '../qga/client.js';
+import { QgaClient, type AgentCaller } from '../qga/client.js';
 import { createRemoteCoordinator } from '../qga/remote-coordinator.js';
 import { RemoteError } from '../rpc/errors.js';
+import { parseLibvirtAddress } from './libvirt/address.js';
+import { LibvirtAgent } from './libvirt/agent.js';
+import { Virsh } from './libvirt/virsh.js';
 
 export interface GuestAgent extends AsyncDisposable {
   readonly coordinator: Coordinator;
@@ -31,14 +34,23 @@ export interface AgentLimits {
 export const defaultAgentLimits: AgentLimits = { answerMs: 5000, freezeMs: 90_000, thawMs: 120_000 };
 
 /** Throws an UnreachableError if no agent answers within `limits.answerMs`. */
-export type OpenGuestAgent = (path: string, limits: AgentLimits) => Promise<GuestAgent>;
+export type OpenGuestAgent = (where: string, limits: AgentLimits) => Promise<GuestAgent>;
 
 /** One attempt to thaw: the guest's writers are released in it. */
 const THAW_TRY_MS = 30_000;
 
-/** Opens the agent, ours or a stock qemu-ga, behind the socket of its channel. */
-export const openGuestAgent: OpenGuestAgent = async (path, { answerMs, freezeMs, thawMs }) => {
-  const client = await QgaClient.connect(path, { timeoutMs: answerMs });
+interface OpenCaller extends AgentCaller {
+  close(): Promise<void>;
+}
+
+async function openCaller(where: string, timeoutMs: number): Promise<OpenCaller> {
+  const address = parseLibvirtAddress(where);
+  return address === undefined ? await QgaClient.connect(where, { timeoutMs }) : new LibvirtAgent(new Virsh(address));
+}
+
+/** Opens the agent, ours or a stock qemu-ga, behind the socket of its channel, or of a libvirt domain. */
+export const openGuestAgent: OpenGuestAgent = async (where, { answerMs, freezeMs, thawMs }) => {
+  const client = await openCaller(where, answerMs);
   try {
     const thawTryMs = Math.min(THAW_TRY_MS, thawMs);
     const coordinator = await createRemoteCoordinator(client, { askMs: answerMs, freezeMs, thawTryMs, thawMs });
@@ -73,7 +85,7 @@ interface ThawLimits {
   readonly thawMs: number;
 }
 
-async function thawSession(client: QgaClient, limits: ThawLimits, session: string | undefined): Promise<boolean> {
+async function thawSession(client: AgentCaller, limits: ThawLimits, session: string | undefined): Promise<boolean> {
   const timeoutMs = limits.askMs;
   const before = await client.call('bridge-status', {}, { timeoutMs });
   const { state } = before.status;
@@ -97,7 +109,7 @@ async function thawSession(client: QgaClient, limits: ThawLimits, session: strin
  * The number of filesystems thawed. Sent whatever the status says: the agent answers with what it owes, a thaw that
  * nobody confirmed included. Its error is none only if its own last report tells of a guest that is thawed.
  */
-async function thawAny(client: QgaClient, { askMs, thawMs }: ThawLimits): Promise<number> {
+async function thawAny(client: AgentCaller, { askMs, thawMs }: ThawLimits): Promise<number> {
   let failure: RemoteError | undefined;
   let thawed = 0;
   try {
@@ -115,7 +127,7 @@ async function thawAny(client: QgaClient, { askMs, thawMs }: ThawLimits): Promis
 }
 
 // qemu-ga answers an error if only its hook failed, so the status decides.
-async function thawPlain(client: QgaClient, { askMs, thawMs }: ThawLimits): Promise<boolean> {
+async function thawPlain(client: AgentCaller, { askMs, thawMs }: ThawLimits): Promise<boolean> {
   let thawed: number | undefined;
   try {
     thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: thawMs }));

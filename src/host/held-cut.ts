@@ -2,11 +2,10 @@
 // and thaw nothing else is done on the host; questions about a lost answer are asked after the thaw.
 import { CutError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../errors.js';
 import type { DiskRef, FreezeReport } from '../consistency.js';
-import type { QmpClient } from '../qmp/client.js';
 import type { Reverter } from '../reverter.js';
-import { watchAgentPort } from './agent-port.js';
 import { cutDisks, cutState } from './cut.js';
 import type { GuestAgent } from './guest-agent.js';
+import type { Hypervisor } from './hypervisor.js';
 import { tornFilesystems, whyTorn, type CutDisk } from './level.js';
 import type { Marks } from './manifest.js';
 import type { Overlay } from './overlays.js';
@@ -47,17 +46,17 @@ const LATE_ANSWER_MS = 60_000;
  * knows) or a ThawUnconfirmedError (its fact `cut` says which). In the first two cases the guest is thawed.
  */
 export async function holdAndCut(
-  monitor: QmpClient,
+  hypervisor: Hypervisor,
   overlays: readonly Overlay[],
   reverter: Reverter,
   marks: Marks,
   options: HeldCutOptions,
 ): Promise<HeldCut> {
-  const { hold, why } = await holdGuest(monitor, reverter, marks, options);
+  const { hold, why } = await holdGuest(hypervisor, reverter, marks, options);
   const cutFailure = await failureOf(async () => {
     options.signal.throwIfAborted();
     if (hold !== undefined) checkHold(hold, options);
-    await cutDisks(monitor, overlays, options.cutTimeoutMs, marks);
+    await cutDisks(hypervisor, overlays, options.cutTimeoutMs, marks);
   });
   let report: FreezeReport | undefined;
   const thawFailure = asUnconfirmed(
@@ -71,7 +70,7 @@ export async function holdAndCut(
     if (tooLarge !== undefined) return { report, doubt: tooLarge, thawError: thawFailure };
     return { report, doubt: thawFailure === undefined ? why : 'nobody confirmed the thaw', thawError: thawFailure };
   }
-  const became = await whatBecame(monitor, overlays, cutFailure);
+  const became = await whatBecame(hypervisor, overlays, cutFailure);
   if (became === 'cut') {
     const doubt = 'when the disks were cut is not known: the answer to the transaction was lost';
     return { report, doubt, thawError: thawFailure };
@@ -135,7 +134,7 @@ interface Attempt {
 }
 
 async function holdGuest(
-  monitor: QmpClient,
+  hypervisor: Hypervisor,
   reverter: Reverter,
   marks: Marks,
   options: HeldCutOptions,
@@ -151,7 +150,7 @@ async function holdGuest(
     // One disk the guest could not tell from another, and it is asked to hold all it has.
     ...(disks.length === refs.length ? { disks } : {}),
   };
-  using port = options.agentSocket === undefined ? undefined : watchAgentPort(monitor, options.agentSocket);
+  using port = options.agentSocket === undefined ? undefined : hypervisor.watchAgentPort(options.agentSocket);
   const either = port === undefined ? signal : AbortSignal.any([signal, port.signal]);
   try {
     return { hold: await quiesce(agent, request, reverter, marks, either), why: undefined };
@@ -169,14 +168,13 @@ async function holdGuest(
 }
 
 async function whatBecame(
-  monitor: QmpClient,
+  hypervisor: Hypervisor,
   overlays: readonly Overlay[],
   failure: Error,
 ): Promise<'cut' | 'not cut' | 'unknown'> {
   if (!isCutUnknown(failure)) return 'not cut';
   try {
-    const nodes = overlays.map(({ node }) => node);
-    return await cutState(monitor, nodes, LATE_ANSWER_MS);
+    return await cutState(hypervisor, overlays, LATE_ANSWER_MS);
   } catch {
     // The caller's error says what is not known.
     return 'unknown';

@@ -2,7 +2,7 @@
 // overlay has other names for the same nodes.
 import { BridgeError } from '../errors.js';
 import { imageFile, readDisks, readNodes, type VmDisk } from '../qmp/block-graph.js';
-import type { QmpClient } from '../qmp/client.js';
+import type { Monitor } from '../qmp/monitor.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
 /**
@@ -24,7 +24,7 @@ export interface Layer {
 }
 
 /** Per disk of the set, in its order. */
-export async function layersOf(monitor: QmpClient, manifest: Manifest): Promise<Layer[]> {
+export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<Layer[]> {
   const disks = await readDisks(monitor);
   const nodes = [...(await readNodes(monitor)).values()];
   const nodeOf = (file: string, format: string): string | undefined => {

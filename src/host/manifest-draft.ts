@@ -1,7 +1,7 @@
 // The manifest of a set that is about to be made.
-import type { QmpClient } from '../qmp/client.js';
 import { runQmp } from '../qmp/commands.js';
 import type { CreatePlan } from './create-plan.js';
+import type { Hypervisor } from './hypervisor.js';
 import type { Manifest } from './manifest.js';
 import type { Overlay } from './overlays.js';
 import { sentence } from './report-size.js';
@@ -11,15 +11,15 @@ import type { Vm } from './vm.js';
 
 /** Everything known before the cut; its level is `none`. Throws what the monitor throws. */
 export async function draftManifest(
-  monitor: QmpClient,
+  hypervisor: Hypervisor,
   plan: CreatePlan,
   overlays: readonly Overlay[],
   id: string,
   { vm, set, requirement }: { readonly vm: Vm; readonly set: string; readonly requirement: Requirement },
 ): Promise<Manifest> {
-  const { name: qemuName } = await runQmp(monitor, 'query-name', {});
-  const { UUID: uuid } = await runQmp(monitor, 'query-uuid', {});
-  const { major, minor, micro, package: distribution } = monitor.version;
+  const { name: qemuName } = await runQmp(hypervisor, 'query-name', {});
+  const { UUID: uuid } = await runQmp(hypervisor, 'query-uuid', {});
+  const { major, minor, micro, package: distribution } = hypervisor.version;
   const now = new Date().toISOString();
   return {
     format: 1,
@@ -48,7 +48,7 @@ export async function draftManifest(
       ...(disk.pciAddress === undefined ? {} : { pciAddress: disk.pciAddress }),
       virtualSize: disk.virtualSize,
       base: { node: disk.node, file: disk.file, format: disk.format },
-      overlay: { node, file, format: 'qcow2' },
+      overlay: { ...(hypervisor.keepsNodeNames ? { node } : {}), file, format: 'qcow2' },
       level: 'none' as const,
       evidence: [],
       merged: false,

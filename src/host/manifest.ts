@@ -16,7 +16,12 @@ import { consistencyLevelSchema, finite, freezeReportSchema } from '../consisten
  */
 const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'deleting', 'failed'] as const;
 
-const layerSchema = v.strictObject({ node: v.string(), file: v.string(), format: v.string() });
+const layerSchema = v.strictObject({
+  /** As it was at the cut; unknown of an overlay that libvirt names. */
+  node: v.optional(v.string()),
+  file: v.string(),
+  format: v.string(),
+});
 
 const diskSchema = v.strictObject({
   device: v.string(),

@@ -1,11 +1,12 @@
 // The monitors at which a set's VM may be: the one the set was made through, and the one named on the command line.
 import { realpath } from 'node:fs/promises';
 import { UnreachableError } from '../errors.js';
-import { QmpClient } from '../qmp/client.js';
+import type { Hypervisor } from './hypervisor.js';
+import { openHypervisor } from './open-hypervisor.js';
 
 export interface Monitors extends AsyncDisposable {
   /** Those that answer; none if the VM is shut off. */
-  readonly open: readonly QmpClient[];
+  readonly open: readonly Hypervisor[];
 }
 
 /**
@@ -13,16 +14,15 @@ export interface Monitors extends AsyncDisposable {
  * it is in use, so the VM runs.
  */
 export async function openMonitors(paths: readonly string[], timeoutMs: number): Promise<Monitors> {
-  const open: QmpClient[] = [];
-  const close = (): Promise<void> => {
-    for (const client of open) client.close();
-    return Promise.resolve();
+  const open: Hypervisor[] = [];
+  const close = async (): Promise<void> => {
+    for (const each of open) await each[Symbol.asyncDispose]();
   };
   try {
     const sockets = await Promise.all(paths.map((path) => realpath(path).catch(() => path)));
     for (const socket of new Set(sockets)) {
-      const client = await monitorIfThere(socket, timeoutMs);
-      if (client !== undefined) open.push(client);
+      const hypervisor = await openIfThere(socket, timeoutMs);
+      if (hypervisor !== undefined) open.push(hypervisor);
     }
   } catch (error) {
     await close();
@@ -31,9 +31,9 @@ export async function openMonitors(paths: readonly string[], timeoutMs: number):
   return { open, [Symbol.asyncDispose]: close };
 }
 
-async function monitorIfThere(path: string, timeoutMs: number): Promise<QmpClient | undefined> {
+async function openIfThere(path: string, timeoutMs: number): Promise<Hypervisor | undefined> {
   try {
-    return await QmpClient.connect(path, { timeoutMs });
+    return await openHypervisor(path, { timeoutMs });
   } catch (error) {
     // Nobody there: shut off. Somebody who does not greet: in use, so running.
     if (error instanceof UnreachableError && error.code === 'E_MONITOR') return undefined;

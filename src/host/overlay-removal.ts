@@ -5,14 +5,14 @@ import { readdir, realpath } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { imageFile, readDisks, readNodes } from '../qmp/block-graph.js';
-import type { QmpClient } from '../qmp/client.js';
+import type { Monitor } from '../qmp/monitor.js';
 import { describeHolders, holdersOf, isLockedByQemu, type Holder } from './image-file.js';
 import type { Manifest } from './manifest.js';
 import { backingOf } from './overlay-data.js';
 
 export interface RemovalWitnesses {
   /** Of every VM that may use the file. */
-  readonly monitors: readonly QmpClient[];
+  readonly monitors: readonly Monitor[];
   /** Of every VM known. */
   readonly manifests: readonly Manifest[];
 }
@@ -36,7 +36,7 @@ export async function whyInUse(file: string, { monitors, manifests }: RemovalWit
   return above === undefined ? undefined : `${above} names it as its backing file`;
 }
 
-async function isInGraph(monitor: QmpClient, own: string): Promise<boolean> {
+async function isInGraph(monitor: Monitor, own: string): Promise<boolean> {
   const names = new Set<string>();
   for (const { image } of (await readNodes(monitor)).values()) names.add(imageFile(image.filename));
   for (const { file, backingFiles } of await readDisks(monitor))

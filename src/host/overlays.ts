@@ -1,12 +1,9 @@
-// The layers that take the writes after the cut: made, added to the VM and checked before anything in the guest is
-// held. Every step registers its undo at once. Facts 4.1: the file names its base (a killed VM finds it again), but is
-// added with `backing: null`, so that only the transaction joins it to the base.
+// The layers that take the writes after the cut: their files, made and checked before anything in the guest is held.
+// Every step registers its undo at once. Facts 4.1: the file names its base, so that a killed VM finds it again.
 import { chmod, chown, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, parse, join } from 'node:path';
 import { CutError, UsageError, describeError } from '../errors.js';
-import { readNodes, type VmDisk } from '../qmp/block-graph.js';
-import type { QmpClient } from '../qmp/client.js';
-import { runQmp } from '../qmp/commands.js';
+import type { VmDisk } from '../qmp/block-graph.js';
 import type { Reverter } from '../reverter.js';
 import { diskName } from './disk-choice.js';
 import { exists, syncPath } from './durable-file.js';
@@ -69,9 +66,8 @@ export async function checkRoom(overlays: readonly Overlay[], minFreeBytes: numb
   }
 }
 
-/** Makes the overlays and adds them to the VM, not yet in use. Throws a CutError that names the disk. */
-export async function addOverlays(
-  client: QmpClient,
+/** Makes the overlays' files. Throws a CutError that names the disk. */
+export async function makeOverlays(
   overlays: readonly Overlay[],
   reverter: Reverter,
   signal: AbortSignal,
@@ -82,14 +78,12 @@ export async function addOverlays(
     onProgress(index);
     try {
       await makeFile(overlay, reverter, signal);
-      await addNode(client, overlay, reverter);
     } catch (cause) {
       signal.throwIfAborted();
       if (cause instanceof UsageError) throw cause;
-      throw new CutError('E_OVERLAY', `overlay for disk ${diskName(overlay.disk)}: ${describeError(cause)}`, { cause });
+      throw overlayFailure(overlay, cause);
     }
   }
-  await checkAdded(client, overlays);
 }
 
 async function makeFile({ disk, file }: Overlay, reverter: Reverter, signal: AbortSignal): Promise<void> {
@@ -130,34 +124,8 @@ async function likeBase(file: string, base: string): Promise<void> {
   await chmod(file, mode & 0o666);
 }
 
-async function addNode(client: QmpClient, { disk, file, node }: Overlay, reverter: Reverter): Promise<void> {
-  reverter.push(`block node ${node}`, async () => {
-    if ((await readNodes(client)).has(node)) await runQmp(client, 'blockdev-del', { 'node-name': node });
-  });
-  await runQmp(client, 'blockdev-add', {
-    driver: 'qcow2',
-    'node-name': node,
-    file: { driver: 'file', 'node-name': `${node}-file`, filename: file },
-    backing: null,
-    // Lets the guest's discards free space in the overlay; whether it may discard is its device's setting.
-    discard: 'unmap',
-    'detect-zeroes': disk.detectZeroes,
-    cache: { direct: disk.cache.direct, 'no-flush': disk.cache.noFlush },
-  });
-}
-
-async function checkAdded(client: QmpClient, overlays: readonly Overlay[]): Promise<void> {
-  const nodes = await readNodes(client);
-  for (const { disk, node } of overlays) {
-    const added = nodes.get(node);
-    const size = added?.image['virtual-size'];
-    if (added?.drv === 'qcow2' && !added.ro && size === disk.virtualSize) continue;
-    const found = added === undefined ? 'nothing' : `${added.drv}, ${size ?? 0} bytes${added.ro ? ', read-only' : ''}`;
-    throw new CutError(
-      'E_OVERLAY',
-      `overlay ${node} of disk ${diskName(disk)}: expected a writable qcow2 of ${disk.virtualSize} bytes, found ${found}`,
-    );
-  }
+export function overlayFailure({ disk }: Overlay, cause: unknown): CutError {
+  return new CutError('E_OVERLAY', `overlay for disk ${diskName(disk)}: ${describeError(cause)}`, { cause });
 }
 
 function taken(file: string): UsageError {

@@ -4,6 +4,7 @@
 import { UnreachableError, describeError } from '../errors.js';
 import type { GuestAgent } from './guest-agent.js';
 import { readJournal, removeJournal, type JournalHold } from './journal.js';
+import { parseLibvirtAddress } from './libvirt/address.js';
 import type { Recovery } from './recovery.js';
 import { thawUntilConfirmed } from './thaw-guest.js';
 
@@ -40,7 +41,7 @@ async function recoverHold(recovery: Recovery, set: string, hold: JournalHold): 
   } catch (error) {
     if (!recovery.isRunning && error instanceof UnreachableError) return true;
     const did = `the guest does not say whether it is thawed: ${describeError(error)}; ours thaws itself when its lease of ${hold.leaseMs / 1000} s ends, a stock qemu-ga never does`;
-    const commands = [options.command('thaw', '--qga', hold.qga)];
+    const commands = [thawCommand(recovery, hold)];
     recovery.note('failed', { set, kind: 'guest-held', found, did, commands, thawUnconfirmed: true });
     return false;
   }
@@ -49,7 +50,7 @@ async function recoverHold(recovery: Recovery, set: string, hold: JournalHold): 
   // Another session than ours: ours is over, and this one is not ours to end.
   if (state !== 'idle' && open.kind === 'bridge' && session !== hold.session) return true;
   const limitMs = options.limits.agentLimits.thawMs;
-  const about = { set, kind: 'guest-held', commands: [options.command('thaw', '--qga', hold.qga)] } as const;
+  const about = { set, kind: 'guest-held', commands: [thawCommand(recovery, hold)] } as const;
   const thaw = async (): Promise<string> => {
     await thawUntilConfirmed(open, limitMs, open.kind === 'stock' ? undefined : hold.session);
     return 'the guest is thawed, and says so';
@@ -65,6 +66,10 @@ async function recoverHold(recovery: Recovery, set: string, hold: JournalHold): 
     recovery.note('failed', { ...about, found, did: describeError(error), thawUnconfirmed: true });
     return false;
   }
+}
+
+function thawCommand({ options }: Recovery, { qga }: JournalHold): string {
+  return options.command('thaw', ...(parseLibvirtAddress(qga) === undefined ? ['--qga', qga] : []));
 }
 
 // No lease ends what a stock agent froze when its requester (libvirt, for one) gave up.

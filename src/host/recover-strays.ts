@@ -2,11 +2,12 @@
 // on a running VM's disks (libvirt leaves one when its thaw fails). The last are told of and never touched.
 import { readFile } from 'node:fs/promises';
 import { imageFile, readDisks, readNodes, type VmDisk } from '../qmp/block-graph.js';
-import type { QmpClient } from '../qmp/client.js';
+import type { Monitor } from '../qmp/monitor.js';
 import { runQmp } from '../qmp/commands.js';
 import { dismissJob } from '../qmp/jobs.js';
 import { isErrno } from './errno.js';
 import { holdersOf } from './image-file.js';
+import { parseLibvirtAddress } from './libvirt/address.js';
 import type { Manifest } from './manifest.js';
 import { holdsData } from './overlay-data.js';
 import { whyInUse } from './overlay-removal.js';
@@ -27,7 +28,7 @@ export async function recoverStrays(recovery: Recovery): Promise<void> {
 
 const ourJob = /^fsb-commit-([0-9a-f]{8})-\d+$/;
 
-async function recoverJobs(recovery: Recovery, monitor: QmpClient, manifests: readonly Manifest[]): Promise<void> {
+async function recoverJobs(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
   for (const { id, status } of await runQmp(monitor, 'query-jobs', {})) {
     const setId = ourJob.exec(id)?.[1];
     const owner = manifests.find((manifest) => manifest.id === setId);
@@ -52,7 +53,7 @@ async function recoverJobs(recovery: Recovery, monitor: QmpClient, manifests: re
 
 const ourNode = /^fsb-([0-9a-f]{8})-\d+$/;
 
-async function recoverNodes(recovery: Recovery, monitor: QmpClient, manifests: readonly Manifest[]): Promise<void> {
+async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
   const disks = await readDisks(monitor);
   const inUse = new Set(
     disks.flatMap(({ node, rootNode, file, backingFiles }) => [node, rootNode, file, ...backingFiles]),
@@ -77,7 +78,7 @@ async function recoverNodes(recovery: Recovery, monitor: QmpClient, manifests: r
 
 async function tellOfUnknownOverlays(
   recovery: Recovery,
-  monitor: QmpClient,
+  monitor: Monitor,
   manifests: readonly Manifest[],
 ): Promise<void> {
   const known = new Set(manifests.flatMap(({ disks }) => disks.map(({ overlay }) => overlay.file)));
@@ -100,10 +101,18 @@ async function tellOfUnknownOverlays(
         ? 'left alone; libvirt makes one and reports a failure if its thaw fails. Keep it, or merge it back through libvirt'
         : 'left alone; keep it, or merge it back: the first command merges, the second ends it once the job is ready (query-jobs)',
       commands: isLibvirts
-        ? [`virsh blockcommit ${quoted(name ?? 'DOMAIN')} ${quoted(file)} --shallow --active --pivot --wait`]
+        ? [
+            `virsh ${connect(recovery)}blockcommit ${quoted(name ?? 'DOMAIN')} ${quoted(file)} --shallow --active --pivot --wait`,
+          ]
         : mergeLines(monitor, disk, await nodeOf(monitor, base)),
     });
   }
+}
+
+/** Where libvirt was reached, if that is not virsh's own choice. */
+function connect({ options }: Recovery): string {
+  const uri = options.vm.qmp.map((where) => parseLibvirtAddress(where)?.uri).find((each) => each !== undefined);
+  return uri === undefined ? '' : `--connect ${quoted(uri)} `;
 }
 
 /** The arguments of the QEMU that has the file open, one per line; undefined if there is none we may look at. */
@@ -117,13 +126,13 @@ async function commandLineOf(file: string): Promise<string | undefined> {
   return lines.length === 0 ? undefined : lines.join('\n');
 }
 
-async function nodeOf(monitor: QmpClient, file: string): Promise<string | undefined> {
+async function nodeOf(monitor: Monitor, file: string): Promise<string | undefined> {
   return [...(await readNodes(monitor))].find(([, { drv, image }]) => {
     return drv !== 'file' && imageFile(image.filename) === file;
   })?.[0];
 }
 
-function mergeLines(monitor: QmpClient, { rootNode }: VmDisk, baseNode: string | undefined): string[] {
+function mergeLines(monitor: Monitor, { rootNode }: VmDisk, baseNode: string | undefined): string[] {
   if (baseNode === undefined) return [];
   const commit = { 'job-id': 'merge', device: rootNode, 'base-node': baseNode };
   return [
@@ -132,7 +141,7 @@ function mergeLines(monitor: QmpClient, { rootNode }: VmDisk, baseNode: string |
   ];
 }
 
-function monitorLine(monitor: QmpClient, command: object): string {
+function monitorLine(monitor: Monitor, command: object): string {
   const lines = [{ execute: 'qmp_capabilities' }, command].map((each) => JSON.stringify(each));
   return `printf '%s\\n' ${lines.map(quoted).join(' ')} | socat -t5 - ${quoted(`UNIX-CONNECT:${monitor.path}`)}`;
 }

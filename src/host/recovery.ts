@@ -1,9 +1,9 @@
 // One run of `recover` for one VM: what its parts share, and how a finding becomes a repair. Its parts: recover-guest.ts,
 // recover-sets.ts, recover-strays.ts.
 import { ThawUnconfirmedError, describeError } from '../errors.js';
-import type { QmpClient } from '../qmp/client.js';
 import type { Finding, FindingStatus, NewFinding } from './finding.js';
 import type { AgentLimits, OpenGuestAgent } from './guest-agent.js';
+import type { Hypervisor } from './hypervisor.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import type { RecoverableVm } from './recover-targets.js';
@@ -31,7 +31,7 @@ export interface RecoverOptions {
 export class Recovery {
   readonly options: RecoverOptions;
   /** Of this VM; none if it is shut off. */
-  readonly monitors: readonly QmpClient[];
+  readonly monitors: readonly Hypervisor[];
   readonly findings: Finding[] = [];
   /** Sets that somebody is working on now. */
   readonly busy = new Set<string>();
@@ -40,7 +40,7 @@ export class Recovery {
   /** False only if nobody listens at any monitor. */
   readonly isRunning: boolean;
 
-  constructor(options: RecoverOptions, monitors: readonly QmpClient[], isRunning: boolean) {
+  constructor(options: RecoverOptions, monitors: readonly Hypervisor[], isRunning: boolean) {
     this.options = options;
     this.monitors = monitors;
     this.isRunning = isRunning;

@@ -1,6 +1,6 @@
 // What became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the overlays
 // do. Also which newer sets lie above a set.
-import type { QmpClient } from '../qmp/client.js';
+import type { Monitor } from '../qmp/monitor.js';
 import { isBusy } from './journal.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
@@ -14,7 +14,7 @@ import { withData } from './overlay-data.js';
  * Others are given back as they are, and so are all if no monitor answers, or while another process is at the set.
  */
 export async function settleState(
-  monitors: readonly QmpClient[],
+  monitors: readonly Monitor[],
   store: ManifestStore,
   manifest: Manifest,
 ): Promise<Manifest> {
@@ -27,7 +27,7 @@ export async function settleState(
  * The same, not written; without a monitor what the files say, which must be nobody's then. An overlay has clusters of
  * its own only if a VM wrote to it, and it did that only after the cut.
  */
-export async function settled(monitors: readonly QmpClient[], manifest: Manifest): Promise<Manifest> {
+export async function settled(monitors: readonly Monitor[], manifest: Manifest): Promise<Manifest> {
   const layers: Layer[] = [];
   for (const monitor of monitors) layers.push(...(await layersOf(monitor, manifest)));
   if (layers.some(({ place }) => place === 'active' || place === 'below')) return await cut(manifest, layers, []);

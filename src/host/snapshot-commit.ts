@@ -1,13 +1,15 @@
 // Merges a set's overlays back into their bases while the guest writes on, and removes them. Each disk by itself:
-// block-commit, ready, complete, recorded, dismiss, blockdev-del, delete. May be ended at any time and called again; it goes on
-// from what the VM says, a job it started before included. Specification: QEMU qapi/block-core.json (block-commit), facts 4.1.
+// merged, recorded, closed, file deleted. May be ended at any time and called again; it goes on
+// from what the VM says, a job it started before included. How a layer is merged is the hypervisor's: plain-merge.ts,
+// libvirt/merge.ts.
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { BridgeError, CutError, UsageError, describeError } from '../errors.js';
-import type { QmpClient } from '../qmp/client.js';
 import { runQmp, type JobInfo } from '../qmp/commands.js';
-import { dismissJob, findJob, waitForJob, type JobProgress } from '../qmp/jobs.js';
+import type { JobProgress } from '../qmp/jobs.js';
+import type { Monitor } from '../qmp/monitor.js';
 import { syncPath } from './durable-file.js';
+import type { Hypervisor } from './hypervisor.js';
 import { describeHolders, holdersOf } from './image-file.js';
 import { Journal } from './journal.js';
 import { layersOf, type Layer } from './layers.js';
@@ -31,28 +33,28 @@ export interface CommitOptions {
  * lie on it or there is nothing to commit, a CutError if a disk could not be merged: the VM goes on writing to that
  * overlay, and commit may be called again.
  */
-export async function commitSnapshot(monitor: QmpClient, options: CommitOptions): Promise<Manifest> {
+export async function commitSnapshot(hypervisor: Hypervisor, options: CommitOptions): Promise<Manifest> {
   const { store, set } = options;
   // Says that there is no such set, before a journal is begun.
   await store.read(set);
   const journal = await Journal.begin(store, set, 'commit');
   try {
-    return await commit(monitor, options);
+    return await commit(hypervisor, options);
   } finally {
     await journal.end();
   }
 }
 
-async function commit(monitor: QmpClient, options: CommitOptions): Promise<Manifest> {
+async function commit(hypervisor: Hypervisor, options: CommitOptions): Promise<Manifest> {
   const { store, set, signal } = options;
   const all = await store.readAllOrRefuse();
-  let manifest = await settleState([monitor], store, await store.read(set));
+  let manifest = await settleState([hypervisor], store, await store.read(set));
   checkState(manifest);
   const above = newerSets(manifest, all);
   if (above.length > 0) {
     throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: commit ${above.join(', ')} first`);
   }
-  const merges = await mergesOf(monitor, manifest);
+  const merges = await mergesOf(hypervisor, manifest);
   for (const merge of merges) checkCommittable(merge);
   const mark = async (index: number, what: Partial<ManifestDisk>): Promise<void> => {
     const disks = manifest.disks.map((disk, at) => (at === index ? { ...disk, ...what } : disk));
@@ -64,12 +66,12 @@ async function commit(monitor: QmpClient, options: CommitOptions): Promise<Manif
     try {
       signal.throwIfAborted();
       if (!isPivoted(merge)) {
-        await mergeDisk(monitor, manifest, index, merge, options, () => mark(index, { pivoting: true }));
+        await mergeDisk(hypervisor, manifest, index, merge, options, () => mark(index, { pivoting: true }));
       }
       // Durable before its last traces in QEMU are removed: without them nobody could tell that it is merged.
       await mark(index, { pivoting: false, pivoted: true });
-      if ((await findJob(monitor, merge.jobId)) !== undefined) await dismissJob(monitor, merge.jobId);
-      await dropOverlay(monitor, merge);
+      await hypervisor.forget(merge.overlayNode, merge.jobId);
+      await removeOverlay(merge);
     } catch (cause) {
       if (signal.aborted)
         throw new CutError('E_INTERRUPTED', `interrupted: ${set} is merged in part; commit it again`, { cause });
@@ -95,7 +97,7 @@ interface Merge extends Layer {
   readonly job: JobInfo | undefined;
 }
 
-async function mergesOf(monitor: QmpClient, manifest: Manifest): Promise<Merge[]> {
+async function mergesOf(monitor: Monitor, manifest: Manifest): Promise<Merge[]> {
   const jobs = await runQmp(monitor, 'query-jobs', {});
   const layers = await layersOf(monitor, manifest);
   return layers.map((layer, index) => {
@@ -118,7 +120,7 @@ function isPivoted({ disk, place, vmDisk, job }: Merge): boolean {
  * Disks of which only a person can say that their base is the newer one: QEMU ended when the VM was to change over to
  * it, and the VM was started from it. `commitSnapshot` takes it for that, and removes the overlay.
  */
-export async function doubtfulDisks(monitor: QmpClient, manifest: Manifest): Promise<ManifestDisk[]> {
+export async function doubtfulDisks(monitor: Monitor, manifest: Manifest): Promise<ManifestDisk[]> {
   return (await mergesOf(monitor, manifest))
     .filter(({ disk, place, vmDisk, job }) => {
       const isOnBase = place === 'unused' && vmDisk?.file === disk.base.file && job === undefined;
@@ -143,102 +145,35 @@ function checkCommittable(merge: Merge): void {
   throw new UsageError('E_NOT_ACTIVE', `disk ${disk.id}: overlay ${disk.overlay.file} cannot be committed: ${why}`);
 }
 
-/** Merges; the job is not dismissed. */
+/** Throws with the VM on the overlay as before; the job, where there is one, is not forgotten when it returns. */
 async function mergeDisk(
-  monitor: QmpClient,
+  hypervisor: Hypervisor,
   manifest: Manifest,
   index: number,
-  { disk, vmDisk, overlayNode, baseNode, jobId, job }: Merge,
-  options: CommitOptions,
+  merge: Merge,
+  { limitMs, speed, signal, onProgress }: CommitOptions,
   beforePivot: () => Promise<void>,
 ): Promise<void> {
-  if (vmDisk === undefined || overlayNode === undefined || baseNode === undefined) {
-    throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
-  }
-  // Over without a merge: it failed, or it was cancelled.
-  if (job?.status === 'concluded') await dismissJob(monitor, jobId);
-  if (job === undefined || job.status === 'concluded') {
-    await runQmp(monitor, 'block-commit', {
-      'job-id': jobId,
-      device: vmDisk.rootNode,
-      'top-node': overlayNode,
-      'base-node': baseNode,
-      'auto-dismiss': false,
-      ...(options.speed === undefined ? {} : { speed: options.speed }),
-    });
-  }
-  await finishJob(monitor, jobId, disk.id, options, beforePivot);
+  const { disk, jobId } = merge;
+  const tell = ({ current, total, status }: JobProgress): void => {
+    const percent = total === 0 ? 100 : Math.floor((100 * current) / total);
+    onProgress(`merging disk ${disk.id}: ${percent} % of ${Math.ceil(total / 1024 / 1024)} MiB, ${status}`);
+  };
+  await hypervisor.merge(merge, { jobId, limitMs, speed, signal, onProgress: tell, beforePivot });
   // A job that somebody cancelled when it was ready ends without an error, and without a merge.
-  const place = (await layersOf(monitor, manifest))[index]?.place;
+  const place = (await layersOf(hypervisor, manifest))[index]?.place;
   if (place === 'loaded' || place === 'unused') return;
-  await dismissJob(monitor, jobId);
+  await hypervisor.forget(undefined, jobId);
   throw new BridgeError('E_JOB', `job ${jobId} ended, but the VM still uses the overlay`);
 }
 
-async function finishJob(
-  monitor: QmpClient,
-  jobId: string,
-  name: string,
-  options: CommitOptions,
-  beforePivot: () => Promise<void>,
-): Promise<void> {
-  const { limitMs, signal, onProgress } = options;
-  const wait = {
-    limitMs,
-    signal,
-    onProgress: ({ current, total, status }: JobProgress) => {
-      const percent = total === 0 ? 100 : Math.floor((100 * current) / total);
-      onProgress(`merging disk ${name}: ${percent} % of ${Math.ceil(total / 1024 / 1024)} MiB, ${status}`);
-    },
-  };
-  try {
-    const { status } = await waitForJob(monitor, jobId, ['ready', 'concluded'], wait);
-    if (status === 'ready') {
-      await beforePivot();
-      await runQmp(monitor, 'job-complete', { id: jobId });
-      await waitForJob(monitor, jobId, ['concluded'], { limitMs });
-    }
-  } catch (error) {
-    await giveUpJob(monitor, jobId);
-    throw error;
-  }
-}
-
-// Cancelled, the commit leaves the VM on the overlay, as it was; what was copied already does no harm.
-async function giveUpJob(monitor: QmpClient, jobId: string): Promise<void> {
-  const job = await findJob(monitor, jobId);
-  if (job === undefined) return;
-  if (job.status !== 'concluded') {
-    await runQmp(monitor, 'job-cancel', { id: jobId });
-    try {
-      await waitForJob(monitor, jobId, ['concluded'], { limitMs: 30_000 });
-    } catch (error) {
-      // A cancelled job ends with an error of its own; anything else is not ours to hide.
-      if (!(error instanceof BridgeError) || error.code !== 'E_JOB') throw error;
-    }
-  }
-  await dismissJob(monitor, jobId);
-}
-
-async function dropOverlay(monitor: QmpClient, { disk, overlayNode }: Layer): Promise<void> {
-  if (overlayNode !== undefined) {
-    try {
-      await runQmp(monitor, 'blockdev-del', { 'node-name': overlayNode });
-    } catch (error) {
-      // A VM started from the overlay made the node by itself: it went with the job.
-      if (await nodeStillThere(monitor, overlayNode)) throw error;
-    }
-  }
-  const holders = await holdersOf(disk.overlay.file);
+async function removeOverlay({ disk }: Merge): Promise<void> {
+  const { file } = disk.overlay;
+  const holders = await holdersOf(file);
   if (holders.length > 0) {
     const who = describeHolders(holders);
-    throw new CutError('E_IN_USE', `${disk.overlay.file} is merged, but still in use by ${who}: not deleted`);
+    throw new CutError('E_IN_USE', `${file} is merged, but still in use by ${who}: not deleted`);
   }
-  await rm(disk.overlay.file, { force: true });
-  await syncPath(dirname(disk.overlay.file));
-}
-
-async function nodeStillThere(monitor: QmpClient, node: string): Promise<boolean> {
-  const nodes = await runQmp(monitor, 'query-named-block-nodes', { flat: true });
-  return nodes.some(({ 'node-name': name }) => name === node);
+  await rm(file, { force: true });
+  await syncPath(dirname(file));
 }

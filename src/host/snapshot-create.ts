@@ -4,18 +4,20 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { satisfies } from '../consistency.js';
 import { CutError, ThawUnconfirmedError, describeError } from '../errors.js';
-import { QmpClient } from '../qmp/client.js';
+import type { Monitor } from '../qmp/monitor.js';
 import { Reverter } from '../reverter.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
 import { undoCreate } from './create-undo.js';
 import { diskName } from './disk-choice.js';
 import { holdAndCut, type HeldCut } from './held-cut.js';
+import type { Hypervisor } from './hypervisor.js';
 import { Journal } from './journal.js';
 import { crashOnly, levelsOf, type CutDisk, type SetWorth } from './level.js';
 import type { Manifest, Marks } from './manifest.js';
 import { draftManifest } from './manifest-draft.js';
 import type { ManifestStore } from './manifest-store.js';
-import { addOverlays, checkRoom, planOverlays } from './overlays.js';
+import { openHypervisor } from './open-hypervisor.js';
+import { checkRoom, makeOverlays, planOverlays } from './overlays.js';
 import { sentence } from './report-size.js';
 import { requiredLevel } from './requirement.js';
 import { StepTimer, round } from './step-timer.js';
@@ -50,7 +52,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   await options.store.checkFree(options.set);
   const timer = new StepTimer();
   const monitorLog: Manifest['monitorLog'] = [];
-  await using monitor = await QmpClient.connect(options.vm.qmp, {
+  await using monitor = await openHypervisor(options.vm.qmp, {
     timeoutMs: options.monitorTimeoutMs,
     log: ({ direction, command, monotonicNs }) => {
       if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
@@ -86,7 +88,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
 
 interface Run {
   readonly options: CreateOptions;
-  readonly monitor: QmpClient;
+  readonly monitor: Hypervisor;
   readonly plan: CreatePlan;
   readonly timer: StepTimer;
   readonly monitorLog: Manifest['monitorLog'];
@@ -108,9 +110,10 @@ async function create(run: Run): Promise<CreateResult> {
   run.journal = await Journal.claim(store, set);
   run.draft = draft;
   await store.write(draft);
-  await addOverlays(monitor, overlays, reverter, signal, (done) => {
+  await makeOverlays(overlays, reverter, signal, (done) => {
     options.onProgress(`making overlay ${done + 1} of ${overlays.length}`);
   });
+  await monitor.prepare(overlays, reverter, signal);
   // Durable before the guest is held: a tool killed after its transaction leaves a set that says so, and a journal that
   // knows whom to thaw.
   await store.write({ ...draft, state: 'cutting' });
@@ -210,7 +213,7 @@ function worthOf(cut: HeldCut, disks: readonly CutDisk[]): SetWorth {
 }
 
 // After the cut a monitor that fails must cost evidence at most, not the set.
-async function countsAfter(monitor: QmpClient): Promise<WriteCounts | undefined> {
+async function countsAfter(monitor: Monitor): Promise<WriteCounts | undefined> {
   try {
     return await readWriteCounts(monitor);
   } catch {

@@ -2,13 +2,13 @@
 // set lies on. Never touches a base.
 import { stat } from 'node:fs/promises';
 import { QuiesceError, UsageError } from '../errors.js';
-import type { QmpClient } from '../qmp/client.js';
-import { runQmp } from '../qmp/commands.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
 import { removeFiles } from './durable-file.js';
 import { isErrno } from './errno.js';
+import type { Hypervisor } from './hypervisor.js';
 import { Journal, refuseBusy } from './journal.js';
 import { layersOf } from './layers.js';
+import { changeDefinition } from './libvirt/definition.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { openMonitors } from './monitors.js';
@@ -55,7 +55,13 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<readonly s
 }
 
 /** The rest of a deletion that was decided; the files must be nobody's. */
-export async function removeSet(store: ManifestStore, { set }: Manifest, files: readonly string[]): Promise<void> {
+export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
+  const { vm, set, disks } = manifest;
+  // Before the files are gone: what libvirt is to start must be there.
+  await changeDefinition(
+    vm.qmp,
+    disks.map(({ base, overlay }) => ({ from: overlay.file, to: base.file, format: base.format })),
+  );
   await removeFiles(files);
   await store.remove(set);
 }
@@ -102,10 +108,9 @@ async function checkUnused(options: DeleteOptions): Promise<{ manifest: Manifest
 }
 
 /** Takes out of QEMU what a tool left that was killed before its cut: open, but no disk's. */
-export async function unloadOverlays(monitor: QmpClient, manifest: Manifest): Promise<void> {
-  for (const { place, overlayNode } of await layersOf(monitor, manifest)) {
-    if (place !== 'loaded' || overlayNode === undefined) continue;
-    await runQmp(monitor, 'blockdev-del', { 'node-name': overlayNode });
+export async function unloadOverlays(hypervisor: Hypervisor, manifest: Manifest): Promise<void> {
+  for (const { place, overlayNode } of await layersOf(hypervisor, manifest)) {
+    if (place === 'loaded') await hypervisor.forget(overlayNode, undefined);
   }
 }
 

@@ -1,11 +1,10 @@
 // How a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not answer; only reads.
 import { BridgeError, describeError } from '../errors.js';
 import type { CoordinatorStatus } from '../consistency.js';
-import { readDisks } from '../qmp/block-graph.js';
-import { QmpClient } from '../qmp/client.js';
 import { runQmp } from '../qmp/commands.js';
 import type { AgentLimits, OpenGuestAgent } from './guest-agent.js';
 import type { ManifestStore } from './manifest-store.js';
+import { openHypervisor } from './open-hypervisor.js';
 import type { Vm } from './vm.js';
 
 interface Trouble {
@@ -57,12 +56,12 @@ export async function readStatus(options: StatusOptions): Promise<VmStatus> {
 }
 
 async function monitorStatus({ vm, store, monitorTimeoutMs }: StatusOptions): Promise<MonitorStatus> {
-  await using monitor = await QmpClient.connect(vm.qmp, { timeoutMs: monitorTimeoutMs });
+  await using monitor = await openHypervisor(vm.qmp, { timeoutMs: monitorTimeoutMs });
   const { manifests } = await store.readAll();
   const { major, minor, micro } = monitor.version;
   const { status } = await runQmp(monitor, 'query-status', {});
   const jobs = await runQmp(monitor, 'query-jobs', {});
-  const disks = await readDisks(monitor);
+  const disks = await monitor.disks();
   return {
     qemu: `${major}.${minor}.${micro}`,
     status,

@@ -6,18 +6,28 @@ import { UnreachableError } from '../errors.js';
 import { RpcClient, type CallOptions } from '../rpc/client.js';
 import type { ByteStream } from '../transport/byte-stream.js';
 import { connectUnixSocket } from '../transport/unix-socket.js';
-import { withPlainNumbers, type JsonValue } from '../wire/value.js';
+import { withPlainNumbers } from '../wire/value.js';
 import { commands, type ArgsInput, type CommandName, type Returns } from './commands.js';
 
 export type { CallOptions };
+
+/** One command of an agent at a time, whoever owns the connection: a QgaClient, or libvirt. */
+export interface AgentCaller {
+  /** Where the agent was found: for messages. */
+  readonly peer: string;
+  /**
+   * Throws a RemoteError for what the agent refused; else a BridgeError, whose outcome is `unknown` if the command may
+   * have been carried out. A reply that is not as declared is an UnreachableError with outcome `unknown`.
+   */
+  call<N extends CommandName>(name: N, args: ArgsInput<N>, options: CallOptions): Promise<Returns<N>>;
+}
 
 export interface ConnectOptions {
   /** For the connection and the handshake, the first time and whenever it connects anew. */
   readonly timeoutMs: number;
 }
 
-export class QgaClient implements AsyncDisposable {
-  /** Where the agent was found: for messages. */
+export class QgaClient implements AgentCaller, AsyncDisposable {
   readonly peer: string;
   readonly #path: string | undefined;
   readonly #options: ConnectOptions;
@@ -42,13 +52,10 @@ export class QgaClient implements AsyncDisposable {
     return new QgaClient(rpc, typeof where === 'string' ? where : undefined, options);
   }
 
-  /**
-   * Throws a RemoteError for what the agent refused, and what RpcClient.call throws. A reply that is not as declared
-   * is an UnreachableError with outcome `unknown`.
-   */
+  /** Throws what AgentCaller says, and what RpcClient.call throws. */
   async call<N extends CommandName>(name: N, args: ArgsInput<N>, options: CallOptions): Promise<Returns<N>> {
     const rpc = await this.#connected();
-    return this.#check(name, await rpc.call(name, args, options));
+    return checkReply(this.peer, name, withPlainNumbers(await rpc.call(name, args, options)));
   }
 
   /** Finds the place in the stream again. A call after a lost reply does so by itself. */
@@ -82,18 +89,19 @@ export class QgaClient implements AsyncDisposable {
     if (this.#closed) await rpc.close();
     return rpc;
   }
+}
 
-  #check<N extends CommandName>(name: N, reply: JsonValue): Returns<N> {
-    const result = v.safeParse(commands[name].returns, withPlainNumbers(reply));
-    if (result.success) return result.output;
-    const issue: v.BaseIssue<unknown> = result.issues[0];
-    const where = v.getDotPath(issue);
-    const found = `${where === null ? '' : `${where}: `}expected ${issue.type === 'custom' ? issue.message : (issue.expected ?? issue.message)}, found ${issue.received}`;
-    throw new UnreachableError('E_REPLY', `${this.peer}: answer to ${name} is not as declared: ${found}`, {
-      outcome: 'unknown',
-      facts: { command: name },
-    });
-  }
+/** The reply to `name` as its declaration has it. Throws an UnreachableError of outcome `unknown` if it is another. */
+export function checkReply<N extends CommandName>(peer: string, name: N, reply: unknown): Returns<N> {
+  const result = v.safeParse(commands[name].returns, reply);
+  if (result.success) return result.output;
+  const issue: v.BaseIssue<unknown> = result.issues[0];
+  const where = v.getDotPath(issue);
+  const found = `${where === null ? '' : `${where}: `}expected ${issue.type === 'custom' ? issue.message : (issue.expected ?? issue.message)}, found ${issue.received}`;
+  throw new UnreachableError('E_REPLY', `${peer}: answer to ${name} is not as declared: ${found}`, {
+    outcome: 'unknown',
+    facts: { command: name },
+  });
 }
 
 const peerName = (path: string | undefined): string => (path === undefined ? 'guest agent' : `guest agent at ${path}`);

@@ -12,7 +12,7 @@ import type {
 } from '../consistency.js';
 import { BridgeError, describeError, QuiesceError, StateError, UsageError } from '../errors.js';
 import { RemoteError } from '../rpc/errors.js';
-import type { QgaClient } from './client.js';
+import type { AgentCaller } from './client.js';
 import type { Returns } from './commands.js';
 import { StockCoordinator } from './stock-coordinator.js';
 import { defaultRemoteLimits, onceConfirmed, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
@@ -24,9 +24,9 @@ export interface RemoteCoordinator extends Coordinator {
   readonly version: string;
 }
 
-/** Asks the agent what it is. Does not own the client. Throws what QgaClient.call throws. */
+/** Asks the agent what it is. Does not own the client. Throws what AgentCaller.call throws. */
 export async function createRemoteCoordinator(
-  client: QgaClient,
+  client: AgentCaller,
   limits: RemoteLimits = defaultRemoteLimits,
 ): Promise<RemoteCoordinator> {
   const info = await client.call('guest-info', {}, { timeoutMs: limits.askMs });
@@ -37,10 +37,10 @@ export async function createRemoteCoordinator(
 class BridgeCoordinator implements RemoteCoordinator {
   readonly kind = 'bridge';
   readonly version: string;
-  readonly #client: QgaClient;
+  readonly #client: AgentCaller;
   readonly #limits: RemoteLimits;
 
-  constructor(client: QgaClient, limits: RemoteLimits, version: string) {
+  constructor(client: AgentCaller, limits: RemoteLimits, version: string) {
     this.#client = client;
     this.#limits = limits;
     this.version = version;
@@ -120,12 +120,12 @@ class BridgeCoordinator implements RemoteCoordinator {
 
 class BridgeSession implements FreezeSession {
   readonly id: string;
-  readonly #client: QgaClient;
+  readonly #client: AgentCaller;
   readonly #limits: RemoteLimits;
   #report: FreezeReport;
   readonly #thaw = onceConfirmed(() => this.#thawAndReport());
 
-  constructor(client: QgaClient, limits: RemoteLimits, id: string, report: FreezeReport) {
+  constructor(client: AgentCaller, limits: RemoteLimits, id: string, report: FreezeReport) {
     this.#client = client;
     this.#limits = limits;
     this.id = id;
@@ -174,7 +174,7 @@ class BridgeSession implements FreezeSession {
  * says `frozen`: it gave up without a confirmation.
  */
 async function thawSession(
-  client: QgaClient,
+  client: AgentCaller,
   limits: RemoteLimits,
   session: string,
 ): Promise<FreezeReport | undefined> {

@@ -16,18 +16,18 @@ import {
 } from '../consistency.js';
 import { BridgeError, describeError, QuiesceError, StateError } from '../errors.js';
 import { RemoteError } from '../rpc/errors.js';
-import type { QgaClient } from './client.js';
+import type { AgentCaller } from './client.js';
 import { objections, survey, type Counts, type Survey } from './stock-evidence.js';
 import { onceConfirmed, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
 
 export class StockCoordinator implements Coordinator {
   readonly kind = 'stock';
   readonly version: string;
-  readonly #client: QgaClient;
+  readonly #client: AgentCaller;
   readonly #limits: RemoteLimits;
   #session: StockSession | undefined;
 
-  constructor(client: QgaClient, limits: RemoteLimits, version: string) {
+  constructor(client: AgentCaller, limits: RemoteLimits, version: string) {
     this.#client = client;
     this.#limits = limits;
     this.version = version;
@@ -76,7 +76,7 @@ function neededLevel({ require }: FreezeRequest): ConsistencyLevel {
 
 class StockSession implements FreezeSession {
   readonly id: string;
-  readonly #client: QgaClient;
+  readonly #client: AgentCaller;
   readonly #limits: RemoteLimits;
   readonly #version: string;
   readonly #request: FreezeRequest;
@@ -87,7 +87,7 @@ class StockSession implements FreezeSession {
   #counts: Counts = { frozen: 0, thawed: undefined };
   readonly #thaw = onceConfirmed(() => this.#thawAndReport());
 
-  constructor(client: QgaClient, limits: RemoteLimits, version: string, request: FreezeRequest, found: Survey) {
+  constructor(client: AgentCaller, limits: RemoteLimits, version: string, request: FreezeRequest, found: Survey) {
     this.id = request.session ?? randomUUID();
     this.#client = client;
     this.#limits = limits;

@@ -4,7 +4,7 @@
 import { posix } from 'node:path';
 import * as v from 'valibot';
 import { BridgeError } from '../errors.js';
-import type { QmpClient } from './client.js';
+import type { Monitor } from './monitor.js';
 import { runQmp, type BlockNode } from './commands.js';
 import { pciAddressOf, serialOf } from './qdev.js';
 
@@ -38,7 +38,7 @@ export interface VmDisk {
 const filters = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug', 'blkverify', 'quorum'];
 
 /** All drives of the VM, in QEMU's order. Throws what `runQmp` does, and a BridgeError for a graph not understood. */
-export async function readDisks(client: QmpClient): Promise<VmDisk[]> {
+export async function readDisks(client: Monitor): Promise<VmDisk[]> {
   const devices = await runQmp(client, 'query-block', {});
   const nodes = await readNodes(client);
   const disks: VmDisk[] = [];
@@ -71,7 +71,7 @@ export async function readDisks(client: QmpClient): Promise<VmDisk[]> {
 }
 
 /** Every named node of the graph, by name. */
-export async function readNodes(client: QmpClient): Promise<ReadonlyMap<string, BlockNode>> {
+export async function readNodes(client: Monitor): Promise<ReadonlyMap<string, BlockNode>> {
   const nodes = await runQmp(client, 'query-named-block-nodes', { flat: true });
   return new Map(nodes.map((node) => [nodeName(node), node]));
 }
@@ -94,7 +94,7 @@ export function imageFile(name: string): string {
 }
 
 async function formatNodeBelow(
-  client: QmpClient,
+  client: Monitor,
   root: string,
   nodes: ReadonlyMap<string, BlockNode>,
 ): Promise<BlockNode> {
@@ -111,7 +111,7 @@ async function formatNodeBelow(
 
 type ChildFinder = (node: string) => string | undefined;
 
-async function childFinder(client: QmpClient, nodes: ReadonlyMap<string, BlockNode>): Promise<ChildFinder> {
+async function childFinder(client: Monitor, nodes: ReadonlyMap<string, BlockNode>): Promise<ChildFinder> {
   if ([...nodes.values()].some(({ children }) => children !== undefined)) {
     return (name) => nodes.get(name)?.children?.find(({ child }) => child === 'file')?.['node-name'];
   }
@@ -126,7 +126,7 @@ async function childFinder(client: QmpClient, nodes: ReadonlyMap<string, BlockNo
   };
 }
 
-async function hasCommand(client: QmpClient, command: string): Promise<boolean> {
+async function hasCommand(client: Monitor, command: string): Promise<boolean> {
   const schema = await runQmp(client, 'query-qmp-schema', {}, { timeoutMs: 20_000 });
   return schema.some((entry) => entry['meta-type'] === 'command' && entry.name === command);
 }

@@ -3,7 +3,8 @@
 // QEMU 7.2, what came later is found by query-qmp-schema.
 import * as v from 'valibot';
 import { BridgeError } from '../errors.js';
-import type { QmpClient, QmpExecuteOptions } from './client.js';
+import type { QmpExecuteOptions } from './client.js';
+import type { Monitor } from './monitor.js';
 
 /** Sizes and offsets: JSON.parse is exact up to 2^53-1; a larger one is refused rather than rounded. */
 const int = v.pipe(v.number(), v.safeInteger());
@@ -117,6 +118,7 @@ const qmpCommands = {
   'query-chardev': declare()(
     v.array(v.object({ label: v.string(), filename: v.string(), 'frontend-open': v.boolean() })),
   ),
+  'query-migrate': declare()(v.object({ status: v.optional(v.string()) })),
   'query-jobs': declare()(v.array(job)),
   'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
   'query-qmp-schema': declare()(v.array(v.object({ name: v.string(), 'meta-type': v.string() }))),
@@ -163,7 +165,7 @@ export type JobStatus = JobInfo['status'];
  * `E_MONITOR_REPLY` if the reply is not what QEMU documents.
  */
 export async function runQmp<C extends QmpCommand>(
-  client: QmpClient,
+  client: Monitor,
   command: C,
   args: QmpArgs<C>,
   options?: QmpExecuteOptions,

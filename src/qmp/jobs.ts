@@ -4,6 +4,7 @@
 import { Deadline } from '../deadline.js';
 import { BridgeError, DeadlineError } from '../errors.js';
 import type { QmpClient } from './client.js';
+import type { Monitor } from './monitor.js';
 import { runQmp, type JobInfo, type JobStatus } from './commands.js';
 
 export interface JobProgress {
@@ -25,7 +26,7 @@ export interface WaitForJobOptions {
 const POLL_MS = 500;
 
 /** The job as QEMU knows it; undefined if there is none (never started, or dismissed). */
-export async function findJob(client: QmpClient, id: string): Promise<JobInfo | undefined> {
+export async function findJob(client: Monitor, id: string): Promise<JobInfo | undefined> {
   return (await runQmp(client, 'query-jobs', {})).find((job) => job.id === id);
 }
 
@@ -57,7 +58,7 @@ export async function waitForJob(
 }
 
 /** Forgets a job that is concluded. */
-export async function dismissJob(client: QmpClient, id: string): Promise<void> {
+export async function dismissJob(client: Monitor, id: string): Promise<void> {
   await runQmp(client, 'job-dismiss', { id });
 }
 

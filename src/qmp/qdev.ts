@@ -1,7 +1,7 @@
 // How the guest knows a device: its serial number and PCI address, read from QEMU's object tree (QOM). Properties are
 // machine-specific; one that is not there is no error.
 import { posix } from 'node:path';
-import type { QmpClient } from './client.js';
+import type { Monitor } from './monitor.js';
 import { runQmp, type QmpReply } from './commands.js';
 import { QmpError } from './errors.js';
 
@@ -9,7 +9,7 @@ import { QmpError } from './errors.js';
 const VIRTIO_SERIAL_BYTES = 20;
 
 /** The serial as the guest sees it; undefined if the device has none. */
-export async function serialOf(client: QmpClient, qdev: string): Promise<string | undefined> {
+export async function serialOf(client: Monitor, qdev: string): Promise<string | undefined> {
   const serial = await property(client, qdev, 'serial');
   if (typeof serial !== 'string' || serial === '') return undefined;
   if (!qdev.endsWith('/virtio-backend')) return serial;
@@ -17,7 +17,7 @@ export async function serialOf(client: QmpClient, qdev: string): Promise<string 
 }
 
 /** `DDDD:BB:SS.F` of the device or of the controller it hangs on; undefined if there is no PCI on the way. */
-export async function pciAddressOf(client: QmpClient, qdev: string): Promise<string | undefined> {
+export async function pciAddressOf(client: Monitor, qdev: string): Promise<string | undefined> {
   const slot = await pciSlotOf(client, qdev, 16);
   return slot === undefined ? undefined : `0000:${hex(slot.bus)}:${hex(slot.slot)}.${slot.function.toString(16)}`;
 }
@@ -30,7 +30,7 @@ interface PciSlot {
 
 // Up the tree (device -> bus -> device) to the first PCI device. Its bus is the root's, 0, or the one behind a bridge,
 // whose number query-pci knows since the firmware chose it.
-async function pciSlotOf(client: QmpClient, path: string, depth: number): Promise<PciSlot | undefined> {
+async function pciSlotOf(client: Monitor, path: string, depth: number): Promise<PciSlot | undefined> {
   if (depth === 0 || !path.startsWith('/machine/')) return undefined;
   const address = await property(client, path, 'addr');
   const bus = await property(client, path, 'parent_bus');
@@ -43,7 +43,7 @@ async function pciSlotOf(client: QmpClient, path: string, depth: number): Promis
   return secondary === undefined ? undefined : { bus: secondary, ...place };
 }
 
-async function secondaryBusOf(client: QmpClient, at: PciSlot): Promise<number | undefined> {
+async function secondaryBusOf(client: Monitor, at: PciSlot): Promise<number | undefined> {
   const roots = await runQmp(client, 'query-pci', {});
   let devices: QmpReply<'query-pci'>[number]['devices'] = roots.flatMap((root) => root.devices);
   for (let depth = 0; depth < 16 && devices.length > 0; depth++) {
@@ -57,7 +57,7 @@ async function secondaryBusOf(client: QmpClient, at: PciSlot): Promise<number | 
   return undefined;
 }
 
-async function property(client: QmpClient, path: string, name: string): Promise<unknown> {
+async function property(client: Monitor, path: string, name: string): Promise<unknown> {
   try {
     return await runQmp(client, 'qom-get', { path, property: name });
   } catch (error) {

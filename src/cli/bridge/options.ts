@@ -8,6 +8,7 @@ import { chooseVm, defaultConfigFile, type Vm } from '../../host/vm.js';
 
 export interface VmArgs {
   vm: string | undefined;
+  connect: string | undefined;
   qmp: string | undefined;
   qga: string | undefined;
   config: string;
@@ -19,9 +20,10 @@ export function withVm<T>(yargs: Argv<T>): Argv<T & VmArgs> {
   return yargs
     .option('vm', {
       type: 'string',
-      describe: 'entry of the configuration; with --qmp only the name of the VM',
+      describe: 'entry of the configuration, or libvirt:DOMAIN; with --qmp only the name of the VM',
       group: 'VM:',
     })
+    .option('connect', { alias: 'c', type: 'string', describe: "libvirt's URI, for libvirt:DOMAIN", group: 'VM:' })
     .option('qmp', { type: 'string', describe: 'monitor socket (QMP) of the VM', group: 'VM:' })
     .option('qga', { type: 'string', describe: 'guest-agent socket of the VM', group: 'VM:' })
     .option('config', {
@@ -60,6 +62,7 @@ export function path(value: string): string {
 export async function vmOf(args: VmArgs, overlayDir?: string): Promise<Vm> {
   return await chooseVm({
     vm: args.vm,
+    connect: args.connect,
     qmp: args.qmp === undefined ? undefined : path(args.qmp),
     qga: args.qga === undefined ? undefined : path(args.qga),
     overlayDir: overlayDir === undefined ? undefined : path(overlayDir),

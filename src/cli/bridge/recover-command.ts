@@ -2,6 +2,7 @@
 import type { Argv } from 'yargs';
 import type { Finding } from '../../host/finding.js';
 import { openGuestAgent } from '../../host/guest-agent.js';
+import { parseLibvirtAddress } from '../../host/libvirt/address.js';
 import { defaultStateDir, ManifestStore } from '../../host/manifest-store.js';
 import { recoverVm } from '../../host/recover.js';
 import { allRecoverableVms, recoverableVm, type RecoverableVm } from '../../host/recover-targets.js';
@@ -91,6 +92,7 @@ async function chosenVms(args: RecoverArgs, stateDir: string): Promise<readonly 
   const config = path(args.config);
   if (args.qmp !== undefined) return [await recoverableVm(stateDir, await vmOf(args), false)];
   if (args.vm === undefined) return await allRecoverableVms(stateDir, config, config !== defaultConfigFile);
+  if (parseLibvirtAddress(args.vm) !== undefined) return [await recoverableVm(stateDir, await vmOf(args), false)];
   // One that was named by its sockets when its sets were made is no entry of the configuration.
   const there = (await allRecoverableVms(stateDir, config, false)).find(({ name }) => name === args.vm);
   return [there?.configured === false ? there : await recoverableVm(stateDir, await vmOf(args), true)];
@@ -106,14 +108,24 @@ function commandLine(args: RecoverArgs, vm: RecoverableVm, words: readonly strin
   const stateDir = path(args['state-dir']);
   const config = path(args.config);
   const given = [
-    '--vm',
-    vm.name,
-    ...(vm.configured || vm.qmp[0] === undefined || words.includes('--qmp') ? [] : ['--qmp', vm.qmp[0]]),
-    ...(vm.configured || vm.qga === undefined || words.includes('--qga') ? [] : ['--qga', vm.qga]),
+    ...whichVm(vm, words),
     ...(config === defaultConfigFile || !vm.configured ? [] : ['--config', config]),
     ...(stateDir === defaultStateDir ? [] : ['--state-dir', stateDir]),
   ];
   return ['fsfreeze-bridge', ...words, ...given].map(quoted).join(' ');
+}
+
+function whichVm({ name, configured, qmp: [qmp], qga }: RecoverableVm, words: readonly string[]): string[] {
+  const domain = configured ? undefined : parseLibvirtAddress(qmp ?? '');
+  if (domain !== undefined) {
+    return ['--vm', `libvirt:${domain.domain}`, ...(domain.uri === undefined ? [] : ['--connect', domain.uri])];
+  }
+  return [
+    '--vm',
+    name,
+    ...(configured || qmp === undefined || words.includes('--qmp') ? [] : ['--qmp', qmp]),
+    ...(configured || qga === undefined || words.includes('--qga') ? [] : ['--qga', qga]),
+  ];
 }
 
 function quoted(word: string): string {

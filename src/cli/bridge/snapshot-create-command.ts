@@ -92,6 +92,7 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
     })
     .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks')
     .example('$0 snapshot create --vm db1 --name nightly --require application --json', 'a VM of the configuration')
+    .example('$0 snapshot create --vm libvirt:db1', 'a libvirt domain')
     .example('$0 snapshot create --vm db1 --disk data0 --disk wal0', 'two of its disks')
     .epilogue(epilogue);
 }

@@ -3,11 +3,11 @@ import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import type { Manifest } from '../../host/manifest.js';
 import { openMonitors } from '../../host/monitors.js';
+import { openHypervisor } from '../../host/open-hypervisor.js';
 import { settleState } from '../../host/set-state.js';
 import { commitSnapshot } from '../../host/snapshot-commit.js';
 import { deleteSnapshot } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
-import { QmpClient } from '../../qmp/client.js';
 import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
@@ -79,10 +79,10 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
   if (args.speed !== undefined && !(args.speed > 0)) {
     throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${args.speed}`);
   }
-  await using monitor = await QmpClient.connect(vm.qmp, {
+  await using hypervisor = await openHypervisor(vm.qmp, {
     timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
   });
-  const manifest = await commitSnapshot(monitor, {
+  const manifest = await commitSnapshot(hypervisor, {
     store: storeOf(args, vm),
     set: args.set,
     limitMs: limitMs('timeout', args.timeout),

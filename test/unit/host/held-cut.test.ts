@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { QuiesceError, ThawUnconfirmedError, UnreachableError } from '../../../src/errors.js';
 import { openGuestAgent, type GuestAgent } from '../../../src/host/guest-agent.js';
 import { holdAndCut } from '../../../src/host/held-cut.js';
-import { QmpClient } from '../../../src/qmp/client.js';
+import type { Hypervisor } from '../../../src/host/hypervisor.js';
+import { PlainQemu } from '../../../src/host/plain-qemu.js';
 import { Reverter } from '../../../src/reverter.js';
 import { FakeAgent } from '../../support/fake-agent.js';
 import { FakeMonitor } from '../../support/fake-monitor.js';
@@ -39,7 +40,7 @@ it('tells of an unconfirmed thaw although the tool was interrupted', { timeout: 
     signal: controller.signal,
   } as const;
   // The monitor is not reached.
-  const work = holdAndCut(undefined as unknown as QmpClient, [], new Reverter(), {}, options);
+  const work = holdAndCut(undefined as unknown as Hypervisor, [], new Reverter(), {}, options);
   await expect(work).rejects.toBeInstanceOf(ThawUnconfirmedError);
 });
 
@@ -55,7 +56,7 @@ describe('a freeze whose answer does not come', () => {
     guest.onFreeze = () => {
       fake.event('VSERPORT_CHANGE', { id: 'port', open: false });
     };
-    await using monitor = await QmpClient.connect(fake.path);
+    await using monitor = await PlainQemu.connect(fake.path, {});
     await using agent = await openGuestAgent(guest.path, { answerMs: 1000, freezeMs, thawMs: 1000 });
     const started = performance.now();
     const error: unknown = await holdAndCut(

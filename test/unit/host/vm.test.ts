@@ -32,12 +32,35 @@ describe('chooseVm', () => {
   it.each([
     [{ vms: { db1: { qmp: '/q', qag: '/g' } } }, 'qag'],
     [{ vms: { db1: { qmp: 'q' } } }, 'expected an absolute path'],
+    [{ vms: { db1: { qga: '/g' } } }, 'expected either libvirt'],
+    [{ vms: { db1: { libvirt: 'db1', qmp: '/q' } } }, 'expected either libvirt'],
+    [{ vms: { db1: { libvirt: '' } } }, 'expected the name of a domain'],
     [{ vms: { '../x': { qmp: '/q' } } }, 'expected letters'],
     [{}, 'vms'],
     ['{', 'cannot read configuration'],
   ])('refuses the configuration %j', async (value, message) => {
     write(value);
     await expect(chooseVm({ vm: 'db1', config })).rejects.toThrow(message);
+  });
+
+  it('takes a libvirt domain from the command line, and from an entry', async () => {
+    expect(await chooseVm({ vm: 'libvirt:win 10', config })).toEqual({
+      name: 'win-10',
+      qmp: 'libvirt:win 10',
+      qga: 'libvirt:win 10',
+    });
+    write({ vms: { db1: { libvirt: 'guest', connect: 'qemu:///session', overlayDir: '/o' } } });
+    const where = 'libvirt:guest?connect=qemu%3A%2F%2F%2Fsession';
+    expect(await chooseVm({ vm: 'db1', config })).toEqual({ name: 'db1', qmp: where, qga: where, overlayDir: '/o' });
+    expect(await chooseVm({ vm: 'libvirt:guest', connect: 'qemu:///session', config })).toMatchObject({ qmp: where });
+  });
+
+  it.each([
+    [{ vm: 'libvirt:', connect: undefined }, 'expected the name of a domain'],
+    [{ vm: 'libvirt:x', qmp: '/q' }, 'needs no --qmp'],
+    [{ vm: 'x', connect: 'qemu:///system' }, '--connect needs a domain'],
+  ])('refuses %j', async (choice, message) => {
+    await expect(chooseVm({ ...choice, config })).rejects.toThrow(message);
   });
 
   it('says which VMs there are, and does not take __proto__ for one', async () => {

@@ -1,0 +1,124 @@
+// virsh as the host tool keeps it: a real one, on the driver of its own that needs no libvirtd and changes nothing.
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { DeadlineError, UnreachableError, UsageError } from '../../src/errors.js';
+import { Virsh, VirshError } from '../../src/host/libvirt/virsh.js';
+import { requires } from '../support/requires.js';
+import { scratch, type Scratch } from '../support/scratch.js';
+
+const LIMIT_MS = 20_000;
+const uri = 'test:///default';
+let virsh: Virsh;
+beforeEach(() => {
+  virsh = new Virsh({ domain: 'test', uri });
+});
+afterEach(async () => {
+  await virsh[Symbol.asyncDispose]();
+  await expect.poll(shells, { timeout: 5000 }).toEqual([]);
+  vi.unstubAllEnvs();
+});
+
+/** Of ours alone: processes whose parent this one is. */
+function shells(): string[] {
+  return readdirSync('/proc').filter((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+      return stat.includes('(virsh)') && stat.slice(stat.lastIndexOf(')')).split(' ')[2] === String(process.pid);
+    } catch {
+      return false; // it has just ended
+    }
+  });
+}
+
+requires('virsh')('virsh, kept connected', () => {
+  it('gives what a command prints, one after the other, by one process that ends with its input', async () => {
+    const answers = await Promise.all([
+      virsh.run('dumpxml', [], LIMIT_MS),
+      virsh.run('domstate', [], LIMIT_MS),
+      virsh.run('dumpxml', ['--inactive'], LIMIT_MS),
+    ]);
+    expect(answers[0]).toMatch(/^<domain type='test' id='\d+'>\n {2}<name>test<\/name>[^]*<\/domain>\n/);
+    expect(answers[1].trim()).toBe('running');
+    expect(answers[2]).toMatch(/^<domain type='test'>/);
+    expect(shells()).toHaveLength(1);
+    await virsh[Symbol.asyncDispose]();
+    await expect.poll(shells, { timeout: 5000 }).toEqual([]);
+  });
+
+  it('passes words on as they are, whatever is in them', async () => {
+    const title = `it's "a" \\ $HOME \`id\`; echo ${'x'.repeat(3000)} ü`;
+    await virsh.run('desc', ['--title', '--live', title], LIMIT_MS);
+    expect((await virsh.run('desc', ['--title', '--live'], LIMIT_MS)).trim()).toBe(title);
+    await expect(virsh.run('desc', ['--title', 'a\nb'], LIMIT_MS)).rejects.toBeInstanceOf(UsageError);
+  });
+
+  it('tells what libvirt says no to, and goes on', async () => {
+    const refused = await virsh.run('blockjob', ['vda', '--info'], LIMIT_MS).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(VirshError);
+    expect(refused).toMatchObject({ outcome: 'none', code: 'E_LIBVIRT' });
+    expect((refused as VirshError).message).toMatch(/^libvirt domain test, virsh blockjob: .+not supported/);
+    expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
+  });
+
+  it('knows a domain that is shut off, one that is not there, and a libvirt that does not answer', async () => {
+    await using unknown = new Virsh({ domain: 'nobody', uri });
+    const notThere = unknown.run('domstate', [], LIMIT_MS);
+    await expect(notThere).rejects.toMatchObject({
+      code: 'E_MONITOR',
+      message: `libvirt has no domain "nobody" at ${uri}`,
+    });
+    await virsh.run('destroy', [], LIMIT_MS);
+    await expect(virsh.run('reset', [], LIMIT_MS)).rejects.toThrow(/not running|is shut off|not supported/);
+    await using silent = new Virsh({ domain: 'test', uri: 'qemu+unix:///system?socket=/nonexistent' });
+    const failure = await silent.run('domstate', [], LIMIT_MS).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(UnreachableError);
+    expect(failure).toMatchObject({ code: 'E_LIBVIRT' });
+  });
+
+  it('a limit that passes leaves the outcome unknown, and the next command is answered by another', async () => {
+    await virsh.run('domstate', [], LIMIT_MS);
+    const [stopped] = shells();
+    process.kill(Number(stopped), 'SIGSTOP');
+    const late = await virsh.run('domstate', [], 200).catch((error: unknown) => error);
+    expect(late).toBeInstanceOf(DeadlineError);
+    expect(late).toMatchObject({ outcome: 'unknown' });
+    expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
+    await expect.poll(shells, { timeout: 5000 }).toHaveLength(1);
+    expect(shells()).not.toContain(stopped);
+  });
+
+  it('one that is killed in the middle leaves the outcome unknown, too', async () => {
+    await virsh.run('domstate', [], LIMIT_MS);
+    const [pid] = shells();
+    process.kill(Number(pid), 'SIGSTOP');
+    const lost = virsh.run('domstate', [], LIMIT_MS).catch((error: unknown) => error);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    process.kill(Number(pid), 'SIGKILL');
+    expect(await lost).toMatchObject({ code: 'E_LIBVIRT', outcome: 'unknown' });
+    expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
+  });
+
+  it("leaves its user's history alone", async () => {
+    using folder: Scratch = scratch();
+    const history = folder.path('libvirt/virsh/history');
+    mkdirSync(folder.path('libvirt/virsh'), { recursive: true });
+    writeFileSync(history, 'list --all\n');
+    vi.stubEnv('XDG_CACHE_HOME', folder.dir);
+    await virsh.run('domstate', [], LIMIT_MS);
+    await virsh[Symbol.asyncDispose]();
+    await expect.poll(shells, { timeout: 5000 }).toEqual([]);
+    expect(readFileSync(history, 'utf8')).toBe('list --all\n');
+  });
+
+  it('says which package is missing', async () => {
+    using folder: Scratch = scratch();
+    symlinkSync('/bin/sh', folder.path('sh'));
+    vi.stubEnv('PATH', folder.dir);
+    const missing = virsh.run('domstate', [], LIMIT_MS);
+    await expect(missing).rejects.toMatchObject({
+      code: 'E_VIRSH',
+      message: expect.stringContaining('Debian: libvirt-clients') as string,
+    });
+  });
+});
