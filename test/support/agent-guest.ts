@@ -45,7 +45,11 @@ export async function addWriter(guest: Pick<Guest, 'exec'>, name: string, script
 
 /** Runs the host tool on a guest; never throws for its exit code. */
 export async function bridge(guest: Guest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
-  const result = await bridgeProcess(guest, words, sockets);
+  return await bridgeResult(bridgeProcess(guest, words, sockets));
+}
+
+export async function bridgeResult(process: ReturnType<typeof toolProcess>) {
+  const result = await process;
   const text = typeof result.stdout === 'string' ? result.stdout : '';
   const last = text.trim().split('\n').at(-1) ?? '';
   return {
@@ -58,8 +62,12 @@ export async function bridge(guest: Guest, words: readonly string[], sockets: { 
 /** The host tool as a process, for faults. */
 export function bridgeProcess(guest: Guest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
   const vm = ['--vm', 'guest', '--qmp', sockets.qmp ?? guest.qmpPath, '--qga', sockets.qga ?? guest.qgaPath];
-  const options = [...vm, '--state-dir', path.join(guest.dir, 'state'), '--json'];
-  return execa(process.execPath, [path.join(root, 'dist/cli/bridge/main.js'), ...words, ...options], {
+  return toolProcess([...words, ...vm, '--state-dir', path.join(guest.dir, 'state')]);
+}
+
+/** The host tool as built, with --json. */
+export function toolProcess(words: readonly string[]) {
+  return execa(process.execPath, [path.join(root, 'dist/cli/bridge/main.js'), ...words, '--json'], {
     reject: false,
     timeout: 120_000,
   });

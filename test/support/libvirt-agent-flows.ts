@@ -1,7 +1,7 @@
 // Flows through virsh in which the agent alone acts. They are run in this order, in one domain.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beginWrites, lastWrite, writesDone } from './first-write.js';
-import { MOUNTPOINTS } from './libvirt-domain.js';
+import { MOUNTPOINTS } from './libvirt-filesystems.js';
 import { agentReturns, rowsOf, said, type Flow } from './libvirt-flow.js';
 
 const GROUPS = {

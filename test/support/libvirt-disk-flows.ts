@@ -5,7 +5,8 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { beginWrites, lastWrite } from './first-write.js';
-import { MOUNTPOINTS, type LibvirtDomain } from './libvirt-domain.js';
+import type { LibvirtDomain } from './libvirt-domain.js';
+import { MOUNTPOINTS } from './libvirt-filesystems.js';
 import { said, type Flow } from './libvirt-flow.js';
 
 const WRITABLE = ['/var/tmp', ...MOUNTPOINTS.slice(1)];

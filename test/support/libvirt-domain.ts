@@ -9,8 +9,6 @@ import type { Reverter } from '../../src/reverter.js';
 import type { LibvirtHost, VirshResult } from './libvirt.js';
 import { diskXml, execPath, type DomainDisk } from './libvirt-domain-xml.js';
 
-/** The six filesystems, over the five disks: `root`, `data` (PostgreSQL's log), `ext`, `btrfs` and `lvm` (the last two). */
-export const MOUNTPOINTS = ['/', '/srv/data', '/srv/ext', '/srv/btrfs', '/srv/lv-ext', '/srv/lv-xfs'] as const;
 export const DISK_NAMES = ['root', 'data', 'ext', 'btrfs', 'lvm'] as const;
 
 export class LibvirtDomain implements AsyncDisposable {

@@ -13,6 +13,7 @@ import { guestImage, type GuestImage } from '../../src/testing/image.js';
 import { step } from '../../src/testing/progress.js';
 import { qemuVersion } from '../../src/testing/qemu-process.js';
 import { LibvirtDomain, DISK_NAMES } from './libvirt-domain.js';
+import { FILESYSTEMS } from './libvirt-filesystems.js';
 import { domainXml, type DomainDisk, type DomainParts } from './libvirt-domain-xml.js';
 import { LibvirtHost } from './libvirt.js';
 
@@ -23,25 +24,6 @@ const DEB = fileURLToPath(new URL('../../build/fsfreeze-agent.deb', import.meta.
 const BUILD_LIMIT_MS = 400_000;
 const NAME = 'fsb';
 const MEMORY = 'memory';
-
-const FILESYSTEMS = `set -eu
-by=/dev/disk/by-id/virtio
-mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 -L ext $by-ext
-mkfs.btrfs -q -L btrfs $by-btrfs
-pvcreate -q $by-lvm; vgcreate -q vg $by-lvm
-lvcreate -q -y -n ext -L 100m vg; lvcreate -q -y -n xfs -L 320m vg
-mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/vg/ext
-mkfs.xfs -q /dev/vg/xfs
-cd /srv; mkdir -p ext btrfs lv-ext lv-xfs
-cat >>/etc/fstab <<'FSTAB'
-LABEL=ext   /srv/ext    ext4  defaults,nofail 0 2
-LABEL=btrfs /srv/btrfs  btrfs defaults,nofail 0 2
-/dev/vg/ext /srv/lv-ext ext4  defaults,nofail 0 2
-/dev/vg/xfs /srv/lv-xfs xfs   defaults,nofail 0 2
-FSTAB
-systemctl daemon-reload
-for name in ext btrfs lv-ext lv-xfs; do mount /srv/$name; done
-`;
 
 /** Debian's unit has no hook (its qemu-ga is started without -F): this one has. */
 const STOCK_AGENT = `set -eu
