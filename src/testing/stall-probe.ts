@@ -26,8 +26,14 @@ export interface StallProbe extends AsyncDisposable {
   longestGapMs(): Promise<number>;
 }
 
-/** Compiles the probe, brings it into the guest and starts it on these directories, one filesystem each. */
-export async function startStallProbe(guest: Guest, directories: readonly string[]): Promise<StallProbe> {
+/** A guest of ours, however it runs. */
+export type ProbedGuest = Pick<Guest, 'dir' | 'copyIn' | 'exec' | 'start'>;
+
+/**
+ * Compiles the probe, brings it into the guest and starts it on these directories, one filesystem each; `locks:DIR` is
+ * what needs the locks that hooks take there.
+ */
+export async function startStallProbe(guest: ProbedGuest, directories: readonly string[]): Promise<StallProbe> {
   const built = path.join(guest.dir, 'probe');
   await mkdir(built, { recursive: true });
   const binary = path.join(built, 'stall-probe');

@@ -12,7 +12,7 @@ export async function benchGuest(): Promise<Guest> {
 }
 
 /** Switches our writers off: the peer has none. */
-export async function withoutWriters(guest: Guest): Promise<void> {
+export async function withoutWriters(guest: Pick<Guest, 'exec'>): Promise<void> {
   await guest.exec(`d=/etc/fsfreeze-bridge/fsfreeze-hook.d; mkdir -p $d
     for hook in /usr/lib/fsfreeze-bridge/fsfreeze-hook.d/*; do ln -sf /dev/null $d/$(basename $hook); done
     systemctl stop postgresql@15-main`);

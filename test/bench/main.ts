@@ -5,9 +5,10 @@ import { idle } from './idle.js';
 import { pause } from './pause.js';
 import { recovery } from './recovery.js';
 import { report, type Row } from './table.js';
+import { virsh } from './virsh.js';
 import { windows } from './windows.js';
 
-const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = { windows, pause, idle, recovery };
+const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = { windows, pause, idle, recovery, virsh };
 
 const { values, positionals } = parseArgs({
   options: { json: { type: 'boolean', default: false } },
