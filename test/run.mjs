@@ -1,7 +1,7 @@
-// npm test: every runner, one after another, all of them even if one fails. The last line is the total, alone.
+// npm test: every runner, all of them even if one fails; guests beside the rest. The last line is the total, alone.
 // With FSB_REQUIRED=all a skip is a failure. A runner that breaks without counting (a crash, a compile error) counts
 // as one failure.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -32,10 +32,21 @@ function counting(...command) {
   if (counts.length === 0 || (status !== 0 && !counted)) add({ failed: 1 });
 }
 
-function vitest() {
-  const file = join(work, 'vitest.json');
+/** Runs projects of vitest; counts when they are through. */
+async function vitest(...projects) {
+  const file = join(work, `${projects.join('-')}.json`);
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`];
-  const { status } = run(['npx', 'vitest', 'run', '--config', 'test/vitest.config.ts', ...reporters]);
+  const chosen = projects.flatMap((name) => ['--project', name]);
+  const command = ['npx', 'vitest', 'run', '--config', 'test/vitest.config.ts', ...chosen, ...reporters];
+  console.log(`\n--- ${command.join(' ')}`);
+  const status = await new Promise((resolve) => {
+    const child = spawn(command[0], command.slice(1), { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
+    child.on('error', (error) => {
+      console.error(String(error));
+      resolve(null);
+    });
+    child.on('close', resolve);
+  });
   let counted = { failed: 0 };
   try {
     const result = JSON.parse(readFileSync(file, 'utf8'));
@@ -65,7 +76,8 @@ try {
   check('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'fuzz', 'COUNT=20000', 'SEED=1');
   counting('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test');
   counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1');
-  vitest();
+  // Beside each other: guests mostly wait, and so do processes that are killed on purpose.
+  await Promise.all([vitest('unit', 'conformance', 'integration'), vitest('vm')]);
 } finally {
   rmSync(work, { recursive: true });
 }

@@ -196,9 +196,10 @@ requires(
     const abort = new AbortController();
     const attempt = coordinator.freeze(request(), abort.signal);
     const seen = attempt.catch((error: unknown) => error);
+    // On a quick machine the moment in which a FIFREEZE is only intended may pass between two looks.
     await expect
       .poll(() => (existsSync(join(dir, 'frozen')) ? readFileSync(join(dir, 'frozen'), 'utf8') : ''), { interval: 1 })
-      .toContain('intended');
+      .toMatch(/intended|frozen/);
     abort.abort();
     const outcome = await seen;
     if (!(outcome instanceof Error)) await (await attempt).thaw();
