@@ -2,6 +2,7 @@
 // thing. A sync that arrives while an abandonable operation (a freeze) is pending is answered at once; from then on
 // nothing received before it is answered (libvirt would take a late reply for the answer to its next command), and
 // later requests no longer wait. What was received is carried out all the same.
+import { setImmediate } from 'node:timers/promises';
 import type { ByteStream } from '../transport/byte-stream.js';
 import { encodeLine } from '../wire/encode.js';
 import type { WireMessage } from '../wire/message-parser.js';
@@ -24,6 +25,11 @@ interface Entry<C> {
 const WAITING_LIMIT = { messages: 1024, bytes: 8 * 1024 * 1024 } as const;
 /** Replies not yet taken by the peer beyond which nothing more is carried out for it. */
 const UNSENT_LIMIT_BYTES = 256 * 1024;
+/**
+ * A peer's requests may take all the time in one go; then everything else of this process has its turn: the freezer's
+ * word that the lease has ended, another channel, a timer.
+ */
+const TURN_MS = 20;
 
 export class Channel<C> {
   readonly #options: DispatcherOptions<C>;
@@ -86,6 +92,7 @@ export class Channel<C> {
   }
 
   async #run(): Promise<void> {
+    let turnBegan = performance.now();
     for (let entry = this.#next(); entry !== undefined; entry = this.#next()) {
       this.#running = entry;
       const left = new Promise<void>((resolve) => {
@@ -96,6 +103,10 @@ export class Channel<C> {
       await Promise.race([done, left]);
       this.#running = undefined;
       while (this.#unsentBytes > UNSENT_LIMIT_BYTES && !this.#gone) await this.#change();
+      if (performance.now() - turnBegan > TURN_MS) {
+        await setImmediate();
+        turnBegan = performance.now();
+      }
     }
     // In the same turn in which nothing was found waiting: what is accepted next must start a new one.
     this.#pump = undefined;

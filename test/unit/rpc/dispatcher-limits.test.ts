@@ -24,7 +24,10 @@ interface Served {
 }
 
 /** Serves what is sent. A host that does not read never takes a reply. */
-async function serve(sent: Iterable<Buffer>, { reads = true, stopAfterMs = 60_000 } = {}): Promise<Served> {
+async function serve(
+  sent: Iterable<Buffer>,
+  { reads = true, stopAfterMs = 60_000, operation = ping } = {},
+): Promise<Served> {
   const replies: string[] = [];
   let takenBytes = 0;
   const stream: ByteStream = {
@@ -41,7 +44,7 @@ async function serve(sent: Iterable<Buffer>, { reads = true, stopAfterMs = 60_00
     },
     close: () => Promise.resolve(),
   };
-  const dispatcher = new Dispatcher<string>({ operations: new Map([['ping', ping]]), refusal: () => undefined });
+  const dispatcher = new Dispatcher<string>({ operations: new Map([['ping', operation]]), refusal: () => undefined });
   await Promise.race([dispatcher.serve(stream, 'host'), new Promise((resolve) => setTimeout(resolve, stopAfterMs))]);
   return { replies, takenBytes };
 }
@@ -102,4 +105,29 @@ test.each([
   memory.look();
   expect(takenBytes).toBeLessThan(12 * MiB);
   expect(memory.mostBytes).toBeLessThan(32 * MiB);
+});
+
+test('a flood of requests leaves turns for everything else of the process', async () => {
+  let longestMs = 0;
+  let last = performance.now();
+  const look = (): void => {
+    longestMs = Math.max(longestMs, performance.now() - last);
+    last = performance.now();
+  };
+  const timer = setInterval(look, 1);
+  const busy: Operation<string> = {
+    ...ping,
+    call: () => {
+      const end = performance.now() + 3;
+      while (performance.now() < end);
+      return Promise.resolve({});
+    },
+  };
+  const flood = Buffer.from('{"execute": "ping"}\n'.repeat(200));
+  const { replies } = await serve([flood], { operation: busy });
+  look();
+  clearInterval(timer);
+  expect(replies).toHaveLength(200);
+  // 600 ms of work, in turns of 20.
+  expect(longestMs).toBeLessThan(300);
 });
