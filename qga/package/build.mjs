@@ -86,7 +86,6 @@ function buildExecutable() {
   const config = join(out, 'sea.json');
   const blob = join(out, 'agent.blob');
   const target = join(out, 'fsfreeze-agent');
-  const execArgv = ['--always-sparkplug'];
   writeFileSync(
     config,
     JSON.stringify({
@@ -94,10 +93,9 @@ function buildExecutable() {
       output: blob,
       disableExperimentalSEAWarning: true,
       useCodeCache: true,
-      execArgv,
     }),
   );
-  run(runtime, [...execArgv, '--experimental-sea-config', config], { env: {} });
+  run(runtime, ['--experimental-sea-config', config], { env: {} });
   rmSync(target, { force: true });
   copyFileSync(runtime, target);
   chmodSync(target, 0o755);

@@ -14,6 +14,7 @@ import { Dispatcher } from '../rpc/dispatcher.js';
 import type { ByteStream, Listener } from '../transport/byte-stream.js';
 import { accounted } from './accounting.js';
 import { openHostChannel, openLocalSocket, type HostChannelOptions } from './channels.js';
+import { collectStartUpGarbage, compileAtFirstCall } from './engine.js';
 import { bridgeHandlers } from './handlers/bridge.js';
 import { filesystemHandlers } from './handlers/filesystems.js';
 import { fsfreezeHandlers } from './handlers/fsfreeze.js';
@@ -22,7 +23,6 @@ import { systemHandlers } from './handlers/system.js';
 import { owedNote } from './owed-note.js';
 import { SessionKeeper, type ChannelContext, type Origin } from './session-keeper.js';
 import { defaultSources } from './sources.js';
-import { collectStartUpGarbage } from './start-up-garbage.js';
 import { reportedVersion } from './version.js';
 
 /** For files that are still open when the agent ends. */
@@ -182,6 +182,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const onStream = serve({ origin: 'host', name: `${method} ${path}` });
     listeners.push(await openHostChannel({ ...options.channel, onStream, onLost: lose, log }));
     log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
+    compileAtFirstCall();
     coordinator.warmUp();
     collectStartUpGarbage(() => !isFrozen());
   } catch (error) {
