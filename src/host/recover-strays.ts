@@ -14,6 +14,7 @@ import { whyInUse } from './overlay-removal.js';
 import { allManifests } from './recover-targets.js';
 import { removeFiles } from './durable-file.js';
 import type { Recovery } from './recovery.js';
+import { shellWord } from './shell-word.js';
 
 /** After the sets: what is left then is nobody's. */
 export async function recoverStrays(recovery: Recovery): Promise<void> {
@@ -102,7 +103,7 @@ async function tellOfUnknownOverlays(
         : 'left alone; keep it, or merge it back: the first command merges, the second ends it once the job is ready (query-jobs)',
       commands: isLibvirts
         ? [
-            `virsh ${connect(recovery)}blockcommit ${quoted(name ?? 'DOMAIN')} ${quoted(file)} --shallow --active --pivot --wait`,
+            `virsh ${connect(recovery)}blockcommit ${shellWord(name ?? 'DOMAIN')} ${shellWord(file)} --shallow --active --pivot --wait`,
           ]
         : mergeLines(monitor, disk, await nodeOf(monitor, base)),
     });
@@ -112,7 +113,7 @@ async function tellOfUnknownOverlays(
 /** Where libvirt was reached, if that is not virsh's own choice. */
 function connect({ options }: Recovery): string {
   const uri = options.vm.qmp.map((where) => parseLibvirtAddress(where)?.uri).find((each) => each !== undefined);
-  return uri === undefined ? '' : `--connect ${quoted(uri)} `;
+  return uri === undefined ? '' : `--connect ${shellWord(uri)} `;
 }
 
 /** The arguments of the QEMU that has the file open, one per line; undefined if there is none we may look at. */
@@ -143,12 +144,7 @@ function mergeLines(monitor: Monitor, { rootNode }: VmDisk, baseNode: string | u
 
 function monitorLine(monitor: Monitor, command: object): string {
   const lines = [{ execute: 'qmp_capabilities' }, command].map((each) => JSON.stringify(each));
-  return `printf '%s\\n' ${lines.map(quoted).join(' ')} | socat -t5 - ${quoted(`UNIX-CONNECT:${monitor.path}`)}`;
-}
-
-/** For a shell. */
-function quoted(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  return `printf '%s\\n' ${lines.map(shellWord).join(' ')} | socat -t5 - ${shellWord(`UNIX-CONNECT:${monitor.path}`)}`;
 }
 
 async function sweep(recovery: Recovery): Promise<void> {

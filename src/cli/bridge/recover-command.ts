@@ -6,6 +6,7 @@ import { parseLibvirtAddress } from '../../host/libvirt/address.js';
 import { defaultStateDir, ManifestStore } from '../../host/manifest-store.js';
 import { recoverVm } from '../../host/recover.js';
 import { allRecoverableVms, recoverableVm, type RecoverableVm } from '../../host/recover-targets.js';
+import { shellWord } from '../../host/shell-word.js';
 import { defaultConfigFile } from '../../host/vm.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
@@ -112,7 +113,7 @@ function commandLine(args: RecoverArgs, vm: RecoverableVm, words: readonly strin
     ...(config === defaultConfigFile || !vm.configured ? [] : ['--config', config]),
     ...(stateDir === defaultStateDir ? [] : ['--state-dir', stateDir]),
   ];
-  return ['fsfreeze-bridge', ...words, ...given].map(quoted).join(' ');
+  return ['fsfreeze-bridge', ...words, ...given].map(shellWord).join(' ');
 }
 
 function whichVm({ name, configured, qmp: [qmp], qga }: RecoverableVm, words: readonly string[]): string[] {
@@ -126,10 +127,6 @@ function whichVm({ name, configured, qmp: [qmp], qga }: RecoverableVm, words: re
     ...(configured || qmp === undefined || words.includes('--qmp') ? [] : ['--qmp', qmp]),
     ...(configured || qga === undefined || words.includes('--qga') ? [] : ['--qga', qga]),
   ];
-}
-
-function quoted(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 function render(names: readonly string[], findings: readonly Finding[]): string[] {
