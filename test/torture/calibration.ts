@@ -19,9 +19,7 @@ export async function calibrate(keeper: GuestKeeper): Promise<StepLengths> {
       if (level !== 'application')
         throw new Error(`calibration: expected application, found ${error ?? level ?? 'nothing'}`);
       lengths[kind].push(lengthsOf(await lab.timeline()));
-      if (kind === 'tool') keeper.spend(); // its disks are cut
       await requester[Symbol.asyncDispose]();
-      await keeper.settle();
     }
   return { client: medians(lengths.client), tool: medians(lengths.tool) };
 }

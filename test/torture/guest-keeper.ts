@@ -1,4 +1,4 @@
-// The guest that random runs share: restored anew only where it must be (it died, it was cut, a run did not hold).
+// The guest that random runs share: restored anew only where it must be (it died, or a run did not hold).
 import { Lab } from '../vm/faults/lab.js';
 
 export class GuestKeeper implements AsyncDisposable {

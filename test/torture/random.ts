@@ -25,8 +25,7 @@ export async function runRandom({ seed, count, only, json }: RandomOptions): Pro
   const indices = only === undefined ? Array.from({ length: count }, (_, index) => index) : [only];
   const results: RandomResult[] = [];
   for (const index of indices) {
-    const drawn = draw(seed, index);
-    const result = await oneRun(keeper, lengths, drawn, index);
+    const result = await oneRun(keeper, lengths, draw(seed, index), index);
     results.push(result);
     say(line(result, seed));
   }

@@ -4,7 +4,7 @@ import { satisfies, type ConsistencyLevel } from '../../../src/consistency.js';
 import { DIRECTORIES, RESIDENT, WRITER_LIMITS_MS, WRITERS } from './lab.js';
 import type { Told } from './matrix.js';
 import type { Attempt } from './requesters.js';
-import { runningMs, type Timeline } from './timeline.js';
+import { markerAt, runningMs, type Timeline } from './timeline.js';
 
 /** The promises, in milliseconds of guest running time. */
 const PROMISES = { backMs: 1000, releaseMs: 1000, releaseByNextAgentMs: 5000 } as const;
@@ -26,6 +26,8 @@ export interface Instants {
   readonly agentDies: boolean;
   /** What a stranger froze and holds. */
   readonly foreignFrozen: string | undefined;
+  /** The guest has no memory: it stands still by itself, and only what was marked as frozen is judged. */
+  readonly thrashes?: boolean;
 }
 
 export interface Measures {
@@ -47,6 +49,7 @@ export function judgeBack(timeline: Timeline, at: Instants): { complaints: strin
     if (directory === at.foreignFrozen) continue;
     for (const { startNs, endNs, open, directory: of } of timeline.gaps) {
       if (of !== directory || endNs <= at.shotNs) continue;
+      if (at.thrashes === true && !wasMarked(timeline, startNs, endNs)) continue;
       const standsStillMs = runningMs(timeline, Math.max(startNs, holdEnd), endNs);
       const isFirst = startNs <= holdEnd;
       if (isFirst) worst = Math.max(worst ?? -Infinity, endNs > holdEnd ? standsStillMs : (endNs - holdEnd) / 1e6);
@@ -60,6 +63,11 @@ export function judgeBack(timeline: Timeline, at: Instants): { complaints: strin
   for (const { directory, errno } of timeline.probeErrors)
     complaints.push(`a write to ${directory} failed with errno ${errno}`);
   return { complaints, backMs: worst === undefined ? undefined : Math.round(worst) };
+}
+
+function wasMarked(timeline: Timeline, fromNs: number, toNs: number): boolean {
+  const within = timeline.markers.filter(({ ns }) => ns > fromNs && ns <= toNs);
+  return [markerAt(timeline, fromNs), ...within.map(({ state }) => state)].some((state) => state !== undefined);
 }
 
 /** Every writer whose freeze was started is released in time, and none is let run past its limit. */
@@ -124,9 +132,9 @@ export function judgeLevel(timeline: Timeline, told: Told, attempt: Attempt, for
     complaints.push(`told ${said}, expected at most ${told.slice(6)}`);
   // By the probe alone: what claims to have been held took no write while the requester believed so.
   if (level === undefined || !satisfies(level, 'filesystem')) return complaints;
-  if (foreignThawNs !== undefined && heldNs !== undefined && foreignThawNs < heldNs.to)
+  if (heldNs === undefined) return [...complaints, `told ${said}, but nothing tells when it was held`];
+  if (foreignThawNs !== undefined && foreignThawNs < heldNs.to)
     complaints.push(`told ${said}, though a stranger thawed`);
-  if (heldNs === undefined) return complaints;
   for (const directory of DIRECTORIES) {
     const held = timeline.gaps.some(
       (gap) => gap.directory === directory && gap.startNs <= heldNs.from && gap.endNs >= heldNs.to,

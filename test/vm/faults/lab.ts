@@ -92,6 +92,7 @@ export interface Services {
 
 export class Lab implements AsyncDisposable {
   readonly guest: Guest;
+  #sets = 0;
 
   private constructor(guest: Guest) {
     this.guest = guest;
@@ -103,6 +104,11 @@ export class Lab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.guest[Symbol.asyncDispose]();
+  }
+
+  /** A name for the next set of its disks. */
+  nextSet(): string {
+    return `cell-${++this.#sets}`;
   }
 
   /** The only processes of the two units. Throws BridgeError when there are others, or one is missing. */

@@ -39,7 +39,15 @@ const Recovered = v.looseObject({
 });
 const Sets = v.looseObject({ sets: v.array(v.looseObject({ state: v.string() })) });
 const Node = v.looseObject({ 'node-name': v.optional(v.string()), file: v.string() });
-const Blocks = v.array(v.looseObject({ inserted: v.optional(v.looseObject({ file: v.string() })) }));
+interface Image {
+  readonly filename: string;
+  readonly 'backing-image'?: Image | undefined;
+}
+const Image: v.GenericSchema<Image> = v.looseObject({
+  filename: v.string(),
+  'backing-image': v.optional(v.lazy(() => Image)),
+});
+const Blocks = v.array(v.looseObject({ inserted: v.optional(v.looseObject({ image: Image })) }));
 
 /** Complaints about the host: `recover` clears all, finds nothing the second time, and leaves no node and no file unused. */
 export async function leftOnHost(lab: Lab, { monitor, channel }: ToolParts): Promise<string[]> {
@@ -58,19 +66,22 @@ export async function leftOnHost(lab: Lab, { monitor, channel }: ToolParts): Pro
   const { json } = await bridge(guest, ['snapshot', 'list']);
   const { sets } = v.parse(Sets, json);
   for (const { state } of sets) if (state !== 'cut') complaints.push(`a set in state ${state} after recover`);
-  // Every overlay there is belongs to a set that is cut, and the VM writes to it.
+  // Every overlay there is belongs to a set that is cut: it is one of those under what the VM writes to.
   const blocks = v.parse(Blocks, await guest.monitor.execute('query-block'));
-  const active = blocks.flatMap(({ inserted }) => (inserted === undefined ? [] : [inserted.file]));
+  const used = blocks.flatMap(({ inserted }) => (inserted === undefined ? [] : chain(inserted.image)));
   const nodes = v.parse(v.array(Node), await guest.monitor.execute('query-named-block-nodes', { flat: true }));
   for (const { 'node-name': name = '', file } of nodes)
-    if (name.startsWith('fsb-') && !active.includes(file)) complaints.push(`node ${name} of ${file} is used by nobody`);
+    if (name.startsWith('fsb-') && !used.includes(file)) complaints.push(`node ${name} of ${file} is used by nobody`);
   for (const file of await readdir(guest.dir))
-    if (file.endsWith('.set.qcow2') && !active.some((used) => used.endsWith(`/${file}`)))
+    if (file.endsWith('.set.qcow2') && !used.some((each) => each.endsWith(`/${file}`)))
       complaints.push(`${file} is used by nobody`);
-  const isCut = active.some(
-    (file) =>
-      file.endsWith('.qcow2') && nodes.some((node) => node.file === file && node['node-name']?.startsWith('fsb-')),
+  const isCut = used.some((file) =>
+    nodes.some((node) => node.file === file && node['node-name']?.startsWith('fsb-') === true),
   );
   if (isCut !== sets.length > 0) complaints.push(`the VM writes to overlays: ${String(isCut)}; sets: ${sets.length}`);
   return complaints;
+}
+
+function chain({ filename, 'backing-image': under }: Image): string[] {
+  return under === undefined ? [filename] : [filename, ...chain(under)];
 }

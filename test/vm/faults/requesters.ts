@@ -17,7 +17,10 @@ export interface Attempt {
   /** Why there is none, or why it is no better. */
   readonly error: string | undefined;
   readonly exitCode: number | undefined;
-  /** While it believed the guest held, by the guest's clock: what it cut then must be what it was told. */
+  /**
+   * While it believed the guest held, by the guest's clock: what it cut then must be what it was told. Of a cut of which
+   * only the bounds are known, `from` is the last instant at which it can have been, and `to` the first.
+   */
   readonly heldNs: { readonly from: number; readonly to: number } | undefined;
 }
 
@@ -95,6 +98,11 @@ export async function startClient(lab: Lab, { leaseMs }: RequesterOptions): Prom
 
 const Answer = v.looseObject({
   level: v.optional(consistencyLevelSchema),
+  timings: v.optional(
+    v.looseObject({
+      marks: v.looseObject({ cutSentMs: v.optional(v.number()), cutAnsweredMs: v.optional(v.number()) }),
+    }),
+  ),
   error: v.optional(
     v.looseObject({
       message: v.optional(v.string()),
@@ -102,6 +110,15 @@ const Answer = v.looseObject({
     }),
   ),
 });
+
+/** The tool's marks are CLOCK_MONOTONIC of this machine; how late the guest answers is how little is known of its clock. */
+async function inGuestTime(lab: Lab, sentMs: number, answeredMs: number): Promise<{ from: number; to: number }> {
+  const askedNs = Number(process.hrtime.bigint());
+  const guestNs = await lab.nowNs();
+  const toldNs = Number(process.hrtime.bigint());
+  return { from: guestNs + answeredMs * 1e6 - askedNs, to: guestNs + sentMs * 1e6 - toldNs };
+}
+
 const Blocks = v.array(v.looseObject({ inserted: v.optional(v.looseObject({ 'node-name': v.string() })) }));
 
 export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOptions): Promise<Requester> {
@@ -109,7 +126,16 @@ export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOpti
   const monitor = await proxySocket(guest.qmpPath, `${guest.dir}/monitor-proxy.sock`);
   const channel = await proxySocket(guest.qgaPath, `${guest.dir}/channel-proxy.sock`);
   const limits = ['--agent-timeout', '5', '--cut-timeout', '20', '--freeze-timeout', '30', '--thaw-timeout', '15'];
-  const create = ['snapshot', 'create', '--name', 'cell', '--require', 'crash', '--lease', String(leaseMs / 1000)];
+  const create = [
+    'snapshot',
+    'create',
+    '--name',
+    lab.nextSet(),
+    '--require',
+    'crash',
+    '--lease',
+    String(leaseMs / 1000),
+  ];
   const running = bridgeProcess(guest, [...create, ...limits, ...words], { qmp: monitor.path, qga: channel.path });
   let heldNs: Attempt['heldNs'];
   const act = async (): Promise<Attempt> => {
@@ -117,6 +143,9 @@ export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOpti
     const last = stdout.trim().split('\n').at(-1) ?? '';
     const answer = last === '' ? {} : v.parse(Answer, JSON.parse(last));
     const level = answer.level ?? answer.error?.facts?.level;
+    const { cutSentMs, cutAnsweredMs } = answer.timings?.marks ?? {};
+    if (heldNs === undefined && cutSentMs !== undefined && cutAnsweredMs !== undefined && !guest.isOver)
+      heldNs = await inGuestTime(lab, cutSentMs, cutAnsweredMs);
     return { level, error: answer.error?.message ?? (stderr === '' ? undefined : stderr), exitCode, heldNs };
   };
   const done = act();
