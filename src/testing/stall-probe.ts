@@ -24,6 +24,10 @@ export interface StallProbe extends AsyncDisposable {
   gaps(): Promise<readonly StallGap[]>;
   /** The longest gap on the worst of the directories since the reset, in milliseconds. */
   longestGapMs(): Promise<number>;
+  /** Stops it, so that it is no load where another guest is measured. */
+  rest(): Promise<void>;
+  /** Lets it go on after a rest, which counts as a gap: reset it when it writes again. */
+  goOn(): Promise<void>;
 }
 
 /** A guest of ours, however it runs. */
@@ -72,8 +76,15 @@ export async function startStallProbe(guest: ProbedGuest, directories: readonly 
     reset: async () => {
       await signal('USR1');
     },
+    rest: async () => {
+      await signal('STOP');
+    },
+    goOn: async () => {
+      await signal('CONT');
+    },
     [Symbol.asyncDispose]: async () => {
       await signal('TERM');
+      await signal('CONT'); // what rests takes no other signal
       await running.wait();
     },
   };

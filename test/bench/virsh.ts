@@ -17,7 +17,7 @@ import { benchGuest, withoutWriters } from './guests.js';
 import { nativeHooks } from './native-hooks.js';
 import { compare, measure, type Row } from './table.js';
 
-const ROUNDS = 10;
+const ROUNDS = 8;
 /** Not counted: an emulator translates every line of a restored guest's code when it first runs. */
 const WARM_UP_ROUNDS = 2;
 const HOOKS = 10;
@@ -128,30 +128,46 @@ function hooks(folder: string, description: string): string {
     for n in $(seq -w ${HOOKS}); do printf '%s' '${script}' >$n-lock; chmod 755 $n-lock; done`;
 }
 
-async function measureAll(sides: Readonly<Record<'peer' | 'domain' | 'plain', Side>>, kind: string) {
+const SIDES = ['peer', 'domain', 'plain'] as const;
+type SideName = (typeof SIDES)[number];
+
+async function measureAll(sides: Readonly<Record<SideName, Side>>, kind: string) {
   const samples = { idle: [] as Sample[], peer: [] as Sample[], domain: [] as Sample[], plain: [] as Sample[] };
+  await using peer = await restingProbe(sides.peer.guest);
+  await using domain = await restingProbe(sides.domain.guest);
+  await using plain = await restingProbe(sides.plain.guest);
+  const probes = { peer, domain, plain };
   for (let round = -WARM_UP_ROUNDS; round < ROUNDS; round++) {
-    for (const name of ['peer', 'domain', 'plain'] as const) {
-      const side = sides[name];
-      // Its writes are no load of the other guests.
-      await side.guest.exec(`mkdir -p ${LOCKS}`);
-      await using probe = await startStallProbe(side.guest, [...MOUNTPOINTS, `locks:${LOCKS}`]);
+    console.error(`${kind}: round ${round + WARM_UP_ROUNDS + 1} of ${ROUNDS + WARM_UP_ROUNDS}`);
+    const set = `${kind}-${round + WARM_UP_ROUNDS}`;
+    for (const name of SIDES) {
+      const probe = probes[name];
+      await probe.goOn();
+      await sleep(PAUSE_MS);
       await probe.reset();
       await sleep(PAUSE_MS);
       const idle = await sampleOf(probe);
       await probe.reset();
       await sleep(PAUSE_MS);
-      const set = `${kind}-${round + WARM_UP_ROUNDS}`;
-      await side.cut(set);
+      await sides[name].cut(set);
       await sleep(50);
       const sample = await sampleOf(probe);
-      await side.putBack(set);
+      // Its writes are no load of the other guests.
+      await probe.rest();
       if (round < 0) continue;
       samples[name].push(sample);
       if (name === 'peer') samples.idle.push(idle);
     }
+    await Promise.all(SIDES.map((name) => sides[name].putBack(set)));
   }
   return samples;
+}
+
+async function restingProbe(guest: ProbedGuest): Promise<StallProbe> {
+  await guest.exec(`mkdir -p ${LOCKS}`);
+  const probe = await startStallProbe(guest, [...MOUNTPOINTS, `locks:${LOCKS}`]);
+  await probe.rest();
+  return probe;
 }
 
 async function sampleOf(probe: StallProbe): Promise<Sample> {
