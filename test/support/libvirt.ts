@@ -9,6 +9,9 @@ import { execa } from 'execa';
 import { cacheDirectory } from '../../src/testing/cache.js';
 import { removeFolder } from '../../src/testing/guest-folder.js';
 
+/** Of a test that boots a domain: for `requires`. */
+export const LIBVIRT_NEEDS = ['root', 'libvirtd', 'virsh', 'qemu-system-x86_64', 'qemu-img', 'mmdebstrap'] as const;
+
 export interface VirshResult {
   /** undefined if it was killed at its limit. */
   readonly exitCode: number | undefined;

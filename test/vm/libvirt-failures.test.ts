@@ -8,7 +8,7 @@ import { guestPid, signalGuest } from '../../src/testing/index.js';
 import { addWriter } from '../support/agent-guest.js';
 import { failures, hook, type FailureName } from '../support/failures.js';
 import { guestSeconds } from '../support/first-write.js';
-import { LibvirtHost, type VirshResult } from '../support/libvirt.js';
+import { LIBVIRT_NEEDS, LibvirtHost, type VirshResult } from '../support/libvirt.js';
 import type { LibvirtDomain } from '../support/libvirt-domain.js';
 import { said } from '../support/libvirt-flow.js';
 import { domainState, startDomain, type AgentKind } from '../support/libvirt-state.js';
@@ -265,14 +265,7 @@ async function toldToFreeze(peer: Peer): Promise<void> {
   await peer.domain.exec('until [ -e /run/hook-freeze ]; do sleep 0.05; done');
 }
 
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'qemu-img',
-  'mmdebstrap',
-)('failures under libvirt', () => {
+requires(...LIBVIRT_NEEDS)('failures under libvirt', () => {
   describe.each(['stock', 'ours'] as const)('%s', (agent) => {
     const atEnd = new Reverter();
     let host: LibvirtHost;

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Reverter } from '../../src/reverter.js';
 import { withFlows, flows } from '../support/libvirt-table.js';
-import { LibvirtHost } from '../support/libvirt.js';
+import { LIBVIRT_NEEDS, LibvirtHost } from '../support/libvirt.js';
 import type { LibvirtDomain } from '../support/libvirt-domain.js';
 import { domainState, startDomain, type AgentKind } from '../support/libvirt-state.js';
 import { requires } from '../support/requires.js';
@@ -20,14 +20,7 @@ test('a difference that is listed is one', () => {
   for (const { seen } of flows) if (typeof seen !== 'string') expect(seen.stock).not.toBe(seen.ours);
 });
 
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'qemu-img',
-  'mmdebstrap',
-)('flows of virsh', () => {
+requires(...LIBVIRT_NEEDS)('flows of virsh', () => {
   const fieldsOfStock = new Map<string, unknown>();
 
   describe.each(['stock', 'ours'] as const)('%s', (agent: AgentKind) => {

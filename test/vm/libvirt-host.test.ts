@@ -10,7 +10,7 @@ import { startLoad, type Load } from '../../vm-images/demo/load.js';
 import { createOn, domainBridge, domainBridgeProcess, images } from '../support/libvirt-bridge.js';
 import type { LibvirtDomain } from '../support/libvirt-domain.js';
 import { domainState, startDomain } from '../support/libvirt-state.js';
-import { LibvirtHost } from '../support/libvirt.js';
+import { LIBVIRT_NEEDS, LibvirtHost } from '../support/libvirt.js';
 import { startOddDomain } from '../support/odd-domain.js';
 import { requires } from '../support/requires.js';
 
@@ -53,13 +53,7 @@ const recovered = async (domain: LibvirtDomain): Promise<readonly Finding[]> => 
   return (json as { findings: Finding[] }).findings;
 };
 
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'mmdebstrap',
-)('the host tool on a libvirt domain', () => {
+requires(...LIBVIRT_NEEDS)('the host tool on a libvirt domain', () => {
   test('five disks at one instant under load; what was cut is whole, and merged back nothing is lost', async () => {
     await using domain = await startDomain(host, 'ours');
     const originals = await images(domain);
