@@ -1,7 +1,6 @@
 // Where the layers of a set are in the VM's block graph now. Found by file, since a VM that was started anew from an
 // overlay has other names for the same nodes.
-import { BridgeError } from '../errors.js';
-import { imageFile, readDisks, readNodes, type VmDisk } from '../qmp/block-graph.js';
+import { nodeOfFile, readDisks, readNodes, type VmDisk } from '../qmp/block-graph.js';
 import type { Monitor } from '../qmp/monitor.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
@@ -26,14 +25,11 @@ export interface Layer {
 /** Per disk of the set, in its order. */
 export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<Layer[]> {
   const disks = await readDisks(monitor);
-  const nodes = [...(await readNodes(monitor)).values()];
-  const nodeOf = (file: string, format: string): string | undefined => {
-    const found = nodes.filter((node) => imageFile(node.image.filename) === file && node.drv === format);
-    if (found.length > 1) throw new BridgeError('E_BLOCK_GRAPH', `QEMU has ${file} open ${found.length} times`);
-    return found[0]?.['node-name'];
-  };
+  const nodes = await readNodes(monitor);
+  const nodeOf = ({ file, format }: { file: string; format: string }): string | undefined =>
+    nodeOfFile(nodes.values(), file, format);
   return manifest.disks.map((disk) => {
-    const overlayNode = nodeOf(disk.overlay.file, disk.overlay.format);
+    const overlayNode = nodeOf(disk.overlay);
     const active = overlayNode === undefined ? undefined : disks.find(({ node }) => node === overlayNode);
     const onBase = disks.find(({ file }) => file === disk.base.file);
     const below = disks.some((vmDisk) => vmDisk.backingFiles.includes(disk.overlay.file));
@@ -43,7 +39,7 @@ export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<La
       place,
       vmDisk: active ?? onBase,
       overlayNode,
-      baseNode: nodeOf(disk.base.file, disk.base.format),
+      baseNode: nodeOf(disk.base),
     };
   });
 }

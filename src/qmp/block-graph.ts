@@ -34,6 +34,12 @@ export interface VmDisk {
   readonly backingFiles: readonly string[];
 }
 
+/**
+ * Nodes that give a local file's bytes as they are. With nothing above it such a node is a raw disk: QEMU needs no raw
+ * format node, and libvirt since 10 makes none.
+ */
+const protocols = ['file', 'host_device'];
+
 /** Filters a user may have put above the format node. */
 const filters = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug', 'blkverify', 'quorum'];
 
@@ -57,7 +63,7 @@ export async function readDisks(client: Monitor): Promise<VmDisk[]> {
       ...(pciAddress === undefined ? {} : { pciAddress }),
       rootNode,
       node: nodeName(node),
-      format: node.drv,
+      format: protocols.includes(node.drv) ? 'raw' : node.drv,
       file: imageFile(node.image.filename),
       virtualSize: node.image['virtual-size'],
       readOnly: inserted.ro,
@@ -68,6 +74,16 @@ export async function readDisks(client: Monitor): Promise<VmDisk[]> {
     });
   }
   return disks;
+}
+
+/** The node that has a file open in a format; undefined if there is none. Throws a BridgeError if there are several. */
+export function nodeOfFile(nodes: Iterable<BlockNode>, file: string, format: string): string | undefined {
+  const open = [...nodes].filter(({ image }) => imageFile(image.filename) === file);
+  const inFormat = open.filter(({ drv }) => drv === format);
+  const found =
+    inFormat.length === 0 && format === 'raw' ? open.filter(({ drv }) => protocols.includes(drv)) : inFormat;
+  if (found.length > 1) throw new BridgeError('E_BLOCK_GRAPH', `QEMU has ${file} open ${found.length} times`);
+  return found[0]?.['node-name'];
 }
 
 /** Every named node of the graph, by name. */

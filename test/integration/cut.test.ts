@@ -103,6 +103,32 @@ requires(
     expect(await at.ourNodes()).toEqual([]);
   });
 
+  it('cuts a raw disk that has no format node, and merges it back', async () => {
+    const disks: readonly BareDisk[] = [{ name: 'data0', format: 'raw', unlayered: true }];
+    await start(disks);
+    await at.vm.write('data0', 1, 0, 64);
+    for (const [index, name] of ['s1', 's2'].entries()) {
+      const { code, stderr, manifest } = await at.create(name);
+      expect(stderr).toBe('');
+      expect(code).toBe(0);
+      if (index === 0) expect(manifest.disks[0]?.base).toMatchObject({ node: 'node-data0', format: 'raw' });
+      await at.vm.write('data0', 2 + index, 64 * (index + 1), 64);
+    }
+    for (const name of ['s2', 's1']) {
+      const { code, stderr } = await at.bridge(['snapshot', 'commit', name]);
+      expect(stderr).toBe('');
+      expect(code).toBe(0);
+    }
+    expect(await at.ourNodes()).toEqual([]);
+    const [disk] = disks;
+    if (disk === undefined) throw new Error('no disk');
+    const base = imagePath(at.folder, disk);
+    expect(await at.filesInUse()).toEqual([base]);
+    await at.vm.quit();
+    for (const [index, pattern] of [1, 2, 3].entries())
+      expect(await holdsPattern(base, 'raw', pattern, 64 * index, 64)).toBe(true);
+  });
+
   it('creates and commits three times while the guest writes, and loses nothing', async () => {
     await start(two);
     let written = 0;

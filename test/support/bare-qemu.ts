@@ -15,6 +15,8 @@ export interface BareDisk {
   /** Behind a PCIe root port. */
   readonly behindPort?: boolean;
   readonly throttled?: boolean;
+  /** A raw one without a format node, as libvirt 10 makes it. */
+  readonly unlayered?: boolean;
 }
 
 export class BareQemu implements AsyncDisposable {
@@ -112,11 +114,21 @@ export function imagePath(folder: Scratch, disk: BareDisk): string {
 }
 
 async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Promise<string[]> {
-  const { name, format, megabytes = 16, serial = name, behindPort = false, throttled = false } = disk;
+  const {
+    name,
+    format,
+    megabytes = 16,
+    serial = name,
+    behindPort = false,
+    throttled = false,
+    unlayered = false,
+  } = disk;
   const file = imagePath(folder, disk);
   if (disk.file === undefined) await execa('qemu-img', ['create', '-q', '-f', format, file, `${megabytes}M`]);
-  const format_ = `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}`;
-  const args = ['-blockdev', format_];
+  const node = unlayered
+    ? `driver=file,node-name=node-${name},filename=${file}`
+    : `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}`;
+  const args = ['-blockdev', node];
   if (throttled) {
     args.push('-object', `throttle-group,id=group-${name},x-iops-total=100000`);
     args.push('-blockdev', `driver=throttle,node-name=top-${name},throttle-group=group-${name},file=node-${name}`);
