@@ -83,8 +83,8 @@ export async function startStallProbe(guest: ProbedGuest, directories: readonly 
       await signal('CONT');
     },
     [Symbol.asyncDispose]: async () => {
-      await signal('TERM');
       await signal('CONT'); // what rests takes no other signal
+      await signal('TERM');
       await running.wait();
     },
   };
