@@ -36,7 +36,7 @@ export interface VmDisk {
 
 /**
  * Nodes that give a local file's bytes as they are. With nothing above it such a node is a raw disk: QEMU needs no raw
- * format node, and libvirt since 10 makes none.
+ * format node, and newer libvirt is said to make none (avocado-vt #3952, "raw format elimination").
  */
 const protocols = ['file', 'host_device'];
 

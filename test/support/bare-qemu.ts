@@ -15,7 +15,7 @@ export interface BareDisk {
   /** Behind a PCIe root port. */
   readonly behindPort?: boolean;
   readonly throttled?: boolean;
-  /** A raw one without a format node, as libvirt 10 makes it. */
+  /** A raw one without a format node. */
   readonly unlayered?: boolean;
 }
 

@@ -34,6 +34,9 @@ export async function leftInGuest(lab: Lab): Promise<string[]> {
   return found.map((line) => `left in the guest: ${line}`);
 }
 
+/** Of a set that `Lab.nextSet` names. */
+const SET_FILE = /\.cell-\d+\.qcow2$/;
+
 const Recovered = v.looseObject({
   findings: v.array(v.looseObject({ kind: v.string(), status: v.string(), found: v.string(), did: v.string() })),
 });
@@ -73,7 +76,7 @@ export async function leftOnHost(lab: Lab, { monitor, channel }: ToolParts): Pro
   for (const { 'node-name': name = '', file } of nodes)
     if (name.startsWith('fsb-') && !used.includes(file)) complaints.push(`node ${name} of ${file} is used by nobody`);
   for (const file of await readdir(guest.dir))
-    if (file.endsWith('.set.qcow2') && !used.some((each) => each.endsWith(`/${file}`)))
+    if (SET_FILE.test(file) && !used.some((each) => each.endsWith(`/${file}`)))
       complaints.push(`${file} is used by nobody`);
   const isCut = used.some((file) =>
     nodes.some((node) => node.file === file && node['node-name']?.startsWith('fsb-') === true),
