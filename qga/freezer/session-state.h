@@ -45,8 +45,9 @@ struct session {
 
 	size_t count;
 	struct worker *fs[FILESYSTEMS_MAX];
-	bool marked[FILESYSTEMS_MAX]; /* stands in the marker */
-	bool hung[FILESYSTEMS_MAX];   /* its freeze was given up */
+	bool marked[FILESYSTEMS_MAX];    /* stands in the marker */
+	bool sync_late[FILESYSTEMS_MAX]; /* not done when `sync` was answered: told with its freeze */
+	bool hung[FILESYSTEMS_MAX];      /* its freeze was given up */
 };
 extern struct session session;
 extern struct session_setup session_given;

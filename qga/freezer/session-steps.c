@@ -59,6 +59,11 @@ void session_freeze_group(void)
 	}
 }
 
+static void say_sync_line(size_t i, int error, const struct answer *sync)
+{
+	connection_say(session.holder, "fs %zu sync %d %llu %llu", i, error, number(sync->start), number(sync->end));
+}
+
 static void step_sync(uint64_t now)
 {
 	bool all = true;
@@ -70,10 +75,10 @@ static void step_sync(uint64_t now)
 	EACH(i) {
 		struct worker_view view = worker_look(session.fs[i]);
 
+		session.sync_late[i] = !view.sync_done;
 		if (!view.sync_done)
-			view.sync = (struct answer){ ETIMEDOUT, view.sync.start, 0 };
-		connection_say(session.holder, "fs %zu sync %d %llu %llu", i, view.sync.error, number(view.sync.start),
-			       number(view.sync.end));
+			view.sync.end = 0;
+		say_sync_line(i, view.sync_error == 0 && !view.sync_done ? ETIMEDOUT : view.sync_error, &view.sync);
 	}
 	session.asked = NOTHING;
 	connection_say(session.holder, "ok sync");
@@ -84,9 +89,12 @@ static void say_freeze_lines(void)
 	EACH(i) {
 		struct worker_view view = worker_look(session.fs[i]);
 
-		if (view.freeze_done)
-			connection_say(session.holder, "fs %zu freeze %d %llu %llu", i, view.freeze.error,
-				       number(view.freeze.start), number(view.freeze.end));
+		if (!view.freeze_done)
+			continue;
+		if (session.sync_late[i] && view.sync.end != 0)
+			say_sync_line(i, view.sync_error, &view.sync);
+		connection_say(session.holder, "fs %zu freeze %d %llu %llu", i, view.freeze.error,
+			       number(view.freeze.start), number(view.freeze.end));
 	}
 }
 

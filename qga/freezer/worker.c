@@ -125,6 +125,8 @@ static void *work(void *argument)
 		} else if (self->wants & WANT_SYNC) {
 			self->wants &= ~(unsigned)WANT_SYNC;
 			call(self, self->calls->sync, &self->view.sync);
+			if (self->view.sync_error == 0)
+				self->view.sync_error = self->view.sync.error;
 			self->view.sync_done = !(self->wants & WANT_SYNC);
 		} else {
 			break;
@@ -309,6 +311,7 @@ void worker_sync(struct worker *worker)
 void worker_freeze(struct worker *worker)
 {
 	pthread_mutex_lock(&lock);
+	worker->wants &= ~(unsigned)WANT_SYNC;
 	want(worker, WANT_FREEZE);
 	pthread_mutex_unlock(&lock);
 }

@@ -36,6 +36,7 @@ struct worker_view {
 	bool busy;                /* its thread is inside a call */
 	bool sync_done, freeze_done, thaw_done;
 	struct answer sync, freeze, thaw;
+	int sync_error;           /* first error of its syncs: the kernel tells of a lost write once */
 	bool ours;                /* FIFREEZE returned 0: FITHAW is ours to call */
 };
 
@@ -60,6 +61,7 @@ struct worker *worker_open(const struct request *request, const struct kernel_ca
 const struct worker_identity *worker_identity(const struct worker *worker);
 
 void worker_sync(struct worker *worker);
+/* Takes back a sync that has not begun: FIFREEZE syncs, and one of what is frozen may wait for its thaw. */
 void worker_freeze(struct worker *worker);
 /* Gives FIFREEZE the answer ERROR without calling it. */
 void worker_refuse(struct worker *worker, int error);

@@ -74,9 +74,11 @@ export class FilesystemSet {
     return this.#held.filter(({ index }) => index !== undefined).length;
   }
 
-  /** Every FIFREEZE that was asked for returned 0. */
+  /** Every FIFREEZE that was asked for returned 0, and no write before it is known to be lost. */
   get allFrozen(): boolean {
-    return this.#held.every(({ planned, freeze }) => planned.action !== 'freeze' || freeze?.errno === 0);
+    return this.#held.every(
+      (held) => held.planned.action !== 'freeze' || (held.freeze?.errno === 0 && frozenWhole(held).kind === 'frozen'),
+    );
   }
 
   get frozenCount(): number {
@@ -110,7 +112,7 @@ export class FilesystemSet {
       const endMs = Math.max(...answer.answers.map((one) => one.endMs));
       for (const one of answer.answers) {
         const held = this.#byIndex(one.index);
-        if (held !== undefined) held.sync = held.sync === undefined ? one : { ...one, startMs: held.sync.startMs };
+        if (held !== undefined) recordSync(held, one);
       }
       for (const held of this.#held) held.counts.synced = this.#count(held);
       if (pass >= enough && endMs - startMs < LITTLE_DIRTY_MS) return;
@@ -120,7 +122,9 @@ export class FilesystemSet {
   recordFreeze(answers: readonly FilesystemAnswer[]): void {
     for (const answer of answers) {
       const held = this.#byIndex(answer.index);
-      if (held !== undefined) held.freeze = answer;
+      if (held === undefined) continue;
+      if (answer.verb === 'sync') recordSync(held, answer);
+      else held.freeze = answer;
     }
   }
 
@@ -128,6 +132,10 @@ export class FilesystemSet {
     for (const answer of answers) {
       const held = this.#byIndex(answer.index);
       if (held === undefined) continue;
+      if (answer.verb === 'sync') {
+        recordSync(held, answer);
+        continue;
+      }
       if (answer.verb === 'freeze') {
         // No answer of the kernel's: the freezer's word that there was none.
         if (answer.errno === ETIMEDOUT && answer.endMs === 0) held.gaveUp = true;
@@ -229,7 +237,7 @@ export class FilesystemSet {
       return { kind: 'none', reason: `its freeze took too long${held.outstanding ? ', and has not returned' : ''}` };
     if (held.outstanding) return { kind: 'none', reason: 'neither its freeze nor its thaw has returned' };
     if (freeze === undefined) {
-      if (assumeFrozen) return { kind: 'frozen' };
+      if (assumeFrozen) return frozenWhole(held);
       return { kind: 'none', reason: 'its freeze was not reached' };
     }
     if (freeze.errno === EBUSY) return { kind: 'none', reason: 'somebody else holds it frozen (EBUSY)' };
@@ -241,7 +249,7 @@ export class FilesystemSet {
     if (thaw !== undefined && thaw.errno === ETIMEDOUT) return { kind: 'none', reason: 'its thaw has not returned' };
     if (thaw !== undefined && thaw.errno !== 0) return { kind: 'none', reason: `FITHAW: ${errnoText(thaw.errno)}` };
     if (this.#final && thaw === undefined) return { kind: 'none', reason: 'nobody confirmed its thaw' };
-    return { kind: 'frozen' };
+    return frozenWhole(held);
   }
 
   // The second sync must have found nothing to write, and nothing may have been written since: then what the disk
@@ -252,7 +260,8 @@ export class FilesystemSet {
       kind: 'none',
       reason: `${why}, and ${reason}`,
     });
-    if (held.sync === undefined || held.sync.errno !== 0) return none('it was not synced');
+    if (held.sync === undefined || held.sync.errno !== 0)
+      return none(`it was not synced${held.sync === undefined ? '' : ` (${errnoText(held.sync.errno)})`}`);
     if (before === undefined || synced === undefined) return none('its writes are not counted');
     if (before !== synced) return none('it was still being written to when it was synced');
     if (this.#final && after !== synced) return none('it was written to before the thaw');
@@ -270,6 +279,20 @@ export class FilesystemSet {
   #byIndex(index: number): Held | undefined {
     return this.#held.find((held) => held.index === index);
   }
+}
+
+function recordSync(held: Held, answer: FilesystemAnswer): void {
+  held.sync = held.sync === undefined ? answer : { ...answer, startMs: held.sync.startMs };
+}
+
+// FIFREEZE may return 0 after a write that failed: the page is clean by then, and ext4 for one does not ask. What the
+// kernel tells of it, it tells syncfs, and once (errseq): a session without lost writes may follow.
+function frozenWhole({ sync }: Held): { readonly kind: FilesystemReport['held']; readonly reason?: string } {
+  if (sync === undefined || sync.errno === 0 || sync.errno === ETIMEDOUT) return { kind: 'frozen' };
+  return {
+    kind: 'none',
+    reason: `something written to it never reached its disk (syncfs: ${errnoText(sync.errno)}): see the guest's kernel log`,
+  };
 }
 
 // EINVAL means a foreign thaw only where FIFREEZE had returned 0 (freeze path, "The guest always comes back", 3).

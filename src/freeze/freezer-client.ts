@@ -127,8 +127,9 @@ export class FreezerConnection {
   }
 
   /**
-   * Deadline on CLOCK_MONOTONIC. Its own limit is the caller's watch over the lease. Refused with code `freeze` when a
-   * filesystem had not frozen within `limitMs` (default: within the lease): then the rest is being thawed already, and `answers` name it.
+   * Deadline on CLOCK_MONOTONIC. Among the answers are those of syncs that were late. Its own limit is the caller's
+   * watch over the lease. Refused with code `freeze` when a filesystem had not frozen within `limitMs` (default: within
+   * the lease): then the rest is being thawed already, and `answers` name it.
    */
   async freeze(
     leaseMs: number,
@@ -251,7 +252,10 @@ export class FreezerConnection {
   #take(line: FreezerLine): void {
     switch (line.kind) {
       case 'filesystem': {
-        const asked = this.#pending.find((pending) => pending.verb === line.answer.verb);
+        // A sync that was late is told with the freeze that waited for it.
+        const asked =
+          this.#pending.find((pending) => pending.verb === line.answer.verb) ??
+          (line.answer.verb === 'sync' ? this.#pending.find((pending) => pending.verb === 'freeze') : undefined);
         (asked?.answers ?? this.#unasked).push(line.answer);
         // Thaw lines of an expiry may come while our own thaw waits for its answer: both want them.
         if (asked !== undefined) this.#unasked.push(line.answer);

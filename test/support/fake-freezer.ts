@@ -4,8 +4,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { freezerText, freezerWord } from '../../src/freeze/freezer-lines.js';
 
 export interface FakeFreezerOptions {
-  /** By mount point: errno of the open, and of FIFREEZE and FITHAW. */
+  /** By mount point: errno of the open, of syncfs, FIFREEZE and FITHAW. */
   readonly openErrno?: Readonly<Record<string, number>>;
+  readonly syncErrno?: Readonly<Record<string, number>>;
+  /** Of a sync that had not returned by its budget: told with the freeze. */
+  readonly lateSyncErrno?: Readonly<Record<string, number>>;
   readonly freezeErrno?: Readonly<Record<string, number>>;
   readonly thawErrno?: Readonly<Record<string, number>>;
   /** How long FIFREEZE and sync take. */
@@ -179,8 +182,11 @@ export class FakeFreezer {
         this.#asked = 'sync';
         this.#later(this.#options.syncMs ?? 1, () => {
           this.#asked = undefined;
-          this.#filesystems.forEach((_fs, index) => {
-            say(`fs ${index} sync 0 ${now() - 1000n} ${now()}`);
+          const { syncErrno, lateSyncErrno } = this.#options;
+          this.#filesystems.forEach(({ path }, index) => {
+            if (lateSyncErrno?.[path] === undefined)
+              say(`fs ${index} sync ${syncErrno?.[path] ?? 0} ${now() - 1000n} ${now()}`);
+            else say(`fs ${index} sync 110 ${now() - 1000n} 0`);
           });
           say('ok sync');
         });
@@ -246,6 +252,8 @@ export class FakeFreezer {
       this.#asked = undefined;
       this.#state = 'frozen';
       this.#filesystems.forEach((filesystem, index) => {
+        const lateSync = this.#options.lateSyncErrno?.[filesystem.path];
+        if (lateSync !== undefined) say(`fs ${index} sync ${lateSync} ${this.#first} ${now()}`);
         say(`fs ${index} freeze ${this.#options.freezeErrno?.[filesystem.path] ?? 0} ${this.#first} ${now()}`);
       });
       say(`ok freeze ${this.frozen.length} ${this.#first} ${this.#deadline}`);

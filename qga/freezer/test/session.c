@@ -433,6 +433,55 @@ static void a_late_sync_is_left_running(void)
 	CHECK(script_calls(0, SCRIPT_FREEZE) == 0);
 }
 
+static void a_lost_write_is_told(void)
+{
+	struct client c;
+
+	/* The kernel tells of it once: a later sync that goes well does not take it back. */
+	start(2, marker_path);
+	plan(&c, 2, 10000);
+	script_fail(0, SCRIPT_SYNC, EIO, 1);
+	for (int pass = 0; pass < 2; pass++) {
+		say(&c, "sync 1000");
+		expect(&c, "fs 0 sync 5 ");
+		expect(&c, "fs 1 sync 0 ");
+		expect(&c, "ok sync");
+	}
+	say(&c, "freeze 5000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "fs 1 freeze 0 ");
+	expect(&c, "ok freeze 2 ");
+	hang_up(&c);
+	finish();
+
+	/* Told with the freeze if the sync was late; one that had not begun is not made of what is frozen. */
+	start(2, marker_path);
+	plan(&c, 2, 10000);
+	script_hold(0, SCRIPT_SYNC);
+	script_fail(0, SCRIPT_SYNC, EIO, 1);
+	for (int pass = 0; pass < 2; pass++) {
+		say(&c, "sync 50");
+		expect(&c, "fs 0 sync 110 ");
+		expect(&c, "fs 1 sync 0 ");
+		expect(&c, "ok sync");
+	}
+	say(&c, "freeze 5000");
+	WITHIN(1000, script_frozen(1));
+	script_let_go(0, SCRIPT_SYNC);
+	expect(&c, "fs 0 sync 5 ");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "fs 1 freeze 0 ");
+	expect(&c, "ok freeze 2 ");
+	CHECK(script_calls(0, SCRIPT_SYNC) == 1);
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "fs 1 thaw 0 ");
+	expect(&c, "ok thaw");
+	hang_up(&c);
+	finish();
+	CHECK(script_calls(0, SCRIPT_SYNC) == 1);
+}
+
 static void thaw_during_sync(void)
 {
 	struct client c;
@@ -949,6 +998,7 @@ void test_sessions(void)
 		{ "expiry while frozen", expiry_while_frozen },
 		{ "a thaw that does not return", a_thaw_that_does_not_return },
 		{ "a late sync is left running", a_late_sync_is_left_running },
+		{ "a lost write is told", a_lost_write_is_told },
 		{ "thaw during sync", thaw_during_sync },
 		{ "groups", groups },
 		{ "a hung freeze is given up", a_hung_freeze_is_given_up },

@@ -265,6 +265,32 @@ test.each([
   expect(lower.filesystems.find(({ mountpoint }) => mountpoint === '/data')).toMatchObject({ held: 'none', reason });
 });
 
+test.each([
+  ['syncfs tells of', { syncErrno: { '/data': 5 } }],
+  ['a late syncfs tells of, with the freeze', { lateSyncErrno: { '/data': 5 } }],
+])('a lost write that %s: crash, though FIFREEZE returned 0', async (_name, options) => {
+  const coordinator = await harness.start(options);
+  const { report } = await failed(coordinator.freeze(request()));
+  expect(report.outcome).toBe('failed');
+  expect(harness.freezer.frozen).toEqual([]);
+  const session = await coordinator.freeze(request({ require: 'crash' }));
+  expect(harness.freezer.frozen).toContain('/data');
+  const lower = await session.thaw();
+  expect(lower).toMatchObject({ outcome: 'ok', level: 'crash' });
+  expect(lower.filesystems.find(({ mountpoint }) => mountpoint === '/data')).toMatchObject({
+    held: 'none',
+    freezeErrno: 0,
+    thawErrno: 0,
+    reason: expect.stringContaining('never reached its disk (syncfs: EIO (i/o error))') as string,
+  });
+});
+
+test('a late syncfs that went well costs nothing', async () => {
+  const coordinator = await harness.start({ lateSyncErrno: { '/data': 0 } });
+  const session = await coordinator.freeze(request());
+  expect((await session.thaw()).level).toBe('filesystem');
+});
+
 test('plain passes over EBUSY and EOPNOTSUPP, uncounted, and ends at any other error', async () => {
   const coordinator = await harness.start({ freezeErrno: { '/data': 16 } });
   const session = await coordinator.freeze(request({ require: 'plain' }));

@@ -1,0 +1,117 @@
+// Disks in the guest that lose writes, or die (device-mapper's `error` target): the level is what reached the disk, and
+// nobody else waits for it (freeze path, "What a level means").
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { FreezeReport, FreezeRequest } from '../../src/consistency.js';
+import type { Guest } from '../../src/testing/index.js';
+import { agentGuest, requester } from '../support/agent-guest.js';
+import { beginWrites, lastWrite } from '../support/first-write.js';
+import { requires } from '../support/requires.js';
+
+const BUILD_LIMIT_MS = 500_000;
+const TYPES = ['ext4', 'xfs'] as const;
+type Type = (typeof TYPES)[number];
+const GOOD = ['/var/tmp', '/srv/data'];
+
+// A filesystem with a file in one piece, and three tables for its device: all good, that file bad, all bad.
+const setup = (type: Type): string => `set -e
+d=/dev/disk/by-id/virtio-${type}
+size=$(blockdev --getsz $d)
+mkdir -p /run/${type} /srv/${type} && cd /run/${type}
+echo "0 $size linear $d 0" >good && echo "0 $size error" >dead
+dmsetup create ${type} good
+mkfs.${type} -q /dev/mapper/${type} && mount /dev/mapper/${type} /srv/${type}
+dd if=/dev/zero of=/srv/${type}/file bs=1M count=4 conv=fsync 2>/dev/null && sync -f /srv/${type}
+set -- $(filefrag -v -b512 /srv/${type}/file | tr -d : | awk '$1 == "0" { sub(/[.].*/, "", $4); print $4, $6 }')
+cat >holed <<EOF
+0 $1 linear $d 0
+$1 $2 error
+$(($1 + $2)) $((size - $1 - $2)) linear $d $(($1 + $2))
+EOF
+`;
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'mmdebstrap',
+)('a bad disk', () => {
+  let guest: Guest;
+  beforeAll(async () => {
+    guest = await agentGuest();
+    for (const type of TYPES) {
+      await guest.addBlankDisk(type, 400);
+      await guest.exec(setup(type), { timeoutMs: 120_000 });
+    }
+  }, BUILD_LIMIT_MS);
+  afterAll(async () => {
+    await guest[Symbol.asyncDispose]();
+  });
+
+  /** Nothing is frozen or flushed for it, as nothing is when a disk fails. */
+  async function use(table: 'good' | 'holed' | 'dead', ...types: readonly Type[]): Promise<void> {
+    for (const type of types)
+      await guest.exec(`dmsetup suspend --nolockfs --noflush ${type} && dmsetup load ${type} /run/${type}/${table}
+        dmsetup resume --noudevsync ${type}`);
+  }
+
+  async function overwrite(...types: readonly Type[]): Promise<void> {
+    for (const type of types)
+      await guest.exec(`dd if=/dev/urandom of=/srv/${type}/file bs=1M count=4 conv=notrunc 2>/dev/null`);
+  }
+
+  const of = (report: FreezeReport, type: Type) =>
+    report.filesystems.find(({ mountpoint }) => mountpoint === `/srv/${type}`);
+  const rest = (report: FreezeReport) =>
+    report.filesystems.filter(({ mountpoint }) => TYPES.every((type) => mountpoint !== `/srv/${type}`));
+
+  test('a write that was lost costs the level, once', async () => {
+    await using host = await requester(guest);
+    const freeze = async (require: FreezeRequest['require']) =>
+      await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require });
+    await use('holed', ...TYPES);
+    for (const [type, other] of [TYPES, TYPES.toReversed()] as const) {
+      await overwrite(type);
+      await expect(freeze('application')).rejects.toThrow(`/srv/${type}`);
+      await overwrite(type);
+      const report = await (await freeze('crash')).thaw();
+      expect(report).toMatchObject({ outcome: 'ok', level: 'crash' });
+      expect(of(report, type)).toMatchObject({
+        held: 'none',
+        reason: expect.stringContaining('syncfs: EIO') as string,
+      });
+      expect(of(report, other)).toMatchObject({ held: 'frozen' });
+    }
+    // qemu-ga asks nobody whether what was written is there; nor does this command, whose answer has no place for it.
+    await overwrite(...TYPES);
+    expect(await host.client.call('guest-fsfreeze-freeze', {}, { timeoutMs: 30_000 })).toBe(4);
+    expect(await host.client.call('guest-fsfreeze-thaw', {}, { timeoutMs: 30_000 })).toBe(4);
+    const { report } = await host.client.call('bridge-status', {}, { timeoutMs: 10_000 });
+    expect(report).toMatchObject({ level: 'crash' });
+
+    await use('good', ...TYPES);
+    await overwrite(...TYPES);
+    expect(await (await freeze('application')).thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
+  });
+
+  test('a disk that dies while it is frozen holds up nobody, and one that is dead already neither', async () => {
+    await using host = await requester(guest);
+    const freeze = async (require: FreezeRequest['require']) =>
+      await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require });
+    // What was cut before it died is good.
+    const session = await freeze('application');
+    await use('dead', ...TYPES);
+    const first = await beginWrites(guest, GOOD);
+    expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
+    await lastWrite(guest, first, 10_000);
+
+    await guest.exec('for d in ext4 xfs; do echo x >/srv/$d/new; sync -f /srv/$d; done 2>/dev/null', { check: false });
+    await expect(freeze('application')).rejects.toThrow(/\/srv\/(ext4|xfs)/);
+    const lower = await freeze('crash');
+    const second = await beginWrites(guest, GOOD);
+    expect(lower.report.outcome).toBe('ok');
+    const report = await lower.thaw();
+    await lastWrite(guest, second, 10_000);
+    expect(report).toMatchObject({ outcome: 'ok', level: 'crash' });
+    for (const type of TYPES) expect(of(report, type)).toMatchObject({ held: 'none' });
+    expect(rest(report).map(({ held }) => held)).toEqual(['frozen', 'frozen']);
+  });
+});
