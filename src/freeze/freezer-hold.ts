@@ -14,7 +14,7 @@ const LONGEST_PLAN_MS = 3_600_000;
  * A freezer that says nothing this long after the lease ended is dead or stopped: it is killed then, and what it froze is
  * to take writes within a second of the lease's end.
  */
-const SILENCE_MS = 500;
+const SILENCE_MS = 250;
 /** One that neither confirms a thaw in this time nor, asked then, says in as much again what it is at. */
 const STILL_THERE_MS = 300;
 
