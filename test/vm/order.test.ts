@@ -2,10 +2,10 @@
 // btrfs over two disks with two subvolumes. The freeze goes through, in the right order, each disk is named by its
 // serial, and half of a filesystem is worth nothing (freeze path, step 4; "What a level means").
 import path from 'node:path';
-import { beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { FilesystemReport, FreezeReport } from '../../src/consistency.js';
 import { bootGuest, createOverlay, type Guest } from '../../src/testing/index.js';
-import { agentGuest, agentState, bridge, requester } from '../support/agent-guest.js';
+import { agentGuest, bridge, requester } from '../support/agent-guest.js';
 import { beginWrites, lastWrite, writesDone } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
 
@@ -101,10 +101,15 @@ requires(
   'qemu-img',
   'mmdebstrap',
 )('filesystems on filesystems', () => {
-  beforeAll(agentState, BUILD_LIMIT_MS);
+  let guest: Guest;
+  beforeAll(async () => {
+    guest = await stackedGuest();
+  }, BUILD_LIMIT_MS);
+  afterAll(async () => {
+    await guest[Symbol.asyncDispose]();
+  });
 
   test('inner ones freeze first and thaw last, each on the disks it lies on, and all take writes again', async () => {
-    await using guest = await stackedGuest();
     await using host = await requester(guest);
     const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require: 'application' });
     const writes = await beginWrites(guest, WRITTEN);
@@ -129,7 +134,6 @@ requires(
   });
 
   test('a filesystem of which the cut has one disk of two is worth nothing; with both it is held', async () => {
-    await using guest = await stackedGuest();
     await using host = await requester(guest);
     const freeze = async (names: readonly string[], require: 'filesystem' | 'none') =>
       await host.coordinator.freeze({
@@ -155,7 +159,6 @@ requires(
   });
 
   test('the host tool cuts all of it at once, and what was cut is whole', async () => {
-    await using guest = await stackedGuest();
     const names = ['lv', 'inner', 'innermost', 'thin', 'origin', 'one', 'two'];
     // Files on the outer ones are the data of the inner ones; nothing of this is synced.
     await guest.exec(`for m in ${names.join(' ')}; do echo $m >/srv/$m/name; done`);
