@@ -5,7 +5,7 @@ import { runMatrix } from './matrix.js';
 import { runRandom } from './random.js';
 
 const USAGE = `usage: npm run torture -- matrix [--only FAULT/STEP] [--json] [--update]
-       npm run torture -- random --count N --seed S [--only I] [--json]`;
+       npm run torture -- random --count N --seed S [--only I[,I...]] [--json]`;
 
 function usage(why: string): number {
   console.error(`${why}\n${USAGE}`);
@@ -31,12 +31,13 @@ async function main(): Promise<number> {
   if (positionals.join(' ') !== 'random')
     return usage(`expected matrix or random, found ${positionals.join(' ') || 'nothing'}`);
   const seed = whole(values.seed);
-  const index = only === undefined ? undefined : whole(only);
-  const count = values.count === undefined && index !== undefined ? 1 : whole(values.count);
+  const indices = only?.split(',').map(whole);
+  const count = values.count === undefined && indices !== undefined ? indices.length : whole(values.count);
   if (seed === undefined || count === undefined || count === 0)
     return usage('random: expected --count and --seed as whole numbers');
-  if (only !== undefined && index === undefined) return usage(`--only: expected the number of a run, found ${only}`);
-  return await runRandom({ seed, count, only: index, json });
+  const known = indices?.filter((index) => index !== undefined);
+  if (known?.length !== indices?.length) return usage(`--only: expected numbers of runs, found ${only}`);
+  return await runRandom({ seed, count, only: known, json });
 }
 
 try {

@@ -104,8 +104,10 @@ export async function runDraw(
   const lab = await keeper.lab();
   keeper.spend(); // until it is known to be sound
   const services = await lab.services();
-  const leaseMs = name === 'guest out of memory' ? 15_000 : LEASE_MS;
-  if (name === 'guest out of memory') await armHog(lab);
+  const starves = name === 'guest out of memory';
+  const asked = starves ? patiently : async <T>(ask: () => Promise<T>): Promise<T> => await ask();
+  const leaseMs = starves ? 15_000 : LEASE_MS;
+  if (starves) await armHog(lab);
   const lengthMs = lengths[fault.requester][step];
   const delayUs = Math.round(drawn.within * lengthMs * 1000);
   const waiting = waitingFor(drawn, services, delayUs);
@@ -117,11 +119,12 @@ export async function runDraw(
     const conclusion = await judgeDeadGuest(lab, requester, 'up to crash');
     return { index, ...drawn, ...conclusion, firedAt: step, tookMs: Math.round(performance.now() - start) };
   }
-  const wasStruck = waiting.kind === 'strike' && waiting.tells ? true : await struck(lab, requester);
+  const wasStruck =
+    waiting.kind === 'strike' && waiting.tells ? true : await asked(async () => await struck(lab, requester));
   const lasts = lastsLong(step) ? PAST_LEASE_MS : PAUSE_MS;
   if (undoHost?.undo !== undefined || name.endsWith('SIGSTOP')) await sleep(lasts);
   await undoHost?.undo?.();
-  const letGoNs = [await lab.nowNs()];
+  const letGoNs = [await asked(async () => await lab.nowNs())];
   const undo = async (): Promise<void> => {
     await goOnAll(lab, services);
     await endDaemons(lab);
@@ -132,8 +135,13 @@ export async function runDraw(
   }
   if (fault.agentDies === true && wasStruck) requester.giveUp();
   const attempt = await within(requester.done, SETTLE_MS, 'the requester');
-  await disarm(lab);
-  if (name === 'guest out of memory') await endHog(lab);
+  if (starves)
+    await asked(async () => {
+      await endHog(lab);
+    });
+  await asked(async () => {
+    await lab.disarmStrike();
+  });
 
   const timeline = await lab.timeline();
   const at = instantOf(timeline, waiting);
@@ -147,7 +155,7 @@ export async function runDraw(
     stalledUntilNs: name === 'disk answers ENOSPC, or stalls' ? letGoNs[0] : undefined,
     agentDies: fault.agentDies === true,
     foreignFrozen: undefined,
-    thrashes: name === 'guest out of memory',
+    thrashes: starves,
   };
   const told = toldAt(name, firedAt);
   const conclusion = await conclude({ lab, told, fired: () => [], instants, attempt, requester, undo });
@@ -176,17 +184,24 @@ async function armHog(lab: Lab): Promise<void> {
 
 const HOG_LIMIT_MS = 120_000;
 
-/** Nothing of it is left for the next run. A guest without memory may answer nobody for a while. */
-async function endHog(lab: Lab): Promise<void> {
+/** A guest without memory may answer nobody for a while, and do all the same what it was asked for. */
+async function patiently<T>(ask: () => Promise<T>): Promise<T> {
   const end = performance.now() + HOG_LIMIT_MS;
   for (;;) {
     try {
-      await lab.guest.exec('systemctl kill -s KILL fsb-hog 2>/dev/null; swapoff /srv/swap', { timeoutMs: 60_000 });
-      return;
+      return await ask();
     } catch (error) {
       if (performance.now() > end) throw error;
     }
   }
+}
+
+/** Nothing of it is left for the next run. */
+async function endHog(lab: Lab): Promise<void> {
+  await lab.guest.exec(
+    'systemctl kill -s KILL fsb-hog 2>/dev/null; ! grep -q /srv/swap /proc/swaps || swapoff /srv/swap',
+    { timeoutMs: 60_000 },
+  );
 }
 
 async function arm(lab: Lab, waiting: Waiting, step: Step, delayUs: number): Promise<void> {
@@ -196,10 +211,6 @@ async function arm(lab: Lab, waiting: Waiting, step: Step, delayUs: number): Pro
   }
   const words = ['--when', step, '--delay-us', String(delayUs), ...(waiting.tells ? ['--tell'] : []), ...waiting.words];
   await lab.armStrike(words);
-}
-
-async function disarm(lab: Lab): Promise<void> {
-  await lab.disarmStrike();
 }
 
 /** Waits for the fault, or for the requester's end if it comes first. */

@@ -1,6 +1,6 @@
-// npm run torture -- random --count N --seed S [--only I] [--json]: snapshots with a random fault at a random instant of a
-// random step. Nothing is held open here: the steps last as long as they last (calibrated first), and where the fault
-// really struck is read from what the guest noted. A run is repeated by its seed and number alone.
+// npm run torture -- random --count N --seed S [--only I[,I...]] [--json]: snapshots with a random fault at a random instant
+// of a random step. Nothing is held open here: the steps last as long as they last (calibrated first), and where the
+// fault really struck is read from what the guest noted. A run is repeated by its seed and number alone.
 import { describeError } from '../../src/errors.js';
 import { readable, STEPS, type Step } from '../vm/faults/timeline.js';
 import { calibrate, type StepLengths } from './calibration.js';
@@ -11,8 +11,8 @@ import { runDraw, type RandomResult } from './random-run.js';
 export interface RandomOptions {
   readonly seed: number;
   readonly count: number;
-  /** The number of one run: only this one. */
-  readonly only: number | undefined;
+  /** The numbers of runs: only these. */
+  readonly only: readonly number[] | undefined;
   readonly json: boolean;
 }
 
@@ -22,7 +22,7 @@ export async function runRandom({ seed, count, only, json }: RandomOptions): Pro
   await using keeper = new GuestKeeper();
   const lengths = await calibrate(keeper);
   say(`seed ${seed}; steps last ${describeLengths(lengths)}`);
-  const indices = only === undefined ? Array.from({ length: count }, (_, index) => index) : [only];
+  const indices = only ?? Array.from({ length: count }, (_, index) => index);
   const results: RandomResult[] = [];
   for (const index of indices) {
     const result = await oneRun(keeper, lengths, draw(seed, index), index);
@@ -35,7 +35,8 @@ export async function runRandom({ seed, count, only, json }: RandomOptions): Pro
   const missed = results.filter(({ firedAt: at }) => at === undefined).length;
   const counts = STEPS.map((step) => `${step} ${firedAt[step]} (drawn ${drawnAt[step]})`).join(', ');
   say(`${results.length} runs, ${failed.length} did not hold; fired at ${counts}; ${missed} after the session's end`);
-  for (const { index } of failed) say(`again: npm run torture -- random --seed ${seed} --only ${index}`);
+  if (failed.length > 0)
+    say(`again: npm run torture -- random --seed ${seed} --only ${failed.map(({ index }) => index).join(',')}`);
   if (json) {
     const runs = results.map((each) => ({ ...each, timeline: undefined }));
     const summary = {
