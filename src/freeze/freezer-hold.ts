@@ -287,12 +287,16 @@ export class FreezerHold {
     // moment longer, since the freezer kills a holder that does not let go within a second.
     const graceMs = this.#armed && !this.#expired ? SILENCE_MS : 0;
     const fromMs = Math.max(this.#deadlineMs, this.#criticalUntilMs) + graceMs;
-    this.#watch = setTimeout(
+    const watch = setTimeout(
       () => {
-        this.#watchFired();
+        // What it said while this process had no turn lies in the socket, and is read before an immediate runs.
+        setImmediate(() => {
+          if (this.#watch === watch && !this.#ending) this.#watchFired();
+        });
       },
       Math.max(0, fromMs - monotonicMs()),
     );
+    this.#watch = watch;
   }
 
   #watchFired(): void {
