@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { FreezeReport, FreezeRequest } from '../../src/consistency.js';
 import type { Guest } from '../../src/testing/index.js';
-import { agentGuest, requester } from '../support/agent-guest.js';
+import { agentGuest, requester, type Requester } from '../support/agent-guest.js';
 import { beginWrites, lastWrite } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
 
@@ -58,6 +58,9 @@ requires(
       await guest.exec(`dd if=/dev/urandom of=/srv/${type}/file bs=1M count=4 conv=notrunc 2>/dev/null`);
   }
 
+  const freeze = async ({ coordinator }: Requester, require: FreezeRequest['require']) =>
+    await coordinator.freeze({ requester: 'test', leaseMs: 30_000, require });
+
   const of = (report: FreezeReport, type: Type) =>
     report.filesystems.find(({ mountpoint }) => mountpoint === `/srv/${type}`);
   const rest = (report: FreezeReport) =>
@@ -65,14 +68,12 @@ requires(
 
   test('a write that was lost costs the level, once', async () => {
     await using host = await requester(guest);
-    const freeze = async (require: FreezeRequest['require']) =>
-      await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require });
     await use('holed', ...TYPES);
     for (const [type, other] of [TYPES, TYPES.toReversed()] as const) {
       await overwrite(type);
-      await expect(freeze('application')).rejects.toThrow(`/srv/${type}`);
+      await expect(freeze(host, 'application')).rejects.toThrow(`/srv/${type}`);
       await overwrite(type);
-      const report = await (await freeze('crash')).thaw();
+      const report = await (await freeze(host, 'crash')).thaw();
       expect(report).toMatchObject({ outcome: 'ok', level: 'crash' });
       expect(of(report, type)).toMatchObject({
         held: 'none',
@@ -89,23 +90,21 @@ requires(
 
     await use('good', ...TYPES);
     await overwrite(...TYPES);
-    expect(await (await freeze('application')).thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
+    expect(await (await freeze(host, 'application')).thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
   });
 
   test('a disk that dies while it is frozen holds up nobody, and one that is dead already neither', async () => {
     await using host = await requester(guest);
-    const freeze = async (require: FreezeRequest['require']) =>
-      await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require });
     // What was cut before it died is good.
-    const session = await freeze('application');
+    const session = await freeze(host, 'application');
     await use('dead', ...TYPES);
     const first = await beginWrites(guest, GOOD);
     expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
     await lastWrite(guest, first, 10_000);
 
     await guest.exec('for d in ext4 xfs; do echo x >/srv/$d/new; sync -f /srv/$d; done 2>/dev/null', { check: false });
-    await expect(freeze('application')).rejects.toThrow(/\/srv\/(ext4|xfs)/);
-    const lower = await freeze('crash');
+    await expect(freeze(host, 'application')).rejects.toThrow(/\/srv\/(ext4|xfs)/);
+    const lower = await freeze(host, 'crash');
     const second = await beginWrites(guest, GOOD);
     expect(lower.report.outcome).toBe('ok');
     const report = await lower.thaw();
