@@ -11,9 +11,12 @@ const BUILD_LIMIT_MS = 500_000;
 const RUN = '/run/fsfreeze-bridge';
 const HOOKS = '/etc/fsfreeze-bridge/fsfreeze-hook.d';
 
-/** One request on a unix socket of the guest, and the answer's line; or why it could not connect. */
+/**
+ * One request on a unix socket of the guest, and the answer's line; or why it could not connect. Who is turned away may
+ * be told so, and the connection closed, before the request is sent.
+ */
 const ASK = `
-use strict; use IO::Socket::UNIX;
+use strict; use IO::Socket::UNIX; $SIG{PIPE} = 'IGNORE';
 my ($path, $request) = @ARGV;
 my $socket = IO::Socket::UNIX->new(Peer => $path) or do { print "refused: $!\\n"; exit 0 };
 print $socket "$request\\n"; alarm 60; print scalar(<$socket>) // "closed\\n";
