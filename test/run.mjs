@@ -72,12 +72,14 @@ function run(command, stdout = 'inherit') {
 }
 
 try {
-  check('npm', 'run', '--silent', 'lint');
   check('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'fuzz', 'COUNT=20000', 'SEED=1');
   counting('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test');
   counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1');
   // Beside each other: guests mostly wait, and so do processes that are killed on purpose.
-  await Promise.all([vitest('unit', 'conformance', 'integration'), vitest('vm')]);
+  const guests = vitest('vm');
+  check('npm', 'run', '--silent', 'lint');
+  await vitest('unit', 'conformance', 'integration');
+  await guests;
 } finally {
   rmSync(work, { recursive: true });
 }

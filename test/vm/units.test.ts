@@ -2,9 +2,9 @@
 // is frozen, nothing stays frozen; and the rights that were taken away are missed by nobody (qga/README.md, "Units").
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { guestPid, waitForAgent, type Guest } from '../../src/testing/index.js';
-import { addWriter, agentGuest, agentState, requester } from '../support/agent-guest.js';
+import { addWriter, agentGuest, requester } from '../support/agent-guest.js';
 import { beginWrites, guestSeconds, lastWrite, writesDone } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
 
@@ -36,10 +36,18 @@ async function expectNextSession(guest: Guest): Promise<void> {
   expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
 }
 
-/** The freezer first: it would have thawed by the time the agent's end is known to it. */
-async function killBoth(guest: Guest): Promise<void> {
+/** What `command` does to a frozen guest thaws it, and not the lease. */
+async function thawsAtOnce(guest: Guest, command: string): Promise<void> {
+  const { writes } = await freeze(guest);
+  const begun = await guestSeconds(guest);
+  await guest.start(command);
+  expect((await lastWrite(guest, writes, 60_000)) - begun).toBeLessThan(AT_ONCE_S);
+}
+
+/** The command for it. The freezer first: it would have thawed by the time the agent's end is known to it. */
+async function killBoth(guest: Guest): Promise<string> {
   const [freezer, agent] = [await guestPid(guest, { unit: FREEZER }), await guestPid(guest, { unit: AGENT })];
-  await guest.exec(`kill -KILL ${freezer} ${agent}`);
+  return `kill -KILL ${freezer} ${agent}`;
 }
 
 /** Neither unit is started anew, and nothing runs when one ends. */
@@ -54,31 +62,40 @@ requires(
   'qemu-img',
   'mmdebstrap',
 )('the units', () => {
-  beforeAll(agentState, BUILD_LIMIT_MS);
+  // Of the tests that leave the guest as it was, and show it by one more session.
+  let shared: Guest;
+  beforeAll(async () => {
+    shared = await agentGuest();
+  }, BUILD_LIMIT_MS);
+  afterAll(async () => {
+    await shared[Symbol.asyncDispose]();
+  });
 
-  test.for([
-    `stop ${FREEZER}`,
-    `stop ${AGENT}`,
-    `restart ${FREEZER}`,
-    `restart ${AGENT}`,
-    `stop ${AGENT} ${FREEZER}`,
-    'isolate rescue.target',
-  ])('systemctl %s while frozen: nothing stays frozen', async (action) => {
+  test.for([`stop ${FREEZER}`, `stop ${AGENT}`, `restart ${FREEZER}`, `restart ${AGENT}`, `stop ${AGENT} ${FREEZER}`])(
+    'systemctl %s while frozen: nothing stays frozen',
+    async (action) => {
+      await thawsAtOnce(shared, `systemctl --no-block ${action}`);
+      await shared.exec(`systemctl start ${FREEZER} ${AGENT}`);
+      await expectNextSession(shared);
+    },
+  );
+
+  test('both killed: the service manager thaws', async () => {
+    await thawsAtOnce(shared, await killBoth(shared));
+    await expectNextSession(shared);
+  });
+
+  test('systemctl isolate rescue.target while frozen: nothing stays frozen', async () => {
     await using guest = await agentGuest();
-    const { writes } = await freeze(guest);
-    const begun = await guestSeconds(guest);
-    await guest.start(`systemctl --no-block ${action}`);
-    expect((await lastWrite(guest, writes, 60_000)) - begun).toBeLessThan(AT_ONCE_S);
-    if (action.startsWith('isolate')) {
-      await expect
-        .poll(async () => (await guest.exec(`systemctl is-active ${AGENT}`, { check: false })).stdout.trim(), {
-          timeout: 30_000,
-        })
-        .toBe('inactive');
-      await guest.exec('systemctl isolate multi-user.target && systemctl start postgresql@15-main', {
-        timeoutMs: 120_000,
-      });
-    }
+    await thawsAtOnce(guest, 'systemctl --no-block isolate rescue.target');
+    await expect
+      .poll(async () => (await guest.exec(`systemctl is-active ${AGENT}`, { check: false })).stdout.trim(), {
+        timeout: 30_000,
+      })
+      .toBe('inactive');
+    await guest.exec('systemctl isolate multi-user.target && systemctl start postgresql@15-main', {
+      timeoutMs: 120_000,
+    });
     await guest.exec(`systemctl start ${FREEZER} ${AGENT}`);
     await expectNextSession(guest);
   });
@@ -112,7 +129,7 @@ requires(
     await using guest = await agentGuest();
     await withoutRestart(guest);
     const { writes } = await freeze(guest);
-    await killBoth(guest);
+    await guest.exec(await killBoth(guest));
     await sleep(3000);
     // They are frozen indeed, and only the marker knows.
     expect(await writesDone(guest, writes)).toEqual([]);
@@ -122,15 +139,6 @@ requires(
     expect((await guest.exec('ls /run/fsfreeze-bridge/frozen', { check: false })).exitCode).not.toBe(0);
     expect((await guest.exec(['/bin/cat', '/sys/kernel/rcu_expedited'])).stdout.trim()).toBe('0');
     await guest.exec(`systemctl start ${AGENT}`);
-    await expectNextSession(guest);
-  });
-
-  test('both killed: the service manager thaws', async () => {
-    await using guest = await agentGuest();
-    const { writes } = await freeze(guest);
-    const begun = await guestSeconds(guest);
-    await killBoth(guest);
-    expect((await lastWrite(guest, writes, 60_000)) - begun).toBeLessThan(AT_ONCE_S);
     await expectNextSession(guest);
   });
 
