@@ -108,7 +108,8 @@ requires(
       // Half a minute for its 16 MiB. Once all is sent, QEMU completes it in its main loop, and answers nobody meanwhile.
       await at.vm.control.execute('migrate-set-parameters', { 'max-bandwidth': 1024 });
       await at.vm.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
-      await expectUntouched(await at.create('s1'), 5, 'the VM is being migrated or saved (');
+      await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'active' });
+      await expectUntouched(await at.create('s1'), 5, 'the VM is being migrated or saved (active)');
     });
 
     it('a paused VM, unless crash will do', async () => {
