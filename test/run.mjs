@@ -75,7 +75,7 @@ try {
   check('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'fuzz', 'COUNT=20000', 'SEED=1');
   counting('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test');
   counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1');
-  // Beside each other: guests mostly wait, and so do processes that are killed on purpose.
+  // Beside each other: a guest waits much of the time, and so do processes that are killed on purpose.
   const guests = vitest('vm');
   check('npm', 'run', '--silent', 'lint');
   await vitest('unit', 'conformance', 'integration');
