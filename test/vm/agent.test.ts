@@ -1,16 +1,15 @@
 // The agent and the freezer in a real guest: what a requester on the host's channel gets, and that the guest always
 // comes back.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { QgaClient } from '../../src/qga/client.js';
 import { startStallProbe, type Guest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, requester } from '../support/agent-guest.js';
 import { connectLines } from '../support/line-client.js';
 import { requires } from '../support/requires.js';
+import { sharedGuest } from '../support/shared-guest.js';
 
-const BUILD_LIMIT_MS = 500_000;
-
-/** A write that reaches the disk, in the background; done once FILE.done is there. */
+/** A write that reaches the disk, in the background; see `written`. */
 async function writeInBackground(guest: Guest, file: string): Promise<void> {
   await guest.exec(['/bin/rm', '-f', '/run/written']);
   await guest.start(`dd if=/dev/zero of=${file} bs=4k count=1 conv=fsync 2>/dev/null && : >/run/written`);
@@ -30,30 +29,24 @@ requires(
   'mmdebstrap',
 )('the agent in a guest', () => {
   // Of the tests that leave it as it was.
-  let shared: Guest;
-  beforeAll(async () => {
-    shared = await agentGuest();
-  }, BUILD_LIMIT_MS);
-  afterAll(async () => {
-    await shared[Symbol.asyncDispose]();
-  });
+  const shared = sharedGuest();
 
   test('freezes what qemu-ga freezes, holds writes back, and thaws it', async () => {
-    await using host = await requester(shared);
-    const before = await knob(shared);
+    await using host = await requester(shared());
+    const before = await knob(shared());
     expect(await host.client.call('guest-fsfreeze-freeze', {}, { timeoutMs: 60_000 })).toBe(2);
     expect(await host.client.call('guest-fsfreeze-status', {}, { timeoutMs: 5000 })).toBe('frozen');
-    await expect.poll(async () => await knob(shared), { timeout: 5000 }).toBe(before);
-    await writeInBackground(shared, '/srv/data/probe');
+    await expect.poll(async () => await knob(shared()), { timeout: 5000 }).toBe(before);
+    await writeInBackground(shared(), '/srv/data/probe');
     await sleep(1000);
-    expect(await written(shared)).toBe(false);
+    expect(await written(shared())).toBe(false);
     expect(await host.client.call('guest-fsfreeze-thaw', {}, { timeoutMs: 30_000 })).toBe(2);
-    await expect.poll(async () => await written(shared), { timeout: 10_000 }).toBe(true);
+    await expect.poll(async () => await written(shared()), { timeout: 10_000 }).toBe(true);
     expect(await host.client.call('guest-fsfreeze-status', {}, { timeoutMs: 5000 })).toBe('thawed');
   });
 
   test('answers while frozen only what qemu-ga answers, and ours', async () => {
-    await using host = await requester(shared);
+    await using host = await requester(shared());
     await host.client.call('guest-fsfreeze-freeze', {}, { timeoutMs: 60_000 });
     await host.client.call('guest-ping', {}, { timeoutMs: 5000 });
     await expect(host.client.call('guest-get-fsinfo', {}, { timeoutMs: 5000 })).rejects.toMatchObject({
@@ -70,18 +63,18 @@ requires(
   // with its replies answers some three of a hundred of these never.
   test('loses no request of a host that comes right after another one went', async () => {
     for (let host = 0; host < 200; host++) {
-      using client = await connectLines(shared.qgaPath);
+      using client = await connectLines(shared().qgaPath);
       client.send('{"execute":"guest-ping"}');
       expect(await client.line(20_000), `host ${host}`).toBe('{"return": {}}');
     }
   });
 
   test('thaws by itself when the lease ends, and says so once', async () => {
-    await using host = await requester(shared);
+    await using host = await requester(shared());
     const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 1500, require: 'application' });
     expect(session.report).toMatchObject({ state: 'frozen', level: 'application' });
-    await writeInBackground(shared, '/srv/data/probe');
-    await expect.poll(async () => await written(shared), { timeout: 10_000 }).toBe(true);
+    await writeInBackground(shared(), '/srv/data/probe');
+    await expect.poll(async () => await written(shared()), { timeout: 10_000 }).toBe(true);
     await expect(host.client.call('guest-fsfreeze-thaw', {}, { timeoutMs: 5000 })).rejects.toMatchObject({
       desc: expect.stringContaining('before the requester asked: the snapshot is not consistent') as string,
     });
@@ -90,7 +83,7 @@ requires(
   });
 
   test('a renewed lease lasts, up to the thaw', async () => {
-    await using host = await requester(shared);
+    await using host = await requester(shared());
     const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 2000, require: 'application' });
     for (let turn = 0; turn < 4; turn++) {
       await sleep(800);
@@ -103,9 +96,9 @@ requires(
   });
 
   test('a thaw by a stranger lowers the level', async () => {
-    await using host = await requester(shared);
+    await using host = await requester(shared());
     const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 20_000, require: 'application' });
-    await shared.exec(['/sbin/fsfreeze', '--unfreeze', '/srv/data']);
+    await shared().exec(['/sbin/fsfreeze', '--unfreeze', '/srv/data']);
     expect(await session.thaw()).toMatchObject({ state: 'thawed', outcome: 'broken', level: 'crash' });
     expect(await host.client.call('guest-fsfreeze-status', {}, { timeoutMs: 5000 })).toBe('thawed');
   });
@@ -122,7 +115,7 @@ requires(
   });
 
   test('a second freeze is refused, naming who holds the guest', async () => {
-    await using host = await requester(shared);
+    await using host = await requester(shared());
     const session = await host.coordinator.freeze({ requester: 'the first one', leaseMs: 20_000, require: 'auto' });
     await expect(
       host.coordinator.freeze({ requester: 'the second one', leaseMs: 1000, require: 'auto' }),
@@ -147,28 +140,28 @@ requires(
 
   test('a host that goes away in the middle of a request and comes back is served', async () => {
     {
-      await using first = await requester(shared);
+      await using first = await requester(shared());
       await first.client.call('guest-ping', {}, { timeoutMs: 5000 });
     }
     const { connect } = await import('node:net');
     await new Promise<void>((resolve, reject) => {
-      const half = connect(shared.qgaPath, () => {
+      const half = connect(shared().qgaPath, () => {
         half.end('{"execute":"guest-pi', () => {
           resolve();
         });
       });
       half.on('error', reject);
     });
-    await using client = await QgaClient.connect(shared.qgaPath, { timeoutMs: 10_000 });
+    await using client = await QgaClient.connect(shared().qgaPath, { timeoutMs: 10_000 });
     expect(await client.call('guest-ping', {}, { timeoutMs: 5000 })).toEqual({});
   });
 
   test('the lease is running time of the guest: a paused one does not spend it', async () => {
-    await using host = await requester(shared);
+    await using host = await requester(shared());
     const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 3000, require: 'application' });
-    await shared.pause();
+    await shared().pause();
     await sleep(4000);
-    await shared.resume();
+    await shared().resume();
     expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
   });
 
@@ -181,15 +174,15 @@ requires(
     });
 
     test('agent and freezer are restarted, and serve again', async () => {
-      await shared.exec('systemctl restart fsfreeze-freezer fsfreeze-agent');
-      await using host = await requester(shared);
+      await shared().exec('systemctl restart fsfreeze-freezer fsfreeze-agent');
+      await using host = await requester(shared());
       const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 5000, require: 'application' });
       expect(await session.thaw()).toMatchObject({ level: 'application' });
     });
 
     test('no write of ours touches a frozen filesystem: the agent goes on for the whole lease', async () => {
-      await using host = await requester(shared);
-      await using probe = await startStallProbe(shared, ['/', '/srv/data']);
+      await using host = await requester(shared());
+      await using probe = await startStallProbe(shared(), ['/', '/srv/data']);
       const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 20_000, require: 'application' });
       for (let turn = 0; turn < 20; turn++) {
         await host.coordinator.status();

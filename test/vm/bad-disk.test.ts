@@ -1,13 +1,12 @@
 // Disks in the guest that lose writes, or die (device-mapper's `error` target): the level is what reached the disk, and
 // nobody else waits for it (freeze path, "What a level means").
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { FreezeReport, FreezeRequest } from '../../src/consistency.js';
-import type { Guest } from '../../src/testing/index.js';
-import { agentGuest, requester, type Requester } from '../support/agent-guest.js';
+import { requester, type Requester } from '../support/agent-guest.js';
 import { beginWrites, lastWrite } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
+import { sharedGuest } from '../support/shared-guest.js';
 
-const BUILD_LIMIT_MS = 500_000;
 const TYPES = ['ext4', 'xfs'] as const;
 type Type = (typeof TYPES)[number];
 const GOOD = ['/var/tmp', '/srv/data'];
@@ -34,28 +33,23 @@ requires(
   'qemu-img',
   'mmdebstrap',
 )('a bad disk', () => {
-  let guest: Guest;
-  beforeAll(async () => {
-    guest = await agentGuest();
+  const shared = sharedGuest(async (guest) => {
     for (const type of TYPES) {
       await guest.addBlankDisk(type, 400);
       await guest.exec(setup(type), { timeoutMs: 120_000 });
     }
-  }, BUILD_LIMIT_MS);
-  afterAll(async () => {
-    await guest[Symbol.asyncDispose]();
   });
 
   /** Nothing is frozen or flushed for it, as nothing is when a disk fails. */
   async function use(table: 'good' | 'holed' | 'dead', ...types: readonly Type[]): Promise<void> {
     for (const type of types)
-      await guest.exec(`dmsetup suspend --nolockfs --noflush ${type} && dmsetup load ${type} /run/${type}/${table}
+      await shared().exec(`dmsetup suspend --nolockfs --noflush ${type} && dmsetup load ${type} /run/${type}/${table}
         dmsetup resume --noudevsync ${type}`);
   }
 
   async function overwrite(...types: readonly Type[]): Promise<void> {
     for (const type of types)
-      await guest.exec(`dd if=/dev/urandom of=/srv/${type}/file bs=1M count=4 conv=notrunc 2>/dev/null`);
+      await shared().exec(`dd if=/dev/urandom of=/srv/${type}/file bs=1M count=4 conv=notrunc 2>/dev/null`);
   }
 
   const freeze = async ({ coordinator }: Requester, require: FreezeRequest['require']) =>
@@ -67,7 +61,7 @@ requires(
     report.filesystems.filter(({ mountpoint }) => TYPES.every((type) => mountpoint !== `/srv/${type}`));
 
   test('a write that was lost costs the level, once', async () => {
-    await using host = await requester(guest);
+    await using host = await requester(shared());
     await use('holed', ...TYPES);
     for (const [type, other] of [TYPES, TYPES.toReversed()] as const) {
       await overwrite(type);
@@ -94,21 +88,23 @@ requires(
   });
 
   test('a disk that dies while it is frozen holds up nobody, and one that is dead already neither', async () => {
-    await using host = await requester(guest);
+    await using host = await requester(shared());
     // What was cut before it died is good.
     const session = await freeze(host, 'application');
     await use('dead', ...TYPES);
-    const first = await beginWrites(guest, GOOD);
+    const first = await beginWrites(shared(), GOOD);
     expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
-    await lastWrite(guest, first, 10_000);
+    await lastWrite(shared(), first, 10_000);
 
-    await guest.exec('for d in ext4 xfs; do echo x >/srv/$d/new; sync -f /srv/$d; done 2>/dev/null', { check: false });
+    await shared().exec('for d in ext4 xfs; do echo x >/srv/$d/new; sync -f /srv/$d; done 2>/dev/null', {
+      check: false,
+    });
     await expect(freeze(host, 'application')).rejects.toThrow(/\/srv\/(ext4|xfs)/);
     const lower = await freeze(host, 'crash');
-    const second = await beginWrites(guest, GOOD);
+    const second = await beginWrites(shared(), GOOD);
     expect(lower.report.outcome).toBe('ok');
     const report = await lower.thaw();
-    await lastWrite(guest, second, 10_000);
+    await lastWrite(shared(), second, 10_000);
     expect(report).toMatchObject({ outcome: 'ok', level: 'crash' });
     for (const type of TYPES) expect(of(report, type)).toMatchObject({ held: 'none' });
     expect(rest(report).map(({ held }) => held)).toEqual(['frozen', 'frozen']);

@@ -2,14 +2,14 @@
 // btrfs over two disks with two subvolumes. The freeze goes through, in the right order, each disk is named by its
 // serial, and half of a filesystem is worth nothing (freeze path, step 4; "What a level means").
 import path from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { FilesystemReport, FreezeReport } from '../../src/consistency.js';
 import { bootGuest, createOverlay, type Guest } from '../../src/testing/index.js';
-import { agentGuest, bridge, requester } from '../support/agent-guest.js';
+import { bridge, requester } from '../support/agent-guest.js';
 import { beginWrites, lastWrite, writesDone } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
+import { sharedGuest } from '../support/shared-guest.js';
 
-const BUILD_LIMIT_MS = 500_000;
 const DISKS = { pv1: 320, pv2: 320, pv3: 400, bt1: 160, bt2: 160 } as const;
 
 const SETUP = `set -e
@@ -62,16 +62,9 @@ const EXPECTED = {
 } as const;
 const WRITTEN = ['/var/tmp', ...Object.keys(EXPECTED).slice(1), '/srv/two'];
 
-async function stackedGuest(): Promise<Guest> {
-  const guest = await agentGuest();
-  try {
-    for (const [name, sizeMiB] of Object.entries(DISKS)) await guest.addBlankDisk(name, sizeMiB);
-    await guest.exec(SETUP, { timeoutMs: 120_000 });
-    return guest;
-  } catch (cause) {
-    await guest[Symbol.asyncDispose]();
-    throw cause;
-  }
+async function stack(guest: Guest): Promise<void> {
+  for (const [name, sizeMiB] of Object.entries(DISKS)) await guest.addBlankDisk(name, sizeMiB);
+  await guest.exec(SETUP, { timeoutMs: 120_000 });
 }
 
 const at = (report: FreezeReport, mountpoint: string): FilesystemReport => {
@@ -101,21 +94,15 @@ requires(
   'qemu-img',
   'mmdebstrap',
 )('filesystems on filesystems', () => {
-  let guest: Guest;
-  beforeAll(async () => {
-    guest = await stackedGuest();
-  }, BUILD_LIMIT_MS);
-  afterAll(async () => {
-    await guest[Symbol.asyncDispose]();
-  });
+  const shared = sharedGuest(stack);
 
   test('inner ones freeze first and thaw last, each on the disks it lies on, and all take writes again', async () => {
-    await using host = await requester(guest);
+    await using host = await requester(shared());
     const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require: 'application' });
-    const writes = await beginWrites(guest, WRITTEN);
-    expect(await writesDone(guest, writes)).toEqual([]);
+    const writes = await beginWrites(shared(), WRITTEN);
+    expect(await writesDone(shared(), writes)).toEqual([]);
     const report = await session.thaw();
-    await lastWrite(guest, writes, 30_000);
+    await lastWrite(shared(), writes, 30_000);
 
     expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
     // btrfs once, though mounted twice.
@@ -134,7 +121,7 @@ requires(
   });
 
   test('a filesystem of which the cut has one disk of two is worth nothing; with both it is held', async () => {
-    await using host = await requester(guest);
+    await using host = await requester(shared());
     const freeze = async (names: readonly string[], require: 'filesystem' | 'none') =>
       await host.coordinator.freeze({
         requester: 'test',
@@ -161,14 +148,14 @@ requires(
   test('the host tool cuts all of it at once, and what was cut is whole', async () => {
     const names = ['lv', 'inner', 'innermost', 'thin', 'origin', 'one', 'two'];
     // Files on the outer ones are the data of the inner ones; nothing of this is synced.
-    await guest.exec(`for m in ${names.join(' ')}; do echo $m >/srv/$m/name; done`);
-    const created = await bridge(guest, ['snapshot', 'create', '--name', 'set']);
+    await shared().exec(`for m in ${names.join(' ')}; do echo $m >/srv/$m/name; done`);
+    const created = await bridge(shared(), ['snapshot', 'create', '--name', 'set']);
     expect(created).toMatchObject({ exitCode: 0, json: { level: 'application', guest: { outcome: 'ok' } } });
 
-    const bases = Object.fromEntries(guest.disks.map(({ node, file, format }) => [node, { file, format }] as const));
+    const bases = Object.fromEntries(shared().disks.map(({ node, file, format }) => [node, { file, format }] as const));
     await using second = await bootGuest({ bases });
     for (const name of Object.keys(DISKS)) {
-      const { file } = await createOverlay(path.join(second.dir, `${name}.qcow2`), bases[name] ?? guest.disk(name));
+      const { file } = await createOverlay(path.join(second.dir, `${name}.qcow2`), bases[name] ?? shared().disk(name));
       await second.hotplugDisk(file, { name });
     }
     // ext4 was frozen, so its journal has nothing to replay: it mounts where recovery is forbidden.

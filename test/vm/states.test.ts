@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import type { FreezeReport } from '../../src/consistency.js';
 import { Reverter } from '../../src/reverter.js';
 import {
@@ -19,8 +19,8 @@ import {
 import { addWriter, agentGuest, bridge, requester } from '../support/agent-guest.js';
 import { beginWrites, guestSeconds, lastWrite, writesDone } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
+import { sharedGuest } from '../support/shared-guest.js';
 
-const BUILD_LIMIT_MS = 500_000;
 const MARKER = '/run/fsfreeze-bridge/frozen';
 const EVERYWHERE = ['/var/tmp', '/srv/data'];
 
@@ -130,26 +130,20 @@ requires(
   'mmdebstrap',
 )('states of a guest', () => {
   // Of the tests with a pause, which show by one more session that they leave it as it was.
-  let shared: Guest;
-  beforeAll(async () => {
-    shared = await agentGuest();
-  }, BUILD_LIMIT_MS);
-  afterAll(async () => {
-    await shared[Symbol.asyncDispose]();
-  });
+  const shared = sharedGuest();
 
   test.for(steps)('paused in %s for longer than every limit: held all the same, nothing lost', async (step) => {
-    const log = await startLog(shared);
-    const begun = await guestSeconds(shared);
-    const report = await sessionWithPause(shared, step);
+    const log = await startLog(shared());
+    const begun = await guestSeconds(shared());
+    const report = await sessionWithPause(shared(), step);
     expect(report).toMatchObject({ state: 'thawed', outcome: 'ok', level: 'application' });
     expect(report.writers.find(({ name }) => name === '20-steps')).toMatchObject({ verdict: 'verified' });
     expect(report.frozenWindowMs).toBeLessThan(LIMIT_S * 1000);
     // The guest's time alone: what it stood still is nowhere in it.
     const endMs = Math.max(...report.steps.map((one) => one.endMs));
-    expect(endMs).toBeLessThan(((await guestSeconds(shared)) - begun) * 1000);
-    await checkLog(shared, log);
-    await expectNextSession(shared);
+    expect(endMs).toBeLessThan(((await guestSeconds(shared())) - begun) * 1000);
+    await checkLog(shared(), log);
+    await expectNextSession(shared());
   });
 
   test('saved while frozen and restored later: thawed within what was left of the lease', async () => {

@@ -2,13 +2,13 @@
 // is frozen, nothing stays frozen; and the rights that were taken away are missed by nobody (qga/README.md, "Units").
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { guestPid, waitForAgent, type Guest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, requester } from '../support/agent-guest.js';
 import { beginWrites, guestSeconds, lastWrite, writesDone } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
+import { sharedGuest } from '../support/shared-guest.js';
 
-const BUILD_LIMIT_MS = 500_000;
 const EVERYWHERE = ['/var/tmp', '/srv/data'];
 const AGENT = 'fsfreeze-agent.service';
 const FREEZER = 'fsfreeze-freezer.service';
@@ -36,18 +36,20 @@ async function expectNextSession(guest: Guest): Promise<void> {
   expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
 }
 
-/** What `command` does to a frozen guest thaws it, and not the lease. */
-async function thawsAtOnce(guest: Guest, command: string): Promise<void> {
+/** What `act` does to a frozen guest thaws it, and not the lease. */
+async function expectThawedBy(guest: Guest, act: () => Promise<unknown>): Promise<void> {
   const { writes } = await freeze(guest);
   const begun = await guestSeconds(guest);
-  await guest.start(command);
+  await act();
   expect((await lastWrite(guest, writes, 60_000)) - begun).toBeLessThan(AT_ONCE_S);
 }
 
-/** The command for it. The freezer first: it would have thawed by the time the agent's end is known to it. */
-async function killBoth(guest: Guest): Promise<string> {
+const systemctl = (guest: Guest, action: string) => async () => await guest.start(`systemctl --no-block ${action}`);
+
+/** The freezer first: it would have thawed by the time the agent's end is known to it. */
+async function killBoth(guest: Guest): Promise<void> {
   const [freezer, agent] = [await guestPid(guest, { unit: FREEZER }), await guestPid(guest, { unit: AGENT })];
-  return `kill -KILL ${freezer} ${agent}`;
+  await guest.exec(`kill -KILL ${freezer} ${agent}`);
 }
 
 /** Neither unit is started anew, and nothing runs when one ends. */
@@ -63,31 +65,27 @@ requires(
   'mmdebstrap',
 )('the units', () => {
   // Of the tests that leave the guest as it was, and show it by one more session.
-  let shared: Guest;
-  beforeAll(async () => {
-    shared = await agentGuest();
-  }, BUILD_LIMIT_MS);
-  afterAll(async () => {
-    await shared[Symbol.asyncDispose]();
-  });
+  const shared = sharedGuest();
 
   test.for([`stop ${FREEZER}`, `stop ${AGENT}`, `restart ${FREEZER}`, `restart ${AGENT}`, `stop ${AGENT} ${FREEZER}`])(
     'systemctl %s while frozen: nothing stays frozen',
     async (action) => {
-      await thawsAtOnce(shared, `systemctl --no-block ${action}`);
-      await shared.exec(`systemctl start ${FREEZER} ${AGENT}`);
-      await expectNextSession(shared);
+      await expectThawedBy(shared(), systemctl(shared(), action));
+      await shared().exec(`systemctl start ${FREEZER} ${AGENT}`);
+      await expectNextSession(shared());
     },
   );
 
   test('both killed: the service manager thaws', async () => {
-    await thawsAtOnce(shared, await killBoth(shared));
-    await expectNextSession(shared);
+    await expectThawedBy(shared(), async () => {
+      await killBoth(shared());
+    });
+    await expectNextSession(shared());
   });
 
   test('systemctl isolate rescue.target while frozen: nothing stays frozen', async () => {
     await using guest = await agentGuest();
-    await thawsAtOnce(guest, 'systemctl --no-block isolate rescue.target');
+    await expectThawedBy(guest, systemctl(guest, 'isolate rescue.target'));
     await expect
       .poll(async () => (await guest.exec(`systemctl is-active ${AGENT}`, { check: false })).stdout.trim(), {
         timeout: 30_000,
@@ -129,7 +127,7 @@ requires(
     await using guest = await agentGuest();
     await withoutRestart(guest);
     const { writes } = await freeze(guest);
-    await guest.exec(await killBoth(guest));
+    await killBoth(guest);
     await sleep(3000);
     // They are frozen indeed, and only the marker knows.
     expect(await writesDone(guest, writes)).toEqual([]);
