@@ -1,6 +1,5 @@
-// What the agent says of itself. Constants, not files: the single executable reads nothing at run time.
-/** Ours, as in package.json (a test compares them). */
-export const agentVersion = '0.1.0';
+// What the agent says of itself.
+import { packageVersion } from '../version.js';
 
 /** What guest-info answers if nothing else is set (`--report-version`). */
-export const reportedVersion = `${agentVersion} (fsfreeze-bridge)`;
+export const reportedVersion = `${packageVersion} (fsfreeze-bridge)`;

@@ -1,12 +1,12 @@
 // The manifest of a set that is about to be made.
 import { runQmp } from '../qmp/commands.js';
+import { packageVersion } from '../version.js';
 import type { CreatePlan } from './create-plan.js';
 import type { Hypervisor } from './hypervisor.js';
 import type { Manifest } from './manifest.js';
 import type { Overlay } from './overlays.js';
 import { sentence } from './report-size.js';
 import { requiredLevel, type Requirement } from './requirement.js';
-import { toolVersion } from './tool-version.js';
 import type { Vm } from './vm.js';
 
 /** Everything known before the cut; its level is `none`. Throws what the monitor throws. */
@@ -57,7 +57,7 @@ export async function draftManifest(
     timings: { steps: [], marks: {} },
     monitorLog: [],
     versions: {
-      tool: toolVersion,
+      tool: packageVersion,
       node: process.versions.node,
       qemu: `${major}.${minor}.${micro}${distribution === '' ? '' : ` (${distribution})`}`,
       ...(plan.agent === undefined ? {} : { agent: sentence(`${plan.agent.kind} ${plan.agent.version}`) }),

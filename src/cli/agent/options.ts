@@ -5,11 +5,11 @@ import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js
 import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
 import { parseConfiguration, type BridgeConfiguration, type Configuration } from '../../agent/configuration.js';
 import { splitList } from '../../agent/keyfile.js';
-import { agentVersion } from '../../agent/version.js';
 import { UsageError } from '../../errors.js';
 import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
+import { packageVersion } from '../../version.js';
 import { dump, type ListParts, type Merged } from './dump.js';
 import { GetoptError, normalise } from './getopt.js';
 import { describeOptions, optionForms } from './option-table.js';
@@ -111,7 +111,7 @@ function firstAtOnce(options: readonly string[], around: Surroundings): string |
 }
 
 function printAtOnce(option: string, { program }: Surroundings): string | undefined {
-  if (option === '--version') return `fsfreeze-agent ${agentVersion} (compatible with QEMU Guest Agent 10.2.2)\n`;
+  if (option === '--version') return `fsfreeze-agent ${packageVersion} (compatible with QEMU Guest Agent 10.2.2)\n`;
   if (option === '--help') return describeOptions(program);
   const listing = /^--(block-rpcs|blacklist|allow-rpcs)=(help|\?)$/.test(option);
   return listing ? `${commandNames.join('\n')}\n` : undefined;

@@ -2,7 +2,7 @@
 import yargs, { type Argv } from 'yargs';
 import { QuiesceError, UsageError } from '../../errors.js';
 import { interruption } from '../../host/confirm.js';
-import { toolVersion } from '../../host/tool-version.js';
+import { packageVersion } from '../../version.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
 import { Output, type Streams } from './output.js';
@@ -62,7 +62,7 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
     .strict()
     .locale('en')
     .recommendCommands()
-    .version(toolVersion)
+    .version(packageVersion)
     .wrap(110)
     .epilogue(`Exit codes:\n${codes}`);
   try {
