@@ -6,8 +6,6 @@ import { QgaClient, type AgentCaller } from '../qga/client.js';
 import { createRemoteCoordinator } from '../qga/remote-coordinator.js';
 import { RemoteError } from '../rpc/errors.js';
 import { parseLibvirtAddress } from './libvirt/address.js';
-import { LibvirtAgent } from './libvirt/agent.js';
-import { Virsh } from './libvirt/virsh.js';
 
 export interface GuestAgent extends AsyncDisposable {
   readonly coordinator: Coordinator;
@@ -45,7 +43,9 @@ interface OpenCaller extends AgentCaller {
 
 async function openCaller(where: string, timeoutMs: number): Promise<OpenCaller> {
   const address = parseLibvirtAddress(where);
-  return address === undefined ? await QgaClient.connect(where, { timeoutMs }) : new LibvirtAgent(new Virsh(address));
+  if (address === undefined) return await QgaClient.connect(where, { timeoutMs });
+  const { LibvirtAgent } = await import('./libvirt/agent.js');
+  return LibvirtAgent.open(address);
 }
 
 /** Opens the agent, ours or a stock qemu-ga, behind the socket of its channel, or of a libvirt domain. */

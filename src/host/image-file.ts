@@ -1,6 +1,5 @@
 // Image files on disk: made and described by qemu-img, and found out whether any process holds one. QEMU's own lock
 // is not enough: a raw image that is only read shares it with everybody.
-import { execa } from 'execa';
 import { readFile, readdir, readlink, stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { CutError, UsageError } from '../errors.js';
@@ -21,6 +20,8 @@ const QEMU_IMG_LIMIT_MS = 60_000;
 
 /** Runs qemu-img; its stdout. Throws a CutError with its own words. */
 async function qemuImg(args: readonly string[], signal?: AbortSignal): Promise<string> {
+  // Here, since most commands start nothing. `snapshot create` makes its overlays before anything is held.
+  const { execa } = await import('execa');
   const result = await execa('qemu-img', args, {
     timeout: QEMU_IMG_LIMIT_MS,
     reject: false,

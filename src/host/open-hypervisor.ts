@@ -1,8 +1,8 @@
-// Where a VM is: the path of a monitor socket, or `libvirt:NAME` (libvirt/address.ts).
+// Where a VM is: the path of a monitor socket, or `libvirt:NAME` (libvirt/address.ts). What only a domain needs is loaded
+// when one is opened: before anything is held, and not in every call of the tool.
 import type { QmpConnectOptions } from '../qmp/client.js';
 import type { Hypervisor } from './hypervisor.js';
 import { parseLibvirtAddress } from './libvirt/address.js';
-import { LibvirtDomain } from './libvirt/domain.js';
 import { PlainQemu } from './plain-qemu.js';
 
 /**
@@ -11,5 +11,7 @@ import { PlainQemu } from './plain-qemu.js';
  */
 export async function openHypervisor(where: string, options: QmpConnectOptions): Promise<Hypervisor> {
   const address = parseLibvirtAddress(where);
-  return address === undefined ? await PlainQemu.connect(where, options) : await LibvirtDomain.open(address, options);
+  if (address === undefined) return await PlainQemu.connect(where, options);
+  const { LibvirtDomain } = await import('./libvirt/domain.js');
+  return await LibvirtDomain.open(address, options);
 }

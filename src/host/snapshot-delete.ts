@@ -8,7 +8,6 @@ import { isErrno } from './errno.js';
 import type { Hypervisor } from './hypervisor.js';
 import { Journal, refuseBusy } from './journal.js';
 import { layersOf } from './layers.js';
-import { changeDefinition } from './libvirt/definition.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { openMonitors } from './monitors.js';
@@ -57,6 +56,7 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<readonly s
 /** The rest of a deletion that was decided; the files must be nobody's. */
 export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
   const { vm, set, disks } = manifest;
+  const { changeDefinition } = await import('./libvirt/definition.js');
   // Before the files are gone: what libvirt is to start must be there.
   await changeDefinition(
     vm.qmp,

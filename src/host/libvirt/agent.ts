@@ -7,7 +7,8 @@ import type { ArgsInput, CommandName, Returns } from '../../qga/commands.js';
 import { RemoteError } from '../../rpc/errors.js';
 import type { CallOptions } from '../../rpc/client.js';
 import { encode } from '../../wire/encode.js';
-import { VirshError, type Virsh } from './virsh.js';
+import type { LibvirtAddress } from './address.js';
+import { Virsh, VirshError } from './virsh.js';
 
 /** libvirt gives up by itself; only a libvirtd that does not answer is left to be killed. */
 const GRACE_MS = 5000;
@@ -24,9 +25,14 @@ export class LibvirtAgent implements AgentCaller {
   readonly peer: string;
   readonly #virsh: Virsh;
 
-  constructor(virsh: Virsh) {
+  private constructor(virsh: Virsh) {
     this.#virsh = virsh;
     this.peer = `guest agent of ${virsh.where}`;
+  }
+
+  /** It is met when it is first asked. */
+  static open(address: LibvirtAddress): LibvirtAgent {
+    return new LibvirtAgent(new Virsh(address));
   }
 
   /** As QgaClient.call: a RemoteError for what the agent refused; `outcome` tells whether it may have been carried out. */
