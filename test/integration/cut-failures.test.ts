@@ -315,7 +315,7 @@ requires(
       tool.kill?.();
       return new Promise((resolve) => setTimeout(resolve, 100));
     };
-    const child = at.spawn(await at.buildTool(), ['snapshot', 'create', '--name', 's1']);
+    const child = at.spawn(['snapshot', 'create', '--name', 's1']);
     tool.kill = () => child.kill('SIGKILL');
     expect((await child).signal).toBe('SIGKILL');
     const left = JSON.parse(readFileSync(at.folder.path('state/bare/s1/manifest.json'), 'utf8')) as object;
@@ -336,7 +336,7 @@ requires(
       tool.kill?.();
       return new Promise((resolve) => setTimeout(resolve, 100));
     };
-    const child = at.spawn(await at.buildTool(), ['snapshot', 'create', '--name', 's1']);
+    const child = at.spawn(['snapshot', 'create', '--name', 's1']);
     tool.kill = () => child.kill('SIGKILL');
     expect((await child).signal).toBe('SIGKILL');
     expect(await at.ourNodes()).toHaveLength(2);
@@ -351,7 +351,7 @@ requires(
 
   it('the tool ended by SIGTERM while the guest is held: thawed, nothing cut, exit 4', async () => {
     at.agent.mood = 'loses-freeze';
-    const child = at.spawn(await at.buildTool(), ['snapshot', 'create', '--name', 's1']);
+    const child = at.spawn(['snapshot', 'create', '--name', 's1']);
     at.agent.onFreeze = () => {
       child.kill('SIGTERM');
     };

@@ -226,7 +226,7 @@ requires(
     ]);
     expect((await at.bridge(['snapshot', 'show', 's1'])).manifest.state).toBe('committing');
 
-    const child = at.spawn(await at.buildTool(), ['snapshot', 'commit', 's1', '--speed', '1']);
+    const child = at.spawn(['snapshot', 'commit', 's1', '--speed', '1']);
     const jobs = async (): Promise<unknown[]> => (await at.vm.control.execute('query-jobs')) as unknown[];
     while ((await jobs()).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
     child.kill('SIGKILL');

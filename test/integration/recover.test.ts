@@ -2,15 +2,15 @@
 // nothing that a VM uses or that holds data is gone, a second recover finds nothing, and the next cut succeeds.
 import { execa } from 'execa';
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Finding } from '../../src/host/finding.js';
 import type { Manifest } from '../../src/host/manifest.js';
 import { thisProcess } from '../../src/host/owner.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { buildBridge, CutHarness, type Run } from '../support/cut-harness.js';
+import { CutHarness, type Run } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
-import { scratch, type Scratch } from '../support/scratch.js';
+import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 
 const disks: readonly BareDisk[] = [
   { name: 'root0', format: 'raw' },
@@ -20,15 +20,6 @@ const originals = ['data0.qcow2', 'root0.raw'];
 const create = ['snapshot', 'create', '--name', 's1'] as const;
 const commit = ['snapshot', 'commit', 's1'] as const;
 let at: CutHarness;
-let folder: Scratch;
-let tool: string;
-beforeAll(async () => {
-  folder = scratch();
-  tool = await buildBridge(folder);
-});
-afterAll(() => {
-  folder[Symbol.dispose]();
-});
 beforeEach(async () => {
   at = await CutHarness.start(disks);
 });
@@ -48,7 +39,7 @@ const jobs = async (): Promise<unknown[]> => (await at.vm.control.execute('query
 /** Starts the tool behind a proxy and gives it up where the step is reached. */
 async function killToolAt(words: readonly string[], step: Step): Promise<void> {
   await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-  const child = at.spawn(tool, [...words, '--qmp', proxy.path]);
+  const child = at.spawn([...words, '--qmp', proxy.path]);
   await Promise.race([
     proxy.reached,
     child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),
@@ -153,7 +144,7 @@ requires(
     });
 
     it.each(['freeze', 'thaw'] as const)('when the %s was sent', async (which) => {
-      const child = at.spawn(tool, create);
+      const child = at.spawn(create);
       const kill = (): Promise<void> => {
         child.kill('SIGKILL');
         return new Promise((resolve) => setTimeout(resolve, 50));
@@ -419,7 +410,7 @@ requires(
       await at.vm.quit();
       const ends = new Set<string>();
       for (let turn = 0; turn < 10 && existsSync(manifestFile()); turn++) {
-        const child = at.spawn(tool, ['snapshot', what, 's1', '--yes']);
+        const child = at.spawn(['snapshot', what, 's1', '--yes']);
         await new Promise((resolve) => setTimeout(resolve, 250 + turn * 40));
         child.kill('SIGKILL');
         await child;
@@ -444,7 +435,7 @@ requires(
       command: 'query-blockstats',
       when: 'before',
     });
-    const child = at.spawn(tool, [...create, '--qmp', proxy.path]);
+    const child = at.spawn([...create, '--qmp', proxy.path]);
     await proxy.reached;
     const before = snapshotOfFiles();
     const run = await recover('--monitor-timeout', '0.5');
@@ -609,7 +600,7 @@ requires(
   it('looks at every VM of the state directory when none is named', async () => {
     await killToolAt(create, { command: 'query-blockstats', when: 'before' });
     const words = ['recover', '--state-dir', at.folder.path('state'), '--config', at.folder.path('none.json')];
-    const child = await execa(process.execPath, [tool, ...words], { reject: false });
+    const child = await execa(process.execPath, [HOST_TOOL, ...words], { reject: false });
     expect(child).toMatchObject({ exitCode: 2 });
     writeFileSync(at.folder.path('none.json'), JSON.stringify({ vms: { other: { qmp: at.folder.path('off.sock') } } }));
     // It was made through a proxy that is gone: the configuration says where the VM is.
@@ -618,7 +609,7 @@ requires(
       bare: { qmp: at.vm.qmp, qga: at.folder.path('qga.sock') },
     };
     writeFileSync(at.folder.path('none.json'), JSON.stringify({ vms }));
-    const run = await execa(process.execPath, [tool, ...words], { reject: false });
+    const run = await execa(process.execPath, [HOST_TOOL, ...words], { reject: false });
     expect(run.stdout).toContain('bare: set s1 was not finished (cutting)');
     expect(run.stdout).toContain('nothing to recover: other');
     expect(run.exitCode).toBe(0);

@@ -1,13 +1,12 @@
 // The tool as a process of its own, signalled at every step: the guest is thawed first, what can be undone is undone, and
 // the exit code says which. A second signal changes nothing, nor does a reader of its output that went away.
 import { existsSync, readFileSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Manifest } from '../../src/host/manifest.js';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { buildBridge, CutHarness } from '../support/cut-harness.js';
+import { CutHarness } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
-import { scratch, type Scratch } from '../support/scratch.js';
 
 const disks: readonly BareDisk[] = [
   { name: 'root0', format: 'raw' },
@@ -16,15 +15,6 @@ const disks: readonly BareDisk[] = [
 const create = ['snapshot', 'create', '--name', 's1'] as const;
 const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 let at: CutHarness;
-let folder: Scratch;
-let tool: string;
-beforeAll(async () => {
-  folder = scratch();
-  tool = await buildBridge(folder);
-});
-afterAll(() => {
-  folder[Symbol.dispose]();
-});
 beforeEach(async () => {
   at = await CutHarness.start(disks);
 });
@@ -62,7 +52,7 @@ async function expectSettled(exitCode: number | undefined): Promise<void> {
 /** Signals the tool where the step is reached, then lets it go on. */
 async function signalAt(words: readonly string[], step: Step, signals: readonly NodeJS.Signals[]) {
   await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-  const child = at.spawn(tool, [...words, '--qmp', proxy.path]);
+  const child = at.spawn([...words, '--qmp', proxy.path]);
   await proxy.reached;
   for (const signal of signals) {
     send(child, signal);
@@ -98,7 +88,7 @@ requires(
     });
 
     it.each(['before the freeze is answered', 'before the thaw is answered'])('%s', async (when) => {
-      const child = at.spawn(tool, create);
+      const child = at.spawn(create);
       const signal = async (): Promise<void> => {
         send(child, name);
         await sleep(100);
@@ -112,7 +102,7 @@ requires(
   });
 
   it('after the other does not keep the tool from thawing', async () => {
-    const child = at.spawn(tool, create);
+    const child = at.spawn(create);
     at.agent.mood = 'loses-freeze';
     at.agent.onFreeze = () => {
       send(child, 'SIGINT');
@@ -129,7 +119,7 @@ requires(
   });
 
   it('while nobody confirms the thaw does not end the tool before its limit: exit 6, and recover knows whom to thaw', async () => {
-    const child = at.spawn(tool, [...create, '--thaw-timeout', '1', '--lease', '0.2']);
+    const child = at.spawn([...create, '--thaw-timeout', '1', '--lease', '0.2']);
     at.agent.mood = 'keeps-frozen';
     at.agent.onThaw = () => {
       send(child, 'SIGTERM');
@@ -149,7 +139,7 @@ requires(
   it('while the transaction is not answered: thawed at its limit, and the block graph says what became of it', async () => {
     const step = { command: 'transaction', when: 'after' } as const;
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-    const child = at.spawn(tool, [...create, '--qmp', proxy.path, '--cut-timeout', '0.5']);
+    const child = at.spawn([...create, '--qmp', proxy.path, '--cut-timeout', '0.5']);
     await proxy.reached;
     const heldFrom = performance.now();
     send(child, 'SIGTERM');
@@ -213,7 +203,7 @@ requires(
       ['status', '--agent-timeout', '60'],
       ['writers', '--agent-timeout', '60'],
     ]) {
-      const child = at.spawn(tool, words);
+      const child = at.spawn(words);
       while (at.agent.clients === 0) await sleep(20);
       const from = performance.now();
       send(child, name);
@@ -226,7 +216,7 @@ requires(
   });
 
   it('of a reader that went away (EPIPE) leaves no guest held', async () => {
-    const child = at.spawn(tool, create);
+    const child = at.spawn(create);
     at.agent.onFreeze = () => {
       child.stdout.destroy();
       child.stderr.destroy();

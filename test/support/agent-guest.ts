@@ -6,6 +6,7 @@ import { QgaClient } from '../../src/qga/client.js';
 import { createRemoteCoordinator, type RemoteCoordinator } from '../../src/qga/remote-coordinator.js';
 import { defaultRemoteLimits, type RemoteLimits } from '../../src/qga/until-confirmed.js';
 import { installedGuest, restoreGuest, type Guest } from '../../src/testing/index.js';
+import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const HOOKS = '/etc/fsfreeze-bridge/fsfreeze-hook.d';
@@ -67,7 +68,7 @@ export function bridgeProcess(guest: Guest, words: readonly string[], sockets: {
 
 /** The host tool as built, with --json. */
 export function toolProcess(words: readonly string[]) {
-  return execa(process.execPath, [path.join(root, 'dist/cli/bridge/main.js'), ...words, '--json'], {
+  return execa(process.execPath, [HOST_TOOL, ...words, '--json'], {
     reject: false,
     timeout: 120_000,
   });

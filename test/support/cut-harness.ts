@@ -1,13 +1,12 @@
 // A bare QEMU, a fixture for its agent, and the command line between them: what the integration tests of the host tool
 // share.
-import { build } from 'esbuild';
 import { execa } from 'execa';
-import { copyFileSync, readFileSync, readdirSync, symlinkSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { basename } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/manifest.js';
+import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, type BareDisk } from './bare-qemu.js';
 import { FakeAgent } from './fake-agent.js';
 import { filesystemReport, freezeReport } from './freeze-reports.js';
@@ -22,8 +21,6 @@ export interface Run {
   readonly manifest: Manifest;
   readonly error: { readonly code: string; readonly message: string };
 }
-
-const repository = fileURLToPath(new URL('../../', import.meta.url));
 
 export class CutHarness implements AsyncDisposable {
   readonly folder: Scratch;
@@ -87,13 +84,9 @@ export class CutHarness implements AsyncDisposable {
     return await this.bridge(['snapshot', 'create', '--name', name, ...words]);
   }
 
-  /** Builds the tool to be started as a process of its own, which can be killed; gives what to start. */
-  async buildTool(): Promise<string> {
-    return await buildBridge(this.folder);
-  }
-
-  spawn(tool: string, words: readonly string[]) {
-    return execa(process.execPath, [tool, ...this.commandLine(words)], { reject: false, stdin: 'ignore' });
+  /** Runs the tool as users get it, as a process of its own, which can be killed. */
+  spawn(words: readonly string[]) {
+    return execa(process.execPath, [HOST_TOOL, ...this.commandLine(words)], { reject: false, stdin: 'ignore' });
   }
 
   /** A qemu-img that a killed tool had started ends by itself, and writes until then. */
@@ -126,21 +119,4 @@ export class CutHarness implements AsyncDisposable {
     const devices = (await this.vm.control.execute('query-block')) as { inserted: { image: { filename: string } } }[];
     return devices.map(({ inserted }) => inserted.image.filename);
   }
-}
-
-/** Builds the tool in the folder; gives what to start with node. */
-export async function buildBridge(folder: Scratch): Promise<string> {
-  const main = folder.path('tool/dist/cli/main.mjs');
-  await build({
-    entryPoints: [`${repository}src/cli/bridge/main.ts`],
-    outfile: main,
-    bundle: true,
-    packages: 'external',
-    platform: 'node',
-    format: 'esm',
-    target: 'node20',
-  });
-  copyFileSync(`${repository}package.json`, folder.path('tool/package.json'));
-  symlinkSync(`${repository}node_modules`, folder.path('tool/node_modules'));
-  return main;
 }

@@ -6,7 +6,8 @@ import * as v from 'valibot';
 import { manifestSchema, type Manifest } from '../../src/host/manifest.js';
 import type { Guest } from '../../src/testing/guest.js';
 
-const PROGRAM = fileURLToPath(new URL('../../dist/cli/bridge/main.js', import.meta.url));
+/** For `node`: what package.json names as `fsfreeze-bridge`. */
+export const HOST_TOOL = fileURLToPath(new URL('../../dist/fsfreeze-bridge.cjs', import.meta.url));
 const LIMIT_MS = 180_000;
 
 /** What `snapshot create --json` prints is the manifest and a few members more. */
@@ -25,7 +26,7 @@ export async function commitSnapshot(guest: Guest, set: string): Promise<void> {
 async function runBridge(guest: Guest, words: readonly string[]): Promise<unknown> {
   const vm = ['--vm', 'guest', '--qmp', guest.qmpPath, '--qga', guest.qgaPath];
   const options = ['--state-dir', path.join(guest.dir, 'state'), '--json'];
-  const { stdout } = await execa(process.execPath, [PROGRAM, ...words, ...vm, ...options], {
+  const { stdout } = await execa(process.execPath, [HOST_TOOL, ...words, ...vm, ...options], {
     timeout: LIMIT_MS,
     stderr: 'inherit',
   });
