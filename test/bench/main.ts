@@ -4,11 +4,19 @@ import { parseArgs } from 'node:util';
 import { idle } from './idle.js';
 import { pause } from './pause.js';
 import { recovery } from './recovery.js';
+import { start } from './start.js';
 import { report, type Row } from './table.js';
 import { virsh } from './virsh.js';
 import { windows } from './windows.js';
 
-const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = { windows, pause, idle, recovery, virsh };
+const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = {
+  windows,
+  pause,
+  idle,
+  start,
+  recovery,
+  virsh,
+};
 
 const { values, positionals } = parseArgs({
   options: { json: { type: 'boolean', default: false } },
