@@ -1,5 +1,8 @@
 // The guest of the benches: our agent on one channel, the stock qemu-ga on a second one, the same client for both.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { Deadline } from '../../src/deadline.js';
+import { DeadlineError } from '../../src/errors.js';
 import type { AgentChannel } from '../../src/testing/agent-channel.js';
 import type { Guest } from '../../src/testing/guest.js';
 import { installedGuest } from '../../src/testing/guest-states.js';
@@ -36,10 +39,29 @@ export interface FreezeAndThaw {
   readonly windowMs: number;
 }
 
-/** Freeze, then thaw at once, as a requester whose cut takes no time. */
+const ANSWER_LIMIT_MS = 60_000;
+const THAW_LIMIT_MS = 300_000;
+
+/** Freeze, then thaw at once, as a requester whose cut takes no time. Throws a DeadlineError if an answer takes a minute. */
 export async function freezeAndThaw(agent: AgentChannel): Promise<FreezeAndThaw> {
   const start = performance.now();
-  const frozen = Number(await agent.execute('guest-fsfreeze-freeze'));
-  const thawed = Number(await agent.execute('guest-fsfreeze-thaw'));
+  const frozen = Number(await agent.execute('guest-fsfreeze-freeze', undefined, ANSWER_LIMIT_MS));
+  const thawed = Number(await agent.execute('guest-fsfreeze-thaw', undefined, ANSWER_LIMIT_MS));
   return { frozen, thawed, windowMs: performance.now() - start };
+}
+
+/** After a freeze or thaw that was given up: sees to it that the agent says `thawed`. Throws if it does not in 5 minutes. */
+export async function thawAtLast(agent: Pick<AgentChannel, 'execute'>, limitMs = THAW_LIMIT_MS): Promise<void> {
+  const deadline = new Deadline(limitMs);
+  for (;;) {
+    try {
+      // Both in turn with what it may still be at; a thaw with nothing frozen is none.
+      await agent.execute('guest-fsfreeze-thaw', undefined, Math.max(1, deadline.remainingMs));
+      if ((await agent.execute('guest-fsfreeze-status', undefined, ANSWER_LIMIT_MS)) === 'thawed') return;
+    } catch (error) {
+      if (deadline.passed) throw error;
+    }
+    if (deadline.passed) throw new DeadlineError('the thaw after a freeze that was given up', limitMs);
+    await sleep(100);
+  }
 }

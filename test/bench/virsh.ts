@@ -4,8 +4,8 @@
 // probes in all three: the longest gap of an O_DIRECT writer on the worst filesystem, and the longest wait of an
 // application that needs locks which hooks take at freeze and give back at thaw.
 import { rm } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Guest } from '../../src/testing/guest.js';
+import { DeadlineError } from '../../src/errors.js';
+import { Reverter } from '../../src/reverter.js';
 import { startStallProbe, type ProbedGuest, type StallProbe } from '../../src/testing/stall-probe.js';
 import { commitSnapshot, createSnapshot } from '../../vm-images/demo/bridge.js';
 import { createOn, domainBridge, images } from '../support/libvirt-bridge.js';
@@ -16,44 +16,23 @@ import { LibvirtHost } from '../support/libvirt.js';
 import { benchGuest, withoutWriters } from './guests.js';
 import { nativeHooks } from './native-hooks.js';
 import { compare, measure, type Row } from './table.js';
+import { measureRounds, type Samples, type Side, type Stalls } from './virsh-rounds.js';
 
 const ROUNDS = 8;
-/** Not counted: an emulator translates every line of a restored guest's code when it first runs. */
 const WARM_UP_ROUNDS = 2;
 const HOOKS = 10;
 const PAUSE_MS = 300;
+/** For each command of virsh with the stock agent; then it is given up. */
+const PEER_LIMIT_MS = 60_000;
 const LOCKS = '/run/fsb-locks';
 const LIMITS = { plainStall: 0.3, domainStall: 0.6, wait: 0.5 } as const;
 
-/** One of the three: how its guest is cut, and everything merged back afterwards. */
-interface Side {
-  readonly guest: ProbedGuest;
-  cut(name: string): Promise<void>;
-  putBack(name: string): Promise<void>;
-}
-
-interface Sample {
-  readonly stallMs: number;
-  readonly waitMs: number;
-}
-
 export async function virsh(): Promise<readonly Row[]> {
-  await using stockHost = await LibvirtHost.start();
-  await using stock = await startDomain(stockHost, 'stock');
-  await using ourHost = await LibvirtHost.start();
-  await using ours = await startDomain(ourHost, 'ours');
-  await using plain = await plainGuest();
-  for (const guest of [ours, plain]) await withoutWriters(guest);
-  await stock.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
-  const sides = { peer: virshSide(stock), domain: domainSide(ours), plain: plainSide(plain) };
-  const without = await measureAll(sides, 'none');
-  await stock.exec(hooks('/etc/qemu/fsfreeze-hook.d', ''));
-  for (const guest of [ours, plain]) await guest.exec(hooks('/etc/fsfreeze-bridge/fsfreeze-hook.d', DESCRIPTION));
-  const withHooks = await measureAll(sides, 'hooks');
+  const without = await measureAll('none');
+  const withHooks = await measureAll('hooks');
   const native = await nativeHooks(HOOKS);
-  const of = (samples: readonly Sample[], what: keyof Sample): number[] => samples.map((sample) => sample[what]);
-  const stall = (which: typeof without, side: 'domain' | 'plain', label: string, limit: number | null): Row =>
-    compare(`${label}: write stall, ms`, of(which[side], 'stallMs'), of(which.peer, 'stallMs'), limit);
+  const stall = (samples: Samples, side: 'domain' | 'plain', label: string, limit: number | null): Row =>
+    compare(`${label}: write stall, ms`, of(samples[side], 'stallMs'), of(samples.peer, 'stallMs'), limit);
   const wait = (side: 'domain' | 'plain', label: string, limit: number | null): Row =>
     compare(`${label}: wait for the locks, ms`, of(withHooks[side], 'waitMs'), of(withHooks.peer, 'waitMs'), limit);
   return [
@@ -68,55 +47,107 @@ export async function virsh(): Promise<readonly Row[]> {
   ];
 }
 
-/** Our agent on plain QEMU, its disks and filesystems made as the domain's are. */
-async function plainGuest(): Promise<Guest> {
-  const guest = await benchGuest();
+function of<T>(samples: readonly Stalls<T>[], what: keyof Stalls<T>): T[] {
+  return samples.map((sample) => sample[what]);
+}
+
+async function measureAll(kind: 'none' | 'hooks'): Promise<Samples> {
+  const withHooks = kind === 'hooks';
+  const starts = {
+    peer: () => virshSide(withHooks),
+    domain: () => domainSide(withHooks),
+    plain: () => plainSide(withHooks),
+  };
+  return await measureRounds(starts, { kind, counted: ROUNDS, warmUp: WARM_UP_ROUNDS, pauseMs: PAUSE_MS });
+}
+
+/** A side that ends what was started for it; at once if a later step of the start fails. */
+async function started(start: (atEnd: Reverter) => Promise<Omit<Side, typeof Symbol.asyncDispose>>): Promise<Side> {
+  const atEnd = new Reverter();
   try {
-    for (const name of ['ext', 'btrfs', 'lvm']) await guest.addBlankDisk(name, 512);
-    await guest.exec(FILESYSTEMS, { timeoutMs: 120_000 });
-    return guest;
+    return { ...(await start(atEnd)), [Symbol.asyncDispose]: () => atEnd.revert() };
   } catch (error) {
-    await guest[Symbol.asyncDispose]();
+    await atEnd.revert();
     throw error;
   }
 }
 
-function virshSide(domain: LibvirtDomain): Side {
-  return {
-    guest: domain,
-    cut: async (name) => {
-      await domain.run('snapshot-create-as', name, '--disk-only', '--atomic', '--quiesce', '--no-metadata');
-    },
-    putBack: async () => {
-      for (const [target, file] of Object.entries(await images(domain))) {
-        await domain.run('blockcommit', target, '--active', '--shallow', '--pivot', '--wait');
-        await rm(file);
-      }
-    },
-  };
+/** On a libvirtd of its own. */
+async function ownDomain(atEnd: Reverter, agent: 'stock' | 'ours'): Promise<LibvirtDomain> {
+  const host = await LibvirtHost.start();
+  atEnd.push('libvirtd', () => host[Symbol.asyncDispose]());
+  const domain = await startDomain(host, agent);
+  atEnd.push('the domain', () => domain[Symbol.asyncDispose]());
+  return domain;
 }
 
-function domainSide(domain: LibvirtDomain): Side {
-  return {
-    guest: domain,
-    cut: async (name) => {
-      await createOn(domain, name, '--require', 'filesystem');
-    },
-    putBack: async (name) => {
-      const { exitCode, stderr } = await domainBridge(domain, 'snapshot', 'commit', name);
-      if (exitCode !== 0) throw new Error(`snapshot commit: ${String(exitCode)}: ${stderr}`);
-    },
-  };
+function virshSide(withHooks: boolean): Promise<Side> {
+  return started(async (atEnd) => {
+    const domain = await ownDomain(atEnd, 'stock');
+    await domain.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
+    if (withHooks) await domain.exec(hooks('/etc/qemu/fsfreeze-hook.d', ''));
+    return {
+      probe: await restingProbe(domain),
+      cut: async (name) => {
+        const words = [name, '--disk-only', '--atomic', '--quiesce', '--no-metadata'];
+        await inTime(domain, 'snapshot-create-as', words);
+      },
+      putBack: async () => {
+        for (const [target, file] of Object.entries(await images(domain))) {
+          await inTime(domain, 'blockcommit', [target, '--active', '--shallow', '--pivot', '--wait']);
+          await rm(file);
+        }
+      },
+    };
+  });
 }
 
-function plainSide(guest: Guest): Side {
-  return {
-    guest,
-    cut: async (name) => {
-      await createSnapshot(guest, name, ['--require', 'filesystem']);
-    },
-    putBack: (name) => commitSnapshot(guest, name),
-  };
+/** libvirt asks the agent whether it is there before each command, and takes no answer in 5 s for none. */
+const agentIsSlow = /agent is not responding|agent not available/i;
+
+async function inTime(domain: LibvirtDomain, command: string, words: readonly string[]) {
+  const { exitCode, stderr } = await domain.virsh(command, words, { timeoutMs: PEER_LIMIT_MS });
+  if (exitCode === 0) return;
+  if (exitCode === undefined) throw new DeadlineError(`virsh ${command}`, PEER_LIMIT_MS, { outcome: 'unknown' });
+  if (agentIsSlow.test(stderr)) throw new DeadlineError(`virsh ${command}: ${stderr}`, 5000, { outcome: 'unknown' });
+  throw new Error(`virsh ${command}: ${exitCode}: ${stderr}`);
+}
+
+function domainSide(withHooks: boolean): Promise<Side> {
+  return started(async (atEnd) => {
+    const domain = await ownDomain(atEnd, 'ours');
+    await withoutWriters(domain);
+    if (withHooks) await domain.exec(hooks('/etc/fsfreeze-bridge/fsfreeze-hook.d', DESCRIPTION));
+    return {
+      probe: await restingProbe(domain),
+      cut: async (name) => {
+        await createOn(domain, name, '--require', 'filesystem');
+      },
+      putBack: async (name) => {
+        const { exitCode, stderr } = await domainBridge(domain, 'snapshot', 'commit', name);
+        if (exitCode !== 0) throw new Error(`snapshot commit: ${String(exitCode)}: ${stderr}`);
+      },
+    };
+  });
+}
+
+/** Our agent on plain QEMU, its disks and filesystems made as the domain's are. */
+function plainSide(withHooks: boolean): Promise<Side> {
+  return started(async (atEnd) => {
+    const guest = await benchGuest();
+    atEnd.push('the guest', () => guest[Symbol.asyncDispose]());
+    for (const name of ['ext', 'btrfs', 'lvm']) await guest.addBlankDisk(name, 512);
+    await guest.exec(FILESYSTEMS, { timeoutMs: 120_000 });
+    await withoutWriters(guest);
+    if (withHooks) await guest.exec(hooks('/etc/fsfreeze-bridge/fsfreeze-hook.d', DESCRIPTION));
+    return {
+      probe: await restingProbe(guest),
+      cut: async (name) => {
+        await createSnapshot(guest, name, ['--require', 'filesystem']);
+      },
+      putBack: (name) => commitSnapshot(guest, name),
+    };
+  });
 }
 
 const DESCRIPTION = '# fsfreeze-writer: phases=freeze thaw\n';
@@ -128,51 +159,10 @@ function hooks(folder: string, description: string): string {
     for n in $(seq -w ${HOOKS}); do printf '%s' '${script}' >$n-lock; chmod 755 $n-lock; done`;
 }
 
-const SIDES = ['peer', 'domain', 'plain'] as const;
-type SideName = (typeof SIDES)[number];
-
-async function measureAll(sides: Readonly<Record<SideName, Side>>, kind: string) {
-  const samples = { idle: [] as Sample[], peer: [] as Sample[], domain: [] as Sample[], plain: [] as Sample[] };
-  await using peer = await restingProbe(sides.peer.guest);
-  await using domain = await restingProbe(sides.domain.guest);
-  await using plain = await restingProbe(sides.plain.guest);
-  const probes = { peer, domain, plain };
-  for (let round = -WARM_UP_ROUNDS; round < ROUNDS; round++) {
-    console.error(`${kind}: round ${round + WARM_UP_ROUNDS + 1} of ${ROUNDS + WARM_UP_ROUNDS}`);
-    const set = `${kind}-${round + WARM_UP_ROUNDS}`;
-    for (const name of SIDES) {
-      const probe = probes[name];
-      await probe.goOn();
-      await sleep(PAUSE_MS);
-      await probe.reset();
-      await sleep(PAUSE_MS);
-      const idle = await sampleOf(probe);
-      await probe.reset();
-      await sleep(PAUSE_MS);
-      await sides[name].cut(set);
-      await sleep(50);
-      const sample = await sampleOf(probe);
-      // Its writes are no load of the other guests.
-      await probe.rest();
-      if (round < 0) continue;
-      samples[name].push(sample);
-      if (name === 'peer') samples.idle.push(idle);
-    }
-    await Promise.all(SIDES.map((name) => sides[name].putBack(set)));
-  }
-  return samples;
-}
-
+/** It ends with its guest, which may be frozen then. */
 async function restingProbe(guest: ProbedGuest): Promise<StallProbe> {
   await guest.exec(`mkdir -p ${LOCKS}`);
   const probe = await startStallProbe(guest, [...MOUNTPOINTS, `locks:${LOCKS}`]);
   await probe.rest();
   return probe;
-}
-
-async function sampleOf(probe: StallProbe): Promise<Sample> {
-  const gaps = await probe.gaps();
-  const longest = (ofLocks: boolean): number =>
-    Math.max(...gaps.filter(({ directory }) => directory.startsWith('locks:') === ofLocks).map((gap) => gap.longestMs));
-  return { stallMs: longest(false), waitMs: longest(true) };
 }

@@ -2,11 +2,12 @@
 // on one guest. Write stall: the longest gap an O_DIRECT writer saw on the worst filesystem. Reply window: freeze
 // request sent to thaw reply received.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DeadlineError } from '../../src/errors.js';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
 import { startStallProbe, type StallProbe } from '../../src/testing/stall-probe.js';
 import type { Guest } from '../../src/testing/guest.js';
-import { addFilesystem, benchGuest, freezeAndThaw, withoutWriters } from './guests.js';
-import { compare, measure, type Row } from './table.js';
+import { addFilesystem, benchGuest, freezeAndThaw, thawAtLast, withoutWriters } from './guests.js';
+import { compare, measure, type PeerSample, type Row } from './table.js';
 
 const ROUNDS = 12;
 /** Not counted, of either side: an emulator translates every line of a restored guest's code when it first runs. */
@@ -50,7 +51,7 @@ async function measureWith(
   const nothing: number[] = [];
   const samples = {
     ours: { stall: [] as number[], reply: [] as number[] },
-    peer: { stall: [] as number[], reply: [] as number[] },
+    peer: { stall: [] as PeerSample[], reply: [] as PeerSample[] },
   };
   const knob = await rcuExpedited(guest);
   for (let round = -WARM_UP_ROUNDS; round < ROUNDS; round++) {
@@ -58,16 +59,15 @@ async function measureWith(
     await sleep(PAUSE_MS);
     const gapMs = await probe.longestGapMs();
     if (round >= 0) nothing.push(gapMs);
-    for (const [side, agent] of [
-      ['ours', ours],
-      ['peer', guest.stockAgent],
-    ] as const) {
-      if ((await rcuExpedited(guest)) !== knob) throw new Error('rcu_expedited was not put back');
-      const { stallMs, windowMs } = await sample(probe, agent, mounted.length, side);
-      if (round < 0) continue;
-      samples[side].stall.push(stallMs);
-      samples[side].reply.push(windowMs);
-    }
+    await expectKnob(guest, knob);
+    const our = await sample(probe, () => freezeAll(ours, mounted.length, 'ours'));
+    await expectKnob(guest, knob);
+    const theirs = await sample(probe, () => freezeAllInTime(guest.stockAgent, mounted.length));
+    if (round < 0) continue;
+    samples.ours.stall.push(our.stallMs);
+    samples.ours.reply.push(our.windowMs);
+    samples.peer.stall.push(typeof theirs.windowMs === 'number' ? theirs.stallMs : { atLeast: theirs.stallMs });
+    samples.peer.reply.push(theirs.windowMs);
   }
   const name = `${mounted.length} filesystem${mounted.length === 1 ? '' : 's'}`;
   return [
@@ -77,21 +77,39 @@ async function measureWith(
   ];
 }
 
-async function sample(
-  probe: StallProbe,
-  agent: AgentChannel,
-  count: number,
-  side: string,
-): Promise<{ stallMs: number; windowMs: number }> {
+async function sample<T>(probe: StallProbe, freeze: () => Promise<T>): Promise<{ stallMs: number; windowMs: T }> {
   await probe.reset();
   // After it: the command that resets the probe must be over and gone.
   await sleep(PAUSE_MS);
+  const windowMs = await freeze();
+  await sleep(50);
+  return { stallMs: await probe.longestGapMs(), windowMs };
+}
+
+async function freezeAll(agent: AgentChannel, count: number, side: string): Promise<number> {
   const { frozen, thawed, windowMs } = await freezeAndThaw(agent);
   if (frozen !== count || thawed !== count) {
     throw new Error(`${side}: expected ${count} filesystems frozen and thawed, found ${frozen} and ${thawed}`);
   }
-  await sleep(50);
-  return { stallMs: await probe.longestGapMs(), windowMs };
+  return windowMs;
+}
+
+/** A peer that does not answer in time is given up, and thawed. */
+async function freezeAllInTime(agent: AgentChannel, count: number): Promise<PeerSample> {
+  const start = performance.now();
+  try {
+    return await freezeAll(agent, count, 'peer');
+  } catch (error) {
+    if (!(error instanceof DeadlineError)) throw error;
+    const atLeast = performance.now() - start;
+    console.error(`peer: given up: ${error.message}`);
+    await thawAtLast(agent);
+    return { atLeast };
+  }
+}
+
+async function expectKnob(guest: Guest, knob: string): Promise<void> {
+  if ((await rcuExpedited(guest)) !== knob) throw new Error('rcu_expedited was not put back');
 }
 
 async function rcuExpedited(guest: Guest): Promise<string> {
