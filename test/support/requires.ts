@@ -1,6 +1,6 @@
 // What a test needs of the machine. A bare machine skips with a reason; with FSB_REQUIRED=all, as in CI, a skip is a
 // failure. Used in place of `describe`: requires('root', 'loop', 'mkfs.xfs')('the freezer', () => { ... }).
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { describe } from 'vitest';
 
@@ -15,18 +15,28 @@ const accessible = (path: string, mode: number): boolean => {
   }
 };
 
+/** The kernel may be built without it, the administrator may have switched it off, a container may filter the calls. */
+function hasIoUring(): boolean {
+  const isBuiltIn = / __x64_sys_io_uring_setup$/m.test(readFileSync('/proc/kallsyms', 'utf8'));
+  const disabled = '/proc/sys/kernel/io_uring_disabled';
+  const isSwitchedOff = accessible(disabled, constants.R_OK) && readFileSync(disabled, 'utf8').trim() !== '0';
+  return isBuiltIn && !isSwitchedOff && /^Seccomp:\t0$/m.test(readFileSync('/proc/self/status', 'utf8'));
+}
+
 const isThere = (need: string): boolean => {
   switch (need) {
     case 'root':
       return process.geteuid?.() === 0;
     case 'loop':
       return accessible('/dev/loop-control', constants.R_OK | constants.W_OK);
+    case 'io_uring':
+      return hasIoUring();
     default:
       return searchPath.some((folder) => folder !== '' && accessible(join(folder, need), constants.X_OK));
   }
 };
 
-/** Those of `needs` this machine lacks: `root`, `loop` (loop devices), else the name of an executable. */
+/** Those of `needs` this machine lacks: `root`, `loop` (loop devices), `io_uring`, else the name of an executable. */
 const missing = (...needs: readonly string[]): string[] => needs.filter((need) => !isThere(need));
 
 /**
