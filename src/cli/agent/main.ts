@@ -147,6 +147,7 @@ async function endAfterFailure(agent: Agent): Promise<void> {
 
 main().catch((error: unknown) => {
   if (daemon === undefined) process.stderr.write(`fsfreeze-agent: ${describeError(error)}\n`);
-  else daemon.failed(describeError(error));
+  // At the very end: who waits for it finds no pid file of ours any more.
+  process.once('exit', () => daemon?.failed(describeError(error)));
   process.exit(1);
 });
