@@ -10,32 +10,8 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OLDEST_NODE = [20, 19];
 
-/** Debian package -> what needs it. */
-const DEBIAN_PACKAGES = {
-  'qemu-system-x86': 'runs the guests',
-  'qemu-utils': 'qemu-img: overlays, images',
-  'qemu-guest-agent': 'the real agent, for the conformance tests',
-  mmdebstrap: 'fills the guest image with Debian',
-  e2fsprogs: 'mkfs.ext4, e2fsck: image, proofs',
-  xfsprogs: 'mkfs.xfs, xfs_repair: image, proofs',
-  'btrfs-progs': 'mkfs.btrfs: tests of subvolumes and several devices',
-  'busybox-static': "the guest's initrd",
-  cpio: "packs the guest's initrd",
-  gcc: 'compiles the freezer',
-  make: 'compiles the freezer',
-  'libc6-dev': 'compiles the freezer',
-  'util-linux': 'flock, setpriv, unshare',
-  procps: 'process tables in tests',
-  iproute2: 'ip: what a real agent is shown in tests',
-  systemd: 'systemd-socket-activate: tests of inherited sockets',
-  socat: 'pseudo-terminals in tests of serial ports',
-  'postgresql-15': 'a real server, for the tests of its writer',
-  // Not libvirt-daemon-system: that one has the units, and would start them.
-  'libvirt-daemon': 'libvirtd, for tests under libvirt',
-  'libvirt-clients': 'virsh',
-};
-/** Without root mmdebstrap works in a user namespace. */
-const PACKAGES_WITHOUT_ROOT = { uidmap: 'mmdebstrap without root' };
+/** Debian packages, with what each is for. The fixture looks for some of them, too (src/testing/programs.ts). */
+const DEBIAN_PACKAGES = JSON.parse(readFileSync(path.join(ROOT, 'vm-images/packages.json'), 'utf8'));
 
 /** If one of these is gone, node_modules is damaged whatever the recorded hash says. */
 const KEY_PACKAGES = ['typescript', 'vitest', 'execa', 'valibot'];
@@ -70,13 +46,15 @@ function installNodeModules(folder, keyPackages) {
 
 function installDebianPackages() {
   const isRoot = process.getuid() === 0;
-  const wanted = isRoot ? DEBIAN_PACKAGES : { ...DEBIAN_PACKAGES, ...PACKAGES_WITHOUT_ROOT };
-  const missing = missingOf(Object.keys(wanted));
+  const wanted = new Map(
+    DEBIAN_PACKAGES.filter(({ withoutRoot }) => !(isRoot && withoutRoot)).map((one) => [one.package, one.what]),
+  );
+  const missing = missingOf([...wanted.keys()]);
   if (missing.length === 0) return;
   const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`;
   if (!isRoot) {
     const width = Math.max(...missing.map((name) => name.length));
-    const table = missing.map((name) => `  ${name.padEnd(width)}  ${wanted[name]}`).join('\n');
+    const table = missing.map((name) => `  ${name.padEnd(width)}  ${wanted.get(name)}`).join('\n');
     fail(`these Debian packages are missing:\n${table}\nInstall them as root:\n  ${command}`);
   }
   say(`installing Debian packages: ${missing.join(' ')}`);

@@ -6,7 +6,7 @@ import { randomInt } from 'node:crypto';
 import * as v from 'valibot';
 import { Deadline, withLimit } from '../deadline.js';
 import { BridgeError, UnreachableError } from '../errors.js';
-import { connectUnix } from './monitor.js';
+import { connectUnix } from './connect-unix.js';
 
 const Reply = v.looseObject({
   return: v.optional(v.unknown()),

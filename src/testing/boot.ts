@@ -1,60 +1,43 @@
-// Boots a guest from the image, or from other disks in its place (a cut, say), each under an overlay of its own.
-import path from 'node:path';
-import { Reverter } from '../reverter.js';
-import { chooseAccelerator } from './accelerator.js';
-import { markUser } from './cache.js';
-import { createOverlay, describeDisk, type DiskFile } from './disks.js';
-import type { Guest } from './guest.js';
-import { guestDirectory, removeFolder } from './guest-folder.js';
-import { guestImage, type GuestImage } from './image.js';
-import { launch, waitForGuest } from './launch.js';
+// Boots a guest of either kind from an image, or from other disks in its place (a cut, say).
+import { UsageError } from '../errors.js';
+import type { BootOptions } from './boot-options.js';
+import { requireCapabilities, type Guest, type GuestKind } from './guest.js';
+import type { GuestImage } from './guest-image.js';
+import { guestImage } from './image.js';
+import { requirePrograms } from './programs.js';
+import { bootQemu } from './qemu/boot-qemu.js';
+import type { QemuGuest } from './qemu/qemu-guest.js';
+import { bootUserMode } from './user-mode/boot-user-mode.js';
+import type { UserModeGuest } from './user-mode/user-mode-guest.js';
 
-export interface BootOptions {
-  /** Default: `guestImage()`. */
-  readonly image?: GuestImage;
-  /** Default 768. */
-  readonly memoryMiB?: number;
-  /** Default 2. */
-  readonly cpus?: number;
-  /** Disks to boot from instead of the image's, by name (`root`, `data`): the guest gets overlays over them. */
-  readonly bases?: Readonly<Record<string, DiskFile>>;
-  /** How long the stock agent may take to answer. Default 120000. */
-  readonly timeoutMs?: number;
+interface GuestOfKind {
+  readonly qemu: QemuGuest;
+  readonly 'user-mode': UserModeGuest;
 }
 
 /**
- * Boots a guest and waits until commands can be run in it; not until all its services are up (`waitForSystem`,
- * `waitForPostgres`). Throws UnreachableError with the console's last lines when it does not come up.
+ * Boots a guest and waits until commands can be run in it; not until all its services are up (`waitForSystem`), and
+ * servers are off until they are started (`startPostgres`). Throws UnreachableError with the console's last lines when it
+ * does not come up, UsageError `E_PROGRAMS` when this machine lacks a program that the kind needs.
  */
-export async function bootGuest(options: BootOptions = {}): Promise<Guest> {
-  const image = options.image ?? (await guestImage());
-  const dir = await guestDirectory();
-  try {
-    const disks = image.disks.map(async ({ name, ...base }) => {
-      const ground = options.bases?.[name] ?? base;
-      const overlay = await createOverlay(path.join(dir, `${name}.qcow2`), ground);
-      return { ...(await describeDisk(name, overlay)), ground };
-    });
-    const machine = {
-      kernel: image.kernel,
-      initrd: image.initrd,
-      memoryMiB: options.memoryMiB ?? 768,
-      cpus: options.cpus ?? 2,
-      accelerator: await chooseAccelerator(image.kernel),
-      disks: await Promise.all(disks),
-    };
-    const atEnd = new Reverter();
-    const guest = await launch(machine, dir, false, atEnd);
-    try {
-      atEnd.push('mark on the image', await markUser(image.directory, guest.pid));
-      await waitForGuest(guest, options.timeoutMs ?? 120_000);
-    } catch (cause) {
-      await guest.kill();
-      throw cause;
-    }
-    return guest;
-  } catch (cause) {
-    await removeFolder(dir);
-    throw cause;
+export async function bootGuest<Kind extends GuestKind = 'qemu'>(
+  options: BootOptions<Kind> = {},
+): Promise<GuestOfKind[Kind]> {
+  const kind: GuestKind = options.kind ?? 'qemu';
+  if (!Object.hasOwn(BOOTS, kind)) {
+    throw new UsageError('E_GUEST_KIND', `guest: expected kind qemu or user-mode, found ${kind as string}`);
   }
+  requireCapabilities(kind, [
+    ...(options.needs ?? []),
+    ...(options.kernel === undefined ? [] : (['kernels'] as const)),
+    ...((options.cpus ?? 1) > 1 ? (['processors'] as const) : []),
+  ]);
+  requirePrograms(kind);
+  const guest: Guest = await BOOTS[kind](options.image ?? (await guestImage()), options);
+  return guest as GuestOfKind[Kind];
 }
+
+const BOOTS: Readonly<Record<GuestKind, (image: GuestImage, options: BootOptions) => Promise<Guest>>> = {
+  qemu: bootQemu,
+  'user-mode': bootUserMode,
+};

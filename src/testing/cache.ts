@@ -1,5 +1,5 @@
-// Where built things are kept: images, saved guests, the accelerator's verdict. One folder per thing, named by the hash
-// of all that went into it, built beside and renamed into place, under a lock that dies with its holder.
+// Where built things are kept: images, kernels, probes, saved guests, the accelerator's verdict. One folder per thing, named
+// by the hash of all that went into it, built beside and renamed into place, under a lock that dies with its holder.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
@@ -8,6 +8,8 @@ import path from 'node:path';
 import { execa } from 'execa';
 import { BridgeError } from '../errors.js';
 import { say } from './progress.js';
+
+export type CacheKind = 'images' | 'kernels' | 'probes' | 'states';
 
 /** `FSB_CACHE_DIR`, else `$XDG_CACHE_HOME/fsfreeze-bridge`, else `~/.cache/fsfreeze-bridge`. */
 export function cacheDirectory(): string {
@@ -45,7 +47,7 @@ export async function exists(file: string): Promise<boolean> {
  * wait, at most `limitMs`); what a dead builder left behind is thrown away.
  */
 export async function cached(
-  kind: 'images' | 'states',
+  kind: CacheKind,
   name: string,
   limitMs: number,
   build: (directory: string) => Promise<void>,
@@ -85,7 +87,7 @@ export async function touch(directory: string): Promise<boolean> {
  * claims.
  */
 export async function prune(
-  kind: 'images' | 'states',
+  kind: CacheKind,
   prefix: string,
   keep: number,
   inUse: (directory: string) => Promise<boolean>,
@@ -153,7 +155,7 @@ async function withLock(file: string, limitMs: number, work: () => Promise<void>
   }
 }
 
-/** Tells others that the process `pid` (a QEMU) has files of `directory` open; undone by what it gives back. */
+/** Tells others that the process `pid` (a guest) has files of `directory` open; undone by what it gives back. */
 export async function markUser(directory: string, pid: number): Promise<() => Promise<void>> {
   const mark = path.join(directory, 'users', String(pid));
   await mkdir(path.dirname(mark), { recursive: true });
@@ -163,11 +165,11 @@ export async function markUser(directory: string, pid: number): Promise<() => Pr
   };
 }
 
-/** True while a marked QEMU lives; the marks of dead ones do not count. */
+/** True while a marked guest lives; the marks of dead ones do not count. */
 export async function hasUsers(directory: string): Promise<boolean> {
   for (const pid of await readdir(path.join(directory, 'users')).catch(() => [])) {
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => ''); // a zombie's is empty
-    if (command.includes('qemu-system')) return true;
+    if (command.includes('qemu-system') || command.includes('uml_dir=')) return true;
   }
   return false;
 }

@@ -1,5 +1,6 @@
 // The guest's disks as files: overlays over what must not change, blank disks, and payload disks (a tar archive as the
 // raw content of a disk: nothing has to be mounted on the host, nor in the guest).
+import { stat, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import * as v from 'valibot';
@@ -11,14 +12,17 @@ export interface DiskFile {
   readonly format: DiskFormat;
 }
 
-/** A disk attached to a guest. Node name, serial number and `device` derive from `node`. */
+/** A disk attached to a guest. */
 export interface GuestDisk extends DiskFile {
-  /** Name of the block node of the format layer when the disk was attached; its protocol node is `<node>-file`. */
+  /**
+   * Its name. In QEMU also its serial number and the name of the block node of the format layer when it was attached; the
+   * protocol node is `<node>-file`.
+   */
   readonly node: string;
-  /** QEMU's id of the device: `disk-<node>`. */
+  /** QEMU's id of the device, `disk-<node>`; or where it is plugged into a user-mode kernel, `ubd<N>`. */
   readonly device: string;
-  /** What the guest sees: `/dev/disk/by-id/virtio-<serial>`. The same as `node`. */
-  readonly serial: string;
+  /** What the guest sees: `/dev/disk/by-id/virtio-<node>`, `/dev/ubd<letter>`. */
+  readonly path: string;
   /** Virtual size in bytes. */
   readonly size: number;
   readonly readOnly: boolean;
@@ -30,6 +34,7 @@ const ImageInfo = v.looseObject({ 'virtual-size': v.number() });
 
 /** The virtual size of an image, in bytes. */
 async function virtualSize({ file, format }: DiskFile): Promise<number> {
+  if (format === 'raw') return (await stat(file)).size;
   const { stdout } = await execa('qemu-img', ['info', '-U', '--output=json', '-f', format, file], { timeout: 20_000 });
   return v.parse(ImageInfo, JSON.parse(stdout))['virtual-size'];
 }
@@ -42,7 +47,10 @@ export async function createOverlay(file: string, base: DiskFile): Promise<DiskF
 }
 
 export async function createBlank(file: string, sizeMiB: number, format: DiskFormat = 'qcow2'): Promise<DiskFile> {
-  await execa('qemu-img', ['create', '-q', '-f', format, file, `${sizeMiB}M`], { timeout: 20_000 });
+  if (format === 'raw') {
+    await writeFile(file, '');
+    await truncate(file, sizeMiB * 2 ** 20);
+  } else await execa('qemu-img', ['create', '-q', '-f', format, file, `${sizeMiB}M`], { timeout: 20_000 });
   return { file, format };
 }
 
@@ -66,7 +74,15 @@ export async function describeDisk(
   { readOnly = false, size }: { readonly readOnly?: boolean; readonly size?: number } = {},
 ): Promise<GuestDisk> {
   const bytes = size ?? (await virtualSize({ file, format }));
-  return { file, format, node: name, device: `disk-${name}`, serial: name, size: bytes, readOnly };
+  return {
+    file,
+    format,
+    node: name,
+    device: `disk-${name}`,
+    path: `/dev/disk/by-id/virtio-${name}`,
+    size: bytes,
+    readOnly,
+  };
 }
 
 /** The block nodes of a disk, protocol first, as for `blockdev-add`. */
@@ -79,6 +95,6 @@ export function blockNodes({ node, file, format, readOnly }: GuestDisk): Record<
 }
 
 /** The device of a disk, as for `device_add`. */
-export function diskDevice({ node, device, serial }: GuestDisk): Record<string, string> {
-  return { driver: 'virtio-blk-pci', id: device, drive: node, serial };
+export function diskDevice({ node, device }: GuestDisk): Record<string, string> {
+  return { driver: 'virtio-blk-pci', id: device, drive: node, serial: node };
 }

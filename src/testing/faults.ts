@@ -5,6 +5,7 @@
 import * as v from 'valibot';
 import { BridgeError } from '../errors.js';
 import type { Guest } from './guest.js';
+import type { QemuGuest } from './qemu/qemu-guest.js';
 
 /** How a process of the guest is found: main process of a unit, or the number in a file. */
 export type ProcessName = { readonly unit: string } | { readonly pidFile: string };
@@ -103,7 +104,11 @@ const Blocks = v.array(v.looseObject({ qdev: v.optional(v.string()) }));
  * Stalls the writes of a disk (one byte per second; reads and flushes go on) until the result is disposed.
  * QEMU lifts throttling while it drains, so a cut or a pause lets the waiting writes through.
  */
-export async function stallDisk(guest: Guest, name: string): Promise<AsyncDisposable & { readonly device: string }> {
+export async function stallDisk(
+  guest: QemuGuest,
+  name: string,
+): Promise<AsyncDisposable & { readonly device: string }> {
+  guest.requires('monitor');
   const { device } = guest.disk(name);
   const blocks = v.parse(Blocks, await guest.monitor.execute('query-block'));
   const id = blocks.find(({ qdev }) => qdev === device || qdev?.startsWith(`/machine/peripheral/${device}/`))?.qdev;

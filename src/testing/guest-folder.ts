@@ -14,6 +14,8 @@ export interface GuestPaths {
   readonly qgaPath: string;
   readonly fixtureQmpPath: string;
   readonly execPath: string;
+  /** The management console of a user-mode kernel. */
+  readonly managementPath: string;
   readonly consolePath: string;
   readonly logPath: string;
 }
@@ -25,6 +27,7 @@ export function guestPaths(dir: string): GuestPaths {
     qgaPath: path.join(dir, 'qga.sock'),
     fixtureQmpPath: path.join(dir, 'fixture.sock'),
     execPath: path.join(dir, 'exec.sock'),
+    managementPath: path.join(dir, 'uml/guest/mconsole'),
     consolePath: path.join(dir, 'console.log'),
     logPath: path.join(dir, 'qemu.log'),
   };
@@ -33,7 +36,7 @@ export function guestPaths(dir: string): GuestPaths {
 /** A new folder for a guest: short, because sockets lie in it. */
 export async function guestDirectory(): Promise<string> {
   const dir = await mkdtemp(path.join(tmpdir(), 'fsb-'));
-  const longest = guestPaths(dir).fixtureQmpPath;
+  const longest = `${guestPaths(dir).managementPath}.12345678`;
   if (Buffer.byteLength(longest) > LONGEST_SOCKET_PATH) {
     throw new UsageError(
       'E_PATH_LENGTH',

@@ -1,79 +1,134 @@
-// A running guest: its handles, and what a test does to it. How it came up (boot or restore) is boot.ts's and
-// saved-state.ts's matter; what its command line looks like, machine.ts's.
-import { rm } from 'node:fs/promises';
+// A running guest, of either kind, and what a test does to it. How a kind does it is qemu/qemu-guest.ts's and
+// user-mode/user-mode-guest.ts's matter; what only one of them can do is a capability that a test asks for.
 import path from 'node:path';
-import * as v from 'valibot';
 import { DeadlineError, UnreachableError, UsageError } from '../errors.js';
-import { Reverter } from '../reverter.js';
+import type { Reverter } from '../reverter.js';
 import { AgentChannel } from './agent-channel.js';
-import {
-  blockNodes,
-  createBlank,
-  createPayload,
-  describeDisk,
-  diskDevice,
-  type DiskFile,
-  type GuestDisk,
-} from './disks.js';
+import { createBlank, type DiskFile, type GuestDisk } from './disks.js';
 import { execInGuest, startInGuest, type ExecOptions, type ExecResult, type GuestProcess } from './guest-exec.js';
 import { lastLines, removeFolder, type GuestPaths } from './guest-folder.js';
-import type { Machine } from './machine.js';
-import type { Monitor } from './monitor.js';
-import type { QemuProcess } from './qemu-process.js';
+import { startPostgresLine, type GuestImage } from './guest-image.js';
+import type { MachineProcess } from './machine-process.js';
 
-const Status = v.looseObject({ status: v.string() });
+export type GuestKind = 'qemu' | 'user-mode';
 
-export class Guest implements AsyncDisposable {
-  /** Folder of this guest: sockets, overlays, logs. Removed at disposal, unless FSB_INSPECT=1. */
+/** What only one kind can do, and which one. */
+const CAPABILITIES = {
+  monitor: { kind: 'qemu', what: 'a QMP monitor' },
+  'saved-states': { kind: 'qemu', what: 'saved states' },
+  'virtio-serial': { kind: 'qemu', what: 'virtio-serial ports' },
+  processors: { kind: 'qemu', what: 'more than one processor' },
+  'disk-addresses': { kind: 'qemu', what: 'serial numbers and addresses of disks' },
+  'paused-clock': { kind: 'qemu', what: 'a clock that stands still while the guest is paused' },
+  ports: { kind: 'qemu', what: 'a network with forwarded ports' },
+  kernels: { kind: 'user-mode', what: 'a choice of kernels' },
+  'shared-folder': { kind: 'user-mode', what: "a folder of the host's" },
+} as const satisfies Readonly<Record<string, { readonly kind: GuestKind; readonly what: string }>>;
+
+export type Capability = keyof typeof CAPABILITIES;
+
+/** Throws UsageError `E_CAPABILITY`, with the kind that has it, when guests of `kind` have not all of `needs`. */
+export function requireCapabilities(kind: GuestKind, needs: readonly Capability[]): void {
+  for (const need of needs) {
+    const { kind: has, what } = CAPABILITIES[need];
+    if (has !== kind) {
+      throw new UsageError(
+        'E_CAPABILITY',
+        `a guest of kind ${kind} has not ${what} (${need}); boot one of kind ${has}`,
+      );
+    }
+  }
+}
+
+export interface HotplugOptions {
+  /** 1 to 20 of a-z 0-9 -, a letter first. */
+  readonly name: string;
+  readonly format?: DiskFile['format'];
+  readonly readOnly?: boolean;
+}
+
+export abstract class Guest implements AsyncDisposable {
+  abstract readonly kind: GuestKind;
+  readonly image: GuestImage;
+  /** Folder of this guest: sockets, disks, logs. Removed at disposal, unless FSB_INSPECT=1. */
   readonly dir: string;
-  /** A monitor that nobody uses: it belongs to the program under test. */
-  readonly qmpPath: string;
-  /** Host end of org.qemu.guest_agent.0: it belongs to the program under test. */
+  /** Host end of org.qemu.guest_agent.0, a unix socket: it belongs to the program under test. One client at a time. */
   readonly qgaPath: string;
-  /** What the guest wrote to its serial console. */
+  /** What the guest wrote to its console. */
   readonly consolePath: string;
-  /** QEMU's. */
-  readonly pid: number;
-  /** The loopback port of the host that leads to the guest's PostgreSQL: user demo, database demo, no password. */
-  readonly postgresPort: number;
-  /** The fixture's own monitor. */
-  readonly monitor: Monitor;
   /** The stock qemu-ga on org.qemu.guest_agent.1: the channel of `exec`, and in benches the peer that is measured. */
   readonly stockAgent: AgentChannel;
-  readonly machine: Machine;
-  readonly #qemu: QemuProcess;
-  readonly #disks: GuestDisk[];
+  protected readonly attached: GuestDisk[];
+
+  readonly #process: MachineProcess;
   readonly #atEnd: Reverter;
 
-  /** Use `bootGuest` or `restoreGuest`. */
-  constructor(parts: GuestParts) {
-    const { paths, machine, qemu, monitor, postgresPort, atEnd } = parts;
+  protected constructor({ image, paths, disks, process, atEnd }: GuestParts) {
+    this.image = image;
     this.dir = paths.dir;
-    this.qmpPath = paths.qmpPath;
     this.qgaPath = paths.qgaPath;
     this.consolePath = paths.consolePath;
-    this.pid = qemu.pid;
-    this.postgresPort = postgresPort;
-    this.monitor = monitor;
     this.stockAgent = new AgentChannel(paths.execPath);
-    this.machine = machine;
-    this.#qemu = qemu;
-    this.#disks = [...machine.disks];
+    this.attached = [...disks];
+    this.#process = process;
     this.#atEnd = atEnd;
+  }
+
+  /** Of the process on the host that is the guest. */
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  /** It has ended, however. */
+  get isOver(): boolean {
+    return this.#process.hasEnded();
+  }
+
+  /** Copies host files (or folders) into a folder of the guest, owned by root. Modes are kept, and links are copied as links. */
+  abstract copyIn(sources: readonly string[], guestDirectory: string): Promise<void>;
+
+  /** Attaches a disk and waits until the guest has its device. */
+  abstract hotplugDisk(file: string, options: HotplugOptions): Promise<GuestDisk>;
+
+  /** Detaches a disk that nothing in the guest uses, and closes its file. */
+  abstract unplugDisk(name: string): Promise<void>;
+
+  /** Stops the guest until `resume`. Only where there is a `paused-clock` its time stands still, too. */
+  abstract pause(): Promise<void>;
+
+  abstract resume(): Promise<void>;
+
+  /** The format of blank disks. */
+  protected abstract readonly blankFormat: DiskFile['format'];
+
+  /** Throws UsageError `E_CAPABILITY` if guests of this kind have not all of them. */
+  requires(...needs: readonly Capability[]): void {
+    requireCapabilities(this.kind, needs);
   }
 
   /** The disks attached now, hot-plugged ones last. After a cut their files are the layers below the active ones. */
   get disks(): readonly GuestDisk[] {
-    return this.#disks;
+    return this.attached;
   }
 
   /** The disk of this name. Throws UsageError when there is none. */
   disk(name: string): GuestDisk {
-    const disk = this.#disks.find(({ node }) => node === name);
+    const disk = this.attached.find(({ node }) => node === name);
     if (disk === undefined) {
-      throw new UsageError('E_NO_DISK', `no disk ${name}; there are ${this.#disks.map(({ node }) => node).join(', ')}`);
+      const names = this.attached.map(({ node }) => node).join(', ');
+      throw new UsageError('E_NO_DISK', `no disk ${name}; there are ${names}`);
     }
     return disk;
+  }
+
+  /** Makes a blank disk in the guest's folder and attaches it. */
+  async addBlankDisk(name: string, sizeMiB: number): Promise<GuestDisk> {
+    const { file, format } = await createBlank(
+      path.join(this.dir, `${name}.${this.blankFormat}`),
+      sizeMiB,
+      this.blankFormat,
+    );
+    return await this.hotplugDisk(file, { name, format });
   }
 
   /** Runs a command to its end: an argument vector, or a line for /bin/sh. See ExecOptions for the limits and errors. */
@@ -86,84 +141,15 @@ export class Guest implements AsyncDisposable {
     return await startInGuest(this.stockAgent, command, input);
   }
 
-  /** Copies host files (or folders) into a folder of the guest, by way of a payload disk. Modes are kept. */
-  async copyIn(sources: readonly string[], guestDirectory: string): Promise<void> {
-    const file = path.join(this.dir, 'payload.tar');
-    await createPayload(file, sources);
-    await this.hotplugDisk(file, { name: 'payload', format: 'raw', readOnly: true });
+  /** Waits until commands can be run; a failure (UnreachableError) tells what the console said last. */
+  async waitForCommands(timeoutMs: number): Promise<void> {
     try {
-      await this.exec(['/bin/mkdir', '-p', guestDirectory]);
-      const tar = ['/bin/tar', '-xf', '/dev/disk/by-id/virtio-payload', '-C', guestDirectory];
-      await this.exec(tar, { timeoutMs: 120_000 });
-    } finally {
-      await this.unplugDisk('payload');
-      await rm(file, { force: true });
+      await this.stockAgent.waitForPing(timeoutMs);
+    } catch (cause) {
+      const said = await lastLines(this.consolePath);
+      const message = `the guest did not come up within ${timeoutMs} ms; its console: ${said}`;
+      throw new UnreachableError('E_GUEST_SILENT', message, { cause });
     }
-  }
-
-  /** Attaches a disk and waits until the guest has its /dev/disk/by-id/virtio-NAME. */
-  async hotplugDisk(
-    file: string,
-    {
-      name,
-      format = 'qcow2',
-      readOnly = false,
-    }: { readonly name: string; readonly format?: DiskFile['format']; readonly readOnly?: boolean },
-  ): Promise<GuestDisk> {
-    if (!/^[a-z][a-z0-9-]{0,19}$/.test(name)) {
-      throw new UsageError('E_DISK_NAME', `disk name: expected 1 to 20 of a-z 0-9 -, a letter first, found ${name}`);
-    }
-    const disk = await describeDisk(name, { file, format }, { readOnly });
-    await using undo = new Reverter();
-    for (const node of blockNodes(disk)) {
-      await this.monitor.execute('blockdev-add', node);
-      undo.push(`block node ${String(node['node-name'])}`, async () => {
-        await this.monitor.execute('blockdev-del', { 'node-name': node['node-name'] });
-      });
-    }
-    await this.monitor.execute('device_add', diskDevice(disk));
-    undo.keep();
-    this.#disks.push(disk);
-    const link = `/dev/disk/by-id/virtio-${name}`;
-    await this.exec(`n=0; until [ -e ${link} ]; do n=$((n+1)); [ $n -lt 400 ] || exit 1; sleep 0.05; done`);
-    return disk;
-  }
-
-  /** Makes a blank qcow2 in the guest's folder and attaches it. */
-  async addBlankDisk(name: string, sizeMiB: number): Promise<GuestDisk> {
-    const { file } = await createBlank(path.join(this.dir, `${name}.qcow2`), sizeMiB);
-    return await this.hotplugDisk(file, { name });
-  }
-
-  /** Detaches a disk that nothing in the guest uses, and closes its file. */
-  async unplugDisk(name: string): Promise<void> {
-    const disk = this.disk(name);
-    const gone = this.monitor.event('DEVICE_DELETED', 20_000, (data) => data['device'] === disk.device);
-    const asked = this.monitor.execute('device_del', { id: disk.device });
-    await Promise.all([gone, asked]);
-    for (const node of blockNodes(disk).reverse()) {
-      await this.monitor.execute('blockdev-del', { 'node-name': node['node-name'] });
-    }
-    this.#disks.splice(this.#disks.indexOf(disk), 1);
-  }
-
-  /** Stops the virtual CPUs; time stands still in the guest. */
-  async pause(): Promise<void> {
-    await this.monitor.execute('stop');
-  }
-
-  async resume(): Promise<void> {
-    await this.monitor.execute('cont');
-  }
-
-  /** Sets the guest's clock to the host's (after a restore it is that of the save). */
-  async setClock(): Promise<void> {
-    await this.exec(['/bin/date', '-s', `@${(Date.now() / 1000).toFixed(3)}`]);
-  }
-
-  /** QEMU's run state: `running`, `paused`, `inmigrate` ... */
-  async runState(): Promise<string> {
-    return v.parse(Status, await this.monitor.execute('query-status')).status;
   }
 
   /** Waits until systemd has started all it will start. Gives `running` or `degraded`. */
@@ -176,32 +162,30 @@ export class Guest implements AsyncDisposable {
     return state;
   }
 
-  /** Waits until PostgreSQL accepts connections. */
-  async waitForPostgres(timeoutMs = 60_000): Promise<void> {
-    await this.exec('until /usr/lib/postgresql/15/bin/pg_isready -q -h 127.0.0.1; do sleep 0.1; done', { timeoutMs });
+  /** Starts PostgreSQL, which is off in a guest that was booted, and waits until it accepts connections. */
+  async startPostgres(timeoutMs = 120_000): Promise<void> {
+    await this.exec(startPostgresLine(this.image), { timeoutMs });
   }
 
-  /** Shuts the guest down cleanly and waits until QEMU has ended. */
+  /** Shuts the guest down cleanly and waits until it has ended. */
   async shutdown(timeoutMs = 60_000): Promise<void> {
     await this.exec(['/bin/systemctl', 'poweroff', '--no-block']);
+    await this.waitForEnd(timeoutMs);
+  }
+
+  /** Waits until it has ended by itself, at most `timeoutMs` (DeadlineError with the console's last lines). */
+  async waitForEnd(timeoutMs: number): Promise<void> {
     try {
-      await this.#qemu.waitForEnd(timeoutMs);
+      await this.#process.waitForEnd(timeoutMs);
     } catch (cause) {
-      throw new DeadlineError(`shutdown of the guest (console: ${await lastLines(this.consolePath)})`, timeoutMs, {
-        cause,
-      });
+      throw new DeadlineError(`end of the guest (console: ${await lastLines(this.consolePath)})`, timeoutMs, { cause });
     }
     await this.#release();
   }
 
-  /** QEMU has ended, however. */
-  get isOver(): boolean {
-    return this.#qemu.hasEnded();
-  }
-
-  /** Ends QEMU as a power cut would. The folder stays until disposal. */
+  /** Ends the guest as a power cut would. The folder stays until disposal. */
   async kill(): Promise<void> {
-    await this.#qemu.kill();
+    await this.#process.kill();
     await this.#release();
   }
 
@@ -212,17 +196,23 @@ export class Guest implements AsyncDisposable {
 
   async #release(): Promise<void> {
     this.stockAgent.close();
-    this.monitor.close();
     await this.#atEnd.revert();
   }
 }
 
+/** What every guest is made of. */
 export interface GuestParts {
+  readonly image: GuestImage;
   readonly paths: GuestPaths;
-  readonly machine: Machine;
-  readonly qemu: QemuProcess;
-  readonly monitor: Monitor;
-  readonly postgresPort: number;
-  /** Run once when QEMU has ended. */
+  readonly disks: readonly GuestDisk[];
+  readonly process: MachineProcess;
+  /** Run once when it has ended. */
   readonly atEnd: Reverter;
+}
+
+/** Throws UsageError when a disk cannot be called so. */
+export function checkDiskName(name: string): void {
+  if (!/^[a-z][a-z0-9-]{0,19}$/.test(name)) {
+    throw new UsageError('E_DISK_NAME', `disk name: expected 1 to 20 of a-z 0-9 -, a letter first, found ${name}`);
+  }
 }

@@ -1,30 +1,33 @@
-// Builds the guest's image: mmdebstrap fills a folder, mkfs makes filesystems of it (nothing is mounted on the host), an
-// initrd is packed, and one boot finishes what needs a running system. Root is not needed where user namespaces with
-// subordinate ids are (mmdebstrap's unshare mode).
-import { chmod, copyFile, cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+// Builds the image of a guest: mmdebstrap fills a folder, mkfs makes filesystems of it (nothing is mounted on the host), an
+// initrd is packed, and one boot (user-mode: at native speed) finishes what needs a running system. Root is not needed
+// where user namespaces with subordinate ids are (mmdebstrap's unshare mode).
+import { chmod, copyFile, cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir, userInfo } from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
-import { BridgeError } from '../errors.js';
-import { Reverter } from '../reverter.js';
-import { chooseAccelerator } from './accelerator.js';
-import { describeDisk } from './disks.js';
+import { BridgeError, UsageError } from '../errors.js';
+import { exists } from './cache.js';
 import { guestDirectory } from './guest-folder.js';
-import type { Recipe } from './image.js';
-import { makeInitrd } from './initrd.js';
-import { launch, waitForGuest } from './launch.js';
+import type { GuestImage } from './guest-image.js';
+import { packInitrd } from './initrd.js';
+import { isModule, moduleName, unpackModule } from './kernel-modules.js';
 import { step } from './progress.js';
+import { searchPath } from './programs.js';
+import { guestFolder, type Recipe } from './recipes.js';
+import { userModeKernel } from './user-mode/kernel.js';
+import { launchUserMode } from './user-mode/launch.js';
 
 const MINUTE_MS = 60_000;
 
-/** Builds into `target`: NAME.qcow2 for each disk, vmlinuz, initrd.gz. `source` is the recipe's folder. */
-export async function buildImage(recipe: Recipe, source: string, target: string): Promise<void> {
+/** Makes the files that `image` names: its disks, vmlinuz, initrd.gz. */
+export async function buildImage(recipe: Recipe, image: GuestImage): Promise<void> {
+  if (!isRoot()) await requireSubordinateIds();
   const scratch = await mkdtemp(path.join(tmpdir(), 'fsb-image-'));
   try {
     // In a user namespace neither the caller's folders nor a checkout with a narrow umask can be read: copy first.
     await chmod(scratch, isRoot() ? 0o755 : 0o777);
     const copy = path.join(scratch, 'recipe');
-    await cp(source, copy, { recursive: true });
+    await cp(guestFolder(), copy, { recursive: true });
     await execa('chmod', ['-R', 'a+rX', copy]);
 
     const root = path.join(scratch, 'rootfs');
@@ -32,23 +35,25 @@ export async function buildImage(recipe: Recipe, source: string, target: string)
       await bootstrap(recipe, copy, root);
     });
     await step('  kernel and initrd', async () => {
-      await extractKernel(recipe, copy, root, scratch, target);
+      await extractKernel(recipe, copy, root, scratch, image);
     });
+    const disks = recipe.disks.map((disk) => ({ ...disk, file: path.join(scratch, `${disk.name}.raw`) }));
     await step('  filesystems', async () => {
-      for (const disk of recipe.disks) await makeFilesystem(disk, root, scratch);
+      for (const disk of disks) await makeFilesystem(disk, root);
     });
     await step('  first boot', async () => {
-      await finish(recipe, copy, scratch, target);
+      await finish(recipe, image, copy, disks);
     });
     await step('  packing', async () => {
-      for (const { name } of recipe.disks) {
-        const packed = path.join(target, `${name}.qcow2`);
-        await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', rawDisk(scratch, name), packed]);
+      for (const [index, { file }] of disks.entries()) {
+        const packed = image.disks[index]?.file ?? '';
+        await run('cp', ['--sparse=always', file, packed]);
         await chmod(packed, 0o444);
       }
     });
   } finally {
-    await inNamespace('rm', ['-rf', '--', path.join(scratch, 'rootfs')]);
+    const root = path.join(scratch, 'rootfs');
+    if (await exists(root)) await inNamespace('rm', ['-rf', '--', root]);
     await rm(scratch, { recursive: true, force: true });
   }
 }
@@ -62,7 +67,7 @@ async function bootstrap(recipe: Recipe, copy: string, root: string): Promise<vo
     '--variant=minbase',
     `--mode=${isRoot() ? 'root' : 'unshare'}`,
     '--format=directory',
-    `--include=${recipe.packages.join(',')}`,
+    `--include=${[...recipe.packages, `postgresql-${recipe.postgresql}`].join(',')}`,
     ...unused.map((glob) => `--dpkgopt=path-exclude=${glob}`),
     '--dpkgopt=force-unsafe-io',
     '--dpkgopt=force-confold',
@@ -70,7 +75,7 @@ async function bootstrap(recipe: Recipe, copy: string, root: string): Promise<vo
     '--aptopt=Acquire::Languages "none"',
     '--aptopt=Acquire::Retries "3"',
     `--essential-hook=install -D -m 0644 '${copy}/files/${clusterConf}' "$1/${clusterConf}"`,
-    `--customize-hook='${copy}/customize.sh' "$1" '${copy}'`,
+    `--customize-hook='${copy}/customize.sh' "$1" '${copy}' '${recipe.postgresql}'`,
     recipe.suite,
     root,
     ...aptSources(recipe.suite),
@@ -94,7 +99,7 @@ async function extractKernel(
   copy: string,
   root: string,
   scratch: string,
-  target: string,
+  image: GuestImage,
 ): Promise<void> {
   const boot = path.join(root, 'boot');
   const kernels = (await readdir(boot)).filter((name) => name.startsWith('vmlinuz-'));
@@ -102,51 +107,64 @@ async function extractKernel(
   if (kernel === undefined || kernels.length > 1) {
     throw new BridgeError('E_IMAGE_KERNEL', `${boot}: expected one vmlinuz-*, found ${kernels.join(', ') || 'none'}`);
   }
-  await copyFile(path.join(boot, kernel), path.join(target, 'vmlinuz'));
+  await copyFile(path.join(boot, kernel), image.kernel);
   const modules = path.join(root, 'usr/lib/modules', kernel.slice('vmlinuz-'.length));
-  const files = (await readdir(modules, { recursive: true })).filter((name) => name.endsWith('.ko'));
-  const wanted = recipe.initrdModules.map((module) => {
-    const found = files.find((file) => path.basename(file, '.ko') === module);
-    if (found === undefined) throw new BridgeError('E_IMAGE_MODULE', `${modules}: no module ${module}.ko`);
-    return path.join(modules, found);
-  });
-  const init = await readFile(path.join(copy, 'initrd/init'), 'utf8');
-  await makeInitrd(path.join(target, 'initrd.gz'), path.join(scratch, 'initrd'), init, wanted);
+  const files = (await readdir(modules, { recursive: true })).filter(isModule);
+  const tree = path.join(scratch, 'initrd');
+  const order: string[] = [];
+  for (const module of recipe.initrdModules) {
+    const found = files.find((file) => moduleName(file) === module);
+    if (found === undefined) throw new BridgeError('E_IMAGE_MODULE', `${modules}: no module ${module}`);
+    order.push(path.basename(await unpackModule(path.join(modules, found), path.join(tree, 'modules'))));
+  }
+  await writeFile(path.join(tree, 'modules/order'), order.map((name) => `${name}\n`).join(''));
+  await packInitrd(image.initrd, tree, await readFile(path.join(copy, 'initrd/init'), 'utf8'));
 }
 
+type Disk = Recipe['disks'][number] & { readonly file: string };
+
 /** Whole-disk filesystems, no partition table. The root disk is filled from `root`; no lazy work is left to the kernel. */
-async function makeFilesystem(disk: Recipe['disks'][number], root: string, scratch: string): Promise<void> {
-  const file = rawDisk(scratch, disk.name);
-  await run('truncate', ['-s', `${disk.sizeMiB}M`, file]);
+async function makeFilesystem({ filesystem, file, label, sizeMiB }: Disk, root: string): Promise<void> {
+  await run('truncate', ['-s', `${sizeMiB}M`, file]);
   if (!isRoot()) await chmod(file, 0o666);
-  if (disk.filesystem === 'xfs') await run('mkfs.xfs', ['-q', '-L', disk.label, file]);
+  if (filesystem === 'xfs') await run('mkfs.xfs', ['-q', '-L', label, file]);
   else {
-    const options = ['-q', '-F', '-L', disk.label, '-m', '1', '-E', 'lazy_itable_init=0,lazy_journal_init=0'];
+    const options = ['-q', '-F', '-L', label, '-m', '1', '-E', 'lazy_itable_init=0,lazy_journal_init=0'];
     await inNamespace('mkfs.ext4', [...options, '-d', root, file]);
   }
 }
 
-async function finish(recipe: Recipe, copy: string, scratch: string, target: string): Promise<void> {
-  const kernel = path.join(target, 'vmlinuz');
-  const disks = recipe.disks.map(({ name }) => describeDisk(name, { file: rawDisk(scratch, name), format: 'raw' }));
-  const machine = {
-    kernel,
-    initrd: path.join(target, 'initrd.gz'),
-    memoryMiB: 768,
-    cpus: 2,
-    accelerator: await chooseAccelerator(kernel),
-    disks: await Promise.all(disks),
-  };
-  await using guest = await launch(machine, await guestDirectory(), false, new Reverter());
-  await waitForGuest(guest, 2 * MINUTE_MS);
+async function finish(recipe: Recipe, image: GuestImage, copy: string, disks: readonly Disk[]): Promise<void> {
+  const kernel = await userModeKernel(recipe.kernel);
+  await using guest = await launchUserMode({ image, kernel, disks, memoryMiB: 768, dir: await guestDirectory() });
+  await guest.waitForCommands(2 * MINUTE_MS);
   await guest.waitForSystem();
   const script = await readFile(path.join(copy, 'finish.sh'), 'utf8');
-  await guest.exec(['/bin/sh', '-eu', '-s'], { input: script, timeoutMs: 2 * MINUTE_MS });
+  await guest.exec(['/bin/sh', '-eu', '-s', recipe.postgresql], { input: script, timeoutMs: 2 * MINUTE_MS });
   await guest.shutdown();
 }
 
-function rawDisk(scratch: string, name: string): string {
-  return path.join(scratch, `${name}.raw`);
+/** Throws UsageError `E_SUBORDINATE_IDS` when this user has none: Debian's own users cannot be made then. */
+async function requireSubordinateIds(): Promise<void> {
+  const uid = String(process.getuid?.());
+  const username = nameOfUser() ?? uid;
+  for (const file of ['/etc/subuid', '/etc/subgid']) {
+    const owners = (await readFile(file, 'utf8').catch(() => '')).split('\n').map((line) => line.split(':')[0]);
+    if (owners.includes(username) || owners.includes(uid)) continue;
+    throw new UsageError(
+      'E_SUBORDINATE_IDS',
+      `building a guest image without root: ${file}: expected ids of ${username}, found none. ` +
+        `As root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
+    );
+  }
+}
+
+function nameOfUser(): string | undefined {
+  try {
+    return userInfo().username;
+  } catch {
+    return undefined; // not in /etc/passwd, as in some containers
+  }
 }
 
 function isRoot(): boolean {
@@ -154,7 +172,11 @@ function isRoot(): boolean {
 }
 
 async function run(command: string, args: readonly string[]): Promise<void> {
-  await execa(command, args, { stdin: 'ignore', timeout: 4 * MINUTE_MS, env: { LC_ALL: 'C.UTF-8' } });
+  await execa(command, args, {
+    stdin: 'ignore',
+    timeout: 4 * MINUTE_MS,
+    env: { LC_ALL: 'C.UTF-8', PATH: searchPath() },
+  });
 }
 
 /** Runs a command as the owner of what mmdebstrap wrote. */

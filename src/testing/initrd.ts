@@ -1,28 +1,27 @@
-// Makes an initrd: a small tree of files, packed by cpio and gzip. Used by the image and by the accelerator's probe.
-import { chmod, copyFile, mkdir, writeFile } from 'node:fs/promises';
+// Packs an initrd: a small tree of files with busybox and an init. Used by images, user-mode kernels, the accelerator's probe.
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
+import { UsageError } from '../errors.js';
 
-const BUSYBOX = '/bin/busybox'; // Debian's busybox-static
+const BUSYBOX = '/bin/busybox';
 
 /**
- * Writes `target`: busybox, `/init` with the text given, and `modules` (host files) under /modules, loaded in the order
- * of /modules/order by an init that wants them. `scratch` is an empty folder that the caller removes.
+ * Writes `target` from all that is below `tree` (made if need be), with busybox and `/init` of the text given added to it.
+ * `compressor` is a command line that reads and writes. Throws UsageError `E_BUSYBOX` when the busybox of this machine is not
+ * the static one: the kernel would only say that there is no init.
  */
-export async function makeInitrd(
-  target: string,
-  scratch: string,
-  init: string,
-  modules: readonly string[],
-): Promise<void> {
-  await mkdir(path.join(scratch, 'bin'), { recursive: true });
-  await mkdir(path.join(scratch, 'modules'));
-  await copyFile(BUSYBOX, path.join(scratch, 'bin/busybox'));
-  await chmod(path.join(scratch, 'bin/busybox'), 0o755);
-  await writeFile(path.join(scratch, 'init'), init, { mode: 0o755 });
-  for (const module of modules) await copyFile(module, path.join(scratch, 'modules', path.basename(module)));
-  const order = modules.map((module) => `${path.basename(module)}\n`).join('');
-  await writeFile(path.join(scratch, 'modules/order'), order);
-  const script = 'find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -n -6 >"$1"';
-  await execa('sh', ['-c', script, 'sh', path.resolve(target)], { cwd: scratch, timeout: 60_000 });
+export async function packInitrd(target: string, tree: string, init: string, compressor = 'gzip -n -6'): Promise<void> {
+  await mkdir(path.join(tree, 'bin'), { recursive: true });
+  const busybox = await readFile(BUSYBOX);
+  if (busybox.includes('/lib64/ld-linux')) {
+    throw new UsageError(
+      'E_BUSYBOX',
+      `${BUSYBOX}: expected a static one (busybox-static), found one that needs libraries`,
+    );
+  }
+  await writeFile(path.join(tree, 'bin/busybox'), busybox, { mode: 0o755 });
+  await writeFile(path.join(tree, 'init'), init, { mode: 0o755 });
+  const script = `find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | ${compressor} >"$1"`;
+  await execa('sh', ['-c', script, 'sh', path.resolve(target)], { cwd: tree, timeout: 60_000 });
 }

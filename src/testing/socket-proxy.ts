@@ -2,7 +2,7 @@
 // back the replies (a lost reply: the peer has acted and the caller does not know).
 import { rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
-import { connectUnix } from './monitor.js';
+import { connectUnix } from './connect-unix.js';
 
 export interface SocketProxy extends AsyncDisposable {
   /** Give this path to the program under test. One client at a time, as with a chardev. */

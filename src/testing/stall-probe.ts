@@ -1,14 +1,19 @@
-// Runs test/fixtures/stall-probe/stall-probe.c in a guest: how long writes to each of its filesystems stood still.
-// Needs a checkout (the C source is no part of the package) and gcc.
-import { mkdir, rm } from 'node:fs/promises';
+// Runs vm-images/probes/stall-probe.c in a guest: how long writes to each of its filesystems stood still. Compiled once per
+// source; needs gcc for that.
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import * as v from 'valibot';
 import { DeadlineError } from '../errors.js';
+import { cached, keyOf, prune } from './cache.js';
 import type { Guest } from './guest.js';
+import { requirePrograms } from './programs.js';
+import { recipeFile } from './recipes.js';
 
-const SOURCE = fileURLToPath(new URL('../../test/fixtures/stall-probe/stall-probe.c', import.meta.url));
+const SOURCE = 'probes/stall-probe.c';
+/** Static: the guest may be older than this machine. */
+const FLAGS = ['-O2', '-std=c11', '-Wall', '-Wextra', '-Werror', '-static', '-pthread'];
+const COMPILE_LIMIT_MS = 60_000;
 const REPORT_LIMIT_MS = 10_000;
 
 const Report = v.object({
@@ -31,21 +36,14 @@ export interface StallProbe extends AsyncDisposable {
 }
 
 /** A guest of ours, however it runs. */
-export type ProbedGuest = Pick<Guest, 'dir' | 'copyIn' | 'exec' | 'start'>;
+export type ProbedGuest = Pick<Guest, 'copyIn' | 'exec' | 'start'>;
 
 /**
- * Compiles the probe, brings it into the guest and starts it on these directories, one filesystem each; `locks:DIR` is
+ * Brings the probe into the guest and starts it on these directories, one filesystem each; `locks:DIR` is
  * what needs the locks that hooks take there.
  */
 export async function startStallProbe(guest: ProbedGuest, directories: readonly string[]): Promise<StallProbe> {
-  const built = path.join(guest.dir, 'probe');
-  await mkdir(built, { recursive: true });
-  const binary = path.join(built, 'stall-probe');
-  const flags = ['-O2', '-std=c11', '-Wall', '-Wextra', '-Werror', '-static', '-pthread'];
-  await execa('gcc', [...flags, '-o', binary, SOURCE], { timeout: 60_000 });
-  await guest.copyIn([binary], '/run/fsb-probe');
-  await rm(built, { recursive: true });
-
+  await guest.copyIn([await compiledProbe()], '/run/fsb-probe');
   const output = `/run/fsb-probe/gaps-${crypto.randomUUID()}.json`;
   const running = await guest.start(['/run/fsb-probe/stall-probe', output, ...directories]);
   const read = async () => {
@@ -88,4 +86,15 @@ export async function startStallProbe(guest: ProbedGuest, directories: readonly 
       await running.wait();
     },
   };
+}
+
+async function compiledProbe(): Promise<string> {
+  const source = recipeFile(SOURCE);
+  const name = `stall-probe-${keyOf(await readFile(source), ...FLAGS)}`;
+  const directory = await cached('probes', name, COMPILE_LIMIT_MS, async (building) => {
+    requirePrograms('probe');
+    await execa('gcc', [...FLAGS, '-o', path.join(building, 'stall-probe'), source], { timeout: COMPILE_LIMIT_MS });
+  });
+  await prune('probes', 'stall-probe-', 2, async (old) => await Promise.resolve(old === directory));
+  return path.join(directory, 'stall-probe');
 }

@@ -4,13 +4,13 @@ import { fileURLToPath } from 'node:url';
 import { Deadline } from '../../src/deadline.js';
 import { DeadlineError } from '../../src/errors.js';
 import type { AgentChannel } from '../../src/testing/agent-channel.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { Guest, QemuGuest } from '../../src/testing/index.js';
 import { installedGuest } from '../../src/testing/guest-states.js';
-import { restoreGuest } from '../../src/testing/saved-state.js';
+import { restoreGuest } from '../../src/testing/index.js';
 
 const deb = fileURLToPath(new URL('../../build/fsfreeze-agent.deb', import.meta.url));
 
-export async function benchGuest(): Promise<Guest> {
+export async function benchGuest(): Promise<QemuGuest> {
   return await restoreGuest(await installedGuest({ debs: [deb] }));
 }
 
@@ -18,7 +18,7 @@ export async function benchGuest(): Promise<Guest> {
 export async function withoutWriters(guest: Pick<Guest, 'exec'>): Promise<void> {
   await guest.exec(`d=/etc/fsfreeze-bridge/fsfreeze-hook.d; mkdir -p $d
     for hook in /usr/lib/fsfreeze-bridge/fsfreeze-hook.d/*; do ln -sf /dev/null $d/$(basename $hook); done
-    systemctl stop postgresql@15-main`);
+    systemctl stop 'postgresql@*'`);
 }
 
 /** Adds a disk with a filesystem of its own, mounted at /srv/NAME. Gives the mount point. */

@@ -10,7 +10,7 @@ import * as v from 'valibot';
 import { Deadline } from '../../src/deadline.js';
 import { DeadlineError } from '../../src/errors.js';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { Guest } from '../../src/testing/index.js';
 import { guestPid } from '../../src/testing/faults.js';
 import { benchGuest } from './guests.js';
 import { compare, measure, type PeerSample, type Row } from './table.js';

@@ -2,7 +2,7 @@
 // freeze request and the thaw reply the monitor gets exactly one command, the transaction.
 import { sessionSteps } from '../../src/consistency.js';
 import type { Manifest } from '../../src/host/manifest.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 import { commandsWhileHeld, commitSnapshot, createSnapshot } from '../../vm-images/demo/bridge.js';
 import { addFilesystem, benchGuest } from './guests.js';
 import { compare, measure, type Row } from './table.js';
@@ -35,7 +35,7 @@ export async function pause(): Promise<readonly Row[]> {
   ];
 }
 
-async function snapshot(guest: Guest, disks: number, round: number): Promise<Manifest> {
+async function snapshot(guest: QemuGuest, disks: number, round: number): Promise<Manifest> {
   const set = `round-${round}`;
   const manifest = await createSnapshot(guest, set);
   if (manifest.disks.length !== disks) throw new Error(`expected ${disks} disks cut, found ${manifest.disks.length}`);

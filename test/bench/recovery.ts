@@ -4,7 +4,7 @@
 import { DeadlineError, UnreachableError } from '../../src/errors.js';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
 import { guestPid } from '../../src/testing/faults.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { Guest } from '../../src/testing/index.js';
 import { startStockAgent } from '../support/stock-agent.js';
 import { benchGuest, withoutWriters } from './guests.js';
 import { measure, type Row } from './table.js';
@@ -77,7 +77,7 @@ async function afterKill(guest: Guest, unit: string): Promise<number> {
 /** Undefined if it is too slow to be frozen at all. */
 async function afterKillOfPeer(): Promise<number | undefined> {
   await using guest = await benchGuest();
-  await guest.exec(['/bin/systemctl', 'stop', 'fsfreeze-agent', 'fsfreeze-freezer', 'postgresql@15-main']);
+  await guest.exec(['/bin/systemctl', 'stop', 'fsfreeze-agent', 'fsfreeze-freezer', guest.image.postgresql.unit]);
   const { path, pid } = await startStockAgent(guest);
   await using channel = new AgentChannel(path);
   try {

@@ -84,7 +84,7 @@ async function ownDomain(atEnd: Reverter, agent: 'stock' | 'ours'): Promise<Libv
 function virshSide(withHooks: boolean): Promise<Side> {
   return started(async (atEnd) => {
     const domain = await ownDomain(atEnd, 'stock');
-    await domain.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
+    await domain.exec(['/bin/systemctl', 'stop', 'postgresql@*']);
     if (withHooks) await domain.exec(hooks('/etc/qemu/fsfreeze-hook.d', ''));
     return {
       probe: await restingProbe(domain),

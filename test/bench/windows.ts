@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DeadlineError } from '../../src/errors.js';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
 import { startStallProbe, type StallProbe } from '../../src/testing/stall-probe.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { Guest } from '../../src/testing/index.js';
 import { addFilesystem, benchGuest, freezeAndThaw, thawAtLast, withoutWriters } from './guests.js';
 import { compare, measure, type PeerSample, type Row } from './table.js';
 

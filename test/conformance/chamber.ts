@@ -41,7 +41,7 @@ export async function installedAgent(program: string): Promise<ChamberAgent> {
 /** The qemu-ga of a Debian suite, fetched with this machine's apt into a folder of its own; nothing is installed. */
 export async function agentOfSuite(suite: string): Promise<ChamberAgent> {
   const rootfs = await emptyRoot();
-  const script = fileURLToPath(new URL('fetch-agent.sh', import.meta.url));
+  const script = fileURLToPath(new URL('../../vm-images/fetch-packages.sh', import.meta.url));
   execFileSync('sh', [script, suite, rootfs], { stdio: ['ignore', 'inherit', 'inherit'] });
   return agent(rootfs, ['/usr/sbin/qemu-ga']);
 }

@@ -5,19 +5,59 @@ import { execa } from 'execa';
 import { QgaClient } from '../../src/qga/client.js';
 import { createRemoteCoordinator, type RemoteCoordinator } from '../../src/qga/remote-coordinator.js';
 import { defaultRemoteLimits, type RemoteLimits } from '../../src/qga/until-confirmed.js';
-import { installedGuest, restoreGuest, type Guest } from '../../src/testing/index.js';
+import {
+  bootGuest,
+  guestImage,
+  installedGuest,
+  installedImage,
+  restoreGuest,
+  waitForAgent,
+  type Guest,
+  type GuestImage,
+  type KernelVersion,
+  type QemuGuest,
+  type UserModeGuest,
+} from '../../src/testing/index.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const HOOKS = '/etc/fsfreeze-bridge/fsfreeze-hook.d';
 
-/** The saved state with `build/fsfreeze-agent.deb` in it. Slow once per build. */
+const DEBS = [path.join(root, 'build/fsfreeze-agent.deb')];
+
+/** The saved state with our package in it, and PostgreSQL running. Slow once per build. */
 export async function agentState(): Promise<string> {
-  return await installedGuest({ debs: [path.join(root, 'build/fsfreeze-agent.deb')] });
+  return await installedGuest({ debs: DEBS });
 }
 
-export async function agentGuest(): Promise<Guest> {
+/** A guest in QEMU with our agent and a running PostgreSQL. */
+export async function agentGuest(): Promise<QemuGuest> {
   return await restoreGuest(await agentState());
+}
+
+/** An image with our package in it: PostgreSQL is off. Slow once per build. */
+export async function agentImage(recipe?: string): Promise<GuestImage> {
+  return await installedImage({ debs: DEBS, image: await guestImage(recipe) });
+}
+
+export interface UserModeOptions {
+  readonly kernel?: KernelVersion;
+  /** Name of the image. */
+  readonly recipe?: string;
+}
+
+/** The same as a user-mode guest: for what happens inside. */
+export async function userModeAgent({ recipe, ...options }: UserModeOptions = {}): Promise<UserModeGuest> {
+  const image = await agentImage(recipe);
+  const guest = await bootGuest({ kind: 'user-mode', image, ...options });
+  try {
+    await guest.startPostgres();
+    await waitForAgent(guest);
+    return guest;
+  } catch (cause) {
+    await guest[Symbol.asyncDispose]();
+    throw cause;
+  }
 }
 
 export interface Requester extends AsyncDisposable {
@@ -44,8 +84,12 @@ export async function addWriter(guest: Pick<Guest, 'exec'>, name: string, script
   await guest.exec(`mkdir -p ${HOOKS} && cat >${file} && chmod 755 ${file}`, { input: script });
 }
 
+export async function removeWriters(guest: Pick<Guest, 'exec'>, ...names: readonly string[]): Promise<void> {
+  await guest.exec(['/bin/rm', '-f', ...names.map((name) => `${HOOKS}/${name}`)]);
+}
+
 /** Runs the host tool on a guest; never throws for its exit code. */
-export async function bridge(guest: Guest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
+export async function bridge(guest: QemuGuest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
   return await bridgeResult(bridgeProcess(guest, words, sockets));
 }
 
@@ -61,7 +105,11 @@ export async function bridgeResult(process: ReturnType<typeof toolProcess>) {
 }
 
 /** The host tool as a process, for faults. */
-export function bridgeProcess(guest: Guest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
+export function bridgeProcess(
+  guest: QemuGuest,
+  words: readonly string[],
+  sockets: { qmp?: string; qga?: string } = {},
+) {
   const vm = ['--vm', 'guest', '--qmp', sockets.qmp ?? guest.qmpPath, '--qga', sockets.qga ?? guest.qgaPath];
   return toolProcess([...words, ...vm, '--state-dir', path.join(guest.dir, 'state')]);
 }

@@ -1,8 +1,8 @@
 // The domain as libvirt's XML: five disks, libvirt's own agent channel (port 0), the fixture's (port 1), a forwarded
 // PostgreSQL. What is here decides whether a saved domain can be restored: its text is part of the state's key.
 import path from 'node:path';
-import type { Accelerator } from '../../src/testing/accelerator.js';
-import { KERNEL_COMMAND_LINE } from '../../src/testing/machine.js';
+import type { Accelerator } from '../../src/testing/qemu/accelerator.js';
+import { KERNEL_COMMAND_LINE } from '../../src/testing/qemu/machine.js';
 
 export interface DomainDisk {
   /** Its serial too: /dev/disk/by-id/virtio-NAME in the guest. */

@@ -5,13 +5,14 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { Reverter } from '../../src/reverter.js';
-import { chooseAccelerator } from '../../src/testing/accelerator.js';
+import { chooseAccelerator } from '../../src/testing/qemu/accelerator.js';
 import { cacheDirectory, cached, hashOfFile, hasUsers, keyOf, markUser, prune } from '../../src/testing/cache.js';
 import { createBlank, createOverlay } from '../../src/testing/disks.js';
 import { processorName } from '../../src/testing/guest-states.js';
-import { guestImage, type GuestImage } from '../../src/testing/image.js';
+import { startPostgresLine, type GuestImage } from '../../src/testing/guest-image.js';
+import { guestImage } from '../../src/testing/image.js';
 import { step } from '../../src/testing/progress.js';
-import { qemuVersion } from '../../src/testing/qemu-process.js';
+import { qemuVersion } from '../../src/testing/qemu/qemu-version.js';
 import { LibvirtDomain, DISK_NAMES } from './libvirt-domain.js';
 import { FILESYSTEMS } from './libvirt-filesystems.js';
 import { domainXml, type DomainDisk, type DomainParts } from './libvirt-domain-xml.js';
@@ -134,7 +135,7 @@ async function bootDomain(host: LibvirtHost, image: GuestImage): Promise<Libvirt
     await domain.run('start');
     await domain.waitForGuest();
     await domain.exec('systemctl is-system-running --wait', { timeoutMs: 120_000, check: false });
-    await domain.exec('until /usr/lib/postgresql/15/bin/pg_isready -q -h 127.0.0.1; do sleep 0.1; done');
+    await domain.exec(startPostgresLine(image), { timeoutMs: 120_000 });
     await domain.exec(FILESYSTEMS, { timeoutMs: 120_000 });
   } catch (cause) {
     await domain[Symbol.asyncDispose]();

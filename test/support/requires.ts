@@ -1,10 +1,11 @@
 // What a test needs of the machine. A bare machine skips with a reason; with FSB_REQUIRED=all, as in CI, a skip is a
 // failure. Used in place of `describe`: requires('root', 'loop', 'mkfs.xfs')('the freezer', () => { ... }).
 import { accessSync, constants, readFileSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
 import { describe } from 'vitest';
+import { isProgramThere, packagesFor } from '../../src/testing/programs.js';
 
-const searchPath = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+/** What user-mode guests need, and what they are built with. */
+export const USER_MODE = packagesFor('image', 'kernel', 'user-mode').flatMap(({ programs }) => programs);
 
 const accessible = (path: string, mode: number): boolean => {
   try {
@@ -32,7 +33,7 @@ const isThere = (need: string): boolean => {
     case 'io_uring':
       return hasIoUring();
     default:
-      return searchPath.some((folder) => folder !== '' && accessible(join(folder, need), constants.X_OK));
+      return isProgramThere(need);
   }
 };
 

@@ -1,17 +1,22 @@
 // One guest with our agent for a suite whose tests leave it as they found it: the emulator translates each restored one
-// anew, which costs some five seconds of the whole machine.
+// anew, which costs some five seconds of the whole machine; a user-mode guest needs three to boot.
 import { afterAll, beforeAll } from 'vitest';
 import type { Guest } from '../../src/testing/index.js';
-import { agentGuest } from './agent-guest.js';
 
 /** The image and the state may have to be built first. */
 const BUILD_LIMIT_MS = 500_000;
 
-/** Call it in the suite; what it gives is the guest, while tests run. `setUp` is done once; if it fails the guest ends, too. */
-export function sharedGuest(setUp?: (guest: Guest) => Promise<void>): () => Guest {
-  let guest: Guest | undefined;
+/**
+ * Call it in the suite; what it gives is the guest, while tests run. It is made by `start`, and `setUp` is done once; if
+ * that fails the guest ends, too.
+ */
+export function sharedGuest<Kind extends Guest>(
+  start: () => Promise<Kind>,
+  setUp?: (guest: Kind) => Promise<void>,
+): () => Kind {
+  let guest: Kind | undefined;
   beforeAll(async () => {
-    guest = await agentGuest();
+    guest = await start();
     await setUp?.(guest);
   }, BUILD_LIMIT_MS);
   afterAll(async () => {

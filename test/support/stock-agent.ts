@@ -1,6 +1,6 @@
 // A second stock qemu-ga in the guest, on a port of its own, as the peer of tests and benches: the fixture's must stay
 // able to run commands while this one holds the guest, is stopped or is killed.
-import type { Guest } from '../../src/testing/guest.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 
 export interface StockAgent {
   /** The host's end of its channel. */
@@ -9,7 +9,10 @@ export interface StockAgent {
 }
 
 /** Starts it on org.qemu.guest_agent.2. `hook` is its -F: a program that is told freeze or thaw. */
-export async function startStockAgent(guest: Guest, { hook }: { readonly hook?: string } = {}): Promise<StockAgent> {
+export async function startStockAgent(
+  guest: QemuGuest,
+  { hook }: { readonly hook?: string } = {},
+): Promise<StockAgent> {
   const path = `${guest.dir}/stock.sock`;
   const name = 'org.qemu.guest_agent.2';
   const addr = { type: 'unix', data: { path } };

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { QgaClient } from '../../src/qga/client.js';
 import type { ArgsInput, CommandName, Returns } from '../../src/qga/commands.js';
-import type { Guest } from '../../src/testing/index.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 import { agentGuest, agentState } from '../support/agent-guest.js';
 import { requires } from '../support/requires.js';
 
@@ -16,7 +16,7 @@ requires(
   'qemu-img',
   'mmdebstrap',
 )('the commands of qemu-ga in a guest', () => {
-  let guest: Guest;
+  let guest: QemuGuest;
   let client: QgaClient;
 
   const configure = async (lines: string): Promise<void> => {
@@ -276,7 +276,7 @@ requires(
   });
 });
 
-async function stockKeys(guest: Guest): Promise<unknown> {
+async function stockKeys(guest: QemuGuest): Promise<unknown> {
   return await guest.stockAgent.execute('guest-ssh-get-authorized-keys', { username: 'ann' });
 }
 

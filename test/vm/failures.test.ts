@@ -2,7 +2,7 @@
 // table in qga/README.md (test/support/failures.ts).
 import { readFile } from 'node:fs/promises';
 import { beforeAll, expect, test } from 'vitest';
-import { guestPid, signalGuest, waitForAgent, type Guest } from '../../src/testing/index.js';
+import { guestPid, signalGuest, waitForAgent, type QemuGuest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, agentState, bridge } from '../support/agent-guest.js';
 import { failures, hook, type FailureName } from '../support/failures.js';
 import { beginWrites, lastWrite } from '../support/first-write.js';
@@ -12,29 +12,29 @@ import { requires } from '../support/requires.js';
 const BUILD_LIMIT_MS = 500_000;
 const EVERYWHERE = ['/var/tmp', '/srv/data'];
 
-async function prepare(guest: Guest): Promise<void> {
-  await guest.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
+async function prepare(guest: QemuGuest): Promise<void> {
+  await guest.exec(['/bin/systemctl', 'stop', guest.image.postgresql.unit]);
 }
 
-async function addHook(guest: Guest, script: string): Promise<void> {
+async function addHook(guest: QemuGuest, script: string): Promise<void> {
   await addWriter(guest, '10-hook', script);
 }
 
-async function agentPid(guest: Guest): Promise<number> {
+async function agentPid(guest: QemuGuest): Promise<number> {
   return await guestPid(guest, { unit: 'fsfreeze-agent.service' });
 }
 
 /** Now, and not because a lease has ended: that of a plain freeze is 60 s. */
-async function takesWrites(guest: Guest): Promise<void> {
+async function takesWrites(guest: QemuGuest): Promise<void> {
   await lastWrite(guest, await beginWrites(guest, EVERYWHERE), 10_000);
 }
 
 /** `snapshot create`, as far as the table speaks of it. */
-async function create(guest: Guest, name = 'set') {
+async function create(guest: QemuGuest, name = 'set') {
   return await bridge(guest, ['snapshot', 'create', '--name', name]);
 }
 
-const byTool: Readonly<Record<FailureName, (guest: Guest) => Promise<void>>> = {
+const byTool: Readonly<Record<FailureName, (guest: QemuGuest) => Promise<void>>> = {
   async hookFailsAtFreeze(guest) {
     await addHook(guest, hook('exit 1'));
     const created = await create(guest);

@@ -21,14 +21,14 @@ import {
   signalGuest,
   stallDisk,
   startStallProbe,
-  type Guest,
+  type QemuGuest,
 } from '../../src/testing/index.js';
 import { requires } from '../support/requires.js';
 
 const BUILD_LIMIT_MS = 400_000;
 let booted: string;
 
-async function query(guest: Guest, sql: string): Promise<unknown[]> {
+async function query(guest: QemuGuest, sql: string): Promise<unknown[]> {
   const client = new Client({ host: '127.0.0.1', port: guest.postgresPort, user: 'demo', database: 'demo' });
   await client.connect();
   try {
@@ -99,9 +99,9 @@ requires(
         'findmnt -rno SOURCE,TARGET,FSTYPE /; findmnt -rno SOURCE,TARGET,FSTYPE /srv/data',
       );
       expect(mounts.trim().split('\n')).toEqual(['/dev/vda / ext4', '/dev/vdb /srv/data xfs']);
-      expect(guest.disks.map(({ node, device, serial }) => [node, device, serial])).toEqual([
-        ['root', 'disk-root', 'root'],
-        ['data', 'disk-data', 'data'],
+      expect(guest.disks.map(({ node, device, path: inGuest }) => [node, device, inGuest])).toEqual([
+        ['root', 'disk-root', '/dev/disk/by-id/virtio-root'],
+        ['data', 'disk-data', '/dev/disk/by-id/virtio-data'],
       ]);
       await guest.exec('test /dev/disk/by-id/virtio-data -ef /dev/vdb');
       const skewMs = Math.abs(Number((await guest.exec('date +%s%3N')).stdout) - Date.now());
@@ -112,7 +112,7 @@ requires(
       ]);
       expect(await query(guest, "SELECT extname FROM pg_extension WHERE extname = 'amcheck'")).toEqual(['amcheck']);
       const { stdout: wal } = await guest.exec(
-        'stat -c %m /var/lib/postgresql/15/main/base /var/lib/postgresql/15/main/pg_wal/.',
+        `stat -c %m ${guest.image.postgresql.data}/base ${guest.image.postgresql.data}/pg_wal/.`,
       );
       expect(wal).toBe('/\n/srv/data\n');
       // Channel 0 is free for the agent under test, and nobody answers there.
@@ -218,7 +218,7 @@ requires(
     const before = await readFile(first.disk('data').file);
     await using second = await bootGuest({ bases });
     expect(await second.waitForSystem()).toBe('running');
-    await second.waitForPostgres();
+    await second.startPostgres();
     expect((await second.exec('cat /root/moved /srv/data/moved')).stdout).toBe('moved\nmoved\n');
     expect(await query(second, 'SELECT answer FROM moved')).toEqual([7]);
     expect(before.equals(await readFile(first.disk('data').file))).toBe(true);

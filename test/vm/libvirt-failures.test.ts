@@ -37,7 +37,7 @@ class Peer implements AsyncDisposable {
 
   static async start(host: LibvirtHost, agent: AgentKind): Promise<Peer> {
     const domain = await startDomain(host, agent);
-    await domain.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
+    await domain.exec(['/bin/systemctl', 'stop', 'postgresql@*']);
     if (agent === 'ours') await domain.configureAgent(`[bridge]\nlease-ms=${LEASE_S * 1000}\n`);
     return new Peer(domain, agent);
   }

@@ -2,7 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import * as v from 'valibot';
 import { beforeAll, expect, test } from 'vitest';
-import { armSignal, guestPid, signalGuest, type Guest } from '../../src/testing/index.js';
+import { armSignal, guestPid, signalGuest, type QemuGuest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, agentState, bridge } from '../support/agent-guest.js';
 import { requires } from '../support/requires.js';
 
@@ -10,7 +10,7 @@ const BUILD_LIMIT_MS = 500_000;
 const FAILING = '#!/bin/sh\n[ "$1" = thaw ] || { echo no luck >&2; exit 1; }\n';
 
 /** Nothing was cut, nothing is frozen, nothing is left of the attempt. */
-async function expectUntouched(guest: Guest): Promise<void> {
+async function expectUntouched(guest: QemuGuest): Promise<void> {
   await guest.exec('dd if=/dev/zero of=/srv/data/probe bs=4k count=1 conv=fsync 2>/dev/null && sync -f /');
   const named = v.array(v.looseObject({ 'node-name': v.optional(v.string()) }));
   const nodes = v.parse(named, await guest.monitor.execute('query-named-block-nodes', { flat: true }));
@@ -80,7 +80,7 @@ requires(
   test('a second agent that holds the guest: nothing is cut', async () => {
     await using guest = await agentGuest();
     // Its checkpoint would wait for the other agent.
-    await guest.exec(['/bin/systemctl', 'stop', 'postgresql@15-main']);
+    await guest.exec(['/bin/systemctl', 'stop', guest.image.postgresql.unit]);
     expect(await guest.stockAgent.execute('guest-fsfreeze-freeze')).toBe(2);
     const refused = await bridge(guest, ['snapshot', 'create', '--name', 'set']);
     expect(refused).toMatchObject({ exitCode: 4 });

@@ -13,7 +13,7 @@ import {
   saveState,
   stallDisk,
   waitForAgent,
-  type Guest,
+  type QemuGuest,
   type GuestProcess,
 } from '../../src/testing/index.js';
 import { addWriter, agentGuest, bridge, requester } from '../support/agent-guest.js';
@@ -62,7 +62,7 @@ const moments: Readonly<Record<Step, string>> = {
 };
 
 /** Lines with numbers, each made durable before the next one. */
-async function startLog(guest: Guest): Promise<GuestProcess> {
+async function startLog(guest: QemuGuest): Promise<GuestProcess> {
   await guest.exec('rm -f /srv/data/log /run/log-ends');
   return await guest.start(
     'n=0; while [ ! -e /run/log-ends ]; do n=$((n+1)); echo $n >>/srv/data/log; sync /srv/data/log || exit 1; done',
@@ -70,7 +70,7 @@ async function startLog(guest: Guest): Promise<GuestProcess> {
 }
 
 /** Every line is there, in order, and none failed. */
-async function checkLog(guest: Guest, log: GuestProcess): Promise<void> {
+async function checkLog(guest: QemuGuest, log: GuestProcess): Promise<void> {
   const before = Number((await guest.exec(['/usr/bin/tail', '-n', '1', '/srv/data/log'])).stdout);
   await guest.exec(`until [ "$(tail -n 1 /srv/data/log)" -gt ${before} ]; do sleep 0.05; done; : >/run/log-ends`);
   expect(await log.wait()).toMatchObject({ exitCode: 0, stderr: '' });
@@ -79,7 +79,7 @@ async function checkLog(guest: Guest, log: GuestProcess): Promise<void> {
 }
 
 /** One session with the guest paused in `paused`, for longer than any limit of it. */
-async function sessionWithPause(guest: Guest, paused: Step): Promise<FreezeReport> {
+async function sessionWithPause(guest: QemuGuest, paused: Step): Promise<FreezeReport> {
   await guest.exec('rm -f /run/at-* /run/go-*');
   await addWriter(guest, '20-steps', WRITER);
   // The freeze step is made to last once the writers are held: before, a sync would wait for the disk.
@@ -130,7 +130,7 @@ requires(
   'mmdebstrap',
 )('states of a guest', () => {
   // Of the tests with a pause, which show by one more session that they leave it as it was.
-  const shared = sharedGuest();
+  const shared = sharedGuest(agentGuest);
 
   test.for(steps)('paused in %s for longer than every limit: held all the same, nothing lost', async (step) => {
     const log = await startLog(shared());
@@ -187,7 +187,7 @@ requires(
     ]);
     await lastWrite(second, await beginWrites(second, EVERYWHERE), 30_000);
     expect((await second.exec('dmesg | grep -ciE "ext4-fs error|xfs.*corrupt"', { check: false })).stdout).toBe('0\n');
-    await second.waitForPostgres();
+    await second.startPostgres();
     await expectNextSession(second);
     // The first one never stopped.
     await expectNextSession(guest);
@@ -218,7 +218,7 @@ async function saveWhileFrozen(directory: string, leaseMs: number): Promise<Save
   return { writes, deadline };
 }
 
-async function expectNextSession(guest: Guest): Promise<void> {
+async function expectNextSession(guest: QemuGuest): Promise<void> {
   await guest.exec('rm -f /etc/fsfreeze-bridge/fsfreeze-hook.d/20-steps');
   await using host = await requester(guest);
   const session = await host.coordinator.freeze({ requester: 'next', leaseMs: 20_000, require: 'application' });

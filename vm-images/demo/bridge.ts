@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import * as v from 'valibot';
 import { manifestSchema, type Manifest } from '../../src/host/manifest.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 
 /** For `node`: what package.json names as `fsfreeze-bridge`. */
 export const HOST_TOOL = fileURLToPath(new URL('../../dist/fsfreeze-bridge.cjs', import.meta.url));
@@ -14,16 +14,20 @@ const LIMIT_MS = 180_000;
 const createdSchema = v.object(manifestSchema.entries);
 
 /** `snapshot create` of all disks. Throws with the tool's own line unless it exits 0. */
-export async function createSnapshot(guest: Guest, set: string, options: readonly string[] = []): Promise<Manifest> {
+export async function createSnapshot(
+  guest: QemuGuest,
+  set: string,
+  options: readonly string[] = [],
+): Promise<Manifest> {
   return v.parse(createdSchema, await runBridge(guest, ['snapshot', 'create', '--name', set, ...options]));
 }
 
 /** `snapshot commit`. Throws with the tool's own line unless it exits 0. */
-export async function commitSnapshot(guest: Guest, set: string): Promise<void> {
+export async function commitSnapshot(guest: QemuGuest, set: string): Promise<void> {
   await runBridge(guest, ['snapshot', 'commit', set]);
 }
 
-async function runBridge(guest: Guest, words: readonly string[]): Promise<unknown> {
+async function runBridge(guest: QemuGuest, words: readonly string[]): Promise<unknown> {
   const vm = ['--vm', 'guest', '--qmp', guest.qmpPath, '--qga', guest.qgaPath];
   const options = ['--state-dir', path.join(guest.dir, 'state'), '--json'];
   const { stdout } = await execa(process.execPath, [HOST_TOOL, ...words, ...vm, ...options], {

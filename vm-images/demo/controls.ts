@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from '../../src/host/clock.js';
 import { readDisks } from '../../src/qmp/block-graph.js';
 import { QmpClient } from '../../src/qmp/client.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 import { bootCut, compareContents, refusalOf, type Cut } from './database.js';
 import { needsRecovery, rawCopy } from './disks.js';
 import type { Load } from './load.js';
@@ -17,7 +17,7 @@ export interface Control {
 }
 
 /** An atomic cut of both disks, without a freeze: the ext4 must need its journal. */
-export async function cutWithoutFreeze(guest: Guest, load: Load): Promise<Control> {
+export async function cutWithoutFreeze(guest: QemuGuest, load: Load): Promise<Control> {
   // The journal is clean for moments after a checkpoint of its own: cut while the load writes.
   const seen = load.transactions.length;
   while (load.transactions.length < seen + 20) await sleep(20);
@@ -29,7 +29,7 @@ export async function cutWithoutFreeze(guest: Guest, load: Load): Promise<Contro
 }
 
 /** The WAL's disk, a CHECKPOINT, and two seconds later the data's disk: the database must be lost or incomplete. */
-export async function cutApart(guest: Guest, load: Load): Promise<Control> {
+export async function cutApart(guest: QemuGuest, load: Load): Promise<Control> {
   const control = 'the disk of the WAL cut first, then a CHECKPOINT, the data disk 2 s later';
   let secondMs = 0;
   const cut = await cutBy(guest, 'apart', async (take) => {
@@ -49,7 +49,7 @@ export async function cutApart(guest: Guest, load: Load): Promise<Control> {
 type Take = (names: readonly ('root' | 'data')[]) => Promise<void>;
 
 /** Makes overlays for both disks, lets `how` cut, each call of it in one transaction, and gives what was cut. */
-async function cutBy(guest: Guest, name: string, how: (take: Take) => Promise<void>): Promise<Cut> {
+async function cutBy(guest: QemuGuest, name: string, how: (take: Take) => Promise<void>): Promise<Cut> {
   await using monitor = await QmpClient.connect(guest.qmpPath);
   const disks = await readDisks(monitor);
   const layerOf = (name: 'root' | 'data') => {

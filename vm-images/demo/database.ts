@@ -1,7 +1,7 @@
 // What a database booted from a cut holds, against what the load on the host knows.
-import { bootGuest } from '../../src/testing/boot.js';
+import { bootGuest } from '../../src/testing/index.js';
 import type { DiskFile } from '../../src/testing/disks.js';
-import type { Guest } from '../../src/testing/guest.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 import { committedIds, type Transaction } from './load.js';
 
 /** The disks of a cut: what QEMU calls the layers below the overlays. */
@@ -11,10 +11,9 @@ export interface Cut {
 }
 
 const START_LIMIT_S = 90;
-const UNIT = 'postgresql@15-main.service';
 
 /** Boots a guest from a cut under overlays of its own: the cut stays as it is. */
-export async function bootCut({ root, data }: Cut): Promise<Guest> {
+export async function bootCut({ root, data }: Cut): Promise<QemuGuest> {
   return await bootGuest({ bases: { root, data } });
 }
 
@@ -22,17 +21,18 @@ export async function bootCut({ root, data }: Cut): Promise<Guest> {
  * Undefined once the server accepts connections; why it refuses when it does. Throws if it does neither in time: that
  * says nothing of the data.
  */
-export async function refusalOf(guest: Guest): Promise<string | undefined> {
-  const script = `n=0
-    until /usr/lib/postgresql/15/bin/pg_isready -q -h 127.0.0.1; do
+export async function refusalOf(guest: QemuGuest): Promise<string | undefined> {
+  const { unit, binaries } = guest.image.postgresql;
+  const script = `systemctl start --no-block ${unit}; n=0
+    until ${binaries}/pg_isready -q -h 127.0.0.1; do
       n=$((n+1)); [ $n -lt ${START_LIMIT_S * 4} ] || exit 2
-      ! systemctl is-failed -q ${UNIT} || exit 1
+      ! systemctl is-failed -q ${unit} || exit 1
       sleep 0.25
     done`;
   const { exitCode } = await guest.exec(script, { timeoutMs: START_LIMIT_S * 2000, check: false });
   if (exitCode === 0) return undefined;
   // The journal begins with this boot; the server's own log came with the cut.
-  const log = await guest.exec(`journalctl -b -o cat --no-pager -u ${UNIT} | grep -aE 'PANIC|FATAL' | tail -n 1`);
+  const log = await guest.exec(`journalctl -b -o cat --no-pager -u ${unit} | grep -aE 'PANIC|FATAL' | tail -n 1`);
   const words = log.stdout.trim();
   if (exitCode !== 1 || words === '')
     throw new Error(`PostgreSQL neither started nor said why not: exit code ${exitCode}`);
@@ -66,9 +66,8 @@ export async function compareContents(
 }
 
 /** What pg_amcheck says against the database's tables and indexes; empty if nothing. */
-export async function amcheckFaults(guest: Guest): Promise<string> {
-  const command =
-    'runuser -u postgres -- /usr/lib/postgresql/15/bin/pg_amcheck --all --install-missing --heapallindexed 2>&1';
+export async function amcheckFaults(guest: QemuGuest): Promise<string> {
+  const command = `runuser -u postgres -- ${guest.image.postgresql.binaries}/pg_amcheck --all --install-missing --heapallindexed 2>&1`;
   const { exitCode, stdout } = await guest.exec(command, { timeoutMs: 120_000, check: false });
   return exitCode === 0 ? '' : `pg_amcheck exits ${exitCode}: ${stdout}`;
 }

@@ -9,8 +9,8 @@ import { timeline } from '../../src/cli/bridge/timeline.js';
 import { describeError } from '../../src/errors.js';
 import { monotonicMs } from '../../src/host/clock.js';
 import type { Manifest } from '../../src/host/manifest.js';
-import { bootGuest } from '../../src/testing/boot.js';
-import type { Guest } from '../../src/testing/guest.js';
+import { bootGuest } from '../../src/testing/index.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 import { installDebs, waitForAgent } from '../../src/testing/guest-states.js';
 import { commandsWhileHeld, commitSnapshot, createSnapshot } from './bridge.js';
 import { cutApart, cutWithoutFreeze, type Control } from './controls.js';
@@ -45,7 +45,7 @@ async function demo(): Promise<boolean> {
   step('installing the agent and the freezer (dpkg -i fsfreeze-agent.deb)');
   await installDebs(guest, [DEB]);
   await waitForAgent(guest);
-  await guest.waitForPostgres();
+  await guest.startPostgres();
 
   step(`${CLIENTS} clients commit transactions without a pause`);
   const load = await startLoad(guest.postgresPort, CLIENTS);
@@ -80,7 +80,7 @@ async function demo(): Promise<boolean> {
 }
 
 /** What a server started anew from the merged disks does not hold: nothing of it can come from a cache. */
-async function lostByCommit(merged: Guest, load: Load): Promise<readonly string[]> {
+async function lostByCommit(merged: QemuGuest, load: Load): Promise<readonly string[]> {
   const refusal = await refusalOf(merged);
   if (refusal !== undefined) return [`PostgreSQL does not start from the merged disks: ${refusal}`];
   const contents = await compareContents(merged.postgresPort, load.transactions, Infinity, Infinity);
@@ -103,7 +103,7 @@ async function acknowledge(load: Load, count: number): Promise<void> {
   }
 }
 
-async function prove(guest: Guest, load: Load, manifest: Manifest): Promise<Proof> {
+async function prove(guest: QemuGuest, load: Load, manifest: Manifest): Promise<Proof> {
   const against: string[] = [];
   if (manifest.level !== 'application') against.push(`level ${manifest.level}`);
   const held = commandsWhileHeld(manifest);
@@ -161,7 +161,7 @@ function cutOf(manifest: Manifest): Cut {
   return { root: base('root'), data: base('data') };
 }
 
-async function controlCuts(guest: Guest): Promise<readonly Control[]> {
+async function controlCuts(guest: QemuGuest): Promise<readonly Control[]> {
   const load = await startLoad(guest.postgresPort, CLIENTS);
   step('control: an atomic cut without a freeze');
   const unfrozen = await cutWithoutFreeze(guest, load);

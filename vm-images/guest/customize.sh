@@ -1,15 +1,17 @@
 #!/bin/sh
-# Last step inside mmdebstrap (a customize hook): $1 is the root of the new system, $2 the folder of this recipe.
+# Last step inside mmdebstrap (a customize hook): $1 is the root of the new system, $2 this folder, $3 the version of
+# PostgreSQL.
 # Everything that needs a running system (the database's content, the write-ahead log's move) is finish.sh's.
 set -eu
 root=$1
 recipe=$2
+postgresql=$3
 
 # The kernel without its package: linux-image depends on an initramfs generator that this guest never uses (it is
 # booted with the initrd the builder makes), and generating one costs more than the rest of this script.
 kernel=$(chroot "$root" apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
 [ -n "$kernel" ] || { echo "customize.sh: linux-image-cloud-amd64 names no kernel package" >&2; exit 1; }
-chroot "$root" sh -c "cd /tmp && apt-get -q download '$kernel' && dpkg-deb --fsys-tarfile ./linux-image-*.deb | tar -x -C / --keep-directory-symlink ./boot ./lib/modules && rm ./linux-image-*.deb"
+chroot "$root" sh -c "cd /tmp && apt-get -q download '$kernel' && dpkg-deb --fsys-tarfile ./linux-image-*.deb | tar -x -C / --keep-directory-symlink --exclude=./usr/share && rm ./linux-image-*.deb"
 chroot "$root" depmod "${kernel#linux-image-}"
 
 # Modes are set here: a checkout under another umask must give the same guest.
@@ -38,16 +40,27 @@ for unit in \
   networking.service systemd-networkd.service systemd-resolved.service; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
-for unit in fsb-net.service; do
-  mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
-  ln -sf "/etc/systemd/system/$unit" "$root/etc/systemd/system/multi-user.target.wants/$unit"
+# dev-mqueue and modprobe@: loaded when somebody needs them.
+for unit in modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service \
+  modprobe@dm_mod.service modprobe@loop.service systemd-modules-load.service dev-mqueue.mount systemd-sysusers.service \
+  systemd-random-seed.service systemd-fsckd.socket systemd-fsckd.service; do
+  ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 
-# The cluster is made here, at full speed; it must not have been made by the package's script with other settings.
-chroot "$root" pg_createcluster --locale C.UTF-8 --start-conf auto 15 main -- --data-checksums
-install -d "$root/etc/postgresql/15/main/conf.d"
-cp "$root/usr/share/fsb/postgresql.conf" "$root/etc/postgresql/15/main/conf.d/fsb.conf"
-cat "$root/usr/share/fsb/pg_hba.conf" >>"$root/etc/postgresql/15/main/pg_hba.conf"
-chroot "$root" chown -R postgres:postgres /etc/postgresql/15/main/conf.d
+# The cluster is made here, at full speed; it must not have been made by the package's script with other settings. It is
+# off: who needs it starts it.
+chroot "$root" pg_createcluster --locale C.UTF-8 --start-conf manual "$postgresql" main -- --data-checksums
+install -d "$root/etc/postgresql/$postgresql/main/conf.d"
+cp "$root/usr/share/fsb/postgresql.conf" "$root/etc/postgresql/$postgresql/main/conf.d/fsb.conf"
+cat "$root/usr/share/fsb/pg_hba.conf" >>"$root/etc/postgresql/$postgresql/main/pg_hba.conf"
+chroot "$root" chown -R postgres:postgres "/etc/postgresql/$postgresql/main/conf.d"
+# Debian's pg_ctlcluster is 100 processes and some Perl around this: 4 s of a slow guest.
+cat >>"$root/etc/systemd/system/postgresql@.service.d/fsb.conf" <<UNIT
+User=postgres
+ExecStart=
+ExecStart=/usr/lib/postgresql/$postgresql/bin/pg_ctl start -s -w -D /var/lib/postgresql/$postgresql/main -o '-c config_file=/etc/postgresql/$postgresql/main/postgresql.conf'
+ExecStop=
+ExecStop=/usr/lib/postgresql/$postgresql/bin/pg_ctl stop -s -m fast -D /var/lib/postgresql/$postgresql/main
+UNIT
 
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/usr/share/doc/* "$root"/usr/share/man/*

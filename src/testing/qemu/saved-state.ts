@@ -4,15 +4,17 @@
 import { copyFile, chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import * as v from 'valibot';
-import { Deadline } from '../deadline.js';
-import { BridgeError, DeadlineError, UnreachableError, UsageError } from '../errors.js';
-import { Reverter } from '../reverter.js';
-import { markUser, touch } from './cache.js';
-import { createOverlay, describeDisk, rebase } from './disks.js';
-import type { Guest } from './guest.js';
-import { guestDirectory, guestPaths, lastLines, removeFolder } from './guest-folder.js';
+import { Deadline } from '../../deadline.js';
+import { BridgeError, DeadlineError, UnreachableError, UsageError } from '../../errors.js';
+import { Reverter } from '../../reverter.js';
+import { markUser, touch } from '../cache.js';
+import { createOverlay, describeDisk, rebase } from '../disks.js';
+import { guestDirectory, guestPaths, lastLines, removeFolder } from '../guest-folder.js';
+import { GuestImage } from '../guest-image.js';
+import { requirePrograms } from '../programs.js';
 import { launch } from './launch.js';
-import { qemuVersion } from './qemu-process.js';
+import type { QemuGuest } from './qemu-guest.js';
+import { qemuVersion } from './qemu-version.js';
 
 const Disk = v.strictObject({
   name: v.string(),
@@ -23,8 +25,7 @@ const Disk = v.strictObject({
 });
 const Saved = v.strictObject({
   qemu: v.string(),
-  kernel: v.string(),
-  initrd: v.string(),
+  image: GuestImage,
   memoryMiB: v.number(),
   cpus: v.number(),
   accelerator: v.picklist(['kvm', 'tcg']),
@@ -47,7 +48,7 @@ const NO_BANDWIDTH_LIMIT = 20 * 2 ** 30;
  * Saves a guest into `directory` (made if need be) and ends it: its disks become the state's. Hot-plugged disks must be
  * unplugged before; disks that were cut since the start, committed (UsageError). The caller still disposes `guest`.
  */
-export async function saveState(guest: Guest, directory: string): Promise<void> {
+export async function saveState(guest: QemuGuest, directory: string): Promise<void> {
   const { machine, monitor } = guest;
   const extra = guest.disks.filter((disk) => !machine.disks.includes(disk));
   if (extra.length > 0) {
@@ -73,8 +74,7 @@ export async function saveState(guest: Guest, directory: string): Promise<void> 
   }
   const saved: Saved = {
     qemu: await qemuVersion(),
-    kernel: machine.kernel,
-    initrd: machine.initrd,
+    image: guest.image,
     memoryMiB: machine.memoryMiB,
     cpus: machine.cpus,
     accelerator: machine.accelerator,
@@ -87,7 +87,8 @@ export async function saveState(guest: Guest, directory: string): Promise<void> 
  * Starts a guest where the saved one stood, with its clock set to now. Throws BridgeError `E_STATE_MISMATCH` when QEMU
  * is another one or refuses the state.
  */
-export async function restoreGuest(directory: string): Promise<Guest> {
+export async function restoreGuest(directory: string): Promise<QemuGuest> {
+  requirePrograms('qemu');
   const saved = v.parse(Saved, JSON.parse(await readFile(path.join(directory, DESCRIPTION), 'utf8')));
   const version = await qemuVersion();
   if (version !== saved.qemu) {
@@ -100,12 +101,14 @@ export async function restoreGuest(directory: string): Promise<Guest> {
       const overlay = await createOverlay(path.join(dir, `${name}.qcow2`), base);
       return { ...(await describeDisk(name, overlay, { size })), ground };
     });
-    const machine = { ...saved, disks: await Promise.all(disks) };
+    const { image, memoryMiB, cpus, accelerator } = saved;
+    const { kernel, initrd, ports } = image;
+    const machine = { kernel, initrd, ports, memoryMiB, cpus, accelerator, disks: await Promise.all(disks) };
     const atEnd = new Reverter();
-    const guest = await launch(machine, dir, true, atEnd);
+    const guest = await launch({ image, machine, dir, incoming: true, atEnd });
     try {
       await touch(directory);
-      await touch(path.dirname(saved.kernel));
+      await touch(image.directory);
       atEnd.push('mark on the state', await markUser(directory, guest.pid));
       await load(guest, path.join(directory, MEMORY));
       await guest.resume();
@@ -121,7 +124,7 @@ export async function restoreGuest(directory: string): Promise<Guest> {
   }
 }
 
-async function load(guest: Guest, memory: string): Promise<void> {
+async function load(guest: QemuGuest, memory: string): Promise<void> {
   const deadline = new Deadline(60_000);
   try {
     await guest.monitor.execute('migrate-incoming', { uri: `exec:cat ${quoted(memory)}` });
@@ -137,7 +140,7 @@ async function load(guest: Guest, memory: string): Promise<void> {
   }
 }
 
-async function waitForMigration(guest: Guest, timeoutMs: number): Promise<void> {
+async function waitForMigration(guest: QemuGuest, timeoutMs: number): Promise<void> {
   const deadline = new Deadline(timeoutMs);
   for (;;) {
     const migration = v.parse(MigrationStatus, await guest.monitor.execute('query-migrate'));

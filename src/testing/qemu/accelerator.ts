@@ -6,11 +6,11 @@ import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
-import { UsageError } from '../errors.js';
-import { cacheDirectory, keyOf } from './cache.js';
-import { makeInitrd } from './initrd.js';
-import { say } from './progress.js';
-import { QEMU, qemuVersion } from './qemu-process.js';
+import { UsageError } from '../../errors.js';
+import { cacheDirectory, keyOf } from '../cache.js';
+import { packInitrd } from '../initrd.js';
+import { say } from '../progress.js';
+import { QEMU, qemuVersion } from './qemu-version.js';
 
 export type Accelerator = 'kvm' | 'tcg';
 
@@ -58,7 +58,7 @@ async function bootsUnder(accelerator: Accelerator, kernel: string, limitMs = PR
   const scratch = await mkdtemp(path.join(tmpdir(), 'fsb-probe-'));
   try {
     const initrd = path.join(scratch, 'initrd.gz');
-    await makeInitrd(initrd, path.join(scratch, 'tree'), PROBE_INIT, []);
+    await packInitrd(initrd, path.join(scratch, 'tree'), PROBE_INIT);
     const machine = ['-machine', 'pc', '-m', '256', '-smp', '2', '-nodefaults', '-display', 'none', '-no-reboot'];
     const boot = ['-kernel', kernel, '-initrd', initrd, '-append', 'console=ttyS0 quiet panic=-1', '-serial', 'stdio'];
     const { stdout } = await execa(

@@ -1,9 +1,10 @@
 // The fixture's own QMP connection: newline JSON over a unix socket, one command at a time, events to whoever waits.
 // A shim: the full client is src/qmp/client.ts (graph, jobs, transactions); this one must not depend on code under test.
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import * as v from 'valibot';
-import { Deadline, withLimit } from '../deadline.js';
-import { BridgeError, UnreachableError } from '../errors.js';
+import { withLimit } from '../../deadline.js';
+import { BridgeError, UnreachableError } from '../../errors.js';
+import { connectUnix } from '../connect-unix.js';
 
 const Message = v.looseObject({
   QMP: v.optional(v.unknown()),
@@ -127,28 +128,6 @@ export class Monitor implements AsyncDisposable {
           }),
         );
       }
-    }
-  }
-}
-
-/** Connects to a unix socket, again until `timeoutMs` have passed: its owner may not have made it yet. */
-export async function connectUnix(socketPath: string, timeoutMs: number): Promise<Socket> {
-  const deadline = new Deadline(timeoutMs);
-  for (;;) {
-    try {
-      return await new Promise<Socket>((resolve, reject) => {
-        const socket = connect(socketPath);
-        socket.once('error', reject);
-        socket.once('connect', () => {
-          socket.off('error', reject);
-          resolve(socket);
-        });
-      });
-    } catch (cause) {
-      if (deadline.passed) {
-        throw new UnreachableError('E_SOCKET', `no answer at ${socketPath} within ${timeoutMs} ms`, { cause });
-      }
-      await new Promise((resolve) => setTimeout(resolve, 5));
     }
   }
 }

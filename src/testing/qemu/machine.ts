@@ -1,8 +1,8 @@
 // The virtual machine as QEMU's command line. What is here decides whether a saved state can be restored, so its text
 // (without paths) is part of a state's key.
 import { acceleratorArguments, type Accelerator } from './accelerator.js';
-import { blockNodes, diskDevice, type GuestDisk } from './disks.js';
-import type { GuestPaths } from './guest-folder.js';
+import { blockNodes, diskDevice, type GuestDisk } from '../disks.js';
+import type { GuestPaths } from '../guest-folder.js';
 
 export interface Machine {
   readonly kernel: string;
@@ -10,6 +10,8 @@ export interface Machine {
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly accelerator: Accelerator;
+  /** Of the guest, reached at free ports of the host's loopback. */
+  readonly ports: readonly number[];
   /** In the order of the guest's /dev/vda, vdb ...; the first one holds the root filesystem. */
   readonly disks: readonly GuestDisk[];
 }
@@ -31,14 +33,18 @@ export function machineArguments(machine: Machine, paths: GuestPaths, incoming: 
     ...['-device', 'virtio-serial-pci,id=serial0'],
     ...[...socket('qga', paths.qgaPath), '-device', port(1, 'qga', 'org.qemu.guest_agent.0')],
     ...[...socket('exec', paths.execPath), '-device', port(2, 'exec', 'org.qemu.guest_agent.1')],
-    // restrict: the guest reaches nothing but the forwarded connection; port 0: QEMU takes a free one.
-    ...['-netdev', 'user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:0-:5432'],
+    // restrict: the guest reaches nothing but the forwarded connections; port 0: QEMU takes a free one.
+    ...['-netdev', ['user,id=net0,restrict=on', ...machine.ports.map(forward)].join(',')],
     ...['-device', 'virtio-net-pci,netdev=net0,romfile='],
     ...['-device', 'virtio-rng-pci'],
     ...machine.disks.flatMap((disk) => blockNodes(disk).flatMap((node) => ['-blockdev', JSON.stringify(node)])),
     ...machine.disks.flatMap((disk) => ['-device', JSON.stringify(diskDevice(disk))]),
     ...(incoming ? ['-incoming', 'defer'] : []),
   ];
+}
+
+function forward(guestPort: number): string {
+  return `hostfwd=tcp:127.0.0.1:0-:${guestPort}`;
 }
 
 function port(nr: number, chardev: string, name: string): string {
