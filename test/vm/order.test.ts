@@ -5,33 +5,39 @@ import path from 'node:path';
 import { expect, test } from 'vitest';
 import type { FilesystemReport, FreezeReport } from '../../src/consistency.js';
 import { bootGuest, createOverlay, type Guest } from '../../src/testing/index.js';
-import { bridge, requester } from '../support/agent-guest.js';
+import { agentGuest, bridge, requester, userModeAgent } from '../support/agent-guest.js';
 import { beginWrites, lastWrite, writesDone } from '../support/first-write.js';
-import { requires } from '../support/requires.js';
+import { kernels } from '../support/variants.js';
+import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 
 const DISKS = { pv1: 320, pv2: 320, pv3: 400, bt1: 160, bt2: 160 } as const;
 
+/** The variables that name the disks, as in the guest. */
+const variables = (guest: Guest): string =>
+  Object.keys(DISKS)
+    .map((name) => `${name}=${guest.disk(name).path}`)
+    .join(' ');
+
 const SETUP = `set -e
-d=/dev/disk/by-id/virtio
 quick='-q -E lazy_itable_init=0,lazy_journal_init=0'
 mkdir -p /srv/lv /srv/inner /srv/innermost /srv/thin /srv/origin /srv/snap /srv/one /srv/two
-vgcreate -q vg1 $d-pv1 $d-pv2 >/dev/null
+vgcreate -q vg1 $pv1 $pv2 >/dev/null
 lvcreate -q -i 2 -L 256M -n both vg1 >/dev/null
 mkfs.ext4 $quick /dev/vg1/both && mount /dev/vg1/both /srv/lv
 # A file on that volume, a filesystem in it, and once more.
 truncate -s 120M /srv/lv/inner.img && mkfs.ext4 $quick /srv/lv/inner.img && mount -o loop /srv/lv/inner.img /srv/inner
 truncate -s 40M /srv/inner/inner.img && mkfs.ext4 $quick /srv/inner/inner.img
 mount -o loop /srv/inner/inner.img /srv/innermost
-vgcreate -q vg2 $d-pv3 >/dev/null
+vgcreate -q vg2 $pv3 >/dev/null
 lvcreate -q -L 64M -T vg2/pool -V 64M -n thin >/dev/null
 mkfs.ext4 $quick /dev/vg2/thin && mount /dev/vg2/thin /srv/thin
 lvcreate -q -L 64M -n origin vg2 >/dev/null && mkfs.ext4 $quick /dev/vg2/origin
 mount /dev/vg2/origin /srv/origin
 lvcreate -q -s -L 32M -n snap vg2/origin >/dev/null && mount /dev/vg2/snap /srv/snap
-mkfs.btrfs -q -d raid0 -m raid1 $d-bt1 $d-bt2 && mount $d-bt1 /srv/one
+mkfs.btrfs -q -d raid0 -m raid1 $bt1 $bt2 && mount $bt1 /srv/one
 btrfs -q subvolume create /srv/one/a && btrfs -q subvolume create /srv/one/b && umount /srv/one
-mount -o subvol=a $d-bt1 /srv/one && mount -o subvol=b $d-bt1 /srv/two
+mount -o subvol=a $bt1 /srv/one && mount -o subvol=b $bt1 /srv/two
 `;
 
 const MOUNT_CUT = `set -e
@@ -42,8 +48,8 @@ mount -o ro,noload,loop lv/inner.img inner
 mount -o ro,noload,loop inner/inner.img innermost
 mount -o ro,noload /dev/vg2/thin thin
 mount -o ro,noload /dev/vg2/origin origin
-mount -o ro,subvol=a /dev/disk/by-id/virtio-bt1 one
-mount -o ro,subvol=b /dev/disk/by-id/virtio-bt1 two
+mount -o ro,subvol=a $bt1 one
+mount -o ro,subvol=b $bt1 two
 cat lv/name inner/name innermost/name thin/name origin/name one/name two/name
 for device in /dev/vg1/both /dev/vg2/thin /dev/vg2/origin; do ! dumpe2fs -h $device 2>/dev/null | grep -q needs_recovery; done
 `;
@@ -64,7 +70,7 @@ const WRITTEN = ['/var/tmp', ...Object.keys(EXPECTED).slice(1), '/srv/two'];
 
 async function stack(guest: Guest): Promise<void> {
   for (const [name, sizeMiB] of Object.entries(DISKS)) await guest.addBlankDisk(name, sizeMiB);
-  await guest.exec(SETUP, { timeoutMs: 120_000 });
+  await guest.exec(`${variables(guest)}\n${SETUP}`, { timeoutMs: 120_000 });
 }
 
 const at = (report: FreezeReport, mountpoint: string): FilesystemReport => {
@@ -89,35 +95,49 @@ function expectBefore(report: FreezeReport, act: 'freeze' | 'thaw', first: strin
   expect(b.startMs, `${act}: ${first} before ${second}`).toBeGreaterThanOrEqual(a.endMs);
 }
 
+/** What the kernel says, in the order that it is right. `addressed`: the disks have serial numbers. */
+async function expectInOrder(guest: Guest, addressed: boolean): Promise<void> {
+  await using host = await requester(guest);
+  const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require: 'application' });
+  const writes = await beginWrites(guest, WRITTEN);
+  expect(await writesDone(guest, writes)).toEqual([]);
+  const report = await session.thaw();
+  await lastWrite(guest, writes, 30_000);
+
+  expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
+  // btrfs once, though mounted twice.
+  expect(report.filesystems.map(({ mountpoint }) => mountpoint).sort()).toEqual(Object.keys(EXPECTED).sort());
+  for (const [mountpoint, expected] of Object.entries(EXPECTED)) {
+    const filesystem = at(report, mountpoint);
+    expect(filesystem).toMatchObject({ held: 'frozen', concerned: true, freezeErrno: 0, thawErrno: 0 });
+    if (addressed) expect({ mountpoint, serials: serials(filesystem) }).toEqual({ mountpoint, serials: expected });
+  }
+  for (const act of ['freeze', 'thaw'] as const) {
+    const order = ['/srv/innermost', '/srv/inner', '/srv/lv'];
+    const [first = '', second = '', third = ''] = act === 'freeze' ? order : order.toReversed();
+    expectBefore(report, act, first, second);
+    expectBefore(report, act, second, third);
+  }
+}
+
+for (const kernel of kernels('6.12', '7.2'))
+  requires(...USER_MODE)(`filesystems on filesystems, kernel ${kernel}`, () => {
+    const shared = sharedGuest(async () => await userModeAgent({ kernel }), stack);
+
+    test('inner ones freeze first and thaw last, and all take writes again', async () => {
+      await expectInOrder(shared(), false);
+    });
+  });
+
 requires(
   'qemu-system-x86_64',
   'qemu-img',
   'mmdebstrap',
-)('filesystems on filesystems', () => {
-  const shared = sharedGuest(stack);
+)('filesystems on filesystems, in QEMU', () => {
+  const shared = sharedGuest(agentGuest, stack);
 
   test('inner ones freeze first and thaw last, each on the disks it lies on, and all take writes again', async () => {
-    await using host = await requester(shared());
-    const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 30_000, require: 'application' });
-    const writes = await beginWrites(shared(), WRITTEN);
-    expect(await writesDone(shared(), writes)).toEqual([]);
-    const report = await session.thaw();
-    await lastWrite(shared(), writes, 30_000);
-
-    expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
-    // btrfs once, though mounted twice.
-    expect(report.filesystems.map(({ mountpoint }) => mountpoint).sort()).toEqual(Object.keys(EXPECTED).sort());
-    for (const [mountpoint, expected] of Object.entries(EXPECTED)) {
-      const filesystem = at(report, mountpoint);
-      expect(filesystem).toMatchObject({ held: 'frozen', concerned: true, freezeErrno: 0, thawErrno: 0 });
-      expect({ mountpoint, serials: serials(filesystem) }).toEqual({ mountpoint, serials: expected });
-    }
-    for (const act of ['freeze', 'thaw'] as const) {
-      const order = ['/srv/innermost', '/srv/inner', '/srv/lv'];
-      const [first = '', second = '', third = ''] = act === 'freeze' ? order : order.toReversed();
-      expectBefore(report, act, first, second);
-      expectBefore(report, act, second, third);
-    }
+    await expectInOrder(shared(), true);
   });
 
   test('a filesystem of which the cut has one disk of two is worth nothing; with both it is held', async () => {
@@ -159,7 +179,7 @@ requires(
       await second.hotplugDisk(file, { name });
     }
     // ext4 was frozen, so its journal has nothing to replay: it mounts where recovery is forbidden.
-    const { stdout } = await second.exec(MOUNT_CUT, { timeoutMs: 120_000 });
+    const { stdout } = await second.exec(`${variables(second)}\n${MOUNT_CUT}`, { timeoutMs: 120_000 });
     expect(stdout.trim().split('\n')).toEqual(names);
   });
 });
