@@ -1,31 +1,30 @@
 // How long each step lasts when nothing goes wrong, by the guest's clock: the range of the random instants.
 import { startClient, startTool } from '../vm/faults/requesters.js';
 import { STEPS, type Step, type Timeline } from '../vm/faults/timeline.js';
-import type { GuestKeeper } from './guest-keeper.js';
+import type { GuestKeeper } from '../vm/faults/guest-keeper.js';
 
-/** Milliseconds, by requester. */
-export type StepLengths = Readonly<Record<'client' | 'tool', Readonly<Record<Step, number>>>>;
+export type Lengths = Readonly<Record<Step, number>>;
 
 const SAMPLES = 3;
 const LEASE_MS = 10_000;
 
-export async function calibrate(keeper: GuestKeeper): Promise<StepLengths> {
-  const lengths = { client: [] as Record<Step, number>[], tool: [] as Record<Step, number>[] };
-  for (const kind of ['client', 'tool'] as const)
-    for (let sample = 0; sample < SAMPLES; sample++) {
-      const lab = await keeper.lab();
-      await using requester = await (kind === 'tool' ? startTool : startClient)(lab, { leaseMs: LEASE_MS });
-      const { level, error } = await requester.done;
-      if (level !== 'application')
-        throw new Error(`calibration: expected application, found ${error ?? level ?? 'nothing'}`);
-      lengths[kind].push(lengthsOf(await lab.timeline()));
-      await requester[Symbol.asyncDispose]();
-    }
-  return { client: medians(lengths.client), tool: medians(lengths.tool) };
+/** Milliseconds of each step in the keeper's guest, with that requester. */
+export async function calibrate(keeper: GuestKeeper, requesterKind: 'client' | 'tool'): Promise<Lengths> {
+  const samples: Lengths[] = [];
+  for (let sample = 0; sample < SAMPLES; sample++) {
+    const lab = await keeper.lab();
+    await using requester = await (requesterKind === 'tool' ? startTool : startClient)(lab, { leaseMs: LEASE_MS });
+    const { level, error } = await requester.done;
+    if (level !== 'application')
+      throw new Error(`calibration: expected application, found ${error ?? level ?? 'nothing'}`);
+    samples.push(lengthsOf(await lab.timeline()));
+    await requester[Symbol.asyncDispose]();
+  }
+  return medians(samples);
 }
 
 /** From each step's sign to the next one's, as fault-lab waits for them. */
-function lengthsOf({ phases, markers }: Timeline): Record<Step, number> {
+function lengthsOf({ phases, markers }: Timeline): Lengths {
   const begun = (phase: string): number =>
     Math.min(...phases.filter((each) => each.phase === phase).map(({ beginNs }) => beginNs));
   const marker = (is: (state: Timeline['markers'][number]['state']) => boolean): number =>
@@ -50,8 +49,8 @@ function lengthsOf({ phases, markers }: Timeline): Record<Step, number> {
   };
 }
 
-function medians(samples: readonly Record<Step, number>[]): Record<Step, number> {
+function medians(samples: readonly Lengths[]): Lengths {
   const of = (step: Step): number =>
     samples.map((each) => each[step]).sort((a, b) => a - b)[Math.floor(samples.length / 2)] ?? 0;
-  return Object.fromEntries(STEPS.map((step) => [step, of(step)])) as Record<Step, number>;
+  return Object.fromEntries(STEPS.map((step) => [step, of(step)])) as Lengths;
 }

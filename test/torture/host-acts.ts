@@ -1,5 +1,4 @@
 // Faults that are done on the host, at the instant the guest tells.
-import { stallDisk } from '../../src/testing/index.js';
 import { FLOOD, type FaultName } from '../vm/faults/faults.js';
 import type { Lab } from '../vm/faults/lab.js';
 import type { Requester } from '../vm/faults/requesters.js';
@@ -10,17 +9,13 @@ export interface HostAct {
 
 /** Does it. Throws for a fault that is not the host's to do. */
 export async function hostAct(lab: Lab, { tool }: Requester, name: FaultName): Promise<HostAct> {
-  const { guest } = lab;
   if (name === 'QEMU paused and continued') {
-    await guest.pause();
-    return { undo: () => guest.resume() };
-  }
-  if (name === 'disk answers ENOSPC, or stalls') {
-    const stall = await stallDisk(guest, 'data');
-    return { undo: () => stall[Symbol.asyncDispose]() };
+    const { machine } = lab;
+    await machine.pause();
+    return { undo: () => machine.resume() };
   }
   if (name === 'QEMU SIGKILL') {
-    await guest.kill();
+    await lab.machine.kill();
     return {};
   }
   if (tool === undefined) throw new Error(`${name}: the requester is not the host tool`);

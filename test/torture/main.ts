@@ -1,11 +1,12 @@
-// npm run torture -- matrix | random: breaks everything at every step, in real guests (TCG will do). Not part of
+// npm run torture -- matrix | random: breaks everything at every step, in real guests of both kinds (TCG will do). Not part of
 // `npm test`, which runs one cell of the matrix per fault. Exit 0 if everything held, 1 if not, 2 on usage.
 import { parseArgs } from 'node:util';
 import { runMatrix } from './matrix.js';
 import { runRandom } from './random.js';
+import { USUAL_JOBS } from './share-out.js';
 
-const USAGE = `usage: npm run torture -- matrix [--only FAULT/STEP] [--json] [--update]
-       npm run torture -- random --count N --seed S [--only I[,I...]] [--json]`;
+const USAGE = `usage: npm run torture -- matrix [--only FAULT/STEP] [--jobs N] [--json] [--update]
+       npm run torture -- random --count N --seed S [--only I[,I...]] [--jobs N] [--json]`;
 
 function usage(why: string): number {
   console.error(`${why}\n${USAGE}`);
@@ -19,6 +20,7 @@ async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     options: {
       only: { type: 'string' },
+      jobs: { type: 'string', default: String(USUAL_JOBS) },
       json: { type: 'boolean', default: false },
       update: { type: 'boolean', default: false },
       count: { type: 'string' },
@@ -27,7 +29,9 @@ async function main(): Promise<number> {
     allowPositionals: true,
   });
   const { only, json, update } = values;
-  if (positionals.join(' ') === 'matrix') return await runMatrix({ only, json, update });
+  const jobs = whole(values.jobs);
+  if (jobs === undefined || jobs === 0) return usage('--jobs: expected a whole number from 1');
+  if (positionals.join(' ') === 'matrix') return await runMatrix({ only, jobs, json, update });
   if (positionals.join(' ') !== 'random')
     return usage(`expected matrix or random, found ${positionals.join(' ') || 'nothing'}`);
   const seed = whole(values.seed);
@@ -37,7 +41,7 @@ async function main(): Promise<number> {
     return usage('random: expected --count and --seed as whole numbers');
   const known = indices?.filter((index) => index !== undefined);
   if (known?.length !== indices?.length) return usage(`--only: expected numbers of runs, found ${only}`);
-  return await runRandom({ seed, count, only: known, json });
+  return await runRandom({ seed, count, only: known, jobs, json });
 }
 
 try {

@@ -1,17 +1,18 @@
 // One random run: a snapshot as it comes, a fault that waits for its instant, and the same judgement as in the matrix.
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { GuestKind } from '../../src/testing/index.js';
 import { judgeDeadGuest } from '../vm/faults/dead-guest.js';
 import { conclude, SETTLE_MS, within, type Conclusion } from '../vm/faults/evidence.js';
 import { endDaemons, faultRecords, foreignPlace, type Fault, type FaultName } from '../vm/faults/faults.js';
+import type { GuestKeeper } from '../vm/faults/guest-keeper.js';
 import type { Instants } from '../vm/faults/judge.js';
 import type { Lab, Services } from '../vm/faults/lab.js';
 import { cellOf, type Told } from '../vm/faults/matrix.js';
 import { startClient, startTool, type Requester } from '../vm/faults/requesters.js';
 import { markerAt, stepAt, type Step, type Timeline } from '../vm/faults/timeline.js';
-import type { StepLengths } from './calibration.js';
+import type { Lengths } from './calibration.js';
 import { ConsoleWatch } from './console-watch.js';
 import type { Draw } from './draw.js';
-import type { GuestKeeper } from './guest-keeper.js';
 import { hostAct } from './host-acts.js';
 
 const LEASE_MS = 2500;
@@ -21,6 +22,7 @@ const PAST_LEASE_MS = LEASE_MS + 1800;
 
 export interface RandomResult extends Conclusion, Draw {
   readonly index: number;
+  readonly kind: GuestKind;
   /** The step in which it really struck; undefined: the session was over. */
   readonly firedAt: Step | undefined;
   readonly tookMs: number;
@@ -44,7 +46,8 @@ function lastsLong(step: Step): boolean {
   return step === 'freeze' || step === 'frozen';
 }
 
-function waitingFor({ fault, step }: Draw, services: Services, delayUs: number): Waiting {
+/** `stall`: the words that stall the disk. */
+function waitingFor({ fault, step }: Draw, services: Services, delayUs: number, stall: readonly string[]): Waiting {
   const strike = (...words: string[]): Waiting => ({ kind: 'strike', words, tells: false });
   const blockMs = String(lastsLong(step) ? PAST_LEASE_MS : PAUSE_MS);
   const act = WRITER_ACTS[fault];
@@ -72,6 +75,8 @@ function waitingFor({ fault, step }: Draw, services: Services, delayUs: number):
       return strike('held', 'KILL', '20-holder');
     case 'writer floods stdout':
       return strike('write', '/run/fsb-lab/ctl/act.20-holder.held', 'flood');
+    case 'disk answers ENOSPC, or stalls':
+      return strike(...stall);
     case 'foreign thaw':
       return strike('foreign', 'thaw', foreignPlace('thaw', step));
     case 'foreign freeze':
@@ -86,7 +91,6 @@ function waitingFor({ fault, step }: Draw, services: Services, delayUs: number):
     case 'monitor lost':
     case 'QEMU SIGKILL':
     case 'QEMU paused and continued':
-    case 'disk answers ENOSPC, or stalls':
       return { kind: 'strike', words: ['none'], tells: true };
   }
 }
@@ -94,7 +98,7 @@ function waitingFor({ fault, step }: Draw, services: Services, delayUs: number):
 /** Draws nothing: does what was drawn. Throws when the run could not be made. */
 export async function runDraw(
   keeper: GuestKeeper,
-  lengths: StepLengths,
+  lengths: Lengths,
   drawn: Draw,
   index: number,
 ): Promise<RandomResult> {
@@ -108,22 +112,31 @@ export async function runDraw(
   const asked = starves ? patiently : async <T>(ask: () => Promise<T>): Promise<T> => await ask();
   const leaseMs = starves ? 15_000 : LEASE_MS;
   if (starves) await armHog(lab);
-  const lengthMs = lengths[fault.requester][step];
+  const lengthMs = lengths[step];
   const delayUs = Math.round(drawn.within * lengthMs * 1000);
-  const waiting = waitingFor(drawn, services, delayUs);
+  const stall = name === 'disk answers ENOSPC, or stalls' ? await lab.armStall() : undefined;
+  const waiting = waitingFor(drawn, services, delayUs, stall?.words ?? []);
   await using words = new ConsoleWatch(lab.guest.consolePath);
   await arm(lab, waiting, step, delayUs);
   await using requester = await (fault.requester === 'tool' ? startTool : startClient)(lab, { leaseMs });
   const undoHost = waiting.kind === 'strike' && waiting.tells ? await onTold(words, requester, lab, name) : undefined;
   if (name === 'QEMU SIGKILL' && lab.guest.isOver) {
     const conclusion = await judgeDeadGuest(lab, requester, 'up to crash');
-    return { index, ...drawn, ...conclusion, firedAt: step, tookMs: Math.round(performance.now() - start) };
+    return {
+      index,
+      kind: keeper.kind,
+      ...drawn,
+      ...conclusion,
+      firedAt: step,
+      tookMs: Math.round(performance.now() - start),
+    };
   }
   const wasStruck =
     waiting.kind === 'strike' && waiting.tells ? true : await asked(async () => await struck(lab, requester));
   const lasts = lastsLong(step) ? PAST_LEASE_MS : PAUSE_MS;
-  if (undoHost?.undo !== undefined || name.endsWith('SIGSTOP')) await sleep(lasts);
+  if (undoHost?.undo !== undefined || stall !== undefined || name.endsWith('SIGSTOP')) await sleep(lasts);
   await undoHost?.undo?.();
+  await stall?.letGo();
   const letGoNs = [await asked(async () => await lab.nowNs())];
   const undo = async (): Promise<void> => {
     await goOnAll(lab, services);
@@ -152,7 +165,7 @@ export async function runDraw(
     renews: fault.requester === 'tool',
     atOnce: fault.ends === 'at once',
     letGoNs: [...letGoNs, ...unblocked(timeline)],
-    stalledUntilNs: name === 'disk answers ENOSPC, or stalls' ? letGoNs[0] : undefined,
+    stalledUntilNs: stall === undefined ? undefined : letGoNs[0],
     agentDies: fault.agentDies === true,
     foreignFrozen: undefined,
     thrashes: starves,
@@ -160,7 +173,7 @@ export async function runDraw(
   const told = toldAt(name, firedAt);
   const conclusion = await conclude({ lab, told, fired: () => [], instants, attempt, requester, undo });
   if (conclusion.complaints.length === 0) keeper.keep();
-  return { index, ...drawn, ...conclusion, firedAt, tookMs: Math.round(performance.now() - start) };
+  return { index, kind: keeper.kind, ...drawn, ...conclusion, firedAt, tookMs: Math.round(performance.now() - start) };
 }
 
 /**

@@ -61,7 +61,7 @@ test('a filesystem that stays frozen, is frozen again, or answers an error is se
 });
 
 test('time that the guest was not let run does not count', () => {
-  const starved = noted([...frozenFrom1000To(6500), 'lost 4900 0100', 'lost 6400 0900']);
+  const starved = noted([...frozenFrom1000To(6500), 'lost 4900 0100', 'lost 6400 0800']);
   expect(judgeBack(starved, at)).toEqual({ complaints: [], backMs: 700 });
 });
 
@@ -107,4 +107,24 @@ test('a level above the data, or above what the probe saw, is seen', () => {
   const dead = noted([...frozenFrom1000To(1700), ...writers(1800), 'gone 22 1400']);
   expect(judgeLevel(dead, 'application', told('application'))).toEqual([expect.stringContaining('20-holder had died')]);
   expect(judgeLevel(dead, 'filesystem', told('filesystem'))).toEqual([]);
+});
+
+test('a hold that was too short for a gap is believed where the probe waited and the marker says so', () => {
+  const quick = (marker: string): Timeline =>
+    noted([
+      'marker 1000 3 0 0 0',
+      `marker 1005 ${marker}`,
+      ...['/', '/srv/data', '/srv/more'].map((directory) => `short ${directory} 0995 1025`),
+      'marker 1024 none',
+    ]);
+  const attempt: Attempt = {
+    level: 'filesystem',
+    error: undefined,
+    exitCode: 0,
+    heldNs: { from: 1015e6, to: 1010e6 },
+  };
+  expect(judgeLevel(quick('0 3 0 0'), 'filesystem', attempt)).toEqual([]);
+  expect(judgeLevel(quick('1 2 0 0'), 'filesystem', attempt)).toHaveLength(3);
+  const later = { ...attempt, heldNs: { from: 1035e6, to: 1030e6 } };
+  expect(judgeLevel(quick('0 3 0 0'), 'filesystem', later)).toHaveLength(3);
 });

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { FAULTS } from '../../vm/faults/faults.js';
-import { ALL_CELLS, cellOf, RUN_CELLS, TELLING } from '../../vm/faults/matrix.js';
+import { ALL_CELLS, ALSO_IN_QEMU, cellOf, RUN_CELLS, runOf, TELLING } from '../../vm/faults/matrix.js';
 import { README, readTable, renderTable } from '../../vm/faults/table.js';
 import { parseTimeline, stepAt, STEPS } from '../../vm/faults/timeline.js';
 
@@ -34,8 +34,20 @@ test('the table of the README names the cells of the data, and no others', async
   expect(inTable).toEqual(inData);
 });
 
+test('each cell is run in the guest that its fault needs, and one of them in QEMU too', () => {
+  const runs = RUN_CELLS.map(runOf);
+  const ofKind = (kind: string): number => runs.filter((run) => run.kind === kind).length;
+  expect(ofKind('user-mode')).toBeGreaterThanOrEqual(70);
+  expect(ofKind('qemu')).toBeGreaterThanOrEqual(40);
+  for (const { fault, kind } of runs)
+    if (/^(host tool|agent channel|monitor|QEMU)/.test(fault)) expect(kind, fault).toBe('qemu');
+  const stalls = STEPS.map((step) => runOf({ fault: 'disk answers ENOSPC, or stalls', step }).kind);
+  expect(stalls).toEqual(['user-mode', 'user-mode', 'user-mode', 'qemu', 'user-mode', 'user-mode']);
+  expect(runOf(ALSO_IN_QEMU).kind).toBe('user-mode');
+});
+
 test('a table that is written is read as the data', () => {
-  const entries = RUN_CELLS.map((cell, index) => ({ ...cell, backMs: index % 2 === 0 ? index : undefined }));
+  const entries = RUN_CELLS.map(runOf).map((run, index) => ({ ...run, backMs: index % 2 === 0 ? index : undefined }));
   const text = `<!-- table: written by npm run torture -- matrix --update -->\n${renderTable(entries)}\n<!-- end of the table -->\n`;
   expect(readTable(text)).toHaveLength(132);
   expect(() => renderTable(entries.slice(1))).toThrow('was not run');

@@ -55,7 +55,7 @@ async function recovered(lab: Lab, { tool }: Requester): Promise<string[]> {
   if (tool === undefined) return [];
   const before = await images(lab);
   // By QEMU's own sockets: the proxies in front of them still listen.
-  const { exitCode, json, stderr } = await bridge(lab.guest, ['recover', '--monitor-timeout', '2']);
+  const { exitCode, json, stderr } = await bridge(lab.machine, ['recover', '--monitor-timeout', '2']);
   if (exitCode === undefined || ![0, 3, 8].includes(exitCode))
     return [`recover of a dead VM: exit ${exitCode ?? 'none'}: ${stderr}`];
   const complaints: string[] = [];

@@ -2,10 +2,12 @@
 // been), its timeline is judged (judge.ts), the next snapshot is made, and what is left is looked for.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BridgeError, describeError } from '../../../src/errors.js';
+import { waitForAgent } from '../../../src/testing/index.js';
 import { requester as agentClient } from '../../support/agent-guest.js';
 import type { FaultName } from './faults.js';
 import { judgeBack, judgeLevel, judgeWriters, type Instants, type Measures } from './judge.js';
-import { DIRECTORIES, type Lab } from './lab.js';
+import { DIRECTORIES } from './lab-parts.js';
+import type { Lab } from './lab.js';
 import { leftInGuest, leftOnHost } from './leftovers.js';
 import type { Told } from './matrix.js';
 import type { Attempt, Requester } from './requesters.js';
@@ -13,6 +15,12 @@ import { stepAt, type Step, type Timeline } from './timeline.js';
 
 /** From the moment all is let go, for whatever has its own limits: writers, the tool, an agent started anew. */
 export const SETTLE_MS = 45_000;
+
+/** For the agent that was started anew, until it answers. */
+const NEXT_AGENT_MS = 30_000;
+
+/** A look costs a fork or two, in an emulated guest a fifth of a second of a processor. */
+const LOOK_AGAIN_MS = 300;
 
 export interface Evidence {
   readonly lab: Lab;
@@ -80,7 +88,7 @@ async function settled(lab: Lab, at: Instants): Promise<Timeline> {
     const isMarked = timeline.markers.at(-1)?.state !== undefined;
     const { waiting } = judgeWriters(timeline, at);
     if ((!isOpen && !isMarked && waiting.length === 0) || performance.now() > end) return timeline;
-    await sleep(100);
+    await sleep(LOOK_AGAIN_MS);
   }
 }
 
@@ -152,6 +160,7 @@ async function judgeForeign(lab: Lab, directory: string): Promise<string[]> {
 export async function nextSnapshot(lab: Lab): Promise<string[]> {
   await lab.guest.exec(`echo mark >>/run/fsb-lab/timeline; rm -f /run/fsb-lab/ctl/*`);
   try {
+    await waitForAgent(lab.guest, NEXT_AGENT_MS); // a serial line loses what it is sent before
     await using host = await agentClient(lab.guest, { freezeMs: 30_000 });
     const session = await host.coordinator.freeze({ requester: 'next', leaseMs: 20_000, require: 'application' });
     const { level, outcome } = await session.thaw();

@@ -4,8 +4,9 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { BridgeError } from '../../../src/errors.js';
-import { stallDisk } from '../../../src/testing/index.js';
-import { LAB, type Lab, type Services } from './lab.js';
+import type { GuestKind } from '../../../src/testing/index.js';
+import { LAB } from './lab-parts.js';
+import type { Lab, Services } from './lab.js';
 import type { Requester } from './requesters.js';
 import { STEPS, type Step } from './timeline.js';
 
@@ -30,6 +31,8 @@ interface Struck {
 }
 
 export interface Fault {
+  /** The guest it needs: user-mode for what happens inside, QEMU for what is done to the machine or by way of its monitor. */
+  readonly kind: GuestKind;
   readonly requester: 'client' | 'tool';
   /** Default: 4000 where the lease may end it, else longer. */
   readonly leaseMs?: number;
@@ -50,6 +53,8 @@ export interface Fault {
   readonly ends?: 'at once';
   /** The agent is gone by it, or may be when its lease ends. */
   readonly agentDies?: boolean;
+  /** The guest is not what it was before, even if all is well. */
+  readonly spends?: boolean;
 }
 
 const HOLDER = '20-holder';
@@ -140,8 +145,15 @@ export async function endDaemons(lab: Lab): Promise<void> {
 }
 
 export const faultRecords = {
-  'agent SIGKILL': { requester: 'client', strike: signal('KILL', 'agent'), ends: 'at once', agentDies: true },
+  'agent SIGKILL': {
+    kind: 'user-mode',
+    requester: 'client',
+    strike: signal('KILL', 'agent'),
+    ends: 'at once',
+    agentDies: true,
+  },
   'agent SIGSTOP': {
+    kind: 'user-mode',
     requester: 'client',
     strike: signal('STOP', 'agent'),
     lastsMs: {
@@ -155,6 +167,7 @@ export const faultRecords = {
     agentDies: true,
   },
   "agent's event loop blocked": {
+    kind: 'user-mode',
     requester: 'client',
     strike: async ({ lab, services, step }) => {
       const ms = step === 'freeze' || step === 'frozen' ? PAST_LEASE_MS : PAUSE_MS;
@@ -175,8 +188,9 @@ export const faultRecords = {
     },
     agentDies: true,
   },
-  'freezer SIGKILL': { requester: 'client', strike: signal('KILL', 'freezer'), ends: 'at once' },
+  'freezer SIGKILL': { kind: 'user-mode', requester: 'client', strike: signal('KILL', 'freezer'), ends: 'at once' },
   'freezer SIGSTOP': {
+    kind: 'user-mode',
     requester: 'client',
     strike: signal('STOP', 'freezer'),
     // At the cut its requester asks for the thaw late: whoever waits for the freezer then must know when the lease ends.
@@ -192,14 +206,17 @@ export const faultRecords = {
     staysSo: ['frozen'],
   },
   'both SIGKILLed together': {
+    kind: 'user-mode',
     requester: 'client',
     strike: signal('KILL', 'agent', 'freezer'),
     ends: 'at once',
     agentDies: true,
   },
   'guest out of memory': {
+    kind: 'user-mode',
     requester: 'client',
     leaseMs: 20_000,
+    spends: true,
     arm: async ({ lab }: Pick<Scene, 'lab'>) => {
       await lab.guest.exec('swapon /srv/swap 2>/dev/null; grep -q /srv/swap /proc/swaps');
       // A unit of its own: what the kernel kills in the fixture's would be stopped as a whole.
@@ -219,9 +236,10 @@ export const faultRecords = {
     },
     holds: STEPS,
   },
-  'writer hangs': { requester: 'client', strike: writer('hang', (pid) => ['signal', 'STOP', pid]) },
-  'writer ignores SIGTERM': { requester: 'client', strike: writer('ignore-term', nobody) },
+  'writer hangs': { kind: 'user-mode', requester: 'client', strike: writer('hang', (pid) => ['signal', 'STOP', pid]) },
+  'writer ignores SIGTERM': { kind: 'user-mode', requester: 'client', strike: writer('ignore-term', nobody) },
   'writer forks a daemon that keeps its stdout': {
+    kind: 'user-mode',
     requester: 'client',
     strike: async (scene) => ({
       ...(await writer('daemon', nobody)(scene)),
@@ -231,13 +249,19 @@ export const faultRecords = {
     }),
   },
   'writer floods stdout': {
+    kind: 'user-mode',
     requester: 'client',
     strike: writer('flood', () => ['write', `/run/fsb-lab/ctl/act.${HOLDER}.held`, 'flood']),
     lastsMs: { freeze: 500, frozen: 500, thaw: 500 },
     holds: ['freeze', 'frozen', 'thaw'],
   },
-  'writer dies while it holds': { requester: 'client', strike: writer('die', (pid) => ['signal', 'KILL', pid]) },
+  'writer dies while it holds': {
+    kind: 'user-mode',
+    requester: 'client',
+    strike: writer('die', (pid) => ['signal', 'KILL', pid]),
+  },
   'host tool SIGKILL': {
+    kind: 'qemu',
     requester: 'tool',
     strike: async (scene) => ({
       ns: await onHost(scene, async () => {
@@ -247,6 +271,7 @@ export const faultRecords = {
     }),
   },
   'host tool SIGSTOP': {
+    kind: 'qemu',
     requester: 'tool',
     strike: async (scene) => {
       const tool = toolOf(scene);
@@ -265,6 +290,7 @@ export const faultRecords = {
     lastsMs: PAST_LEASE_MS,
   },
   'agent channel closed': {
+    kind: 'qemu',
     requester: 'tool',
     strike: async (scene) => ({
       ns: await onHost(scene, () => {
@@ -273,6 +299,7 @@ export const faultRecords = {
     }),
   },
   'agent channel stalls': {
+    kind: 'qemu',
     requester: 'tool',
     strike: async (scene) => {
       const { channel } = toolOf(scene);
@@ -293,6 +320,7 @@ export const faultRecords = {
     lastsMs: PAST_LEASE_MS,
   },
   'monitor lost': {
+    kind: 'qemu',
     requester: 'tool',
     strike: async (scene) => ({
       ns: await onHost(scene, () => {
@@ -301,26 +329,30 @@ export const faultRecords = {
     }),
   },
   'QEMU SIGKILL': {
+    kind: 'qemu',
     requester: 'tool',
+    spends: true,
     strike: async (scene) => ({
       ns: await onHost(scene, async () => {
-        await scene.lab.guest.kill();
+        await scene.lab.machine.kill();
+        await toolOf(scene).refuse();
       }),
     }),
   },
   'QEMU paused and continued': {
+    kind: 'qemu',
     requester: 'client',
     leaseMs: LEASE_MS, // shorter than the pause: it is running time that counts
     strike: async (scene) => {
-      const { guest } = scene.lab;
+      const { machine } = scene.lab;
       const ns = await onHost(scene, async () => {
-        await guest.pause();
-        sure((await guest.runState()) === 'paused', 'the guest is not paused');
+        await machine.pause();
+        sure((await machine.runState()) === 'paused', 'the guest is not paused');
       });
       return {
         ns,
         undo: async () => {
-          await guest.resume();
+          await machine.resume();
         },
       };
     },
@@ -329,12 +361,13 @@ export const faultRecords = {
     mutes: true,
   },
   'disk answers ENOSPC, or stalls': {
+    kind: 'user-mode',
     requester: 'client',
     strike: async (scene) => {
       const { lab, step } = scene;
       if (step === 'freeze' || step === 'thaw') return { ns: await lab.strike(['none']) }; // it stalls already
-      const stall = await stallDisk(lab.guest, 'data');
-      await lab.guest.exec('dd if=/dev/zero of=/srv/data/dirty bs=1M count=8 2>/dev/null');
+      await lab.makeDirty();
+      const stall = await lab.stall();
       return {
         ns: await lab.strike(['none']),
         undo: async () => {
@@ -346,10 +379,12 @@ export const faultRecords = {
     holds: ['freeze', 'thaw'],
   },
   'foreign thaw': {
+    kind: 'user-mode',
     requester: 'client',
     strike: async ({ lab, step }) => ({ ns: await lab.strike(['foreign', 'thaw', foreignPlace('thaw', step)]) }),
   },
   'foreign freeze': {
+    kind: 'user-mode',
     requester: 'client',
     strike: async ({ lab, step }) => {
       const place = foreignPlace('freeze', step);
@@ -363,7 +398,8 @@ export type FaultName = keyof typeof faultRecords;
 export const FAULTS = Object.keys(faultRecords) as readonly FaultName[];
 
 /** ENOSPC at the cut is another fault than a stall, with another requester. */
-export const noSpaceAtCut: Fault = {
+const noSpaceAtCut: Fault = {
+  kind: 'qemu',
   requester: 'tool',
   arm: async (scene) => {
     await smallFolder(scene);
@@ -381,10 +417,17 @@ export const noSpaceAtCut: Fault = {
       ns,
       undo: async () => {
         await execa('mount', ['-o', 'remount,size=512m', folder]);
-        if ((await scene.lab.guest.runState()) !== 'running') await scene.lab.guest.resume();
+        const { machine } = scene.lab;
+        if ((await machine.runState()) !== 'running') await machine.resume();
       },
     };
   },
   lastsMs: 1500,
   mutes: true,
+  spends: true,
 };
+
+/** The fault as it is done at this step. */
+export function faultAt(name: FaultName, step: Step): Fault {
+  return name === 'disk answers ENOSPC, or stalls' && step === 'frozen' ? noSpaceAtCut : faultRecords[name];
+}

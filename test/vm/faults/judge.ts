@@ -1,7 +1,7 @@
 // What every cell must show, as one list of complaints: back in time, writers released, the label true, nothing of a
 // stranger's touched. Pure: works on what the guest noted (timeline.ts), in guest time.
 import { satisfies, type ConsistencyLevel } from '../../../src/consistency.js';
-import { DIRECTORIES, RESIDENT, WRITER_LIMITS_MS, WRITERS } from './lab.js';
+import { DIRECTORIES, RESIDENT, WRITER_LIMITS_MS, WRITERS } from './lab-parts.js';
 import type { Told } from './matrix.js';
 import type { Attempt } from './requesters.js';
 import { markerAt, runningMs, type Timeline } from './timeline.js';
@@ -70,6 +70,14 @@ export function judgeBack(timeline: Timeline, at: Instants): { complaints: strin
 function wasMarked(timeline: Timeline, fromNs: number, toNs: number): boolean {
   const within = timeline.markers.filter(({ ns }) => ns > fromNs && ns <= toNs);
   return [markerAt(timeline, fromNs), ...within.map(({ state }) => state)].some((state) => state !== undefined);
+}
+
+/** All was frozen, and nothing thawed yet, at some instant of it. */
+function wasHeld(timeline: Timeline, { startNs, endNs }: Timeline['shortGaps'][number]): boolean {
+  const within = timeline.markers.filter(({ ns }) => ns > startNs && ns <= endNs);
+  return [markerAt(timeline, startNs), ...within.map(({ state }) => state)].some(
+    (state) => state !== undefined && state.frozen > 0 && state.intended === 0 && state.thawed === 0,
+  );
 }
 
 /** Every writer whose freeze was started is released in time, and none is let run past its limit. */
@@ -141,9 +149,10 @@ export function judgeLevel(timeline: Timeline, told: Told, attempt: Attempt, for
   if (foreignThawNs !== undefined && foreignThawNs < heldNs.to)
     complaints.push(`told ${said}, though a stranger thawed`);
   for (const directory of DIRECTORIES) {
-    const held = timeline.gaps.some(
-      (gap) => gap.directory === directory && gap.startNs <= heldNs.from && gap.endNs >= heldNs.to,
-    );
+    const covers = (gap: Timeline['shortGaps'][number]): boolean =>
+      gap.directory === directory && gap.startNs <= heldNs.from && gap.endNs >= heldNs.to;
+    // What is quick holds for less than a gap: then the marker must say so, too.
+    const held = timeline.gaps.some(covers) || timeline.shortGaps.some((gap) => covers(gap) && wasHeld(timeline, gap));
     if (!held) complaints.push(`told ${said}, but ${directory} took a write while the requester believed it held`);
   }
   if (!satisfies(level, 'application')) return complaints;

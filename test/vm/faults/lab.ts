@@ -1,88 +1,35 @@
-// The guest of the fault matrix: our agent and freezer as installed, three filesystems on two disks, two writers of the
-// test's own that note every phase, a probe that writes to each filesystem. All of it is saved once and restored for
-// each cell. What runs inside: test/fixtures/fault-lab/fault-lab.c.
-import { mkdir, writeFile } from 'node:fs/promises';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { execa } from 'execa';
-import { BridgeError } from '../../../src/errors.js';
-import { cached, hashOfFile, hasUsers, keyOf, prune } from '../../../src/testing/cache.js';
-import { restoreGuest, saveState, type Guest } from '../../../src/testing/index.js';
-import { agentState } from '../../support/agent-guest.js';
+// A guest of the fault matrix: our agent and freezer as installed, three filesystems on two disks, two writers of the
+// test's own that note every phase, a probe that writes to each filesystem. Which kind a fault needs is faults.ts's
+// matter, what is inside lab-parts.ts's. What runs inside: test/fixtures/fault-lab/fault-lab.c.
+import { BridgeError, UsageError } from '../../../src/errors.js';
+import type { Guest, GuestKind } from '../../../src/testing/index.js';
+import { QemuGuest } from '../../../src/testing/qemu/qemu-guest.js';
+import { LAB, type WriterName } from './lab-parts.js';
+import { labState, qemuLab } from './lab-qemu.js';
+import { labImage, userModeLab } from './lab-user-mode.js';
 import { parseTimeline, type Timeline } from './timeline.js';
 
-const SOURCE = fileURLToPath(new URL('../../fixtures/fault-lab/fault-lab.c', import.meta.url));
-const THIS = fileURLToPath(import.meta.url);
-const BUILD_LIMIT_MS = 400_000;
-const HOOKS = '/etc/fsfreeze-bridge/fsfreeze-hook.d';
-export const LAB = '/usr/local/bin/fault-lab';
-
-/** Where the probe writes: ext4 on the root disk, ext4 and xfs on two halves of the other one. */
-export const DIRECTORIES = ['/', '/srv/data', '/srv/more'] as const;
-/** The one in the middle is resident: it holds while its input is open. */
-export const WRITERS = ['10-bystander', '15-resident', '20-holder'] as const;
-export type WriterName = (typeof WRITERS)[number];
-export const RESIDENT = '15-resident';
-/** Milliseconds a phase of the writers may take. */
-export const WRITER_LIMITS_MS = { prepare: 5000, freeze: 6000, verify: 2000, thaw: 4000 } as const;
-
-const descriptionOf = (writer: WriterName): string =>
-  JSON.stringify({
-    ...(writer === RESIDENT ? { resident: true } : {}),
-    phases: ['prepare', 'freeze', 'verify', 'thaw'],
-    rank: Number.parseInt(writer, 10),
-    guarantee: 'held',
-    timeout: Object.fromEntries(Object.entries(WRITER_LIMITS_MS).map(([phase, ms]) => [phase, ms / 1000])),
-  });
-
-// The second disk gets a table of two partitions; its swap file lies on a filesystem that is frozen with the others.
-const SETUP = `set -e
-systemctl stop postgresql@15-main postgresql 2>/dev/null || :
-systemctl mask --runtime postgresql@15-main >/dev/null 2>&1 || :
-umount /srv/data
-perl -e 'print "\\0" x 446, pack("C8V2", 0,0,0,0, 0x83,0,0,0, 2048, 1046528), pack("C8V2", 0,0,0,0, 0x83,0,0,0, 1048576, 1048576), "\\0" x 32, "\\x55\\xaa"' >/dev/vdb
-blockdev --rereadpt /dev/vdb; udevadm settle
-mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0 /dev/vdb1; mkfs.xfs -qf /dev/vdb2
-mkdir -p /srv/more; mount /dev/vdb1 /srv/data; mount /dev/vdb2 /srv/more
-fallocate -l 48M /srv/swap; chmod 600 /srv/swap; mkswap -q /srv/swap
-install -m 755 /run/fsb-in/fault-lab ${LAB}
-for writer in ${WRITERS.join(' ')}; do install -m 755 /run/fsb-in/fault-lab ${HOOKS}/$writer; done
-install -m 644 /run/fsb-in/*.json ${HOOKS}
-ln -sf /dev/null ${HOOKS}/50-postgresql
-mkdir -p /run/fsb-lab/ctl; : >/run/fsb-lab/timeline
-rm -r /run/fsb-in; sync`;
-
-let state: Promise<string> | undefined;
-
-/** The saved state of that guest. Slow once per build of the agent. */
-export async function labState(): Promise<string> {
-  return await (state ??= buildLabState());
+/** A guest with all that the lab needs in it, and how its kind does what is done from outside. */
+export interface LabGuest {
+  readonly guest: Guest;
+  /** The second disk takes no more writes until that is disposed of; reads and flushes go on. */
+  stall(): Promise<AsyncDisposable>;
+  /** The same, but not before the guest is told, and at once then. */
+  readonly armStall?: () => Promise<ArmedStall>;
 }
 
-async function buildLabState(): Promise<string> {
-  const base = await agentState();
-  const name = `faults-${keyOf(path.basename(base), await hashOfFile(SOURCE), await hashOfFile(THIS))}`;
-  const directory = await cached('states', name, BUILD_LIMIT_MS, async (building) => {
-    await using guest = await restoreGuest(base);
-    const files = path.join(guest.dir, 'lab');
-    await mkdir(files);
-    const flags = ['-O2', '-std=gnu11', '-Wall', '-Wextra', '-Werror', '-static', '-pthread'];
-    await execa('gcc', [...flags, '-o', path.join(files, 'fault-lab'), SOURCE], { timeout: 60_000 });
-    const sources = [path.join(files, 'fault-lab')];
-    for (const writer of WRITERS) {
-      const file = path.join(files, `${writer}.json`);
-      await writeFile(file, descriptionOf(writer));
-      sources.push(file);
-    }
-    await guest.copyIn(sources, '/run/fsb-in');
-    await guest.exec(SETUP, { timeoutMs: 120_000 });
-    await guest.start([LAB, 'watch', ...DIRECTORIES]);
-    await guest.exec(`until [ "$(${LAB} look | grep -c last)" = ${DIRECTORIES.length} ]; do sleep 0.1; done`);
-    await guest.exec('sync; sleep 1');
-    await saveState(guest, building);
-  });
-  await prune('states', 'faults-', 2, async (old) => old === directory || (await hasUsers(old)));
-  return directory;
+export interface ArmedStall {
+  /** For `strike`. */
+  readonly words: readonly string[];
+  readonly letGo: () => Promise<void>;
+}
+
+const MAKERS: Readonly<Record<GuestKind, () => Promise<LabGuest>>> = { qemu: qemuLab, 'user-mode': userModeLab };
+
+/** Builds what labs are made from, of each kind. Slow once per build of the agent. */
+export async function prepareLabs(): Promise<void> {
+  await labImage();
+  await labState();
 }
 
 export interface Services {
@@ -92,14 +39,48 @@ export interface Services {
 
 export class Lab implements AsyncDisposable {
   readonly guest: Guest;
+  readonly #made: LabGuest;
   #sets = 0;
 
-  private constructor(guest: Guest) {
-    this.guest = guest;
+  private constructor(made: LabGuest) {
+    this.guest = made.guest;
+    this.#made = made;
   }
 
-  static async restore(): Promise<Lab> {
-    return new Lab(await restoreGuest(await labState()));
+  static async restore(kind: GuestKind): Promise<Lab> {
+    return new Lab(await MAKERS[kind]());
+  }
+
+  /** The guest, for what needs its monitor. Throws UsageError `E_CAPABILITY` for a kind without one. */
+  get machine(): QemuGuest {
+    const { guest } = this;
+    guest.requires('monitor');
+    if (!(guest instanceof QemuGuest)) throw new Error('a guest with a monitor is one in QEMU');
+    return guest;
+  }
+
+  /**
+   * Leaves something to write, for a FIFREEZE to wait for. Before the disk is stalled: a journal that cannot be written
+   * stops whoever makes more. Little: a guest without memory waits for pages that are under way.
+   */
+  async makeDirty(): Promise<void> {
+    await this.guest.exec('dd if=/dev/zero of=/srv/data/dirty bs=1M count=1 conv=notrunc 2>/dev/null');
+  }
+
+  /** The second disk takes no more writes until that is disposed of; reads and flushes go on. */
+  async stall(): Promise<AsyncDisposable> {
+    return await this.#made.stall();
+  }
+
+  /** The same, but when the guest is told. Throws UsageError for a kind whose disks are stalled from outside alone. */
+  async armStall(): Promise<ArmedStall> {
+    const { armStall } = this.#made;
+    if (armStall === undefined)
+      throw new UsageError(
+        'E_CAPABILITY',
+        `a disk of a guest of kind ${this.guest.kind} is stalled from outside alone`,
+      );
+    return await armStall();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -143,14 +124,12 @@ export class Lab implements AsyncDisposable {
   }
 
   async rawTimeline(): Promise<string> {
-    return (await this.guest.exec(`cat /run/fsb-lab/timeline; ${LAB} look`)).stdout;
+    return (await this.guest.exec([LAB, 'look'])).stdout;
   }
 
   /** Begins anew in a guest that was used before: an empty timeline, writers that behave. */
   async begin(): Promise<void> {
-    await this.guest.exec(
-      'rm -f /run/fsb-lab/ctl/* /run/fsb-lab/hog-ready /run/fsb-lab/struck; : >/run/fsb-lab/timeline',
-    );
+    await this.guest.exec('cd /run/fsb-lab; rm -f ctl/* hold.* tried.* hog-ready struck; : >timeline');
   }
 
   /** Leaves a strike waiting in the guest; `hasStruck` tells when it was done. */

@@ -1,5 +1,6 @@
 // The matrix as data: for each fault and step what the requester may be told, or why the cell cannot exist.
-import { FAULTS, type FaultName } from './faults.js';
+import type { GuestKind } from '../../../src/testing/index.js';
+import { faultAt, FAULTS, type FaultName } from './faults.js';
 import { STEPS, type Step } from './timeline.js';
 
 /**
@@ -68,6 +69,19 @@ export interface CellName {
   readonly fault: FaultName;
   readonly step: Step;
 }
+
+/** A cell, and the guest it is done in. */
+export interface CellRun extends CellName {
+  readonly kind: GuestKind;
+}
+
+/** In the guest that the fault needs. */
+export function runOf({ fault, step }: CellName): CellRun {
+  return { fault, step, kind: faultAt(fault, step).kind };
+}
+
+/** What happens inside a guest happens in both kinds alike: it is shown in QEMU once. */
+export const ALSO_IN_QEMU: CellRun = { fault: 'agent SIGKILL', step: 'frozen', kind: 'qemu' };
 
 /** All 132, row by row. */
 export const ALL_CELLS: readonly CellName[] = FAULTS.flatMap((fault) => STEPS.map((step) => ({ fault, step })));

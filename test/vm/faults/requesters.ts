@@ -42,6 +42,8 @@ export interface ToolParts {
   readonly monitor: SocketProxy;
   readonly channel: SocketProxy;
   kill(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT'): void;
+  /** Nobody listens at its sockets any more, as where QEMU is dead. */
+  refuse(): Promise<void>;
   /** The kernel has stopped it. */
   isStopped(): Promise<boolean>;
 }
@@ -122,7 +124,7 @@ async function inGuestTime(lab: Lab, sentMs: number, answeredMs: number): Promis
 const Blocks = v.array(v.looseObject({ inserted: v.optional(v.looseObject({ 'node-name': v.string() })) }));
 
 export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOptions): Promise<Requester> {
-  const { guest } = lab;
+  const { machine: guest } = lab;
   const monitor = await proxySocket(guest.qmpPath, `${guest.dir}/monitor-proxy.sock`);
   const channel = await proxySocket(guest.qgaPath, `${guest.dir}/channel-proxy.sock`);
   const limits = ['--agent-timeout', '5', '--cut-timeout', '20', '--freeze-timeout', '30', '--thaw-timeout', '15'];
@@ -137,6 +139,10 @@ export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOpti
     String(leaseMs / 1000),
   ];
   const running = bridgeProcess(guest, [...create, ...limits, ...words], { qmp: monitor.path, qga: channel.path });
+  const refuse = async (): Promise<void> => {
+    await monitor[Symbol.asyncDispose]();
+    await channel[Symbol.asyncDispose]();
+  };
   let heldNs: Attempt['heldNs'];
   const act = async (): Promise<Attempt> => {
     const { stdout, stderr, exitCode } = await running;
@@ -173,6 +179,7 @@ export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOpti
       kill: (signal) => {
         running.kill(signal);
       },
+      refuse,
       isStopped: async () => {
         for (let tries = 0; tries < 100; tries++) {
           const stat = await readFile(`/proc/${running.pid ?? 0}/stat`, 'latin1').catch(() => '');
@@ -185,8 +192,7 @@ export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOpti
     [Symbol.asyncDispose]: async () => {
       running.kill('SIGKILL');
       await done.catch(() => undefined);
-      await monitor[Symbol.asyncDispose]();
-      await channel[Symbol.asyncDispose]();
+      await refuse();
     },
   };
 }

@@ -1,20 +1,21 @@
-// One cell of the matrix, from a restored guest to the next snapshot. What is expected: matrix.ts; what is a complaint:
+// One cell of the matrix, from a guest that is as new to the next snapshot. What is expected: matrix.ts; what is a complaint:
 // judge.ts; the guest that is gone: dead-guest.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BridgeError, describeError } from '../../../src/errors.js';
 import { conclude, judgeFired, SETTLE_MS, within } from './evidence.js';
 import { judgeDeadGuest } from './dead-guest.js';
-import { faultRecords, LEASE_MS, noSpaceAtCut, type Fault, type FaultName, type Scene } from './faults.js';
+import { faultAt, LEASE_MS, type FaultName, type Scene } from './faults.js';
+import type { GuestKeeper } from './guest-keeper.js';
 import type { Instants, Measures } from './judge.js';
-import { Lab } from './lab.js';
-import { cellOf, type CellName, type Told } from './matrix.js';
+import type { Lab } from './lab.js';
+import { cellOf, type CellRun, type Told } from './matrix.js';
 import { startClient, startTool } from './requesters.js';
 import { prepareStep, reachStep } from './steps.js';
 import type { Step, Timeline } from './timeline.js';
 
 const LONG_LEASE_MS = 15_000;
 
-export interface CellResult extends CellName, Measures {
+export interface CellResult extends CellRun, Measures {
   readonly complaints: readonly string[];
   readonly told: string;
   readonly tookMs: number;
@@ -22,35 +23,39 @@ export interface CellResult extends CellName, Measures {
   readonly timeline: string;
 }
 
-/** Runs one cell. Never throws for what it finds: that is in `complaints`. Throws BridgeError for a cell that cannot exist. */
-export async function runCell({ fault: name, step }: CellName): Promise<CellResult> {
+/**
+ * Runs one cell in the keeper's guest. Never throws for what it finds: that is in `complaints`. Throws BridgeError for a
+ * cell that cannot exist.
+ */
+export async function runCell(
+  { fault: name, step }: Pick<CellRun, 'fault' | 'step'>,
+  keeper: GuestKeeper,
+): Promise<CellResult> {
   const cell = cellOf(name, step);
   if (!('told' in cell)) throw new BridgeError('E_NO_CELL', `${name} at ${step} cannot exist: ${cell.reason}`);
   const start = performance.now();
   const atEnd: (() => Promise<void>)[] = [];
-  const lab = await Lab.restore();
-  let result: Omit<CellResult, 'tookMs' | 'fault' | 'step'>;
+  const lab = await keeper.lab();
+  keeper.spend(); // until it is known to be sound
+  let result: Found;
   try {
     result = await act(lab, name, step, cell.told, atEnd);
   } catch (error) {
     const seen = await lab.rawTimeline().catch(() => '');
-    result = { complaints: [describeError(error)], told: '', backMs: undefined, releaseMs: undefined, timeline: seen };
+    const complaints = [describeError(error), ...(await keeper.lastWords())];
+    result = { complaints, told: '', backMs: undefined, releaseMs: undefined, timeline: seen };
   } finally {
     for (const undo of atEnd.reverse()) await undo().catch(() => undefined);
-    await lab[Symbol.asyncDispose]();
   }
-  return { fault: name, step, ...result, tookMs: Math.round(performance.now() - start) };
+  if (result.complaints.length === 0 && faultAt(name, step).spends !== true) keeper.keep();
+  await keeper.settle();
+  return { fault: name, step, kind: keeper.kind, ...result, tookMs: Math.round(performance.now() - start) };
 }
 
-async function act(
-  lab: Lab,
-  name: FaultName,
-  step: Step,
-  told: Told,
-  atEnd: (() => Promise<void>)[],
-): Promise<Omit<CellResult, 'tookMs' | 'fault' | 'step'>> {
-  const record: Fault = faultRecords[name];
-  const fault = name === 'disk answers ENOSPC, or stalls' && step === 'frozen' ? noSpaceAtCut : record;
+type Found = Omit<CellResult, 'tookMs' | keyof CellRun>;
+
+async function act(lab: Lab, name: FaultName, step: Step, told: Told, atEnd: (() => Promise<void>)[]): Promise<Found> {
+  const fault = faultAt(name, step);
   // Where the lease is no part of it, a busy machine must not make it one.
   const leaseMs = fault.leaseMs ?? (told.startsWith('up to') || told === 'nothing' ? LEASE_MS : LONG_LEASE_MS);
   const services = await lab.services();

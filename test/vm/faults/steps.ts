@@ -3,8 +3,8 @@
 //   freeze                   a disk that takes no writes, with something to write: a FIFREEZE is under way
 //   frozen                   the requester stays at its cut
 //   thaw                     a disk that takes no writes: the others are thawed, one FITHAW is under way
-import { stallDisk } from '../../../src/testing/index.js';
-import { LAB, type Lab } from './lab.js';
+import { LAB } from './lab-parts.js';
+import type { Lab } from './lab.js';
 import type { Requester } from './requesters.js';
 import type { Step } from './timeline.js';
 
@@ -36,7 +36,6 @@ export async function prepareStep(lab: Lab, step: Step): Promise<void> {
 
 /** Brings the guest into the step and gives what keeps it there. */
 export async function reachStep(lab: Lab, step: Step, requester: Requester): Promise<Held> {
-  const { guest } = lab;
   const held = (letGo: () => Promise<void> | void, stalls = false): Held => ({
     letGo: async () => {
       await letGo();
@@ -55,8 +54,8 @@ export async function reachStep(lab: Lab, step: Step, requester: Requester): Pro
     case 'hold':
       return held(() => writerGoesOn('freeze'));
     case 'freeze': {
-      const stall = await stallDisk(guest, 'data');
-      await guest.exec('dd if=/dev/zero of=/srv/data/dirty bs=1M count=8 2>/dev/null');
+      await lab.makeDirty();
+      const stall = await lab.stall();
       await writerGoesOn('freeze');
       await arrived(lab, step);
       return held(async () => {
@@ -76,9 +75,7 @@ export async function reachStep(lab: Lab, step: Step, requester: Requester): Pro
       await writerGoesOn('freeze');
       await arrived(lab, 'frozen');
       await requester.isCut();
-      const stall = await stallDisk(guest, 'data');
-      // The first write after the limit was set still passes; this one lies before the first partition.
-      await guest.exec('dd if=/dev/zero of=/dev/vdb bs=4096 seek=100 count=1 oflag=direct 2>/dev/null');
+      const stall = await lab.stall();
       requester.goOn();
       await arrived(lab, step);
       return held(async () => {
@@ -86,7 +83,11 @@ export async function reachStep(lab: Lab, step: Step, requester: Requester): Pro
       }, true);
     }
     case 'release':
+      requester.stayAtCut(); // so that it is known when it was
       await writerGoesOn('freeze');
+      await arrived(lab, 'frozen');
+      await requester.isCut();
+      requester.goOn();
       await begun(lab, 'thaw');
       return held(() => writerGoesOn('thaw'));
   }

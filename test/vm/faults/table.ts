@@ -3,8 +3,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { FAULTS, type FaultName } from './faults.js';
-import type { CellName, Told } from './matrix.js';
-import { cellOf } from './matrix.js';
+import type { GuestKind } from '../../../src/testing/index.js';
+import { cellOf, runOf, type CellRun, type Told } from './matrix.js';
 import { PRIVATE_TMP_WATCH_MS, type PrivateTmpResult } from './private-tmp.js';
 import { STEPS, type Step } from './timeline.js';
 
@@ -13,7 +13,7 @@ const BEGIN = '<!-- table: written by npm run torture -- matrix --update -->';
 const END = '<!-- end of the table -->';
 
 /** What a run adds to the data: how long the guest needed to be back, where that was measured. */
-export interface TableEntry extends CellName {
+export interface TableEntry extends CellRun {
   readonly backMs: number | undefined;
 }
 
@@ -25,14 +25,29 @@ export function renderTable(entries: readonly TableEntry[]): string {
       if (!reasons.includes(cell.reason)) reasons.push(cell.reason);
       return `- (${reasons.indexOf(cell.reason) + 1})`;
     }
-    const entry = entries.find((each) => each.fault === fault && each.step === step);
+    const { kind } = runOf({ fault, step });
+    const entry = entries.find((each) => each.fault === fault && each.step === step && each.kind === kind);
     if (entry === undefined) throw new Error(`${fault} at ${step} was not run`);
     return entry.backMs === undefined ? cell.told : `${cell.told}; ${Math.round(entry.backMs)} ms`;
   };
-  const rows = FAULTS.map((fault) => `| ${[fault, ...STEPS.map((step) => cellText(fault, step))].join(' | ')} |`);
-  const head = [`| fault | ${STEPS.join(' | ')} |`, `| --- |${' --- |'.repeat(STEPS.length)}`];
+  const rows = FAULTS.map(
+    (fault) => `| ${[fault, guestText(fault), ...STEPS.map((step) => cellText(fault, step))].join(' | ')} |`,
+  );
+  const head = [`| fault | guest | ${STEPS.join(' | ')} |`, `| --- | --- |${' --- |'.repeat(STEPS.length)}`];
   const notes = reasons.map((reason, index) => `${index + 1}. ${reason}`);
   return [...head, ...rows, '', ...notes].join('\n');
+}
+
+const KIND_NAMES: Readonly<Record<GuestKind, string>> = { qemu: 'QEMU', 'user-mode': 'user-mode' };
+
+/** The guest in which the fault is done, and the steps that have another one. */
+function guestText(fault: FaultName): string {
+  const [first, ...others] = STEPS.map((step) => runOf({ fault, step }));
+  if (first === undefined) return '';
+  const elsewhere = others
+    .filter(({ kind }) => kind !== first.kind)
+    .map(({ step, kind }) => `${KIND_NAMES[kind]} at ${step}`);
+  return [KIND_NAMES[first.kind], ...elsewhere].join(', ');
 }
 
 /** One sentence on what was measured. */
@@ -79,6 +94,7 @@ export function readTable(text: string): readonly TableCell[] {
       .split('|')
       .slice(1, -1)
       .map((word) => word.trim());
+  // The first two columns are the fault and its guest.
   const [head = [], , ...rows] = lines.filter((line) => line.startsWith('|')).map(wordsOf);
   const reasons = new Map(
     lines.flatMap((line) => {
@@ -86,10 +102,10 @@ export function readTable(text: string): readonly TableCell[] {
       return number === undefined || reason === undefined ? [] : [[number, reason] as const];
     }),
   );
-  return rows.flatMap(([fault = '', ...cells]) =>
+  return rows.flatMap(([fault = '', , ...cells]) =>
     cells.map((cell, index) => {
       const number = /^- \((\d+)\)$/.exec(cell)?.[1];
-      const step = head[index + 1] ?? '';
+      const step = head[index + 2] ?? '';
       return number === undefined
         ? { fault, step, told: (cell.split(';')[0] ?? '') as Told, reason: undefined }
         : { fault, step, told: undefined, reason: reasons.get(number) };

@@ -25,6 +25,8 @@ export interface Timeline {
     readonly endNs: number;
     readonly open: boolean;
   }[];
+  /** Shorter ones, from one write to the next, of which the latter waited for more than 5 ms while something was marked. */
+  readonly shortGaps: readonly { readonly directory: string; readonly startNs: number; readonly endNs: number }[];
   readonly shots: readonly { readonly ns: number; readonly state: MarkerState }[];
   /** Holds of the writers, by process. */
   readonly holds: readonly { readonly writer: string; readonly pid: number; readonly goneNs: number | undefined }[];
@@ -66,12 +68,9 @@ export function parseTimeline(text: string): Timeline {
       goneNs: goneOf.get(pid),
     };
   });
-  const gaps = of('gap').map(([directory = '', start, end]) => ({
-    directory,
-    startNs: Number(start),
-    endNs: Number(end),
-    open: false,
-  }));
+  const gapsOf = (kind: string) =>
+    of(kind).map(([directory = '', start, end]) => ({ directory, startNs: Number(start), endNs: Number(end) }));
+  const gaps = gapsOf('gap').map((gap) => ({ ...gap, open: false }));
   for (const [directory = '', last] of of('last'))
     if (nowNs - Number(last) > OPEN_GAP_NS) gaps.push({ directory, startNs: Number(last), endNs: nowNs, open: true });
   const known = new Set([
@@ -86,11 +85,13 @@ export function parseTimeline(text: string): Timeline {
     'now',
     'probe-error',
     'shot',
+    'short',
   ]);
   return {
     markers: of('marker').map(([ns, ...words]) => ({ ns: Number(ns), state: markerOf(words) })),
     phases,
     gaps,
+    shortGaps: gapsOf('short'),
     shots: of('shot').map(([ns, ...words]) => ({ ns: Number(ns), state: markerOf(words) })),
     holds: of('hold').map(([writer = '', , pid]) => ({ writer, pid: Number(pid), goneNs: goneOf.get(Number(pid)) })),
     notes: lines.filter(([kind = '']) => !known.has(kind)),
@@ -99,9 +100,14 @@ export function parseTimeline(text: string): Timeline {
       errno: Number(errno),
       ns: Number(ns),
     })),
-    lost: of('lost').map(([ns, total]) => ({ ns: Number(ns), totalNs: Number(total) })),
+    lost: added(of('lost')),
     nowNs,
   };
+}
+
+function added(lines: readonly (readonly string[])[]): Timeline['lost'] {
+  let totalNs = 0;
+  return lines.map(([ns, more]) => ({ ns: Number(ns), totalNs: (totalNs += Number(more)) }));
 }
 
 /** Running time of the guest between two instants, in milliseconds. */
