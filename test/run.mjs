@@ -4,12 +4,16 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+const startMs = performance.now();
 const work = mkdtempSync(join(tmpdir(), 'fsb-test-'));
 const total = { passed: 0, failed: 0, skipped: 0 };
+/** How long each file of vitest took. */
+const files = [];
+const SLOWEST = 15;
 
 const add = ({ passed = 0, failed = 0, skipped = 0 }) => {
   total.passed += passed;
@@ -50,6 +54,8 @@ async function vitest(...projects) {
   let counted = { failed: 0 };
   try {
     const result = JSON.parse(readFileSync(file, 'utf8'));
+    for (const { name, startTime, endTime } of result.testResults)
+      files.push({ name, seconds: (endTime - startTime) / 1000 });
     const pending = result.numPendingTests + result.numTodoTests;
     counted = { passed: result.numPassedTests, failed: result.numFailedTests, skipped: pending };
     add(counted);
@@ -72,17 +78,21 @@ function run(command, stdout = 'inherit') {
 }
 
 try {
+  // Beside each other: a guest waits much of the time, and so do processes that are killed on purpose.
+  const guests = vitest('vm');
   check('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'fuzz', 'COUNT=20000', 'SEED=1');
   counting('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test');
   counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1');
-  // Beside each other: a guest waits much of the time, and so do processes that are killed on purpose.
-  const guests = vitest('vm');
   check('npm', 'run', '--silent', 'lint');
   await vitest('unit', 'conformance', 'integration');
   await guests;
 } finally {
   rmSync(work, { recursive: true });
 }
+console.log(`\nSlowest test files, in seconds:`);
+for (const { name, seconds } of files.toSorted((a, b) => b.seconds - a.seconds).slice(0, SLOWEST))
+  console.log(`${seconds.toFixed(1).padStart(7)}  ${relative(root, name)}`);
+console.log(`${((performance.now() - startMs) / 1000).toFixed(0).padStart(7)}  all of it`);
 const skipsForbidden = process.env.FSB_REQUIRED === 'all';
 process.exitCode = total.failed > 0 || (skipsForbidden && total.skipped > 0) ? 1 : 0;
 console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);

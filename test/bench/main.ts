@@ -1,6 +1,7 @@
 // npm run bench -- NAME [--json]: ratios against the real qemu-ga on the same guest, in one run. Exit 1 if a limit is
 // not kept, 2 on usage.
 import { parseArgs } from 'node:util';
+import { guestKinds } from './guest-kinds.js';
 import { idle } from './idle.js';
 import { pause } from './pause.js';
 import { recovery } from './recovery.js';
@@ -16,6 +17,7 @@ const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = {
   start,
   recovery,
   virsh,
+  guests: guestKinds,
 };
 
 const { values, positionals } = parseArgs({
