@@ -41,6 +41,8 @@ export async function startMachine(
     // Node makes a pipe that it shares with a child of a socketpair: both ends read and write.
     stdio: [openStdin ? 'pipe' : 'ignore', log.fd, log.fd, ...Array<'pipe'>(lines).fill('pipe')],
     env: { ...process.env, ...env },
+    // Its own process group: a user-mode kernel that panics ends its whole group (os_dump_core), which would be us, too.
+    detached: true,
   });
   let over = false;
   const ended = new Promise<void>((resolve) => {
