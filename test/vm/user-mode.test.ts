@@ -187,6 +187,7 @@ requires(...USER_MODE)('the user-mode guest', () => {
 
   test('a power cut loses what was not synced and nothing else; it boots again from those disks', async () => {
     await using first = await bootGuest({ kind: 'user-mode', image });
+    await first.waitForSystem();
     await first.exec('echo kept >/srv/data/kept; sync -f /srv/data/kept; echo lost >/srv/data/lost');
     const { dir } = first;
     await first.kill();
