@@ -49,9 +49,10 @@ export class AgentChannel implements AsyncDisposable {
   /** Waits until an agent answers guest-ping, at most `timeoutMs`. */
   async waitForPing(timeoutMs: number): Promise<void> {
     const deadline = new Deadline(timeoutMs);
-    for (;;) {
+    // Short at first: what is sent to a serial line before the agent has opened it is lost.
+    for (let limitMs = 200; ; limitMs = Math.min(1000, limitMs * 1.5)) {
       try {
-        await this.execute('guest-ping', undefined, Math.min(1000, deadline.remainingMs + 1));
+        await this.execute('guest-ping', undefined, Math.min(limitMs, deadline.remainingMs + 1));
         return;
       } catch (cause) {
         if (deadline.passed) {

@@ -19,7 +19,7 @@ const RUN_LIMIT_MS = 120_000;
 const TYPES = `
 import { QmpClient } from 'fsfreeze-bridge/qmp-client';
 import { bootGuest, guestImage, type UserModeGuest } from 'fsfreeze-bridge/testing';
-const guest: UserModeGuest = await bootGuest({ kind: 'user-mode', image: await guestImage('debian-12'), kernel: '6.12' });
+const guest: UserModeGuest = await bootGuest({ kind: 'user-mode', image: await guestImage('debian-12') });
 const { host }: { readonly host: string } = await guest.sharedFolder();
 await guest.copyIn([host], '/run');
 // @ts-expect-error: there is no such kind

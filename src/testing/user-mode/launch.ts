@@ -12,6 +12,7 @@ import type { GuestImage } from '../guest-image.js';
 import { startMachine, type MachineProcess } from '../machine-process.js';
 import { serveLine } from './channel-socket.js';
 import type { UserModeKernel } from './kernel.js';
+import { quietProcessor } from './processor.js';
 import { describeUbd, UserModeGuest } from './user-mode-guest.js';
 
 const START_LIMIT_MS = 10_000;
@@ -39,7 +40,7 @@ export async function launchUserMode({
   const paths = guestPaths(dir);
   const disks = await Promise.all(files.map(async ({ name, file }, index) => await describeUbd(name, file, index)));
   const started = await startMachine(
-    [...namespace(), kernel.program, ...kernelArguments(kernel, disks, memoryMiB, paths)],
+    [...(await ownProcessor()), ...namespace(), kernel.program, ...kernelArguments(kernel, disks, memoryMiB, paths)],
     paths.consolePath,
     { openStdin: true, lines: 2, env: await memoryFolder(memoryMiB, dir) },
   );
@@ -74,6 +75,11 @@ export async function launchUserMode({
     await atEnd.revert();
     throw cause;
   }
+}
+
+async function ownProcessor(): Promise<string[]> {
+  const processor = await quietProcessor();
+  return processor === undefined ? [] : ['taskset', '--cpu-list', String(processor)];
 }
 
 /**

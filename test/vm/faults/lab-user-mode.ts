@@ -7,7 +7,6 @@ import {
   bootGuest,
   waitForAgent,
   type GuestImage,
-  type KernelVersion,
   type UserModeGuest,
 } from '../../../src/testing/index.js';
 import { copyDisk } from '../../../src/testing/user-mode/boot-user-mode.js';
@@ -18,8 +17,6 @@ import type { ArmedStall, LabGuest } from './lab.js';
 
 const THIS = fileURLToPath(import.meta.url);
 const BUILD_LIMIT_MS = 300_000;
-/** A fork takes 7 ms on it, 12 ms on 6.1. */
-const USUAL_KERNEL: KernelVersion = '6.12';
 
 const DISK = 'disk';
 /** Until another table is loaded: that lets them go at once (dm-delay hands over what it keeps before it is suspended). */
@@ -64,7 +61,7 @@ async function buildLabImage(): Promise<GuestImage> {
 }
 
 async function boot(from: GuestImage): Promise<UserModeGuest> {
-  const [kernel] = kernels(USUAL_KERNEL);
+  const [kernel] = kernels();
   const guest = await bootGuest({ kind: 'user-mode', image: from, ...(kernel === undefined ? {} : { kernel }) });
   try {
     await guest.waitForSystem();
