@@ -21,6 +21,22 @@ const upward = (...names) =>
     'Imports go down only: cli -> {agent, snapshot, host, testing} -> {freeze, qga, qmp} -> rpc -> {transport, wire}; leaves import nothing of ours.',
   );
 
+const outsideHost = upward('freeze', 'agent', 'cli', 'testing');
+const room = (name, ...above) =>
+  fence(
+    [`src/host/${name}/**`],
+    [
+      yargs,
+      chokidar,
+      pino,
+      outsideHost,
+      layer(
+        above.map((other) => `**/${other}/**`),
+        'The rooms of host/ import downward: {create, recover} -> guest -> sets -> vm -> images.',
+      ),
+    ],
+  );
+
 export default tseslint.config(
   { ignores: ['dist/**', 'build/**', '**/node_modules/**'] },
   ...tseslint.configs.strictTypeChecked,
@@ -52,6 +68,12 @@ export default tseslint.config(
   fence(['src/qga/**', 'src/qmp/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'host', 'cli', 'testing')]),
   fence(['src/freeze/**'], [yargs, pino, upward('qga', 'qmp', 'rpc', 'agent', 'host', 'cli', 'testing')]),
   fence(['src/agent/**'], [yargs, chokidar, pino, upward('qmp', 'host', 'cli', 'testing')]),
-  fence(['src/host/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'cli', 'testing')]),
+  fence(['src/host/**'], [yargs, chokidar, pino, outsideHost]),
+  // The rooms of host/, from the ground up.
+  room('images', 'vm', 'sets', 'guest', 'create', 'recover'),
+  room('vm', 'sets', 'guest', 'create', 'recover'),
+  room('sets', 'guest', 'create', 'recover'),
+  room('guest', 'create', 'recover'),
+  room('create', 'recover'),
   fence(['src/testing/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'cli')]),
 );

@@ -8,14 +8,14 @@ import { BridgeError, CutError, UsageError, describeError } from '../errors.js';
 import { runQmp, type JobInfo } from '../qmp/commands.js';
 import type { JobProgress } from '../qmp/jobs.js';
 import type { Monitor } from '../qmp/monitor.js';
-import { syncPath } from './durable-file.js';
-import type { Hypervisor } from './hypervisor.js';
-import { describeHolders, holdersOf } from './image-file.js';
-import { Journal } from './journal.js';
-import { layersOf, type Layer } from './layers.js';
-import type { Manifest, ManifestDisk } from './manifest.js';
-import type { ManifestStore } from './manifest-store.js';
-import { newerSets, settleState } from './set-state.js';
+import { syncPath } from './images/durable-file.js';
+import type { Hypervisor } from './vm/hypervisor.js';
+import { describeHolders, holdersOf } from './images/image-file.js';
+import { Journal } from './sets/journal.js';
+import { layersOf, type Layer } from './sets/layers.js';
+import type { Manifest, ManifestDisk } from './sets/manifest.js';
+import type { ManifestStore } from './sets/manifest-store.js';
+import { newerSets, settleState } from './sets/set-state.js';
 
 export interface CommitOptions {
   readonly store: ManifestStore;

@@ -3,17 +3,17 @@
 import { stat } from 'node:fs/promises';
 import { QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
-import { removeFiles } from './durable-file.js';
+import { removeFiles } from './images/durable-file.js';
 import { isErrno } from './errno.js';
-import type { Hypervisor } from './hypervisor.js';
-import { Journal, refuseBusy } from './journal.js';
-import { layersOf } from './layers.js';
-import type { Manifest } from './manifest.js';
-import type { ManifestStore } from './manifest-store.js';
-import { openMonitors } from './monitors.js';
-import { withData } from './overlay-data.js';
-import { whyInUse } from './overlay-removal.js';
-import { newerSets, settleState } from './set-state.js';
+import type { Hypervisor } from './vm/hypervisor.js';
+import { Journal, refuseBusy } from './sets/journal.js';
+import { layersOf } from './sets/layers.js';
+import type { Manifest } from './sets/manifest.js';
+import type { ManifestStore } from './sets/manifest-store.js';
+import { openMonitors } from './vm/monitors.js';
+import { withData } from './images/overlay-data.js';
+import { whyInUse } from './images/use.js';
+import { newerSets, settleState } from './sets/set-state.js';
 
 export interface DeleteOptions {
   readonly store: ManifestStore;
@@ -56,7 +56,7 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<readonly s
 /** The rest of a deletion that was decided; the files must be nobody's. */
 export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
   const { vm, set, disks } = manifest;
-  const { changeDefinition } = await import('./libvirt/definition.js');
+  const { changeDefinition } = await import('./vm/libvirt/definition.js');
   // Before the files are gone: what libvirt is to start must be there.
   await changeDefinition(
     vm.qmp,
@@ -100,7 +100,7 @@ async function checkUnused(options: DeleteOptions): Promise<{ manifest: Manifest
   }
   for (const monitor of monitors.open) await unloadOverlays(monitor, manifest);
   for (const file of files) {
-    const why = await whyInUse(file, { monitors: monitors.open, manifests: [] });
+    const why = await whyInUse(file, { monitors: monitors.open, claims: [] });
     if (why === undefined) continue;
     throw new UsageError('E_IN_USE', `${file}: ${why}; commit ${set} first, or shut the VM off`);
   }

@@ -6,13 +6,13 @@ import { chmod, chown, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError, QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
-import { syncPath } from './durable-file.js';
-import { describeHolders, holdersOf, imageInfo, makeOverlay } from './image-file.js';
-import { Journal, refuseBusy } from './journal.js';
-import type { Manifest, ManifestDisk } from './manifest.js';
-import type { ManifestStore } from './manifest-store.js';
-import { openMonitors } from './monitors.js';
-import { newerSets } from './set-state.js';
+import { syncPath } from './images/durable-file.js';
+import { describeHolders, holdersOf, imageInfo, makeOverlay } from './images/image-file.js';
+import { Journal, refuseBusy } from './sets/journal.js';
+import type { Manifest, ManifestDisk } from './sets/manifest.js';
+import type { ManifestStore } from './sets/manifest-store.js';
+import { openMonitors } from './vm/monitors.js';
+import { newerSets } from './sets/set-state.js';
 
 export interface RevertOptions {
   readonly store: ManifestStore;

@@ -2,10 +2,10 @@
 import { BridgeError, describeError } from '../errors.js';
 import type { CoordinatorStatus } from '../consistency.js';
 import { runQmp } from '../qmp/commands.js';
-import type { AgentLimits, OpenGuestAgent } from './guest-agent.js';
-import type { ManifestStore } from './manifest-store.js';
-import { openHypervisor } from './open-hypervisor.js';
-import type { Vm } from './vm.js';
+import type { AgentLimits, OpenGuestAgent } from './guest/guest-agent.js';
+import type { ManifestStore } from './sets/manifest-store.js';
+import { openHypervisor } from './vm/open-hypervisor.js';
+import type { Vm } from './vm/vm.js';
 
 interface Trouble {
   readonly code: string;

@@ -1,7 +1,7 @@
 // bench -- pause: how long applications are held by `snapshot create`, with 2 and with 8 disks, in turns. Between the
 // freeze request and the thaw reply the monitor gets exactly one command, the transaction.
 import { sessionSteps } from '../../src/consistency.js';
-import type { Manifest } from '../../src/host/manifest.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 import type { QemuGuest } from '../../src/testing/index.js';
 import { commandsWhileHeld, commitSnapshot, createSnapshot } from '../../vm-images/demo/bridge.js';
 import { addFilesystem, benchGuest } from './guests.js';

@@ -3,8 +3,8 @@
 import { readFileSync, writeFileSync, mkdirSync, existsSync } from 'node:fs';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ManifestStore } from '../../src/host/manifest-store.js';
-import type { Manifest } from '../../src/host/manifest.js';
+import { ManifestStore } from '../../src/host/sets/manifest-store.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 import { deleteSnapshot, type DeleteOptions } from '../../src/host/snapshot-delete.js';
 import { revertSnapshot } from '../../src/host/snapshot-revert.js';
 import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';

@@ -3,9 +3,9 @@
 import { execa } from 'execa';
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Finding } from '../../src/host/finding.js';
-import type { Manifest } from '../../src/host/manifest.js';
-import { thisProcess } from '../../src/host/owner.js';
+import type { Finding } from '../../src/host/recover/finding.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
+import { thisProcess } from '../../src/host/sets/owner.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';

@@ -2,7 +2,7 @@
 // the exit code says which. A second signal changes nothing, nor does a reader of its output that went away.
 import { existsSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Manifest } from '../../src/host/manifest.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';

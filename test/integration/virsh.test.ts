@@ -2,7 +2,7 @@
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { DeadlineError, UnreachableError, UsageError } from '../../src/errors.js';
-import { Virsh, VirshError } from '../../src/host/libvirt/virsh.js';
+import { Virsh, VirshError } from '../../src/host/vm/libvirt/virsh.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 

@@ -5,7 +5,7 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { basename } from 'node:path';
 import { expect } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
-import type { Manifest } from '../../src/host/manifest.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, type BareDisk } from './bare-qemu.js';
 import { FakeAgent } from './fake-agent.js';

@@ -1,6 +1,6 @@
 // The host tool, run as a user runs it, on a domain of the fixture's libvirtd.
 import path from 'node:path';
-import type { Manifest } from '../../src/host/manifest.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 import { bridgeResult, toolProcess } from './agent-guest.js';
 import type { LibvirtDomain } from './libvirt-domain.js';
 import type { LibvirtHost } from './libvirt.js';

@@ -1,5 +1,5 @@
 // A manifest of one disk, cut, for tests of what is done with sets.
-import type { Manifest } from '../../src/host/manifest.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 
 export function manifest(
   set: string,

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { Reverter } from '../../src/reverter.js';
 import { createBlank } from '../../src/testing/disks.js';
-import { exists } from '../../src/host/durable-file.js';
+import { exists } from '../../src/host/images/durable-file.js';
 import type { LibvirtHost } from './libvirt.js';
 
 export interface OddDomain extends AsyncDisposable {

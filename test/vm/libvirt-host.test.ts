@@ -2,8 +2,8 @@
 import { readdir, rm } from 'node:fs/promises';
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { Finding } from '../../src/host/finding.js';
-import type { Manifest } from '../../src/host/manifest.js';
+import type { Finding } from '../../src/host/recover/finding.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 import { amcheckFaults, bootCut, compareContents, refusalOf } from '../../vm-images/demo/database.js';
 import { needsRecovery, rawCopy } from '../../vm-images/demo/disks.js';
 import { startLoad, type Load } from '../../vm-images/demo/load.js';

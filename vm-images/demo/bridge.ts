@@ -3,7 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import * as v from 'valibot';
-import { manifestSchema, type Manifest } from '../../src/host/manifest.js';
+import { manifestSchema, type Manifest } from '../../src/host/sets/manifest.js';
 import type { QemuGuest } from '../../src/testing/index.js';
 
 /** For `node`: what package.json names as `fsfreeze-bridge`. */

@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util';
 import { timeline } from '../../src/cli/bridge/timeline.js';
 import { describeError } from '../../src/errors.js';
 import { monotonicMs } from '../../src/host/clock.js';
-import type { Manifest } from '../../src/host/manifest.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
 import { bootGuest } from '../../src/testing/index.js';
 import type { QemuGuest } from '../../src/testing/index.js';
 import { installDebs, waitForAgent } from '../../src/testing/guest-states.js';

@@ -1,12 +1,12 @@
 // `fsfreeze-bridge status | writers | thaw | wait`: the guest and its agent.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent } from '../../host/guest-agent.js';
-import { checkSize } from '../../host/report-size.js';
-import { thawUntilConfirmed } from '../../host/thaw-guest.js';
-import type { Vm } from '../../host/vm.js';
+import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent } from '../../host/guest/guest-agent.js';
+import { checkSize } from '../../host/guest/report-size.js';
+import { thawUntilConfirmed } from '../../host/guest/thaw-guest.js';
+import type { Vm } from '../../host/vm/vm.js';
 import { readStatus, type VmStatus } from '../../host/vm-status.js';
-import { waitForAgent } from '../../host/wait-for-agent.js';
+import { waitForAgent } from '../../host/guest/wait-for-agent.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { agentTimeout, limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';

@@ -3,8 +3,8 @@ import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import { defaultStateDir, ManifestStore } from '../../host/manifest-store.js';
-import { chooseVm, defaultConfigFile, type Vm } from '../../host/vm.js';
+import { defaultStateDir, ManifestStore } from '../../host/sets/manifest-store.js';
+import { chooseVm, defaultConfigFile, type Vm } from '../../host/vm/vm.js';
 
 export interface VmArgs {
   vm: string | undefined;

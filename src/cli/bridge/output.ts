@@ -2,7 +2,7 @@
 // complaints to stderr.
 import { BridgeError, describeError, type Facts } from '../../errors.js';
 import { exitCodeOf, type ExitCode } from './exit-codes.js';
-import { sentence } from '../../host/report-size.js';
+import { sentence } from '../../host/guest/report-size.js';
 import { printableJson, printableLine, printableRow } from './printable.js';
 
 export interface Streams {

@@ -1,13 +1,13 @@
 // `fsfreeze-bridge recover`: what killed tools and QEMUs left behind, for one VM or for all of them.
 import type { Argv } from 'yargs';
-import type { Finding } from '../../host/finding.js';
-import { openGuestAgent } from '../../host/guest-agent.js';
-import { parseLibvirtAddress } from '../../host/libvirt/address.js';
-import { defaultStateDir, ManifestStore } from '../../host/manifest-store.js';
-import { recoverVm } from '../../host/recover.js';
-import { allRecoverableVms, recoverableVm, type RecoverableVm } from '../../host/recover-targets.js';
+import type { Finding } from '../../host/recover/finding.js';
+import { openGuestAgent } from '../../host/guest/guest-agent.js';
+import { parseLibvirtAddress } from '../../host/vm/libvirt/address.js';
+import { defaultStateDir, ManifestStore } from '../../host/sets/manifest-store.js';
+import { recoverVm } from '../../host/recover/recover.js';
+import { allRecoverableVms, recoverableVm, type RecoverableVm } from '../../host/recover/recover-targets.js';
 import { shellWord } from '../../host/shell-word.js';
-import { defaultConfigFile } from '../../host/vm.js';
+import { defaultConfigFile } from '../../host/vm/vm.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';

@@ -1,5 +1,5 @@
 // A snapshot set in words: after it was made, and for `show`.
-import type { Manifest } from '../../host/manifest.js';
+import type { Manifest } from '../../host/sets/manifest.js';
 import { timeline } from './timeline.js';
 
 /** Rows. */

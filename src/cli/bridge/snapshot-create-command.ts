@@ -1,10 +1,10 @@
 // `fsfreeze-bridge snapshot create`.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import { openGuestAgent } from '../../host/guest-agent.js';
-import { defaultMinFreeBytes } from '../../host/overlays.js';
-import { askedLevels } from '../../host/requirement.js';
-import { createSnapshot } from '../../host/snapshot-create.js';
+import { openGuestAgent } from '../../host/guest/guest-agent.js';
+import { defaultMinFreeBytes } from '../../host/create/overlays.js';
+import { askedLevels } from '../../host/guest/requirement.js';
+import { createSnapshot } from '../../host/create/snapshot-create.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { agentTimeout, limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';

@@ -1,10 +1,10 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import type { Manifest } from '../../host/manifest.js';
-import { openMonitors } from '../../host/monitors.js';
-import { openHypervisor } from '../../host/open-hypervisor.js';
-import { settleState } from '../../host/set-state.js';
+import type { Manifest } from '../../host/sets/manifest.js';
+import { openMonitors } from '../../host/vm/monitors.js';
+import { openHypervisor } from '../../host/vm/open-hypervisor.js';
+import { settleState } from '../../host/sets/set-state.js';
 import { commitSnapshot } from '../../host/snapshot-commit.js';
 import { deleteSnapshot } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';

@@ -1,0 +1,98 @@
+// The first step of a cut: look at the VM and at the guest, and refuse what cannot succeed. Changes nothing.
+import { QuiesceError, CutError, UnreachableError, describeError } from '../../errors.js';
+import type { DiskRef } from '../../consistency.js';
+import type { VmDisk } from '../../qmp/block-graph.js';
+import { runQmp } from '../../qmp/commands.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
+import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
+import type { Hypervisor } from '../vm/hypervisor.js';
+import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
+import type { Vm } from '../vm/vm.js';
+
+export interface PlanOptions {
+  readonly vm: Vm;
+  readonly disks: readonly string[];
+  readonly requirement: Requirement;
+  readonly agentLimits: AgentLimits;
+  readonly openAgent: OpenGuestAgent;
+}
+
+export interface CreatePlan extends DiskChoice {
+  /** QEMU's run state. */
+  readonly status: string;
+  readonly all: readonly VmDisk[];
+  /** In the order of `chosen`. */
+  readonly refs: readonly (DiskRef | undefined)[];
+  /** The caller closes it. */
+  readonly agent: GuestAgent | undefined;
+  /** Why there is no agent to hold the guest. */
+  readonly whyNoAgent: string | undefined;
+}
+
+/** Run states in which the images belong to somebody else, or soon will. */
+const untouchable = ['inmigrate', 'postmigrate', 'finish-migrate', 'save-vm', 'restore-vm', 'colo'];
+
+/** Throws UsageError, CutError, UnreachableError or QuiesceError: what cannot succeed, before anything is done. */
+export async function planCreate(monitor: Hypervisor, options: PlanOptions): Promise<CreatePlan> {
+  const { status, running } = await runQmp(monitor, 'query-status', {});
+  if (untouchable.includes(status)) throw new CutError('E_VM_STATE', `the VM is in state ${status}: nothing was cut`);
+  await refuseMigration(monitor);
+  await refuseBlockJobs(monitor);
+  const all = await monitor.disks();
+  const choice = chooseDisks(all, options.disks);
+  const plan = { ...choice, status, all, refs: guestRefs(choice.chosen, all) };
+  const { agent, why } = running
+    ? await findAgent(options)
+    : { agent: undefined, why: `the VM is ${status}: its guest cannot be held` };
+  if (agent === undefined) checkReached(options.requirement, 'crash', undefined, why ?? 'there is no agent');
+  return { ...plan, agent, whyNoAgent: why };
+}
+
+interface FoundAgent {
+  readonly agent: GuestAgent | undefined;
+  readonly why: string | undefined;
+}
+
+async function findAgent({ vm, requirement, agentLimits, openAgent }: PlanOptions): Promise<FoundAgent> {
+  if (vm.qga === undefined) return { agent: undefined, why: 'no guest-agent socket was given (--qga)' };
+  let agent: GuestAgent;
+  try {
+    agent = await openAgent(vm.qga, agentLimits);
+  } catch (error) {
+    if (error instanceof UnreachableError && crashWillDo(requirement)) {
+      return { agent: undefined, why: describeError(error) };
+    }
+    throw error;
+  }
+  try {
+    const { state, requester, session } = await agent.coordinator.status();
+    if (state === 'idle') return { agent, why: undefined };
+    const message = `the guest is already held (${state}) by ${requester ?? 'somebody'}, session ${session ?? 'unknown'}`;
+    if (!crashWillDo(requirement)) throw new QuiesceError('E_BUSY', `${message}; nothing was cut`);
+    await agent[Symbol.asyncDispose]();
+    return { agent: undefined, why: message };
+  } catch (error) {
+    await agent[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** MigrationStatus of what is over (QEMU qapi/migration.json). */
+const noMigration = ['none', 'completed', 'failed', 'cancelled'];
+
+// On its way to another machine, or to a file: the images belong to whoever takes the VM over.
+async function refuseMigration(monitor: Monitor): Promise<void> {
+  const { status = 'none' } = await runQmp(monitor, 'query-migrate', {});
+  if (noMigration.includes(status)) return;
+  throw new CutError('E_VM_STATE', `the VM is being migrated or saved (${status}): nothing was cut`);
+}
+
+// A running job holds its node, so the transaction would fail: say so before the guest is held.
+async function refuseBlockJobs(monitor: Monitor): Promise<void> {
+  // One that is concluded holds nothing any more: somebody has yet to dismiss it.
+  const jobs = (await runQmp(monitor, 'query-block-jobs', {})).filter(({ status }) => status !== 'concluded');
+  if (jobs.length === 0) return;
+  const list = jobs.map(({ type, device }) => `${type} ${device}`).join(', ');
+  throw new CutError('E_BLOCK_JOB', `the VM runs block jobs (${list}): nothing was cut; wait until they end`);
+}

@@ -1,0 +1,182 @@
+// From the freeze request to the thaw reply: hold the guest, send the one transaction, let the guest go. Between freeze
+// and thaw nothing else is done on the host; questions about a lost answer are asked after the thaw.
+import { CutError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../../errors.js';
+import type { DiskRef, FreezeReport } from '../../consistency.js';
+import type { Reverter } from '../../reverter.js';
+import { cutDisks, cutState } from './cut.js';
+import type { GuestAgent } from '../guest/guest-agent.js';
+import type { Hypervisor } from '../vm/hypervisor.js';
+import { tornFilesystems, whyTorn, type CutDisk } from '../guest/level.js';
+import type { Marks } from '../sets/manifest.js';
+import type { Overlay } from '../vm/overlay.js';
+import { quiesce, type Hold } from '../guest/quiesce.js';
+import { sentence, whyTooLarge } from '../guest/report-size.js';
+import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
+
+export interface HeldCutOptions {
+  readonly agent: GuestAgent | undefined;
+  readonly whyNoAgent: string | undefined;
+  readonly refs: readonly (DiskRef | undefined)[];
+  readonly cutDisks: readonly CutDisk[];
+  /** The socket of the agent's channel, as QEMU has it. */
+  readonly agentSocket: string | undefined;
+  readonly requirement: Requirement;
+  /** The id of the freeze session, in the journal already. */
+  readonly session: string;
+  readonly leaseMs: number;
+  readonly cutTimeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** What is known of a cut that was taken. */
+export interface HeldCut {
+  /** The guest's final report; undefined if it was not held, or if its end is not known. */
+  readonly report: FreezeReport | undefined;
+  /** Why the report must not be taken as evidence, or why there is none. */
+  readonly doubt: string | undefined;
+  /** The disks are cut, but nobody confirmed the thaw. */
+  readonly thawError: ThawUnconfirmedError | undefined;
+}
+
+/** How long QEMU is waited for, after the thaw, when the answer to its transaction was lost. */
+const LATE_ANSWER_MS = 60_000;
+
+/**
+ * Cuts. Throws a QuiesceError (not held as asked, nothing cut), a CutError (nothing cut; outcome 'unknown' if nobody
+ * knows) or a ThawUnconfirmedError (its fact `cut` says which). In the first two cases the guest is thawed.
+ */
+export async function holdAndCut(
+  hypervisor: Hypervisor,
+  overlays: readonly Overlay[],
+  reverter: Reverter,
+  marks: Marks,
+  options: HeldCutOptions,
+): Promise<HeldCut> {
+  const { hold, why } = await holdGuest(hypervisor, reverter, marks, options);
+  const cutFailure = await failureOf(async () => {
+    options.signal.throwIfAborted();
+    if (hold !== undefined) checkHold(hold, options);
+    await cutDisks(hypervisor, overlays, options.cutTimeoutMs, marks);
+  });
+  let report: FreezeReport | undefined;
+  const thawFailure = asUnconfirmed(
+    await failureOf(async () => {
+      report = await hold?.thaw();
+    }),
+  );
+  const tooLarge = report === undefined ? undefined : whyTooLarge(report);
+  if (tooLarge !== undefined) report = undefined;
+  if (cutFailure === undefined) {
+    if (tooLarge !== undefined) return { report, doubt: tooLarge, thawError: thawFailure };
+    return { report, doubt: thawFailure === undefined ? why : 'nobody confirmed the thaw', thawError: thawFailure };
+  }
+  const became = await whatBecame(hypervisor, overlays, cutFailure);
+  if (became === 'cut') {
+    const doubt = 'when the disks were cut is not known: the answer to the transaction was lost';
+    return { report, doubt, thawError: thawFailure };
+  }
+  if (thawFailure !== undefined) {
+    const message = `${thawFailure.message} (and ${describeError(cutFailure)})`;
+    const facts = { cut: became };
+    throw new ThawUnconfirmedError(thawFailure.code, message, { cause: thawFailure.cause, outcome: 'unknown', facts });
+  }
+  if (became === 'unknown') throw notKnown(cutFailure);
+  if (!(cutFailure instanceof CutError)) throw cutFailure;
+  throw new CutError(cutFailure.code, cutFailure.message, { cause: cutFailure.cause });
+}
+
+function notKnown(failure: Error): CutError {
+  const message = `${failure.message}; the guest is thawed, but whether its disks were cut is not known: run "fsfreeze-bridge recover"`;
+  return new CutError('E_CUT', message, { cause: failure.cause, outcome: 'unknown' });
+}
+
+/** True if nobody knows whether the VM writes to the overlays: nothing may be undone. */
+export function isCutUnknown(error: unknown): boolean {
+  if (error instanceof ThawUnconfirmedError) return error.facts['cut'] === 'unknown';
+  return error instanceof CutError && error.outcome === 'unknown';
+}
+
+// The coordinator refuses by itself; this is for one that answers late, or less than it was asked for.
+function checkHold({ report, lost }: Hold, { requirement, cutDisks: disks }: HeldCutOptions): void {
+  if (lost !== undefined && !crashWillDo(requirement)) {
+    throw new QuiesceError('E_HOLD_LOST', `the guest let go before the cut: ${lost}; nothing was cut`);
+  }
+  const tooLarge = whyTooLarge(report);
+  if (tooLarge !== undefined) {
+    checkReached(requirement, 'crash', undefined, tooLarge);
+    return;
+  }
+  const torn = tornFilesystems(report, disks).map((filesystem) => whyTorn(filesystem, disks));
+  if (torn.length > 0) checkReached(requirement, 'none', report, torn.join('; '));
+  checkReached(requirement, report.level, report, report.error ?? report.evidence.join('; '));
+}
+
+function asUnconfirmed(error: Error | undefined): ThawUnconfirmedError | undefined {
+  if (error === undefined || error instanceof ThawUnconfirmedError) return error;
+  return new ThawUnconfirmedError('E_THAW_UNCONFIRMED', `the thaw failed: ${error.message}`, {
+    cause: error,
+    outcome: 'unknown',
+  });
+}
+
+async function failureOf(work: () => Promise<void>): Promise<Error | undefined> {
+  try {
+    await work();
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
+}
+
+interface Attempt {
+  readonly hold: Hold | undefined;
+  readonly why: string | undefined;
+}
+
+async function holdGuest(
+  hypervisor: Hypervisor,
+  reverter: Reverter,
+  marks: Marks,
+  options: HeldCutOptions,
+): Promise<Attempt> {
+  const { agent, refs, requirement, session, leaseMs, signal } = options;
+  if (agent === undefined) return { hold: undefined, why: options.whyNoAgent ?? 'there is no agent' };
+  const disks = refs.filter((ref) => ref !== undefined);
+  const request = {
+    requester: `fsfreeze-bridge, process ${process.pid}`,
+    session,
+    leaseMs,
+    require: crashWillDo(requirement) ? ('crash' as const) : requirement.asked,
+    // One disk the guest could not tell from another, and it is asked to hold all it has.
+    ...(disks.length === refs.length ? { disks } : {}),
+  };
+  using port = options.agentSocket === undefined ? undefined : hypervisor.watchAgentPort(options.agentSocket);
+  const either = port === undefined ? signal : AbortSignal.any([signal, port.signal]);
+  try {
+    return { hold: await quiesce(agent, request, reverter, marks, either), why: undefined };
+  } catch (error) {
+    // Before the signal is looked at: a guest that may be frozen is worse news than an interruption.
+    if (error instanceof ThawUnconfirmedError) throw error;
+    signal.throwIfAborted();
+    const refused = error instanceof QuiesceError || error instanceof StateError;
+    if (refused && crashWillDo(requirement)) return { hold: undefined, why: sentence(describeError(error)) };
+    if (error instanceof StateError) {
+      throw new QuiesceError('E_BUSY', `the guest cannot be held: ${error.message}; nothing was cut`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+async function whatBecame(
+  hypervisor: Hypervisor,
+  overlays: readonly Overlay[],
+  failure: Error,
+): Promise<'cut' | 'not cut' | 'unknown'> {
+  if (!isCutUnknown(failure)) return 'not cut';
+  try {
+    return await cutState(hypervisor, overlays, LATE_ANSWER_MS);
+  } catch {
+    // The caller's error says what is not known.
+    return 'unknown';
+  }
+}

@@ -1,0 +1,66 @@
+// The manifest of a set that is about to be made.
+import { runQmp } from '../../qmp/commands.js';
+import { packageVersion } from '../../version.js';
+import type { CreatePlan } from './create-plan.js';
+import type { Hypervisor } from '../vm/hypervisor.js';
+import type { Manifest } from '../sets/manifest.js';
+import type { Overlay } from '../vm/overlay.js';
+import { sentence } from '../guest/report-size.js';
+import { requiredLevel, type Requirement } from '../guest/requirement.js';
+import type { Vm } from '../vm/vm.js';
+
+/** Everything known before the cut; its level is `none`. Throws what the monitor throws. */
+export async function draftManifest(
+  hypervisor: Hypervisor,
+  plan: CreatePlan,
+  overlays: readonly Overlay[],
+  id: string,
+  { vm, set, requirement }: { readonly vm: Vm; readonly set: string; readonly requirement: Requirement },
+): Promise<Manifest> {
+  const { name: qemuName } = await runQmp(hypervisor, 'query-name', {});
+  const { UUID: uuid } = await runQmp(hypervisor, 'query-uuid', {});
+  const { major, minor, micro, package: distribution } = hypervisor.version;
+  const now = new Date().toISOString();
+  return {
+    format: 1,
+    set,
+    id,
+    state: 'creating',
+    createdAt: now,
+    changedAt: now,
+    vm: {
+      name: vm.name,
+      qmp: vm.qmp,
+      ...(vm.qga === undefined ? {} : { qga: vm.qga }),
+      ...(qemuName === undefined ? {} : { qemuName }),
+      uuid,
+      status: plan.status,
+    },
+    asked: requirement.asked,
+    required: requiredLevel(requirement.asked, undefined),
+    level: 'none',
+    evidence: [],
+    disks: overlays.map(({ disk, file, node }) => ({
+      device: disk.device,
+      id: disk.id,
+      ...(disk.qdev === undefined ? {} : { qdev: disk.qdev }),
+      ...(disk.serial === undefined ? {} : { serial: disk.serial }),
+      ...(disk.pciAddress === undefined ? {} : { pciAddress: disk.pciAddress }),
+      virtualSize: disk.virtualSize,
+      base: { node: disk.node, file: disk.file, format: disk.format },
+      overlay: { ...(hypervisor.keepsNodeNames ? { node } : {}), file, format: 'qcow2' },
+      level: 'none' as const,
+      evidence: [],
+      merged: false,
+    })),
+    leftOut: [...plan.leftOut],
+    timings: { steps: [], marks: {} },
+    monitorLog: [],
+    versions: {
+      tool: packageVersion,
+      node: process.versions.node,
+      qemu: `${major}.${minor}.${micro}${distribution === '' ? '' : ` (${distribution})`}`,
+      ...(plan.agent === undefined ? {} : { agent: sentence(`${plan.agent.kind} ${plan.agent.version}`) }),
+    },
+  };
+}

@@ -1,0 +1,226 @@
+// The main job: hold the guest, cut its disks in one transaction, let it go, and write down what the set is worth.
+// The order is the safety: everything slow before the hold, one monitor command while it lasts, the manifest's intent
+// durable before the cut, and whatever happens the guest is thawed before anything else is undone.
+import { randomBytes, randomUUID } from 'node:crypto';
+import { satisfies } from '../../consistency.js';
+import { CutError, ThawUnconfirmedError, describeError } from '../../errors.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { Reverter } from '../../reverter.js';
+import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
+import { undoCreate } from './create-undo.js';
+import { diskName } from '../vm/disk-choice.js';
+import { holdAndCut, type HeldCut } from './held-cut.js';
+import type { Hypervisor } from '../vm/hypervisor.js';
+import { Journal } from '../sets/journal.js';
+import { crashOnly, levelsOf, type CutDisk, type SetWorth } from '../guest/level.js';
+import type { Manifest, Marks } from '../sets/manifest.js';
+import { draftManifest } from './manifest-draft.js';
+import type { ManifestStore } from '../sets/manifest-store.js';
+import { openHypervisor } from '../vm/open-hypervisor.js';
+import { checkRoom, makeOverlays, planOverlays } from './overlays.js';
+import { sentence } from '../guest/report-size.js';
+import { requiredLevel } from '../guest/requirement.js';
+import { StepTimer, round } from './step-timer.js';
+import { readWriteCounts, stillDisks, type WriteCounts } from './write-counts.js';
+
+export interface CreateOptions extends PlanOptions {
+  readonly set: string;
+  readonly store: ManifestStore;
+  readonly minFreeBytes: number;
+  /** How long the guest may stay frozen without hearing from us. */
+  readonly leaseMs: number;
+  readonly monitorTimeoutMs: number;
+  readonly cutTimeoutMs: number;
+  readonly signal: AbortSignal;
+  /** One line for people. Must not throw. */
+  readonly onProgress: (text: string) => void;
+}
+
+export interface CreateResult {
+  readonly manifest: Manifest;
+  /** The level reached is the one asked for, or better. */
+  readonly satisfied: boolean;
+}
+
+/**
+ * Makes a snapshot set. Throws UsageError, UnreachableError, QuiesceError (nothing cut), CutError or
+ * ThawUnconfirmedError; except for the last the guest is thawed. What was done is undone, unless the error says that it
+ * could not be, or that nobody knows whether the disks were cut. A ThawUnconfirmedError with the fact `set` leaves
+ * the set, labelled `crash`.
+ */
+export async function createSnapshot(options: CreateOptions): Promise<CreateResult> {
+  await options.store.checkFree(options.set);
+  const timer = new StepTimer();
+  const monitorLog: Manifest['monitorLog'] = [];
+  await using monitor = await openHypervisor(options.vm.qmp, {
+    timeoutMs: options.monitorTimeoutMs,
+    log: ({ direction, command, monotonicNs }) => {
+      if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
+    },
+  });
+  const plan = await planCreate(monitor, options);
+  timer.end('inspect');
+  const run: Run = {
+    options,
+    monitor,
+    plan,
+    timer,
+    monitorLog,
+    reverter: new Reverter(),
+    draft: undefined,
+    journal: undefined,
+    isCut: false,
+  };
+  let keepHold = false;
+  try {
+    return await create(run);
+  } catch (error) {
+    // Nothing of a cut that was taken may be undone, nor may it be called none. The agent is still open: the undo may
+    // have to thaw.
+    const told = run.isCut ? error : await undoCreate(run.reverter, options.store, run.draft, options.signal, error);
+    keepHold = told instanceof ThawUnconfirmedError;
+    throw told;
+  } finally {
+    await run.journal?.end({ keepHold });
+    await plan.agent?.[Symbol.asyncDispose]();
+  }
+}
+
+interface Run {
+  readonly options: CreateOptions;
+  readonly monitor: Hypervisor;
+  readonly plan: CreatePlan;
+  readonly timer: StepTimer;
+  readonly monitorLog: Manifest['monitorLog'];
+  readonly reverter: Reverter;
+  /** The set's manifest while the set may be forgotten again. */
+  draft: Manifest | undefined;
+  /** There once the set's name is taken. */
+  journal: Journal | undefined;
+  isCut: boolean;
+}
+
+async function create(run: Run): Promise<CreateResult> {
+  const { options, monitor, plan, timer, reverter } = run;
+  const { store, set, signal } = options;
+  const id = randomBytes(4).toString('hex');
+  const overlays = planOverlays(plan.chosen, set, id, options.vm.overlayDir);
+  await checkRoom(overlays, options.minFreeBytes);
+  const draft = await draftManifest(monitor, plan, overlays, id, options);
+  run.journal = await Journal.claim(store, set);
+  run.draft = draft;
+  await store.write(draft);
+  await makeOverlays(overlays, reverter, signal, (done) => {
+    options.onProgress(`making overlay ${done + 1} of ${overlays.length}`);
+  });
+  await monitor.prepare(overlays, reverter, signal);
+  // Durable before the guest is held: a tool killed after its transaction leaves a set that says so, and a journal that
+  // knows whom to thaw.
+  await store.write({ ...draft, state: 'cutting' });
+  const { vm, leaseMs } = options;
+  const session = randomUUID();
+  if (plan.agent !== undefined && vm.qga !== undefined) {
+    await run.journal.holds({ session, qga: vm.qga, leaseMs, since: new Date().toISOString() });
+  }
+  const before = await readWriteCounts(monitor);
+  timer.end('overlays');
+
+  const marks: Marks = {};
+  const cutDisks = cutDisksOf(plan);
+  const cut = await holdAndCut(monitor, overlays, reverter, marks, {
+    ...options,
+    ...plan,
+    cutDisks,
+    session,
+    agentSocket: vm.qga,
+  });
+  // From here on the set exists, whatever fails.
+  reverter.keep();
+  run.isCut = true;
+  const still = stillDisks(plan.chosen, before, await countsAfter(monitor));
+  const worth = worthOf(
+    cut,
+    cutDisks.map((disk, index) => ({ ...disk, still: still[index] })),
+  );
+  timer.marks(marks);
+  const manifest: Manifest = {
+    ...draft,
+    state: 'cut',
+    required: requiredLevel(options.requirement.asked, cut.report),
+    level: worth.level,
+    evidence: [...worth.evidence],
+    disks: draft.disks.map((disk, index) => ({ ...disk, ...copyOf(worth.disks[index]) })),
+    timings: {
+      steps: timer.steps,
+      marks,
+      ...(marks.cutSentMs === undefined || marks.cutAnsweredMs === undefined
+        ? {}
+        : { cutMs: round(marks.cutAnsweredMs - marks.cutSentMs) }),
+      ...(cut.report === undefined
+        ? {}
+        : { pauseWindowMs: cut.report.pauseWindowMs, frozenWindowMs: cut.report.frozenWindowMs }),
+    },
+    monitorLog: run.monitorLog,
+    ...(cut.report === undefined ? {} : { guest: cut.report }),
+    ...(cut.thawError === undefined ? {} : { error: sentence(cut.thawError.message) }),
+  };
+  const unrecorded = await record(store, manifest);
+  timer.end('record');
+  if (cut.thawError !== undefined) throw unconfirmed(cut.thawError, manifest, unrecorded);
+  if (unrecorded !== undefined) throw unrecorded;
+  return { manifest, satisfied: satisfies(manifest.level, manifest.required) };
+}
+
+/** Gives the failure: what is to be told before it, if anything, is the caller's to know. */
+async function record(store: ManifestStore, manifest: Manifest): Promise<CutError | undefined> {
+  try {
+    await store.write(manifest);
+    return undefined;
+  } catch (cause) {
+    const message = `the disks are cut (level ${manifest.level}), but the manifest of ${manifest.set} could not be written`;
+    return new CutError('E_RECORD', `${message}: ${describeError(cause)}`, { cause });
+  }
+}
+
+/** The guest comes first; a manifest that could not be written is told beside it. */
+function unconfirmed(
+  { code, message, cause }: ThawUnconfirmedError,
+  { set, level }: Manifest,
+  unrecorded: CutError | undefined,
+): ThawUnconfirmedError {
+  const about = unrecorded?.message ?? `snapshot set ${set} was cut, level ${level}`;
+  return new ThawUnconfirmedError(code, `${message} (${about})`, {
+    cause,
+    facts: { set, level, ...(unrecorded === undefined ? {} : { unrecorded: unrecorded.message }) },
+  });
+}
+
+/** The disks of the cut as the guest knows them; nobody has counted their writes yet. */
+function cutDisksOf({ chosen, all, refs }: CreatePlan): CutDisk[] {
+  return chosen.map((disk, index) => ({
+    name: diskName(disk),
+    ref: refs[index],
+    still: undefined,
+    pciAddress: disk.pciAddress,
+    sharers: all.filter(({ pciAddress }) => pciAddress === disk.pciAddress).length,
+  }));
+}
+
+function worthOf(cut: HeldCut, disks: readonly CutDisk[]): SetWorth {
+  if (cut.report === undefined || cut.doubt !== undefined)
+    return crashOnly(disks, cut.doubt ?? 'the guest was not held');
+  return levelsOf(cut.report, disks);
+}
+
+// After the cut a monitor that fails must cost evidence at most, not the set.
+async function countsAfter(monitor: Monitor): Promise<WriteCounts | undefined> {
+  try {
+    return await readWriteCounts(monitor);
+  } catch {
+    return undefined;
+  }
+}
+
+function copyOf(worth: SetWorth['disks'][number] | undefined): Pick<Manifest['disks'][number], 'level' | 'evidence'> {
+  return worth === undefined ? { level: 'crash', evidence: [] } : { level: worth.level, evidence: [...worth.evidence] };
+}

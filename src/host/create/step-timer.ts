@@ -1,0 +1,36 @@
+// When each step of a cut began and ended.
+import { monotonicMs } from '../clock.js';
+import type { CreateStep, Manifest, Marks } from '../sets/manifest.js';
+
+/** Steps of a cut, in milliseconds since it began. */
+export class StepTimer {
+  readonly steps: Manifest['timings']['steps'] = [];
+  readonly #zeroMs = monotonicMs();
+  #startMs = 0;
+
+  /** The step that began when the last one ended. */
+  end(step: CreateStep): void {
+    const endMs = round(monotonicMs() - this.#zeroMs);
+    this.steps.push({ step, startMs: this.#startMs, endMs });
+    this.#startMs = endMs;
+  }
+
+  /** The steps between the marks. */
+  marks(marks: Marks): void {
+    const spans = [
+      ['quiesce', marks.freezeRequestedMs, marks.freezeAnsweredMs],
+      ['cut', marks.cutSentMs, marks.cutAnsweredMs],
+      ['thaw', marks.thawRequestedMs, marks.thawAnsweredMs],
+    ] as const;
+    for (const [step, from, to] of spans) {
+      if (from === undefined || to === undefined) continue;
+      this.steps.push({ step, startMs: round(from - this.#zeroMs), endMs: round(to - this.#zeroMs) });
+    }
+    this.#startMs = round(monotonicMs() - this.#zeroMs);
+  }
+}
+
+/** To the microsecond. */
+export function round(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}

@@ -1,0 +1,156 @@
+// Image files on disk: made and described by qemu-img, and found out whether any process holds one. QEMU's own lock
+// is not enough: a raw image that is only read shares it with everybody.
+import { readFile, readdir, readlink, stat } from 'node:fs/promises';
+import * as v from 'valibot';
+import { CutError, UsageError } from '../../errors.js';
+import { isErrno } from '../errno.js';
+
+const infoSchema = v.object({
+  filename: v.string(),
+  format: v.string(),
+  'virtual-size': v.pipe(v.number(), v.safeInteger()),
+  'actual-size': v.optional(v.pipe(v.number(), v.safeInteger())),
+  'backing-filename': v.optional(v.string()),
+  'full-backing-filename': v.optional(v.string()),
+  'backing-filename-format': v.optional(v.string()),
+});
+export type ImageInfo = v.InferOutput<typeof infoSchema>;
+
+const QEMU_IMG_LIMIT_MS = 60_000;
+
+/** Runs qemu-img; its stdout. Throws a CutError with its own words. */
+async function qemuImg(args: readonly string[], signal?: AbortSignal): Promise<string> {
+  // Here, since most commands start nothing. `snapshot create` makes its overlays before anything is held.
+  const { execa } = await import('execa');
+  const result = await execa('qemu-img', args, {
+    timeout: QEMU_IMG_LIMIT_MS,
+    reject: false,
+    stdin: 'ignore',
+    ...(signal === undefined ? {} : { cancelSignal: signal }),
+  });
+  if (!result.failed) return result.stdout;
+  signal?.throwIfAborted();
+  if (result.code === 'ENOENT') throw new UsageError('E_QEMU_IMG', 'qemu-img is not installed (Debian: qemu-utils)');
+  const reason = result.timedOut
+    ? `no end within ${QEMU_IMG_LIMIT_MS} ms`
+    : result.stderr.trim() || (result.shortMessage ?? 'it failed');
+  throw new CutError('E_QEMU_IMG', `qemu-img ${args[0] ?? ''}: ${reason.split('\n').join('; ')}`);
+}
+
+/** What the file's header says; works while a VM uses the image. */
+export async function imageInfo(file: string): Promise<ImageInfo> {
+  const text = await qemuImg(['info', '--output=json', '-U', '-f', 'qcow2', file]);
+  const parsed = v.safeParse(infoSchema, JSON.parse(text));
+  if (parsed.success) return parsed.output;
+  throw new CutError('E_QEMU_IMG', `qemu-img info ${file}: ${parsed.issues[0].message}`);
+}
+
+const mapSchema = v.array(
+  // `present` since QEMU 6.1: allocated in this layer, be it as zeros.
+  v.object({ data: v.boolean(), present: v.optional(v.boolean()) }),
+);
+
+/** What a qcow2 layer has allocated; the layers below are not opened. Works while a VM uses the image. */
+export async function mapOfLayer(file: string): Promise<v.InferOutput<typeof mapSchema>> {
+  const layer = { driver: 'qcow2', backing: null, file: { driver: 'file', filename: file } };
+  const text = await qemuImg(['map', '--output=json', '-U', `json:${JSON.stringify(layer)}`]);
+  const parsed = v.safeParse(mapSchema, JSON.parse(text));
+  if (parsed.success) return parsed.output;
+  throw new CutError('E_QEMU_IMG', `qemu-img map ${file}: ${parsed.issues[0].message}`);
+}
+
+/** True if a process holds QEMU's lock of the image so that nobody else may open it even for reading. */
+export async function isLockedByQemu(file: string): Promise<boolean> {
+  try {
+    await qemuImg(['info', '--output=json', '-f', 'qcow2', file]);
+    return false;
+  } catch (error) {
+    if (error instanceof CutError && /Failed to get .*lock/.test(error.message)) return true;
+    // No image yet, or none any more: then no QEMU has it open as one.
+    return false;
+  }
+}
+
+export interface NewOverlay {
+  readonly file: string;
+  readonly base: string;
+  readonly baseFormat: string;
+  readonly virtualSize: number;
+}
+
+/** Makes an empty qcow2 that names its base; the base is not opened (a running VM locks it). Overwrites `file`. */
+export async function makeOverlay(
+  { file, base, baseFormat, virtualSize }: NewOverlay,
+  signal?: AbortSignal,
+): Promise<void> {
+  // -u: do not open the backing file.
+  const args = ['create', '-q', '-f', 'qcow2', '-u', '-b', base, '-F', baseFormat, file, String(virtualSize)];
+  await qemuImg(args, signal);
+}
+
+export interface Holder {
+  readonly pid?: number;
+  /** Name of the process, or what tells of it. */
+  readonly who: string;
+}
+
+/** For people. */
+export function describeHolders(holders: readonly Holder[]): string {
+  return holders.map(({ who, pid }) => (pid === undefined ? who : `${who} (process ${pid})`)).join(', ');
+}
+
+/**
+ * Who has the file open: processes that /proc shows us (all of them, for root), and image locks of any process. Empty
+ * if nobody, or if the file is not there.
+ */
+export async function holdersOf(file: string): Promise<Holder[]> {
+  let target;
+  try {
+    target = await stat(file);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return [];
+    throw error;
+  }
+  const holders: Holder[] = [];
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    if (Number(pid) === process.pid) continue;
+    if (await hasOpen(pid, target)) {
+      holders.push({ pid: Number(pid), who: (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')).trim() });
+    }
+  }
+  if (holders.length === 0 && (await isLocked(target))) holders.push({ who: 'a process that locked the image' });
+  return holders;
+}
+
+interface Identity {
+  readonly dev: number;
+  readonly ino: number;
+}
+
+async function hasOpen(pid: string, target: Identity): Promise<boolean> {
+  let fds: string[];
+  try {
+    fds = await readdir(`/proc/${pid}/fd`);
+  } catch {
+    // Gone meanwhile, or not ours to look at: its lock tells.
+    return false;
+  }
+  for (const fd of fds) {
+    const path = `/proc/${pid}/fd/${fd}`;
+    try {
+      if (!(await readlink(path)).startsWith('/')) continue;
+      const open = await stat(path);
+      if (open.ino === target.ino && open.dev === target.dev) return true;
+    } catch {
+      // Closed meanwhile.
+    }
+  }
+  return false;
+}
+
+// Open-file-description locks have no owner in /proc/locks but an inode: `1: OFDLCK ADVISORY READ -1 fe:00:2187974 ...`.
+// Compared by inode alone: on btrfs the device there is not the one of stat(2), and to err means to refuse.
+async function isLocked(target: Identity): Promise<boolean> {
+  const locks = await readFile('/proc/locks', 'utf8').catch(() => '');
+  return locks.split('\n').some((line) => line.includes('OFDLCK') && line.includes(`:${target.ino} `));
+}

@@ -1,0 +1,177 @@
+// What no set speaks for: our block nodes and jobs in QEMU, drafts of killed writers, and layers that somebody else put
+// on a running VM's disks (libvirt leaves one when its thaw fails). The last are told of and never touched.
+import { readFile } from 'node:fs/promises';
+import { imageFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { runQmp } from '../../qmp/commands.js';
+import { dismissJob } from '../../qmp/jobs.js';
+import { isErrno } from '../errno.js';
+import { holdersOf } from '../images/image-file.js';
+import { parseLibvirtAddress } from '../vm/libvirt/address.js';
+import { claimsOf } from '../sets/claims.js';
+import type { Manifest } from '../sets/manifest.js';
+import { holdsData } from '../images/overlay-data.js';
+import { whyInUse } from '../images/use.js';
+import { allManifests } from './recover-targets.js';
+import { removeFiles } from '../images/durable-file.js';
+import type { Recovery } from './recovery.js';
+import { shellWord } from '../shell-word.js';
+
+/** After the sets: what is left then is nobody's. */
+export async function recoverStrays(recovery: Recovery): Promise<void> {
+  const manifests = await allManifests(recovery.options.stateDir);
+  for (const monitor of recovery.monitors) {
+    await recoverJobs(recovery, monitor, manifests);
+    await recoverNodes(recovery, monitor, manifests);
+    await tellOfUnknownOverlays(recovery, monitor, manifests);
+  }
+  await sweep(recovery);
+}
+
+const ourJob = /^fsb-commit-([0-9a-f]{8})-\d+$/;
+
+async function recoverJobs(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
+  for (const { id, status } of await runQmp(monitor, 'query-jobs', {})) {
+    const setId = ourJob.exec(id)?.[1];
+    const owner = manifests.find((manifest) => manifest.id === setId);
+    // Its commit goes on, or has been told of.
+    if (setId === undefined || owner?.state === 'committing') continue;
+    const found = `job ${id} (${status}) was left in QEMU, and no set is being committed`;
+    if (status === 'concluded') {
+      await recovery.repair({ kind: 'job-left', found, did: 'dismiss it' }, async () => {
+        await dismissJob(monitor, id);
+        return undefined;
+      });
+      continue;
+    }
+    const did =
+      'end it at the monitor: job-complete merges (once it is ready), job-cancel leaves the VM on its overlay';
+    const commands = ['job-complete', 'job-cancel'].map((execute) =>
+      monitorLine(monitor, { execute, arguments: { id } }),
+    );
+    recovery.note('yours', { kind: 'job-left', found, did, commands });
+  }
+}
+
+const ourNode = /^fsb-([0-9a-f]{8})-\d+$/;
+
+async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
+  const disks = await readDisks(monitor);
+  const inUse = new Set(
+    disks.flatMap(({ node, rootNode, file, backingFiles }) => [node, rootNode, file, ...backingFiles]),
+  );
+  for (const [name, { image }] of await readNodes(monitor)) {
+    const setId = ourNode.exec(name)?.[1];
+    const file = imageFile(image.filename);
+    const owner = manifests.find(({ id }) => id === setId);
+    if (setId === undefined || owner !== undefined || inUse.has(name) || inUse.has(file)) continue;
+    const found = `block node ${name} (${file}) was left in QEMU; no disk uses it, and no set knows it`;
+    const did = 'take it out of QEMU, and remove its file if it is empty';
+    await recovery.repair({ kind: 'node-left', found, did }, async () => {
+      await runQmp(monitor, 'blockdev-del', { 'node-name': name });
+      const why = await whyInUse(file, { monitors: recovery.monitors, claims: claimsOf(manifests) });
+      if (why !== undefined) return `taken out of QEMU; ${file} stays: ${why}`;
+      if (await holdsData(file)) return `taken out of QEMU; ${file} stays: it holds data`;
+      await removeFiles([file]);
+      return `taken out of QEMU, and ${file} removed: it was empty`;
+    });
+  }
+}
+
+async function tellOfUnknownOverlays(
+  recovery: Recovery,
+  monitor: Monitor,
+  manifests: readonly Manifest[],
+): Promise<void> {
+  const known = new Set(manifests.flatMap(({ disks }) => disks.map(({ overlay }) => overlay.file)));
+  for (const disk of await readDisks(monitor)) {
+    const { file, id, backingFiles } = disk;
+    const [base] = backingFiles;
+    if (base === undefined || disk.readOnly || known.has(file)) continue;
+    const line = await commandLineOf(file);
+    // It was started with this image: an ordinary clone.
+    if (line?.includes(file) === true) continue;
+    const maker =
+      line === undefined ? 'who made it is not known' : 'QEMU was not started with it: somebody made a snapshot';
+    const found = `disk ${id} of the running VM writes to ${file}, which lies on ${base}; no set knows it, and ${maker}`;
+    const { name } = await runQmp(monitor, 'query-name', {});
+    const isLibvirts = disk.node.startsWith('libvirt-') || line?.includes('libvirt') === true;
+    recovery.note('yours', {
+      kind: 'overlay-unknown',
+      found,
+      did: isLibvirts
+        ? 'left alone; libvirt makes one and reports a failure if its thaw fails. Keep it, or merge it back through libvirt'
+        : 'left alone; keep it, or merge it back: the first command merges, the second ends it once the job is ready (query-jobs)',
+      commands: isLibvirts
+        ? [
+            `virsh ${connect(recovery)}blockcommit ${shellWord(name ?? 'DOMAIN')} ${shellWord(file)} --shallow --active --pivot --wait`,
+          ]
+        : mergeLines(monitor, disk, await nodeOf(monitor, base)),
+    });
+  }
+}
+
+/** Where libvirt was reached, if that is not virsh's own choice. */
+function connect({ options }: Recovery): string {
+  const uri = options.vm.qmp.map((where) => parseLibvirtAddress(where)?.uri).find((each) => each !== undefined);
+  return uri === undefined ? '' : `--connect ${shellWord(uri)} `;
+}
+
+/** The arguments of the QEMU that has the file open, one per line; undefined if there is none we may look at. */
+async function commandLineOf(file: string): Promise<string | undefined> {
+  const lines: string[] = [];
+  for (const { pid } of await holdersOf(file)) {
+    if (pid === undefined) continue;
+    const text = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (text !== '') lines.push(text.split('\0').join('\n'));
+  }
+  return lines.length === 0 ? undefined : lines.join('\n');
+}
+
+async function nodeOf(monitor: Monitor, file: string): Promise<string | undefined> {
+  return [...(await readNodes(monitor))].find(([, { drv, image }]) => {
+    return drv !== 'file' && imageFile(image.filename) === file;
+  })?.[0];
+}
+
+function mergeLines(monitor: Monitor, { rootNode }: VmDisk, baseNode: string | undefined): string[] {
+  if (baseNode === undefined) return [];
+  const commit = { 'job-id': 'merge', device: rootNode, 'base-node': baseNode };
+  return [
+    monitorLine(monitor, { execute: 'block-commit', arguments: commit }),
+    monitorLine(monitor, { execute: 'job-complete', arguments: { id: 'merge' } }),
+  ];
+}
+
+function monitorLine(monitor: Monitor, command: object): string {
+  const lines = [{ execute: 'qmp_capabilities' }, command].map((each) => JSON.stringify(each));
+  return `printf '%s\\n' ${lines.map(shellWord).join(' ')} | socat -t5 - ${shellWord(`UNIX-CONNECT:${monitor.path}`)}`;
+}
+
+async function sweep(recovery: Recovery): Promise<void> {
+  const { store, options } = recovery;
+  const found = await store.sweep(isGone, true);
+  if (found.length === 0) return;
+  const about = {
+    kind: 'file-left',
+    found: `drafts of writers that were killed: ${found.join(', ')}`,
+    did: 'remove them',
+  } as const;
+  if (options.dryRun) {
+    recovery.note('planned', about);
+    return;
+  }
+  await recovery.repair(about, async () => {
+    await store.sweep(isGone, false);
+    return undefined;
+  });
+}
+
+function isGone(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return false;
+  } catch (error) {
+    return isErrno(error, 'ESRCH');
+  }
+}

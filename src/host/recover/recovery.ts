@@ -1,0 +1,83 @@
+// One run of `recover` for one VM: what its parts share, and how a finding becomes a repair. Its parts: recover-guest.ts,
+// recover-sets.ts, recover-strays.ts.
+import { ThawUnconfirmedError, describeError } from '../../errors.js';
+import type { Finding, FindingStatus, NewFinding } from './finding.js';
+import type { AgentLimits, OpenGuestAgent } from '../guest/guest-agent.js';
+import type { Hypervisor } from '../vm/hypervisor.js';
+import type { Manifest } from '../sets/manifest.js';
+import type { ManifestStore } from '../sets/manifest-store.js';
+import type { RecoverableVm } from './recover-targets.js';
+
+interface RecoverLimits {
+  readonly monitorTimeoutMs: number;
+  readonly agentLimits: AgentLimits;
+  /** For each disk of a commit that is taken up again. */
+  readonly commitMs: number;
+}
+
+export interface RecoverOptions {
+  readonly vm: RecoverableVm;
+  readonly store: ManifestStore;
+  readonly stateDir: string;
+  readonly limits: RecoverLimits;
+  readonly openAgent: OpenGuestAgent;
+  readonly dryRun: boolean;
+  readonly signal: AbortSignal;
+  readonly onProgress: (text: string) => void;
+  /** The command line of this program for the VM: `fsfreeze-bridge WORDS --vm NAME ...`. */
+  readonly command: (...words: readonly string[]) => string;
+}
+
+export class Recovery {
+  readonly options: RecoverOptions;
+  /** Of this VM; none if it is shut off. */
+  readonly monitors: readonly Hypervisor[];
+  readonly findings: Finding[] = [];
+  /** Sets that somebody is working on now. */
+  readonly busy = new Set<string>();
+  /** Sets whose guest is not known to be thawed. */
+  readonly held = new Set<string>();
+  /** False only if nobody listens at any monitor. */
+  readonly isRunning: boolean;
+
+  constructor(options: RecoverOptions, monitors: readonly Hypervisor[], isRunning: boolean) {
+    this.options = options;
+    this.monitors = monitors;
+    this.isRunning = isRunning;
+  }
+
+  get store(): ManifestStore {
+    return this.options.store;
+  }
+
+  note(status: FindingStatus, finding: NewFinding): void {
+    this.findings.push({ commands: [], ...finding, vm: this.options.vm.name, status });
+  }
+
+  /**
+   * Puts it right, unless this is a dry run. Gives whether it is. A repair that finds out that it must not go on throws,
+   * and is told of with `commands`. When interrupted, nothing is begun, and the signal's reason is thrown.
+   */
+  async repair(finding: NewFinding, work: () => Promise<string | undefined>): Promise<boolean> {
+    if (this.options.dryRun) {
+      this.note('planned', finding);
+      return false;
+    }
+    this.options.signal.throwIfAborted();
+    try {
+      const did = (await work()) ?? finding.did;
+      this.note('done', { ...finding, did, commands: [] });
+      return true;
+    } catch (error) {
+      const thawUnconfirmed = error instanceof ThawUnconfirmedError;
+      this.note('failed', { ...finding, did: describeError(error), ...(thawUnconfirmed ? { thawUnconfirmed } : {}) });
+      this.options.signal.throwIfAborted();
+      return false;
+    }
+  }
+}
+
+/** For people. */
+export function filesOf({ disks }: Manifest): string {
+  return disks.map(({ overlay }) => overlay.file).join(', ');
+}

@@ -1,0 +1,189 @@
+// Where manifests lie: STATE_DIR/VM/SET/manifest.json, and journal.json beside it while somebody works on the set. A
+// set's folder appears with its journal in it, so that a name is taken by one creator only, and an empty folder is
+// nobody's.
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { dirname, join } from 'node:path';
+import * as v from 'valibot';
+import { BridgeError, UsageError } from '../../errors.js';
+import { syncPath, writeDurably } from '../images/durable-file.js';
+import { isErrno } from '../errno.js';
+import { manifestSchema, type Manifest } from './manifest.js';
+import { checkName } from '../names.js';
+
+export const defaultStateDir = '/var/lib/fsfreeze-bridge';
+
+interface Unreadable {
+  readonly set: string;
+  readonly reason: string;
+  /** Only the name was taken; nothing was made. */
+  readonly empty: boolean;
+}
+
+export class ManifestStore {
+  readonly #dir: string;
+  readonly #vm: string;
+
+  constructor(stateDir: string, vm: string) {
+    this.#vm = vm;
+    this.#dir = join(stateDir, checkName('VM name', vm));
+  }
+
+  /** Takes the name, with the journal's first text. Throws a UsageError if it is taken, or if the folder cannot be made. */
+  async claim(set: string, journal: string): Promise<void> {
+    const folder = this.#folder(set);
+    const draft = join(this.#dir, `.${set}.${process.pid}.${randomBytes(4).toString('hex')}.claim`);
+    try {
+      await mkdir(this.#dir, { recursive: true, mode: 0o750 });
+      await mkdir(draft, { mode: 0o750 });
+      await writeFile(join(draft, 'journal.json'), journal, { mode: 0o640, flush: true });
+      await syncPath(draft);
+      await rename(draft, folder);
+    } catch (cause) {
+      await rm(draft, { recursive: true, force: true });
+      if (isErrno(cause, 'EEXIST') || isErrno(cause, 'ENOTEMPTY')) {
+        throw new UsageError('E_NAME_TAKEN', `VM ${this.#vm} already has a snapshot set named ${set} (${folder})`);
+      }
+      throw new UsageError('E_STATE_DIR', `cannot make ${folder}`, { cause });
+    }
+    await syncPath(this.#dir);
+  }
+
+  /** Throws a UsageError if the name is taken. Before anything is done; `claim` decides. */
+  async checkFree(set: string): Promise<void> {
+    if ((await this.names()).includes(checkName('snapshot set', set))) {
+      const where = this.#folder(set);
+      throw new UsageError('E_NAME_TAKEN', `VM ${this.#vm} already has a snapshot set named ${set} (${where})`);
+    }
+  }
+
+  /** Durable when it returns; gives back what was written, with its stamp. */
+  async write(manifest: Manifest): Promise<Manifest> {
+    const stamped = { ...manifest, changedAt: new Date().toISOString() };
+    await writeDurably(this.file(manifest.set), `${JSON.stringify(stamped, undefined, 2)}\n`);
+    return stamped;
+  }
+
+  /** Throws a UsageError if there is no such set, a BridgeError if its manifest is not one. */
+  async read(set: string): Promise<Manifest> {
+    checkName('snapshot set', set);
+    const file = this.file(set);
+    let json: unknown;
+    try {
+      json = JSON.parse(await readFile(file, 'utf8'));
+    } catch (cause) {
+      if (!isErrno(cause, 'ENOENT')) throw new BridgeError('E_MANIFEST', `cannot read manifest ${file}`, { cause });
+      const known = (await this.names()).join(', ') || 'none';
+      throw new UsageError('E_NO_SET', `VM ${this.#vm} has no snapshot set ${set} (there: ${known})`);
+    }
+    const parsed = v.safeParse(manifestSchema, json);
+    if (parsed.success) return parsed.output;
+    const [issue] = parsed.issues;
+    throw new BridgeError('E_MANIFEST', `manifest ${file}: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
+  }
+
+  /** Names of all sets, also of those whose manifest cannot be read. */
+  async names(): Promise<string[]> {
+    try {
+      const entries = await readdir(this.#dir, { withFileTypes: true });
+      return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name);
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return [];
+      throw new UsageError('E_STATE_DIR', `cannot list ${this.#dir}`, { cause: error });
+    }
+  }
+
+  /** All sets, oldest first; those that cannot be read apart. */
+  async readAll(): Promise<{ manifests: Manifest[]; unreadable: Unreadable[] }> {
+    const manifests: Manifest[] = [];
+    const unreadable: Unreadable[] = [];
+    for (const set of await this.names()) {
+      try {
+        manifests.push(await this.read(set));
+      } catch (error) {
+        if (await this.#isEmpty(set)) {
+          unreadable.push({ set, reason: 'its maker ended before it began, or is at it now: delete it', empty: true });
+        } else {
+          unreadable.push({ set, reason: error instanceof Error ? error.message : String(error), empty: false });
+        }
+      }
+    }
+    manifests.sort((a, b) => a.createdAt.localeCompare(b.createdAt));
+    return { manifests, unreadable };
+  }
+
+  /**
+   * All sets, before something is taken away for good. Throws a UsageError if one cannot be read: it may lie on any of
+   * the others.
+   */
+  async readAllOrRefuse(): Promise<Manifest[]> {
+    const { manifests, unreadable } = await this.readAll();
+    const [bad] = unreadable.filter(({ empty }) => !empty);
+    if (bad === undefined) return manifests;
+    const message = `the manifest of set ${bad.set} cannot be read, and it may lie on any other: repair ${this.file(bad.set)}`;
+    throw new UsageError('E_UNREADABLE_SETS', `${message} (${bad.reason})`);
+  }
+
+  /** Frees a name that was taken by a maker who ended before it wrote a manifest. False if there is no such. */
+  async removeEmpty(set: string): Promise<boolean> {
+    if (!(await this.#isEmpty(set))) return false;
+    await this.remove(set);
+    return true;
+  }
+
+  /** Forgets the set; its images are not touched. */
+  async remove(set: string): Promise<void> {
+    const folder = this.#folder(set);
+    await rm(folder, { recursive: true, force: true });
+    await syncPath(dirname(folder));
+  }
+
+  file(set: string): string {
+    return join(this.#folder(set), 'manifest.json');
+  }
+
+  journalFile(set: string): string {
+    return join(this.#folder(set), 'journal.json');
+  }
+
+  /** Removes what makers left who were killed while they took a name or wrote; gives what it was. */
+  async sweep(isGone: (pid: number) => boolean, dryRun: boolean): Promise<string[]> {
+    const found: string[] = [];
+    for (const [folder, pattern] of [
+      [this.#dir, /^\..+\.(\d+)\.[0-9a-f]{8}\.claim$/],
+      ...(await this.names()).map((set) => [join(this.#dir, set), /\.(\d+)\.(?:tmp|[0-9a-f]{8}\.new)$/] as const),
+    ] as const) {
+      for (const name of await listed(folder)) {
+        const match = pattern.exec(name);
+        if (match === null || !isGone(Number(match[1]))) continue;
+        found.push(join(folder, name));
+      }
+    }
+    if (!dryRun) for (const path of found) await rm(path, { recursive: true, force: true });
+    return found;
+  }
+
+  // A journal, and drafts of a first write that was never finished, are all that may be in it.
+  async #isEmpty(set: string): Promise<boolean> {
+    try {
+      const names = await readdir(this.#folder(set));
+      return names.every((name) => name === 'journal.json' || /\.(tmp|new)$/.test(name));
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return false;
+      throw error;
+    }
+  }
+
+  #folder(set: string): string {
+    return join(this.#dir, checkName('snapshot set', set));
+  }
+}
+
+async function listed(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return [];
+    throw error;
+  }
+}

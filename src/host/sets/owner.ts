@@ -1,0 +1,60 @@
+// Which process does something, told apart from a later one of the same number: by its start time and by the boot of
+// the machine. So a journal whose owner was killed is known for what it is, at once and after a reboot.
+import { readFile, readlink } from 'node:fs/promises';
+import * as v from 'valibot';
+import { isErrno } from '../errno.js';
+
+export const ownerSchema = v.strictObject({
+  pid: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  /** Field 22 of /proc/PID/stat. */
+  startTicks: v.string(),
+  bootId: v.string(),
+  /** `pid:[4026531836]`: a number means nothing in another container. */
+  pidNamespace: v.string(),
+});
+export type Owner = v.InferOutput<typeof ownerSchema>;
+
+/** This process. */
+export async function thisProcess(): Promise<Owner> {
+  const stat = await statOf(process.pid);
+  return {
+    pid: process.pid,
+    startTicks: stat?.startTicks ?? 'unknown',
+    bootId: await bootId(),
+    pidNamespace: await readlink('/proc/self/ns/pid'),
+  };
+}
+
+/**
+ * alive      it runs
+ * gone       it ended: killed, or the machine was booted since
+ * elsewhere  it was, or is, in another container: its number says nothing here
+ */
+export type OwnerState = 'alive' | 'gone' | 'elsewhere';
+
+export async function ownerState(owner: Owner): Promise<OwnerState> {
+  if (owner.bootId !== (await bootId())) return 'gone';
+  if (owner.pidNamespace !== (await readlink('/proc/self/ns/pid'))) return 'elsewhere';
+  try {
+    process.kill(owner.pid, 0);
+  } catch (error) {
+    if (isErrno(error, 'ESRCH')) return 'gone';
+  }
+  const stat = await statOf(owner.pid);
+  // Hidden from us (hidepid), but it took the signal: to err means to leave it alone.
+  if (stat === undefined) return 'alive';
+  return stat.startTicks === owner.startTicks && !stat.dead ? 'alive' : 'gone';
+}
+
+async function bootId(): Promise<string> {
+  return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+}
+
+// `PID (NAME) STATE PPID ...`; the name may hold anything, a closing parenthesis too.
+async function statOf(pid: number): Promise<{ readonly startTicks: string; readonly dead: boolean } | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  const [state, ...fields] = text?.slice(text.lastIndexOf(')') + 2).split(' ') ?? [];
+  const startTicks = fields[18];
+  if (state === undefined || startTicks === undefined) return undefined;
+  return { startTicks, dead: state === 'Z' || state === 'X' };
+}

@@ -1,0 +1,60 @@
+// What became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the overlays
+// do. Also which newer sets lie above a set.
+import type { Monitor } from '../../qmp/monitor.js';
+import { isBusy } from './journal.js';
+import type { Manifest } from './manifest.js';
+import type { ManifestStore } from './manifest-store.js';
+import { layersOf, type Layer } from './layers.js';
+import { withoutLostBases } from './lost-bases.js';
+import { withData } from '../images/overlay-data.js';
+
+/**
+ * The manifest with its state settled: `cutting` becomes `cut` (level crash: nobody proved more) if the VM writes to
+ * the overlays, or if they hold what it wrote before it was started from other images; else `failed`. Written back.
+ * Others are given back as they are, and so are all if no monitor answers, or while another process is at the set.
+ */
+export async function settleState(
+  monitors: readonly Monitor[],
+  store: ManifestStore,
+  manifest: Manifest,
+): Promise<Manifest> {
+  if (manifest.state !== 'cutting' && manifest.state !== 'creating') return manifest;
+  if (monitors.length === 0 || (await isBusy(store, manifest.set))) return manifest;
+  return await store.write(await settled(monitors, manifest));
+}
+
+/**
+ * The same, not written; without a monitor what the files say, which must be nobody's then. An overlay has clusters of
+ * its own only if a VM wrote to it, and it did that only after the cut.
+ */
+export async function settled(monitors: readonly Monitor[], manifest: Manifest): Promise<Manifest> {
+  const layers: Layer[] = [];
+  for (const monitor of monitors) layers.push(...(await layersOf(monitor, manifest)));
+  if (layers.some(({ place }) => place === 'active' || place === 'below')) return await cut(manifest, layers, []);
+  const written = await withData(manifest.disks.map(({ overlay }) => overlay.file));
+  if (written.length > 0) return await cut(manifest, layers, written);
+  const error = 'the tool that made this set ended before the cut: nothing was cut';
+  return { ...manifest, state: 'failed', level: 'none', error };
+}
+
+const notRecorded = 'the tool that made this set ended before it could record what the guest proved';
+
+async function cut(manifest: Manifest, layers: readonly Layer[], written: readonly string[]): Promise<Manifest> {
+  const evidence = [
+    `all ${manifest.disks.length} disks were cut in one transaction`,
+    notRecorded,
+    ...(written.length === 0 ? [] : [`what the VM wrote after the cut is in ${written.join(', ')}`]),
+  ];
+  const disks = manifest.disks.map((disk) => ({ ...disk, level: 'crash' as const, evidence: [notRecorded] }));
+  const whole: Manifest = { ...manifest, state: 'cut', level: 'crash', evidence, disks };
+  return (await withoutLostBases(whole, layers)) ?? whole;
+}
+
+/** Sets of which a disk lies on a layer of this one: they must go first. */
+export function newerSets(manifest: Manifest, all: readonly Manifest[]): string[] {
+  const own = new Set(manifest.disks.filter(({ merged }) => !merged).map(({ overlay }) => overlay.file));
+  return all
+    .filter(({ id, state }) => id !== manifest.id && state !== 'committed' && state !== 'failed')
+    .filter(({ disks }) => disks.some(({ base, merged }) => !merged && own.has(base.file)))
+    .map(({ set }) => set);
+}

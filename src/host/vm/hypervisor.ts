@@ -1,0 +1,66 @@
+// Who runs the VM, as far as the host tool needs it: questions, asked as QMP commands, and the few acts that change its
+// disks. Plain QEMU is plain-qemu.ts, a libvirt domain libvirt/domain.ts; open-hypervisor.ts chooses. What is here has
+// no opinion of sets, levels or guests.
+import type { VmDisk } from '../../qmp/block-graph.js';
+import type { JobProgress } from '../../qmp/jobs.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import type { Reverter } from '../../reverter.js';
+import type { PortWatch } from './agent-port.js';
+import type { Overlay } from './overlay.js';
+
+/** An overlay to be merged: where it and its base are in the block graph now. */
+export interface MergeLayer {
+  readonly disk: { readonly base: { readonly file: string }; readonly overlay: { readonly file: string } };
+  /** The VM's disk that uses the overlay. */
+  readonly vmDisk: VmDisk | undefined;
+  readonly overlayNode: string | undefined;
+  readonly baseNode: string | undefined;
+}
+
+export interface MergeOptions {
+  /** Names the merge where the hypervisor lets us: so that one that was begun is known again. */
+  readonly jobId: string;
+  /** Until the overlay is merged, with all the guest writes meanwhile. */
+  readonly limitMs: number;
+  /** Bytes per second; without it, as fast as it goes. */
+  readonly speed: number | undefined;
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: JobProgress) => void;
+  /** Called, and waited for, right before the VM is told to write to the base again. */
+  readonly beforePivot: () => Promise<void>;
+}
+
+export interface Hypervisor extends Monitor, AsyncDisposable {
+  /** The overlays' nodes have the names we chose; else it names them in the cut. */
+  readonly keepsNodeNames: boolean;
+
+  /** The VM's disks, each with the name its user knows. */
+  disks(): Promise<readonly VmDisk[]>;
+
+  /**
+   * Brings the overlays, whose files are there, as near to their use as can be without using them. What it does is
+   * registered with the reverter first. Throws a CutError that names the disk.
+   */
+  prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void>;
+
+  /**
+   * Lets the VM write to the overlays, all of them or none, at one instant. Throws what the hypervisor answers; its
+   * outcome is 'unknown' if no answer came within `timeoutMs`.
+   */
+  cut(overlays: readonly Overlay[], timeoutMs: number): Promise<void>;
+
+  /** After a cut whose answer was lost: returns when it is over, well or not. Throws if that cannot be known. */
+  cutIsOver(timeoutMs: number): Promise<void>;
+
+  /** Tells when the guest's agent closes its port, where that is not seen by itself. */
+  watchAgentPort(agentAddress: string): PortWatch | undefined;
+
+  /**
+   * Merges an overlay that is the VM's active layer into its base, while the guest writes on. When it returns, the VM
+   * writes to the base. Throws with the VM on the overlay as before, unless `beforePivot` was called.
+   */
+  merge(layer: MergeLayer, options: MergeOptions): Promise<void>;
+
+  /** Forgets the merge, and closes the overlay, which no disk of the VM uses any more. */
+  forget(overlayNode: string | undefined, jobId: string | undefined): Promise<void>;
+}

@@ -1,0 +1,120 @@
+// A libvirt domain. What changes its disks goes through libvirt's own commands, so that its view of the chain, and the
+// domain's definition, stay true; node names are QEMU's and libvirt's, and are asked for anew each time. Facts 4.7.
+import { withLimit } from '../../../deadline.js';
+import { BridgeError, UsageError } from '../../../errors.js';
+import { readDisks, type VmDisk } from '../../../qmp/block-graph.js';
+import type { QmpConnectOptions, QmpExecuteOptions, QmpVersion } from '../../../qmp/client.js';
+import { diskName } from '../disk-choice.js';
+import type { Hypervisor, MergeLayer, MergeOptions } from '../hypervisor.js';
+import type { Overlay } from '../overlay.js';
+import type { LibvirtAddress } from './address.js';
+import { domainDisks } from './domain-xml.js';
+import { mergeByLibvirt } from './merge.js';
+import { LibvirtMonitor } from './monitor.js';
+import { Virsh } from './virsh.js';
+
+/** A virsh that waits for a cut which libvirt does not end. */
+const LONGEST_CUT_MS = 300_000;
+const ASK_MS = 30_000;
+
+export class LibvirtDomain implements Hypervisor {
+  readonly keepsNodeNames = false;
+  readonly #virsh: Virsh;
+  readonly #monitor: LibvirtMonitor;
+  /** What `snapshot-create-as` is told of the disks that are not cut. */
+  #others: readonly string[] = [];
+  #cutting: Promise<unknown> = Promise.resolve();
+
+  private constructor(virsh: Virsh, monitor: LibvirtMonitor) {
+    this.#virsh = virsh;
+    this.#monitor = monitor;
+  }
+
+  /** Throws what Virsh.run does. */
+  static async open(address: LibvirtAddress, options: QmpConnectOptions): Promise<LibvirtDomain> {
+    const virsh = new Virsh(address);
+    try {
+      return new LibvirtDomain(virsh, await LibvirtMonitor.open(virsh, options));
+    } catch (error) {
+      await virsh[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  get path(): string {
+    return this.#monitor.path;
+  }
+
+  get version(): QmpVersion {
+    return this.#monitor.version;
+  }
+
+  async execute(command: string, args?: object, options?: QmpExecuteOptions): Promise<unknown> {
+    return await this.#monitor.execute(command, args, options);
+  }
+
+  /** As QEMU has them, but named as libvirt does: by their target, `vda`. */
+  async disks(): Promise<readonly VmDisk[]> {
+    const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
+    const disks = await readDisks(this.#monitor);
+    return disks.map((disk) => {
+      const target = known.find(({ alias }) => alias === disk.id)?.target;
+      return target === undefined ? disk : { ...disk, id: target, device: target };
+    });
+  }
+
+  /** libvirt opens the overlays itself, in the cut. */
+  async prepare(overlays: readonly Overlay[]): Promise<void> {
+    const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
+    const lost = overlays.find(({ disk }) => !known.some(({ target }) => target === disk.device));
+    if (lost !== undefined) {
+      const message = `libvirt does not know disk ${diskName(lost.disk)} of ${this.path}: leave it out (--disk)`;
+      throw new UsageError('E_DISK', message);
+    }
+    this.#others = known
+      .filter(({ target }) => !overlays.some(({ disk }) => disk.device === target))
+      .flatMap(({ target }) => ['--diskspec', `${target},snapshot=no`]);
+  }
+
+  async cut(overlays: readonly Overlay[], timeoutMs: number): Promise<void> {
+    const cut = overlays.flatMap(({ disk, file }) => [
+      '--diskspec',
+      `${disk.device},snapshot=external,driver=qcow2,file=${file.replaceAll(',', ',,')}`,
+    ]);
+    const words = ['--disk-only', '--atomic', '--no-metadata', '--reuse-external', ...cut, ...this.#others];
+    // Not ended at the limit: libvirt would go on, and nobody would learn what came of it.
+    const work = this.#monitor.logged('snapshot-create-as', () =>
+      this.#virsh.run('snapshot-create-as', words, LONGEST_CUT_MS),
+    );
+    this.#cutting = work;
+    work.catch(() => undefined);
+    await withLimit(`${this.path}: virsh snapshot-create-as`, timeoutMs, work, 'unknown');
+  }
+
+  async cutIsOver(timeoutMs: number): Promise<void> {
+    try {
+      await withLimit(`${this.path}: virsh snapshot-create-as`, timeoutMs, this.#cutting, 'unknown');
+    } catch (error) {
+      // libvirt said no: then it is over, and QEMU tells what it came to.
+      if (!(error instanceof BridgeError) || error.outcome !== 'none') throw error;
+    }
+  }
+
+  /** libvirt itself ends a command to an agent that has closed its port. */
+  watchAgentPort(): undefined {
+    return undefined;
+  }
+
+  async merge(layer: MergeLayer, options: MergeOptions): Promise<void> {
+    await mergeByLibvirt(this.#virsh, layer, options);
+  }
+
+  /** libvirt has closed it. */
+  forget(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#virsh[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,88 @@
+// A VM whose monitor is ours: plain QEMU. The cut is one QMP transaction: QEMU drains all I/O first and rolls everything
+// back on any error. Specification: QEMU qapi/transaction.json, block-core.json; facts 4.1.
+import { readDisks, type VmDisk } from '../../qmp/block-graph.js';
+import { QmpClient, type QmpConnectOptions, type QmpExecuteOptions } from '../../qmp/client.js';
+import { runQmp } from '../../qmp/commands.js';
+import { dismissJob, findJob } from '../../qmp/jobs.js';
+import type { Reverter } from '../../reverter.js';
+import { watchAgentPort, type PortWatch } from './agent-port.js';
+import type { Hypervisor, MergeLayer, MergeOptions } from './hypervisor.js';
+import type { Overlay } from './overlay.js';
+import { addNode, checkAdded, nodeIsThere } from './plain-nodes.js';
+import { mergeByJob } from './plain-merge.js';
+
+export class PlainQemu implements Hypervisor {
+  readonly keepsNodeNames = true;
+  readonly #client: QmpClient;
+
+  private constructor(client: QmpClient) {
+    this.#client = client;
+  }
+
+  /** Throws what QmpClient.connect does. */
+  static async connect(path: string, options: QmpConnectOptions): Promise<PlainQemu> {
+    return new PlainQemu(await QmpClient.connect(path, options));
+  }
+
+  get path(): string {
+    return this.#client.path;
+  }
+
+  get version(): QmpClient['version'] {
+    return this.#client.version;
+  }
+
+  async execute(command: string, args?: object, options?: QmpExecuteOptions): Promise<unknown> {
+    return await this.#client.execute(command, args, options);
+  }
+
+  async disks(): Promise<readonly VmDisk[]> {
+    return await readDisks(this.#client);
+  }
+
+  async prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void> {
+    for (const overlay of overlays) {
+      signal.throwIfAborted();
+      await addNode(this.#client, overlay, reverter);
+    }
+    await checkAdded(this.#client, overlays);
+  }
+
+  async cut(overlays: readonly Overlay[], timeoutMs: number): Promise<void> {
+    const actions = overlays.map(({ disk, node }) => ({
+      type: 'blockdev-snapshot' as const,
+      data: { node: disk.node, overlay: node },
+    }));
+    await runQmp(this.#client, 'transaction', { actions }, { timeoutMs });
+  }
+
+  async cutIsOver(timeoutMs: number): Promise<void> {
+    // Answered only after the transaction: the monitor runs one command after the other.
+    await runQmp(this.#client, 'query-status', {}, { timeoutMs });
+  }
+
+  watchAgentPort(agentAddress: string): PortWatch {
+    return watchAgentPort(this.#client, agentAddress);
+  }
+
+  async merge(layer: MergeLayer, options: MergeOptions): Promise<void> {
+    await mergeByJob(this.#client, layer, options);
+  }
+
+  async forget(overlayNode: string | undefined, jobId: string | undefined): Promise<void> {
+    const client = this.#client;
+    if (jobId !== undefined && (await findJob(client, jobId)) !== undefined) await dismissJob(client, jobId);
+    if (overlayNode === undefined) return;
+    try {
+      await runQmp(client, 'blockdev-del', { 'node-name': overlayNode });
+    } catch (error) {
+      // A VM started from the overlay made the node by itself: it went with the job.
+      if (await nodeIsThere(client, overlayNode)) throw error;
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#client.close();
+    return Promise.resolve();
+  }
+}
