@@ -16,11 +16,24 @@ import { consistencyLevelSchema, finite, freezeReportSchema } from '../../consis
  */
 const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'deleting', 'failed'] as const;
 
+/** What a file is, however its name is spelled, and how it was at a moment. */
+export const fileStateSchema = v.strictObject({
+  /** As stat(2) has them, in decimal: they may exceed what a number holds. */
+  device: v.string(),
+  inode: v.string(),
+  /** Bytes; 0 for a block device. */
+  size: finite,
+  mtimeMs: finite,
+});
+export type FileState = v.InferOutput<typeof fileStateSchema>;
+
 const layerSchema = v.strictObject({
   /** As it was at the cut; unknown of an overlay that libvirt names. */
   node: v.optional(v.string()),
   file: v.string(),
   format: v.string(),
+  /** Right after the cut. Absent in sets of older versions, and if it could not be asked. */
+  asCut: v.optional(fileStateSchema),
 });
 
 const diskSchema = v.strictObject({
@@ -35,6 +48,12 @@ const diskSchema = v.strictObject({
   base: layerSchema,
   /** Takes the writes after it. */
   overlay: layerSchema,
+  /** The layers below the base, nearest first, which hold the state of the cut with it. Absent in older sets. */
+  below: v.optional(v.array(layerSchema)),
+  /** External data files of the base and of the layers below it. Absent if there are none, and in older sets. */
+  dataFiles: v.optional(v.array(v.string())),
+  /** How base and overlay are encrypted, `luks` for instance; absent if they are not. */
+  encryption: v.optional(v.string()),
   /** What was proved for this disk. */
   level: consistencyLevelSchema,
   evidence: v.array(v.string()),
