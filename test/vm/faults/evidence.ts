@@ -139,8 +139,9 @@ export function judgeFired(timeline: Timeline, name: FaultName, step: Step, at: 
   if (shot === undefined) return ['the fault was not noted'];
   const was = stepAt(timeline, shot);
   const tookEffect = EFFECTS[name]?.(timeline.notes) ?? true;
+  // What is quick is thawed again within less than a gap.
   const waits = (directory: string): boolean =>
-    timeline.gaps.some((gap) => gap.directory === directory && gap.startNs <= shot.ns && gap.endNs >= shot.ns);
+    [...timeline.gaps, ...timeline.shortGaps].some((gap) => gap.directory === directory && gap.startNs <= shot.ns && gap.endNs >= shot.ns);
   const writable = STANDS_STILL[step]?.filter((directory) => !waits(directory)) ?? [];
   return [
     ...writable.map((directory) => `${directory} took writes when the fault struck`),

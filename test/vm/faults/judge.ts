@@ -80,6 +80,9 @@ function wasHeld(timeline: Timeline, { startNs, endNs }: Timeline['shortGaps'][n
   );
 }
 
+/** By how much the watcher may learn later than the agent that a process has ended, on one processor. */
+const SEEN_LATE_NS = 50e6;
+
 /** Every writer whose freeze was started is released in time, and none is let run past its limit. */
 export function judgeWriters(
   timeline: Timeline,
@@ -112,6 +115,7 @@ export function judgeWriters(
       ...timeline.markers.map(({ ns }) => ns),
       ...timeline.gaps.map(({ endNs }) => endNs),
       ...phases.flatMap((each) => [each.beginNs, over(each) ?? each.beginNs]),
+      ...phases.flatMap(({ goneNs }) => (goneNs === undefined ? [] : [goneNs - SEEN_LATE_NS])),
     ].filter((ns) => ns < first.beginNs);
     const waitedMs = runningMs(timeline, Math.max(...before), first.beginNs);
     worst = Math.max(worst ?? 0, waitedMs);
