@@ -23,6 +23,14 @@ export function lowestLevel(levels: readonly ConsistencyLevel[], ceiling: Consis
 /** JSON has no infinity: one that is let in could be written, as null, but never read again. */
 export const finite = v.pipe(v.number(), v.finite());
 
+/** One of `known`. What a newer guest says besides is read as `otherwise`, the one that promises least. */
+function told<const Known extends string>(known: readonly Known[], otherwise: Known) {
+  return v.pipe(
+    v.string(),
+    v.transform((word): Known => known.find((each) => each === word) ?? otherwise),
+  );
+}
+
 /** A disk as guest and host both know it: by serial, else by PCI address (`DDDD:BB:SS.F`). */
 const diskRefSchema = v.strictObject({
   /** Serial number as the guest sees it (virtio-blk cuts it at 20 bytes). */
@@ -56,7 +64,7 @@ const filesystemReportSchema = v.strictObject({
   disks: v.array(diskRefSchema),
   /** Mounted read-write from a disk of the cut. */
   concerned: v.boolean(),
-  held: v.picklist(holdKinds),
+  held: told(holdKinds, 'none'),
   /** Why it is not held, or what went wrong. */
   reason: v.optional(v.string()),
   freezeErrno: v.optional(finite),
@@ -71,7 +79,7 @@ export const writerPhases = ['prepare', 'freeze', 'verify', 'thaw', 'abort', 'po
 export type WriterPhase = (typeof writerPhases)[number];
 
 const phaseReportSchema = v.strictObject({
-  phase: v.picklist(writerPhases),
+  phase: told(writerPhases, 'post'),
   ...spanSchema.entries,
   exitCode: v.optional(finite),
   signal: v.optional(v.string()),
@@ -86,17 +94,17 @@ export const guarantees = ['held', 'recoverable', 'artefact'] as const;
 const writerReportSchema = v.strictObject({
   name: v.string(),
   path: v.string(),
-  kind: v.picklist(['plain', 'described', 'resident']),
+  kind: told(['plain', 'described', 'resident'], 'plain'),
   required: v.boolean(),
   rank: finite,
-  guarantee: v.optional(v.picklist(guarantees)),
+  guarantee: v.optional(told(guarantees, 'artefact')),
   /**
    * verified        its own `verify` passed before the first FIFREEZE and (once thawed) again after the last FITHAW
    * claimed         its freeze exited 0, nothing proves it
    * failed          a phase failed; `reason` says which and why
    * not-applicable  it said so (exit 3): nothing of it runs here
    */
-  verdict: v.picklist(['verified', 'claimed', 'failed', 'not-applicable']),
+  verdict: told(['verified', 'claimed', 'failed', 'not-applicable'], 'failed'),
   reason: v.optional(v.string()),
   phases: v.array(phaseReportSchema),
 });
@@ -117,9 +125,9 @@ export const freezeReportSchema = v.strictObject({
   session: v.string(),
   requester: v.string(),
   state: v.picklist(['frozen', 'thawed']),
-  outcome: v.picklist(outcomes),
+  outcome: told(outcomes, 'broken'),
   /** What an atomic cut taken while this session is held is worth. Final once `state` is `thawed`. */
-  level: consistencyLevelSchema,
+  level: told(consistencyLevels, 'none'),
   /** One sentence per reason for the level, best first. */
   evidence: v.array(v.string()),
   /** Why it failed, for people. */
@@ -130,7 +138,7 @@ export const freezeReportSchema = v.strictObject({
   unsafeWriters: v.optional(v.array(v.strictObject({ what: v.string(), reason: v.string() }))),
   /** What was left out, and why: mounts, hooks that may not be run. */
   skipped: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
-  steps: v.array(v.strictObject({ step: v.picklist(sessionSteps), ...spanSchema.entries })),
+  steps: v.array(v.strictObject({ step: v.string(), ...spanSchema.entries })),
   leaseMs: finite,
   /** Steps hold to release if a writer took part in them, else the frozen window; 0 while it lasts. */
   pauseWindowMs: finite,

@@ -9,6 +9,7 @@ import { Output, type Streams } from './output.js';
 import { recoverOptions, runRecover } from './recover-command.js';
 import { createOptions, runCreate } from './snapshot-create-command.js';
 import * as sets from './snapshot-set-commands.js';
+import { runStartArgs, startArgsOptions } from './start-args-command.js';
 
 const codes = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join('\n');
 
@@ -42,7 +43,10 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
         .command('delete <set>', 'remove a set that nobody uses', sets.deleteOptions, (args) =>
           run(sets.runDelete(args, output, signal)),
         )
-        .demandCommand(1, 1, 'snapshot needs a command: create, list, show, commit, revert or delete')
+        .command('start-args', 'the images a plain QEMU is to be started from', startArgsOptions, (args) =>
+          read(runStartArgs(args, output)),
+        )
+        .demandCommand(1, 1, 'snapshot needs a command: create, list, show, commit, revert, delete or start-args')
         .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks'),
     )
     .command('status', 'monitor, agent and disks of a VM', guest.statusOptions, (args) =>

@@ -1,22 +1,46 @@
 // A snapshot set in words: after it was made, and for `show`.
-import type { Manifest } from '../../host/sets/manifest.js';
+import type { ConsistencyLevel } from '../../consistency.js';
+import type { Manifest, ManifestDisk } from '../../host/sets/manifest.js';
+import type { SetView } from '../../host/sets/set-view.js';
 import { timeline } from './timeline.js';
 
-/** Rows. */
+/** Rows: a set that was made just now. */
 export function renderManifest(manifest: Manifest): string[] {
+  return render(manifest, manifest.level, (disk) => {
+    const { level, base, overlay } = disk;
+    return `${level}; ${base.file} (${base.format}) holds the cut, the VM writes to ${overlay.file}`;
+  });
+}
+
+/** Rows: a set as it is now. */
+export function renderView({ manifest, level, disks, notes }: SetView): string[] {
+  const rows = render(manifest, level, ({ base }, index) => {
+    const view = disks[index];
+    if (view === undefined) return base.file;
+    const cut = view.holdsCut ? `${base.file} (${base.format}) holds the cut` : 'the cut is gone';
+    const newest = view.newest === undefined ? 'its newest image is not known' : `newest image ${view.newest.file}`;
+    const running = view.inUse === undefined ? '' : `, the VM uses its ${view.inUse}`;
+    return [`${view.level}; ${cut}; ${newest}${running}`, ...view.notes].join('; ');
+  });
+  return [...rows, ...notes.map((note) => `  now: ${note}`)];
+}
+
+function render(
+  manifest: Manifest,
+  now: ConsistencyLevel,
+  about: (disk: ManifestDisk, index: number) => string,
+): string[] {
   const { set, state, level, required, timings, disks, leftOut, evidence, guest, vm } = manifest;
   const { pauseWindowMs, frozenWindowMs, cutMs } = timings;
+  const atCut = level === now ? '' : ` now (${level} at the cut)`;
   return [
-    `snapshot set ${set} of ${vm.name}: ${state}, consistency level ${level}${level === required ? '' : ` (asked for: ${required})`}`,
+    `snapshot set ${set} of ${vm.name}: ${state}, consistency level ${now}${atCut}${now === required ? '' : ` (asked for: ${required})`}`,
     ...(guest === undefined ? [] : timeline(guest).map((line) => `  ${line}`)),
     `  cut ${ms(cutMs)} (${disks.length} disks, one transaction), frozen window ${ms(frozenWindowMs)}, pause window ${ms(pauseWindowMs)}`,
     '  evidence:',
     ...evidence.map((sentence) => `    - ${sentence}`),
     '  disks:',
-    ...disks.map(
-      ({ id, level: own, base, overlay, merged }) =>
-        `    ${id}: ${own}; ${merged ? `merged back into ${base.file}` : `${base.file} (${base.format}) holds the cut, the VM writes to ${overlay.file}`}`,
-    ),
+    ...disks.map((disk, index) => `    ${disk.id}: ${about(disk, index)}`),
     ...leftOut.map(({ what, reason }) => `  left out: ${what}: ${reason}`),
     ...(guest?.skipped ?? []).map(({ what, reason }) => `  skipped in the guest: ${what}: ${reason}`),
     ...(manifest.revertedAt === undefined ? [] : [`  reverted at ${manifest.revertedAt}`]),
@@ -25,9 +49,11 @@ export function renderManifest(manifest: Manifest): string[] {
 }
 
 /** One line of `snapshot list`. */
-export function renderLine({ set, state, level, createdAt, disks, timings }: Manifest): string {
+export function renderLine({ manifest, level, notes }: SetView): string {
+  const { set, state, createdAt, disks, timings } = manifest;
   const window = timings.frozenWindowMs === undefined ? '' : `, frozen ${ms(timings.frozenWindowMs)}`;
-  return `${set}  ${createdAt}  ${state}  ${level}  ${disks.length} disks${window}`;
+  const more = notes.length === 0 ? '' : `  (${notes.join('; ')})`;
+  return `${set}  ${createdAt}  ${state}  ${level}  ${disks.length} disks${window}${more}`;
 }
 
 function ms(value: number | undefined): string {

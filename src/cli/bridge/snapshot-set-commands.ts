@@ -1,22 +1,23 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import type { Manifest } from '../../host/sets/manifest.js';
-import { openMonitors } from '../../host/vm/monitors.js';
+import type { SetView } from '../../host/sets/set-view.js';
 import { openHypervisor } from '../../host/vm/open-hypervisor.js';
-import { settleState } from '../../host/sets/set-state.js';
 import { commitSnapshot } from '../../host/snapshot-commit.js';
 import { deleteSnapshot } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
+import { viewSnapshots } from '../../host/snapshot-view.js';
 import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
-import { renderLine, renderManifest } from './render-manifest.js';
+import { renderLine, renderView } from './render-manifest.js';
 
-interface SetArgs extends VmArgs {
-  set: string;
+interface ListArgs extends VmArgs {
   'monitor-timeout': number;
+}
+interface SetArgs extends ListArgs {
+  set: string;
 }
 interface CommitArgs extends SetArgs {
   timeout: number;
@@ -32,16 +33,19 @@ function withSet(yargs: Argv): Argv<SetArgs> {
     .option('monitor-timeout', monitorTimeout);
 }
 
-export function listOptions(yargs: Argv): Argv<VmArgs> {
-  return withVm(yargs).example('$0 snapshot list --vm db1', 'all sets of the VM, oldest first');
+export function listOptions(yargs: Argv): Argv<ListArgs> {
+  return withVm(yargs)
+    .option('monitor-timeout', monitorTimeout)
+    .example('$0 snapshot list --vm db1', 'all sets of the VM, oldest first, with what they are worth now');
 }
 
-export async function runList(args: VmArgs, output: Output): Promise<ExitCode> {
+export async function runList(args: ListArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const { manifests, unreadable } = await storeOf(args, vm).readAll();
-  const sets = manifests.map((manifest) => summary(manifest));
-  output.result({ vm: vm.name, sets, unreadable }, () => [
-    ...manifests.map(renderLine),
+  const store = storeOf(args, vm);
+  const { manifests, unreadable } = await store.readAll();
+  const views = await viewSnapshots(store, manifests, vm.qmp, limitMs('monitor-timeout', args['monitor-timeout']));
+  output.result({ vm: vm.name, sets: views.map(summary), unreadable }, () => [
+    ...views.map(renderLine),
     ...unreadable.map(({ set, reason }) => `${set}  unreadable: ${reason}`),
     ...(manifests.length + unreadable.length === 0 ? [`no snapshot sets of ${vm.name}`] : []),
   ]);
@@ -49,20 +53,18 @@ export async function runList(args: VmArgs, output: Output): Promise<ExitCode> {
 }
 
 export function showOptions(yargs: Argv): Argv<SetArgs> {
-  return withSet(yargs).example('$0 snapshot show nightly --vm db1', 'disks, files, level and its evidence');
+  return withSet(yargs).example('$0 snapshot show nightly --vm db1', 'disks, files, level now and its evidence');
 }
 
 /** Settles a set whose maker was killed, if the VM answers. */
 export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
   const store = storeOf(args, vm);
-  let manifest = await store.read(args.set);
-  if (manifest.state === 'creating' || manifest.state === 'cutting') {
-    await using monitors = await openMonitors([vm.qmp], limitMs('monitor-timeout', args['monitor-timeout']));
-    if (monitors.open.length === 0) output.warn(`the VM does not answer: whether ${args.set} was cut is not known`);
-    else manifest = await settleState(monitors.open, store, manifest);
-  }
-  output.result(manifest, () => renderManifest(manifest));
+  const manifest = await store.read(args.set);
+  const [view] = await viewSnapshots(store, [manifest], vm.qmp, limitMs('monitor-timeout', args['monitor-timeout']));
+  if (view === undefined) throw new Error(`no view of ${args.set}`);
+  for (const note of view.notes) output.warn(`${args.set}: ${note}`);
+  output.result(viewJson(view), () => renderView(view));
   return exitCode('done');
 }
 
@@ -142,6 +144,18 @@ function withAnswer(yargs: Argv<SetArgs>): Argv<AskingArgs> {
   return yargs.option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
 }
 
-function summary({ set, state, level, required, createdAt, disks, timings }: Manifest): object {
-  return { set, state, level, required, createdAt, disks: disks.length, timings };
+function summary({ manifest, level, notes }: SetView): object {
+  const { set, state, level: levelAtCut, required, createdAt, disks, timings } = manifest;
+  return { set, state, level, levelAtCut, required, createdAt, disks: disks.length, timings, notes };
+}
+
+/** The manifest, whose levels are those of now. */
+function viewJson({ manifest, level, disks, notes }: SetView): object {
+  return {
+    ...manifest,
+    level,
+    levelAtCut: manifest.level,
+    disks: manifest.disks.map((disk, index) => ({ ...disk, ...disks[index] })),
+    notes,
+  };
 }

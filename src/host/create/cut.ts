@@ -2,7 +2,7 @@
 import { BridgeError, CutError, describeError } from '../../errors.js';
 import { monotonicMs } from '../clock.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
-import type { Marks } from '../sets/manifest.js';
+import type { Marks } from '../sets/point-in-time.js';
 import type { Overlay } from '../vm/overlay.js';
 
 /**

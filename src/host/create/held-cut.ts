@@ -7,7 +7,7 @@ import { cutDisks, cutState } from './cut.js';
 import type { GuestAgent } from '../guest/guest-agent.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { tornFilesystems, whyTorn, type CutDisk } from '../guest/level.js';
-import type { Marks } from '../sets/manifest.js';
+import type { Marks } from '../sets/point-in-time.js';
 import type { Overlay } from '../vm/overlay.js';
 import { quiesce, type Hold } from '../guest/quiesce.js';
 import { sentence, whyTooLarge } from '../guest/report-size.js';

@@ -1,6 +1,7 @@
 // When each step of a cut began and ended.
 import { monotonicMs } from '../clock.js';
-import type { CreateStep, Manifest, Marks } from '../sets/manifest.js';
+import type { Manifest } from '../sets/manifest.js';
+import type { CreateStep, Marks } from '../sets/point-in-time.js';
 
 /** Steps of a cut, in milliseconds since it began. */
 export class StepTimer {

@@ -5,7 +5,7 @@ import { BridgeError, QuiesceError, StateError, ThawUnconfirmedError, describeEr
 import type { Reverter } from '../../reverter.js';
 import { monotonicMs } from '../clock.js';
 import type { GuestAgent } from './guest-agent.js';
-import type { Marks } from '../sets/manifest.js';
+import type { Marks } from '../sets/point-in-time.js';
 import { thawUntilConfirmed } from './thaw-guest.js';
 
 /** How long past the lease's end a confirmation is waited for: the guest has thawed itself by then. */

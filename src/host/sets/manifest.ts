@@ -2,7 +2,8 @@
 // where it lies is manifest-store.ts's business. It is written before the cut (state `cutting`), so that a tool killed
 // after its transaction leaves a set that the next call knows of.
 import * as v from 'valibot';
-import { consistencyLevelSchema, finite, freezeReportSchema } from '../../consistency.js';
+import { finite } from '../../consistency.js';
+import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
 
 /**
  * creating    overlays are being made; no disk was cut
@@ -37,13 +38,7 @@ const layerSchema = v.strictObject({
 });
 
 const diskSchema = v.strictObject({
-  device: v.string(),
-  /** The id of the guest's device, for people. */
-  id: v.string(),
-  qdev: v.optional(v.string()),
-  serial: v.optional(v.string()),
-  pciAddress: v.optional(v.string()),
-  virtualSize: finite,
+  ...pointDiskEntries,
   /** Holds the state of the cut. */
   base: layerSchema,
   /** Takes the writes after it. */
@@ -52,11 +47,6 @@ const diskSchema = v.strictObject({
   below: v.optional(v.array(layerSchema)),
   /** External data files of the base and of the layers below it. Absent if there are none, and in older sets. */
   dataFiles: v.optional(v.array(v.string())),
-  /** How base and overlay are encrypted, `luks` for instance; absent if they are not. */
-  encryption: v.optional(v.string()),
-  /** What was proved for this disk. */
-  level: consistencyLevelSchema,
-  evidence: v.array(v.string()),
   /** QEMU was told to let the VM write to the base again: from here on until `pivoted`, which of the two is newer. */
   pivoting: v.optional(v.boolean()),
   /** The VM writes to the base again, which holds all of the overlay; its file may still be there. */
@@ -65,20 +55,6 @@ const diskSchema = v.strictObject({
   merged: v.boolean(),
 });
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
-
-const createSteps = ['inspect', 'overlays', 'quiesce', 'cut', 'thaw', 'record'] as const;
-export type CreateStep = (typeof createSteps)[number];
-
-/** CLOCK_MONOTONIC of the host, in milliseconds: comparable between processes of one boot. */
-const marksSchema = v.strictObject({
-  freezeRequestedMs: v.optional(finite),
-  freezeAnsweredMs: v.optional(finite),
-  cutSentMs: v.optional(finite),
-  cutAnsweredMs: v.optional(finite),
-  thawRequestedMs: v.optional(finite),
-  thawAnsweredMs: v.optional(finite),
-});
-export type Marks = v.InferOutput<typeof marksSchema>;
 
 export const manifestSchema = v.strictObject({
   format: v.literal(1),
@@ -89,37 +65,8 @@ export const manifestSchema = v.strictObject({
   createdAt: v.string(),
   changedAt: v.string(),
   revertedAt: v.optional(v.string()),
-  vm: v.strictObject({
-    name: v.string(),
-    qmp: v.string(),
-    qga: v.optional(v.string()),
-    /** As QEMU calls it. */
-    qemuName: v.optional(v.string()),
-    uuid: v.optional(v.string()),
-    /** As it was when the set was begun: `running`, `paused`, ... */
-    status: v.string(),
-  }),
-  asked: v.picklist(['application', 'filesystem', 'crash', 'auto']),
-  /** What was asked, once it is known what `auto` meant for this guest. */
-  required: consistencyLevelSchema,
-  /** The lowest of the disks' levels: reached and proved. */
-  level: consistencyLevelSchema,
-  evidence: v.array(v.string()),
+  ...pointInTimeEntries,
   disks: v.array(diskSchema),
-  leftOut: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
-  timings: v.strictObject({
-    /** Milliseconds since the tool began. */
-    steps: v.array(v.strictObject({ step: v.picklist(createSteps), startMs: finite, endMs: finite })),
-    marks: marksSchema,
-    cutMs: v.optional(finite),
-    pauseWindowMs: v.optional(finite),
-    frozenWindowMs: v.optional(finite),
-  }),
-  /** Every command sent to the monitor, with its CLOCK_MONOTONIC stamp in milliseconds. */
-  monitorLog: v.array(v.strictObject({ command: v.string(), sentMs: finite })),
-  /** The guest's own account, final. */
-  guest: v.optional(freezeReportSchema),
-  versions: v.strictObject({ tool: v.string(), node: v.string(), qemu: v.string(), agent: v.optional(v.string()) }),
   /** What went wrong, for people. */
   error: v.optional(v.string()),
 });

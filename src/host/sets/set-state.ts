@@ -5,7 +5,6 @@ import { isBusy } from './journal.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { layersOf, type Layer } from './layers.js';
-import { withoutLostBases } from './lost-bases.js';
 import { withData } from '../images/overlay-data.js';
 
 /**
@@ -30,24 +29,23 @@ export async function settleState(
 export async function settled(monitors: readonly Monitor[], manifest: Manifest): Promise<Manifest> {
   const layers: Layer[] = [];
   for (const monitor of monitors) layers.push(...(await layersOf(monitor, manifest)));
-  if (layers.some(({ place }) => place === 'active' || place === 'below')) return await cut(manifest, layers, []);
+  if (layers.some(({ place }) => place === 'active' || place === 'below')) return cut(manifest, []);
   const written = await withData(manifest.disks.map(({ overlay }) => overlay.file));
-  if (written.length > 0) return await cut(manifest, layers, written);
+  if (written.length > 0) return cut(manifest, written);
   const error = 'the tool that made this set ended before the cut: nothing was cut';
   return { ...manifest, state: 'failed', level: 'none', error };
 }
 
 const notRecorded = 'the tool that made this set ended before it could record what the guest proved';
 
-async function cut(manifest: Manifest, layers: readonly Layer[], written: readonly string[]): Promise<Manifest> {
+function cut(manifest: Manifest, written: readonly string[]): Manifest {
   const evidence = [
     `all ${manifest.disks.length} disks were cut in one transaction`,
     notRecorded,
     ...(written.length === 0 ? [] : [`what the VM wrote after the cut is in ${written.join(', ')}`]),
   ];
   const disks = manifest.disks.map((disk) => ({ ...disk, level: 'crash' as const, evidence: [notRecorded] }));
-  const whole: Manifest = { ...manifest, state: 'cut', level: 'crash', evidence, disks };
-  return (await withoutLostBases(whole, layers)) ?? whole;
+  return { ...manifest, state: 'cut', level: 'crash', evidence, disks };
 }
 
 /** Sets of which a disk lies on a layer of this one: they must go first. */

@@ -8,7 +8,7 @@ import {
   UnreachableError,
 } from '../../../../src/errors.js';
 import type { GuestAgent } from '../../../../src/host/guest/guest-agent.js';
-import type { Marks } from '../../../../src/host/sets/manifest.js';
+import type { Marks } from '../../../../src/host/sets/point-in-time.js';
 import { quiesce } from '../../../../src/host/guest/quiesce.js';
 import { Reverter } from '../../../../src/reverter.js';
 import { freezeReport } from '../../../support/freeze-reports.js';

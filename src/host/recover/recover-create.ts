@@ -1,0 +1,86 @@
+// Sets that were never finished, or are half deleted: recorded as cut if the VM says so, else rolled back.
+import { BridgeError } from '../../errors.js';
+import { withData } from '../images/overlay-data.js';
+import type { Manifest } from '../sets/manifest.js';
+import { recordOf, viewSet } from '../sets/set-view.js';
+import { overlaysThere, removeSet, unloadOverlays } from '../snapshot-delete.js';
+import { checkRemovable, heldFile, withJournal } from './recover-files.js';
+import { filesOf, type Recovery } from './recovery.js';
+
+export async function recoverCreate(recovery: Recovery, manifest: Manifest): Promise<void> {
+  const { store, monitors, isRunning, options } = recovery;
+  const { set, state } = manifest;
+  const found = `set ${set} was not finished (${state})`;
+  if (!isRunning) {
+    const why = await heldFile(manifest.disks.map(({ overlay }) => overlay.file));
+    if (why !== undefined) {
+      const did = `${why}, but no monitor of the VM answers: say with --qmp where it is`;
+      recovery.note('yours', {
+        set,
+        kind: 'set-unfinished',
+        found,
+        did,
+        commands: [options.command('recover', '--qmp', 'PATH')],
+      });
+      return;
+    }
+  }
+  const after = recordOf(await viewSet(manifest, { monitors, isRunning, isBusy: false }));
+  if (after.state === 'cut') {
+    const how =
+      isRunning && after.level !== 'none'
+        ? 'the VM writes to its overlays'
+        : 'its overlays hold what the VM wrote since';
+    const start = isRunning
+      ? ''
+      : `; start the VM from ${filesOf(after)} (its other images hold the cut), or run "snapshot delete" to drop what it wrote since`;
+    const did = `recorded as cut, level ${after.level}${start}`;
+    await recovery.repair(
+      { set, kind: 'set-unfinished', found: `${found}, but its disks were cut: ${how}`, did },
+      async () => {
+        await store.write(after);
+        return undefined;
+      },
+    );
+    return;
+  }
+  const files = await overlaysThere(manifest);
+  const did =
+    files.length === 0
+      ? 'forget it: nothing of it is left'
+      : `nothing was cut: remove its unused overlays (${files.join(', ')})`;
+  await recovery.repair(
+    { set, kind: 'set-unfinished', found, did, commands: [options.command('snapshot', 'delete', set)] },
+    async () => {
+      await rollBack(recovery, manifest, files);
+      return undefined;
+    },
+  );
+}
+
+async function rollBack(recovery: Recovery, manifest: Manifest, files: readonly string[]): Promise<void> {
+  const { store, monitors } = recovery;
+  await withJournal(recovery, manifest.set, async () => {
+    for (const monitor of monitors) await unloadOverlays(monitor, manifest);
+    await checkRemovable(recovery, manifest, files);
+    const [written] = await withData(files);
+    if (written !== undefined) throw new BridgeError('E_DATA', `${written} holds what no other image has: not removed`);
+    await removeSet(store, manifest, files);
+  });
+}
+
+export async function recoverDelete(recovery: Recovery, manifest: Manifest): Promise<void> {
+  const { options, store } = recovery;
+  const { set } = manifest;
+  const files = await overlaysThere(manifest);
+  const found = `set ${set} is deleted in part`;
+  const commands = [options.command('snapshot', 'delete', set)];
+  const rest = files.length === 0 ? 'forget it' : `remove the rest of it (${files.join(', ')})`;
+  await recovery.repair({ set, kind: 'set-delete', found, did: rest, commands }, async () => {
+    await withJournal(recovery, set, async () => {
+      await checkRemovable(recovery, manifest, files);
+      await removeSet(store, manifest, files);
+    });
+    return undefined;
+  });
+}

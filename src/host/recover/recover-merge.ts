@@ -1,0 +1,51 @@
+// Sets that were cut: their label brought up to what they are worth now, and merges that ended half-way taken up again.
+import { withData } from '../images/overlay-data.js';
+import { holdsLess, recordOf, viewSet, type SetView } from '../sets/set-view.js';
+import type { Manifest } from '../sets/manifest.js';
+import { commitSnapshot } from '../snapshot-commit.js';
+import type { Recovery } from './recovery.js';
+
+export async function recoverCut(recovery: Recovery, manifest: Manifest): Promise<void> {
+  const { store } = recovery;
+  const view = await viewOf(recovery, manifest);
+  if (!holdsLess(view)) return;
+  const lost = view.disks.flatMap(({ notes }) => notes).join('; ');
+  const found = `set ${manifest.set} (level ${manifest.level}) holds its cut no longer: ${lost}`;
+  const did = `recorded as level ${view.level}${await whereWritten(manifest)}`;
+  await recovery.repair({ set: manifest.set, kind: 'base-written', found, did }, async () => {
+    await store.write(recordOf(view));
+    return undefined;
+  });
+}
+
+async function viewOf({ monitors, isRunning }: Recovery, manifest: Manifest): Promise<SetView> {
+  return await viewSet(manifest, { monitors, isRunning, isBusy: false });
+}
+
+async function whereWritten({ disks }: Manifest): Promise<string> {
+  const files = await withData(disks.map(({ overlay }) => overlay.file));
+  if (files.length === 0) return '';
+  return `; what the VM wrote after the cut is in ${files.join(', ')}, which no VM uses: "snapshot delete" drops it, and asks first`;
+}
+
+export async function recoverCommit(recovery: Recovery, manifest: Manifest): Promise<void> {
+  const { options, monitors, store } = recovery;
+  const { set } = manifest;
+  const found = `set ${set} is merged in part`;
+  const command = options.command('snapshot', 'commit', set);
+  const { disks, notes } = await viewOf(recovery, manifest);
+  const doubts = disks.filter(({ newest, inUse }) => newest === undefined || newest.layer !== inUse);
+  const [monitor] = monitors;
+  if (monitor === undefined || doubts.length > 0) {
+    const did = [...notes, ...doubts.flatMap((disk) => disk.notes.map((note) => `disk ${disk.id}: ${note}`))].join(
+      '; ',
+    );
+    recovery.note('yours', { set, kind: 'set-commit', found, did, commands: [command] });
+    return;
+  }
+  await recovery.repair({ set, kind: 'set-commit', found, did: 'merge the rest', commands: [command] }, async () => {
+    const limitMs = options.limits.commitMs;
+    await commitSnapshot(monitor, { store, set, limitMs, signal: options.signal, onProgress: options.onProgress });
+    return 'merged; the state of the cut is gone';
+  });
+}

@@ -1,0 +1,79 @@
+// Whether the files that hold the state of a cut still do. A base takes no write after the cut: the VM's block graph tells
+// while it runs, later what stat(2) says now beside what it said right after the cut. Sets of older versions have no such
+// record: there the time of the last write is compared with the first thing known to be newer than the cut, what was
+// written to an overlay.
+import { stat } from 'node:fs/promises';
+import { isErrno } from '../errno.js';
+import { holdsData } from '../images/overlay-data.js';
+import type { Layer } from './layers.js';
+import type { FileState, Manifest, ManifestDisk } from './manifest.js';
+
+/** Why a base no longer holds the state of the cut, for people. */
+export type LostBases = ReadonlyMap<ManifestDisk, string>;
+
+/** The file as it is now. Throws what stat(2) does. */
+export async function fileState(file: string): Promise<FileState> {
+  const { dev, ino, size, mtimeNs } = await stat(file, { bigint: true });
+  return { device: String(dev), inode: String(ino), size: Number(size), mtimeMs: Number(mtimeNs / 1000n) / 1000 };
+}
+
+/**
+ * The disks of a set that was cut, whose base holds the cut no longer. Without layers (the VM is shut off) only the files
+ * are asked. A disk that was merged is not among them: that its cut is gone is in the record.
+ */
+export async function lostBases(manifest: Manifest, layers: readonly Layer[]): Promise<LostBases> {
+  const lost = new Map<ManifestDisk, string>();
+  const cutBefore = await firstWrites(manifest);
+  for (const disk of manifest.disks) {
+    if (disk.pivoted === true || disk.merged) continue;
+    const { file } = disk.base;
+    const isRun = layers.some((layer) => layer.disk.base.file === file && isWrittenTo(layer));
+    const why = isRun
+      ? `the VM was started from ${file} again: it no longer holds the state of the cut`
+      : await whyNotAsCut(disk, cutBefore);
+    if (why !== undefined) lost.set(disk, why);
+  }
+  return lost;
+}
+
+function isWrittenTo({ disk, place, vmDisk }: Layer): boolean {
+  if (place !== 'unused' && place !== 'loaded') return false;
+  if (disk.pivoted === true || disk.merged) return false;
+  return vmDisk?.file === disk.base.file && !vmDisk.readOnly;
+}
+
+async function whyNotAsCut(
+  { base, below = [] }: ManifestDisk,
+  cutBefore: ReadonlyMap<string, number>,
+): Promise<string | undefined> {
+  for (const { file, asCut } of [base, ...below]) {
+    let now: FileState;
+    try {
+      if ((await stat(file)).isBlockDevice()) continue; // its times tell of its name in /dev
+      now = await fileState(file);
+    } catch (error) {
+      if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return `${file} is not there any more`;
+      throw error;
+    }
+    const written = new Date(now.mtimeMs).toISOString();
+    if (asCut === undefined) {
+      const limitMs = cutBefore.get(now.device);
+      if (limitMs === undefined || now.mtimeMs <= limitMs) continue;
+      return `${file} was changed after the cut (${written}): it no longer holds the state of the cut`;
+    }
+    if (now.size === asCut.size && now.mtimeMs === asCut.mtimeMs) continue;
+    return `${file} was changed after the cut (${written}): it no longer holds the state of the cut`;
+  }
+  return undefined;
+}
+
+// Per filesystem: another may be kept by another machine's clock.
+async function firstWrites({ disks }: Manifest): Promise<ReadonlyMap<string, number>> {
+  const first = new Map<string, number>();
+  for (const { base, overlay } of disks) {
+    if (base.asCut !== undefined || !(await holdsData(overlay.file))) continue;
+    const { device, mtimeMs } = await fileState(overlay.file);
+    first.set(device, Math.min(mtimeMs, first.get(device) ?? Infinity));
+  }
+  return first;
+}

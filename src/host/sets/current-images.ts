@@ -1,0 +1,68 @@
+// The image that each disk of a VM is to be started from: what the newest set of the disk says. For plain QEMU, whose command
+// line is somebody else's: `snapshot start-args` prints them, and links in the state folder lead to them, switched whenever
+// a set changes, so that a start script may name these instead.
+import { mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { syncPath } from '../images/durable-file.js';
+import type { SetView } from './set-view.js';
+
+export interface CurrentImage {
+  /** Of the disk, as the set has it. */
+  readonly id: string;
+  readonly serial?: string;
+  /** The node's name at the cut, if it had one. */
+  readonly node?: string;
+  /** Undefined if only a person can tell: `notes` of the set's view say why. */
+  readonly image: { readonly file: string; readonly format: string } | undefined;
+  /** That says so. */
+  readonly set: string;
+}
+
+/** One for each disk that any of the sets holds. `views` are all of the VM's, oldest first. */
+export function currentImages(views: readonly SetView[]): CurrentImage[] {
+  const images = new Map<string, CurrentImage>();
+  for (const { manifest, disks } of views) {
+    for (const [index, { id, serial, base }] of manifest.disks.entries()) {
+      const newest = disks[index]?.newest;
+      images.set(id, {
+        id,
+        ...(serial === undefined ? {} : { serial }),
+        ...(base.node === undefined ? {} : { node: base.node }),
+        image: newest === undefined ? undefined : { file: newest.file, format: newest.format },
+        set: manifest.set,
+      });
+    }
+  }
+  return [...images.values()];
+}
+
+/**
+ * Makes `folder/ID` a link to the image of each disk and `folder/ID.format` a file with its format; what is right already
+ * is not touched. A disk whose image is not known has no link: to start from a wrong one is worse than not to start.
+ */
+export async function switchLinks(folder: string, images: readonly CurrentImage[]): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o755 });
+  const wanted = new Map<string, string>();
+  for (const { id, image } of images) {
+    if (image === undefined || !isPlain(id)) continue;
+    wanted.set(id, image.file);
+    wanted.set(`${id}.format`, image.format);
+  }
+  for (const name of await readdir(folder)) if (!wanted.has(name)) await rm(join(folder, name), { force: true });
+  for (const { id, image } of images) {
+    if (image === undefined || !isPlain(id)) continue;
+    const link = join(folder, id);
+    if ((await readlink(link).catch(() => undefined)) === image.file) continue;
+    // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.
+    await rm(link, { force: true });
+    await writeFile(`${link}.format`, `${image.format}\n`);
+    await symlink(image.file, `${link}.new`);
+    await rename(`${link}.new`, link);
+  }
+  await syncPath(folder);
+}
+
+/** Names a file: what a monitor says of its devices need not. */
+function isPlain(id: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(id) && !id.endsWith('.format') && !id.endsWith('.new');
+}

@@ -1,0 +1,219 @@
+// What `show` and `list` say of a set while things happen to its VM and its images: worth, whether the cut is still there,
+// and which image is the newest.
+import { execa } from 'execa';
+import { utimesSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { runBridge } from '../../src/cli/bridge/program.js';
+import type { ConsistencyLevel } from '../../src/consistency.js';
+import type { DiskView } from '../../src/host/sets/set-view.js';
+import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
+import { CutHarness, type Run } from '../support/cut-harness.js';
+import { StepProxy } from '../support/lossy-proxy.js';
+import { requires } from '../support/requires.js';
+
+const root: BareDisk = { name: 'root0', format: 'raw' };
+const data: BareDisk = { name: 'data0', format: 'qcow2' };
+const disks: readonly BareDisk[] = [root, data];
+let at: CutHarness;
+beforeEach(async () => {
+  at = await CutHarness.start(disks);
+});
+afterEach(async () => {
+  await at[Symbol.asyncDispose]();
+});
+
+const base = (disk: BareDisk): string => imagePath(at.folder, disk);
+const commit = ['snapshot', 'commit', 's1'] as const;
+
+interface Shown extends Run {
+  readonly level: ConsistencyLevel;
+  readonly disks: readonly DiskView[];
+  readonly notes: readonly string[];
+}
+
+async function show(): Promise<Shown> {
+  const run = await at.bridge(['snapshot', 'show', 's1']);
+  expect(run.error.message).toBe('none');
+  return { ...run, ...(run.json as unknown as Pick<Shown, 'level' | 'disks' | 'notes'>) };
+}
+
+/** `start-args` for people. */
+async function printed(): Promise<{ stdout: string }> {
+  let stdout = '';
+  const streams = { stdout: (text: string) => void (stdout += text), stderr: () => undefined };
+  const line = at.commandLine(['snapshot', 'start-args']).filter((word) => word !== '--json');
+  expect(await runBridge(line, streams, new AbortController().signal)).toBe(0);
+  return { stdout };
+}
+
+async function listedLevel(): Promise<unknown> {
+  const { json } = await at.bridge(['snapshot', 'list']);
+  return (json['sets'] as { level: string }[])[0]?.level;
+}
+
+/** Cuts, and lets the guest write to both disks; gives the overlays' files. */
+async function cutAndWrite(): Promise<readonly string[]> {
+  for (const { name } of disks) await at.vm.write(name, 1, 0, 64);
+  const { manifest } = await at.create('s1');
+  for (const { name } of disks) {
+    await at.vm.write(name, 2, 0, 64);
+    await at.vm.flush(name);
+  }
+  return manifest.disks.map(({ overlay }) => overlay.file);
+}
+
+/** QEMU dies while its first disk is merged. */
+async function dieInCommit(): Promise<void> {
+  await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, {
+    command: 'block-commit',
+    when: 'after',
+  });
+  const work = at.bridge([...commit, '--qmp', proxy.path]);
+  await proxy.reached;
+  await at.vm.kill();
+  proxy.goOn();
+  expect((await work).code).toBe(5);
+}
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'qemu-io',
+)('a set', () => {
+  it('that was cut is worth what was proved, and its overlays are the newest', async () => {
+    const overlays = await cutAndWrite();
+    const shown = await show();
+    expect(shown.disks.map(({ holdsCut, newest, inUse }) => [holdsCut, newest?.file, inUse])).toEqual(
+      overlays.map((file) => [true, file, 'overlay']),
+    );
+    expect(shown.level).toBe('filesystem');
+    expect(shown.notes).toEqual([]);
+    await at.vm.quit();
+    const off = await show();
+    expect(off.disks.map(({ holdsCut, newest }) => [holdsCut, newest?.file])).toEqual(
+      overlays.map((file) => [true, file]),
+    );
+    expect(await listedLevel()).toBe('filesystem');
+  });
+
+  it('that was committed is worth nothing any more', async () => {
+    await cutAndWrite();
+    expect((await at.bridge(commit)).error.message).toBe('none');
+    const shown = await show();
+    expect(shown.level).toBe('none');
+    expect(shown.disks.map(({ holdsCut, newest }) => [holdsCut, newest?.file])).toEqual(
+      disks.map((disk) => [false, base(disk)]),
+    );
+    expect(await listedLevel()).toBe('none');
+  });
+
+  describe('of which QEMU died in a commit', () => {
+    it('names the overlays as the newest while the VM is shut off', async () => {
+      const overlays = await cutAndWrite();
+      await dieInCommit();
+      const shown = await show();
+      expect(shown.level).toBe('none');
+      expect(shown.disks.map(({ newest }) => newest?.file)).toEqual(overlays);
+      expect(shown.notes.join()).toContain(`start the VM from ${overlays.join(', ')}, and commit s1 again`);
+    });
+
+    it('does not say that the base holds the cut when the VM was restarted on its old command line', async () => {
+      const overlays = await cutAndWrite();
+      await dieInCommit();
+      await at.vm[Symbol.asyncDispose]();
+      await at.start(disks);
+      const shown = await show();
+      expect(shown.disks[0]).toMatchObject({
+        holdsCut: false,
+        level: 'none',
+        inUse: 'base',
+        newest: { layer: 'overlay' },
+      });
+      expect(shown.disks[0]?.notes.join()).toContain('shut it off, and start it from');
+      const told = await at.bridge(['recover']);
+      expect(told.code).toBe(8);
+      expect(told.stdout).toContain(`start the VM from ${overlays.join(', ')}, and commit s1 again`);
+      // What it says is done.
+      await at.restart(disks.map((disk, index) => ({ ...disk, format: 'qcow2', file: overlays[index] ?? '' })));
+      expect((await at.bridge(['recover'])).code).toBe(0);
+      await at.vm.quit();
+      for (const disk of disks) expect(await holdsPattern(base(disk), disk.format, 2, 0, 64)).toBe(true);
+    });
+  });
+
+  it('whose base was written to while the VM was shut off says so', async () => {
+    await cutAndWrite();
+    await at.vm.quit();
+    await execa('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 64k', base(root)]);
+    const shown = await show();
+    expect(shown.disks.map(({ holdsCut, level }) => [holdsCut, level])).toEqual([
+      [false, 'none'],
+      [true, 'filesystem'],
+    ]);
+    expect(shown.level).toBe('none');
+    expect(shown.disks[0]?.notes.join()).toContain(`${base(root)} was changed after the cut`);
+    expect(await listedLevel()).toBe('none');
+    const { json } = await at.bridge(['recover']);
+    expect(json['findings']).toMatchObject([{ kind: 'base-written', status: 'done' }]);
+    expect((await at.bridge(['recover'])).json['findings']).toEqual([]);
+  });
+
+  it('whose base was copied back, times kept, still holds its cut', async () => {
+    await cutAndWrite();
+    await at.vm.quit();
+    await execa('cp', ['--preserve=all', base(root), at.folder.path('images/copy')]);
+    await execa('mv', [at.folder.path('images/copy'), base(root)]);
+    expect((await show()).level).toBe('filesystem');
+    utimesSync(base(root), new Date(), new Date());
+    expect((await show()).level).toBe('none');
+  });
+
+  it('whose base is gone says so', async () => {
+    await cutAndWrite();
+    await at.vm.quit();
+    await execa('rm', [base(root)]);
+    expect((await show()).disks[0]?.notes).toEqual([`${base(root)} is not there any more`]);
+  });
+
+  it('whose VM was started from its bases, and wrote to both, leaves it to a person which is newer', async () => {
+    const overlays = await cutAndWrite();
+    await at.restart(disks);
+    await at.vm.write('root0', 5, 0, 64);
+    const shown = await show();
+    expect(shown.disks[0]).toMatchObject({ holdsCut: false, inUse: 'base' });
+    expect(shown.disks[0]?.newest).toBeUndefined();
+    expect(shown.disks[0]?.notes.join()).toContain(overlays[0]);
+  });
+
+  describe('start-args', () => {
+    const startArgs = async (): Promise<Run> => await at.bridge(['snapshot', 'start-args']);
+
+    it('gives the overlays after a cut, the bases after a commit, and QEMU starts from them', async () => {
+      expect((await startArgs()).json['disks']).toEqual([]);
+      const overlays = await cutAndWrite();
+      const cut = await startArgs();
+      expect(cut.json['disks']).toMatchObject(overlays.map((file) => ({ image: { file, format: 'qcow2' } })));
+      const words = /-blockdev (driver=qcow2,node-name=node-root0,\S+)/.exec((await printed()).stdout)?.[1] ?? '';
+      await at.vm.quit();
+      const { stdout } = await execa('qemu-img', [
+        'info',
+        '--output=json',
+        '--image-opts',
+        words.replace('node-name=node-root0,', ''),
+      ]);
+      expect(JSON.parse(stdout)).toMatchObject({ 'backing-filename': base(root) });
+      await at.start(disks.map((disk, index) => ({ ...disk, format: 'qcow2', file: overlays[index] ?? '' })));
+      expect((await at.bridge(commit)).error.message).toBe('none');
+      expect((await startArgs()).json['disks']).toMatchObject(
+        disks.map((disk) => ({ image: { file: base(disk), format: disk.format } })),
+      );
+    });
+
+    it('names no image where only a person can tell which is the newest', async () => {
+      await cutAndWrite();
+      await at.restart(disks);
+      await at.vm.write('root0', 5, 0, 64);
+      expect(await startArgs()).toMatchObject({ code: 2, error: { code: 'E_NEWEST_UNKNOWN' } });
+    });
+  });
+});

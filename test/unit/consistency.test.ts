@@ -1,0 +1,34 @@
+import * as v from 'valibot';
+import { expect, it } from 'vitest';
+import { freezeReportSchema } from '../../src/consistency.js';
+import { filesystemReport, freezeReport, writerReport } from '../support/freeze-reports.js';
+
+it('reads words that a newer guest has and we do not, as those that promise least', () => {
+  const newer = {
+    ...freezeReport({}),
+    level: 'transactional',
+    outcome: 'postponed',
+    filesystems: [{ ...filesystemReport('/', 'root0'), held: 'snapshotted' }],
+    writers: [
+      {
+        ...writerReport('10-db', {}),
+        kind: 'remote',
+        guarantee: 'replicated',
+        verdict: 'witnessed',
+        phases: [{ phase: 'drain', startMs: 0, endMs: 1, timedOut: false }],
+      },
+    ],
+    steps: [{ step: 'drain', startMs: 0, endMs: 1 }],
+  };
+  expect(v.parse(freezeReportSchema, newer)).toMatchObject({
+    level: 'none',
+    outcome: 'broken',
+    filesystems: [{ held: 'none' }],
+    writers: [{ kind: 'plain', guarantee: 'artefact', verdict: 'failed', phases: [{ phase: 'post' }] }],
+    steps: [{ step: 'drain' }],
+  });
+});
+
+it('does not take a number for a word', () => {
+  expect(v.safeParse(freezeReportSchema, { ...freezeReport({}), level: 3 }).success).toBe(false);
+});
