@@ -3,19 +3,19 @@
 import { stat } from 'node:fs/promises';
 import { BridgeError } from '../../errors.js';
 import { exists, removeFiles } from '../images/durable-file.js';
-import { describeHolders, holdersOf } from '../images/image-file.js';
 import { Journal, readJournal, removeJournal } from '../sets/journal.js';
 import { layersOf, type Layer } from '../sets/layers.js';
 import { withoutLostBases } from '../sets/lost-bases.js';
-import { claimsOf } from '../sets/claims.js';
+import { witnessesFor } from '../sets/claims.js';
+import { overlaysThere } from '../sets/own-overlays.js';
 import type { Manifest } from '../sets/manifest.js';
 import { holdsData, withData } from '../images/overlay-data.js';
 import { whyInUse } from '../images/use.js';
 import { allManifests } from './recover-targets.js';
 import { filesOf, type Recovery } from './recovery.js';
 import { newerSets, settled } from '../sets/set-state.js';
-import { commitSnapshot, doubtfulDisks } from '../snapshot-commit.js';
-import { overlaysThere, removeSet, unloadOverlays } from '../snapshot-delete.js';
+import { commitDoubts, commitSnapshot } from '../snapshot-commit.js';
+import { removeSet, unloadOverlays } from '../snapshot-delete.js';
 import { draftOf, takeDrafts } from '../snapshot-revert.js';
 
 /** Tells of sets that somebody is working on; they are left alone. */
@@ -122,7 +122,11 @@ async function recoverCreate(recovery: Recovery, manifest: Manifest): Promise<vo
   const { set, state } = manifest;
   const found = `set ${set} was not finished (${state})`;
   if (!isRunning) {
-    const why = await heldFile(manifest.disks.map(({ overlay }) => overlay.file));
+    const why = await heldFile(
+      recovery,
+      manifest,
+      manifest.disks.map(({ overlay }) => overlay.file),
+    );
     if (why !== undefined) {
       const did = `${why}, but no monitor of the VM answers: say with --qmp where it is`;
       recovery.note('yours', {
@@ -154,7 +158,7 @@ async function recoverCreate(recovery: Recovery, manifest: Manifest): Promise<vo
     );
     return;
   }
-  const files = await overlaysThere(manifest);
+  const files = (await overlaysThere(manifest, await allManifests(options.stateDir))).own;
   const did =
     files.length === 0
       ? 'forget it: nothing of it is left'
@@ -180,13 +184,9 @@ async function rollBack(recovery: Recovery, manifest: Manifest, files: readonly 
 }
 
 /** Throws a BridgeError for the first file that somebody uses. */
-async function checkRemovable(recovery: Recovery, { id }: Manifest, files: readonly string[]): Promise<void> {
-  const all = await allManifests(recovery.options.stateDir);
-  const witnesses = { monitors: recovery.monitors, claims: claimsOf(all.filter((other) => other.id !== id)) };
-  for (const file of files) {
-    const why = await whyInUse(file, witnesses);
-    if (why !== undefined) throw new BridgeError('E_IN_USE', `${file}: ${why}; not removed`);
-  }
+async function checkRemovable(recovery: Recovery, manifest: Manifest, files: readonly string[]): Promise<void> {
+  const why = await heldFile(recovery, manifest, files);
+  if (why !== undefined) throw new BridgeError('E_IN_USE', `${why}; not removed`);
 }
 
 async function recoverCut(recovery: Recovery, manifest: Manifest): Promise<void> {
@@ -239,18 +239,23 @@ async function recoverCommit(recovery: Recovery, manifest: Manifest): Promise<vo
     recovery.note('yours', { set, kind: 'set-commit', found, did: await howToStart(manifest), commands: [command] });
     return;
   }
-  const doubtful = await doubtfulDisks(monitor, manifest);
-  if (doubtful.length > 0) {
-    const files = doubtful.map(({ base, overlay }) => `${base.file} is newer than ${overlay.file}`).join(', ');
-    const did = `QEMU ended while the VM changed over. If ${files}, commit the set again: the overlay is removed then; else shut the VM off, and ${await howToStart(manifest)}`;
-    recovery.note('yours', { set, kind: 'set-commit', found, did, commands: [command] });
+  const doubts = await commitDoubts(monitor, manifest);
+  if (doubts.length > 0) {
+    recovery.note('yours', { set, kind: 'set-commit', found, did: doubts.join('; '), commands: [command] });
     return;
   }
   await recovery.repair({ set, kind: 'set-commit', found, did: 'merge the rest', commands: [command] }, async () => {
-    const limitMs = options.limits.commitMs;
-    await commitSnapshot(monitor, { store, set, limitMs, signal: options.signal, onProgress: options.onProgress });
+    const { stateDir, limits, signal, onProgress } = options;
+    const confirm = (): Promise<boolean> => Promise.resolve(false);
+    const about = { store, stateDir, set, limitMs: limits.commitMs, confirm, signal, onProgress };
+    await commitSnapshot(monitor, { ...about, ...begunOrAll(manifest) });
     return 'merged; the state of the cut is gone';
   });
+}
+
+// Of a commit of single disks only those; an older version of this tool marked none.
+function begunOrAll({ disks }: Manifest): { readonly disks?: 'begun' } {
+  return disks.some(({ merge }) => merge !== undefined) ? { disks: 'begun' } : {};
 }
 
 // With the VM shut off: which file holds the newest state of each disk.
@@ -300,7 +305,11 @@ async function recoverRevert(recovery: Recovery, manifest: Manifest): Promise<vo
   }
   await recovery.repair({ set, kind: 'set-revert', found, did: 'revert the rest', commands }, async () => {
     await withJournal(recovery, set, async () => {
-      const why = await heldFile(disks.flatMap(({ base, overlay }) => [base.file, overlay.file]));
+      const why = await heldFile(
+        recovery,
+        manifest,
+        disks.map(({ overlay }) => overlay.file),
+      );
       if (why !== undefined) throw new BridgeError('E_IN_USE', `${why}: not reverted`);
       const above = newerSets(manifest, await allManifests(options.stateDir));
       if (above.length > 0) throw new BridgeError('E_NEWER_SETS', `newer sets lie on ${set}: ${above.join(', ')}`);
@@ -313,7 +322,7 @@ async function recoverRevert(recovery: Recovery, manifest: Manifest): Promise<vo
 async function recoverDelete(recovery: Recovery, manifest: Manifest): Promise<void> {
   const { options, store } = recovery;
   const { set } = manifest;
-  const files = await overlaysThere(manifest);
+  const files = (await overlaysThere(manifest, await allManifests(options.stateDir))).own;
   const found = `set ${set} is deleted in part`;
   const commands = [options.command('snapshot', 'delete', set)];
   const rest = files.length === 0 ? 'forget it' : `remove the rest of it (${files.join(', ')})`;
@@ -335,10 +344,11 @@ async function withJournal({ store }: Recovery, set: string, work: () => Promise
   }
 }
 
-async function heldFile(files: readonly string[]): Promise<string | undefined> {
-  for (const file of files) {
-    const holders = await holdersOf(file);
-    if (holders.length > 0) return `${file} is in use by ${describeHolders(holders)}`;
-  }
-  return undefined;
+async function heldFile(
+  { options, monitors }: Recovery,
+  manifest: Manifest,
+  files: readonly string[],
+): Promise<string | undefined> {
+  const use = await whyInUse(files, await witnessesFor(options.stateDir, manifest, monitors));
+  return use === undefined ? undefined : `${use.file}: ${use.why}`;
 }
