@@ -74,6 +74,7 @@ export default tseslint.config(
   room('vm', 'sets', 'guest', 'create', 'recover'),
   room('sets', 'guest', 'create', 'recover'),
   room('guest', 'create', 'recover'),
+  room('commit', 'create', 'recover'),
   room('create', 'recover'),
   fence(['src/testing/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'cli')]),
 );

@@ -1,179 +1,265 @@
-// Merges a set's overlays back into their bases while the guest writes on, and removes them. Each disk by itself:
-// merged, recorded, closed, file deleted. May be ended at any time and called again; it goes on
-// from what the VM says, a job it started before included. How a layer is merged is the hypervisor's: plain-merge.ts,
-// libvirt/merge.ts.
+// Merges a set's overlays back into their bases, and removes them; by the VM while the guest writes on, or by qemu-img
+// while it is shut off (commit/way.ts). Each disk by itself: merged, recorded, closed, file removed; one that cannot be
+// merged keeps no other from it. May be ended at any time and called again: it goes on from what VM and files say.
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { BridgeError, CutError, UsageError, describeError } from '../errors.js';
-import { runQmp, type JobInfo } from '../qmp/commands.js';
-import type { JobProgress } from '../qmp/jobs.js';
-import type { Monitor } from '../qmp/monitor.js';
+import { BridgeError, CutError, QuiesceError, UnreachableError, UsageError, describeError } from '../errors.js';
+import { byRunningVm } from './commit/running-vm.js';
+import {
+  atEnd,
+  checkState,
+  chooseDisks,
+  diskAt,
+  reasons,
+  whyNot,
+  withMarks,
+  type DiskSelection,
+} from './commit/set-record.js';
+import { byShutOffVm } from './commit/shut-off-vm.js';
+import type { CommitWay, Step } from './commit/way.js';
+import type { Confirm } from './confirm.js';
 import { syncPath } from './images/durable-file.js';
-import type { Hypervisor } from './vm/hypervisor.js';
-import { describeHolders, holdersOf } from './images/image-file.js';
+import { whyInUse, type Claim } from './images/use.js';
+import { everySet, witnessesFor } from './sets/claims.js';
 import { Journal } from './sets/journal.js';
-import { layersOf, type Layer } from './sets/layers.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
+import { overlaysThere } from './sets/own-overlays.js';
 import { newerSets, settleState } from './sets/set-state.js';
+import type { Hypervisor } from './vm/hypervisor.js';
 
 export interface CommitOptions {
   readonly store: ManifestStore;
+  readonly stateDir: string;
   readonly set: string;
+  /** Without it, all of the set. */
+  readonly disks?: DiskSelection;
   /** For each disk: until its overlay is merged, with all the guest writes meanwhile. */
   readonly limitMs: number;
   /** Bytes per second; without it, as fast as it goes. */
   readonly speed?: number;
+  /** Asked only if only a person can say whether what the VM wrote is lost. */
+  readonly confirm: Confirm;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
 }
 
+export interface OfflineCommitOptions extends CommitOptions {
+  /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
+  readonly qmp: string;
+  readonly monitorTimeoutMs: number;
+  /** Who else needs files of the set: a saved state of its domain. */
+  readonly savedClaims?: (manifest: Manifest) => Promise<readonly Claim[]>;
+}
+
 /**
- * Commits the set; its state is `committed` then, and the state of the cut is gone. Throws a UsageError if newer sets
- * lie on it or there is nothing to commit, a CutError if a disk could not be merged: the VM goes on writing to that
- * overlay, and commit may be called again.
+ * Commits the set; its state is `committed` then, and the state of the cut is gone; or `cut`, if only some of its disks
+ * were to be committed. Throws a UsageError if newer sets lie on it, somebody else needs a base or an overlay, or no disk
+ * can be merged; a QuiesceError if the answer was no: nothing was changed in these cases. A CutError names the disks that
+ * are left, each with its reason: the VM goes on writing to their overlays, and commit may be called again.
  */
 export async function commitSnapshot(hypervisor: Hypervisor, options: CommitOptions): Promise<Manifest> {
-  const { store, set } = options;
+  return await underJournal(options, () => new Commit(byRunningVm(hypervisor), options, hypervisor).run());
+}
+
+/** The same with the VM shut off. Throws a UsageError besides, if it is not. */
+export async function commitShutOff(options: OfflineCommitOptions): Promise<Manifest> {
+  return await underJournal(options, async (manifest) => {
+    const { qmp, monitorTimeoutMs, limitMs, signal, savedClaims } = options;
+    const way = byShutOffVm({ monitors: [qmp, manifest.vm.qmp], monitorTimeoutMs, limitMs, signal });
+    return await new Commit(way, options, undefined, await savedClaims?.(manifest)).run();
+  });
+}
+
+/** What only a person can decide before the set is committed, as sentences. */
+export async function commitDoubts(hypervisor: Hypervisor, manifest: Manifest): Promise<string[]> {
+  return (await byRunningVm(hypervisor).steps(manifest)).flatMap(({ doubt }) => (doubt === undefined ? [] : [doubt]));
+}
+
+async function underJournal(
+  { store, set }: CommitOptions,
+  work: (manifest: Manifest) => Promise<Manifest>,
+): Promise<Manifest> {
   // Says that there is no such set, before a journal is begun.
-  await store.read(set);
+  const manifest = await store.read(set);
   const journal = await Journal.begin(store, set, 'commit');
   try {
-    return await commit(hypervisor, options);
+    return await work(manifest);
   } finally {
     await journal.end();
   }
 }
 
-async function commit(hypervisor: Hypervisor, options: CommitOptions): Promise<Manifest> {
-  const { store, set, signal } = options;
-  const all = await store.readAllOrRefuse();
-  let manifest = await settleState([hypervisor], store, await store.read(set));
-  checkState(manifest);
-  const above = newerSets(manifest, all);
-  if (above.length > 0) {
-    throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: commit ${above.join(', ')} first`);
+/** One run. */
+class Commit {
+  readonly #way: CommitWay;
+  readonly #options: CommitOptions;
+  readonly #hypervisor: Hypervisor | undefined;
+  readonly #saved: readonly Claim[];
+
+  constructor(way: CommitWay, options: CommitOptions, hypervisor?: Hypervisor, saved: readonly Claim[] = []) {
+    this.#way = way;
+    this.#options = options;
+    this.#hypervisor = hypervisor;
+    this.#saved = saved;
   }
-  const merges = await mergesOf(hypervisor, manifest);
-  for (const merge of merges) checkCommittable(merge);
-  const mark = async (index: number, what: Partial<ManifestDisk>): Promise<void> => {
-    const disks = manifest.disks.map((disk, at) => (at === index ? { ...disk, ...what } : disk));
-    manifest = await store.write({ ...manifest, disks });
-  };
-  manifest = await store.write({ ...manifest, state: 'committing' });
-  for (const [index, merge] of merges.entries()) {
-    if (merge.disk.merged) continue;
-    try {
-      signal.throwIfAborted();
-      if (!isPivoted(merge)) {
-        await mergeDisk(hypervisor, manifest, index, merge, options, () => mark(index, { pivoting: true }));
-      }
-      // Durable before its last traces in QEMU are removed: without them nobody could tell that it is merged.
-      await mark(index, { pivoting: false, pivoted: true });
-      await hypervisor.forget(merge.overlayNode, merge.jobId);
-      await removeOverlay(merge);
-    } catch (cause) {
-      if (signal.aborted)
-        throw new CutError('E_INTERRUPTED', `interrupted: ${set} is merged in part; commit it again`, { cause });
-      const what = `disk ${merge.disk.id}: its overlay could not be merged; the VM goes on with what it has`;
-      throw new CutError('E_COMMIT', `${what}: ${describeError(cause)}`, { cause });
+
+  async run(): Promise<Manifest> {
+    const { store, set, signal } = this.#options;
+    const all = await store.readAllOrRefuse();
+    const monitors = this.#hypervisor === undefined ? [] : [this.#hypervisor];
+    let manifest = withMarks(await settleState(monitors, store, await store.read(set)));
+    checkState(manifest);
+    const above = newerSets(manifest, all);
+    if (above.length > 0) {
+      throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: commit ${above.join(', ')} first`);
     }
-    await mark(index, { merged: true });
+    await this.#way.check(`${set} is not committed`);
+    const chosen = chooseDisks(manifest, this.#options.disks);
+    const steps = await this.#agreedSteps(manifest, chosen);
+    const work = chosen.filter((index) => steps[index]?.step === 'merge' || steps[index]?.step === 'remove');
+    const left = new Map(chosen.flatMap((index) => whyNot(steps[index]).map((why) => [index, why] as const)));
+    if (work.length === 0 && left.size > 0) {
+      throw new UsageError('E_NOT_ACTIVE', reasons(manifest, left));
+    }
+    for (const index of work) if (steps[index]?.step === 'merge') await this.#refuseNeeded(manifest, index);
+    const begun = manifest.disks.map((disk, index) =>
+      work.includes(index) ? { ...disk, merge: disk.merge ?? ('asked' as const) } : disk,
+    );
+    manifest = await store.write({ ...manifest, state: 'committing', disks: begun });
+    for (const index of work) {
+      try {
+        signal.throwIfAborted();
+        manifest = await this.#one(manifest, index, steps[index]);
+      } catch (cause) {
+        manifest = await this.#afterFailure(index, cause);
+        if (signal.aborted)
+          throw new CutError('E_INTERRUPTED', `interrupted: ${set} is merged in part; commit it again`, { cause });
+        left.set(index, describeError(cause));
+        if (isOfAll(cause)) break;
+      }
+    }
+    for (const index of work) {
+      if (!left.has(index) && diskAt(manifest, index).merged === false) left.set(index, 'its merge was not begun');
+    }
+    manifest = await store.write(atEnd(manifest));
+    if (left.size === 0) return manifest;
+    const merged = chosen.filter((index) => manifest.disks[index]?.merged === true).length;
+    throw new CutError('E_COMMIT', `${merged} of ${chosen.length} disks merged back; ${reasons(manifest, left)}`, {
+      facts: {
+        set,
+        state: manifest.state,
+        left: [...left].map(([index, reason]) => ({ disk: manifest.disks[index]?.id, reason })),
+      },
+    });
   }
-  return await store.write({ ...manifest, state: 'committed' });
-}
 
-function checkState({ set, state }: Manifest): void {
-  if (state === 'committed') throw new UsageError('E_STATE_OF_SET', `${set} was committed before`);
-  if (state === 'failed') throw new UsageError('E_STATE_OF_SET', `${set} was never cut: delete it`);
-  if (state === 'reverting') throw new UsageError('E_STATE_OF_SET', `${set} is reverted in part: revert it again`);
-  if (state === 'deleting') throw new UsageError('E_STATE_OF_SET', `${set} is deleted in part: delete it again`);
-}
-
-/** What is left to be done for one disk. */
-interface Merge extends Layer {
-  readonly jobId: string;
-  /** Of a commit that ended before its job did, or before it dismissed it. */
-  readonly job: JobInfo | undefined;
-}
-
-async function mergesOf(monitor: Monitor, manifest: Manifest): Promise<Merge[]> {
-  const jobs = await runQmp(monitor, 'query-jobs', {});
-  const layers = await layersOf(monitor, manifest);
-  return layers.map((layer, index) => {
-    const jobId = `fsb-commit-${manifest.id}-${index}`;
-    return { ...layer, jobId, job: jobs.find(({ id }) => id === jobId) };
-  });
-}
-
-/** True if the guest writes to the base, which holds all of the overlay: by our own record, our job, or the graph. */
-function isPivoted({ disk, place, vmDisk, job }: Merge): boolean {
-  if (place !== 'loaded' && place !== 'unused') return false;
-  if (disk.pivoted === true) return true;
-  // QEMU was told to change over, and ended; somebody started the VM from the base, the newer one of the two.
-  const wasTold = disk.pivoting === true;
-  const isDone = place === 'loaded' || (job?.status === 'concluded' && job.error === undefined);
-  return (isDone || wasTold) && vmDisk?.file === disk.base.file;
-}
-
-/**
- * Disks of which only a person can say that their base is the newer one: QEMU ended when the VM was to change over to
- * it, and the VM was started from it. `commitSnapshot` takes it for that, and removes the overlay.
- */
-export async function doubtfulDisks(monitor: Monitor, manifest: Manifest): Promise<ManifestDisk[]> {
-  return (await mergesOf(monitor, manifest))
-    .filter(({ disk, place, vmDisk, job }) => {
-      const isOnBase = place === 'unused' && vmDisk?.file === disk.base.file && job === undefined;
-      return isOnBase && disk.pivoting === true && disk.pivoted !== true && !disk.merged;
-    })
-    .map(({ disk }) => disk);
-}
-
-function checkCommittable(merge: Merge): void {
-  const { disk, place, vmDisk, baseNode } = merge;
-  if (disk.merged || isPivoted(merge)) return;
-  if (place === 'active' && baseNode !== undefined && disk.pivoted !== true) return;
-  const why = {
-    active:
-      disk.pivoted === true
-        ? 'it was merged before, but the VM was started from it again: its base is newer'
-        : `QEMU does not know its base ${disk.base.file}`,
-    below: 'something newer lies on it',
-    loaded: 'no disk of the VM uses it',
-    unused: `the VM does not use it${vmDisk === undefined ? '' : `, but its base ${disk.base.file}`}`,
-  }[place];
-  throw new UsageError('E_NOT_ACTIVE', `disk ${disk.id}: overlay ${disk.overlay.file} cannot be committed: ${why}`);
-}
-
-/** Throws with the VM on the overlay as before; the job, where there is one, is not forgotten when it returns. */
-async function mergeDisk(
-  hypervisor: Hypervisor,
-  manifest: Manifest,
-  index: number,
-  merge: Merge,
-  { limitMs, speed, signal, onProgress }: CommitOptions,
-  beforePivot: () => Promise<void>,
-): Promise<void> {
-  const { disk, jobId } = merge;
-  const tell = ({ current, total, status }: JobProgress): void => {
-    const percent = total === 0 ? 100 : Math.floor((100 * current) / total);
-    onProgress(`merging disk ${disk.id}: ${percent} % of ${Math.ceil(total / 1024 / 1024)} MiB, ${status}`);
-  };
-  await hypervisor.merge(merge, { jobId, limitMs, speed, signal, onProgress: tell, beforePivot });
-  // A job that somebody cancelled when it was ready ends without an error, and without a merge.
-  const place = (await layersOf(hypervisor, manifest))[index]?.place;
-  if (place === 'loaded' || place === 'unused') return;
-  await hypervisor.forget(undefined, jobId);
-  throw new BridgeError('E_JOB', `job ${jobId} ended, but the VM still uses the overlay`);
-}
-
-async function removeOverlay({ disk }: Merge): Promise<void> {
-  const { file } = disk.overlay;
-  const holders = await holdersOf(file);
-  if (holders.length > 0) {
-    const who = describeHolders(holders);
-    throw new CutError('E_IN_USE', `${file} is merged, but still in use by ${who}: not deleted`);
+  /** What is to be done, and may be: a person has been asked where only a person knows. */
+  async #agreedSteps(manifest: Manifest, chosen: readonly number[]): Promise<readonly Step[]> {
+    const { set, confirm } = this.#options;
+    const steps = await this.#way.steps(manifest);
+    const doubts = chosen.flatMap((index) => steps[index]?.doubt ?? []);
+    if (doubts.length === 0) return steps;
+    if (!(await confirm(`${doubts.join('; ')}. Commit ${set}?`))) {
+      throw new QuiesceError('E_DECLINED', 'not committed: the answer was no');
+    }
+    // While somebody thought about the question the VM may have been started, or shut off.
+    await this.#way.check(`${set} is not committed`);
+    const again = await this.#way.steps(manifest);
+    if (again.every(({ step }, index) => step === steps[index]?.step)) return again;
+    throw new UsageError('E_STATE_OF_SET', `${set} is not as it was when you were asked: nothing was committed`);
   }
-  await rm(file, { force: true });
-  await syncPath(dirname(file));
+
+  // A merge changes the base's bytes, and the overlay goes after it.
+  async #refuseNeeded(manifest: Manifest, index: number): Promise<void> {
+    const { id, base, overlay } = diskAt(manifest, index);
+    const witnesses = await witnessesFor(this.#options.stateDir, manifest, this.#way.monitors, this.#saved);
+    const besides = this.#way.besides(overlay.file);
+    const use =
+      (await whyInUse([base.file], witnesses, besides.base)) ??
+      (await whyInUse([overlay.file], witnesses, besides.overlay));
+    if (use !== undefined) throw new UsageError('E_IN_USE', `disk ${id}: ${use.file}: ${use.why}; not merged`);
+  }
+
+  async #one(before: Manifest, index: number, step: Step | undefined): Promise<Manifest> {
+    const { limitMs, speed, signal, onProgress } = this.#options;
+    const { id } = diskAt(before, index);
+    if (step?.step === 'merge') {
+      const consequence = `disk ${id} is not merged`;
+      await this.#way.check(consequence);
+      await this.#refuseNeeded(before, index);
+      await this.#mark(index, { merge: 'begun' });
+      try {
+        await this.#way.merge(before, index, {
+          limitMs,
+          ...(speed === undefined ? {} : { speed }),
+          signal,
+          onProgress: (text) => {
+            onProgress(`merging disk ${id}: ${text}`);
+          },
+          beforePivot: async () => {
+            await this.#way.check(consequence);
+            await this.#mark(index, { pivoting: true });
+          },
+        });
+      } catch (error) {
+        const { merge } = diskAt(before, index);
+        if (isRefused(error) && merge !== undefined) await this.#mark(index, { merge });
+        throw error;
+      }
+    }
+    // Durable before its last traces in QEMU are removed: without them nobody could tell that it is merged.
+    await this.#mark(index, {
+      pivoting: false,
+      pivoted: true,
+      ...(step?.step === 'merge' ? { pivotedAt: now() } : {}),
+    });
+    await this.#way.close(before, index);
+    await this.#removeOverlay(before, index);
+    return await this.#mark(index, { merged: true });
+  }
+
+  // Told to change over and back on its overlay, a disk is in no doubt: this QEMU has been asked all the time.
+  async #afterFailure(index: number, cause: unknown): Promise<Manifest> {
+    const { store, set } = this.#options;
+    const manifest = await store.read(set);
+    const { pivoting, pivoted } = diskAt(manifest, index);
+    if (pivoting !== true || pivoted === true || cause instanceof UnreachableError) return manifest;
+    const isBack = await this.#way.isOnOverlay(manifest, index).catch(() => false);
+    return isBack ? await this.#mark(index, { pivoting: false }) : manifest;
+  }
+
+  async #mark(index: number, what: Partial<ManifestDisk>): Promise<Manifest> {
+    const { store, set } = this.#options;
+    const manifest = await store.read(set);
+    const disks = manifest.disks.map((disk, at) => (at === index ? { ...disk, ...what } : disk));
+    return await store.write({ ...manifest, disks });
+  }
+
+  async #removeOverlay(manifest: Manifest, index: number): Promise<void> {
+    const { overlay } = diskAt(manifest, index);
+    const { stateDir } = this.#options;
+    const { foreign } = await overlaysThere(manifest, (await everySet(stateDir)).manifests);
+    // Removed before this was recorded, and the name is another's by now.
+    if (overlay.asCut !== undefined && foreign.includes(overlay.file)) return;
+    const witnesses = await witnessesFor(stateDir, manifest, this.#way.monitors, this.#saved);
+    const use = await whyInUse([overlay.file], witnesses);
+    if (use !== undefined) throw new CutError('E_IN_USE', `${use.file} is merged, but not removed: ${use.why}`);
+    await rm(overlay.file, { force: true });
+    await syncPath(dirname(overlay.file));
+  }
+}
+
+function now(): string {
+  return new Date().toISOString();
+}
+
+/** The other disks would fail likewise. */
+function isOfAll(error: unknown): boolean {
+  if (error instanceof UnreachableError || error instanceof UsageError) return true;
+  return error instanceof BridgeError && error.code === 'E_VM_STATE';
+}
+
+function isRefused(error: unknown): boolean {
+  return error instanceof BridgeError && error.code === 'E_MERGE_REFUSED';
 }

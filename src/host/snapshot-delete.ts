@@ -1,67 +1,81 @@
 // Removes a set and what belongs to it, if nobody uses it: the manifest, and overlays that no VM writes to and no newer
-// set lies on. Never touches a base.
-import { stat } from 'node:fs/promises';
+// set lies on. Never touches a base, nor a file that is not the set's own any more.
 import { QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
-import { removeFiles } from './images/durable-file.js';
-import { isErrno } from './errno.js';
-import type { Hypervisor } from './vm/hypervisor.js';
+import { exists, removeFiles } from './images/durable-file.js';
+import { withData } from './images/overlay-data.js';
+import { whyInUse, type Claim } from './images/use.js';
+import { everySet, witnessesFor } from './sets/claims.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
 import type { Manifest } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
-import { openMonitors } from './vm/monitors.js';
-import { withData } from './images/overlay-data.js';
-import { whyInUse } from './images/use.js';
+import { overlaysThere } from './sets/own-overlays.js';
 import { newerSets, settleState } from './sets/set-state.js';
+import type { Hypervisor } from './vm/hypervisor.js';
+import type { ImageChange } from './vm/libvirt/definition.js';
+import { openMonitors } from './vm/monitors.js';
 
 export interface DeleteOptions {
   readonly store: ManifestStore;
+  readonly stateDir: string;
   readonly set: string;
   /** The VM's monitor, besides the one the set was made through; nobody listens there if it is shut off. */
   readonly qmp: string;
   readonly monitorTimeoutMs: number;
+  /** Who else needs files of the set: a saved state of its domain. */
+  readonly savedClaims?: (manifest: Manifest) => Promise<readonly Claim[]>;
   /** Asked only if something may be lost that the VM wrote. */
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
 }
 
+export interface Deleted {
+  readonly files: readonly string[];
+  /** Of the overlays' names, but not the set's own any more: left alone. */
+  readonly foreign: readonly string[];
+}
+
 /**
- * Deletes; gives the files removed. Throws a UsageError if a VM or a newer set uses one of the overlays, or one holds what
- * was merged in part; a QuiesceError if the answer was no, or when interrupted. Nothing was changed in these cases.
+ * Deletes. Throws a UsageError if a VM or a newer set uses one of the overlays, or one holds what was merged in part; a
+ * QuiesceError if the answer was no, or when interrupted. Nothing was changed in these cases.
  */
-export async function deleteSnapshot(options: DeleteOptions): Promise<readonly string[]> {
+export async function deleteSnapshot(options: DeleteOptions): Promise<Deleted> {
   const { store, set, confirm } = options;
   await refuseBusy(store, set);
-  if (await store.removeEmpty(set)) return [];
-  let { manifest, files } = await checkUnused(options);
-  if (await holdsWrites(manifest, files)) {
+  if (await store.removeEmpty(set)) return { files: [], foreign: [] };
+  const asked = await checkUnused(options, 'look');
+  if (await holdsWrites(asked.manifest, asked.files)) {
+    const { manifest, files } = asked;
     const question = `Everything the VM wrote since ${manifest.createdAt} is lost (${files.join(', ')}). Delete ${set}?`;
     if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not deleted: the answer was no');
-    // While somebody thought about the question the VM may have been started, or another set made.
-    const { id } = manifest;
-    ({ manifest, files } = await checkUnused(options));
-    if (manifest.id !== id) throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was deleted`);
   }
   throwIfInterrupted(options.signal, `${set} was not deleted`);
   const journal = await Journal.begin(store, set, 'delete');
   try {
+    // While somebody thought about the question the VM may have been started, or another set made.
+    const { manifest, files, foreign } = await checkUnused(options, 'unload');
+    if (manifest.id !== asked.manifest.id) {
+      throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was deleted`);
+    }
     await removeSet(store, await store.write({ ...manifest, state: 'deleting' }), files);
+    return { files, foreign };
   } finally {
     await journal.end();
   }
-  return files;
 }
 
 /** The rest of a deletion that was decided; the files must be nobody's. */
 export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
   const { vm, set, disks } = manifest;
   const { changeDefinition } = await import('./vm/libvirt/definition.js');
+  const changes: ImageChange[] = [];
+  for (const { merged, base, overlay } of disks) {
+    const isOurs = files.includes(overlay.file) || !(await exists(overlay.file));
+    if (!merged && isOurs) changes.push({ from: overlay.file, to: base.file, format: base.format });
+  }
   // Before the files are gone: what libvirt is to start must be there.
-  await changeDefinition(
-    vm.qmp,
-    disks.map(({ base, overlay }) => ({ from: overlay.file, to: base.file, format: base.format })),
-  );
+  await changeDefinition(vm.qmp, changes);
   await removeFiles(files);
   await store.remove(set);
 }
@@ -73,9 +87,18 @@ async function holdsWrites({ state }: Manifest, files: readonly string[]): Promi
   return (await withData(files)).length > 0;
 }
 
-/** The set as it is now, with its state settled, and those of its overlays that are there. Throws if they are in use. */
-async function checkUnused(options: DeleteOptions): Promise<{ manifest: Manifest; files: string[] }> {
-  const { store, set, qmp, monitorTimeoutMs } = options;
+interface Unused {
+  readonly manifest: Manifest;
+  readonly files: readonly string[];
+  readonly foreign: readonly string[];
+}
+
+/**
+ * The set as it is now, with its state settled, and those of its overlays that are there. Throws if they are in use: only
+ * if none is, what a VM has open without using it is closed.
+ */
+async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Promise<Unused> {
+  const { store, stateDir, set, qmp, monitorTimeoutMs, savedClaims } = options;
   const read = await store.read(set);
   await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs);
   const manifest = await settleState(monitors.open, store, read);
@@ -84,27 +107,50 @@ async function checkUnused(options: DeleteOptions): Promise<{ manifest: Manifest
   }
   const above = newerSets(manifest, await store.readAllOrRefuse());
   if (above.length > 0) {
-    throw new UsageError(
-      'E_NEWER_SETS',
-      `newer snapshot sets lie on ${set}: ${above.join(', ')}; delete or commit them first`,
-    );
+    const message = `newer snapshot sets lie on ${set}: ${above.join(', ')}; delete or commit them first`;
+    throw new UsageError('E_NEWER_SETS', message);
   }
-  const files = await overlaysThere(manifest);
-  // Its base holds a part of it, so that neither the base alone nor the state of the cut is whole.
-  const half = manifest.disks.find(
-    (disk) => !disk.merged && disk.pivoted !== true && files.includes(disk.overlay.file),
-  );
-  if (manifest.state === 'committing' && half !== undefined) {
-    const message = `${set} was merged in part, and ${half.overlay.file} holds the rest`;
-    throw new UsageError('E_STATE_OF_SET', `${message}: commit it again, the VM started from its overlays`);
-  }
-  for (const monitor of monitors.open) await unloadOverlays(monitor, manifest);
+  const { own: files, foreign } = await overlaysThere(manifest, (await everySet(stateDir)).manifests);
+  refuseHalf(manifest, files);
+  const witnesses = await witnessesFor(stateDir, manifest, monitors.open, await savedClaims?.(manifest));
+  const loaded = await loadedOverlays(monitors.open, manifest);
   for (const file of files) {
-    const why = await whyInUse(file, { monitors: monitors.open, claims: [] });
-    if (why === undefined) continue;
-    throw new UsageError('E_IN_USE', `${file}: ${why}; commit ${set} first, or shut the VM off`);
+    refuse(set, await whyInUse([file], witnesses, loaded.has(file) ? { vmOf: file } : {}));
   }
-  return { manifest, files };
+  if (open === 'unload' && loaded.size > 0) {
+    for (const monitor of monitors.open) await unloadOverlays(monitor, manifest);
+    refuse(set, await whyInUse(files, witnesses));
+  }
+  return { manifest, files, foreign };
+}
+
+function refuse(set: string, use: { readonly file: string; readonly why: string } | undefined): void {
+  if (use === undefined) return;
+  throw new UsageError('E_IN_USE', `${use.file}: ${use.why}; commit ${set} first, or shut the VM off`);
+}
+
+// Its base holds a part of it, so that neither the base alone nor the state of the cut is whole.
+function refuseHalf({ set, state, disks }: Manifest, files: readonly string[]): void {
+  const half = disks.find(
+    ({ merged, pivoted, merge, overlay }) =>
+      !merged &&
+      pivoted !== true &&
+      (merge === 'begun' || (merge === undefined && state === 'committing')) &&
+      files.includes(overlay.file),
+  );
+  if (half === undefined) return;
+  const message = `${set} was merged in part, and ${half.overlay.file} holds the rest`;
+  throw new UsageError('E_STATE_OF_SET', `${message}: commit it again, the VM started from its overlays`);
+}
+
+async function loadedOverlays(monitors: readonly Hypervisor[], manifest: Manifest): Promise<Set<string>> {
+  const loaded = new Set<string>();
+  for (const monitor of monitors) {
+    for (const { place, disk } of await layersOf(monitor, manifest)) {
+      if (place === 'loaded') loaded.add(disk.overlay.file);
+    }
+  }
+  return loaded;
 }
 
 /** Takes out of QEMU what a tool left that was killed before its cut: open, but no disk's. */
@@ -112,17 +158,4 @@ export async function unloadOverlays(hypervisor: Hypervisor, manifest: Manifest)
   for (const { place, overlayNode } of await layersOf(hypervisor, manifest)) {
     if (place === 'loaded') await hypervisor.forget(overlayNode, undefined);
   }
-}
-
-export async function overlaysThere({ disks }: Manifest): Promise<string[]> {
-  const files: string[] = [];
-  for (const { overlay } of disks) {
-    try {
-      await stat(overlay.file);
-      files.push(overlay.file);
-    } catch (error) {
-      if (!isErrno(error, 'ENOENT')) throw error;
-    }
-  }
-  return files;
 }

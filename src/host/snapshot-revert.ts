@@ -7,7 +7,11 @@ import { dirname } from 'node:path';
 import { CutError, QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
 import { syncPath } from './images/durable-file.js';
-import { describeHolders, holdersOf, imageInfo, makeOverlay } from './images/image-file.js';
+import { fileStateOf, isSameFile } from './images/file-identity.js';
+import { describeHolders, holdersOf, makeOverlay } from './images/image-file.js';
+import { backingOf } from './images/references.js';
+import { whyInUse, type Claim, type UseWitnesses } from './images/use.js';
+import { witnessesFor } from './sets/claims.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
@@ -16,17 +20,20 @@ import { newerSets } from './sets/set-state.js';
 
 export interface RevertOptions {
   readonly store: ManifestStore;
+  readonly stateDir: string;
   readonly set: string;
   /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
   readonly qmp: string;
   readonly monitorTimeoutMs: number;
+  /** Who else needs files of the set: a saved state of its domain. */
+  readonly savedClaims?: (manifest: Manifest) => Promise<readonly Claim[]>;
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
 }
 
 /**
- * Reverts. Throws a UsageError if the VM is not shut off, a process holds one of the images, newer sets lie above, or the
- * set was never cut or is committed; a QuiesceError if the answer was no, or when interrupted. Nothing was changed in
+ * Reverts. Throws a UsageError if the VM is not shut off, somebody needs one of the overlays, newer sets lie above, or the
+ * set was never cut or is committed, be it in part; a QuiesceError if the answer was no, or when interrupted. Nothing was changed in
  * these cases. A CutError that says `reverting` leaves the set in that state: revert again.
  */
 export async function revertSnapshot(options: RevertOptions): Promise<Manifest> {
@@ -35,14 +42,15 @@ export async function revertSnapshot(options: RevertOptions): Promise<Manifest> 
   const files = disks.map(({ overlay }) => overlay.file).join(', ');
   const question = `Everything the VM wrote since ${createdAt} is lost (${files}). Revert to ${set}?`;
   if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not reverted: the answer was no');
-  // While somebody thought about the question the VM may have been started, or another set made.
-  const manifest = await checkRevertable(options);
-  if (manifest.id !== id) throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was reverted`);
   const journal = await Journal.begin(store, set, 'revert');
   try {
-    await makeDrafts(manifest, signal);
+    // While somebody thought about the question the VM may have been started, or another set made.
+    const manifest = await checkRevertable(options);
+    if (manifest.id !== id)
+      throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was reverted`);
+    const drafted = await makeDrafts(manifest, signal);
     // From here on some disks may be at the cut and others not: only the rest of the revert makes them one again.
-    return await takeDrafts(store, await store.write({ ...manifest, state: 'reverting' }));
+    return await takeDrafts(store, await store.write({ ...manifest, state: 'reverting', disks: drafted }));
   } finally {
     await journal.end();
   }
@@ -62,7 +70,8 @@ export async function takeDrafts(
 }
 
 /** The set as it is now. Throws a UsageError unless it can be reverted to. */
-async function checkRevertable({ store, set, qmp, monitorTimeoutMs }: RevertOptions): Promise<Manifest> {
+async function checkRevertable(options: RevertOptions): Promise<Manifest> {
+  const { store, stateDir, set, qmp, monitorTimeoutMs, savedClaims } = options;
   await refuseBusy(store, set);
   const manifest = await store.read(set);
   if (manifest.state === 'cutting') {
@@ -84,39 +93,53 @@ async function checkRevertable({ store, set, qmp, monitorTimeoutMs }: RevertOpti
   if (running !== undefined) {
     throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
   }
-  for (const disk of manifest.disks) await checkDisk(disk);
+  const witnesses = await witnessesFor(stateDir, manifest, [], await savedClaims?.(manifest));
+  for (const disk of manifest.disks) await checkDisk(disk, witnesses);
   return manifest;
 }
 
-async function checkDisk({ id, base, overlay }: ManifestDisk): Promise<void> {
-  for (const file of [base.file, overlay.file]) {
-    const holders = await holdersOf(file);
-    if (holders.length > 0)
-      throw new UsageError('E_IN_USE', `disk ${id}: ${file} is in use by ${describeHolders(holders)}`);
+async function checkDisk(disk: ManifestDisk, witnesses: UseWitnesses): Promise<void> {
+  const { id, base, overlay } = disk;
+  if (disk.merged || disk.merge === 'begun' || disk.pivoting === true || disk.pivoted === true) {
+    const message = `disk ${id}: its overlay is merged back, or was in part: the state of the cut is gone`;
+    throw new UsageError('E_STATE_OF_SET', message);
   }
+  // Whoever has the base open may be the VM, started from it.
+  const holders = await holdersOf(base.file);
+  if (holders.length > 0)
+    throw new UsageError('E_IN_USE', `disk ${id}: ${base.file} is in use by ${describeHolders(holders)}`);
   await stat(base.file).catch((cause: unknown) => {
     throw new UsageError('E_NO_IMAGE', `disk ${id}: base ${base.file} cannot be found`, { cause });
   });
-  const info = await imageInfo(overlay.file);
-  if (info['backing-filename'] === base.file) return;
+  const use = await whyInUse([overlay.file], witnesses);
+  if (use !== undefined) throw new UsageError('E_IN_USE', `disk ${id}: ${use.file}: ${use.why}`);
+  const backing = await backingOf(overlay.file).catch((cause: unknown) => {
+    throw new UsageError('E_NO_IMAGE', `disk ${id}: overlay ${overlay.file} cannot be read`, { cause });
+  });
+  if (backing !== undefined && (await isSameFile(backing, base.file))) return;
   throw new UsageError(
     'E_NO_IMAGE',
-    `disk ${id}: ${overlay.file} lies on ${info['backing-filename'] ?? 'nothing'}, expected ${base.file}`,
+    `disk ${id}: ${overlay.file} lies on ${backing ?? 'nothing'}, expected ${base.file}`,
   );
 }
 
 /** The empty overlay that is to take the place of `file`. */
 export const draftOf = (file: string): string => `${file}.revert`;
 
-// All of them before the first is used: what can fail fails while nothing is changed.
-async function makeDrafts({ set, disks }: Manifest, signal: AbortSignal): Promise<void> {
+// All of them before the first is used: what can fail fails while nothing is changed. Gives the disks with what their
+// overlays are to be.
+async function makeDrafts({ set, disks }: Manifest, signal: AbortSignal): Promise<ManifestDisk[]> {
   const begun: string[] = [];
+  const drafted: ManifestDisk[] = [];
   try {
     for (const disk of disks) {
       throwIfInterrupted(signal, `${set} was not reverted`);
       await makeDraft(disk);
-      begun.push(draftOf(disk.overlay.file));
+      const draft = draftOf(disk.overlay.file);
+      begun.push(draft);
+      drafted.push({ ...disk, overlay: { ...disk.overlay, asCut: await fileStateOf(draft) } });
     }
+    return drafted;
   } catch (cause) {
     for (const draft of begun) await rm(draft, { force: true });
     if (cause instanceof QuiesceError) throw cause;

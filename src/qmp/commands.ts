@@ -114,6 +114,8 @@ const qmpCommands = {
     ),
   ),
   'query-block-jobs': declare()(v.array(v.object({ device: v.string(), type: v.string(), status: v.string() }))),
+  /** What others read or write by NBD, vhost-user or FUSE. */
+  'query-block-exports': declare()(v.array(v.object({ id: v.string(), 'node-name': v.string() }))),
   /** `frontend-open`: somebody in the guest has the port open. */
   'query-chardev': declare()(
     v.array(v.object({ label: v.string(), filename: v.string(), 'frontend-open': v.boolean() })),

@@ -118,20 +118,10 @@ requires(
       if (first === undefined) throw new Error('no disk');
       change({ state: 'committing', disks: [{ ...first, pivoted: true }, ...others] });
       const commit = await at.bridge(['snapshot', 'commit', 's1']);
-      expect(commit).toMatchObject({ code: 2, error: { code: 'E_NOT_ACTIVE' } });
+      expect(commit).toMatchObject({ code: 5, error: { code: 'E_COMMIT' } });
+      expect(commit.error.message).toContain('1 of 2 disks merged back; disk root0');
       expect(commit.error.message).toContain('its base is newer');
-    });
-
-    it('is recorded as pivoted while its overlay is still there', async () => {
-      await cut();
-      const holder = execa('tail', ['-f', overlay('root0')], { reject: false, stdout: 'ignore' });
-      await new Promise((resolve) => setTimeout(resolve, 200));
-      expect(await at.bridge(['snapshot', 'commit', 's1'])).toMatchObject({ code: 5, error: { code: 'E_COMMIT' } });
-      expect(manifest().disks[0]).toMatchObject({ pivoted: true, merged: false });
-      expect(await jobs()).toEqual([]);
-      holder.kill();
-      await holder;
-      await expectCommitted();
+      expect(existsSync(overlay('root0'))).toBe(true);
     });
   });
 
@@ -149,6 +139,7 @@ requires(
   describe('is looked at again after the question', () => {
     const options = (): Omit<DeleteOptions, 'confirm'> => ({
       store: new ManifestStore(at.folder.path('state'), 'bare'),
+      stateDir: at.folder.path('state'),
       set: 's1',
       qmp: at.folder.path('other.sock'),
       monitorTimeoutMs: 1000,

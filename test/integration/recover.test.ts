@@ -269,8 +269,9 @@ requires(
     expect(on).toMatchObject({ code: 8, json: { findings: [{ kind: 'set-commit', status: 'yours' }] } });
     expect(findings(on)[0]?.did).toContain('the one written last is the newer one');
     expect(existsSync(overlay('root0'))).toBe(true);
-    // What it says is typed.
-    expect((await at.bridge(commit)).error.message).toBe('none');
+    // What it says is typed, and asked.
+    expect(await at.bridge(commit)).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
+    expect((await at.bridge([...commit, '--yes'])).error.message).toBe('none');
     expect(at.images()).toEqual(originals);
     expect(await recover()).toMatchObject({ code: 0, json: { findings: [] } });
   });

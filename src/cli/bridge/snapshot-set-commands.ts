@@ -1,15 +1,16 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
+import type { Manifest } from '../../host/sets/manifest.js';
 import type { SetView } from '../../host/sets/set-view.js';
 import { openHypervisor } from '../../host/vm/open-hypervisor.js';
-import { commitSnapshot } from '../../host/snapshot-commit.js';
+import { commitShutOff, commitSnapshot, type OfflineCommitOptions } from '../../host/snapshot-commit.js';
 import { deleteSnapshot } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
 import { viewSnapshots } from '../../host/snapshot-view.js';
 import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import { limitMs, monitorTimeout, path, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
 import { renderLine, renderView } from './render-manifest.js';
 
@@ -19,12 +20,14 @@ interface ListArgs extends VmArgs {
 interface SetArgs extends ListArgs {
   set: string;
 }
-interface CommitArgs extends SetArgs {
-  timeout: number;
-  speed: number | undefined;
-}
 interface AskingArgs extends SetArgs {
   yes: boolean;
+}
+interface CommitArgs extends AskingArgs {
+  timeout: number;
+  speed: number | undefined;
+  disk: string[] | undefined;
+  offline: boolean;
 }
 
 function withSet(yargs: Argv): Argv<SetArgs> {
@@ -69,31 +72,52 @@ export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> 
 }
 
 export function commitOptions(yargs: Argv): Argv<CommitArgs> {
-  return withSet(yargs)
+  return withAnswer(withSet(yargs))
+    .option('disk', {
+      type: 'string',
+      array: true,
+      nargs: 1,
+      describe: 'only this disk of the set (id, serial, node or file); may be repeated',
+    })
+    .option('offline', {
+      type: 'boolean',
+      default: false,
+      describe: 'the VM is shut off: qemu-img merges, if nobody uses the images',
+    })
     .option('timeout', { type: 'number', default: 3600, describe: 'seconds for each disk', group: 'Limits:' })
     .option('speed', { type: 'number', describe: 'MiB per second at most' })
     .example('$0 snapshot commit nightly --vm db1', 'merge the overlays back while the guest writes on')
-    .epilogue('The state of the cut is gone afterwards. An interrupted commit goes on when it is called again.');
+    .example('$0 snapshot commit nightly --vm db1 --disk vdb', 'merge one disk; the others stay cut')
+    .example('$0 snapshot commit nightly --vm db1 --offline', 'the same with the VM shut off')
+    .epilogue(
+      'The state of the cut is gone afterwards, of the disks that were merged. Refused while somebody copies from a base, ' +
+        'or another image lies on it. A disk that cannot be merged is named (exit 5), and the others are merged. An ' +
+        'interrupted commit goes on when it is called again. Asks if only you can say which of base and overlay is newer.',
+    );
 }
 
 export async function runCommit(args: CommitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const vm = await vmOf(args);
   if (args.speed !== undefined && !(args.speed > 0)) {
     throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${args.speed}`);
   }
-  await using hypervisor = await openHypervisor(vm.qmp, {
-    timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-  });
-  const manifest = await commitSnapshot(hypervisor, {
-    store: storeOf(args, vm),
-    set: args.set,
+  const about = {
+    ...(await asking(args, signal)),
+    ...(args.disk === undefined ? {} : { disks: args.disk }),
     limitMs: limitMs('timeout', args.timeout),
     ...(args.speed === undefined ? {} : { speed: Math.ceil(args.speed * 1024 * 1024) }),
-    signal,
     onProgress: output.progress,
-  });
-  output.result(manifest, () => [`snapshot set ${manifest.set}: ${manifest.disks.length} disks merged back`]);
+  };
+  const manifest = args.offline ? await commitShutOff(about) : await commitByVm(about);
+  const merged = manifest.disks.filter((disk) => disk.merged).length;
+  output.result(manifest, () => [
+    `snapshot set ${manifest.set}: ${merged} disks merged back${merged === manifest.disks.length ? '' : ` of ${manifest.disks.length}`}`,
+  ]);
   return exitCode('done');
+}
+
+async function commitByVm(about: OfflineCommitOptions): Promise<Manifest> {
+  await using hypervisor = await openHypervisor(about.qmp, { timeoutMs: about.monitorTimeoutMs });
+  return await commitSnapshot(hypervisor, about);
 }
 
 export function revertOptions(yargs: Argv): Argv<AskingArgs> {
@@ -105,11 +129,12 @@ export function revertOptions(yargs: Argv): Argv<AskingArgs> {
     );
 }
 
-/** What revert and delete need alike: both ask first, and only touch what no VM uses. */
+/** What commit, revert and delete need alike: they may ask, and touch only what nobody else needs. */
 async function asking(args: AskingArgs, signal: AbortSignal) {
   const vm = await vmOf(args);
   return {
     store: storeOf(args, vm),
+    stateDir: path(args['state-dir']),
     set: args.set,
     qmp: vm.qmp,
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
@@ -135,8 +160,12 @@ export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
 }
 
 export async function runDelete(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const files = await deleteSnapshot(await asking(args, signal));
-  output.result({ deleted: args.set, files }, () => [`deleted ${args.set}`, ...files.map((file) => `  ${file}`)]);
+  const { files, foreign } = await deleteSnapshot(await asking(args, signal));
+  for (const file of foreign) output.warn(`${file} is not the set's own any more: left alone`);
+  output.result({ deleted: args.set, files, foreign }, () => [
+    `deleted ${args.set}`,
+    ...files.map((file) => `  ${file}`),
+  ]);
   return exitCode('done');
 }
 

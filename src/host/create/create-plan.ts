@@ -8,6 +8,7 @@ import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
+import { refuseMigration } from '../vm/migration.js';
 import type { Vm } from '../vm/vm.js';
 
 export interface PlanOptions {
@@ -30,14 +31,10 @@ export interface CreatePlan extends DiskChoice {
   readonly whyNoAgent: string | undefined;
 }
 
-/** Run states in which the images belong to somebody else, or soon will. */
-const untouchable = ['inmigrate', 'postmigrate', 'finish-migrate', 'save-vm', 'restore-vm', 'colo'];
-
 /** Throws UsageError, CutError, UnreachableError or QuiesceError: what cannot succeed, before anything is done. */
 export async function planCreate(monitor: Hypervisor, options: PlanOptions): Promise<CreatePlan> {
   const { status, running } = await runQmp(monitor, 'query-status', {});
-  if (untouchable.includes(status)) throw new CutError('E_VM_STATE', `the VM is in state ${status}: nothing was cut`);
-  await refuseMigration(monitor);
+  await refuseMigration(monitor, status, 'nothing was cut');
   await refuseBlockJobs(monitor);
   const all = await monitor.disks();
   const choice = chooseDisks(all, options.disks);
@@ -76,16 +73,6 @@ async function findAgent({ vm, requirement, agentLimits, openAgent }: PlanOption
     await agent[Symbol.asyncDispose]();
     throw error;
   }
-}
-
-/** MigrationStatus of what is over (QEMU qapi/migration.json). */
-const noMigration = ['none', 'completed', 'failed', 'cancelled'];
-
-// On its way to another machine, or to a file: the images belong to whoever takes the VM over.
-async function refuseMigration(monitor: Monitor): Promise<void> {
-  const { status = 'none' } = await runQmp(monitor, 'query-migrate', {});
-  if (noMigration.includes(status)) return;
-  throw new CutError('E_VM_STATE', `the VM is being migrated or saved (${status}): nothing was cut`);
 }
 
 // A running job holds its node, so the transaction would fail: say so before the guest is held.

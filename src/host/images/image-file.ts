@@ -4,6 +4,7 @@ import { readFile, readdir, readlink, stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { CutError, UsageError } from '../../errors.js';
 import { isErrno } from '../errno.js';
+import { identityIn } from './file-identity.js';
 
 const infoSchema = v.object({
   filename: v.string(),
@@ -59,18 +60,6 @@ export async function mapOfLayer(file: string): Promise<v.InferOutput<typeof map
   throw new CutError('E_QEMU_IMG', `qemu-img map ${file}: ${parsed.issues[0].message}`);
 }
 
-/** True if a process holds QEMU's lock of the image so that nobody else may open it even for reading. */
-export async function isLockedByQemu(file: string): Promise<boolean> {
-  try {
-    await qemuImg(['info', '--output=json', '-f', 'qcow2', file]);
-    return false;
-  } catch (error) {
-    if (error instanceof CutError && /Failed to get .*lock/.test(error.message)) return true;
-    // No image yet, or none any more: then no QEMU has it open as one.
-    return false;
-  }
-}
-
 export interface NewOverlay {
   readonly file: string;
   readonly base: string;
@@ -92,6 +81,8 @@ export interface Holder {
   readonly pid?: number;
   /** Name of the process, or what tells of it. */
   readonly who: string;
+  /** It may write to it. */
+  readonly writes: boolean;
 }
 
 /** For people. */
@@ -106,7 +97,7 @@ export function describeHolders(holders: readonly Holder[]): string {
 export async function holdersOf(file: string): Promise<Holder[]> {
   let target;
   try {
-    target = await stat(file);
+    target = await stat(file, { bigint: true });
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return [];
     throw error;
@@ -114,43 +105,49 @@ export async function holdersOf(file: string): Promise<Holder[]> {
   const holders: Holder[] = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     if (Number(pid) === process.pid) continue;
-    if (await hasOpen(pid, target)) {
-      holders.push({ pid: Number(pid), who: (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')).trim() });
-    }
+    const open = await howOpen(pid, identityIn(target));
+    if (open === undefined) continue;
+    const who = (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')).trim();
+    holders.push({ pid: Number(pid), who, writes: open === 'writes' });
   }
-  if (holders.length === 0 && (await isLocked(target))) holders.push({ who: 'a process that locked the image' });
+  if (holders.length === 0 && (await isLocked(target.ino))) {
+    holders.push({ who: 'a process that locked the image', writes: false });
+  }
   return holders;
 }
 
-interface Identity {
-  readonly dev: number;
-  readonly ino: number;
-}
-
-async function hasOpen(pid: string, target: Identity): Promise<boolean> {
+async function howOpen(pid: string, target: string): Promise<'reads' | 'writes' | undefined> {
   let fds: string[];
   try {
     fds = await readdir(`/proc/${pid}/fd`);
   } catch {
     // Gone meanwhile, or not ours to look at: its lock tells.
-    return false;
+    return undefined;
   }
+  let found: 'reads' | undefined;
   for (const fd of fds) {
     const path = `/proc/${pid}/fd/${fd}`;
     try {
       if (!(await readlink(path)).startsWith('/')) continue;
-      const open = await stat(path);
-      if (open.ino === target.ino && open.dev === target.dev) return true;
+      if (identityIn(await stat(path, { bigint: true })) !== target) continue;
+      found = 'reads';
+      if (await isForWriting(`/proc/${pid}/fdinfo/${fd}`)) return 'writes';
     } catch {
       // Closed meanwhile.
     }
   }
-  return false;
+  return found;
+}
+
+/** `flags:  0100002`, in octal, as open(2) has them. */
+async function isForWriting(fdinfo: string): Promise<boolean> {
+  const flags = /^flags:\s+([0-7]+)$/m.exec(await readFile(fdinfo, 'utf8'))?.[1];
+  return flags !== undefined && (Number.parseInt(flags, 8) & 0b11) !== 0;
 }
 
 // Open-file-description locks have no owner in /proc/locks but an inode: `1: OFDLCK ADVISORY READ -1 fe:00:2187974 ...`.
 // Compared by inode alone: on btrfs the device there is not the one of stat(2), and to err means to refuse.
-async function isLocked(target: Identity): Promise<boolean> {
+async function isLocked(inode: bigint): Promise<boolean> {
   const locks = await readFile('/proc/locks', 'utf8').catch(() => '');
-  return locks.split('\n').some((line) => line.includes('OFDLCK') && line.includes(`:${target.ino} `));
+  return locks.split('\n').some((line) => line.includes('OFDLCK') && line.includes(`:${inode} `));
 }

@@ -1,7 +1,6 @@
-// What an overlay holds that no other layer has, and what its header says, without opening the layers below it: those
-// may be locked by a VM, or gone.
-import { open, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+// What an overlay holds that no other layer has, without opening the layers below it: those may be locked by a VM, or
+// gone.
+import { stat } from 'node:fs/promises';
 import { isErrno } from '../errno.js';
 import { mapOfLayer } from './image-file.js';
 
@@ -24,26 +23,4 @@ export async function withData(files: readonly string[]): Promise<string[]> {
   const found: string[] = [];
   for (const file of files) if (await holdsData(file)) found.push(file);
   return found;
-}
-
-const QCOW2_MAGIC = 0x514649fb;
-/** QEMU's own bound for the name of a backing file. */
-const MAX_NAME_BYTES = 1023;
-
-/** The backing file a qcow2 header names, made absolute; undefined if the file is no qcow2, or names none. */
-export async function backingOf(file: string): Promise<string | undefined> {
-  const handle = await open(file, 'r');
-  try {
-    const header = Buffer.alloc(20);
-    if ((await handle.read(header, 0, header.length, 0)).bytesRead < header.length) return undefined;
-    if (header.readUInt32BE(0) !== QCOW2_MAGIC) return undefined;
-    const offset = Number(header.readBigUInt64BE(8));
-    const length = header.readUInt32BE(16);
-    if (offset === 0 || length === 0 || length > MAX_NAME_BYTES) return undefined;
-    const name = Buffer.alloc(length);
-    const { bytesRead } = await handle.read(name, 0, length, offset);
-    return resolve(dirname(file), name.toString('utf8', 0, bytesRead));
-  } finally {
-    await handle.close();
-  }
 }

@@ -1,17 +1,25 @@
-// The one gate before an image is removed, replaced, renamed or written: who uses it. A running VM that has it in its block
-// graph, a process that has it open or locked, somebody who claims it (a snapshot set that lies on it), another image
-// beside it that names it as its backing file. Asked right before the act.
-import { readdir, realpath } from 'node:fs/promises';
+// The one gate before an image is removed, replaced, renamed, merged into or written: who needs it. A running VM that has
+// it in its block graph, a process that has it open, a QEMU that has locked it (also on another machine), somebody who
+// claims it (a snapshot set of any VM, a saved state), another image that names it. Asked right before the act, under
+// the VM's lock. What cannot be looked at counts as in use.
+import { readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { describeError } from '../../errors.js';
 import { imageFile, readDisks, readNodes } from '../../qmp/block-graph.js';
+import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
-import { describeHolders, holdersOf, isLockedByQemu, type Holder } from './image-file.js';
-import { backingOf } from './overlay-data.js';
+import { isErrno } from '../errno.js';
+import { identityOf } from './file-identity.js';
+import { describeHolders, holdersOf, type Holder } from './image-file.js';
+import { isLockedByQemu } from './image-lock.js';
+import { referencesOf } from './references.js';
 
-/** Somebody needs a file as it is. */
+/** Somebody needs a file. */
 export interface Claim {
   readonly file: string;
+  /** Its bytes as they are; or the file itself, whatever comes to be in it. */
+  readonly needs: 'bytes' | 'file';
   /** For people: `snapshot set S of VM lies on it`. */
   readonly why: string;
 }
@@ -20,54 +28,172 @@ export interface UseWitnesses {
   /** Of every VM that may use the file. */
   readonly monitors: readonly Monitor[];
   readonly claims: readonly Claim[];
+  /** Beside the file's own: where images may lie that name it. */
+  readonly folders: readonly string[];
+  /** What could not be looked at, for people: it may name any file. */
+  readonly unknown: readonly string[];
 }
 
-/** Who uses the image, for people; undefined if nobody does, or if it is not there. */
-export async function whyInUse(file: string, { monitors, claims }: UseWitnesses): Promise<string | undefined> {
-  const own = await realName(file);
-  for (const monitor of monitors) {
-    if (await isInGraph(monitor, own)) return `the VM at ${monitor.path} has it in its block graph`;
+/** What does not count. */
+export interface Besides {
+  /** The overlay that is to be merged into the file: it lies on it, and is to go. Who only needs the file keeps it. */
+  readonly mergedFrom?: string;
+  /** The VM that writes to this image, and what it has open: it takes part in the act. */
+  readonly vmOf?: string;
+}
+
+export type Use =
+  | { readonly is: 'free' }
+  | { readonly is: 'used'; readonly by: string }
+  | { readonly is: 'unknown'; readonly why: string };
+
+/** Never throws. A file that is not there is free. */
+export async function useOf(file: string, witnesses: UseWitnesses, besides: Besides = {}): Promise<Use> {
+  const doubts = [...witnesses.unknown];
+  try {
+    const own = await identityOf(file);
+    if (own === undefined) return { is: 'free' };
+    const questions = [
+      () => inGraph(own, witnesses.monitors, besides),
+      () => openOrLocked(file, besides),
+      () => claimed(own, witnesses.claims, besides),
+      () => asLoopDevice(own),
+      () => namedByImage(file, own, witnesses.folders, besides, doubts),
+    ];
+    for (const question of questions) {
+      try {
+        const by = await question();
+        if (by !== undefined) return { is: 'used', by };
+      } catch (error) {
+        doubts.push(describeError(error));
+      }
+    }
+  } catch (error) {
+    doubts.push(describeError(error));
   }
-  const holders = await lastingHolders(file);
-  if (holders.length > 0) return `it is in use by ${describeHolders(holders)}`;
-  if (await isLockedByQemu(file)) return 'a QEMU has locked it';
-  for (const claim of claims) if ((await realName(claim.file)) === own) return claim.why;
-  const above = await imageAbove(own);
-  return above === undefined ? undefined : `${above} names it as its backing file`;
+  return doubts.length === 0 ? { is: 'free' } : { is: 'unknown', why: doubts.join('; ') };
 }
 
-async function isInGraph(monitor: Monitor, own: string): Promise<boolean> {
-  const names = new Set<string>();
-  for (const { image } of (await readNodes(monitor)).values()) names.add(imageFile(image.filename));
-  for (const { file, backingFiles } of await readDisks(monitor))
-    for (const name of [file, ...backingFiles]) names.add(name);
-  for (const name of names) if (name.startsWith('/') && (await realName(name)) === own) return true;
-  return false;
+/** Why the file must not be touched, for people; undefined if it may be. */
+export function whyNotFree(use: Use): string | undefined {
+  if (use.is === 'free') return undefined;
+  return use.is === 'used' ? use.by : `whether it is in use is not known (${use.why})`;
+}
+
+/** Why the first of the files that must not be touched must not be, for people. */
+export async function whyInUse(
+  files: readonly string[],
+  witnesses: UseWitnesses,
+  besides?: Besides,
+): Promise<{ readonly file: string; readonly why: string } | undefined> {
+  for (const file of files) {
+    const why = whyNotFree(await useOf(file, witnesses, besides));
+    if (why !== undefined) return { file, why };
+  }
+  return undefined;
+}
+
+async function inGraph(own: string, monitors: readonly Monitor[], { vmOf }: Besides): Promise<string | undefined> {
+  const writer = vmOf === undefined ? undefined : await identityOf(vmOf);
+  for (const monitor of monitors) {
+    const nodes = await readNodes(monitor);
+    for (const { 'node-name': node, id } of await runQmp(monitor, 'query-block-exports', {})) {
+      const exported = nodes.get(node)?.image.filename;
+      if (exported !== undefined && (await identityIfPath(exported)) === own) {
+        return `the VM at ${monitor.path} exports it (${id})`;
+      }
+    }
+    const chains = (await readDisks(monitor)).map(({ file, backingFiles }) => [file, ...backingFiles]);
+    const others = vmOf === undefined ? [...nodes.values()].map(({ image }) => [image.filename]) : [];
+    for (const chain of [...chains, ...others]) {
+      const identities = await Promise.all(chain.map(identityIfPath));
+      if (writer !== undefined && identities.includes(writer)) continue;
+      if (identities.includes(own)) return `the VM at ${monitor.path} has it in its block graph`;
+    }
+  }
+  return undefined;
+}
+
+// A name relative to a QEMU's own folder says nothing here: its open files and its locks do.
+async function identityIfPath(name: string): Promise<string | undefined> {
+  const file = imageFile(name);
+  return file.startsWith('/') ? await identityOf(file) : undefined;
+}
+
+async function openOrLocked(file: string, { vmOf }: Besides): Promise<string | undefined> {
+  if (vmOf === undefined) {
+    const holders = await lastingHolders(file, []);
+    if (holders.length > 0) return `it is in use by ${describeHolders(holders)}`;
+    return (await isLockedByQemu(file)) ? 'a QEMU has locked it, here or on another machine' : undefined;
+  }
+  // Its lock is that VM's, and there is only one that may write.
+  const vm = (await holdersOf(vmOf)).flatMap(({ pid, writes }) => (writes && pid !== undefined ? [pid] : []));
+  const holders = (await lastingHolders(file, vm)).filter(({ pid }) => pid !== undefined);
+  return holders.length === 0 ? undefined : `it is in use by ${describeHolders(holders)}`;
 }
 
 /** A qemu-img that a tool started before it was killed ends by itself. */
 const QEMU_IMG_LEFT_MS = 5000;
 
-async function lastingHolders(file: string): Promise<Holder[]> {
+async function lastingHolders(file: string, without: readonly number[]): Promise<Holder[]> {
   for (let waitedMs = 0; ; waitedMs += 100) {
-    const holders = await holdersOf(file);
+    const holders = (await holdersOf(file)).filter(({ pid }) => pid === undefined || !without.includes(pid));
     if (waitedMs >= QEMU_IMG_LEFT_MS || !holders.some(({ who }) => who === 'qemu-img')) return holders;
     await sleep(100);
   }
 }
 
-async function imageAbove(own: string): Promise<string | undefined> {
-  const folder = dirname(own);
-  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
-  for (const entry of entries) {
-    const path = join(folder, entry.name);
-    if (!entry.isFile() || path === own) continue;
-    const backing = await backingOf(path).catch(() => undefined);
-    if (backing !== undefined && (await realName(backing)) === own) return path;
+async function claimed(own: string, claims: readonly Claim[], { mergedFrom }: Besides): Promise<string | undefined> {
+  for (const { file, needs, why } of claims) {
+    if (mergedFrom !== undefined && needs === 'file') continue;
+    if ((await identityOf(file)) === own) return why;
   }
   return undefined;
 }
 
-async function realName(file: string): Promise<string> {
-  return await realpath(file).catch(() => file);
+// The kernel has it open then, and no process.
+async function asLoopDevice(own: string): Promise<string | undefined> {
+  const devices = (await readdir('/sys/block').catch(() => [])).filter((name) => name.startsWith('loop'));
+  for (const name of devices) {
+    const file = await readFile(`/sys/block/${name}/loop/backing_file`, 'utf8').catch(() => undefined);
+    if (file !== undefined && (await identityOf(file.trimEnd())) === own) return `it is loop device /dev/${name}`;
+  }
+  return undefined;
+}
+
+async function namedByImage(
+  file: string,
+  own: string,
+  folders: readonly string[],
+  { mergedFrom }: Besides,
+  doubts: string[],
+): Promise<string | undefined> {
+  const goes = mergedFrom === undefined ? undefined : await identityOf(mergedFrom);
+  const all = await Promise.all([file, await realpath(file)].map(dirname).concat(folders).map(realFolder));
+  for (const folder of new Set(all.filter((each) => each !== undefined))) {
+    for (const name of await readdir(folder)) {
+      const path = join(folder, name);
+      try {
+        if (!(await stat(path)).isFile()) continue;
+        const identity = await identityOf(path);
+        if (identity === own || identity === goes) continue;
+        const { backing, dataFiles } = await referencesOf(path);
+        for (const each of backing) if ((await identityOf(each)) === own) return `${path} names it as its backing file`;
+        for (const each of dataFiles) if ((await identityOf(each)) === own) return `${path} has its data in it`;
+      } catch (error) {
+        // A link to nothing, or gone meanwhile.
+        if (!isErrno(error, 'ENOENT')) doubts.push(`${path}: ${describeError(error)}`);
+      }
+    }
+  }
+  return undefined;
+}
+
+async function realFolder(folder: string): Promise<string | undefined> {
+  try {
+    return await realpath(folder);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    throw error;
+  }
 }

@@ -3,8 +3,10 @@ import { BridgeError } from '../../errors.js';
 import { withData } from '../images/overlay-data.js';
 import type { Manifest } from '../sets/manifest.js';
 import { recordOf, viewSet } from '../sets/set-view.js';
-import { overlaysThere, removeSet, unloadOverlays } from '../snapshot-delete.js';
+import { overlaysThere } from '../sets/own-overlays.js';
+import { removeSet, unloadOverlays } from '../snapshot-delete.js';
 import { checkRemovable, heldFile, withJournal } from './recover-files.js';
+import { allManifests } from './recover-targets.js';
 import { filesOf, type Recovery } from './recovery.js';
 
 export async function recoverCreate(recovery: Recovery, manifest: Manifest): Promise<void> {
@@ -12,7 +14,11 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
   const { set, state } = manifest;
   const found = `set ${set} was not finished (${state})`;
   if (!isRunning) {
-    const why = await heldFile(manifest.disks.map(({ overlay }) => overlay.file));
+    const why = await heldFile(
+      recovery,
+      manifest,
+      manifest.disks.map(({ overlay }) => overlay.file),
+    );
     if (why !== undefined) {
       const did = `${why}, but no monitor of the VM answers: say with --qmp where it is`;
       recovery.note('yours', {
@@ -44,7 +50,7 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
     );
     return;
   }
-  const files = await overlaysThere(manifest);
+  const files = (await overlaysThere(manifest, await allManifests(options.stateDir))).own;
   const did =
     files.length === 0
       ? 'forget it: nothing of it is left'
@@ -72,7 +78,7 @@ async function rollBack(recovery: Recovery, manifest: Manifest, files: readonly 
 export async function recoverDelete(recovery: Recovery, manifest: Manifest): Promise<void> {
   const { options, store } = recovery;
   const { set } = manifest;
-  const files = await overlaysThere(manifest);
+  const files = (await overlaysThere(manifest, await allManifests(options.stateDir))).own;
   const found = `set ${set} is deleted in part`;
   const commands = [options.command('snapshot', 'delete', set)];
   const rest = files.length === 0 ? 'forget it' : `remove the rest of it (${files.join(', ')})`;

@@ -2,7 +2,7 @@
 import { withData } from '../images/overlay-data.js';
 import { holdsLess, recordOf, viewSet, type SetView } from '../sets/set-view.js';
 import type { Manifest } from '../sets/manifest.js';
-import { commitSnapshot } from '../snapshot-commit.js';
+import { commitDoubts, commitSnapshot } from '../snapshot-commit.js';
 import type { Recovery } from './recovery.js';
 
 export async function recoverCut(recovery: Recovery, manifest: Manifest): Promise<void> {
@@ -34,18 +34,31 @@ export async function recoverCommit(recovery: Recovery, manifest: Manifest): Pro
   const found = `set ${set} is merged in part`;
   const command = options.command('snapshot', 'commit', set);
   const { disks, notes } = await viewOf(recovery, manifest);
-  const doubts = disks.filter(({ newest, inUse }) => newest === undefined || newest.layer !== inUse);
+  const wrong = disks.filter(({ newest, inUse }) => newest !== undefined && newest.layer !== inUse);
   const [monitor] = monitors;
-  if (monitor === undefined || doubts.length > 0) {
-    const did = [...notes, ...doubts.flatMap((disk) => disk.notes.map((note) => `disk ${disk.id}: ${note}`))].join(
+  if (monitor === undefined || wrong.length > 0) {
+    const unclear = monitor === undefined ? disks : wrong;
+    const did = [...notes, ...unclear.flatMap((disk) => disk.notes.map((note) => `disk ${disk.id}: ${note}`))].join(
       '; ',
     );
     recovery.note('yours', { set, kind: 'set-commit', found, did, commands: [command] });
     return;
   }
+  const doubts = await commitDoubts(monitor, manifest);
+  if (doubts.length > 0) {
+    recovery.note('yours', { set, kind: 'set-commit', found, did: doubts.join('; '), commands: [command] });
+    return;
+  }
   await recovery.repair({ set, kind: 'set-commit', found, did: 'merge the rest', commands: [command] }, async () => {
-    const limitMs = options.limits.commitMs;
-    await commitSnapshot(monitor, { store, set, limitMs, signal: options.signal, onProgress: options.onProgress });
+    const { stateDir, limits, signal, onProgress } = options;
+    const confirm = (): Promise<boolean> => Promise.resolve(false);
+    const about = { store, stateDir, set, limitMs: limits.commitMs, confirm, signal, onProgress };
+    await commitSnapshot(monitor, { ...about, ...begunOrAll(manifest) });
     return 'merged; the state of the cut is gone';
   });
+}
+
+// Of a commit of single disks only those; an older version of this tool marked none.
+function begunOrAll({ disks }: Manifest): { readonly disks?: 'begun' } {
+  return disks.some(({ merge }) => merge !== undefined) ? { disks: 'begun' } : {};
 }

@@ -50,7 +50,11 @@ export async function recoverRevert(recovery: Recovery, manifest: Manifest): Pro
   }
   await recovery.repair({ set, kind: 'set-revert', found, did: 'revert the rest', commands }, async () => {
     await withJournal(recovery, set, async () => {
-      const why = await heldFile(disks.flatMap(({ base, overlay }) => [base.file, overlay.file]));
+      const why = await heldFile(
+        recovery,
+        manifest,
+        disks.map(({ overlay }) => overlay.file),
+      );
       if (why !== undefined) throw new BridgeError('E_IN_USE', `${why}: not reverted`);
       const above = newerSets(manifest, await allManifests(options.stateDir));
       if (above.length > 0) throw new BridgeError('E_NEWER_SETS', `newer sets lie on ${set}: ${above.join(', ')}`);

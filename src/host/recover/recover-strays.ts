@@ -8,7 +8,7 @@ import { dismissJob } from '../../qmp/jobs.js';
 import { isErrno } from '../errno.js';
 import { holdersOf } from '../images/image-file.js';
 import { parseLibvirtAddress } from '../vm/libvirt/address.js';
-import { claimsOf } from '../sets/claims.js';
+import { witnessesFor } from '../sets/claims.js';
 import type { Manifest } from '../sets/manifest.js';
 import { holdsData } from '../images/overlay-data.js';
 import { whyInUse } from '../images/use.js';
@@ -69,8 +69,9 @@ async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: rea
     const did = 'take it out of QEMU, and remove its file if it is empty';
     await recovery.repair({ kind: 'node-left', found, did }, async () => {
       await runQmp(monitor, 'blockdev-del', { 'node-name': name });
-      const why = await whyInUse(file, { monitors: recovery.monitors, claims: claimsOf(manifests) });
-      if (why !== undefined) return `taken out of QEMU; ${file} stays: ${why}`;
+      const witnesses = await witnessesFor(recovery.options.stateDir, undefined, recovery.monitors);
+      const use = await whyInUse([file], witnesses);
+      if (use !== undefined) return `taken out of QEMU; ${file} stays: ${use.why}`;
       if (await holdsData(file)) return `taken out of QEMU; ${file} stays: it holds data`;
       await removeFiles([file]);
       return `taken out of QEMU, and ${file} removed: it was empty`;

@@ -2,6 +2,7 @@
 import { readdir } from 'node:fs/promises';
 import { UsageError } from '../../errors.js';
 import { isErrno } from '../errno.js';
+import { everySet } from '../sets/claims.js';
 import { readJournal } from '../sets/journal.js';
 import type { Manifest } from '../sets/manifest.js';
 import { ManifestStore } from '../sets/manifest-store.js';
@@ -42,12 +43,8 @@ export async function allRecoverableVms(
 }
 
 /** What the sets of every VM lie on: an overlay of one may be another's base. */
-export async function allManifests(stateDir: string): Promise<Manifest[]> {
-  const found: Manifest[] = [];
-  for (const name of await vmNames(stateDir)) {
-    found.push(...(await new ManifestStore(stateDir, name).readAll()).manifests);
-  }
-  return found;
+export async function allManifests(stateDir: string): Promise<readonly Manifest[]> {
+  return (await everySet(stateDir)).manifests;
 }
 
 async function vmNames(stateDir: string): Promise<string[]> {

@@ -1,14 +1,91 @@
-// What snapshot sets need as it is: asked for by images/use.ts before a file is touched.
-import type { Claim } from '../images/use.js';
+// What snapshot sets need as it is, of every VM of the state directory: asked for by images/use.ts before a file is
+// touched. A set of the same VM may be recorded under another name, and VMs may share folders and bases.
+import { readdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { UsageError, describeError } from '../../errors.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { isErrno } from '../errno.js';
+import type { Claim, UseWitnesses } from '../images/use.js';
+import { namePattern } from '../names.js';
 import type { Manifest } from './manifest.js';
+import { ManifestStore } from './manifest-store.js';
 
-/** The bases on which the sets' overlays lie. */
+interface EverySet {
+  readonly manifests: readonly Manifest[];
+  /** Those that cannot be read, for people. */
+  readonly unreadable: readonly string[];
+}
+
+/** The sets of every VM. Throws a UsageError if the state directory cannot be listed. */
+export async function everySet(stateDir: string): Promise<EverySet> {
+  const manifests: Manifest[] = [];
+  const unreadable: string[] = [];
+  for (const vm of await foldersIn(stateDir)) {
+    const store = new ManifestStore(stateDir, vm);
+    const all = await store.readAll();
+    manifests.push(...all.manifests);
+    for (const { set, reason, empty } of all.unreadable) {
+      if (!empty) unreadable.push(`${store.file(set)} cannot be read: ${reason}`);
+    }
+  }
+  return { manifests, unreadable };
+}
+
+async function foldersIn(stateDir: string): Promise<string[]> {
+  try {
+    const entries = await readdir(stateDir, { withFileTypes: true });
+    // `lost+found`, for one, is no VM's.
+    return entries.filter((entry) => entry.isDirectory() && namePattern.test(entry.name)).map(({ name }) => name);
+  } catch (cause) {
+    if (isErrno(cause, 'ENOENT')) return [];
+    throw new UsageError('E_STATE_DIR', `cannot list ${stateDir}`, { cause });
+  }
+}
+
+/** The layers that hold the sets' cuts, and the overlays that are theirs. */
 export function claimsOf(manifests: readonly Manifest[]): Claim[] {
-  return manifests
-    .filter(({ state }) => state !== 'committed' && state !== 'failed')
-    .flatMap(({ vm, set, disks }) =>
-      disks
-        .filter(({ merged }) => !merged)
-        .map(({ base }) => ({ file: base.file, why: `snapshot set ${set} of ${vm.name} lies on it` })),
-    );
+  return manifests.filter(({ state }) => state !== 'committed' && state !== 'failed').flatMap(claimsOfSet);
+}
+
+function claimsOfSet({ vm, set, disks }: Manifest): Claim[] {
+  const name = `snapshot set ${set} of ${vm.name}`;
+  return disks
+    .filter(({ merged }) => !merged)
+    .flatMap(({ base, below = [], dataFiles = [], overlay }) => [
+      ...[base.file, ...below.map(({ file }) => file), ...dataFiles].map((file) => ({
+        file,
+        needs: 'bytes' as const,
+        why: `${name} lies on it`,
+      })),
+      { file: overlay.file, needs: 'file' as const, why: `it is the overlay of ${name}` },
+    ]);
+}
+
+/**
+ * Who may need a file of the set, besides the set itself. Never throws: what cannot be read is told of in `unknown`.
+ * `saved`: what else claims files, the saved state of a domain for one.
+ */
+export async function witnessesFor(
+  stateDir: string,
+  own: Manifest | undefined,
+  monitors: readonly Monitor[],
+  saved: readonly Claim[] = [],
+): Promise<UseWitnesses> {
+  try {
+    const { manifests, unreadable } = await everySet(stateDir);
+    const folders = new Set(manifests.flatMap(filesNamed).map((file) => dirname(file)));
+    const others = manifests.filter(({ id }) => id !== own?.id);
+    return { monitors, claims: [...saved, ...claimsOf(others)], folders: [...folders], unknown: unreadable };
+  } catch (error) {
+    return { monitors, claims: saved, folders: [], unknown: [describeError(error)] };
+  }
+}
+
+function filesNamed({ disks }: Manifest): string[] {
+  return disks.flatMap(({ base, below = [], dataFiles = [], overlay }) => [
+    base.file,
+    overlay.file,
+    ...below.map(({ file }) => file),
+    ...dataFiles,
+  ]);
 }

@@ -8,7 +8,7 @@ import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
 /**
  * creating    overlays are being made; no disk was cut
  * cutting     the transaction may have been sent: ask the VM which it is
- * cut         the VM writes to the overlays, the bases hold the state of the cut
+ * cut         the VM writes to the overlays, the bases hold the state of the cut, but for disks that are `merged`
  * committing  overlays are being merged back: the state of the cut is lost for disks that are `merged`, or soon will be
  * reverting   overlays are being emptied, some already are: only another revert leads out of it
  * committed   all merged back; the set holds nothing any more
@@ -47,10 +47,14 @@ const diskSchema = v.strictObject({
   below: v.optional(v.array(layerSchema)),
   /** External data files of the base and of the layers below it. Absent if there are none, and in older sets. */
   dataFiles: v.optional(v.array(v.string())),
+  /** Of a commit: the overlay is to be merged; or its merge was begun, so that the base may hold a part of it. */
+  merge: v.optional(v.picklist(['asked', 'begun'])),
   /** QEMU was told to let the VM write to the base again: from here on until `pivoted`, which of the two is newer. */
   pivoting: v.optional(v.boolean()),
   /** The VM writes to the base again, which holds all of the overlay; its file may still be there. */
   pivoted: v.optional(v.boolean()),
+  /** When that was: nothing writes to the overlay afterwards. */
+  pivotedAt: v.optional(v.string()),
   /** Its overlay is merged back and gone. */
   merged: v.boolean(),
 });

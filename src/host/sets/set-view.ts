@@ -134,7 +134,8 @@ function whyGone({ state }: Manifest, disk: ManifestDisk, lost: string | undefin
     return `its overlay was merged into ${disk.base.file}: the state of the cut is gone`;
   if (state === 'committed') return 'the set was committed: the state of the cut is gone';
   // The base is written to from the beginning of its merge on; a record of its state tells whether that was.
-  if (lost === undefined && state === 'committing' && disk.base.asCut === undefined) {
+  const isBegun = disk.merge === 'begun' || (state === 'committing' && disk.merge === undefined);
+  if (lost === undefined && isBegun && disk.base.asCut === undefined) {
     return `its overlay is being merged into ${disk.base.file}, in part at least`;
   }
   return lost;

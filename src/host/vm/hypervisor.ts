@@ -57,7 +57,8 @@ export interface Hypervisor extends Monitor, AsyncDisposable {
 
   /**
    * Merges an overlay that is the VM's active layer into its base, while the guest writes on. When it returns, the VM
-   * writes to the base. Throws with the VM on the overlay as before, unless `beforePivot` was called.
+   * writes to the base. Throws with the VM on the overlay as before, unless `beforePivot` was called; a CutError
+   * `E_MERGE_REFUSED` if nothing was begun, and the base is as it was.
    */
   merge(layer: MergeLayer, options: MergeOptions): Promise<void>;
 

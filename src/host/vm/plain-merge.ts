@@ -1,8 +1,9 @@
 // One overlay of a plain QEMU merged into its base by a job of ours: block-commit, ready, complete, concluded. A job that
 // an earlier call began is taken up. Specification: QEMU qapi/block-core.json (block-commit), job.json; facts 4.1.
-import { BridgeError } from '../../errors.js';
+import { BridgeError, CutError, describeError } from '../../errors.js';
 import type { QmpClient } from '../../qmp/client.js';
-import { runQmp } from '../../qmp/commands.js';
+import { runQmp, type QmpArgs } from '../../qmp/commands.js';
+import { QmpError } from '../../qmp/errors.js';
 import { dismissJob, findJob, waitForJob } from '../../qmp/jobs.js';
 import type { MergeLayer, MergeOptions } from './hypervisor.js';
 
@@ -14,13 +15,13 @@ export async function mergeByJob(
 ): Promise<void> {
   const { jobId, speed } = options;
   if (vmDisk === undefined || overlayNode === undefined || baseNode === undefined) {
-    throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
+    throw new CutError('E_MERGE_REFUSED', 'its layers are not all in the block graph');
   }
   const job = await findJob(client, jobId);
   // Over without a merge: it failed, or it was cancelled.
   if (job?.status === 'concluded') await dismissJob(client, jobId);
   if (job === undefined || job.status === 'concluded') {
-    await runQmp(client, 'block-commit', {
+    await begin(client, {
       'job-id': jobId,
       device: vmDisk.rootNode,
       'top-node': overlayNode,
@@ -30,6 +31,16 @@ export async function mergeByJob(
     });
   }
   await finishJob(client, options);
+}
+
+async function begin(client: QmpClient, args: QmpArgs<'block-commit'>): Promise<void> {
+  try {
+    await runQmp(client, 'block-commit', args);
+  } catch (cause) {
+    // Said no: then nothing was begun, and the base is as it was.
+    if (!(cause instanceof QmpError)) throw cause;
+    throw new CutError('E_MERGE_REFUSED', describeError(cause), { cause });
+  }
 }
 
 async function finishJob(

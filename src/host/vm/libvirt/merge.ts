@@ -3,7 +3,7 @@
 // an earlier call began is taken up.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../../deadline.js';
-import { BridgeError, DeadlineError } from '../../../errors.js';
+import { BridgeError, CutError, DeadlineError } from '../../../errors.js';
 import type { MergeLayer, MergeOptions } from '../hypervisor.js';
 import { domainDisks, type DomainDisk } from './domain-xml.js';
 import { VirshError, type Virsh } from './virsh.js';
@@ -14,18 +14,20 @@ const PIVOT_MS = 120_000;
 const POLL_MS = 500;
 
 export async function mergeByLibvirt(virsh: Virsh, { disk, vmDisk }: MergeLayer, options: MergeOptions): Promise<void> {
-  if (vmDisk?.backingFiles[0] !== disk.base.file) {
-    const found = vmDisk?.backingFiles[0] ?? 'nothing';
-    throw new BridgeError('E_BLOCK_GRAPH', `${disk.overlay.file} lies on ${found}, expected ${disk.base.file}`);
+  // A filter above the overlay (copy-on-read) has the overlay itself as the first layer below it.
+  const below = vmDisk?.backingFiles.find((file) => file !== disk.overlay.file);
+  if (vmDisk === undefined || below !== disk.base.file) {
+    const found = below ?? 'nothing';
+    throw new CutError('E_MERGE_REFUSED', `${disk.overlay.file} lies on ${found}, expected ${disk.base.file}`);
   }
   const { target, mirror } = await domainDisk(virsh, vmDisk.id);
   if (mirror !== undefined && mirror.job !== 'active-commit') {
-    throw new BridgeError('E_BLOCK_JOB', `disk ${target} is being copied (${mirror.job}): wait until that is over`);
+    throw new CutError('E_MERGE_REFUSED', `disk ${target} is being copied (${mirror.job}): wait until that is over`);
   }
   if (mirror === undefined) {
     const speed = options.speed === undefined ? [] : ['--bytes', '--bandwidth', String(options.speed)];
     const words = [target, '--active', '--shallow', ...speed];
-    await virsh.run('blockcommit', words, ASK_MS);
+    await begin(virsh, words);
   }
   try {
     await untilReady(virsh, vmDisk.id, target, options);
@@ -34,6 +36,16 @@ export async function mergeByLibvirt(virsh: Virsh, { disk, vmDisk }: MergeLayer,
   } catch (error) {
     await giveUp(virsh, vmDisk.id);
     throw error;
+  }
+}
+
+async function begin(virsh: Virsh, words: readonly string[]): Promise<void> {
+  try {
+    await virsh.run('blockcommit', words, ASK_MS);
+  } catch (cause) {
+    // libvirt said no: then nothing was begun, and the base is as it was.
+    if (!(cause instanceof VirshError) || cause.outcome !== 'none') throw cause;
+    throw new CutError('E_MERGE_REFUSED', cause.message, { cause });
   }
 }
 

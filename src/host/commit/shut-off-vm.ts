@@ -1,0 +1,118 @@
+// Commit of a VM that is shut off, by qemu-img: every file must be nobody's. Which of base and overlay is the newer one is
+// decided by what is in them, and by a person where that cannot tell.
+import { stat } from 'node:fs/promises';
+import { UsageError } from '../../errors.js';
+import type { CommitWay, Step } from './way.js';
+import { exists } from '../images/durable-file.js';
+import { isSameFile } from '../images/file-identity.js';
+import { commitOffline, readsTheSame, type OfflineMerge } from '../images/offline-commit.js';
+import { holdsData } from '../images/overlay-data.js';
+import { backingOf } from '../images/references.js';
+import type { Manifest, ManifestDisk } from '../sets/manifest.js';
+import { changeDefinition } from '../vm/libvirt/definition.js';
+import { openMonitors } from '../vm/monitors.js';
+
+export interface ShutOffVm {
+  /** Where it may run: nobody may listen there. */
+  readonly monitors: readonly string[];
+  readonly monitorTimeoutMs: number;
+  /** To compare two images that may be the same. */
+  readonly limitMs: number;
+  readonly signal: AbortSignal;
+}
+
+export function byShutOffVm(vm: ShutOffVm): CommitWay {
+  const mergeOf = ({ base, overlay }: ManifestDisk): OfflineMerge => ({
+    base: base.file,
+    baseFormat: base.format,
+    overlay: overlay.file,
+  });
+  const diskOf = ({ disks }: Manifest, index: number): ManifestDisk => {
+    const disk = disks[index];
+    if (disk === undefined) throw new Error(`no disk ${index}`);
+    return disk;
+  };
+  return {
+    monitors: [],
+    async check(consequence) {
+      await using monitors = await openMonitors(vm.monitors, vm.monitorTimeoutMs);
+      const [running] = monitors.open;
+      if (running === undefined) return;
+      const message = `the VM runs (monitor ${running.path} answers): ${consequence}; without --offline it merges by itself`;
+      throw new UsageError('E_VM_RUNS', message);
+    },
+    async steps(manifest) {
+      const steps: Step[] = [];
+      for (const disk of manifest.disks) steps.push(await stepOf(disk, manifest, mergeOf(disk), vm));
+      return steps;
+    },
+    besides: (overlay) => ({ base: { mergedFrom: overlay }, overlay: {} }),
+    async merge(manifest, index, { limitMs, speed, signal, onProgress }) {
+      const disk = diskOf(manifest, index);
+      await commitOffline(mergeOf(disk), {
+        limitMs,
+        ...(speed === undefined ? {} : { speed }),
+        signal,
+        onProgress: (percent) => {
+          onProgress(`${Math.floor(percent)} %`);
+        },
+      });
+    },
+    isOnOverlay: () => Promise.resolve(false),
+    async close(manifest, index) {
+      const { base, overlay } = diskOf(manifest, index);
+      // Before the file is gone: what libvirt is to start must be there.
+      await changeDefinition(manifest.vm.qmp, [{ from: overlay.file, to: base.file, format: base.format }]);
+    },
+  };
+}
+
+/** Clocks of this machine and of a file server. */
+const CLOCK_SLACK_MS = 2000;
+
+async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerge, vm: ShutOffVm): Promise<Step> {
+  if (disk.merged) return { step: 'nothing' };
+  const { id, pivoted, pivoting } = disk;
+  const { base, overlay } = merge;
+  if (!(await exists(overlay))) {
+    return pivoted === true ? { step: 'remove' } : { step: 'cannot', why: `overlay ${overlay} is not there` };
+  }
+  const backing = await backingOf(overlay);
+  if (backing === undefined || !(await isSameFile(backing, base)) || !(await exists(base))) {
+    return { step: 'cannot', why: `overlay ${overlay} lies on ${backing ?? 'nothing'}, expected ${base}` };
+  }
+  if (!(await holdsData(overlay))) return { step: pivoted === true ? 'remove' : 'merge' };
+  const written = { base: (await stat(base)).mtimeMs, overlay: (await stat(overlay)).mtimeMs };
+  const times = `${base} was written last at ${iso(written.base)}, ${overlay} at ${iso(written.overlay)}`;
+  if (pivoted === true) {
+    if (written.overlay <= Date.parse(disk.pivotedAt ?? manifest.changedAt) + CLOCK_SLACK_MS) return { step: 'remove' };
+    return {
+      step: 'remove',
+      doubt: `disk ${id} was merged, but its overlay was written since; ${times}. The overlay is removed: if it holds what is needed, keep a copy`,
+    };
+  }
+  if (pivoting === true) {
+    // The same in both: whichever the VM wrote to last, nothing is lost.
+    if (await readsTheSame(merge, vm)) return { step: 'remove' };
+    const begin = `QEMU ended while disk ${id} changed over from its overlay; ${times}`;
+    const rest = `If ${base} is the newer one, start the VM from it and commit without --offline; here ${overlay} is merged into it`;
+    return { step: 'merge', doubt: `${begin}. ${rest}` };
+  }
+  if (disk.merge !== 'begun' && isWrittenSince(disk, written)) {
+    return {
+      step: 'merge',
+      doubt: `${base} was written after the cut (the VM was started from it?); ${times}. ${overlay} is merged into it, over what was written there`,
+    };
+  }
+  return { step: 'merge' };
+}
+
+function isWrittenSince({ base }: ManifestDisk, written: { readonly base: number; readonly overlay: number }): boolean {
+  // A block device keeps no time of its writes.
+  if (base.file.startsWith('/dev/')) return false;
+  return base.asCut === undefined ? written.base > written.overlay : written.base > base.asCut.mtimeMs + 1;
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

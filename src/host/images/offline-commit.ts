@@ -1,0 +1,67 @@
+// An overlay merged into its base by qemu-img, which nobody uses. The overlay is only read, and not emptied: killed at any
+// moment, the merge is done again and comes to the same bytes. Also what tells beforehand whether it would change any.
+import { CutError } from '../../errors.js';
+import { syncPath } from './durable-file.js';
+
+export interface OfflineMerge {
+  readonly base: string;
+  readonly baseFormat: string;
+  readonly overlay: string;
+}
+
+interface OfflineLimits {
+  readonly limitMs: number;
+  /** Bytes per second. */
+  readonly speed?: number;
+  readonly signal: AbortSignal;
+  /** From 0 to 100. */
+  readonly onProgress: (percent: number) => void;
+}
+
+/** Durable when it returns. Throws a CutError with qemu-img's words, the signal's reason when aborted. */
+export async function commitOffline({ base, overlay }: OfflineMerge, limits: OfflineLimits): Promise<void> {
+  const { limitMs, speed, signal, onProgress } = limits;
+  signal.throwIfAborted();
+  const { execa } = await import('execa');
+  // -d: the overlay stays as it is, so that it holds everything until the base is on the disk.
+  const rate = speed === undefined ? [] : ['-r', String(speed)];
+  const work = execa('qemu-img', ['commit', '-d', '-p', '-f', 'qcow2', ...rate, overlay], {
+    timeout: limitMs,
+    reject: false,
+    stdin: 'ignore',
+    cancelSignal: signal,
+    buffer: { stdout: false },
+  });
+  // `    (12.34/100%)`, each over the last.
+  work.stdout.setEncoding('utf8').on('data', (text: string) => {
+    const percent = /([0-9.]+)\/100%\)[^(]*$/.exec(text)?.[1];
+    if (percent !== undefined) onProgress(Number(percent));
+  });
+  const result = await work;
+  signal.throwIfAborted();
+  if (result.failed) {
+    const words = result.stderr.trim().split('\n').join('; ');
+    const reason = result.timedOut ? `no end within ${limitMs} ms` : words || (result.shortMessage ?? 'it failed');
+    throw new CutError('E_QEMU_IMG', `qemu-img commit: ${reason}`);
+  }
+  await syncPath(base);
+}
+
+/** True if base and overlay read the same, so that a merge changes nothing. Reads both. Throws a CutError. */
+export async function readsTheSame(
+  { base, baseFormat, overlay }: OfflineMerge,
+  { limitMs, signal }: Pick<OfflineLimits, 'limitMs' | 'signal'>,
+): Promise<boolean> {
+  const { execa } = await import('execa');
+  const args = ['compare', '-q', '-f', 'qcow2', '-F', baseFormat, overlay, base];
+  const result = await execa('qemu-img', args, {
+    timeout: limitMs,
+    reject: false,
+    stdin: 'ignore',
+    cancelSignal: signal,
+  });
+  signal.throwIfAborted();
+  if (result.exitCode === 0 || result.exitCode === 1) return result.exitCode === 0;
+  const reason = result.timedOut ? `no end within ${limitMs} ms` : result.stderr.trim().split('\n').join('; ');
+  throw new CutError('E_QEMU_IMG', `qemu-img compare: ${reason}`);
+}

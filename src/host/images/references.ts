@@ -1,0 +1,81 @@
+// Which other files an image needs, by its own header: its backing file and its external data file. Read without QEMU, so
+// that a folder of images is looked through in no time. Specification: QEMU docs/interop/qcow2.txt.
+import { open } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+
+const QCOW2_MAGIC = 0x514649fb;
+/** QEMU's own bound for the name of a backing file. */
+const MAX_NAME_BYTES = 1023;
+/** Names and header extensions lie in the first cluster; what is behind this is no header of QEMU's making. */
+const HEADER_BYTES = 65_536;
+const V2_HEADER_BYTES = 72;
+const EXTENSION_DATA_FILE = 0x44415441;
+
+interface References {
+  readonly backing: readonly string[];
+  readonly dataFiles: readonly string[];
+}
+
+/** Made absolute; none of a file that is no qcow2. Throws what open(2) and read(2) do. */
+export async function referencesOf(file: string): Promise<References> {
+  const header = await startOf(file);
+  if (header.length < V2_HEADER_BYTES || header.readUInt32BE(0) !== QCOW2_MAGIC) return { backing: [], dataFiles: [] };
+  const folder = dirname(file);
+  const offset = Number(header.readBigUInt64BE(8));
+  const length = header.readUInt32BE(16);
+  const hasName = offset !== 0 && length !== 0 && length <= MAX_NAME_BYTES && offset + length <= header.length;
+  return {
+    backing: hasName ? filesNamed(header.toString('utf8', offset, offset + length), folder) : [],
+    dataFiles: dataFileNames(header).flatMap((name) => filesNamed(name, folder)),
+  };
+}
+
+/** The backing file a qcow2 header names, made absolute; undefined if the file is no qcow2, or names none. */
+export async function backingOf(file: string): Promise<string | undefined> {
+  return (await referencesOf(file)).backing[0];
+}
+
+async function startOf(file: string): Promise<Buffer> {
+  const handle = await open(file, 'r');
+  try {
+    const header = Buffer.alloc(HEADER_BYTES);
+    const { bytesRead } = await handle.read(header, 0, header.length, 0);
+    return header.subarray(0, bytesRead);
+  } finally {
+    await handle.close();
+  }
+}
+
+function dataFileNames(header: Buffer): string[] {
+  const names: string[] = [];
+  let at = header.readUInt32BE(4) === 2 ? V2_HEADER_BYTES : header.readUInt32BE(100);
+  while (at + 8 <= header.length) {
+    const type = header.readUInt32BE(at);
+    const length = header.readUInt32BE(at + 4);
+    if (type === 0 || at + 8 + length > header.length) break;
+    if (type === EXTENSION_DATA_FILE) names.push(header.toString('utf8', at + 8, at + 8 + length));
+    at += 8 + Math.ceil(length / 8) * 8;
+  }
+  return names;
+}
+
+// A plain name is relative to the image's folder; `json:{...}` holds the names of files somewhere in it.
+function filesNamed(name: string, folder: string): string[] {
+  const names = name.startsWith('json:') ? filenamesIn(parsed(name.slice('json:'.length))) : [name];
+  return names.map((each) => resolve(folder, each.replace(/^(file|host_device):/, '')));
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function filenamesIn(value: unknown): string[] {
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([key, member]) =>
+    typeof member === 'string' && /(^|\.)filename$/.test(key) ? [member] : filenamesIn(member),
+  );
+}

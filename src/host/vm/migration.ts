@@ -1,0 +1,21 @@
+// A VM that is on its way to another machine, or to a file: its images belong to whoever takes it over, so that nothing may
+// be cut, and nothing merged: what the source writes after a merge would be lost there.
+import { CutError } from '../../errors.js';
+import { runQmp } from '../../qmp/commands.js';
+import type { Monitor } from '../../qmp/monitor.js';
+
+/** Run states in which the images belong to somebody else, or soon will. */
+const untouchable = ['inmigrate', 'postmigrate', 'finish-migrate', 'save-vm', 'restore-vm', 'colo'];
+
+/** MigrationStatus of what is over (QEMU qapi/migration.json). */
+const noMigration = ['none', 'completed', 'failed', 'cancelled'];
+
+/** `runState` is QEMU's, as it was just asked. Throws a CutError that says `consequence`. */
+export async function refuseMigration(monitor: Monitor, runState: string, consequence: string): Promise<void> {
+  if (untouchable.includes(runState)) {
+    throw new CutError('E_VM_STATE', `the VM is in state ${runState}: ${consequence}`);
+  }
+  const { status = 'none' } = await runQmp(monitor, 'query-migrate', {});
+  if (noMigration.includes(status)) return;
+  throw new CutError('E_VM_STATE', `the VM is being migrated or saved (${status}): ${consequence}`);
+}
