@@ -10,9 +10,11 @@ import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
 import type { Manifest } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
+import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import { openMonitors } from './vm/monitors.js';
 import { withData } from './images/overlay-data.js';
 import { whyInUse } from './images/use.js';
+import { putBackDefinition } from './sets/put-back-definition.js';
 import { newerSets, settleState } from './sets/set-state.js';
 
 export interface DeleteOptions {
@@ -55,15 +57,10 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<readonly s
 
 /** The rest of a deletion that was decided; the files must be nobody's. */
 export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
-  const { vm, set, disks } = manifest;
-  const { changeDefinition } = await import('./vm/libvirt/definition.js');
   // Before the files are gone: what libvirt is to start must be there.
-  await changeDefinition(
-    vm.qmp,
-    disks.map(({ base, overlay }) => ({ from: overlay.file, to: base.file, format: base.format })),
-  );
+  await putBackDefinition(store, manifest);
   await removeFiles(files);
-  await store.remove(set);
+  await store.remove(manifest.set);
 }
 
 // Of a set that was never cut only what its overlays hold can be lost: its maker may have been killed after all.
@@ -99,8 +96,9 @@ async function checkUnused(options: DeleteOptions): Promise<{ manifest: Manifest
     throw new UsageError('E_STATE_OF_SET', `${message}: commit it again, the VM started from its overlays`);
   }
   for (const monitor of monitors.open) await unloadOverlays(monitor, manifest);
+  const claims = await managedSaveOf(manifest.vm.qmp);
   for (const file of files) {
-    const why = await whyInUse(file, { monitors: monitors.open, claims: [] });
+    const why = await whyInUse(file, { monitors: monitors.open, claims });
     if (why === undefined) continue;
     throw new UsageError('E_IN_USE', `${file}: ${why}; commit ${set} first, or shut the VM off`);
   }

@@ -11,6 +11,7 @@ import { describeHolders, holdersOf, imageInfo, makeOverlay } from './images/ima
 import { Journal, refuseBusy } from './sets/journal.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
+import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import { openMonitors } from './vm/monitors.js';
 import { newerSets } from './sets/set-state.js';
 
@@ -85,6 +86,8 @@ async function checkRevertable({ store, set, qmp, monitorTimeoutMs }: RevertOpti
     throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
   }
   for (const disk of manifest.disks) await checkDisk(disk);
+  const [save] = await managedSaveOf(manifest.vm.qmp);
+  if (save !== undefined) throw new UsageError('E_IN_USE', `${save.file}: ${save.why}`);
   return manifest;
 }
 

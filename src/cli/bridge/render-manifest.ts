@@ -4,7 +4,7 @@ import { timeline } from './timeline.js';
 
 /** Rows. */
 export function renderManifest(manifest: Manifest): string[] {
-  const { set, state, level, required, timings, disks, leftOut, evidence, guest, vm } = manifest;
+  const { set, state, level, required, timings, disks, leftOut, evidence, guest, vm, saved = [] } = manifest;
   const { pauseWindowMs, frozenWindowMs, cutMs } = timings;
   return [
     `snapshot set ${set} of ${vm.name}: ${state}, consistency level ${level}${level === required ? '' : ` (asked for: ${required})`}`,
@@ -17,6 +17,11 @@ export function renderManifest(manifest: Manifest): string[] {
       ({ id, level: own, base, overlay, merged }) =>
         `    ${id}: ${own}; ${merged ? `merged back into ${base.file}` : `${base.file} (${base.format}) holds the cut, the VM writes to ${overlay.file}`}`,
     ),
+    ...(saved.length === 0 ? [] : ['  saved beside the disks, in the folder of the set:']),
+    ...saved.map(({ name, what, from, size, copied }) => {
+      const source = from === undefined ? what : `${what}, ${from}`;
+      return `    ${name}: ${source} (${size} bytes, copied ${copied})`;
+    }),
     ...leftOut.map(({ what, reason }) => `  left out: ${what}: ${reason}`),
     ...(guest?.skipped ?? []).map(({ what, reason }) => `  skipped in the guest: ${what}: ${reason}`),
     ...(manifest.revertedAt === undefined ? [] : [`  reverted at ${manifest.revertedAt}`]),

@@ -66,6 +66,21 @@ const diskSchema = v.strictObject({
 });
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
 
+const savedFileSchema = v.strictObject({
+  /** In the set's folder. */
+  name: v.string(),
+  /** For people. */
+  what: v.string(),
+  /** The file it is a copy of; absent for what the hypervisor told. */
+  from: v.optional(v.string()),
+  size: finite,
+  sha256: v.string(),
+  /** It is not part of the cut, as disks are: the VM may have written to it between the two. */
+  copied: v.picklist(['before the cut', 'after the cut']),
+  copiedAt: v.string(),
+});
+export type SavedFile = v.InferOutput<typeof savedFileSchema>;
+
 const createSteps = ['inspect', 'overlays', 'quiesce', 'cut', 'thaw', 'record'] as const;
 export type CreateStep = (typeof createSteps)[number];
 
@@ -107,6 +122,8 @@ export const manifestSchema = v.strictObject({
   evidence: v.array(v.string()),
   disks: v.array(diskSchema),
   leftOut: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
+  /** What belongs to the VM beside its disks, kept in the set's folder. Absent if nothing is, and in older sets. */
+  saved: v.optional(v.array(savedFileSchema)),
   timings: v.strictObject({
     /** Milliseconds since the tool began. */
     steps: v.array(v.strictObject({ step: v.picklist(createSteps), startMs: finite, endMs: finite })),

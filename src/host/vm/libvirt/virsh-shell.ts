@@ -47,8 +47,8 @@ const options = {
 
 interface Waiting {
   readonly token: string;
-  resolve(text: string): void;
-  reject(error: Error): void;
+  readonly resolve: (text: string) => void;
+  readonly reject: (error: Error) => void;
 }
 
 export class VirshShell {
