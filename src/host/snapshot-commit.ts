@@ -26,6 +26,7 @@ import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
 import { overlaysThere } from './sets/own-overlays.js';
 import { newerSets, settleState } from './sets/set-state.js';
+import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import type { Hypervisor } from './vm/hypervisor.js';
 
 export interface CommitOptions {
@@ -48,8 +49,6 @@ export interface OfflineCommitOptions extends CommitOptions {
   /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
   readonly qmp: string;
   readonly monitorTimeoutMs: number;
-  /** Who else needs files of the set: a saved state of its domain. */
-  readonly savedClaims?: (manifest: Manifest) => Promise<readonly Claim[]>;
 }
 
 /**
@@ -65,9 +64,9 @@ export async function commitSnapshot(hypervisor: Hypervisor, options: CommitOpti
 /** The same with the VM shut off. Throws a UsageError besides, if it is not. */
 export async function commitShutOff(options: OfflineCommitOptions): Promise<Manifest> {
   return await underJournal(options, async (manifest) => {
-    const { qmp, monitorTimeoutMs, limitMs, signal, savedClaims } = options;
-    const way = byShutOffVm({ monitors: [qmp, manifest.vm.qmp], monitorTimeoutMs, limitMs, signal });
-    return await new Commit(way, options, undefined, await savedClaims?.(manifest)).run();
+    const { store, qmp, monitorTimeoutMs, limitMs, signal } = options;
+    const way = byShutOffVm({ store, monitors: [qmp, manifest.vm.qmp], monitorTimeoutMs, limitMs, signal });
+    return await new Commit(way, options, undefined, await managedSaveOf(manifest.vm.qmp)).run();
   });
 }
 

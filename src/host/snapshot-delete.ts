@@ -2,18 +2,19 @@
 // set lies on. Never touches a base, nor a file that is not the set's own any more.
 import { QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
-import { exists, removeFiles } from './images/durable-file.js';
+import { removeFiles } from './images/durable-file.js';
 import { withData } from './images/overlay-data.js';
-import { whyInUse, type Claim } from './images/use.js';
+import { whyInUse } from './images/use.js';
 import { everySet, witnessesFor } from './sets/claims.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
 import type { Manifest } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
 import { overlaysThere } from './sets/own-overlays.js';
+import { managedSaveOf } from './vm/libvirt/managed-save.js';
+import { putBackDefinition } from './sets/put-back-definition.js';
 import { newerSets, settleState } from './sets/set-state.js';
 import type { Hypervisor } from './vm/hypervisor.js';
-import type { ImageChange } from './vm/libvirt/definition.js';
 import { openMonitors } from './vm/monitors.js';
 
 export interface DeleteOptions {
@@ -23,8 +24,6 @@ export interface DeleteOptions {
   /** The VM's monitor, besides the one the set was made through; nobody listens there if it is shut off. */
   readonly qmp: string;
   readonly monitorTimeoutMs: number;
-  /** Who else needs files of the set: a saved state of its domain. */
-  readonly savedClaims?: (manifest: Manifest) => Promise<readonly Claim[]>;
   /** Asked only if something may be lost that the VM wrote. */
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
@@ -67,17 +66,10 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<Deleted> {
 
 /** The rest of a deletion that was decided; the files must be nobody's. */
 export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
-  const { vm, set, disks } = manifest;
-  const { changeDefinition } = await import('./vm/libvirt/definition.js');
-  const changes: ImageChange[] = [];
-  for (const { merged, base, overlay } of disks) {
-    const isOurs = files.includes(overlay.file) || !(await exists(overlay.file));
-    if (!merged && isOurs) changes.push({ from: overlay.file, to: base.file, format: base.format });
-  }
   // Before the files are gone: what libvirt is to start must be there.
-  await changeDefinition(vm.qmp, changes);
+  await putBackDefinition(store, manifest, files);
   await removeFiles(files);
-  await store.remove(set);
+  await store.remove(manifest.set);
 }
 
 // Of a set that was never cut only what its overlays hold can be lost: its maker may have been killed after all.
@@ -98,7 +90,7 @@ interface Unused {
  * if none is, what a VM has open without using it is closed.
  */
 async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Promise<Unused> {
-  const { store, stateDir, set, qmp, monitorTimeoutMs, savedClaims } = options;
+  const { store, stateDir, set, qmp, monitorTimeoutMs } = options;
   const read = await store.read(set);
   await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs);
   const manifest = await settleState(monitors.open, store, read);
@@ -112,7 +104,7 @@ async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Pro
   }
   const { own: files, foreign } = await overlaysThere(manifest, (await everySet(stateDir)).manifests);
   refuseHalf(manifest, files);
-  const witnesses = await witnessesFor(stateDir, manifest, monitors.open, await savedClaims?.(manifest));
+  const witnesses = await witnessesFor(stateDir, manifest, monitors.open, await managedSaveOf(manifest.vm.qmp));
   const loaded = await loadedOverlays(monitors.open, manifest);
   for (const file of files) {
     refuse(set, await whyInUse([file], witnesses, loaded.has(file) ? { vmOf: file } : {}));

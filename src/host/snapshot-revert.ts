@@ -10,11 +10,12 @@ import { syncPath } from './images/durable-file.js';
 import { fileStateOf, isSameFile } from './images/file-identity.js';
 import { describeHolders, holdersOf, makeOverlay } from './images/image-file.js';
 import { backingOf } from './images/references.js';
-import { whyInUse, type Claim, type UseWitnesses } from './images/use.js';
+import { whyInUse, type UseWitnesses } from './images/use.js';
 import { witnessesFor } from './sets/claims.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
+import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import { openMonitors } from './vm/monitors.js';
 import { newerSets } from './sets/set-state.js';
 
@@ -25,8 +26,6 @@ export interface RevertOptions {
   /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
   readonly qmp: string;
   readonly monitorTimeoutMs: number;
-  /** Who else needs files of the set: a saved state of its domain. */
-  readonly savedClaims?: (manifest: Manifest) => Promise<readonly Claim[]>;
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
 }
@@ -71,7 +70,7 @@ export async function takeDrafts(
 
 /** The set as it is now. Throws a UsageError unless it can be reverted to. */
 async function checkRevertable(options: RevertOptions): Promise<Manifest> {
-  const { store, stateDir, set, qmp, monitorTimeoutMs, savedClaims } = options;
+  const { store, stateDir, set, qmp, monitorTimeoutMs } = options;
   await refuseBusy(store, set);
   const manifest = await store.read(set);
   if (manifest.state === 'cutting') {
@@ -93,7 +92,7 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
   if (running !== undefined) {
     throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
   }
-  const witnesses = await witnessesFor(stateDir, manifest, [], await savedClaims?.(manifest));
+  const witnesses = await witnessesFor(stateDir, manifest, [], await managedSaveOf(manifest.vm.qmp));
   for (const disk of manifest.disks) await checkDisk(disk, witnesses);
   return manifest;
 }

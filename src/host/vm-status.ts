@@ -56,7 +56,7 @@ export async function readStatus(options: StatusOptions): Promise<VmStatus> {
 }
 
 async function monitorStatus({ vm, store, monitorTimeoutMs }: StatusOptions): Promise<MonitorStatus> {
-  await using monitor = await openHypervisor(vm.qmp, { timeoutMs: monitorTimeoutMs });
+  await using monitor = await openHypervisor(vm.qmp, { timeoutMs: monitorTimeoutMs, onlyAsked: true });
   const { manifests } = await store.readAll();
   const { major, minor, micro } = monitor.version;
   const { status } = await runQmp(monitor, 'query-status', {});

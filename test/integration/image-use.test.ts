@@ -6,10 +6,7 @@ import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { isLockedByQemu } from '../../src/host/images/image-lock.js';
 import { useOf } from '../../src/host/images/use.js';
-import { ManifestStore } from '../../src/host/sets/manifest-store.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
-import { deleteSnapshot } from '../../src/host/snapshot-delete.js';
-import { revertSnapshot } from '../../src/host/snapshot-revert.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
@@ -152,26 +149,6 @@ requires(
       writeFileSync(manifestFile('s9', 'other'), '{');
       const run = await expectRefused(what, 'whether it is in use is not known');
       expect(run.error.message).toContain(manifestFile('s9', 'other'));
-    });
-
-    it('the memory of its VM was saved with it', async () => {
-      await cutAndShutOff();
-      const work = (what === 'revert' ? revertSnapshot : deleteSnapshot)({
-        store: new ManifestStore(at.folder.path('state'), 'bare'),
-        stateDir: at.folder.path('state'),
-        set: 's1',
-        qmp: at.vm.qmp,
-        monitorTimeoutMs: 1000,
-        savedClaims: ({ disks: [, second] }) =>
-          Promise.resolve([
-            { file: second?.overlay.file ?? '', needs: 'bytes', why: 'domain db1 has a managed save that needs it' },
-          ]),
-        confirm: () => Promise.resolve(true),
-        signal: new AbortController().signal,
-      });
-      await expect(work).rejects.toMatchObject({ code: 'E_IN_USE' });
-      await expect(work).rejects.toThrow('domain db1 has a managed save that needs it');
-      expect(await holdsPattern(overlay('data0'), 'qcow2', 2, 0, 64)).toBe(true);
     });
 
     it('and is done when nobody needs it any more', async () => {

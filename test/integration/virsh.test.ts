@@ -1,6 +1,8 @@
-// virsh as the host tool keeps it: a real one, on the driver of its own that needs no libvirtd and changes nothing.
+// virsh as the host tool keeps it: a real one, on the driver of its own that needs no libvirtd and changes nothing. Twice:
+// as installed, and reading as one does that was built without readline. Other versions: `npm run test:libvirt`.
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { execa } from 'execa';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DeadlineError, UnreachableError, UsageError } from '../../src/errors.js';
 import { Virsh, VirshError } from '../../src/host/vm/libvirt/virsh.js';
 import { requires } from '../support/requires.js';
@@ -9,9 +11,6 @@ import { scratch, type Scratch } from '../support/scratch.js';
 const LIMIT_MS = 20_000;
 const uri = 'test:///default';
 let virsh: Virsh;
-beforeEach(() => {
-  virsh = new Virsh({ domain: 'test', uri });
-});
 afterEach(async () => {
   await virsh[Symbol.asyncDispose]();
   await expect.poll(shells, { timeout: 5000 }).toEqual([]);
@@ -31,94 +30,151 @@ function shells(): string[] {
   });
 }
 
-requires('virsh')('virsh, kept connected', () => {
-  it('gives what a command prints, one after the other, by one process that ends with its input', async () => {
-    const answers = await Promise.all([
-      virsh.run('dumpxml', [], LIMIT_MS),
-      virsh.run('domstate', [], LIMIT_MS),
-      virsh.run('dumpxml', ['--inactive'], LIMIT_MS),
-    ]);
-    expect(answers[0]).toMatch(/^<domain type='test' id='\d+'>\n {2}<name>test<\/name>[^]*<\/domain>\n/);
-    expect(answers[1].trim()).toBe('running');
-    expect(answers[2]).toMatch(/^<domain type='test'>/);
-    expect(shells()).toHaveLength(1);
-    await virsh[Symbol.asyncDispose]();
-    await expect.poll(shells, { timeout: 5000 }).toEqual([]);
-  });
+/** vshReadline of libvirt's tools/vsh.c, built without readline: the prompt is flushed since 9.1 or later only. */
+const reading = (flush: string): string => `#include <stdio.h>
+#include <string.h>
+char *readline(const char *prompt)
+{
+    char line[1024];
+    fputs(prompt, stdout);
+    ${flush}
+    if (fgets(line, sizeof line, stdin) == NULL)
+        return NULL;
+    line[strcspn(line, "\\n")] = 0;
+    return strdup(line);
+}
+`;
 
-  it('passes words on as they are, whatever is in them', async () => {
-    const title = `it's "a" \\ $HOME \`id\`; echo ${'x'.repeat(3000)} ü`;
-    await virsh.run('desc', ['--title', '--live', title], LIMIT_MS);
-    expect((await virsh.run('desc', ['--title', '--live'], LIMIT_MS)).trim()).toBe(title);
-    await expect(virsh.run('desc', ['--title', 'a\nb'], LIMIT_MS)).rejects.toBeInstanceOf(UsageError);
-  });
+const variants = [
+  { how: 'as installed', source: undefined },
+  { how: 'without readline', source: reading('fflush(stdout);') },
+  { how: 'without readline, an older one', source: reading('') },
+];
 
-  it('tells what libvirt says no to, and goes on', async () => {
-    const refused = await virsh.run('blockjob', ['vda', '--info'], LIMIT_MS).catch((error: unknown) => error);
-    expect(refused).toBeInstanceOf(VirshError);
-    expect(refused).toMatchObject({ outcome: 'none', code: 'E_LIBVIRT' });
-    expect((refused as VirshError).message).toMatch(/^libvirt domain test, virsh blockjob: .+not supported/);
-    expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
-  });
-
-  it('knows a domain that is shut off, one that is not there, and a libvirt that does not answer', async () => {
-    await using unknown = new Virsh({ domain: 'nobody', uri });
-    const notThere = unknown.run('domstate', [], LIMIT_MS);
-    await expect(notThere).rejects.toMatchObject({
-      code: 'E_MONITOR',
-      message: `libvirt has no domain "nobody" at ${uri}`,
+requires('virsh', 'gcc')('virsh, kept connected', () => {
+  describe.each(variants)('$how', ({ source }) => {
+    let folder: Scratch;
+    beforeAll(async () => {
+      folder = scratch();
+      if (source === undefined) return;
+      writeFileSync(folder.path('reading.c'), source);
+      await execa('gcc', [
+        '-shared',
+        '-fPIC',
+        '-D_GNU_SOURCE',
+        '-o',
+        folder.path('reading.so'),
+        folder.path('reading.c'),
+      ]);
     });
-    await virsh.run('destroy', [], LIMIT_MS);
-    await expect(virsh.run('reset', [], LIMIT_MS)).rejects.toThrow(/not running|is shut off|not supported/);
-    await using silent = new Virsh({ domain: 'test', uri: 'qemu+unix:///system?socket=/nonexistent' });
-    const failure = await silent.run('domstate', [], LIMIT_MS).catch((error: unknown) => error);
-    expect(failure).toBeInstanceOf(UnreachableError);
-    expect(failure).toMatchObject({ code: 'E_LIBVIRT' });
-  });
+    afterAll(() => {
+      folder[Symbol.dispose]();
+    });
+    beforeEach(() => {
+      if (source !== undefined) vi.stubEnv('LD_PRELOAD', folder.path('reading.so'));
+      virsh = new Virsh({ domain: 'test', uri });
+    });
 
-  it('a limit that passes leaves the outcome unknown, and the next command is answered by another', async () => {
-    await virsh.run('domstate', [], LIMIT_MS);
-    const [stopped] = shells();
-    process.kill(Number(stopped), 'SIGSTOP');
-    const late = await virsh.run('domstate', [], 200).catch((error: unknown) => error);
-    expect(late).toBeInstanceOf(DeadlineError);
-    expect(late).toMatchObject({ outcome: 'unknown' });
-    expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
-    await expect.poll(shells, { timeout: 5000 }).toHaveLength(1);
-    expect(shells()).not.toContain(stopped);
-  });
+    it('gives what a command prints, one after the other, by one process that ends with its input', async () => {
+      const answers = await Promise.all([
+        virsh.run('dumpxml', [], LIMIT_MS),
+        virsh.run('domstate', [], LIMIT_MS),
+        virsh.run('dumpxml', ['--inactive'], LIMIT_MS),
+      ]);
+      expect(answers[0]).toMatch(/^<domain type='test' id='\d+'>\n {2}<name>test<\/name>[^]*<\/domain>\n/);
+      expect(answers[1].trim()).toBe('running');
+      expect(answers[2]).toMatch(/^<domain type='test'>/);
+      expect(shells()).toHaveLength(1);
+      await virsh[Symbol.asyncDispose]();
+      await expect.poll(shells, { timeout: 5000 }).toEqual([]);
+    });
 
-  it('one that is killed in the middle leaves the outcome unknown, too', async () => {
-    await virsh.run('domstate', [], LIMIT_MS);
-    const [pid] = shells();
-    process.kill(Number(pid), 'SIGSTOP');
-    const lost = virsh.run('domstate', [], LIMIT_MS).catch((error: unknown) => error);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    process.kill(Number(pid), 'SIGKILL');
-    expect(await lost).toMatchObject({ code: 'E_LIBVIRT', outcome: 'unknown' });
-    expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
-  });
+    it('passes words on as they are, whatever is in them', async () => {
+      // A longer one is given to a virsh of its own without readline, and this driver is another one for each.
+      const title = `it's "a" \\ $HOME \`id\`; echo ${'x'.repeat(source === undefined ? 3000 : 300)} ü`;
+      await virsh.run('desc', ['--title', '--live', title], LIMIT_MS);
+      expect((await virsh.run('desc', ['--title', '--live'], LIMIT_MS)).trim()).toBe(title);
+      await expect(virsh.run('desc', ['--title', 'a\nb'], LIMIT_MS)).rejects.toBeInstanceOf(UsageError);
+      // At the length that is read as one line, around it, and far from it.
+      const lengths = [...Array.from({ length: 9 }, (_, index) => 920 + 15 * index), 4000];
+      for (const length of lengths) {
+        const unknown = new Virsh({ domain: 'n'.repeat(length), uri });
+        const refused = await unknown.run('domstate', [], LIMIT_MS).catch((error: unknown) => error);
+        expect(refused).toMatchObject({
+          code: 'E_MONITOR',
+          message: `libvirt has no domain "${'n'.repeat(length)}" at ${uri}`,
+        });
+        await unknown[Symbol.asyncDispose]();
+      }
+    });
 
-  it("leaves its user's history alone", async () => {
-    using folder: Scratch = scratch();
-    const history = folder.path('libvirt/virsh/history');
-    mkdirSync(folder.path('libvirt/virsh'), { recursive: true });
-    writeFileSync(history, 'list --all\n');
-    vi.stubEnv('XDG_CACHE_HOME', folder.dir);
-    await virsh.run('domstate', [], LIMIT_MS);
-    await virsh[Symbol.asyncDispose]();
-    await expect.poll(shells, { timeout: 5000 }).toEqual([]);
-    expect(readFileSync(history, 'utf8')).toBe('list --all\n');
-  });
+    it('tells what libvirt says no to, and goes on', async () => {
+      const refused = await virsh.run('blockjob', ['vda', '--info'], LIMIT_MS).catch((error: unknown) => error);
+      expect(refused).toBeInstanceOf(VirshError);
+      expect(refused).toMatchObject({ outcome: 'none', code: 'E_LIBVIRT' });
+      expect((refused as VirshError).message).toMatch(/^libvirt domain test, virsh blockjob: .+not supported/);
+      expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
+    });
 
-  it('says which package is missing', async () => {
-    using folder: Scratch = scratch();
-    symlinkSync('/bin/sh', folder.path('sh'));
-    vi.stubEnv('PATH', folder.dir);
-    const missing = virsh.run('domstate', [], LIMIT_MS);
-    await expect(missing).rejects.toMatchObject({
-      code: 'E_VIRSH',
-      message: expect.stringContaining('Debian: libvirt-clients') as string,
+    it('knows a domain that is shut off, one that is not there, and a libvirt that does not answer', async () => {
+      await using unknown = new Virsh({ domain: 'nobody', uri });
+      const notThere = unknown.run('domstate', [], LIMIT_MS);
+      await expect(notThere).rejects.toMatchObject({
+        code: 'E_MONITOR',
+        message: `libvirt has no domain "nobody" at ${uri}`,
+      });
+      await virsh.run('destroy', [], LIMIT_MS);
+      await expect(virsh.run('reset', [], LIMIT_MS)).rejects.toThrow(/not running|is shut off|not supported/);
+      await using silent = new Virsh({ domain: 'test', uri: 'qemu+unix:///system?socket=/nonexistent' });
+      const failure = await silent.run('domstate', [], LIMIT_MS).catch((error: unknown) => error);
+      expect(failure).toBeInstanceOf(UnreachableError);
+      expect(failure).toMatchObject({ code: 'E_LIBVIRT' });
+    });
+
+    it('a limit that passes leaves the outcome unknown, and the next command is answered by another', async () => {
+      await virsh.run('domstate', [], LIMIT_MS);
+      const [stopped] = shells();
+      process.kill(Number(stopped), 'SIGSTOP');
+      const late = await virsh.run('domstate', [], 200).catch((error: unknown) => error);
+      expect(late).toBeInstanceOf(DeadlineError);
+      expect(late).toMatchObject({ outcome: 'unknown' });
+      expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
+      await expect.poll(shells, { timeout: 5000 }).toHaveLength(1);
+      expect(shells()).not.toContain(stopped);
+    });
+
+    it('one that is killed in the middle leaves the outcome unknown, too', async () => {
+      await virsh.run('domstate', [], LIMIT_MS);
+      const [pid] = shells();
+      process.kill(Number(pid), 'SIGSTOP');
+      const lost = virsh.run('domstate', [], LIMIT_MS).catch((error: unknown) => error);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      process.kill(Number(pid), 'SIGKILL');
+      expect(await lost).toMatchObject({ code: 'E_LIBVIRT', outcome: 'unknown' });
+      expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
+    });
+
+    it("leaves its user's history alone", async () => {
+      using folder: Scratch = scratch();
+      const history = folder.path('libvirt/virsh/history');
+      mkdirSync(folder.path('libvirt/virsh'), { recursive: true });
+      writeFileSync(history, 'list --all\n');
+      vi.stubEnv('XDG_CACHE_HOME', folder.dir);
+      await virsh.run('domstate', [], LIMIT_MS);
+      await virsh[Symbol.asyncDispose]();
+      await expect.poll(shells, { timeout: 5000 }).toEqual([]);
+      expect(readFileSync(history, 'utf8')).toBe('list --all\n');
+    });
+
+    it('says which package is missing', async () => {
+      using folder: Scratch = scratch();
+      symlinkSync('/bin/sh', folder.path('sh'));
+      vi.stubEnv('PATH', folder.dir);
+      const missing = virsh.run('domstate', [], LIMIT_MS);
+      await expect(missing).rejects.toMatchObject({
+        code: 'E_VIRSH',
+        message: expect.stringContaining('Debian: libvirt-clients') as string,
+      });
     });
   });
 });

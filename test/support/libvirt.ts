@@ -26,6 +26,8 @@ security_driver = "none"
 cgroup_controllers = []
 namespaces = []
 stdio_handler = "file"
+swtpm_user = "root"
+swtpm_group = "root"
 `;
 
 // $1: the scratch folder, $2: the cache. The images in it are below every overlay of a domain, and a deep blockcommit
@@ -35,6 +37,13 @@ mkdir -p "$2/libvirt"
 for name in etc/libvirt var/lib/libvirt var/cache/libvirt var/log/libvirt run/libvirt; do
   mkdir -p "/$name" "$1/tree/$name"
 done
+# swtpm's certificates and logs.
+if command -v swtpm >/dev/null; then
+  for name in var/lib/swtpm-localca var/log/swtpm; do
+    mkdir -p "/$name" "$1/tree/$name"
+    mount --bind "$1/tree/$name" "/$name"
+  done
+fi
 # libvirtd wants its default user to exist, whatever its configuration says, and libvirt-daemon-system makes it.
 for name in passwd group; do
   cp "/etc/$name" "$1/$name"

@@ -58,7 +58,7 @@ async function serve(file: string, socket: string, undo: Reverter): Promise<void
 }
 
 /** `cli; hlt`, and back, at the reset vector. */
-function haltingFirmware(): Buffer {
+export function haltingFirmware(): Buffer {
   const firmware = Buffer.alloc(65_536);
   Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
   return firmware;

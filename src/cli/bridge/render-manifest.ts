@@ -30,7 +30,7 @@ function render(
   now: ConsistencyLevel,
   about: (disk: ManifestDisk, index: number) => string,
 ): string[] {
-  const { set, state, level, required, timings, disks, leftOut, evidence, guest, vm } = manifest;
+  const { set, state, level, required, timings, disks, leftOut, evidence, guest, vm, saved = [] } = manifest;
   const { pauseWindowMs, frozenWindowMs, cutMs } = timings;
   const atCut = level === now ? '' : ` now (${level} at the cut)`;
   return [
@@ -41,6 +41,11 @@ function render(
     ...evidence.map((sentence) => `    - ${sentence}`),
     '  disks:',
     ...disks.map((disk, index) => `    ${disk.id}: ${about(disk, index)}`),
+    ...(saved.length === 0 ? [] : ['  saved beside the disks, in the folder of the set:']),
+    ...saved.map(({ name, what, from, size, copied }) => {
+      const source = from === undefined ? what : `${what}, ${from}`;
+      return `    ${name}: ${source} (${size} bytes, copied ${copied})`;
+    }),
     ...leftOut.map(({ what, reason }) => `  left out: ${what}: ${reason}`),
     ...(guest?.skipped ?? []).map(({ what, reason }) => `  skipped in the guest: ${what}: ${reason}`),
     ...(manifest.revertedAt === undefined ? [] : [`  reverted at ${manifest.revertedAt}`]),

@@ -9,10 +9,12 @@ import { commitOffline, readsTheSame, type OfflineMerge } from '../images/offlin
 import { holdsData } from '../images/overlay-data.js';
 import { backingOf } from '../images/references.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
-import { changeDefinition } from '../vm/libvirt/definition.js';
+import type { ManifestStore } from '../sets/manifest-store.js';
+import { putBackDefinition } from '../sets/put-back-definition.js';
 import { openMonitors } from '../vm/monitors.js';
 
 export interface ShutOffVm {
+  readonly store: ManifestStore;
   /** Where it may run: nobody may listen there. */
   readonly monitors: readonly string[];
   readonly monitorTimeoutMs: number;
@@ -60,9 +62,9 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
     },
     isOnOverlay: () => Promise.resolve(false),
     async close(manifest, index) {
-      const { base, overlay } = diskOf(manifest, index);
+      const { overlay } = diskOf(manifest, index);
       // Before the file is gone: what libvirt is to start must be there.
-      await changeDefinition(manifest.vm.qmp, [{ from: overlay.file, to: base.file, format: base.format }]);
+      await putBackDefinition(vm.store, manifest, [overlay.file]);
     },
   };
 }

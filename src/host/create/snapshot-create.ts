@@ -8,15 +8,16 @@ import type { Monitor } from '../../qmp/monitor.js';
 import { Reverter } from '../../reverter.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
 import { undoCreate } from './create-undo.js';
-import { diskName } from '../vm/disk-choice.js';
+import { diskName, firmwareOf } from '../vm/disk-choice.js';
 import { holdAndCut, type HeldCut } from './held-cut.js';
-import type { Hypervisor } from '../vm/hypervisor.js';
+import type { Hypervisor, StateFolder } from '../vm/hypervisor.js';
 import { Journal } from '../sets/journal.js';
 import { crashOnly, levelsOf, type CutDisk, type SetWorth } from '../guest/level.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { Marks } from '../sets/point-in-time.js';
 import { draftManifest } from './manifest-draft.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
+import { saveState, saveTexts } from '../sets/saved-files.js';
 import { openHypervisor } from '../vm/open-hypervisor.js';
 import { checkRoom, makeOverlays, planOverlays } from './overlays.js';
 import { sentence } from '../guest/report-size.js';
@@ -107,10 +108,14 @@ async function create(run: Run): Promise<CreateResult> {
   const id = randomBytes(4).toString('hex');
   const overlays = planOverlays(plan.chosen, set, id, options.vm.overlayDir);
   await checkRoom(overlays, options.minFreeBytes);
-  const draft = await draftManifest(monitor, plan, overlays, id, options);
+  const begun = await draftManifest(monitor, plan, overlays, id, options);
   run.journal = await Journal.claim(store, set);
+  run.draft = begun;
+  await store.write(begun);
+  const description = await monitor.describe();
+  const saved = await saveTexts(store, set, description.texts);
+  const draft = { ...begun, ...(saved.length === 0 ? {} : { saved }) };
   run.draft = draft;
-  await store.write(draft);
   await makeOverlays(overlays, reverter, signal, (done) => {
     options.onProgress(`making overlay ${done + 1} of ${overlays.length}`);
   });
@@ -169,7 +174,22 @@ async function create(run: Run): Promise<CreateResult> {
   timer.end('record');
   if (cut.thawError !== undefined) throw unconfirmed(cut.thawError, manifest, unrecorded);
   if (unrecorded !== undefined) throw unrecorded;
-  return { manifest, satisfied: satisfies(manifest.level, manifest.required) };
+  const whole = await withState(store, manifest, [...firmwareOf(plan.all), ...description.folders]);
+  return { manifest: whole, satisfied: satisfies(whole.level, whole.required) };
+}
+
+/** The set with what the VM keeps beside its disks; recorded once more, since a tool killed here has a whole set. */
+async function withState(store: ManifestStore, manifest: Manifest, folders: readonly StateFolder[]): Promise<Manifest> {
+  if (folders.length === 0) return manifest;
+  const { saved, leftOut } = await saveState(store, manifest.set, folders);
+  const whole = {
+    ...manifest,
+    saved: [...(manifest.saved ?? []), ...saved],
+    leftOut: [...manifest.leftOut, ...leftOut],
+  };
+  const unrecorded = await record(store, whole);
+  if (unrecorded !== undefined) throw unrecorded;
+  return whole;
 }
 
 /** Gives the failure: what is to be told before it, if anything, is the caller's to know. */

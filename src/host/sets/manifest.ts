@@ -60,6 +60,21 @@ const diskSchema = v.strictObject({
 });
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
 
+const savedFileSchema = v.strictObject({
+  /** In the set's folder. */
+  name: v.string(),
+  /** For people. */
+  what: v.string(),
+  /** The file it is a copy of; absent for what the hypervisor told. */
+  from: v.optional(v.string()),
+  size: finite,
+  sha256: v.string(),
+  /** It is not part of the cut, as disks are: the VM may have written to it between the two. */
+  copied: v.picklist(['before the cut', 'after the cut']),
+  copiedAt: v.string(),
+});
+export type SavedFile = v.InferOutput<typeof savedFileSchema>;
+
 export const manifestSchema = v.strictObject({
   format: v.literal(1),
   set: v.string(),
@@ -71,6 +86,8 @@ export const manifestSchema = v.strictObject({
   revertedAt: v.optional(v.string()),
   ...pointInTimeEntries,
   disks: v.array(diskSchema),
+  /** What belongs to the VM beside its disks, kept in the set's folder. Absent if nothing is, and in older sets. */
+  saved: v.optional(v.array(savedFileSchema)),
   /** What went wrong, for people. */
   error: v.optional(v.string()),
 });

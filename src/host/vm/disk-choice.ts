@@ -2,6 +2,7 @@
 import type { DiskRef } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
+import type { StateFolder } from './hypervisor.js';
 
 export interface DiskChoice {
   readonly chosen: readonly VmDisk[];
@@ -54,9 +55,25 @@ function whyNotByDefault(disk: VmDisk): string | undefined {
   if (disk.readOnly) return 'read-only';
   if (disk.removable) return 'removable medium';
   if (disk.qdev === undefined) return 'no device of the guest uses it';
-  // Firmware variables: QEMU's flash devices are named pflashN or system.flashN.
-  if (/(^|[./])p?flash\d*$/.test(disk.id) || disk.device.startsWith('pflash')) return 'firmware variables, not a disk';
+  if (isFirmware(disk)) return 'firmware variables, not a disk';
   return undefined;
+}
+
+/** QEMU's flash devices are named pflashN or system.flashN. */
+function isFirmware({ id, device }: VmDisk): boolean {
+  return /(^|[./])p?flash\d*$/.test(id) || device.startsWith('pflash');
+}
+
+/** The files in which the firmware keeps its variables: not cut, but copied. */
+export function firmwareOf(disks: readonly VmDisk[]): StateFolder[] {
+  return disks
+    .filter((disk) => isFirmware(disk) && !disk.readOnly)
+    .map(({ file }, index) => ({
+      name: index === 0 ? 'nvram' : `nvram-${index}`,
+      what: 'variables of the firmware',
+      path: file,
+      seenAt: file,
+    }));
 }
 
 const formats = ['raw', 'qcow2'];

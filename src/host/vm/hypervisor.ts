@@ -2,6 +2,7 @@
 // disks. Plain QEMU is plain-qemu.ts, a libvirt domain libvirt/domain.ts; open-hypervisor.ts chooses. What is here has
 // no opinion of sets, levels or guests.
 import type { VmDisk } from '../../qmp/block-graph.js';
+import type { QmpConnectOptions } from '../../qmp/client.js';
 import type { JobProgress } from '../../qmp/jobs.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Reverter } from '../../reverter.js';
@@ -30,12 +31,38 @@ export interface MergeOptions {
   readonly beforePivot: () => Promise<void>;
 }
 
+export interface OpenOptions extends QmpConnectOptions {
+  /** Only questions are asked: its images may be on another host. */
+  readonly onlyAsked?: boolean;
+}
+
+/** Where more of a VM's state is kept: a folder, or one file. */
+export interface StateFolder {
+  /** One for a folder. */
+  readonly name: string;
+  /** For people. */
+  readonly what: string;
+  readonly path: string;
+  /** The same, as this process can open it. */
+  readonly seenAt: string;
+}
+
+/** What belongs to a VM beside its disks. */
+export interface VmDescription {
+  /** What it is defined by; `name` is one for a file. */
+  readonly texts: readonly { readonly name: string; readonly what: string; readonly text: string }[];
+  readonly folders: readonly StateFolder[];
+}
+
 export interface Hypervisor extends Monitor, AsyncDisposable {
   /** The overlays' nodes have the names we chose; else it names them in the cut. */
   readonly keepsNodeNames: boolean;
 
   /** The VM's disks, each with the name its user knows. */
   disks(): Promise<readonly VmDisk[]>;
+
+  /** What is known of what belongs to the VM beside its disks; disks of the firmware are among `disks`. */
+  describe(): Promise<VmDescription>;
 
   /**
    * Brings the overlays, whose files are there, as near to their use as can be without using them. What it does is

@@ -6,7 +6,7 @@ import { runQmp } from '../../qmp/commands.js';
 import { dismissJob, findJob } from '../../qmp/jobs.js';
 import type { Reverter } from '../../reverter.js';
 import { watchAgentPort, type PortWatch } from './agent-port.js';
-import type { Hypervisor, MergeLayer, MergeOptions } from './hypervisor.js';
+import type { Hypervisor, MergeLayer, MergeOptions, VmDescription } from './hypervisor.js';
 import type { Overlay } from './overlay.js';
 import { addNode, checkAdded, nodeIsThere } from './plain-nodes.js';
 import { mergeByJob } from './plain-merge.js';
@@ -38,6 +38,11 @@ export class PlainQemu implements Hypervisor {
 
   async disks(): Promise<readonly VmDisk[]> {
     return await readDisks(this.#client);
+  }
+
+  /** Its command line is known to whoever started it. */
+  describe(): Promise<VmDescription> {
+    return Promise.resolve({ texts: [], folders: [] });
   }
 
   async prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void> {

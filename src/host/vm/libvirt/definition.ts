@@ -1,11 +1,12 @@
 // What libvirt will start a domain with. A snapshot through libvirt writes its overlays into the definition, and a commit
 // takes them out again; when overlays are removed with the domain shut off, somebody has to: else it would not start.
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { UnreachableError } from '../../../errors.js';
 import { parseLibvirtAddress } from './address.js';
-import { diskWithFile, domainDisks } from './domain-xml.js';
+import { diskElement, diskOnImage } from './disk-element.js';
+import { domainDisks } from './domain-xml.js';
 import { Virsh } from './virsh.js';
 
 export interface ImageChange {
@@ -13,25 +14,40 @@ export interface ImageChange {
   readonly to: string;
   /** Of `to`. */
   readonly format: string;
+  readonly isEncrypted?: boolean;
 }
 
 const ASK_MS = 30_000;
 
 /**
- * Puts other images into the domain's definition; the running domain is not touched. Disks with other images are left
- * alone, and so is what is no libvirt domain, or none any more. Throws what Virsh.run does.
+ * Puts other images into the domain's definition; the running domain is not touched. A disk that was on such an image in
+ * `before`, an older definition, becomes what it was there. Disks with other images are left alone, and so is what is no
+ * libvirt domain, or none any more. Throws what Virsh.run does, and a BridgeError for an image of which too little is known.
  */
-export async function changeDefinition(where: string, changes: readonly ImageChange[]): Promise<void> {
+export async function changeDefinition(where: string, changes: readonly ImageChange[], before?: string): Promise<void> {
   const address = parseLibvirtAddress(where);
   if (address === undefined) return;
   await using virsh = new Virsh(address);
   const xml = await definitionOf(virsh);
   if (xml === undefined) return;
+  const old = before === undefined ? [] : domainDisks(before);
   for (const { target, file } of domainDisks(xml)) {
     const change = changes.find(({ from }) => from === file);
-    const disk = change === undefined ? undefined : diskWithFile(xml, target, change.to, change.format);
+    if (change === undefined) continue;
+    const wasThere = old.some((disk) => disk.target === target && disk.file === change.to);
+    const disk = wasThere ? diskElement(before ?? '', target) : await derived(xml, target, change);
     if (disk !== undefined) await updateDevice(virsh, disk);
   }
+}
+
+async function derived(
+  xml: string,
+  target: string,
+  { to, format, isEncrypted = false }: ImageChange,
+): Promise<string | undefined> {
+  // One that is not there is no better as a device.
+  const isBlockDevice = (await stat(to).catch(() => undefined))?.isBlockDevice() ?? false;
+  return diskOnImage(xml, target, { file: to, format, isBlockDevice, isEncrypted });
 }
 
 async function definitionOf(virsh: Virsh): Promise<string | undefined> {

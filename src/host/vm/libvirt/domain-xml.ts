@@ -1,6 +1,5 @@
-// The disks of a domain, as libvirt's XML has them: of the running domain, or of its definition (`dumpxml --inactive`).
-// Specification: libvirt's domain XML format, "Hard drives, floppy disks, CDROMs".
-import XMLBuilder from 'fast-xml-builder';
+// The disks of a domain, as libvirt's XML has them: of the running domain, or of its definition (`dumpxml --inactive`); and
+// its TPM. Specification: libvirt's domain XML format, "Hard drives, floppy disks, CDROMs", "TPM device".
 import { XMLParser } from 'fast-xml-parser';
 import * as v from 'valibot';
 import { BridgeError } from '../../../errors.js';
@@ -14,6 +13,20 @@ const diskSchema = v.object({
 });
 const domainSchema = v.object({
   domain: v.object({ devices: v.object({ disk: v.optional(v.array(diskSchema), []) }) }),
+});
+const tpmSchema = v.object({
+  domain: v.object({
+    uuid: v.string(),
+    devices: v.object({
+      tpm: v.object({
+        backend: v.object({
+          type: v.literal('emulator'),
+          /** Where its state is, if its user chose the place (libvirt 10.10 and later). */
+          source: v.optional(v.object({ path: v.optional(v.string()) })),
+        }),
+      }),
+    }),
+  }),
 });
 
 export interface DomainDisk {
@@ -52,38 +65,16 @@ export function domainDisks(xml: string): readonly DomainDisk[] {
   });
 }
 
-/** A node of an XML tree that keeps the order: `{ NAME: [children], ':@': { ATTRIBUTE: value } }`. */
-type XmlNode = Record<string, unknown>;
-const ATTRIBUTES = ':@';
-const ordered = { preserveOrder: true, ignoreAttributes: false, attributeNamePrefix: '' } as const;
-
-/**
- * The `<disk>` of the target with another image in it, for `virsh update-device`; what libvirt knows of the layers below
- * the old one is left out. Undefined if there is no such disk on a file.
- */
-export function diskWithFile(xml: string, target: string, file: string, format: string): string | undefined {
-  const tree = new XMLParser({ ...ordered, parseAttributeValue: false, parseTagValue: false }).parse(xml) as XmlNode[];
-  const devices = childrenOf(childrenOf(tree, 'domain'), 'devices');
-  const disk = devices.find((node) => 'disk' in node && attributeOf(node, 'disk', 'target', 'dev') === target);
-  if (disk === undefined || attributeOf(disk, 'disk', 'source', 'file') === undefined) return undefined;
-  const parts = (disk['disk'] as XmlNode[])
-    .filter((part) => !('backingStore' in part) && !('mirror' in part))
-    .map((part) => {
-      if ('source' in part) return withAttributes(part, { file });
-      return 'driver' in part ? withAttributes(part, { type: format }) : part;
-    });
-  return new XMLBuilder(ordered).build([{ ...disk, disk: parts }]);
+export interface DomainTpm {
+  readonly uuid: string;
+  readonly path?: string;
 }
 
-function childrenOf(nodes: readonly XmlNode[], name: string): readonly XmlNode[] {
-  return (nodes.find((node) => name in node)?.[name] ?? []) as XmlNode[];
-}
-
-function attributeOf(node: XmlNode, own: string, child: string, attribute: string): string | undefined {
-  const found = (node[own] as XmlNode[]).find((part) => child in part);
-  return (found?.[ATTRIBUTES] as Record<string, string> | undefined)?.[attribute];
-}
-
-function withAttributes(node: XmlNode, attributes: Record<string, string>): XmlNode {
-  return { ...node, [ATTRIBUTES]: { ...(node[ATTRIBUTES] as object), ...attributes } };
+/** The TPM whose state is kept in files; undefined if the domain has none. */
+export function domainTpm(xml: string): DomainTpm | undefined {
+  const parsed = v.safeParse(tpmSchema, parser.parse(xml));
+  if (!parsed.success) return undefined;
+  const { uuid, devices } = parsed.output.domain;
+  const path = devices.tpm.backend.source?.path;
+  return { uuid, ...(path === undefined ? {} : { path }) };
 }

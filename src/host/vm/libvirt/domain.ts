@@ -3,11 +3,12 @@
 import { withLimit } from '../../../deadline.js';
 import { BridgeError, UsageError } from '../../../errors.js';
 import { readDisks, type VmDisk } from '../../../qmp/block-graph.js';
-import type { QmpConnectOptions, QmpExecuteOptions, QmpVersion } from '../../../qmp/client.js';
+import type { QmpExecuteOptions, QmpVersion } from '../../../qmp/client.js';
 import { diskName } from '../disk-choice.js';
-import type { Hypervisor, MergeLayer, MergeOptions } from '../hypervisor.js';
+import type { Hypervisor, MergeLayer, MergeOptions, OpenOptions, VmDescription } from '../hypervisor.js';
 import type { Overlay } from '../overlay.js';
-import type { LibvirtAddress } from './address.js';
+import { otherHost, type LibvirtAddress } from './address.js';
+import { describeDomain } from './describe-domain.js';
 import { domainDisks } from './domain-xml.js';
 import { mergeByLibvirt } from './merge.js';
 import { LibvirtMonitor } from './monitor.js';
@@ -30,10 +31,11 @@ export class LibvirtDomain implements Hypervisor {
     this.#monitor = monitor;
   }
 
-  /** Throws what Virsh.run does. */
-  static async open(address: LibvirtAddress, options: QmpConnectOptions): Promise<LibvirtDomain> {
+  /** Throws what Virsh.run does, and a UsageError if the domain's images are on another host. */
+  static async open(address: LibvirtAddress, options: OpenOptions): Promise<LibvirtDomain> {
     const virsh = new Virsh(address);
     try {
+      if (options.onlyAsked !== true) await refuseOtherHost(virsh);
       return new LibvirtDomain(virsh, await LibvirtMonitor.open(virsh, options));
     } catch (error) {
       await virsh[Symbol.asyncDispose]();
@@ -61,6 +63,10 @@ export class LibvirtDomain implements Hypervisor {
       const target = known.find(({ alias }) => alias === disk.id)?.target;
       return target === undefined ? disk : { ...disk, id: target, device: target };
     });
+  }
+
+  async describe(): Promise<VmDescription> {
+    return await describeDomain(this.#virsh);
   }
 
   /** libvirt opens the overlays itself, in the cut. */
@@ -117,4 +123,12 @@ export class LibvirtDomain implements Hypervisor {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#virsh[Symbol.asyncDispose]();
   }
+}
+
+async function refuseOtherHost(virsh: Virsh): Promise<void> {
+  const uri = await virsh.uri(ASK_MS);
+  const host = otherHost(uri);
+  if (host === undefined) return;
+  const message = `${virsh.where} runs on another host (${host}, by ${uri}), and its images are there: run fsfreeze-bridge there`;
+  throw new UsageError('E_OTHER_HOST', message);
 }

@@ -1,14 +1,17 @@
 // One virsh that stays connected, fed with command lines: to start one and let it connect takes longer than what it is
 // asked for, and a guest may be frozen meanwhile. What it prints is cut into answers here; what they mean is virsh.ts's.
-// virsh (9.0, with readline) writes its prompt, then the line it was given, then the answer; errors too, in their place,
-// since it flushes one stream before it writes to the other.
+// virsh writes its prompt, with readline the line it was given, then the answer. Each command is followed by one that it
+// does not know: it flushes its answers before it writes an error, also where it keeps them back (libvirt's tools/vsh.c
+// without readline, before it began to flush its prompt; 9.0 for one).
 import { randomBytes } from 'node:crypto';
 import type { Readable, Writable } from 'node:stream';
 import { execa } from 'execa';
-import { withLimit } from '../../../deadline.js';
-import { BridgeError, UsageError } from '../../../errors.js';
+import { Deadline, withLimit } from '../../../deadline.js';
+import { BridgeError, DeadlineError, UsageError } from '../../../errors.js';
 
 const PROMPT = 'virsh # ';
+/** Bytes of a line, its end included, that a virsh without readline reads as one: the rest would be a command of its own. */
+const SHORT_LINE = 1000;
 
 /** The process ended instead of answering: `words` are its last. */
 export class VirshEnded extends BridgeError {
@@ -20,33 +23,49 @@ export class VirshEnded extends BridgeError {
   }
 }
 
+/** For `sh`: virsh with both streams in one, so that errors are in their place. */
+function argumentsOf(uri: string | undefined, words: readonly string[]): string[] {
+  const connect = uri === undefined ? [] : ['--connect', uri];
+  return ['-c', 'exec virsh "$@" 2>&1', 'sh', '--quiet', ...connect, ...words];
+}
+
+const options = {
+  reject: false,
+  stdout: 'pipe',
+  stderr: 'ignore',
+  // Out of the reach of a terminal's Ctrl-C: the thaw goes through it.
+  detached: true,
+  env: {
+    LC_ALL: 'C.UTF-8',
+    TERM: 'dumb',
+    VIRSH_DEBUG: undefined,
+    LIBVIRT_DEBUG: undefined,
+    // It would write our lines into its user's history when it ends.
+    XDG_CACHE_HOME: '/dev/null',
+  },
+} as const;
+
+interface Waiting {
+  readonly token: string;
+  readonly resolve: (text: string) => void;
+  readonly reject: (error: Error) => void;
+}
+
 export class VirshShell {
+  readonly #uri: string | undefined;
   readonly #input: Writable;
   readonly #kill: () => void;
   #buffer = '';
-  #waiting: { readonly end: string; resolve(text: string): void; reject(error: Error): void } | undefined;
+  #waiting: Waiting | undefined;
   #ended = false;
+  /** It shows the lines it reads: readline does, and reads lines of any length. Known after the first answer. */
+  #echoes: boolean | undefined;
 
   /** Starts virsh; it connects when it is first asked. */
   constructor(uri: string | undefined) {
-    const connect = uri === undefined ? [] : ['--connect', uri];
-    const shell = execa('sh', ['-c', 'exec virsh "$@" 2>&1', 'sh', '--quiet', ...connect], {
-      reject: false,
-      buffer: false,
-      stdin: 'pipe',
-      stdout: 'pipe',
-      stderr: 'ignore',
-      // Out of the reach of a terminal's Ctrl-C: the thaw goes through it. It ends with its input.
-      detached: true,
-      env: {
-        LC_ALL: 'C.UTF-8',
-        TERM: 'dumb',
-        VIRSH_DEBUG: undefined,
-        LIBVIRT_DEBUG: undefined,
-        // It would write our lines into its user's history when it ends.
-        XDG_CACHE_HOME: '/dev/null',
-      },
-    });
+    this.#uri = uri;
+    // It ends with its input.
+    const shell = execa('sh', argumentsOf(uri, []), { ...options, buffer: false, stdin: 'pipe' });
     const output: Readable = shell.stdout;
     output.setEncoding('utf8');
     output.on('data', (text: string) => {
@@ -73,15 +92,14 @@ export class VirshShell {
    * not be used any more), a UsageError for words that no line can hold.
    */
   async run(words: readonly string[], timeoutMs: number): Promise<string> {
-    const token = randomBytes(9).toString('hex');
+    const deadline = new Deadline(timeoutMs);
+    const what = `virsh ${words[0] ?? ''}`;
     const line = words.map(quoted).join(' ');
-    const answer = new Promise<string>((resolve, reject) => {
-      this.#waiting = { end: `${PROMPT}echo ${token}\n${token}${PROMPT}`, resolve, reject };
-    });
-    answer.catch(() => undefined);
-    if (this.#ended) throw new VirshEnded('it is not there any more');
-    this.#input.write(`${line}\necho ${token}\n`);
-    return await withLimit(`virsh ${words[0] ?? ''}`, timeoutMs, answer, 'unknown');
+    if (Buffer.byteLength(line) >= SHORT_LINE) {
+      if (this.#echoes === undefined) await withLimit(what, timeoutMs, this.#ask(''), 'none');
+      if (this.#echoes !== true) return await once(this.#uri, words, deadline.remainingMs);
+    }
+    return await withLimit(what, deadline.remainingMs, this.#ask(`${line}\n`), 'unknown');
   }
 
   /** Ends it, whatever it is doing; what it asked libvirt for may go on. */
@@ -90,15 +108,49 @@ export class VirshShell {
     if (this.#waiting !== undefined) this.#kill();
   }
 
-  #answer(): void {
-    const at = this.#waiting === undefined ? -1 : this.#buffer.indexOf(this.#waiting.end);
-    if (this.#waiting === undefined || at === -1) return;
-    const text = this.#buffer.slice(0, at);
-    this.#buffer = '';
+  async #ask(line: string): Promise<string> {
+    if (this.#ended) throw new VirshEnded('it is not there any more');
+    const token = `fsb-${randomBytes(9).toString('hex')}`;
+    const answer = new Promise<string>((resolve, reject) => {
+      this.#waiting = { token, resolve, reject };
+    });
+    this.#input.write(`${line}${token}\n`);
+    const text = await answer;
+    const shown = `${PROMPT}${token}\n`;
+    this.#echoes = text.endsWith(shown);
+    if (!this.#echoes) return withoutPrompts(text);
     // The line it was given comes first; a long one is shown in part, but always as one line.
-    this.#waiting.resolve(text.slice(text.indexOf('\n') + 1));
-    this.#waiting = undefined;
+    return text.slice(text.indexOf('\n') + 1, -shown.length);
   }
+
+  #answer(): void {
+    if (this.#waiting === undefined) return;
+    const { token, resolve } = this.#waiting;
+    const end = `error: unknown command: '${token}'\n`;
+    const at = this.#buffer.indexOf(end);
+    if (at === -1) return;
+    const text = this.#buffer.slice(0, at);
+    this.#buffer = this.#buffer.slice(at + end.length);
+    this.#waiting = undefined;
+    resolve(text);
+  }
+}
+
+/** A virsh of its own for one command: slower, as it has to connect. */
+async function once(uri: string | undefined, words: readonly string[], timeoutMs: number): Promise<string> {
+  const limits = { timeout: Math.max(1, timeoutMs), killSignal: 'SIGKILL', stripFinalNewline: false } as const;
+  const result = await execa('sh', argumentsOf(uri, words), { ...options, ...limits, stdin: 'ignore' });
+  if (result.timedOut) throw new DeadlineError(`virsh ${words[0] ?? ''}`, timeoutMs, { outcome: 'unknown' });
+  if (result.exitCode === undefined) throw new VirshEnded(result.stdout);
+  return result.stdout;
+}
+
+/** Of a virsh that does not show what it reads: `virsh # ANSWERvirsh # `, behind complaints of its start, if any. */
+function withoutPrompts(text: string): string {
+  if (!text.endsWith(PROMPT)) {
+    throw new BridgeError('E_LIBVIRT', `virsh: expected its prompt behind an answer, found ${JSON.stringify(text)}`);
+  }
+  return text.slice(text.startsWith(PROMPT) ? PROMPT.length : 0, -PROMPT.length);
 }
 
 /** As virsh's own parser takes words: within single quotes everything but a single quote stands for itself. */

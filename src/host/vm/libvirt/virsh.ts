@@ -23,6 +23,9 @@ const isNotRunning = /domain is not running/i;
 /** What follows is the guest's own text: it must not be taken for libvirt's. */
 const isOfGuest = /^internal error: unable to execute QEMU agent command/;
 
+/** Not one of the short names that libvirt.conf may give to them. */
+const isUri = (text: string | undefined): text is string => text?.includes('://') === true;
+
 /** Asks one thing after the other: what may have to wait has a Virsh of its own. */
 export class Virsh implements AsyncDisposable {
   /** For messages. */
@@ -44,6 +47,15 @@ export class Virsh implements AsyncDisposable {
    * 'unknown' (libvirt may go on), else a VirshError. The limit begins when its turn comes.
    */
   async run(command: string, words: readonly string[], timeoutMs: number): Promise<string> {
+    return await this.#inTurn(command, ['--domain', this.domain, ...words], timeoutMs);
+  }
+
+  /** Where libvirt is, as it is told, or as virsh chose. Throws what `run` does. */
+  async uri(timeoutMs: number): Promise<string> {
+    return isUri(this.#uri) ? this.#uri : (await this.#inTurn('uri', [], timeoutMs)).trim();
+  }
+
+  async #inTurn(command: string, words: readonly string[], timeoutMs: number): Promise<string> {
     const work = this.#turn.then(() => this.#ask(command, words, timeoutMs));
     this.#turn = work.catch(() => undefined);
     return await work;
@@ -53,7 +65,7 @@ export class Virsh implements AsyncDisposable {
     if (this.#shell === undefined || this.#shell.ended) this.#shell = new VirshShell(this.#uri);
     let text: string;
     try {
-      text = await this.#shell.run([command, '--domain', this.domain, ...words], timeoutMs);
+      text = await this.#shell.run([command, ...words], timeoutMs);
     } catch (error) {
       this.#forget();
       if (error instanceof VirshEnded) throw this.#failure(command, error.words, 'unknown');

@@ -1,5 +1,6 @@
+import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
-import { libvirtAddress, parseLibvirtAddress } from '../../../../../src/host/vm/libvirt/address.js';
+import { libvirtAddress, otherHost, parseLibvirtAddress } from '../../../../../src/host/vm/libvirt/address.js';
 
 test.each([
   { domain: 'db1', uri: undefined },
@@ -11,4 +12,28 @@ test.each([
 
 test('a path is no address', () => {
   expect(parseLibvirtAddress('/run/libvirt:x')).toBeUndefined();
+});
+
+test.each([
+  'qemu:///system',
+  'qemu:///session?socket=/run/x',
+  'qemu+unix:///system',
+  'qemu+tcp:///system',
+  'qemu+ssh://root@localhost/system',
+  'qemu+tls://[::1]/system',
+  `qemu://${hostname()}/system`,
+  'test:///default',
+])('%s leads to this host', (uri) => {
+  expect(otherHost(uri)).toBeUndefined();
+});
+
+test.each([
+  ['qemu+ssh://root@node7/system?keyfile=/x', 'node7'],
+  ['qemu+tcp://node7:16509/system', 'node7'],
+  ['qemu://node7.example.org/system', 'node7.example.org'],
+  ['qemu+libssh2://[fe80::7]:22/system', '[fe80::7]'],
+  ['qemu+ssh://localhost:2222/system', 'the host behind localhost:2222'],
+  ['qemu+ext:///system?command=/x', 'the host that its command leads to'],
+])('%s leads to another host', (uri, host) => {
+  expect(otherHost(uri)).toBe(host);
 });

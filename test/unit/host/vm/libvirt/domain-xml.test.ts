@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { diskWithFile, domainDisks } from '../../../../../src/host/vm/libvirt/domain-xml.js';
+import { domainDisks, domainTpm } from '../../../../../src/host/vm/libvirt/domain-xml.js';
 
 const xml = `<domain type='qemu' id='1'>
   <name>x</name>
@@ -48,18 +48,13 @@ test('what is no domain is refused', () => {
   expect(() => domainDisks('<pool/>')).toThrow(/libvirt's XML: domain/);
 });
 
-test('one disk with another image: the rest of it stays, what lay below the old image goes', () => {
-  const disk = diskWithFile(xml, 'vda', '/images/a & b.raw', 'raw') ?? '';
-  const [read] = domainDisks(`<domain><devices>${disk}</devices></domain>`);
-  expect(read).toEqual({ target: 'vda', alias: 'virtio-disk0', file: '/images/a & b.raw' });
-  expect(disk).toContain('discard="unmap"');
-  expect(disk).toContain('type="raw"');
-  expect(disk).toContain('slot="0x05"');
-  expect(disk).toContain('<serial>root</serial>');
-  expect(disk).not.toMatch(/backingStore|mirror/);
-});
-
-test('a disk that is on no file has no other', () => {
-  expect(diskWithFile(xml, 'vdb', '/x', 'raw')).toBeUndefined();
-  expect(diskWithFile(xml, 'vdz', '/x', 'raw')).toBeUndefined();
+test('a TPM whose state lies in files, and where, if the domain says so', () => {
+  const domain = (tpm: string): string => `<domain><uuid>u-1</uuid><devices>${tpm}</devices></domain>`;
+  expect(domainTpm(domain(''))).toBeUndefined();
+  expect(
+    domainTpm(domain("<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>")),
+  ).toBeUndefined();
+  expect(domainTpm(domain("<tpm><backend type='emulator' version='2.0'/></tpm>"))).toEqual({ uuid: 'u-1' });
+  const chosen = "<tpm><backend type='emulator'><source type='dir' path='/srv/tpm'/></backend></tpm>";
+  expect(domainTpm(domain(chosen))).toEqual({ uuid: 'u-1', path: '/srv/tpm' });
 });

@@ -1,0 +1,102 @@
+// What belongs to a VM beside its disks, kept in the folder of a set: texts before the cut, files of the VM's own right
+// after it. The manifest names each with its sum. Nothing of it is put back by itself, but for what libvirt is to start
+// with (definition.ts).
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { basename, dirname, isAbsolute, join } from 'node:path';
+import { describeError } from '../../errors.js';
+import { syncPath, writeDurably } from '../images/durable-file.js';
+import type { StateFolder, VmDescription } from '../vm/hypervisor.js';
+import type { Manifest, SavedFile } from './manifest.js';
+import type { ManifestStore } from './manifest-store.js';
+
+/** More than any firmware or TPM keeps. */
+const LARGEST_BYTES = 256 * 1024 * 1024;
+
+/** Keeps the texts. Throws what cannot be written. */
+export async function saveTexts(
+  store: ManifestStore,
+  set: string,
+  texts: VmDescription['texts'],
+): Promise<SavedFile[]> {
+  const saved: SavedFile[] = [];
+  for (const { name, what, text } of texts) {
+    await writeDurably(join(dirname(store.file(set)), name), text);
+    saved.push({ name, what, ...sumOf(Buffer.from(text)), copied: 'before the cut', copiedAt: now() });
+  }
+  return saved;
+}
+
+export interface Copied {
+  readonly saved: SavedFile[];
+  /** What could not be copied, and why. */
+  readonly leftOut: Manifest['leftOut'];
+}
+
+/** Copies what the folders hold. Never throws: the cut is taken. */
+export async function saveState(store: ManifestStore, set: string, folders: readonly StateFolder[]): Promise<Copied> {
+  const saved: SavedFile[] = [];
+  const leftOut: Manifest['leftOut'] = [];
+  const own = dirname(store.file(set));
+  for (const { name, what, path, seenAt } of folders) {
+    try {
+      await mkdir(join(own, name), { mode: 0o750 });
+      for (const { file, from } of await filesIn(seenAt, path)) {
+        const copy = join(name, file);
+        await copyFile(from.seenAt, join(own, copy));
+        await syncPath(join(own, copy));
+        const sum = sumOf(await readFile(join(own, copy)));
+        saved.push({ name: copy, what, from: from.path, ...sum, copied: 'after the cut', copiedAt: now() });
+      }
+      await syncPath(join(own, name));
+    } catch (error) {
+      leftOut.push({ what: `${what} (${path})`, reason: `could not be copied: ${describeError(error)}` });
+    }
+  }
+  if (folders.length > 0) await syncPath(own).catch(() => undefined);
+  return { saved, leftOut };
+}
+
+/** The text that was kept by this name; undefined if it is not there, or is not what was kept. */
+export async function readSaved(
+  store: ManifestStore,
+  { set, saved = [] }: Manifest,
+  name: string,
+): Promise<string | undefined> {
+  const entry = saved.find((each) => each.name === name);
+  if (entry === undefined) return undefined;
+  const bytes = await readFile(join(dirname(store.file(set)), name)).catch(() => undefined);
+  return bytes !== undefined && sumOf(bytes).sha256 === entry.sha256 ? bytes.toString('utf8') : undefined;
+}
+
+interface Found {
+  readonly file: string;
+  readonly from: { readonly path: string; readonly seenAt: string };
+}
+
+/** Regular files of a folder, without swtpm's lock and what it has not finished writing; or the file itself. */
+async function filesIn(seenAt: string, path: string): Promise<Found[]> {
+  // QEMU may have a name that counts from its own working directory.
+  if (!isAbsolute(path)) throw new Error('where it is is not known');
+  const found = await stat(seenAt);
+  if (!found.isDirectory()) {
+    if (!found.isFile()) throw new Error(`${path} is neither a file nor a folder`);
+    if (found.size > LARGEST_BYTES)
+      throw new Error(`${path} has ${found.size} bytes, expected at most ${LARGEST_BYTES}`);
+    return [{ file: basename(path), from: { path, seenAt } }];
+  }
+  const entries = await readdir(seenAt, { withFileTypes: true });
+  return (
+    await Promise.all(
+      entries
+        .filter((entry) => entry.isFile() && !/^(\.lock$|TMP)/.test(entry.name))
+        .map(async ({ name }) => await filesIn(join(seenAt, name), join(path, name))),
+    )
+  ).flat();
+}
+
+function sumOf(bytes: Buffer): Pick<SavedFile, 'size' | 'sha256'> {
+  return { size: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') };
+}
+
+const now = (): string => new Date().toISOString();

@@ -1,0 +1,41 @@
+// What belongs to a domain beside its disks: its XML, running and as defined (without passwords, as virsh gives it), and
+// where the swtpm behind its TPM keeps state. Specification: libvirt's domain XML format, "TPM device"; swtpm(8).
+import { readdir, readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
+import type { StateFolder, VmDescription } from '../hypervisor.js';
+import { domainTpm } from './domain-xml.js';
+import type { Virsh } from './virsh.js';
+
+const ASK_MS = 30_000;
+
+/** The name of the definition among the texts. */
+export const DEFINITION = 'domain-inactive.xml';
+
+/** Throws what Virsh.run does. */
+export async function describeDomain(virsh: Virsh): Promise<VmDescription> {
+  const live = await virsh.run('dumpxml', [], ASK_MS);
+  const defined = await virsh.run('dumpxml', ['--inactive'], ASK_MS);
+  const tpm = domainTpm(live);
+  return {
+    texts: [
+      { name: 'domain.xml', what: 'the running domain', text: live },
+      { name: DEFINITION, what: 'the definition of the domain', text: defined },
+    ],
+    folders: tpm === undefined ? [] : [await tpmState(tpm)],
+  };
+}
+
+async function tpmState({ uuid, path }: { readonly uuid: string; readonly path?: string }): Promise<StateFolder> {
+  const about = { name: 'tpm', what: 'state of the TPM' };
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0');
+    if (basename(words[0] ?? '') !== 'swtpm' || !words.some((word) => word.includes(path ?? uuid))) continue;
+    const state = words[words.indexOf('--tpmstate') + 1] ?? '';
+    const folder = /(?:^|,)(?:dir=|backend-uri=(?:file|dir):\/\/)([^,]+)/.exec(state)?.[1];
+    // As it sees it: libvirt and what it starts may have mounts of their own.
+    if (folder !== undefined) return { ...about, path: folder, seenAt: `/proc/${pid}/root${folder}` };
+  }
+  // Where libvirt keeps it for the system's domains.
+  const folder = path ?? `/var/lib/libvirt/swtpm/${uuid}`;
+  return { ...about, path: folder, seenAt: folder };
+}
