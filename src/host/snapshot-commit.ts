@@ -24,6 +24,7 @@ import { everySet, witnessesFor } from './sets/claims.js';
 import { Journal } from './sets/journal.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
+import { withMergesCounted } from './sets/merged-disks.js';
 import { overlaysThere } from './sets/own-overlays.js';
 import { newerSets, settleState } from './sets/set-state.js';
 import { managedSaveOf } from './vm/libvirt/managed-save.js';
@@ -232,7 +233,7 @@ class Commit {
     const { store, set } = this.#options;
     const manifest = await store.read(set);
     const disks = manifest.disks.map((disk, at) => (at === index ? { ...disk, ...what } : disk));
-    return await store.write({ ...manifest, disks });
+    return await store.write(withMergesCounted({ ...manifest, disks }));
   }
 
   async #removeOverlay(manifest: Manifest, index: number): Promise<void> {

@@ -136,6 +136,7 @@ requires(
       // What it says is done.
       await at.restart(disks.map((disk, index) => ({ ...disk, format: 'qcow2', file: overlays[index] ?? '' })));
       expect((await at.bridge(['recover'])).code).toBe(0);
+      expect((await at.bridge(commit)).error.message).toBe('none');
       await at.vm.quit();
       for (const disk of disks) expect(await holdsPattern(base(disk), disk.format, 2, 0, 64)).toBe(true);
     });

@@ -10,6 +10,7 @@ import { holdsData } from '../images/overlay-data.js';
 import { lostBases } from './base-state.js';
 import { layersOf, type Layer } from './layers.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
+import { cutIsGone } from './merged-disks.js';
 import { settled } from './set-state.js';
 
 export interface ViewWitnesses {
@@ -130,8 +131,7 @@ export function recordOf({ manifest, level, disks }: SetView): Manifest {
 function whyGone({ state }: Manifest, disk: ManifestDisk, lost: string | undefined): string | undefined {
   if (state === 'failed' || state === 'creating') return 'it was never cut';
   if (state === 'cutting') return 'whether it was cut is not known';
-  if (disk.merged || disk.pivoted === true)
-    return `its overlay was merged into ${disk.base.file}: the state of the cut is gone`;
+  if (disk.merged || disk.pivoted === true) return cutIsGone(disk);
   if (state === 'committed') return 'the set was committed: the state of the cut is gone';
   // The base is written to from the beginning of its merge on; a record of its state tells whether that was.
   const isBegun = disk.merge === 'begun' || (state === 'committing' && disk.merge === undefined);
