@@ -13,16 +13,18 @@ import { runStartArgs, startArgsOptions } from './start-args-command.js';
 
 const codes = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join('\n');
 
-/** Runs one command line. `signal` interrupts it: the guest is thawed first. Never throws. */
-export async function runBridge(words: readonly string[], streams: Streams, signal: AbortSignal): Promise<ExitCode> {
-  const output = new Output(streams, words.includes('--json'));
-  let code: ExitCode = exitCode('done');
-  const run = async (work: Promise<ExitCode>): Promise<void> => {
-    code = await work;
-  };
-  // Holds nothing and changes nothing that is not whole at any moment: a signal ends it at once.
-  const read = (work: Promise<ExitCode>): Promise<void> => run(orInterrupted(work, signal));
-  const parser = yargs([...words])
+/** What a command is run with. */
+interface Wiring {
+  readonly output: Output;
+  readonly signal: AbortSignal;
+  readonly run: (work: Promise<ExitCode>) => Promise<void>;
+  /** Holds nothing and changes nothing that is not whole at any moment: a signal ends it at once. */
+  readonly read: (work: Promise<ExitCode>) => Promise<void>;
+}
+
+/** All commands with their options and texts: for the parser, and for the manual page. */
+export function declareCommands(parser: Argv, { output, signal, run, read }: Wiring): Argv {
+  return parser
     .scriptName('fsfreeze-bridge')
     .usage('$0 COMMAND\n\nSnapshots of running virtual machines that are proved to be consistent.')
     .command('snapshot', 'make and handle snapshot sets', (snapshot) =>
@@ -69,6 +71,17 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
     .version(packageVersion)
     .wrap(110)
     .epilogue(`Exit codes:\n${codes}`);
+}
+
+/** Runs one command line. `signal` interrupts it: the guest is thawed first. Never throws. */
+export async function runBridge(words: readonly string[], streams: Streams, signal: AbortSignal): Promise<ExitCode> {
+  const output = new Output(streams, words.includes('--json'));
+  let code: ExitCode = exitCode('done');
+  const run = async (work: Promise<ExitCode>): Promise<void> => {
+    code = await work;
+  };
+  const read = (work: Promise<ExitCode>): Promise<void> => run(orInterrupted(work, signal));
+  const parser = declareCommands(yargs([...words]), { output, signal, run, read });
   try {
     await quietly(parser);
     return code;

@@ -1,0 +1,50 @@
+// Builds what goes onto a host without Node: the host tool as one executable, and a Debian package of it with its manual
+// page, the units that recover, and no configuration. Made as the guest's are (qga/package/), of a Node as it comes. Run
+// after src/cli/bridge/build.mjs; does nothing if nothing it reads has changed.
+//
+//   node src/cli/bridge/package/build.mjs [--compress none|xz]  -> build/fsfreeze-bridge, build/fsfreeze-bridge_*_amd64.deb
+import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { copyrightOf } from '../../../../qga/package/copyright.mjs';
+import { startDeb } from '../../../../qga/package/deb.mjs';
+import { makeExecutable } from '../../../../qga/package/executable.mjs';
+import { out, root, version, whenChanged } from '../../../../qga/package/run.mjs';
+
+const { compress } = parseArgs({ options: { compress: { type: 'string', default: 'none' } } }).values;
+const here = 'src/cli/bridge/package';
+const bundle = 'dist/fsfreeze-bridge.cjs';
+const manual = 'dist/fsfreeze-bridge.8';
+const modules = 'build/bridge.modules.json';
+
+mkdirSync(out, { recursive: true });
+const inputs = [bundle, manual, modules, here, 'qga/package', 'CHANGELOG.md', 'LICENSE'];
+whenChanged({ stamp: join(out, 'bridge.stamp'), words: [compress], inputs }, () => {
+  makeExecutable({
+    bundle: join(root, bundle),
+    target: join(out, 'fsfreeze-bridge'),
+    // Nobody knows that it is Node: NODE_OPTIONS is not meant for it.
+    settings: { execArgvExtension: 'none' },
+  });
+  buildDeb();
+});
+
+function buildDeb() {
+  for (const name of readdirSync(out)) if (/^fsfreeze-bridge_.*\.deb$/.test(name)) rmSync(join(out, name));
+  const deb = startDeb('bridge-deb');
+  const { put, putCompressed } = deb;
+  const documents = 'usr/share/doc/fsfreeze-bridge';
+  put('build/fsfreeze-bridge', 'usr/bin/fsfreeze-bridge', 0o755);
+  for (const unit of ['fsfreeze-bridge-recover.service', 'fsfreeze-bridge-recover.timer']) {
+    put(`${here}/systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
+  }
+  putCompressed(manual, 'usr/share/man/man8/fsfreeze-bridge.8');
+  putCompressed('CHANGELOG.md', `${documents}/changelog`);
+  put(`${here}/README.md`, `${documents}/README.md`);
+  put(`${here}/vms.json`, `${documents}/examples/vms.json`);
+  deb.write(copyrightOf(JSON.parse(readFileSync(join(root, modules), 'utf8'))), `${documents}/copyright`);
+  // dpkg takes both away with the package, but only if there is nothing in them.
+  deb.folder('etc/fsfreeze-bridge');
+  deb.folder('var/lib/fsfreeze-bridge', 0o750);
+  deb.pack(`fsfreeze-bridge_${version}_amd64.deb`, `${here}/deb`, compress);
+}
