@@ -107,13 +107,13 @@ async function mergesOf(monitor: Monitor, manifest: Manifest): Promise<Merge[]> 
 }
 
 /** True if the guest writes to the base, which holds all of the overlay: by our own record, our job, or the graph. */
-function isPivoted({ disk, place, vmDisk, job }: Merge): boolean {
+function isPivoted({ disk, place, isOnBase, job }: Merge): boolean {
   if (place !== 'loaded' && place !== 'unused') return false;
   if (disk.pivoted === true) return true;
   // QEMU was told to change over, and ended; somebody started the VM from the base, the newer one of the two.
   const wasTold = disk.pivoting === true;
   const isDone = place === 'loaded' || (job?.status === 'concluded' && job.error === undefined);
-  return (isDone || wasTold) && vmDisk?.file === disk.base.file;
+  return (isDone || wasTold) && isOnBase;
 }
 
 /**
@@ -122,9 +122,9 @@ function isPivoted({ disk, place, vmDisk, job }: Merge): boolean {
  */
 export async function doubtfulDisks(monitor: Monitor, manifest: Manifest): Promise<ManifestDisk[]> {
   return (await mergesOf(monitor, manifest))
-    .filter(({ disk, place, vmDisk, job }) => {
-      const isOnBase = place === 'unused' && vmDisk?.file === disk.base.file && job === undefined;
-      return isOnBase && disk.pivoting === true && disk.pivoted !== true && !disk.merged;
+    .filter(({ disk, place, isOnBase, job }) => {
+      const isUnknown = place === 'unused' && isOnBase && job === undefined;
+      return isUnknown && disk.pivoting === true && disk.pivoted !== true && !disk.merged;
     })
     .map(({ disk }) => disk);
 }

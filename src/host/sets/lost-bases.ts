@@ -34,10 +34,10 @@ export async function withoutLostBases(manifest: Manifest, layers: readonly Laye
   };
 }
 
-function isWrittenTo({ disk, place, vmDisk }: Layer): boolean {
+function isWrittenTo({ disk, place, vmDisk, isOnBase }: Layer): boolean {
   if (place !== 'unused' && place !== 'loaded') return false;
   if (disk.pivoted === true || disk.merged) return false;
-  return vmDisk?.file === disk.base.file && !vmDisk.readOnly;
+  return isOnBase && vmDisk?.readOnly === false;
 }
 
 // A base takes no write after the cut, an overlay none before it. Only times of one filesystem are compared: another
