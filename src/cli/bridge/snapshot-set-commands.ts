@@ -2,15 +2,26 @@
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import type { Manifest } from '../../host/sets/manifest.js';
-import { openMonitors } from '../../host/vm/monitors.js';
-import { openHypervisor } from '../../host/vm/open-hypervisor.js';
-import { settleState } from '../../host/sets/set-state.js';
+import { findAndLockVm, openAndLockVm } from '../../host/sets/vm-lock.js';
+import { tryMonitors } from '../../host/vm/monitors.js';
+import { settled } from '../../host/sets/set-state.js';
+import { readJournal } from '../../host/sets/journal.js';
 import { commitSnapshot } from '../../host/snapshot-commit.js';
-import { deleteSnapshot } from '../../host/snapshot-delete.js';
+import { deleteSnapshot, type DeleteOptions } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
 import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import {
+  limitMs,
+  lockRequest,
+  lockTimeout,
+  monitorTimeout,
+  storeOf,
+  vmOf,
+  withVm,
+  type LockArgs,
+  type VmArgs,
+} from './options.js';
 import type { Output } from './output.js';
 import { renderLine, renderManifest } from './render-manifest.js';
 
@@ -18,11 +29,11 @@ interface SetArgs extends VmArgs {
   set: string;
   'monitor-timeout': number;
 }
-interface CommitArgs extends SetArgs {
+interface CommitArgs extends SetArgs, LockArgs {
   timeout: number;
   speed: number | undefined;
 }
-interface AskingArgs extends SetArgs {
+interface AskingArgs extends SetArgs, LockArgs {
   yes: boolean;
 }
 
@@ -32,13 +43,16 @@ function withSet(yargs: Argv): Argv<SetArgs> {
     .option('monitor-timeout', monitorTimeout);
 }
 
+/** `snapshot list` waits no longer for a monitor that only has to say which VM it is. */
+const LIST_LIMIT_MS = 5000;
+
 export function listOptions(yargs: Argv): Argv<VmArgs> {
   return withVm(yargs).example('$0 snapshot list --vm db1', 'all sets of the VM, oldest first');
 }
 
 export async function runList(args: VmArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const { manifests, unreadable } = await storeOf(args, vm).readAll();
+  const { manifests, unreadable } = await (await storeOf(args, vm, LIST_LIMIT_MS)).readAll();
   const sets = manifests.map((manifest) => summary(manifest));
   output.result({ vm: vm.name, sets, unreadable }, () => [
     ...manifests.map(renderLine),
@@ -52,15 +66,17 @@ export function showOptions(yargs: Argv): Argv<SetArgs> {
   return withSet(yargs).example('$0 snapshot show nightly --vm db1', 'disks, files, level and its evidence');
 }
 
-/** Settles a set whose maker was killed, if the VM answers. */
+/** Of a set whose maker was killed, says what became of it, if the VM answers. */
 export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const store = storeOf(args, vm);
+  const limit = limitMs('monitor-timeout', args['monitor-timeout']);
+  const store = await storeOf(args, vm, limit);
   let manifest = await store.read(args.set);
-  if (manifest.state === 'creating' || manifest.state === 'cutting') {
-    await using monitors = await openMonitors([vm.qmp], limitMs('monitor-timeout', args['monitor-timeout']));
+  const isOpen = manifest.state === 'creating' || manifest.state === 'cutting';
+  if (isOpen && (await readJournal(store.journalFile(args.set)))?.owner !== 'alive') {
+    await using monitors = await tryMonitors([vm.qmp], limit, store.identity);
     if (monitors.open.length === 0) output.warn(`the VM does not answer: whether ${args.set} was cut is not known`);
-    else manifest = await settleState(monitors.open, store, manifest);
+    else manifest = await settled(monitors.open, manifest);
   }
   output.result(manifest, () => renderManifest(manifest));
   return exitCode('done');
@@ -68,6 +84,7 @@ export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> 
 
 export function commitOptions(yargs: Argv): Argv<CommitArgs> {
   return withSet(yargs)
+    .option('lock-timeout', lockTimeout)
     .option('timeout', { type: 'number', default: 3600, describe: 'seconds for each disk', group: 'Limits:' })
     .option('speed', { type: 'number', describe: 'MiB per second at most' })
     .example('$0 snapshot commit nightly --vm db1', 'merge the overlays back while the guest writes on')
@@ -79,11 +96,11 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
   if (args.speed !== undefined && !(args.speed > 0)) {
     throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${args.speed}`);
   }
-  await using hypervisor = await openHypervisor(vm.qmp, {
-    timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-  });
-  const manifest = await commitSnapshot(hypervisor, {
-    store: storeOf(args, vm),
+  const work = { operation: 'commit', set: args.set } as const;
+  const request = lockRequest(args, vm, work, { signal, onProgress: output.progress });
+  await using open = await openAndLockVm(request, { timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']) });
+  const manifest = await commitSnapshot(open.hypervisor, {
+    store: open.store,
     set: args.set,
     limitMs: limitMs('timeout', args.timeout),
     ...(args.speed === undefined ? {} : { speed: Math.ceil(args.speed * 1024 * 1024) }),
@@ -104,20 +121,23 @@ export function revertOptions(yargs: Argv): Argv<AskingArgs> {
 }
 
 /** What revert and delete need alike: both ask first, and only touch what no VM uses. */
-async function asking(args: AskingArgs, signal: AbortSignal) {
+async function withLock<T>(
+  args: AskingArgs,
+  operation: 'revert' | 'delete',
+  output: Output,
+  signal: AbortSignal,
+  work: (options: DeleteOptions) => Promise<T>,
+): Promise<T> {
   const vm = await vmOf(args);
-  return {
-    store: storeOf(args, vm),
-    set: args.set,
-    qmp: vm.qmp,
-    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-    confirm: confirmWith(args.yes, signal),
-    signal,
-  };
+  const monitorTimeoutMs = limitMs('monitor-timeout', args['monitor-timeout']);
+  const request = lockRequest(args, vm, { operation, set: args.set }, { signal, onProgress: output.progress });
+  await using locked = await findAndLockVm(request, monitorTimeoutMs);
+  const confirm = confirmWith(args.yes, signal);
+  return await work({ store: locked.store, set: args.set, qmp: vm.qmp, monitorTimeoutMs, confirm, signal });
 }
 
 export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const manifest = await revertSnapshot(await asking(args, signal));
+  const manifest = await withLock(args, 'revert', output, signal, revertSnapshot);
   const files = manifest.disks.map(({ overlay }) => overlay.file);
   output.result(manifest, () => [`reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`]);
   return exitCode('done');
@@ -133,13 +153,15 @@ export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
 }
 
 export async function runDelete(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const files = await deleteSnapshot(await asking(args, signal));
+  const files = await withLock(args, 'delete', output, signal, deleteSnapshot);
   output.result({ deleted: args.set, files }, () => [`deleted ${args.set}`, ...files.map((file) => `  ${file}`)]);
   return exitCode('done');
 }
 
 function withAnswer(yargs: Argv<SetArgs>): Argv<AskingArgs> {
-  return yargs.option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
+  return yargs
+    .option('lock-timeout', lockTimeout)
+    .option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
 }
 
 function summary({ set, state, level, required, createdAt, disks, timings }: Manifest): object {
