@@ -11,3 +11,12 @@ export function checkName(what: string, name: string): string {
     `${what}: expected 1 to 100 of A-Z a-z 0-9 . _ - (the first a letter or digit), found ${JSON.stringify(name)}`,
   );
 }
+
+/** `/run/vm1/qmp.sock` -> `run-vm1-qmp.sock`: a name for what has only a path; two paths may get the same one. */
+export function nameFromPath(path: string, maxLength = 100): string {
+  return path
+    .replace(/^\/+/, '')
+    .replace(/[^A-Za-z0-9._]+/g, '-')
+    .slice(-maxLength)
+    .replace(/^[^A-Za-z0-9]+/, '');
+}

@@ -92,7 +92,7 @@ interface Unused {
 async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Promise<Unused> {
   const { store, stateDir, set, qmp, monitorTimeoutMs } = options;
   const read = await store.read(set);
-  await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs);
+  await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs, store.identity);
   const manifest = await settleState(monitors.open, store, read);
   if (manifest.state === 'reverting') {
     throw new UsageError('E_STATE_OF_SET', `${set} is reverted in part: revert it again first`);

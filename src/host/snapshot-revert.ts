@@ -87,7 +87,7 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
   if (above.length > 0) {
     throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: delete ${above.join(', ')} first`);
   }
-  await using monitors = await openMonitors([qmp, manifest.vm.qmp], monitorTimeoutMs);
+  await using monitors = await openMonitors([qmp, manifest.vm.qmp], monitorTimeoutMs, store.identity);
   const [running] = monitors.open;
   if (running !== undefined) {
     throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);

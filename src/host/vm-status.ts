@@ -3,7 +3,10 @@ import { BridgeError, describeError } from '../errors.js';
 import type { CoordinatorStatus } from '../consistency.js';
 import { runQmp } from '../qmp/commands.js';
 import type { AgentLimits, OpenGuestAgent } from './guest/guest-agent.js';
-import type { ManifestStore } from './sets/manifest-store.js';
+import { fileKey } from './images/same-file.js';
+import { imageKey } from './images/socket-owner.js';
+import { identifyOpen, readableStore } from './sets/find-vm.js';
+import type { VmIdentity } from './vm/identity.js';
 import { openHypervisor } from './vm/open-hypervisor.js';
 import type { Vm } from './vm/vm.js';
 
@@ -13,6 +16,8 @@ interface Trouble {
 }
 
 interface MonitorStatus {
+  /** Which VM it is. */
+  readonly identity: VmIdentity;
   readonly qemu: string;
   /** QEMU's run state. */
   readonly status: string;
@@ -43,7 +48,7 @@ export interface VmStatus {
 
 export interface StatusOptions {
   readonly vm: Vm;
-  readonly store: ManifestStore;
+  readonly stateDir: string;
   readonly monitorTimeoutMs: number;
   readonly agentLimits: AgentLimits;
   readonly openAgent: OpenGuestAgent;
@@ -55,18 +60,25 @@ export async function readStatus(options: StatusOptions): Promise<VmStatus> {
   return { vm: options.vm, monitor, agent };
 }
 
-async function monitorStatus({ vm, store, monitorTimeoutMs }: StatusOptions): Promise<MonitorStatus> {
+async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions): Promise<MonitorStatus> {
   await using monitor = await openHypervisor(vm.qmp, { timeoutMs: monitorTimeoutMs, onlyAsked: true });
-  const { manifests } = await store.readAll();
+  const identity = await identifyOpen(monitor, vm);
+  const { manifests } = await (await readableStore(stateDir, identity, vm)).readAll();
+  const overlays = new Map<string, string>();
+  for (const { set, disks } of manifests) {
+    for (const { overlay, merged } of disks) if (!merged) overlays.set(await fileKey(overlay.file), set);
+  }
   const { major, minor, micro } = monitor.version;
   const { status } = await runQmp(monitor, 'query-status', {});
   const jobs = await runQmp(monitor, 'query-jobs', {});
   const disks = await monitor.disks();
+  const layers = await Promise.all(disks.map(({ file }) => imageKey(monitor.path, file)));
   return {
+    identity,
     qemu: `${major}.${minor}.${micro}`,
     status,
-    disks: disks.map(({ id, node, file, format, readOnly, serial, pciAddress }) => {
-      const set = manifests.find((each) => each.disks.some(({ overlay }) => overlay.file === file))?.set;
+    disks: disks.map(({ id, node, file, format, readOnly, serial, pciAddress }, index) => {
+      const set = overlays.get(layers[index] ?? '');
       return {
         id,
         node,

@@ -76,13 +76,21 @@ export async function readDisks(client: Monitor): Promise<VmDisk[]> {
   return disks;
 }
 
-/** The node that has a file open in a format; undefined if there is none. Throws a BridgeError if there are several. */
-export function nodeOfFile(nodes: Iterable<BlockNode>, file: string, format: string): string | undefined {
-  const open = [...nodes].filter(({ image }) => imageFile(image.filename) === file);
+/**
+ * The node that has a file open in a format; `isIt` knows the file by any of its names. Undefined if there is none. Throws
+ * a BridgeError if there are several.
+ */
+export function nodeOfFile(
+  nodes: Iterable<BlockNode>,
+  isIt: (name: string) => boolean,
+  format: string,
+): string | undefined {
+  const open = [...nodes].filter(({ image }) => isIt(imageFile(image.filename)));
   const inFormat = open.filter(({ drv }) => drv === format);
   const found =
     inFormat.length === 0 && format === 'raw' ? open.filter(({ drv }) => protocols.includes(drv)) : inFormat;
-  if (found.length > 1) throw new BridgeError('E_BLOCK_GRAPH', `QEMU has ${file} open ${found.length} times`);
+  if (found.length > 1)
+    throw new BridgeError('E_BLOCK_GRAPH', `QEMU has ${found[0]?.image.filename ?? ''} open ${found.length} times`);
   return found[0]?.['node-name'];
 }
 

@@ -89,10 +89,11 @@ export class QmpClient implements AsyncDisposable {
   }
 
   /**
-   * Connects to a monitor socket and negotiates. Throws an UnreachableError that says which: no such socket, nobody
-   * listens, no permission, something that is not QMP, or a monitor that another program uses (QEMU serves one at a
-   * time and lets a second one wait in the backlog without a word). Instead of a path it takes a connected stream,
-   * which is destroyed in the end.
+   * Connects to a monitor socket and negotiates. Throws an UnreachableError that says which: no such socket or nobody
+   * listens (`E_MONITOR`); a backlog that is full, no permission or whatever else keeps the kernel from connecting
+   * (`E_MONITOR_UNKNOWN`: a QEMU may well be there); something that is not QMP; or a monitor that another program uses
+   * (QEMU serves one at a time and lets a second one wait in the backlog without a word). Instead of a path it takes a
+   * connected stream, which is destroyed in the end.
    */
   static async connect(where: string | Duplex, options: QmpConnectOptions = {}): Promise<QmpClient> {
     const path = typeof where === 'string' ? where : 'on a stream';
@@ -101,14 +102,14 @@ export class QmpClient implements AsyncDisposable {
     // Node cuts a longer path silently and would talk to another socket.
     if (length === 0 || length > PATH_LIMIT_BYTES) {
       const expected = `expected 1 to ${PATH_LIMIT_BYTES} bytes, found ${length}`;
-      throw new UnreachableError('E_MONITOR', `monitor '${path}': no possible socket path, ${expected}`);
+      throw new UnreachableError('E_MONITOR_UNKNOWN', `monitor '${path}': no possible socket path, ${expected}`);
     }
     const client = new QmpClient(path, typeof where === 'string' ? connect({ path }) : where, options);
     try {
       await client.#negotiate(timeoutMs, typeof where !== 'string');
       return client;
     } catch (error) {
-      client.#end(error instanceof UnreachableError ? error : new UnreachableError('E_MONITOR', String(error)));
+      client.#end(error instanceof UnreachableError ? error : new UnreachableError('E_MONITOR_UNKNOWN', String(error)));
       throw error;
     }
   }
@@ -194,7 +195,7 @@ export class QmpClient implements AsyncDisposable {
                 `monitor ${this.path} accepts the connection but sends no greeting within ${timeoutMs} ms: ` +
                   'it is in use by another program, or is no QMP monitor',
               )
-            : new UnreachableError('E_MONITOR', `monitor ${this.path} does not accept a connection`),
+            : new UnreachableError('E_MONITOR_UNKNOWN', `monitor ${this.path} does not accept a connection`),
         );
       }, timeoutMs);
       this.#greeting = (greeting) => {
@@ -280,8 +281,10 @@ export class QmpClient implements AsyncDisposable {
   }
 
   #refused(cause: NodeJS.ErrnoException): UnreachableError {
-    const reason = refusals[cause.code ?? ''] ?? cause.message;
-    return new UnreachableError('E_MONITOR', `monitor ${this.path}: ${reason}`, { cause });
+    const errno = cause.code ?? '';
+    const code = nobodyThere.includes(errno) ? 'E_MONITOR' : 'E_MONITOR_UNKNOWN';
+    const reason = refusals[errno] ?? cause.message;
+    return new UnreachableError(code, `monitor ${this.path}: ${reason}`, { cause, facts: { errno } });
   }
 
   #foreign(what: string): UnreachableError {
@@ -296,9 +299,14 @@ export class QmpClient implements AsyncDisposable {
 
 const unknown = { outcome: 'unknown' } as const;
 
+/** What connect(2) gives for a name at which no socket listens; unix(7) has no third. */
+const nobodyThere: readonly string[] = ['ENOENT', 'ECONNREFUSED'];
+
 const refusals: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such socket (is the VM running?)',
   ECONNREFUSED: 'nobody listens there (the VM is shut off, or this is no socket)',
   EACCES: 'no permission to connect',
-  ENOTSOCK: 'this is not a socket',
+  EAGAIN: 'it is in use by another program, and others wait for it already',
+  ENOTDIR: 'its path leads through what is no folder',
+  EPROTOTYPE: 'this is a socket of another type',
 };

@@ -31,7 +31,7 @@ async function expectUntouched(run: Run, code: number, message: string): Promise
   expect(await at.filesInUse()).toEqual(disks.map((disk) => imagePath(at.folder, disk)));
   expect(await at.ourNodes()).toEqual([]);
   expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
-  expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+  expect(existsSync(at.state('s1'))).toBe(false);
   expect(await at.vm.control.execute('query-status')).toMatchObject({ running: true });
 }
 
@@ -175,7 +175,7 @@ requires(
       expect(at.agent.frozen).toBe(false);
       const ours = (await at.filesInUse()).filter((file) => file.endsWith('.s1.qcow2'));
       expect(ours).toHaveLength(run.code === 0 ? 2 : 0);
-      expect(existsSync(at.folder.path('state/bare/s1'))).toBe(run.code === 0);
+      expect(existsSync(at.state('s1'))).toBe(run.code === 0);
     });
 
     it('that did not confirm the thaw: exit 6, the set kept as crash', async () => {
@@ -200,7 +200,7 @@ requires(
     it('that did not confirm the thaw, and no manifest can be written: exit 6 all the same', async () => {
       at.agent.mood = 'keeps-frozen';
       at.agent.onThaw = () => {
-        rmSync(at.folder.path('state/bare/s1'), { recursive: true, force: true });
+        rmSync(at.state('s1'), { recursive: true, force: true });
       };
       const run = await at.create('s1', '--thaw-timeout', '0.5', '--lease', '0.1');
       expect(run).toMatchObject({ code: 6 });
@@ -210,7 +210,7 @@ requires(
     it('interrupted while the manifest cannot be written: the disks are cut, and it says so', async () => {
       const controller = new AbortController();
       at.agent.onThaw = () => {
-        rmSync(at.folder.path('state/bare/s1'), { recursive: true, force: true });
+        rmSync(at.state('s1'), { recursive: true, force: true });
         controller.abort('SIGTERM');
       };
       const run = await at.bridge(['snapshot', 'create', '--name', 's1'], controller.signal);
@@ -255,7 +255,7 @@ requires(
     const run = await at.create('s1');
     expect(run).toMatchObject({ code: 7, manifest: { state: 'cut', level: 'crash' } });
     expect(run.manifest.evidence.join()).toContain('at most 1048576 are taken as evidence');
-    expect(readFileSync(at.folder.path('state/bare/s1/manifest.json')).length).toBeLessThan(100_000);
+    expect(readFileSync(at.state('s1/manifest.json')).length).toBeLessThan(100_000);
     expect((await at.bridge(['snapshot', 'commit', 's1'])).code).toBe(0);
     at.agent.onThaw = () => undefined;
     await expectRefused(await at.create('s2'), 'at most 1048576');
@@ -318,7 +318,7 @@ requires(
     const child = at.spawn(['snapshot', 'create', '--name', 's1']);
     tool.kill = () => child.kill('SIGKILL');
     expect((await child).signal).toBe('SIGKILL');
-    const left = JSON.parse(readFileSync(at.folder.path('state/bare/s1/manifest.json'), 'utf8')) as object;
+    const left = JSON.parse(readFileSync(at.state('s1/manifest.json'), 'utf8')) as object;
     expect(left).toMatchObject({ state: 'cutting' });
     await at.vm.write('data0', 9, 0, 64);
     const shown = await at.bridge(['snapshot', 'show', 's1']);

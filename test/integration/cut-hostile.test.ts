@@ -2,6 +2,7 @@
 // guest's becomes a path or an escape on the host, and a freeze whose answer was lost ends with a thaw that the guest
 // confirms, or with exit 6.
 import { existsSync, readdirSync } from 'node:fs';
+import { relative } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
@@ -40,7 +41,7 @@ async function expectUntouched(): Promise<void> {
   expect(await at.filesInUse()).toEqual(disks.map((disk) => imagePath(at.folder, disk)));
   expect(await at.ourNodes()).toEqual([]);
   expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
-  expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+  expect(existsSync(at.state('s1'))).toBe(false);
 }
 
 const evil =
@@ -111,12 +112,11 @@ requires(
       'images/data0.s1.qcow2',
       'images/root0.raw',
       'images/root0.s1.qcow2',
+      'port.sock',
       'qga.sock',
       'qmp.sock',
       'state',
-      'state/bare',
-      'state/bare/s1',
-      'state/bare/s1/manifest.json',
+      ...['', 's1', 's1/manifest.json', 'vm.json'].map((name) => relative(at.folder.dir, at.state(name))),
     ]);
   });
 
@@ -201,8 +201,9 @@ requires(
 
 requires('qemu-system-x86_64', 'qemu-img')('nobody waits for ever', () => {
   it('for a monitor that greets and then says nothing', { timeout: 30_000 }, async () => {
+    const uuid = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee';
     await using monitor = await FakeMonitor.listen(at.folder.path('dumb.sock'), {
-      handlers: { 'query-status': () => silence },
+      handlers: { 'query-uuid': () => ({ UUID: uuid }), 'query-status': () => silence },
     });
     const run = await at.create('s1', '--qmp', monitor.path);
     expect(run.code).toBe(3);

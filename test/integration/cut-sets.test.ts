@@ -1,6 +1,7 @@
 // What is done with sets at bad moments: half-merged, half-reverted, unreadable, and changed while somebody thought about
 // the question. Nothing the VM wrote is lost without a word.
 import { readFileSync, writeFileSync, mkdirSync, existsSync } from 'node:fs';
+import { basename } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
@@ -26,7 +27,7 @@ afterEach(async () => {
 });
 
 const overlay = (disk: string): string => at.folder.path(`images/${disk}.s1.qcow2`);
-const manifestFile = (): string => at.folder.path('state/bare/s1/manifest.json');
+const manifestFile = (): string => at.state('s1/manifest.json');
 const manifest = (): Manifest => JSON.parse(readFileSync(manifestFile(), 'utf8')) as Manifest;
 const change = (members: Partial<Manifest>): void => {
   writeFileSync(manifestFile(), JSON.stringify({ ...manifest(), ...members }));
@@ -138,7 +139,7 @@ requires(
 
   describe('is looked at again after the question', () => {
     const options = (): Omit<DeleteOptions, 'confirm'> => ({
-      store: new ManifestStore(at.folder.path('state'), 'bare'),
+      store: new ManifestStore(at.folder.path('state'), basename(at.state())),
       stateDir: at.folder.path('state'),
       set: 's1',
       qmp: at.folder.path('other.sock'),
@@ -181,10 +182,10 @@ requires(
       await cut();
       await at.vm.quit();
       const confirm = (): Promise<boolean> => {
-        mkdirSync(at.folder.path('state/bare/s2'));
+        mkdirSync(at.state('s2'));
         const [first] = manifest().disks;
         const above = { ...manifest(), set: 's2', id: 'x', disks: first && [{ ...first, base: first.overlay }] };
-        writeFileSync(at.folder.path('state/bare/s2/manifest.json'), JSON.stringify(above));
+        writeFileSync(at.state('s2/manifest.json'), JSON.stringify(above));
         return Promise.resolve(true);
       };
       await expect(change_({ ...options(), confirm })).rejects.toMatchObject({ code: 'E_NEWER_SETS' });
@@ -252,8 +253,8 @@ requires(
 
   it('is left alone while another of its VM cannot be read', async () => {
     await cut();
-    mkdirSync(at.folder.path('state/bare/bad'));
-    writeFileSync(at.folder.path('state/bare/bad/manifest.json'), '{');
+    mkdirSync(at.state('bad'));
+    writeFileSync(at.state('bad/manifest.json'), '{');
     const refused = { code: 2, error: { code: 'E_UNREADABLE_SETS' } };
     expect(await at.bridge(['snapshot', 'commit', 's1'])).toMatchObject(refused);
     await at.vm.quit();
@@ -264,7 +265,7 @@ requires(
 
   it("whose maker ended before it began can be deleted, and is in nobody's way", async () => {
     await cut();
-    mkdirSync(at.folder.path('state/bare/s2'));
+    mkdirSync(at.state('s2'));
     expect(await at.create('s2')).toMatchObject({ code: 2, error: { code: 'E_NAME_TAKEN' } });
     expect((await at.bridge(['snapshot', 'commit', 's1'])).code).toBe(0);
     expect((await at.bridge(['snapshot', 'delete', 's2'])).code).toBe(0);

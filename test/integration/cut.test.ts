@@ -189,7 +189,7 @@ requires(
     expect(await at.filesInUse()).toEqual(two.map((disk) => imagePath(at.folder, disk)));
     expect(await at.ourNodes()).toEqual([]);
     expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
-    expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+    expect(existsSync(at.state('s1'))).toBe(false);
   });
 
   it('says so if something of a failed cut cannot be removed', async () => {
@@ -273,7 +273,7 @@ requires(
     expect(at.images()).toEqual(['data0.qcow2', 'data0.s1.qcow2', 'root0.raw']);
     expect(statSync(overlay).size).toBe(0);
     expect(await at.ourNodes()).toEqual([]);
-    expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+    expect(existsSync(at.state('s1'))).toBe(false);
     expect(at.agent.commands).not.toContain('bridge-freeze');
   });
 });

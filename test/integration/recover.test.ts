@@ -28,7 +28,7 @@ afterEach(async () => {
 });
 
 const overlay = (disk: string): string => at.folder.path(`images/${disk}.s1.qcow2`);
-const manifestFile = (): string => at.folder.path('state/bare/s1/manifest.json');
+const manifestFile = (): string => at.state('s1/manifest.json');
 const manifest = (): Manifest => JSON.parse(readFileSync(manifestFile(), 'utf8')) as Manifest;
 const change = (members: Partial<Manifest>): void => {
   writeFileSync(manifestFile(), JSON.stringify({ ...manifest(), ...members }));
@@ -90,7 +90,7 @@ async function expectRecovered(): Promise<readonly Finding[]> {
 async function expectNothingLeft(): Promise<void> {
   expect(at.images()).toEqual(originals);
   expect(await at.ourNodes()).toEqual([]);
-  expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+  expect(existsSync(at.state('s1'))).toBe(false);
   expect(await at.filesInUse()).toEqual(disks.map((disk) => imagePath(at.folder, disk)));
 }
 
@@ -167,15 +167,15 @@ requires(
     });
 
     it('before it made anything', async () => {
-      mkdirSync(at.folder.path('state/bare/s1'), { recursive: true });
+      mkdirSync(at.state('s1'), { recursive: true });
       const owner = { ...(await thisProcess()), bootId: 'another boot' };
       const entry = { format: 1, operation: 'create', since: 'then', owner };
-      writeFileSync(at.folder.path('state/bare/s1/journal.json'), JSON.stringify(entry));
-      mkdirSync(at.folder.path('state/bare/.s2.4194304.0123abcd.claim'));
-      writeFileSync(at.folder.path('state/bare/s1/manifest.json.4194304.tmp'), '{');
+      writeFileSync(at.state('s1/journal.json'), JSON.stringify(entry));
+      mkdirSync(at.state('.s2.4194304.0123abcd.claim'));
+      writeFileSync(at.state('s1/manifest.json.4194304.tmp'), '{');
       await expectRecovered();
       await expectNothingLeft();
-      expect(readdirSync(at.folder.path('state/bare'))).toEqual([]);
+      expect(readdirSync(at.state())).toEqual(['vm.json']);
     });
 
     it('after its manifest was final: only its journal is left', async () => {
@@ -186,9 +186,9 @@ requires(
         since: 'then',
         owner: { ...(await thisProcess()), startTicks: '1' },
       };
-      writeFileSync(at.folder.path('state/bare/s1/journal.json'), JSON.stringify(entry));
+      writeFileSync(at.state('s1/journal.json'), JSON.stringify(entry));
       expect(await recover()).toMatchObject({ code: 0, json: { findings: [] } });
-      expect(existsSync(at.folder.path('state/bare/s1/journal.json'))).toBe(false);
+      expect(existsSync(at.state('s1/journal.json'))).toBe(false);
       expect(manifest()).toMatchObject({ state: 'cut', level: 'filesystem' });
     });
   });
@@ -203,7 +203,7 @@ requires(
       // Nothing was written after the cut, so that the images it was started with hold all there is.
       expect(at.images()).toEqual(originals);
       expect(await holdsPattern(at.folder.path('images/root0.raw'), 'raw', 1, 0, 64)).toBe(true);
-      expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+      expect(existsSync(at.state('s1'))).toBe(false);
     });
 
     it('and the tool as well, after the VM wrote to the overlays: says what to start the VM from', async () => {
@@ -398,7 +398,7 @@ requires(
     await execa('rm', [overlay('root0')]);
     expect(await expectRecovered()).toMatchObject([{ kind: 'set-delete', status: 'done' }]);
     expect(at.images()).toEqual(originals);
-    expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+    expect(existsSync(at.state('s1'))).toBe(false);
   });
 
   it.each(['revert', 'delete'])(
@@ -440,14 +440,12 @@ requires(
     await proxy.reached;
     const before = snapshotOfFiles();
     const run = await recover('--monitor-timeout', '0.5');
-    expect(findings(run).map(({ kind, status }) => [kind, status])).toEqual([
-      ['set-busy', 'busy'],
-      ['vm-unreachable', 'busy'],
-    ]);
+    expect(findings(run)).toMatchObject([{ kind: 'vm-busy', status: 'busy' }]);
+    expect(findings(run)[0]?.found).toContain(`process ${child.pid ?? 0} (create s1, since `);
     expect(run.code).toBe(3);
     expect(snapshotOfFiles()).toEqual(before);
-    const deleted = await at.bridge(['snapshot', 'delete', 's1', '--yes']);
-    expect(deleted).toMatchObject({ code: 2, error: { code: 'E_SET_BUSY' } });
+    const deleted = await at.bridge(['snapshot', 'delete', 's1', '--yes', '--monitor-timeout', '0.5']);
+    expect(deleted).toMatchObject({ code: 2, error: { code: 'E_VM_BUSY' } });
     proxy.goOn();
     expect((await child).exitCode).toBe(0);
   });
@@ -537,6 +535,7 @@ requires(
             set: 's9',
             id: 'x',
             state: 'cut',
+            vm: { ...manifest().vm, uuid: '01234567-89ab-cdef-0123-456789abcdef' },
             disks: first && [{ ...first, base: first.overlay }],
           };
           writeFileSync(at.folder.path('state/other/s9/manifest.json'), JSON.stringify(above));
@@ -558,7 +557,7 @@ requires(
 
   it('takes our nodes out of QEMU that no set knows, and their empty files', async () => {
     await killToolAt(create, { command: 'query-blockstats', when: 'before' });
-    await execa('rm', ['-r', at.folder.path('state/bare/s1')]);
+    await execa('rm', ['-r', at.state('s1')]);
     expect(await at.ourNodes()).toHaveLength(2);
     expect(await expectRecovered()).toMatchObject([{ kind: 'node-left' }, { kind: 'node-left' }]);
     await expectNothingLeft();
@@ -576,7 +575,7 @@ requires(
       }
       at.agent.mood = 'answers';
       await expectRecovered();
-      expect(existsSync(at.folder.path('state/bare'))).toBe(true);
+      expect(existsSync(at.state())).toBe(true);
       await expectNothingLeft();
     });
 

@@ -29,21 +29,20 @@ function send(child: { readonly pid?: number | undefined }, name: NodeJS.Signals
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const manifest = (): Manifest =>
-  JSON.parse(readFileSync(at.folder.path('state/bare/s1/manifest.json'), 'utf8')) as Manifest;
+const manifest = (): Manifest => JSON.parse(readFileSync(at.state('s1/manifest.json'), 'utf8')) as Manifest;
 
 /** The guest is thawed, and either everything is as it was, or the set is whole. */
 async function expectSettled(exitCode: number | undefined): Promise<void> {
   expect([0, 4]).toContain(exitCode);
   expect(at.agent.frozen).toBe(false);
-  expect(existsSync(at.folder.path('state/bare/s1/journal.json'))).toBe(false);
+  expect(existsSync(at.state('s1/journal.json'))).toBe(false);
   if (exitCode === 0) {
     expect(manifest()).toMatchObject({ state: 'cut', level: 'filesystem' });
     expect((await at.filesInUse()).every((file) => file.endsWith('.s1.qcow2'))).toBe(true);
   } else {
     expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
     expect(await at.ourNodes()).toEqual([]);
-    expect(existsSync(at.folder.path('state/bare/s1'))).toBe(false);
+    expect(existsSync(at.state('s1'))).toBe(false);
     expect(await at.filesInUse()).toEqual(disks.map((disk) => imagePath(at.folder, disk)));
   }
   expect(await at.bridge(['recover'])).toMatchObject({ code: 0, json: { findings: [] } });

@@ -1,6 +1,7 @@
 // A QEMU with disks and no operating system: its firmware is one HLT, so the VM is `running` and costs nothing. Writes
 // of the "guest" go through the device's own backend (`qemu-io -d`), and are counted as the guest's.
 import { execa } from 'execa';
+import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { QmpClient } from '../../src/qmp/client.js';
 import type { Scratch } from './scratch.js';
@@ -10,7 +11,7 @@ export interface BareDisk {
   readonly format: 'raw' | 'qcow2';
   readonly megabytes?: number;
   readonly serial?: string;
-  /** Made before; it may be an overlay. */
+  /** Made before; it may be an overlay. A relative name is one in the folder of the VM. */
   readonly file?: string;
   /** Behind a PCIe root port. */
   readonly behindPort?: boolean;
@@ -50,10 +51,12 @@ export class BareQemu implements AsyncDisposable {
       'none',
       '-bios',
       folder.path('halt.bin'),
+      '-uuid',
+      bareUuid(folder),
     ];
     for (const socket of [qmp, folder.path('control.sock')]) args.push('-qmp', `unix:${socket},server=on,wait=off`);
     for (const [index, disk] of disks.entries()) args.push(...(await diskArguments(folder, disk, index)));
-    const child = startQemu([...args, ...extra]);
+    const child = startQemu([...args, ...extra], folder.dir);
     const pid = child.pid;
     if (pid === undefined) throw new Error('qemu-system-x86_64 did not start');
     for (let attempt = 0; ; attempt++) {
@@ -106,7 +109,14 @@ export class BareQemu implements AsyncDisposable {
   }
 }
 
-const startQemu = (args: readonly string[]) => execa('qemu-system-x86_64', args, { reject: false, stdin: 'ignore' });
+/** Of the VM of this folder, whenever it is started; `-uuid` in the extra arguments gives it another. */
+export function bareUuid({ dir }: Scratch): string {
+  const hash = createHash('sha256').update(dir).digest('hex');
+  return hash.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, '$1-$2-$3-$4-$5');
+}
+
+const startQemu = (args: readonly string[], cwd: string) =>
+  execa('qemu-system-x86_64', args, { reject: false, stdin: 'ignore', cwd });
 type Child = ReturnType<typeof startQemu>;
 
 export function imagePath(folder: Scratch, disk: BareDisk): string {

@@ -1,13 +1,13 @@
 // A bare QEMU, a fixture for its agent, and the command line between them: what the integration tests of the host tool
 // share.
 import { execa } from 'execa';
-import { readFileSync, readdirSync } from 'node:fs';
-import { basename } from 'node:path';
+import { linkSync, readFileSync, readdirSync, renameSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { expect } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
-import { BareQemu, type BareDisk } from './bare-qemu.js';
+import { BareQemu, bareUuid, type BareDisk } from './bare-qemu.js';
 import { FakeAgent } from './fake-agent.js';
 import { filesystemReport, freezeReport } from './freeze-reports.js';
 import { scratch, type Scratch } from './scratch.js';
@@ -34,13 +34,18 @@ export class CutHarness implements AsyncDisposable {
   }
 
   /** A VM with an agent that reports one filesystem on each disk. */
-  static async start(disks: readonly BareDisk[]): Promise<CutHarness> {
+  static async start(disks: readonly BareDisk[], extra: readonly string[] = []): Promise<CutHarness> {
     const folder = scratch();
     const agent = await FakeAgent.listen(folder.path('qga.sock'));
     agent.report = freezeReport({
       filesystems: disks.map(({ name, serial = name }) => filesystemReport(`/${name}`, serial)),
     });
-    return new CutHarness(folder, await BareQemu.start(folder, disks), agent);
+    return new CutHarness(folder, await startWithPort(folder, disks, extra), agent);
+  }
+
+  /** Where the tool keeps what it knows of this VM. */
+  state(...names: readonly string[]): string {
+    return join(this.folder.path('state'), bareUuid(this.folder), ...names);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -50,14 +55,14 @@ export class CutHarness implements AsyncDisposable {
   }
 
   /** Shuts the VM off and starts it with these disks. */
-  async restart(disks: readonly BareDisk[]): Promise<void> {
+  async restart(disks: readonly BareDisk[], extra: readonly string[] = []): Promise<void> {
     await this.vm.quit();
-    await this.start(disks);
+    await this.start(disks, extra);
   }
 
   /** Starts the VM, which must be shut off, with these disks. */
-  async start(disks: readonly BareDisk[]): Promise<void> {
-    this.vm = await BareQemu.start(this.folder, disks);
+  async start(disks: readonly BareDisk[], extra: readonly string[] = []): Promise<void> {
+    this.vm = await startWithPort(this.folder, disks, extra);
   }
 
   /** The sockets of the harness, unless the words name others. */
@@ -68,11 +73,20 @@ export class CutHarness implements AsyncDisposable {
   }
 
   /** Runs the tool in this process. */
-  async bridge(words: readonly string[], signal: AbortSignal = new AbortController().signal): Promise<Run> {
+  async bridge(words: readonly string[], signal?: AbortSignal): Promise<Run> {
+    return await this.#run(this.commandLine(words), signal);
+  }
+
+  /** The same, for the VM that the words name. */
+  async tool(...words: readonly string[]): Promise<Run> {
+    return await this.#run([...words, '--state-dir', this.folder.path('state'), '--json']);
+  }
+
+  async #run(commandLine: readonly string[], signal: AbortSignal = new AbortController().signal): Promise<Run> {
     const out: string[] = [];
     const err: string[] = [];
     const streams = { stdout: (text: string) => void out.push(text), stderr: (text: string) => void err.push(text) };
-    const code = await runBridge(this.commandLine(words), streams, signal);
+    const code = await runBridge(commandLine, streams, signal);
     const stdout = out.join('');
     const last = stdout.trim().split('\n').at(-1) ?? '';
     const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
@@ -119,4 +133,23 @@ export class CutHarness implements AsyncDisposable {
     const devices = (await this.vm.control.execute('query-block')) as { inserted: { image: { filename: string } } }[];
     return devices.map(({ inserted }) => inserted.image.filename);
   }
+}
+
+/**
+ * With an agent's port, as a VM has. No guest is there to open it: the fixture answers in its place, at the port's own socket,
+ * which becomes another link to the fixture's. That one stays when QEMU ends.
+ */
+export async function startWithPort(
+  folder: Scratch,
+  disks: readonly BareDisk[],
+  extra: readonly string[],
+): Promise<BareQemu> {
+  const port = folder.path('port.sock');
+  const chardev = `socket,id=agent,path=${port},server=on,wait=off`;
+  const device = 'virtserialport,bus=serial0.0,chardev=agent,name=org.qemu.guest_agent.0';
+  const channel = ['-chardev', chardev, '-device', 'virtio-serial-pci,id=serial0', '-device', device];
+  const vm = await BareQemu.start(folder, disks, [...channel, ...extra]);
+  linkSync(folder.path('qga.sock'), `${port}.new`);
+  renameSync(`${port}.new`, port);
+  return vm;
 }

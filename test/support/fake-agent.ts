@@ -32,6 +32,8 @@ export class FakeAgent implements AsyncDisposable {
   kind: 'bridge' | 'stock' = 'bridge';
   stockSerials: readonly string[] = [];
   version = '0.1.0-fake';
+  /** What its guest reads in /sys/class/dmi/id/product_uuid; without it, its commands for files are switched off. */
+  productUuid: string | undefined;
   writers: readonly object[] = [];
   /** Why it refuses, when it does. */
   refusal = 'writer 50-db failed: \u001b[2Jno';
@@ -122,13 +124,21 @@ export class FakeAgent implements AsyncDisposable {
       const { execute } = request;
       const isPlain = this.kind === 'stock';
       if (execute === 'bridge-thaw' || (isPlain && execute === 'guest-fsfreeze-thaw')) await this.onThaw();
-      const result = isPlain ? this.#answerAsStock(execute) : this.#answer(request);
+      const result = this.#answerForFiles(execute) ?? (isPlain ? this.#answerAsStock(execute) : this.#answer(request));
       if (execute === 'bridge-freeze' || (isPlain && execute === 'guest-fsfreeze-freeze')) await this.onFreeze();
       reply = result === undefined ? undefined : { return: result, id: request.id };
     } catch (error) {
       reply = { error: { class: 'GenericError', desc: (error as Error).message }, id: request.id };
     }
     if (reply !== undefined) socket.write(`${JSON.stringify(reply)}\n`);
+  }
+
+  #answerForFiles(execute: string): object | number | undefined {
+    if (this.productUuid === undefined || !execute.startsWith('guest-file-')) return undefined;
+    if (execute === 'guest-file-open') return 1000;
+    if (execute === 'guest-file-close') return {};
+    const text = `${this.productUuid}\n`;
+    return { count: text.length, 'buf-b64': Buffer.from(text).toString('base64'), eof: true };
   }
 
   #answerAsStock(execute: string): object | number | string | undefined {

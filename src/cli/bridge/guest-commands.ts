@@ -4,11 +4,12 @@ import { UsageError } from '../../errors.js';
 import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent } from '../../host/guest/guest-agent.js';
 import { checkSize } from '../../host/guest/report-size.js';
 import { thawUntilConfirmed } from '../../host/guest/thaw-guest.js';
+import { describeIdentity } from '../../host/vm/identity.js';
 import type { Vm } from '../../host/vm/vm.js';
 import { readStatus, type VmStatus } from '../../host/vm-status.js';
 import { waitForAgent } from '../../host/guest/wait-for-agent.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { agentTimeout, limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
 
 interface AgentArgs extends VmArgs {
@@ -33,7 +34,7 @@ export async function runStatus(args: StatusArgs, output: Output): Promise<ExitC
   const vm = await vmOf(args);
   const status = await readStatus({
     vm,
-    store: storeOf(args, vm),
+    stateDir: path(args['state-dir']),
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
     agentLimits: agentLimits(args),
     openAgent: openGuestAgent,
@@ -86,9 +87,9 @@ export function waitOptions(yargs: Argv): Argv<LimitArgs> {
 }
 
 export async function runWait(args: LimitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const path = agentPath(await vmOf(args));
+  const where = agentPath(await vmOf(args));
   const limit = limitMs('timeout', args.timeout);
-  await using agent = await waitForAgent(openGuestAgent, path, limit, signal, output.progress);
+  await using agent = await waitForAgent(openGuestAgent, where, limit, signal, output.progress);
   const { kind, version } = agent;
   output.result({ kind, version }, () => [
     `${kind === 'stock' ? 'stock qemu-ga' : 'fsfreeze-agent'} ${version} answers`,
@@ -110,7 +111,8 @@ function agentPath(vm: Vm): string {
 }
 
 function renderStatus({ vm, monitor, agent }: VmStatus): string[] {
-  const lines = [`VM ${vm.name}`];
+  const which = 'error' in monitor ? '' : ` (${describeIdentity(monitor.identity)})`;
+  const lines = [`VM ${vm.name}${which}`];
   if ('error' in monitor) lines.push(`  monitor: ${monitor.error.message}`);
   else {
     lines.push(`  monitor: QEMU ${monitor.qemu}, ${monitor.status}`);

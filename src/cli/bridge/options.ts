@@ -3,7 +3,11 @@ import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import { defaultStateDir, ManifestStore } from '../../host/sets/manifest-store.js';
+import { readableStore } from '../../host/sets/find-vm.js';
+import { recordedVm } from '../../host/sets/known-vms.js';
+import { defaultStateDir, type ManifestStore } from '../../host/sets/manifest-store.js';
+import type { Operation } from '../../host/sets/owner-lock.js';
+import { identifyUnlessBusy, type LockRequest } from '../../host/sets/vm-lock.js';
 import { chooseVm, defaultConfigFile, type Vm } from '../../host/vm/vm.js';
 
 export interface VmArgs {
@@ -20,7 +24,8 @@ export function withVm<T>(yargs: Argv<T>): Argv<T & VmArgs> {
   return yargs
     .option('vm', {
       type: 'string',
-      describe: 'entry of the configuration, or libvirt:DOMAIN; with --qmp only the name of the VM',
+      describe:
+        'entry of the configuration, libvirt:DOMAIN, or the UUID or a name of a VM worked on before; with --qmp only its name',
       group: 'VM:',
     })
     .option('connect', { alias: 'c', type: 'string', describe: "libvirt's URI, for libvirt:DOMAIN", group: 'VM:' })
@@ -59,6 +64,16 @@ export function path(value: string): string {
   return resolve(value.startsWith('~/') ? `${homedir()}${value.slice(1)}` : value);
 }
 
+export interface LockArgs {
+  'lock-timeout': number;
+}
+export const lockTimeout = {
+  type: 'number',
+  default: 0,
+  describe: 'seconds to wait while another process works on the VM',
+  group: 'Limits:',
+} as const;
+
 export async function vmOf(args: VmArgs, overlayDir?: string): Promise<Vm> {
   return await chooseVm({
     vm: args.vm,
@@ -67,11 +82,38 @@ export async function vmOf(args: VmArgs, overlayDir?: string): Promise<Vm> {
     qga: args.qga === undefined ? undefined : path(args.qga),
     overlayDir: overlayDir === undefined ? undefined : path(overlayDir),
     config: path(args.config),
+    recorded: (name) => recordedVm(path(args['state-dir']), name),
   });
 }
 
-export function storeOf(args: VmArgs, vm: Vm): ManifestStore {
-  return new ManifestStore(path(args['state-dir']), vm.name);
+/** The VM's sets, to be read. Its monitor says which VM it is, unless somebody works on the VM. */
+export async function storeOf(args: VmArgs, vm: Vm, monitorTimeoutMs: number): Promise<ManifestStore> {
+  const stateDir = path(args['state-dir']);
+  const { identity } = await identifyUnlessBusy(stateDir, vm, monitorTimeoutMs);
+  return await readableStore(stateDir, identity, vm);
+}
+
+/** What is to be done with the VM, for its lock. */
+export function lockRequest(
+  args: VmArgs & LockArgs,
+  vm: Vm,
+  work: { readonly operation: Operation; readonly set?: string },
+  { signal, onProgress }: Pick<LockRequest, 'signal' | 'onProgress'>,
+): LockRequest {
+  const waitMs = lockWaitMs(args);
+  return {
+    ...work,
+    stateDir: path(args['state-dir']),
+    vm,
+    waitMs,
+    onProgress,
+    ...(signal === undefined ? {} : { signal }),
+  };
+}
+
+/** Throws a UsageError unless it is a number of seconds from 0 to a day. */
+export function lockWaitMs({ 'lock-timeout': seconds }: LockArgs): number {
+  return seconds === 0 ? 0 : limitMs('lock-timeout', seconds);
 }
 
 /** Seconds of the command line -> milliseconds. Throws a UsageError unless it is a number above 0, at most a day. */

@@ -1,18 +1,30 @@
 // `fsfreeze-bridge recover`: what killed tools and QEMUs left behind, for one VM or for all of them.
+import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import type { Finding } from '../../host/recover/finding.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import { parseLibvirtAddress } from '../../host/vm/libvirt/address.js';
-import { defaultStateDir, ManifestStore } from '../../host/sets/manifest-store.js';
-import { recoverVm } from '../../host/recover/recover.js';
-import { allRecoverableVms, recoverableVm, type RecoverableVm } from '../../host/recover/recover-targets.js';
+import { defaultStateDir } from '../../host/sets/manifest-store.js';
+import { recoverVms } from '../../host/recover/recover.js';
+import { allTargets, ownerless, type RecoverTarget, type RecoverableVm } from '../../host/recover/recover-targets.js';
 import { shellWord } from '../../host/shell-word.js';
-import { defaultConfigFile } from '../../host/vm/vm.js';
+import { defaultConfigFile, readConfiguredVms } from '../../host/vm/vm.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
+import {
+  agentTimeout,
+  limitMs,
+  lockTimeout,
+  lockWaitMs,
+  monitorTimeout,
+  path,
+  vmOf,
+  withVm,
+  type LockArgs,
+  type VmArgs,
+} from './options.js';
 import type { Output } from './output.js';
 
-interface RecoverArgs extends VmArgs {
+interface RecoverArgs extends VmArgs, LockArgs {
   'dry-run': boolean;
   'monitor-timeout': number;
   'agent-timeout': number;
@@ -34,6 +46,7 @@ export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
   return withVm(yargs)
     .option('dry-run', { alias: 'n', type: 'boolean', default: false, describe: 'only say what would be done' })
     .option('monitor-timeout', monitorTimeout)
+    .option('lock-timeout', lockTimeout)
     .option('agent-timeout', agentTimeout)
     .option('thaw-timeout', {
       type: 'number',
@@ -53,11 +66,12 @@ export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
     .epilogue(epilogue);
 }
 
-/** Exit 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent. */
+/** Exit 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent or busy. */
 export async function runRecover(args: RecoverArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const stateDir = path(args['state-dir']);
   const limits = {
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+    lockWaitMs: lockWaitMs(args),
     agentLimits: {
       answerMs: limitMs('agent-timeout', args['agent-timeout']),
       freezeMs: 1,
@@ -65,44 +79,43 @@ export async function runRecover(args: RecoverArgs, output: Output, signal: Abor
     },
     commitMs: limitMs('timeout', args.timeout),
   };
-  const vms = await chosenVms(args, stateDir);
-  const findings: Finding[] = [];
-  for (const vm of vms) {
-    const command = (...words: readonly string[]): string => commandLine(args, vm, words);
-    const store = new ManifestStore(stateDir, vm.name);
-    const options = {
-      vm,
-      store,
-      stateDir,
-      limits,
-      openAgent: openGuestAgent,
-      dryRun: args['dry-run'],
-      signal,
-      command,
-    };
-    findings.push(...(await recoverVm({ ...options, onProgress: output.progress })));
-    if (signal.aborted) break;
-  }
+  const targets = await chosenTargets(args, stateDir);
+  const command = (vm: RecoverableVm, words: readonly string[]): string => commandLine(args, vm, words);
+  const options = { stateDir, limits, openAgent: openGuestAgent, dryRun: args['dry-run'], signal, command };
+  const findings = [...(await recoverVms(targets, { ...options, onProgress: output.progress }))];
+  if (args.vm === undefined && args.qmp === undefined) findings.push(...(await ownerlessFindings(stateDir)));
   const code = codeOf(findings);
-  const names = vms.map(({ name }) => name);
+  const names = [...new Set(targets.map(({ vm }) => vm.name))];
   output.result({ vms: names, dryRun: args['dry-run'], findings, exitCode: code }, () => render(names, findings));
   return code;
 }
 
-async function chosenVms(args: RecoverArgs, stateDir: string): Promise<readonly RecoverableVm[]> {
+async function chosenTargets(args: RecoverArgs, stateDir: string): Promise<readonly RecoverTarget[]> {
   const config = path(args.config);
-  if (args.qmp !== undefined) return [await recoverableVm(stateDir, await vmOf(args), false)];
-  if (args.vm === undefined) return await allRecoverableVms(stateDir, config, config !== defaultConfigFile);
-  if (parseLibvirtAddress(args.vm) !== undefined) return [await recoverableVm(stateDir, await vmOf(args), false)];
-  // One that was named by its sockets when its sets were made is no entry of the configuration.
-  const there = (await allRecoverableVms(stateDir, config, false)).find(({ name }) => name === args.vm);
-  return [there?.configured === false ? there : await recoverableVm(stateDir, await vmOf(args), true)];
+  if (args.vm === undefined && args.qmp === undefined) {
+    return await allTargets(stateDir, config, config !== defaultConfigFile);
+  }
+  const vm = await vmOf(args);
+  const entries = args.qmp === undefined ? await readConfiguredVms(config, false) : [];
+  return [{ vm, configured: entries.some(({ name }) => name === args.vm) }];
+}
+
+async function ownerlessFindings(stateDir: string): Promise<Finding[]> {
+  return (await ownerless(stateDir)).map(({ folder, reason }) => ({
+    vm: folder,
+    kind: 'folder-unknown',
+    status: 'yours',
+    found: `${join(stateDir, folder)}: ${reason}`,
+    did: 'repair what is in it, or remove it; its overlays are found by "qemu-img info --backing-chain" of the VM\'s images',
+    commands: [],
+  }));
 }
 
 function codeOf(findings: readonly Finding[]): ExitCode {
   if (findings.some(({ thawUnconfirmed }) => thawUnconfirmed === true)) return exitCode('thaw-unconfirmed');
   if (findings.some(({ status }) => status !== 'done' && status !== 'busy')) return exitCode('left');
-  return exitCode(findings.some(({ kind }) => kind === 'vm-unreachable') ? 'unreachable' : 'done');
+  const isSilent = findings.some(({ kind }) => kind === 'vm-unreachable' || kind === 'vm-busy');
+  return exitCode(isSilent ? 'unreachable' : 'done');
 }
 
 function commandLine(args: RecoverArgs, vm: RecoverableVm, words: readonly string[]): string {

@@ -6,11 +6,22 @@ import { defaultMinFreeBytes } from '../../host/create/overlays.js';
 import { askedLevels } from '../../host/guest/requirement.js';
 import { createSnapshot } from '../../host/create/snapshot-create.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { agentTimeout, limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import {
+  agentTimeout,
+  limitMs,
+  lockTimeout,
+  lockWaitMs,
+  monitorTimeout,
+  path,
+  vmOf,
+  withVm,
+  type LockArgs,
+  type VmArgs,
+} from './options.js';
 import type { Output } from './output.js';
 import { renderManifest } from './render-manifest.js';
 
-interface CreateArgs extends VmArgs {
+interface CreateArgs extends VmArgs, LockArgs {
   name: string | undefined;
   require: (typeof askedLevels)[number];
   'allow-lower': boolean;
@@ -77,6 +88,7 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
       group: 'Limits:',
     })
     .option('monitor-timeout', monitorTimeout)
+    .option('lock-timeout', lockTimeout)
     .option('agent-timeout', agentTimeout)
     .option('freeze-timeout', {
       type: 'number',
@@ -103,7 +115,8 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
   const { manifest, satisfied } = await createSnapshot({
     vm,
     set: args.name ?? timeName(new Date()),
-    store: storeOf(args, vm),
+    stateDir: path(args['state-dir']),
+    lockWaitMs: lockWaitMs(args),
     requirement: { asked: args.require, allowLower: args['allow-lower'] },
     disks: args.disk,
     minFreeBytes: args['min-free'] * 1024 * 1024,

@@ -3,14 +3,25 @@ import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import type { Manifest } from '../../host/sets/manifest.js';
 import type { SetView } from '../../host/sets/set-view.js';
-import { openHypervisor } from '../../host/vm/open-hypervisor.js';
-import { commitShutOff, commitSnapshot, type OfflineCommitOptions } from '../../host/snapshot-commit.js';
-import { deleteSnapshot } from '../../host/snapshot-delete.js';
+import { findAndLockVm, openAndLockVm } from '../../host/sets/vm-lock.js';
+import { commitShutOff, commitSnapshot } from '../../host/snapshot-commit.js';
+import { deleteSnapshot, type DeleteOptions } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
 import { viewSnapshots } from '../../host/snapshot-view.js';
 import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { limitMs, monitorTimeout, path, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import {
+  limitMs,
+  lockRequest,
+  lockTimeout,
+  monitorTimeout,
+  path,
+  storeOf,
+  vmOf,
+  withVm,
+  type LockArgs,
+  type VmArgs,
+} from './options.js';
 import type { Output } from './output.js';
 import { renderLine, renderView } from './render-manifest.js';
 
@@ -20,7 +31,7 @@ interface ListArgs extends VmArgs {
 interface SetArgs extends ListArgs {
   set: string;
 }
-interface AskingArgs extends SetArgs {
+interface AskingArgs extends SetArgs, LockArgs {
   yes: boolean;
 }
 interface CommitArgs extends AskingArgs {
@@ -44,9 +55,10 @@ export function listOptions(yargs: Argv): Argv<ListArgs> {
 
 export async function runList(args: ListArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const store = storeOf(args, vm);
+  const limit = limitMs('monitor-timeout', args['monitor-timeout']);
+  const store = await storeOf(args, vm, limit);
   const { manifests, unreadable } = await store.readAll();
-  const views = await viewSnapshots(store, manifests, vm.qmp, limitMs('monitor-timeout', args['monitor-timeout']));
+  const views = await viewSnapshots(store, manifests, vm.qmp, limit);
   output.result({ vm: vm.name, sets: views.map(summary), unreadable }, () => [
     ...views.map(renderLine),
     ...unreadable.map(({ set, reason }) => `${set}  unreadable: ${reason}`),
@@ -59,12 +71,13 @@ export function showOptions(yargs: Argv): Argv<SetArgs> {
   return withSet(yargs).example('$0 snapshot show nightly --vm db1', 'disks, files, level now and its evidence');
 }
 
-/** Settles a set whose maker was killed, if the VM answers. */
+/** Of a set whose maker was killed, says what became of it, if the VM answers. */
 export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const store = storeOf(args, vm);
+  const limit = limitMs('monitor-timeout', args['monitor-timeout']);
+  const store = await storeOf(args, vm, limit);
   const manifest = await store.read(args.set);
-  const [view] = await viewSnapshots(store, [manifest], vm.qmp, limitMs('monitor-timeout', args['monitor-timeout']));
+  const [view] = await viewSnapshots(store, [manifest], vm.qmp, limit);
   if (view === undefined) throw new Error(`no view of ${args.set}`);
   for (const note of view.notes) output.warn(`${args.set}: ${note}`);
   output.result(viewJson(view), () => renderView(view));
@@ -100,14 +113,7 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
   if (args.speed !== undefined && !(args.speed > 0)) {
     throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${args.speed}`);
   }
-  const about = {
-    ...(await asking(args, signal)),
-    ...(args.disk === undefined ? {} : { disks: args.disk }),
-    limitMs: limitMs('timeout', args.timeout),
-    ...(args.speed === undefined ? {} : { speed: Math.ceil(args.speed * 1024 * 1024) }),
-    onProgress: output.progress,
-  };
-  const manifest = args.offline ? await commitShutOff(about) : await commitByVm(about);
+  const manifest = await commitWithLock(args, output, signal);
   const merged = manifest.disks.filter((disk) => disk.merged).length;
   output.result(manifest, () => [
     `snapshot set ${manifest.set}: ${merged} disks merged back${merged === manifest.disks.length ? '' : ` of ${manifest.disks.length}`}`,
@@ -115,9 +121,28 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
   return exitCode('done');
 }
 
-async function commitByVm(about: OfflineCommitOptions): Promise<Manifest> {
-  await using hypervisor = await openHypervisor(about.qmp, { timeoutMs: about.monitorTimeoutMs });
-  return await commitSnapshot(hypervisor, about);
+async function commitWithLock(args: CommitArgs, output: Output, signal: AbortSignal): Promise<Manifest> {
+  const limits = {
+    ...(args.disk === undefined ? {} : { disks: args.disk }),
+    limitMs: limitMs('timeout', args.timeout),
+    ...(args.speed === undefined ? {} : { speed: Math.ceil(args.speed * 1024 * 1024) }),
+    onProgress: output.progress,
+  };
+  if (args.offline) {
+    return await withLock(args, 'commit', output, signal, async (options) => commitShutOff({ ...options, ...limits }));
+  }
+  const work = { operation: 'commit', set: args.set } as const;
+  const request = lockRequest(args, await vmOf(args), work, { signal, onProgress: output.progress });
+  await using open = await openAndLockVm(request, { timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']) });
+  const { store, hypervisor } = open;
+  const about = {
+    store,
+    stateDir: path(args['state-dir']),
+    set: args.set,
+    confirm: confirmWith(args.yes, signal),
+    signal,
+  };
+  return await commitSnapshot(hypervisor, { ...about, ...limits });
 }
 
 export function revertOptions(yargs: Argv): Argv<AskingArgs> {
@@ -129,22 +154,25 @@ export function revertOptions(yargs: Argv): Argv<AskingArgs> {
     );
 }
 
-/** What commit, revert and delete need alike: they may ask, and touch only what nobody else needs. */
-async function asking(args: AskingArgs, signal: AbortSignal) {
+/** What revert, delete and a commit of a VM that is shut off need alike: they may ask, and touch only what nobody else needs. */
+async function withLock<T>(
+  args: AskingArgs,
+  operation: 'revert' | 'delete' | 'commit',
+  output: Output,
+  signal: AbortSignal,
+  work: (options: DeleteOptions) => Promise<T>,
+): Promise<T> {
   const vm = await vmOf(args);
-  return {
-    store: storeOf(args, vm),
-    stateDir: path(args['state-dir']),
-    set: args.set,
-    qmp: vm.qmp,
-    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-    confirm: confirmWith(args.yes, signal),
-    signal,
-  };
+  const monitorTimeoutMs = limitMs('monitor-timeout', args['monitor-timeout']);
+  const request = lockRequest(args, vm, { operation, set: args.set }, { signal, onProgress: output.progress });
+  await using locked = await findAndLockVm(request, monitorTimeoutMs);
+  const confirm = confirmWith(args.yes, signal);
+  const stateDir = path(args['state-dir']);
+  return await work({ store: locked.store, stateDir, set: args.set, qmp: vm.qmp, monitorTimeoutMs, confirm, signal });
 }
 
 export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const manifest = await revertSnapshot(await asking(args, signal));
+  const manifest = await withLock(args, 'revert', output, signal, revertSnapshot);
   const files = manifest.disks.map(({ overlay }) => overlay.file);
   output.result(manifest, () => [`reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`]);
   return exitCode('done');
@@ -160,7 +188,7 @@ export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
 }
 
 export async function runDelete(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const { files, foreign } = await deleteSnapshot(await asking(args, signal));
+  const { files, foreign } = await withLock(args, 'delete', output, signal, deleteSnapshot);
   for (const file of foreign) output.warn(`${file} is not the set's own any more: left alone`);
   output.result({ deleted: args.set, files, foreign }, () => [
     `deleted ${args.set}`,
@@ -170,7 +198,9 @@ export async function runDelete(args: AskingArgs, output: Output, signal: AbortS
 }
 
 function withAnswer(yargs: Argv<SetArgs>): Argv<AskingArgs> {
-  return yargs.option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
+  return yargs
+    .option('lock-timeout', lockTimeout)
+    .option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
 }
 
 function summary({ manifest, level, notes }: SetView): object {

@@ -24,10 +24,11 @@ export function startArgsOptions(yargs: Argv): Argv<StartArgs> {
 
 export async function runStartArgs(args: StartArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const store = storeOf(args, vm);
+  const limit = limitMs('monitor-timeout', args['monitor-timeout']);
+  const store = await storeOf(args, vm, limit);
   // One that cannot be read may lie on any other.
   const manifests = await store.readAllOrRefuse();
-  const views = await viewSnapshots(store, manifests, vm.qmp, limitMs('monitor-timeout', args['monitor-timeout']));
+  const views = await viewSnapshots(store, manifests, vm.qmp, limit);
   const images = currentImages(views);
   const unknown = images.find(({ image }) => image === undefined);
   if (unknown !== undefined) {

@@ -79,13 +79,13 @@ async function stepOf(merge: Merge, manifest: Manifest): Promise<Step> {
 }
 
 /** True if the guest writes to the base, which holds all of the overlay: by our own record, our job, or the graph. */
-function isPivoted({ disk, place, vmDisk, job }: Merge): boolean {
+function isPivoted({ disk, place, isOnBase, job }: Merge): boolean {
   if (place !== 'loaded' && place !== 'unused') return false;
   if (disk.pivoted === true) return true;
   // Told to change over, QEMU ended; somebody started the VM from the base.
   const wasTold = disk.pivoting === true;
   const isDone = place === 'loaded' || (job?.status === 'concluded' && job.error === undefined);
-  return (isDone || wasTold) && vmDisk?.file === disk.base.file;
+  return (isDone || wasTold) && isOnBase;
 }
 
 async function withDoubt(step: 'merge' | 'remove', merge: Merge, manifest: Manifest): Promise<Step> {

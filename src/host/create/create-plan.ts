@@ -5,6 +5,7 @@ import type { VmDisk } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
+import { whyNotItsAgent } from '../guest/agent-owner.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
@@ -40,7 +41,7 @@ export async function planCreate(monitor: Hypervisor, options: PlanOptions): Pro
   const choice = chooseDisks(all, options.disks);
   const plan = { ...choice, status, all, refs: guestRefs(choice.chosen, all) };
   const { agent, why } = running
-    ? await findAgent(options)
+    ? await findAgent(monitor, options)
     : { agent: undefined, why: `the VM is ${status}: its guest cannot be held` };
   if (agent === undefined) checkReached(options.requirement, 'crash', undefined, why ?? 'there is no agent');
   return { ...plan, agent, whyNoAgent: why };
@@ -51,7 +52,8 @@ interface FoundAgent {
   readonly why: string | undefined;
 }
 
-async function findAgent({ vm, requirement, agentLimits, openAgent }: PlanOptions): Promise<FoundAgent> {
+async function findAgent(monitor: Monitor, options: PlanOptions): Promise<FoundAgent> {
+  const { vm, requirement, agentLimits, openAgent } = options;
   if (vm.qga === undefined) return { agent: undefined, why: 'no guest-agent socket was given (--qga)' };
   let agent: GuestAgent;
   try {
@@ -63,6 +65,12 @@ async function findAgent({ vm, requirement, agentLimits, openAgent }: PlanOption
     throw error;
   }
   try {
+    const foreign = await whyNotItsAgent(monitor, vm.qga, agent);
+    // Not held: it may be another VM's guest.
+    if (foreign !== undefined) {
+      await agent[Symbol.asyncDispose]();
+      return { agent: undefined, why: foreign };
+    }
     const { state, requester, session } = await agent.coordinator.status();
     if (state === 'idle') return { agent, why: undefined };
     const message = `the guest is already held (${state}) by ${requester ?? 'somebody'}, session ${session ?? 'unknown'}`;

@@ -8,6 +8,7 @@ import type { Monitor } from '../../qmp/monitor.js';
 import { Reverter } from '../../reverter.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
 import { undoCreate } from './create-undo.js';
+import { checkName } from '../names.js';
 import { diskName, firmwareOf } from '../vm/disk-choice.js';
 import { holdAndCut, type HeldCut } from './held-cut.js';
 import type { Hypervisor, StateFolder } from '../vm/hypervisor.js';
@@ -18,7 +19,8 @@ import type { Marks } from '../sets/point-in-time.js';
 import { draftManifest } from './manifest-draft.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { saveState, saveTexts } from '../sets/saved-files.js';
-import { openHypervisor } from '../vm/open-hypervisor.js';
+import { describeIdentity } from '../vm/identity.js';
+import { openAndLockVm } from '../sets/vm-lock.js';
 import { checkRoom, makeOverlays, planOverlays } from './overlays.js';
 import { sentence } from '../guest/report-size.js';
 import { requiredLevel } from '../guest/requirement.js';
@@ -27,7 +29,9 @@ import { readWriteCounts, stillDisks, type WriteCounts } from './write-counts.js
 
 export interface CreateOptions extends PlanOptions {
   readonly set: string;
-  readonly store: ManifestStore;
+  readonly stateDir: string;
+  /** How long to wait while another process works on the VM. */
+  readonly lockWaitMs: number;
   readonly minFreeBytes: number;
   /** How long the guest may stay frozen without hearing from us. */
   readonly leaseMs: number;
@@ -51,19 +55,25 @@ export interface CreateResult {
  * the set, labelled `crash`.
  */
 export async function createSnapshot(options: CreateOptions): Promise<CreateResult> {
-  await options.store.checkFree(options.set);
+  checkName('snapshot set', options.set);
   const timer = new StepTimer();
   const monitorLog: Manifest['monitorLog'] = [];
-  await using monitor = await openHypervisor(options.vm.qmp, {
+  const request = { ...options, operation: 'create', waitMs: options.lockWaitMs } as const;
+  // Until the end: the plan, too, is made of what nobody else may change meanwhile.
+  await using open = await openAndLockVm(request, {
     timeoutMs: options.monitorTimeoutMs,
     log: ({ direction, command, monotonicNs }) => {
       if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
     },
   });
+  const { hypervisor: monitor, store, identity } = open;
+  await store.checkFree(options.set);
+  if (identity.kind === 'address') options.onProgress(`the VM has ${describeIdentity(identity)}`);
   const plan = await planCreate(monitor, options);
   timer.end('inspect');
   const run: Run = {
     options,
+    store,
     monitor,
     plan,
     timer,
@@ -79,7 +89,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   } catch (error) {
     // Nothing of a cut that was taken may be undone, nor may it be called none. The agent is still open: the undo may
     // have to thaw.
-    const told = run.isCut ? error : await undoCreate(run.reverter, options.store, run.draft, options.signal, error);
+    const told = run.isCut ? error : await undoCreate(run.reverter, store, run.draft, options.signal, error);
     keepHold = told instanceof ThawUnconfirmedError;
     throw told;
   } finally {
@@ -90,6 +100,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
 
 interface Run {
   readonly options: CreateOptions;
+  readonly store: ManifestStore;
   readonly monitor: Hypervisor;
   readonly plan: CreatePlan;
   readonly timer: StepTimer;
@@ -103,8 +114,8 @@ interface Run {
 }
 
 async function create(run: Run): Promise<CreateResult> {
-  const { options, monitor, plan, timer, reverter } = run;
-  const { store, set, signal } = options;
+  const { options, store, monitor, plan, timer, reverter } = run;
+  const { set, signal } = options;
   const id = randomBytes(4).toString('hex');
   const overlays = planOverlays(plan.chosen, set, id, options.vm.overlayDir);
   await checkRoom(overlays, options.minFreeBytes);

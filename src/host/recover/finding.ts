@@ -14,7 +14,10 @@ type FindingKind =
   | 'job-left'
   | 'file-left'
   | 'overlay-unknown'
-  | 'vm-unreachable';
+  | 'folder-unknown'
+  | 'vm-busy'
+  | 'vm-unreachable'
+  | 'vm-failed';
 
 /**
  * done     put right

@@ -2,6 +2,7 @@
 // in the journal; a stock agent has no sessions, and is thawed if the journal says that we froze it. A hold of
 // somebody else is left alone.
 import { UnreachableError, describeError } from '../../errors.js';
+import { whyNotItsAgent } from '../guest/agent-owner.js';
 import type { GuestAgent } from '../guest/guest-agent.js';
 import { readJournal, removeJournal, type JournalHold } from '../sets/journal.js';
 import { parseLibvirtAddress } from '../vm/libvirt/address.js';
@@ -49,6 +50,8 @@ async function recoverHold(recovery: Recovery, set: string, hold: JournalHold): 
   const { state, session } = await open.coordinator.status();
   // Another session than ours: ours is over, and this one is not ours to end.
   if (state !== 'idle' && open.kind === 'bridge' && session !== hold.session) return true;
+  if (open.kind === 'stock' && state !== 'idle' && (await tellOfForeignAgent(recovery, set, found, hold, open)))
+    return false;
   const limitMs = options.limits.agentLimits.thawMs;
   const about = { set, kind: 'guest-held', commands: [thawCommand(recovery, hold)] } as const;
   const thaw = async (): Promise<string> => {
@@ -66,6 +69,23 @@ async function recoverHold(recovery: Recovery, set: string, hold: JournalHold): 
     recovery.note('failed', { ...about, found, did: describeError(error), thawUnconfirmed: true });
     return false;
   }
+}
+
+// A stock agent has no sessions by which its guest would be known: its socket may be another VM's by now.
+async function tellOfForeignAgent(
+  recovery: Recovery,
+  set: string,
+  found: string,
+  hold: JournalHold,
+  agent: GuestAgent,
+): Promise<boolean> {
+  const [monitor] = recovery.monitors;
+  const foreign = monitor === undefined ? undefined : await whyNotItsAgent(monitor, hold.qga, agent);
+  if (foreign === undefined) return false;
+  const did = `not thawed, it may be another VM's guest: ${foreign}`;
+  const commands = [thawCommand(recovery, hold)];
+  recovery.note('failed', { set, kind: 'guest-held', found, did, commands, thawUnconfirmed: true });
+  return true;
 }
 
 function thawCommand({ options }: Recovery, { qga }: JournalHold): string {

@@ -7,6 +7,7 @@ import { runQmp } from '../../qmp/commands.js';
 import { dismissJob } from '../../qmp/jobs.js';
 import { isErrno } from '../errno.js';
 import { holdersOf } from '../images/image-file.js';
+import { imageKey, imageOf } from '../images/socket-owner.js';
 import { parseLibvirtAddress } from '../vm/libvirt/address.js';
 import { witnessesFor } from '../sets/claims.js';
 import type { Manifest } from '../sets/manifest.js';
@@ -57,14 +58,17 @@ const ourNode = /^fsb-([0-9a-f]{8})-\d+$/;
 
 async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
   const disks = await readDisks(monitor);
-  const inUse = new Set(
-    disks.flatMap(({ node, rootNode, file, backingFiles }) => [node, rootNode, file, ...backingFiles]),
+  const nodesInUse = new Set(disks.flatMap(({ node, rootNode }) => [node, rootNode]));
+  const filesInUse = await filesOfAll(
+    monitor,
+    disks.flatMap(({ file, backingFiles }) => [file, ...backingFiles]),
   );
   for (const [name, { image }] of await readNodes(monitor)) {
     const setId = ourNode.exec(name)?.[1];
     const file = imageFile(image.filename);
     const owner = manifests.find(({ id }) => id === setId);
-    if (setId === undefined || owner !== undefined || inUse.has(name) || inUse.has(file)) continue;
+    if (setId === undefined || owner !== undefined || nodesInUse.has(name)) continue;
+    if (filesInUse.has(await fileIn(monitor, file))) continue;
     const found = `block node ${name} (${file}) was left in QEMU; no disk uses it, and no set knows it`;
     const did = 'take it out of QEMU, and remove its file if it is empty';
     await recovery.repair({ kind: 'node-left', found, did }, async () => {
@@ -84,12 +88,13 @@ async function tellOfUnknownOverlays(
   monitor: Monitor,
   manifests: readonly Manifest[],
 ): Promise<void> {
-  const known = new Set(manifests.flatMap(({ disks }) => disks.map(({ overlay }) => overlay.file)));
+  const overlays = manifests.flatMap(({ disks }) => disks.map(({ overlay }) => overlay.file));
+  const known = await filesOfAll(monitor, overlays);
   for (const disk of await readDisks(monitor)) {
     const { file, id, backingFiles } = disk;
     const [base] = backingFiles;
-    if (base === undefined || disk.readOnly || known.has(file)) continue;
-    const line = await commandLineOf(file);
+    if (base === undefined || disk.readOnly || known.has(await fileIn(monitor, file))) continue;
+    const line = await commandLineOf((await imageOf(monitor.path, file)) ?? file);
     // It was started with this image: an ordinary clone.
     if (line?.includes(file) === true) continue;
     const maker =
@@ -110,6 +115,15 @@ async function tellOfUnknownOverlays(
         : mergeLines(monitor, disk, await nodeOf(monitor, base)),
     });
   }
+}
+
+// By what it is; by its name alone if nobody knows where that leads.
+async function fileIn(monitor: Monitor, name: string): Promise<string> {
+  return (await imageKey(monitor.path, name)) ?? name;
+}
+
+async function filesOfAll(monitor: Monitor, names: readonly string[]): Promise<ReadonlySet<string>> {
+  return new Set(await Promise.all(names.map((name) => fileIn(monitor, name))));
 }
 
 /** Where libvirt was reached, if that is not virsh's own choice. */

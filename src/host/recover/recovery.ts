@@ -10,6 +10,8 @@ import type { RecoverableVm } from './recover-targets.js';
 
 interface RecoverLimits {
   readonly monitorTimeoutMs: number;
+  /** How long to wait while another process works on the VM. */
+  readonly lockWaitMs: number;
   readonly agentLimits: AgentLimits;
   /** For each disk of a commit that is taken up again. */
   readonly commitMs: number;
@@ -17,7 +19,6 @@ interface RecoverLimits {
 
 export interface RecoverOptions {
   readonly vm: RecoverableVm;
-  readonly store: ManifestStore;
   readonly stateDir: string;
   readonly limits: RecoverLimits;
   readonly openAgent: OpenGuestAgent;
@@ -30,6 +31,7 @@ export interface RecoverOptions {
 
 export class Recovery {
   readonly options: RecoverOptions;
+  readonly store: ManifestStore;
   /** Of this VM; none if it is shut off. */
   readonly monitors: readonly Hypervisor[];
   readonly findings: Finding[] = [];
@@ -37,17 +39,14 @@ export class Recovery {
   readonly busy = new Set<string>();
   /** Sets whose guest is not known to be thawed. */
   readonly held = new Set<string>();
-  /** False only if nobody listens at any monitor. */
+  /** False only if it is known that it does not. */
   readonly isRunning: boolean;
 
-  constructor(options: RecoverOptions, monitors: readonly Hypervisor[], isRunning: boolean) {
+  constructor(options: RecoverOptions, store: ManifestStore, monitors: readonly Hypervisor[], isRunning: boolean) {
     this.options = options;
+    this.store = store;
     this.monitors = monitors;
     this.isRunning = isRunning;
-  }
-
-  get store(): ManifestStore {
-    return this.options.store;
   }
 
   note(status: FindingStatus, finding: NewFinding): void {

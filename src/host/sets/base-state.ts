@@ -27,7 +27,7 @@ export async function lostBases(manifest: Manifest, layers: readonly Layer[]): P
   for (const disk of manifest.disks) {
     if (disk.pivoted === true || disk.merged) continue;
     const { file } = disk.base;
-    const isRun = layers.some((layer) => layer.disk.base.file === file && isWrittenTo(layer));
+    const isRun = layers.some((layer) => layer.disk === disk && isWrittenTo(layer));
     const why = isRun
       ? `the VM was started from ${file} again: it no longer holds the state of the cut`
       : await whyNotAsCut(disk, cutBefore);
@@ -36,10 +36,8 @@ export async function lostBases(manifest: Manifest, layers: readonly Layer[]): P
   return lost;
 }
 
-function isWrittenTo({ disk, place, vmDisk }: Layer): boolean {
-  if (place !== 'unused' && place !== 'loaded') return false;
-  if (disk.pivoted === true || disk.merged) return false;
-  return vmDisk?.file === disk.base.file && !vmDisk.readOnly;
+function isWrittenTo({ place, vmDisk, isOnBase }: Layer): boolean {
+  return (place === 'unused' || place === 'loaded') && isOnBase && vmDisk?.readOnly === false;
 }
 
 async function whyNotAsCut(

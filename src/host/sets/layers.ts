@@ -1,7 +1,11 @@
-// Where the layers of a set are in the VM's block graph now. Found by file, since a VM that was started anew from an
-// overlay has other names for the same nodes.
-import { nodeOfFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
+// Where the layers of a set are in the VM's block graph now. Found by what their files are, since a VM that was started
+// anew from an overlay has other names for the same nodes, and may spell their files in another way.
+import { BridgeError } from '../../errors.js';
+import { imageFile, nodeOfFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import type { BlockNode } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
+import { fileKey } from '../images/same-file.js';
+import { imageKey } from '../images/socket-owner.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
 /**
@@ -17,29 +21,85 @@ export interface Layer {
   readonly place: LayerPlace;
   /** The VM's disk that uses the overlay, else its base. */
   readonly vmDisk: VmDisk | undefined;
+  /** It uses the base: nothing lies between. */
+  readonly isOnBase: boolean;
   /** The overlay's node, if QEMU has it open. */
   readonly overlayNode: string | undefined;
   readonly baseNode: string | undefined;
 }
 
-/** Per disk of the set, in its order. */
+/**
+ * Per disk of the set, in its order. Throws what `runQmp` does, and a BridgeError if QEMU has a file open under a relative
+ * name of which nobody knows where it leads: then no layer can be called unused.
+ */
 export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<Layer[]> {
   const disks = await readDisks(monitor);
   const nodes = await readNodes(monitor);
-  const nodeOf = ({ file, format }: { file: string; format: string }): string | undefined =>
-    nodeOfFile(nodes.values(), file, format);
-  return manifest.disks.map((disk) => {
-    const overlayNode = nodeOf(disk.overlay);
+  const files = await FileNames.of(monitor, [
+    ...[...nodes.values()].map(({ image }) => imageFile(image.filename)),
+    ...disks.flatMap(({ file, backingFiles }) => [file, ...backingFiles]),
+  ]);
+  const layers: Layer[] = [];
+  for (const disk of manifest.disks) {
+    const [overlay, base] = await Promise.all([fileKey(disk.overlay.file), fileKey(disk.base.file)]);
+    const overlayNode = files.nodeOf(nodes, overlay, disk.overlay.format);
     const active = overlayNode === undefined ? undefined : disks.find(({ node }) => node === overlayNode);
-    const onBase = disks.find(({ file }) => file === disk.base.file);
-    const below = disks.some((vmDisk) => vmDisk.backingFiles.includes(disk.overlay.file));
+    const onBase = disks.find(({ file }) => files.isFile(file, base));
+    const below = disks.some(({ backingFiles }) => backingFiles.some((file) => files.isFile(file, overlay)));
     const place = active !== undefined ? 'active' : below ? 'below' : overlayNode !== undefined ? 'loaded' : 'unused';
-    return {
+    if (place === 'unused') files.checkAllKnown(disk.overlay.file);
+    layers.push({
       disk,
       place,
       vmDisk: active ?? onBase,
+      isOnBase: active === undefined && onBase !== undefined,
       overlayNode,
-      baseNode: nodeOf(disk.base),
-    };
-  });
+      baseNode: files.nodeOf(nodes, base, disk.base.format),
+    });
+  }
+  return layers;
+}
+
+/** `nbd://...`, `json:{...}`: not the name of a local file. The file below what has such a name has a node of its own. */
+const isForeign = /^[A-Za-z][A-Za-z0-9+.-]*:/;
+
+/** What the names in the block graph are. */
+class FileNames {
+  readonly #monitor: Monitor;
+  readonly #keys: ReadonlyMap<string, string>;
+  readonly #unknown: readonly string[];
+
+  private constructor(monitor: Monitor, keys: ReadonlyMap<string, string>, unknown: readonly string[]) {
+    this.#monitor = monitor;
+    this.#keys = keys;
+    this.#unknown = unknown;
+  }
+
+  static async of(monitor: Monitor, names: readonly string[]): Promise<FileNames> {
+    const keys = new Map<string, string>();
+    const unknown: string[] = [];
+    for (const name of new Set(names)) {
+      if (name === '' || isForeign.test(name)) continue;
+      const key = await imageKey(monitor.path, name);
+      if (key === undefined) unknown.push(name);
+      else keys.set(name, key);
+    }
+    return new FileNames(monitor, keys, unknown);
+  }
+
+  isFile(name: string, key: string): boolean {
+    return this.#keys.get(name) === key;
+  }
+
+  /** The node that gives the file's data in this format. */
+  nodeOf(nodes: ReadonlyMap<string, BlockNode>, key: string, format: string): string | undefined {
+    return nodeOfFile(nodes.values(), (name) => this.isFile(name, key), format);
+  }
+
+  checkAllKnown(file: string): void {
+    const [name] = this.#unknown;
+    if (name === undefined) return;
+    const message = `whether the VM uses ${file} is not known: QEMU has ${name} open, and where that lies cannot be seen`;
+    throw new BridgeError('E_BLOCK_GRAPH', `${message} (monitor ${this.#monitor.path})`);
+  }
 }

@@ -1,6 +1,6 @@
-// Where manifests lie: STATE_DIR/VM/SET/manifest.json, and journal.json beside it while somebody works on the set. A
-// set's folder appears with its journal in it, so that a name is taken by one creator only, and an empty folder is
-// nobody's.
+// Where manifests lie: STATE_DIR/VM/SET/manifest.json, and journal.json beside it while somebody works on the set. VM is
+// what the VM is, not what it is called (vm/identity.ts). A set's folder appears with its journal in it, so that a name is
+// taken by one creator only, and an empty folder is nobody's. The folder's name is the set's.
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
@@ -8,8 +8,11 @@ import * as v from 'valibot';
 import { BridgeError, UsageError } from '../../errors.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
 import { isErrno } from '../errno.js';
-import { manifestSchema, type Manifest } from './manifest.js';
 import { checkName } from '../names.js';
+import type { VmIdentity } from '../vm/identity.js';
+import { manifestSchema, type Manifest } from './manifest.js';
+import { lockHolder } from './owner-lock.js';
+import { setNames } from './set-names.js';
 
 export const defaultStateDir = '/var/lib/fsfreeze-bridge';
 
@@ -20,13 +23,31 @@ interface Unreadable {
   readonly empty: boolean;
 }
 
+export interface StoreView {
+  /** For messages. */
+  readonly name?: string;
+  /** Whose sets these are. */
+  readonly identity?: VmIdentity;
+  /** Sets that an older version left elsewhere: where each folder is, by the set's name. Not for a store that is written to. */
+  readonly old?: ReadonlyMap<string, string>;
+  /** For a set that is not there: where one of this name is, if that may be meant. */
+  readonly elsewhere?: (set: string) => Promise<string | undefined>;
+}
+
 export class ManifestStore {
   readonly #dir: string;
   readonly #vm: string;
+  readonly #old: ReadonlyMap<string, string>;
+  readonly #elsewhere: NonNullable<StoreView['elsewhere']>;
+  readonly identity: VmIdentity | undefined;
 
-  constructor(stateDir: string, vm: string) {
-    this.#vm = vm;
-    this.#dir = join(stateDir, checkName('VM name', vm));
+  /** @param key names the VM's folder */
+  constructor(stateDir: string, key: string, { name = key, identity, old = new Map(), elsewhere }: StoreView = {}) {
+    this.#vm = name;
+    this.#dir = join(stateDir, key);
+    this.identity = identity;
+    this.#old = old;
+    this.#elsewhere = elsewhere ?? (() => Promise.resolve(undefined));
   }
 
   /** Takes the name, with the journal's first text. Throws a UsageError if it is taken, or if the folder cannot be made. */
@@ -74,23 +95,20 @@ export class ManifestStore {
     } catch (cause) {
       if (!isErrno(cause, 'ENOENT')) throw new BridgeError('E_MANIFEST', `cannot read manifest ${file}`, { cause });
       const known = (await this.names()).join(', ') || 'none';
-      throw new UsageError('E_NO_SET', `VM ${this.#vm} has no snapshot set ${set} (there: ${known})`);
+      const elsewhere = await this.#elsewhere(set);
+      const hint = elsewhere === undefined ? '' : `; ${elsewhere}`;
+      throw new UsageError('E_NO_SET', `VM ${this.#vm} has no snapshot set ${set} (there: ${known})${hint}`);
     }
     const parsed = v.safeParse(manifestSchema, json);
-    if (parsed.success) return parsed.output;
+    // One that was moved may have got another name.
+    if (parsed.success) return { ...parsed.output, set };
     const [issue] = parsed.issues;
     throw new BridgeError('E_MANIFEST', `manifest ${file}: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
   }
 
   /** Names of all sets, also of those whose manifest cannot be read. */
   async names(): Promise<string[]> {
-    try {
-      const entries = await readdir(this.#dir, { withFileTypes: true });
-      return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name);
-    } catch (error) {
-      if (isErrno(error, 'ENOENT')) return [];
-      throw new UsageError('E_STATE_DIR', `cannot list ${this.#dir}`, { cause: error });
-    }
+    return [...(await setNames(this.#dir)), ...this.#old.keys()];
   }
 
   /** All sets, oldest first; those that cannot be read apart. */
@@ -146,18 +164,21 @@ export class ManifestStore {
     return join(this.#folder(set), 'journal.json');
   }
 
-  /** Removes what makers left who were killed while they took a name or wrote; gives what it was. */
+  /** Removes what was left by those who were killed while they took a name or wrote; gives what it was. */
   async sweep(isGone: (pid: number) => boolean, dryRun: boolean): Promise<string[]> {
     const found: string[] = [];
     for (const [folder, pattern] of [
-      [this.#dir, /^\..+\.(\d+)\.[0-9a-f]{8}\.claim$/],
+      [this.#dir, /^(?:\..+|(?:lock|vm)\.json.*)\.(\d+)\.(?:tmp|[0-9a-f]{8}\.(?:claim|new))$/],
       ...(await this.names()).map((set) => [join(this.#dir, set), /\.(\d+)\.(?:tmp|[0-9a-f]{8}\.new)$/] as const),
     ] as const) {
       for (const name of await listed(folder)) {
         const match = pattern.exec(name);
-        if (match === null || !isGone(Number(match[1]))) continue;
-        found.push(join(folder, name));
+        if (match !== null && isGone(Number(match[1]))) found.push(join(folder, name));
       }
+    }
+    for (const name of await listed(this.#dir)) {
+      if (!/^lock\.json\..*\.stale$/.test(name)) continue;
+      if ((await lockHolder(join(this.#dir, name))) === undefined) found.push(join(this.#dir, name));
     }
     if (!dryRun) for (const path of found) await rm(path, { recursive: true, force: true });
     return found;
@@ -175,7 +196,7 @@ export class ManifestStore {
   }
 
   #folder(set: string): string {
-    return join(this.#dir, checkName('snapshot set', set));
+    return this.#old.get(set) ?? join(this.#dir, checkName('snapshot set', set));
   }
 }
 

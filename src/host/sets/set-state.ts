@@ -1,7 +1,6 @@
 // What became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the overlays
 // do. Also which newer sets lie above a set.
 import type { Monitor } from '../../qmp/monitor.js';
-import { isBusy } from './journal.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { layersOf, type Layer } from './layers.js';
@@ -9,8 +8,8 @@ import { withData } from '../images/overlay-data.js';
 
 /**
  * The manifest with its state settled: `cutting` becomes `cut` (level crash: nobody proved more) if the VM writes to
- * the overlays, or if they hold what it wrote before it was started from other images; else `failed`. Written back.
- * Others are given back as they are, and so are all if no monitor answers, or while another process is at the set.
+ * the overlays, or if they hold what it wrote before it was started from other images; else `failed`. Written back:
+ * the caller holds the VM's lock. Others are given back as they are, and so are all if no monitor answers.
  */
 export async function settleState(
   monitors: readonly Monitor[],
@@ -18,7 +17,7 @@ export async function settleState(
   manifest: Manifest,
 ): Promise<Manifest> {
   if (manifest.state !== 'cutting' && manifest.state !== 'creating') return manifest;
-  if (monitors.length === 0 || (await isBusy(store, manifest.set))) return manifest;
+  if (monitors.length === 0) return manifest;
   return await store.write(await settled(monitors, manifest));
 }
 

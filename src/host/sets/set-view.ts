@@ -85,8 +85,8 @@ async function withMergeDone(monitor: Monitor, { id }: Manifest, layers: readonl
   if (!layers.some(({ disk }) => disk.pivoting === true)) return [];
   const jobs = await runQmp(monitor, 'query-jobs', {});
   return layers
-    .filter(({ disk, place, vmDisk }, index) => {
-      if (disk.pivoting !== true || vmDisk?.file !== disk.base.file) return false;
+    .filter(({ disk, place, isOnBase }, index) => {
+      if (disk.pivoting !== true || !isOnBase) return false;
       const job = jobs.find((each) => each.id === `fsb-commit-${id}-${index}`);
       return place === 'loaded' || (place === 'unused' && job?.status === 'concluded' && job.error === undefined);
     })
@@ -95,7 +95,7 @@ async function withMergeDone(monitor: Monitor, { id }: Manifest, layers: readonl
 
 function layerInUse(layers: readonly Layer[]): LayerName | undefined {
   if (layers.some(({ place }) => place === 'active' || place === 'below')) return 'overlay';
-  return layers.some(({ disk, vmDisk }) => vmDisk?.file === disk.base.file) ? 'base' : undefined;
+  return layers.some(({ isOnBase }) => isOnBase) ? 'base' : undefined;
 }
 
 /** For people: the disks that the VM runs from an image which is not their newest. */

@@ -1,9 +1,12 @@
-// Sees the guest's agent die. Its channel stays open on the host's side, so that a freeze would be waited for as long as
+// The port behind the agent's socket. Whose it is: a socket that is no chardev of this QEMU may lead to another guest. And
+// that the guest's agent dies: its channel stays open on the host's side, so that a freeze would be waited for as long as
 // it may take; but QEMU tells when the guest closes the port. Specification: QEMU qapi/char.json, VSERPORT_CHANGE.
-import { realpath } from 'node:fs/promises';
 import { QuiesceError } from '../../errors.js';
 import type { QmpClient } from '../../qmp/client.js';
-import { runQmp } from '../../qmp/commands.js';
+import { runQmp, type QmpReply } from '../../qmp/commands.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { sameFile } from '../images/same-file.js';
+import { socketsOf } from '../images/socket-owner.js';
 
 /** Until disposed; a limit that no freeze reaches. */
 const WATCH_MS = 24 * 3600 * 1000;
@@ -35,11 +38,27 @@ export function watchAgentPort(monitor: QmpClient, agentSocket: string): PortWat
   };
 }
 
-// `unix:/run/vm/qga.sock,server=on`, with more before and behind it.
-async function isOpen(monitor: QmpClient, agentSocket: string): Promise<boolean> {
-  const paths = [agentSocket, await realpath(agentSocket).catch(() => agentSocket)];
-  const port = (await runQmp(monitor, 'query-chardev', {})).find(({ filename }) =>
-    paths.some((path) => `${filename},`.includes(`unix:${path},`)),
-  );
-  return port?.['frontend-open'] === true;
+/** True if the socket is the host's end of one of this QEMU's chardevs. Throws what `runQmp` does. */
+export async function isPortOf(monitor: Monitor, agentSocket: string): Promise<boolean> {
+  return (await portOf(monitor, agentSocket)) !== undefined;
+}
+
+async function isOpen(monitor: Monitor, agentSocket: string): Promise<boolean> {
+  return (await portOf(monitor, agentSocket))?.['frontend-open'] === true;
+}
+
+async function portOf(monitor: Monitor, agentSocket: string): Promise<QmpReply<'query-chardev'>[number] | undefined> {
+  for (const chardev of await runQmp(monitor, 'query-chardev', {})) {
+    const path = socketOf(chardev.filename);
+    if (path === undefined) continue;
+    // By another spelling, or another link to the same socket.
+    for (const own of await socketsOf(monitor.path, path)) if (await sameFile(own, agentSocket)) return chardev;
+  }
+  return undefined;
+}
+
+// `unix:/run/vm/qga.sock,server=on`, `disconnected:` before it while nobody is there. One that QEMU itself connects to is
+// somebody else's socket, who may serve several VMs by it.
+function socketOf(filename: string): string | undefined {
+  return /^(?:disconnected:)?unix:(.+),server(?:=on)?$/.exec(filename)?.[1];
 }

@@ -1,42 +1,89 @@
-// The monitors at which a set's VM may be: the one the set was made through, and the one named on the command line.
-import { realpath } from 'node:fs/promises';
-import { UnreachableError } from '../../errors.js';
+// The monitors at which a VM may be: those its sets were made through, and the one named on the command line. Only where
+// it is known that nobody listens is the VM shut off; whatever else keeps a monitor from answering, a QEMU may be there.
+import { DeadlineError, UnreachableError, type BridgeError } from '../../errors.js';
 import type { Hypervisor } from './hypervisor.js';
+import { identityOf, resolvedAddress, sameVm, type VmIdentity } from './identity.js';
+import { parseLibvirtAddress } from './libvirt/address.js';
 import { openHypervisor } from './open-hypervisor.js';
+import { isBound } from '../images/socket-owner.js';
 
 export interface Monitors extends AsyncDisposable {
-  /** Those that answer; none if the VM is shut off. */
+  /** Those that answer. */
   readonly open: readonly Hypervisor[];
+  /** Why others did not, though somebody may be there. With none open: whether the VM runs is not known. */
+  readonly silent: readonly BridgeError[];
 }
 
 /**
- * Connects to each socket once. Throws an UnreachableError for one that is there but does not answer as a monitor does:
- * it is in use, so the VM runs.
+ * Connects to each once, and keeps those that are the VM's (any, if it is not told which). Throws an UnreachableError or a
+ * DeadlineError if none answers, and one of them is not known to be off. One that is silent beside one that answers may
+ * be another way to the same monitor, which serves one client at a time.
  */
-export async function openMonitors(paths: readonly string[], timeoutMs: number): Promise<Monitors> {
+export async function openMonitors(
+  where: readonly string[],
+  timeoutMs: number,
+  identity?: VmIdentity,
+): Promise<Monitors> {
+  const monitors = await tryMonitors(where, timeoutMs, identity);
+  const [error] = monitors.silent;
+  if (monitors.open.length === 0 && error !== undefined) throw error;
+  return monitors;
+}
+
+/** The same; tells of silent monitors instead of throwing. */
+export async function tryMonitors(
+  where: readonly string[],
+  timeoutMs: number,
+  identity?: VmIdentity,
+): Promise<Monitors> {
   const open: Hypervisor[] = [];
+  const silent: BridgeError[] = [];
   const close = async (): Promise<void> => {
     for (const each of open) await each[Symbol.asyncDispose]();
   };
   try {
-    const sockets = await Promise.all(paths.map((path) => realpath(path).catch(() => path)));
-    for (const socket of new Set(sockets)) {
-      const hypervisor = await openIfThere(socket, timeoutMs);
-      if (hypervisor !== undefined) open.push(hypervisor);
+    const addresses = await Promise.all(where.map(resolvedAddress));
+    for (const address of new Set(addresses)) {
+      const found = await openOne(address, timeoutMs, identity);
+      if (found instanceof Error) silent.push(found);
+      else if (found !== undefined) open.push(found);
     }
   } catch (error) {
     await close();
     throw error;
   }
-  return { open, [Symbol.asyncDispose]: close };
+  return { open, silent, [Symbol.asyncDispose]: close };
 }
 
-async function openIfThere(path: string, timeoutMs: number): Promise<Hypervisor | undefined> {
+async function openOne(
+  address: string,
+  timeoutMs: number,
+  identity: VmIdentity | undefined,
+): Promise<Hypervisor | BridgeError | undefined> {
+  let hypervisor: Hypervisor;
   try {
-    return await openHypervisor(path, { timeoutMs });
+    hypervisor = await openHypervisor(address, { timeoutMs });
   } catch (error) {
-    // Nobody there: shut off. Somebody who does not greet: in use, so running.
-    if (error instanceof UnreachableError && error.code === 'E_MONITOR') return undefined;
+    if (await meansShutOff(error, address)) return undefined;
+    if (error instanceof UnreachableError || error instanceof DeadlineError) return error;
     throw error;
   }
+  try {
+    // Its socket, or its name, may be another VM's by now.
+    if (identity?.kind !== 'uuid' || sameVm(await identityOf(hypervisor), identity)) return hypervisor;
+  } catch (error) {
+    await hypervisor[Symbol.asyncDispose]();
+    if (error instanceof UnreachableError || error instanceof DeadlineError) return error;
+    throw error;
+  }
+  await hypervisor[Symbol.asyncDispose]();
+  return undefined;
+}
+
+/** True if what was thrown when the monitor was opened says that no QEMU is behind it. */
+export async function meansShutOff(error: unknown, address: string): Promise<boolean> {
+  if (!(error instanceof UnreachableError) || error.code !== 'E_MONITOR') return false;
+  if (parseLibvirtAddress(address) !== undefined || error.facts['errno'] === 'ENOENT') return true;
+  // Refused by a name that somebody else bound after the QEMU that still listens, or while one is about to listen.
+  return !(await isBound(address));
 }

@@ -5,14 +5,17 @@ import { resolve } from 'node:path';
 import * as v from 'valibot';
 import { UsageError } from '../../errors.js';
 import { isErrno } from '../errno.js';
-import { checkName, namePattern } from '../names.js';
+import { checkName, nameFromPath, namePattern } from '../names.js';
+import { uuidPattern, type VmIdentity } from './identity.js';
 import { libvirtAddress, parseLibvirtAddress, type LibvirtAddress } from './libvirt/address.js';
 
 export const defaultConfigFile = '/etc/fsfreeze-bridge/vms.json';
 
 export interface Vm {
-  /** Names the folder of its manifests. */
+  /** For people, and to find it by again; which VM it is, its identity tells (identity.ts). */
   readonly name: string;
+  /** Named by what it is: whatever else answers where it was reached is another VM. */
+  readonly identity?: VmIdentity;
   /** Where its disks are cut: monitor socket (QMP), or `libvirt:DOMAIN`. */
   readonly qmp: string;
   /** Where its agent is asked: socket of the channel, or `libvirt:DOMAIN`. */
@@ -53,13 +56,16 @@ export interface VmChoice {
   readonly qga?: string | undefined;
   readonly overlayDir?: string | undefined;
   readonly config: string;
+  /** A VM that is no entry of the configuration, but was worked on before: by its name or its UUID. */
+  readonly recorded?: (name: string) => Promise<Vm | undefined>;
 }
 
 /**
- * The VM meant by the command line. With `qmp`, the configuration is not read and `vm` only names it; paths given beat
- * those configured. Throws a UsageError that says what is missing.
+ * The VM meant by the command line. With `qmp`, the configuration is not read and `vm` only names it (its UUID: which one
+ * has to be there); paths given beat those configured. Throws a UsageError that says what is missing.
  */
-export async function chooseVm({ vm, connect, qmp, qga, overlayDir, config }: VmChoice): Promise<Vm> {
+export async function chooseVm(choice: VmChoice): Promise<Vm> {
+  const { vm, connect, qmp, qga, overlayDir, config, recorded } = choice;
   const given = {
     ...(qga === undefined ? {} : { qga: resolve(qga) }),
     ...(overlayDir === undefined ? {} : { overlayDir: resolve(overlayDir) }),
@@ -74,19 +80,34 @@ export async function chooseVm({ vm, connect, qmp, qga, overlayDir, config }: Vm
   if (connect !== undefined) throw new UsageError('E_NO_VM', '--connect needs a domain: --vm libvirt:NAME');
   if (qmp !== undefined) {
     const path = resolve(qmp);
-    return { name: checkName('VM name', vm ?? nameFromPath(path)), qmp: path, ...given };
+    const name = checkName('VM name', vm ?? nameFromPath(path));
+    const uuid = uuidPattern.test(name) ? name.toLowerCase() : undefined;
+    return { name, ...(uuid === undefined ? {} : { identity: { kind: 'uuid', uuid } }), qmp: path, ...given };
   }
   if (vm === undefined) {
     const message = 'which VM? Give --vm NAME, --vm libvirt:DOMAIN, or --qmp PATH (and --qga PATH)';
     throw new UsageError('E_NO_VM', message);
   }
-  const vms = await readConfig(config);
-  const entry = Object.hasOwn(vms, vm) ? vms[vm] : undefined;
-  if (entry === undefined) {
-    const known = Object.keys(vms).join(', ') || 'none';
-    throw new UsageError('E_NO_VM', `no VM ${JSON.stringify(vm)} in ${config} (there: ${known})`);
+  return { ...(await namedVm(vm, config, recorded)), ...given };
+}
+
+async function namedVm(name: string, config: string, recorded: VmChoice['recorded']): Promise<Vm> {
+  let vms: Readonly<Record<string, ConfigEntry>> = {};
+  let missing: Error | undefined;
+  try {
+    vms = await readConfig(config);
+  } catch (error) {
+    // One that is wrong is told of whatever was asked for.
+    if (!isMissing(error)) throw error;
+    missing = error;
   }
-  return { ...configuredVm(vm, entry), ...given };
+  const entry = Object.hasOwn(vms, name) ? vms[name] : undefined;
+  if (entry !== undefined) return configuredVm(name, entry);
+  const known = await recorded?.(name);
+  if (known !== undefined) return known;
+  if (missing !== undefined) throw missing;
+  const there = Object.keys(vms).join(', ') || 'none';
+  throw new UsageError('E_NO_VM', `no VM ${JSON.stringify(name)} in ${config} (there: ${there})`);
 }
 
 function domainVm(address: LibvirtAddress, name = nameFromPath(address.domain)): Vm {
@@ -110,18 +131,13 @@ export async function readConfiguredVms(config: string, mustExist: boolean): Pro
     const vms = await readConfig(config);
     return Object.entries(vms).map(([name, entry]) => configuredVm(name, entry));
   } catch (error) {
-    if (!mustExist && error instanceof UsageError && isErrno(error.cause, 'ENOENT')) return [];
+    if (!mustExist && isMissing(error)) return [];
     throw error;
   }
 }
 
-/** `/run/vm1/qmp.sock` -> `run-vm1-qmp.sock`: the same VM finds its manifests again when it is shut off. */
-function nameFromPath(path: string): string {
-  return path
-    .replace(/^\/+/, '')
-    .replace(/[^A-Za-z0-9._]+/g, '-')
-    .slice(-100)
-    .replace(/^[^A-Za-z0-9]+/, '');
+function isMissing(error: unknown): error is UsageError {
+  return error instanceof UsageError && isErrno(error.cause, 'ENOENT');
 }
 
 type ConfigEntry = v.InferOutput<typeof configSchema>['vms'][string];

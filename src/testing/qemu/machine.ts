@@ -19,12 +19,16 @@ export interface Machine {
 export const KERNEL_COMMAND_LINE =
   'root=/dev/vda ro console=ttyS0 quiet net.ifnames=0 systemd.show_status=false mitigations=off panic=1';
 
+/** The same for all: a guest that is restored has read it before it was saved, and goes on believing it. */
+const UUID = 'f5b00000-0000-4000-8000-000000000001';
+
 /** The command line. With `incoming` the machine waits for a state to be loaded. */
 export function machineArguments(machine: Machine, paths: GuestPaths, incoming: boolean): string[] {
   const socket = (id: string, file: string) => ['-chardev', `socket,id=${id},path=${escape(file)},server=on,wait=off`];
   return [
     ...['-machine', 'pc', ...acceleratorArguments(machine.accelerator)],
     ...['-smp', String(machine.cpus), '-m', String(machine.memoryMiB)],
+    ...['-uuid', UUID],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-kernel', machine.kernel, '-initrd', machine.initrd, '-append', KERNEL_COMMAND_LINE],
     ...['-chardev', `file,id=console,path=${escape(paths.consolePath)},append=on`, '-serial', 'chardev:console'],

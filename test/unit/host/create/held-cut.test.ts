@@ -25,6 +25,7 @@ it('tells of an unconfirmed thaw although the tool was interrupted', { timeout: 
     kind: 'bridge',
     version: '1',
     thaw: gone,
+    machineUuid: () => Promise.resolve(undefined),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
   const options = {

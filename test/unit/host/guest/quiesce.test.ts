@@ -56,6 +56,7 @@ function fake(behaviour: {
       calls.push(`thaw ${id ?? 'all'}`);
       return behaviour.thaw?.() ?? Promise.resolve({ wasFrozen: true });
     },
+    machineUuid: () => Promise.resolve(undefined),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
   return { agent, calls };

@@ -1,21 +1,29 @@
 // Which VMs are recovered, and where they are found.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { allManifests, allTargets, ownerless, withKnownWays } from '../../../../src/host/recover/recover-targets.js';
+import { readableStore } from '../../../../src/host/sets/find-vm.js';
 import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
-import { allManifests, allRecoverableVms } from '../../../../src/host/recover/recover-targets.js';
+import { noteReached } from '../../../../src/host/sets/vm-record.js';
+import type { VmIdentity } from '../../../../src/host/vm/identity.js';
 import { manifest } from '../../../support/manifests.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
+const uuid = '11111111-2222-3333-4444-555555555555';
+const identity: VmIdentity = { kind: 'uuid', uuid };
 let folder: Scratch;
+let state: string;
 beforeEach(async () => {
   folder = scratch();
-  const store = new ManifestStore(folder.path('state'), 'vm1');
+  state = folder.path('state');
+  // An older version's.
+  const store = new ManifestStore(state, 'vm1');
   for (const [set, qmp, at] of [
     ['old', '/run/old', '2026-01-01'],
     ['new', '/run/new', '2026-01-02'],
   ] as const) {
     await store.claim(set, '');
-    await store.write({ ...manifest(set, at), vm: { name: 'vm1', qmp, qga: '/run/qga', status: 'running' } });
+    await store.write({ ...manifest(set, at), vm: { name: 'vm1', qmp, qga: '/run/qga', uuid, status: 'running' } });
   }
   mkdirSync(folder.path('state/.hidden'));
 });
@@ -24,26 +32,46 @@ afterEach(() => {
 });
 const config = (): string => folder.path('vms.json');
 
-it('are those of the state directory and of the configuration', async () => {
+it('are those of the configuration and of the state directory', async () => {
   writeFileSync(config(), JSON.stringify({ vms: { vm2: { qmp: '/run/q2' } } }));
-  expect(await allRecoverableVms(folder.path('state'), config(), true)).toEqual([
-    { name: 'vm1', qmp: ['/run/new', '/run/old'], qga: '/run/qga', configured: false },
-    { name: 'vm2', qmp: ['/run/q2'], qga: undefined, configured: true },
+  expect(await allTargets(state, config(), true)).toEqual([
+    { vm: { name: 'vm2', qmp: '/run/q2' }, configured: true },
+    { vm: { name: 'vm1', identity, qmp: '/run/new', qga: '/run/qga' }, configured: false },
   ]);
 });
 
-it('are found where the configuration says first', async () => {
-  writeFileSync(config(), JSON.stringify({ vms: { vm1: { qmp: '/run/q1', qga: '/run/a1' } } }));
-  expect(await allRecoverableVms(folder.path('state'), config(), true)).toEqual([
-    { name: 'vm1', qmp: ['/run/q1', '/run/new', '/run/old'], qga: '/run/a1', configured: true },
-  ]);
+it('are found where the configuration says first, then where they were reached', async () => {
+  mkdirSync(folder.path(`state/${uuid}`));
+  await noteReached(state, identity, { name: 'db', qmp: '/run/db', qga: '/run/db.qga' });
+  const vm = { name: 'vm1', qmp: '/run/q1', qga: '/run/a1' };
+  const store = await readableStore(state, identity, vm);
+  expect(await withKnownWays(state, { vm, configured: true }, identity, store)).toEqual({
+    name: 'vm1',
+    identity,
+    qmp: ['/run/q1', '/run/db', '/run/new', '/run/old'],
+    qga: '/run/a1',
+    configured: true,
+  });
+});
+
+it('that had the name of another before are called by their UUID', async () => {
+  writeFileSync(config(), JSON.stringify({ vms: { vm1: { qmp: '/run/new' } } }));
+  expect((await allTargets(state, config(), true)).map(({ vm }) => vm.name)).toEqual(['vm1', uuid]);
 });
 
 it('need no configuration, unless it was named; nor a state directory', async () => {
-  expect((await allRecoverableVms(folder.path('state'), config(), false)).map(({ name }) => name)).toEqual(['vm1']);
-  await expect(allRecoverableVms(folder.path('state'), config(), true)).rejects.toMatchObject({ code: 'E_CONFIG' });
+  expect((await allTargets(state, config(), false)).map(({ vm }) => vm.name)).toEqual(['vm1']);
+  await expect(allTargets(state, config(), true)).rejects.toMatchObject({ code: 'E_CONFIG' });
   writeFileSync(config(), '{');
-  await expect(allRecoverableVms(folder.path('state'), config(), false)).rejects.toMatchObject({ code: 'E_CONFIG' });
+  await expect(allTargets(state, config(), false)).rejects.toMatchObject({ code: 'E_CONFIG' });
   expect(await allManifests(folder.path('none'))).toEqual([]);
-  expect(await allManifests(folder.path('state'))).toHaveLength(2);
+  expect(await allManifests(state)).toHaveLength(2);
+});
+
+it('do not hide what is nobody knows whose', async () => {
+  mkdirSync(folder.path('state/lost/s1'), { recursive: true });
+  writeFileSync(folder.path('state/lost/s1/manifest.json'), '{');
+  mkdirSync(folder.path('state/at-run-q-01234567'));
+  writeFileSync(folder.path('state/at-run-q-01234567/vm.json'), '{');
+  expect((await ownerless(state)).map((each) => each.folder)).toEqual(['at-run-q-01234567', 'lost/s1']);
 });

@@ -1,0 +1,208 @@
+// Files that say which process is at something: a VM's lock, a set's journal. Each begins with the same members; an owner
+// that was killed is told apart from one that lives (owner.ts). Here is the lock: taken by link(2), whole or not at all.
+import { createHash, randomBytes } from 'node:crypto';
+import { link, readFile, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import * as v from 'valibot';
+import { Deadline } from '../../deadline.js';
+import { UsageError } from '../../errors.js';
+import { throwIfInterrupted } from '../confirm.js';
+import { isErrno } from '../errno.js';
+import { syncPath, writeDurably } from '../images/durable-file.js';
+import { ownerSchema, ownerState, thisProcess, type Owner, type OwnerState } from './owner.js';
+
+const operations = ['create', 'commit', 'revert', 'delete', 'recover'] as const;
+export type Operation = (typeof operations)[number];
+
+/** What every such file holds: who, since when, and at what. */
+export const workEntries = {
+  format: v.literal(1),
+  operation: v.picklist(operations),
+  since: v.string(),
+  owner: ownerSchema,
+} as const;
+
+const lockSchema = v.strictObject({
+  ...workEntries,
+  set: v.optional(v.string()),
+  /** No two locks have the same text. */
+  token: v.string(),
+});
+export type LockEntry = v.InferOutput<typeof lockSchema>;
+
+/** Who is at it, since when, and at what. */
+interface WorkEntry {
+  readonly operation: Operation;
+  readonly set?: string | undefined;
+  readonly since: string;
+  readonly owner: Owner;
+}
+
+export interface FoundWork<T extends WorkEntry = WorkEntry> {
+  /** Undefined if what is there is none of ours: nothing of ours writes such a file. */
+  readonly entry: T | undefined;
+  readonly owner: OwnerState;
+  readonly text: string;
+}
+
+/** What is there, if anything. Never throws for what is in it. */
+export async function readWork<T extends WorkEntry>(
+  file: string,
+  schema: v.GenericSchema<unknown, T>,
+): Promise<FoundWork<T> | undefined> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    throw error;
+  }
+  const entry = parse(text, schema);
+  return { entry, owner: entry === undefined ? 'gone' : await ownerState(entry.owner), text };
+}
+
+function parse<T>(text: string, schema: v.GenericSchema<unknown, T>): T | undefined {
+  try {
+    const parsed = v.safeParse(schema, JSON.parse(text));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+interface NewWork extends WorkEntry {
+  readonly format: 1;
+}
+
+/** The members of something that this process begins. */
+export async function newWork(operation: Operation): Promise<NewWork> {
+  return { format: 1, operation, since: new Date().toISOString(), owner: await thisProcess() };
+}
+
+export function workText(entry: object): string {
+  return `${JSON.stringify(entry, undefined, 2)}\n`;
+}
+
+interface Work {
+  readonly operation: Operation;
+  readonly set?: string | undefined;
+}
+
+export interface LockOptions {
+  /** For messages: `VM db1`. */
+  readonly what: string;
+  /** How long to wait for somebody else's end. */
+  readonly waitMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** How often a lock that somebody else has is looked at again. */
+const POLL_MS = 50;
+
+/** Held until disposed (which never throws), or until the process ends, however it ends. */
+export interface OwnerLock extends AsyncDisposable {
+  readonly file: string;
+}
+
+/**
+ * Takes the lock. Throws a UsageError `E_VM_BUSY` that names who has it and for what, if he still has it after `waitMs`;
+ * a QuiesceError when interrupted meanwhile.
+ */
+export async function takeLock(file: string, { operation, set }: Work, options: LockOptions): Promise<OwnerLock> {
+  const token = randomBytes(8).toString('hex');
+  const entry: LockEntry = { ...(await newWork(operation)), ...(set === undefined ? {} : { set }), token };
+  const text = workText(entry);
+  const deadline = new Deadline(options.waitMs);
+  for (;;) {
+    const there = await readLock(file);
+    if (there === undefined) {
+      if (await takePlace(file, text)) break;
+    } else if (there.owner === 'gone') await removeStale(file, there.text, { operation, set }, options);
+    else await waitFor(file, there, deadline, options);
+  }
+  return {
+    file,
+    async [Symbol.asyncDispose]() {
+      try {
+        // Somebody may have been told to remove it, and another may have taken it since.
+        if ((await readLock(file))?.text === text) await rm(file, { force: true });
+      } catch {
+        // One that is left has an owner that is gone.
+      }
+    },
+  };
+}
+
+/** Returns when nobody has the lock. Throws what `takeLock` does. */
+export async function waitUntilFree(file: string, options: LockOptions): Promise<void> {
+  const deadline = new Deadline(options.waitMs);
+  for (;;) {
+    const there = await readLock(file);
+    if (there === undefined || there.owner === 'gone') return;
+    await waitFor(file, there, deadline, options);
+  }
+}
+
+/** Who has the lock now; undefined if nobody has. */
+export async function lockHolder(file: string): Promise<FoundWork<LockEntry> | undefined> {
+  const there = await readLock(file);
+  return there?.owner === 'gone' ? undefined : there;
+}
+
+async function readLock(file: string): Promise<FoundWork<LockEntry> | undefined> {
+  return await readWork(file, lockSchema);
+}
+
+async function waitFor(
+  file: string,
+  there: FoundWork<LockEntry>,
+  deadline: Deadline,
+  { what, signal }: LockOptions,
+): Promise<void> {
+  if (deadline.passed) throw busyError('E_VM_BUSY', what, file, there);
+  await sleep(Math.min(POLL_MS, Math.max(1, deadline.remainingMs)));
+  if (signal !== undefined) throwIfInterrupted(signal, 'nothing was done');
+}
+
+// Two may have seen the same stale lock, and the first of them may have taken the place since: only who holds the lock of
+// this very text removes it, and looks at it again before. A text never comes back, so this other lock may be left behind.
+async function removeStale(file: string, stale: string, work: Work, options: LockOptions): Promise<void> {
+  const hash = createHash('sha256').update(stale).digest('hex').slice(0, 16);
+  const claim = await takeLock(`${file}.${hash}.stale`, work, { ...options, waitMs: Math.max(options.waitMs, 1000) });
+  try {
+    if ((await readLock(file))?.text === stale) await rm(file, { force: true });
+  } finally {
+    await claim[Symbol.asyncDispose]();
+  }
+}
+
+/** For people: who is at it, and at what. */
+export function describeWork({ entry }: FoundWork): string {
+  if (entry === undefined) return 'another process';
+  const set = entry.set === undefined ? '' : ` ${entry.set}`;
+  return `process ${entry.owner.pid} (${entry.operation}${set}, since ${entry.since})`;
+}
+
+export function busyError(code: 'E_VM_BUSY' | 'E_SET_BUSY', what: string, file: string, there: FoundWork): UsageError {
+  const hint = there.owner === 'elsewhere' ? `, of another container; if it has ended, remove ${file}` : '';
+  return new UsageError(code, `${what} is being worked on by ${describeWork(there)}${hint}`, {
+    facts: { file, entry: there.entry, owner: there.owner },
+  });
+}
+
+// Whole or not at all, and only if nobody was first.
+async function takePlace(file: string, text: string): Promise<boolean> {
+  const draft = `${file}.${process.pid}.${randomBytes(4).toString('hex')}.new`;
+  await writeDurably(draft, text);
+  try {
+    await link(draft, file);
+  } catch (error) {
+    if (isErrno(error, 'EEXIST')) return false;
+    throw error;
+  } finally {
+    await rm(draft, { force: true });
+  }
+  await syncPath(dirname(file));
+  return true;
+}

@@ -1,0 +1,15 @@
+// The sets in a folder: its folders that are not hidden.
+import { readdir } from 'node:fs/promises';
+import { UsageError } from '../../errors.js';
+import { isErrno } from '../errno.js';
+
+/** Also of those whose manifest cannot be read; none if the folder is not there. Throws a UsageError if it cannot be listed. */
+export async function setNames(folder: string): Promise<string[]> {
+  try {
+    const entries = await readdir(folder, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return [];
+    throw new UsageError('E_STATE_DIR', `cannot list ${folder}`, { cause: error });
+  }
+}

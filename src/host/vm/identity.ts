@@ -1,0 +1,51 @@
+// Which VM it is, whatever it is called and however it is reached: the UUID that its QEMU and libvirt know. A plain QEMU
+// that was started without one (all zeros) is known by its monitor's socket alone.
+import { createHash } from 'node:crypto';
+import { runQmp } from '../../qmp/commands.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { resolvedPath } from '../images/same-file.js';
+import { nameFromPath } from '../names.js';
+import { parseLibvirtAddress } from './libvirt/address.js';
+
+export type VmIdentity =
+  | { readonly kind: 'uuid'; readonly uuid: string }
+  /** Of its monitor: a resolved path, or `libvirt:NAME` for a domain that libvirt no longer knows. */
+  | { readonly kind: 'address'; readonly address: string };
+
+export const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+const noUuid = '00000000-0000-0000-0000-000000000000';
+
+/** Of the VM whose monitor this is. Throws what `runQmp` does. */
+export async function identityOf(monitor: Monitor): Promise<VmIdentity> {
+  const { UUID: uuid } = await runQmp(monitor, 'query-uuid', {});
+  return await identityFrom(uuid, monitor.path);
+}
+
+/** From what was recorded of it. */
+export async function identityFrom(uuid: string | undefined, where: string): Promise<VmIdentity> {
+  const known = uuid?.toLowerCase();
+  if (known !== undefined && known !== noUuid && uuidPattern.test(known)) return { kind: 'uuid', uuid: known };
+  return { kind: 'address', address: await resolvedAddress(where) };
+}
+
+/** One spelling for each way to a monitor. */
+export async function resolvedAddress(where: string): Promise<string> {
+  return parseLibvirtAddress(where) === undefined ? await resolvedPath(where) : where;
+}
+
+/** Names the folder of its sets: one path component, different for different VMs. */
+export function identityKey(identity: VmIdentity): string {
+  if (identity.kind === 'uuid') return identity.uuid;
+  // Two paths may give one name.
+  const hash = createHash('sha256').update(identity.address).digest('hex').slice(0, 8);
+  return `at-${nameFromPath(identity.address, 80)}-${hash}`;
+}
+
+export function sameVm(one: VmIdentity, other: VmIdentity): boolean {
+  return identityKey(one) === identityKey(other);
+}
+
+/** For people. */
+export function describeIdentity(identity: VmIdentity): string {
+  return identity.kind === 'uuid' ? `UUID ${identity.uuid}` : `no UUID, its monitor ${identity.address} stands for it`;
+}

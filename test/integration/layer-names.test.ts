@@ -1,0 +1,78 @@
+// An image is what its file is: a VM that was started from it under another spelling uses it all the same, and "not used" is
+// said only where it is known.
+import { symlinkSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Finding } from '../../src/host/recover/finding.js';
+import { imagePath, type BareDisk } from '../support/bare-qemu.js';
+import { CutHarness } from '../support/cut-harness.js';
+import { SlowProxy } from '../support/slow-proxy.js';
+import { requires } from '../support/requires.js';
+
+const disks: readonly BareDisk[] = [
+  { name: 'root0', format: 'raw' },
+  { name: 'data0', format: 'qcow2' },
+];
+let at: CutHarness;
+beforeEach(async () => {
+  at = await CutHarness.start(disks);
+  symlinkSync(at.folder.path('images'), at.folder.path('linked'));
+  expect((await at.create('s1')).code).toBe(0);
+});
+afterEach(async () => {
+  await at[Symbol.asyncDispose]();
+});
+
+const overlays = (folder: string): BareDisk[] =>
+  disks.map(({ name }) => ({ name, format: 'qcow2', file: `${folder}/${name}.s1.qcow2` }));
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'qemu-io',
+)('a VM started from its overlays', () => {
+  describe.each([
+    ['through a symbolic link', () => at.folder.path('linked')],
+    ['by a path with dots in it', () => `${at.folder.path('linked')}/../images`],
+    ['by a relative path', () => 'images'],
+  ])('%s', (_how, folder) => {
+    beforeEach(async () => {
+      await at.restart(overlays(folder()));
+    });
+
+    it('is known to use them', async () => {
+      const { monitor } = (await at.bridge(['status'])).json as { monitor: { disks: { set?: string }[] } };
+      expect(monitor.disks.map(({ set }) => set)).toEqual(['s1', 's1']);
+      expect(await at.bridge(['snapshot', 'delete', 's1', '--yes'])).toMatchObject({ code: 2 });
+      expect((await at.bridge(['recover'])).json['findings']).toEqual([]);
+      expect(at.images()).toHaveLength(4);
+    });
+
+    it('has them merged back', async () => {
+      await at.vm.write('data0', 7, 0, 64);
+      expect((await at.bridge(['snapshot', 'commit', 's1'])).error.message).toBe('none');
+      expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+    });
+  });
+
+  it('by a relative path, through a relay: that they are not used is not said, since it is not known', async () => {
+    await at.restart(overlays('images'));
+    await using relay = await SlowProxy.listen(at.folder.path('relay.sock'), at.vm.qmp, 0);
+    const run = await at.bridge(['snapshot', 'commit', 's1', '--qmp', relay.path]);
+    expect(run.code).not.toBe(0);
+    expect(run.error.message).toContain('where that lies cannot be seen');
+    expect(at.images()).toHaveLength(4);
+  });
+});
+
+requires('qemu-system-x86_64', 'qemu-img')('a VM started from its bases', () => {
+  it('through a symbolic link has lost the cut, and that is seen', async () => {
+    const spelled = disks.map((disk) => ({
+      ...disk,
+      file: imagePath(at.folder, disk).replace('/images/', '/linked/'),
+    }));
+    await at.restart(spelled);
+    const found = (await at.bridge(['recover'])).json['findings'] as Finding[];
+    expect(found).toMatchObject([{ kind: 'base-written', status: 'done' }]);
+    expect(await at.bridge(['snapshot', 'show', 's1'])).toMatchObject({ manifest: { level: 'none' } });
+  });
+});

@@ -1,0 +1,95 @@
+// A libvirt domain is its UUID: under its own name, under a name of the configuration, and at a monitor of its QEMU.
+import { readdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { execa } from 'execa';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { runBridge } from '../../src/cli/bridge/program.js';
+import { LibvirtHost } from '../support/libvirt.js';
+import { requires } from '../support/requires.js';
+
+const uuid = '5e1f0000-1111-4222-8333-444444444444';
+let host: LibvirtHost;
+
+async function tool(...words: readonly string[]): Promise<{ code: number; json: Record<string, unknown> }> {
+  const out: string[] = [];
+  const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
+  const all = [...words, '--state-dir', path.join(host.dir, 'state'), '--json'];
+  const code = await runBridge(all, streams, new AbortController().signal);
+  const last = out.join('').trim().split('\n').at(-1) ?? '{}';
+  return { code, json: JSON.parse(last) as Record<string, unknown> };
+}
+
+function domainXml(): string {
+  const file = (name: string): string => path.join(host.dir, name);
+  return `<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>twin</name><uuid>${uuid}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type><loader readonly='yes' type='rom'>${file('halt.bin')}</loader></os>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${file('twin.qcow2')}'/><target dev='vda' bus='virtio'/></disk>
+    <controller type='usb' model='none'/><memballoon model='none'/>
+  </devices>
+  <seclabel type='none'/>
+  <qemu:commandline><qemu:arg value='-qmp'/><qemu:arg value='unix:${file('own.sock')},server=on,wait=off'/></qemu:commandline>
+</domain>`;
+}
+
+requires(
+  'root',
+  'libvirtd',
+  'virsh',
+  'qemu-system-x86_64',
+  'qemu-img',
+)('a libvirt domain', () => {
+  beforeAll(async () => {
+    host = await LibvirtHost.start();
+    const firmware = Buffer.alloc(65_536);
+    Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
+    writeFileSync(path.join(host.dir, 'halt.bin'), firmware);
+    await execa('qemu-img', ['create', '-q', '-f', 'qcow2', path.join(host.dir, 'twin.qcow2'), '16M']);
+    await host.run(['define', await host.file(domainXml())]);
+    await host.run(['start', 'twin']);
+  }, 120_000);
+  afterAll(async () => {
+    await host[Symbol.asyncDispose]();
+  });
+
+  it('meets the same sets by each of its names, running or shut off', { timeout: 120_000 }, async () => {
+    const libvirt = ['--vm', 'libvirt:twin', '--connect', host.uri];
+    const made = await tool('snapshot', 'create', '--name', 's1', '--require', 'crash', ...libvirt);
+    expect(made).toMatchObject({ code: 0, json: { set: 's1', vm: { uuid } } });
+    expect(readdirSync(path.join(host.dir, 'state'))).toEqual([uuid]);
+    const config = path.join(host.dir, 'vms.json');
+    writeFileSync(config, JSON.stringify({ vms: { db1: { libvirt: uuid, connect: host.uri } } }));
+    const monitor = ['--qmp', path.join(host.dir, 'own.sock')];
+    const configured = ['--vm', 'db1', '--config', config];
+    for (const way of [libvirt, configured, monitor, ['--vm', uuid], ['--vm', 'twin']]) {
+      const { json } = await tool('snapshot', 'list', ...way);
+      expect(json['sets'], way.join(' ')).toMatchObject([{ set: 's1' }]);
+    }
+    expect((await tool('status', ...configured)).json['monitor']).toMatchObject({ identity: { kind: 'uuid', uuid } });
+    await host.run(['destroy', 'twin']);
+    for (const way of [libvirt, configured, ['--vm', uuid]]) {
+      const { json } = await tool('snapshot', 'list', ...way);
+      expect(json['sets'], way.join(' ')).toMatchObject([{ set: 's1' }]);
+    }
+    await host.run(['start', 'twin']);
+    expect(await tool('snapshot', 'commit', 's1', ...configured)).toMatchObject({ code: 0 });
+    expect(readdirSync(path.join(host.dir, 'state'))).toEqual([uuid]);
+  });
+
+  it('made anew under the name of another has none of its sets', { timeout: 60_000 }, async () => {
+    const libvirt = ['--vm', 'libvirt:twin', '--connect', host.uri];
+    expect(await tool('snapshot', 'create', '--name', 's2', '--require', 'crash', ...libvirt)).toMatchObject({
+      code: 0,
+    });
+    await host.run(['destroy', 'twin']);
+    await host.run(['undefine', 'twin']);
+    await host.run(['define', await host.file(domainXml().replace(uuid, uuid.replace('5', '6')))]);
+    expect((await tool('snapshot', 'list', ...libvirt)).json['sets']).toEqual([]);
+    const shown = await tool('snapshot', 'show', 's2', ...libvirt);
+    expect(shown).toMatchObject({ code: 2, json: { error: { code: 'E_NO_SET' } } });
+    expect(JSON.stringify(shown.json['error'])).toContain(`--vm ${uuid}`);
+    expect((await tool('snapshot', 'list', '--vm', uuid)).json['sets']).toMatchObject([{ set: 's1' }, { set: 's2' }]);
+  });
+});
