@@ -1,7 +1,7 @@
 // A bare QEMU, a fixture for its agent, and the command line between them: what the integration tests of the host tool
 // share.
 import { execa } from 'execa';
-import { readFileSync, readdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { basename } from 'node:path';
 import { expect } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
@@ -33,14 +33,22 @@ export class CutHarness implements AsyncDisposable {
     this.agent = agent;
   }
 
-  /** A VM with an agent that reports one filesystem on each disk. */
-  static async start(disks: readonly BareDisk[]): Promise<CutHarness> {
+  /**
+   * A VM with an agent that reports one filesystem on each disk. `extra`: more words for QEMU; what they name it makes in
+   * the folder `images`.
+   */
+  static async start(
+    disks: readonly BareDisk[],
+    extra: (images: string) => Promise<readonly string[]> = () => Promise.resolve([]),
+  ): Promise<CutHarness> {
     const folder = scratch();
+    mkdirSync(folder.path('images'));
     const agent = await FakeAgent.listen(folder.path('qga.sock'));
     agent.report = freezeReport({
       filesystems: disks.map(({ name, serial = name }) => filesystemReport(`/${name}`, serial)),
     });
-    return new CutHarness(folder, await BareQemu.start(folder, disks), agent);
+    const words = await extra(folder.path('images'));
+    return new CutHarness(folder, await BareQemu.start(folder, disks, words), agent);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -56,8 +64,8 @@ export class CutHarness implements AsyncDisposable {
   }
 
   /** Starts the VM, which must be shut off, with these disks. */
-  async start(disks: readonly BareDisk[]): Promise<void> {
-    this.vm = await BareQemu.start(this.folder, disks);
+  async start(disks: readonly BareDisk[], extra: readonly string[] = []): Promise<void> {
+    this.vm = await BareQemu.start(this.folder, disks, extra);
   }
 
   /** The sockets of the harness, unless the words name others. */
@@ -78,6 +86,15 @@ export class CutHarness implements AsyncDisposable {
     const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
     const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
     return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
+  }
+
+  /** What people see of it. */
+  async text(words: readonly string[]): Promise<string> {
+    const out: string[] = [];
+    const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
+    const line = this.commandLine(words).filter((word) => word !== '--json');
+    await runBridge(line, streams, new AbortController().signal);
+    return out.join('');
   }
 
   async create(name: string, ...words: string[]): Promise<Run> {
@@ -106,6 +123,16 @@ export class CutHarness implements AsyncDisposable {
     return readdirSync(this.folder.path('images')).sort();
   }
 
+  readonly #overlays = new Map<string, string>();
+
+  /** The overlay of a disk in a set: the file that is there, or was when last asked. */
+  overlay(disk: string, set = 's1'): string {
+    const isIts = (name: string): boolean => name.startsWith(`${disk}.${set}-`) && isOverlay(name, set);
+    const name = this.images().find(isIts) ?? this.#overlays.get(`${disk} ${set}`) ?? `${disk}.${set}-none.qcow2`;
+    this.#overlays.set(`${disk} ${set}`, name);
+    return this.folder.path(`images/${name}`);
+  }
+
   /** Names of our format nodes in QEMU. */
   async ourNodes(): Promise<string[]> {
     const nodes = (await this.vm.control.execute('query-named-block-nodes', { flat: true })) as {
@@ -119,4 +146,9 @@ export class CutHarness implements AsyncDisposable {
     const devices = (await this.vm.control.execute('query-block')) as { inserted: { image: { filename: string } } }[];
     return devices.map(({ inserted }) => inserted.image.filename);
   }
+}
+
+/** True if it is named as an overlay of the set: with the set's id in it. */
+export function isOverlay(file: string, set: string): boolean {
+  return /-[0-9a-f]{8}\.qcow2$/.test(file) && file.slice(0, -'-01234567.qcow2'.length).endsWith(`.${set}`);
 }

@@ -13,6 +13,7 @@ const infoSchema = v.object({
   'backing-filename': v.optional(v.string()),
   'full-backing-filename': v.optional(v.string()),
   'backing-filename-format': v.optional(v.string()),
+  encrypted: v.optional(v.boolean(), false),
 });
 export type ImageInfo = v.InferOutput<typeof infoSchema>;
 
@@ -73,6 +74,7 @@ export async function isLockedByQemu(file: string): Promise<boolean> {
 
 export interface NewOverlay {
   readonly file: string;
+  /** A path, or a name of QEMU's with options (`json:...`). */
   readonly base: string;
   readonly baseFormat: string;
   readonly virtualSize: number;

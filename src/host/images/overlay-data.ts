@@ -2,6 +2,7 @@
 // may be locked by a VM, or gone.
 import { open, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { imageFile } from '../../qmp/image-name.js';
 import { isErrno } from '../errno.js';
 import { mapOfLayer } from './image-file.js';
 
@@ -42,7 +43,8 @@ export async function backingOf(file: string): Promise<string | undefined> {
     if (offset === 0 || length === 0 || length > MAX_NAME_BYTES) return undefined;
     const name = Buffer.alloc(length);
     const { bytesRead } = await handle.read(name, 0, length, offset);
-    return resolve(dirname(file), name.toString('utf8', 0, bytesRead));
+    // A name with options (`json:...`) lies on a file, too.
+    return resolve(dirname(file), imageFile(name.toString('utf8', 0, bytesRead)));
   } finally {
     await handle.close();
   }

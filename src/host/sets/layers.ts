@@ -1,6 +1,6 @@
 // Where the layers of a set are in the VM's block graph now. Found by file, since a VM that was started anew from an
 // overlay has other names for the same nodes.
-import { nodeOfFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import { nodeOfFile, nodesOfFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
@@ -26,10 +26,12 @@ export interface Layer {
 export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<Layer[]> {
   const disks = await readDisks(monitor);
   const nodes = await readNodes(monitor);
-  const nodeOf = ({ file, format }: { file: string; format: string }): string | undefined =>
-    nodeOfFile(nodes.values(), file, format);
+  const baseNodeOf = ({ node, file, format }: ManifestDisk['base']): string | undefined => {
+    const found = nodesOfFile(nodes.values(), file, format);
+    return found.length === 1 ? found[0] : found.find((name) => name === node);
+  };
   return manifest.disks.map((disk) => {
-    const overlayNode = nodeOf(disk.overlay);
+    const overlayNode = nodeOfFile(nodes.values(), disk.overlay.file, disk.overlay.format);
     const active = overlayNode === undefined ? undefined : disks.find(({ node }) => node === overlayNode);
     const onBase = disks.find(({ file }) => file === disk.base.file);
     const below = disks.some((vmDisk) => vmDisk.backingFiles.includes(disk.overlay.file));
@@ -39,7 +41,7 @@ export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<La
       place,
       vmDisk: active ?? onBase,
       overlayNode,
-      baseNode: nodeOf(disk.base),
+      baseNode: baseNodeOf(disk.base),
     };
   });
 }

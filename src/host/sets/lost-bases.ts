@@ -51,9 +51,9 @@ async function writtenAfterwards({ disks }: Manifest): Promise<ManifestDisk[]> {
   }
   const found: ManifestDisk[] = [];
   for (const disk of disks) {
-    if (disk.pivoted === true || disk.merged || disk.base.file.startsWith('/dev/')) continue;
+    if (disk.pivoted === true || disk.merged) continue;
     const base = await stat(disk.base.file).catch(() => undefined);
-    const limitMs = base === undefined ? undefined : cutBefore.get(base.dev);
+    const limitMs = base === undefined || base.isBlockDevice() ? undefined : cutBefore.get(base.dev);
     if (base !== undefined && limitMs !== undefined && base.mtimeMs > limitMs) found.push(disk);
   }
   return found;
