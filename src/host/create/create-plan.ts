@@ -8,7 +8,7 @@ import { readOutside } from '../../qmp/outside.js';
 import { backingNameOf } from '../vm/backing-name.js';
 import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
-import type { Hypervisor } from '../vm/hypervisor.js';
+import type { Hypervisor, OverlayHost } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
 import type { Vm } from '../vm/vm.js';
 
@@ -53,10 +53,13 @@ export async function planCreate(monitor: Hypervisor, options: PlanOptions): Pro
 }
 
 /** Why no overlay can be laid on disks that are sound in themselves. */
-async function refusalsOf(monitor: Hypervisor, all: readonly VmDisk[]): Promise<ReadonlyMap<VmDisk, string>> {
+async function refusalsOf(
+  host: Pick<OverlayHost, 'whyNoOverlay'>,
+  all: readonly VmDisk[],
+): Promise<ReadonlyMap<VmDisk, string>> {
   const refusals = new Map<VmDisk, string>();
   for (const disk of all) {
-    const why = (await backingNameOf(disk)).why ?? (await monitor.whyNoOverlay(disk));
+    const why = (await backingNameOf(disk)).why ?? (await host.whyNoOverlay(disk));
     if (why !== undefined) refusals.set(disk, why);
   }
   return refusals;

@@ -66,7 +66,7 @@ export function chooseDisks(
     if (named.length === 0) missing.push({ what, reason });
   }
   if (chosen.length === 0) {
-    const why = missing.map(({ what, reason }) => `${what}: ${reason}`).join('; ');
+    const why = leftOut.map(({ what, reason }) => `${what}: ${reason}`).join('; ');
     throw new UsageError('E_DISK', `the VM has no writable disk to cut${why === '' ? '' : ` (${why})`}`);
   }
   return { chosen, leftOut, missing };
