@@ -1,6 +1,7 @@
 // The Coordinator over a stock qemu-ga: guest-fsfreeze-*. It has no lease, no session and no report: the guest stays
 // frozen until somebody says thaw, so the thaw is repeated until confirmed. What the result is worth is
 // stock-evidence.ts: at most `filesystem`, and the evidence says whose word it is.
+import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { randomUUID } from 'node:crypto';
 import {
@@ -8,6 +9,7 @@ import {
   type ConsistencyLevel,
   type Coordinator,
   type CoordinatorStatus,
+  type FilesystemReport,
   type FreezeReport,
   type FreezeRequest,
   type FreezeSession,
@@ -17,7 +19,7 @@ import {
 import { BridgeError, describeError, QuiesceError, StateError } from '../errors.js';
 import { RemoteError } from '../rpc/errors.js';
 import type { AgentCaller } from './client.js';
-import { objections, survey, type Counts, type Survey } from './stock-evidence.js';
+import { canFreeze, objections, survey, type Counts, type Survey } from './stock-evidence.js';
 import { onceConfirmed, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
 
 export class StockCoordinator implements Coordinator {
@@ -67,6 +69,16 @@ export class StockCoordinator implements Coordinator {
   writers(): Promise<readonly WriterListing[]> {
     return Promise.resolve([]);
   }
+}
+
+type Held = Pick<FilesystemReport, 'held' | 'reason' | 'freezeErrno'>;
+
+function heldBy(filesystem: Survey['filesystems'][number], allHeld: boolean): Held {
+  if (!allHeld) return { held: 'none', reason: 'stock qemu-ga does not say which filesystems it froze' };
+  if (!filesystem.concerned) return { held: 'none' };
+  if (canFreeze(filesystem)) return { held: 'frozen' };
+  // What the kernel answers; qemu-ga does not tell.
+  return { held: 'none', reason: `${filesystem.type} cannot be frozen`, freezeErrno: constants.errno.EOPNOTSUPP };
 }
 
 function neededLevel({ require }: FreezeRequest): ConsistencyLevel {
@@ -142,13 +154,14 @@ class StockSession implements FreezeSession {
       outcome: trouble === undefined && (!isOver || this.#counts.thawed === frozen) ? 'ok' : 'broken',
       level: allHeld ? 'filesystem' : 'crash',
       evidence: allHeld
-        ? [`${whose}: ${frozen} filesystems frozen${isOver ? ' and thawed' : ''}, the disks named are among theirs`]
+        ? [
+            `${whose}: ${frozen} filesystems frozen${isOver ? ' and thawed' : ''}, the disks named are among theirs`,
+            ...this.#survey.filesystems
+              .filter((filesystem) => filesystem.concerned && !canFreeze(filesystem))
+              .map(({ mountpoint, type }) => `${mountpoint} (${type}) cannot be frozen, and is not counted`),
+          ]
         : against.map((reason) => `${whose}: ${reason}`),
-      filesystems: this.#survey.filesystems.map((filesystem) => ({
-        ...filesystem,
-        held: allHeld && filesystem.concerned ? 'frozen' : 'none',
-        ...(allHeld ? {} : { reason: 'stock qemu-ga does not say which filesystems it froze' }),
-      })),
+      filesystems: this.#survey.filesystems.map((filesystem) => ({ ...filesystem, ...heldBy(filesystem, allHeld) })),
       writers: [],
       skipped: [
         { what: 'writers', reason: 'stock qemu-ga does not say which hooks ran' },

@@ -17,6 +17,9 @@ export interface Survey {
 /** Never written to: nothing to freeze, and qemu-ga does not count them. */
 const readOnlyTypes: ReadonlySet<string> = new Set(['iso9660', 'squashfs', 'erofs', 'cramfs', 'romfs', 'udf']);
 
+/** Linux has no freeze for them (FIFREEZE: EOPNOTSUPP): qemu-ga passes them over, and does not count them. */
+const unfreezableTypes: ReadonlySet<string> = new Set(['vfat', 'msdos', 'exfat', 'fuseblk', 'ntfs3', 'hfsplus']);
+
 /** Reads guest-get-fsinfo for the disks and mount points asked for. */
 export function survey(
   fsinfo: FsInfo,
@@ -46,6 +49,10 @@ export function survey(
   };
 }
 
+export function canFreeze({ type }: { readonly type: string }): boolean {
+  return !unfreezableTypes.has(type);
+}
+
 export interface Counts {
   readonly frozen: number;
   /** Undefined while it lasts, or if a reply was lost. */
@@ -64,13 +71,17 @@ export function objections(
   const asked = filesystems.filter(({ concerned }) => concerned);
   const left = mountpoints === undefined ? [] : asked.filter((one) => !mountpoints.includes(one.mountpoint));
   // Every filesystem that can be written counts: qemu-ga froze them all, and does not say which one it passed over.
-  const expected = mountpoints?.length ?? filesystems.filter(({ type }) => !readOnlyTypes.has(type)).length;
+  const writable = filesystems.filter(({ type }) => !readOnlyTypes.has(type));
+  const all = mountpoints?.length ?? writable.length;
+  const named = mountpoints === undefined ? writable : writable.filter((one) => mountpoints.includes(one.mountpoint));
+  const expected = all - named.filter((one) => !canFreeze(one)).length;
   const reasons: string[] = [];
   if (uncovered.length > 0) reasons.push(`no filesystem is known on ${uncovered.join(', ')}`);
   if (unknownMountpoints.length > 0) reasons.push(`not mounted: ${unknownMountpoints.join(', ')}`);
   if (left.length > 0) reasons.push(`not asked to be frozen: ${left.map(({ mountpoint }) => mountpoint).join(', ')}`);
   if (frozen === 0) reasons.push('no filesystem was frozen');
-  else if (frozen < expected)
+  // Between the two it may be one that should not freeze which was, and one that should which was not.
+  else if (frozen < expected || (frozen > expected && frozen < all))
     reasons.push(`${frozen} of ${expected} filesystems were frozen, and not which is not said`);
   if (trouble !== undefined) reasons.push(trouble);
   else if (isOver && thawed !== frozen) {

@@ -1,18 +1,24 @@
 // Which disks a VM has: device -> format node -> file, and how the guest knows each (serial, PCI address), so that the
-// host's disks match those of guest-get-fsinfo. Only reads. Specification: QEMU qapi/block-core.json; facts on 7.2:
-// query-block hides implicit filters but not throttle and the like; only 10.1 and later name a node's children.
+// host's disks match those of guest-get-fsinfo. Only reads, and never fails for one odd disk: that one says what is wrong
+// with it. Specification: QEMU qapi/block-core.json; facts on 7.2: query-block hides implicit filters but not throttle
+// and the like; only 10.1 and later name a node's children.
 import { posix } from 'node:path';
-import * as v from 'valibot';
 import { BridgeError } from '../errors.js';
 import type { Monitor } from './monitor.js';
 import { runQmp, type BlockNode } from './commands.js';
-import { pciAddressOf, serialOf } from './qdev.js';
+import { readChain, type Encryption, type ImageLayer } from './image-info.js';
+import { imageFile, protocols } from './image-name.js';
+import { deviceTypeOf, isShared, pciAddressOf, serialOf } from './qdev.js';
+
+export { imageFile } from './image-name.js';
 
 export interface VmDisk {
   /** Name of the drive in QEMU (`-drive id=`); empty for one made by -blockdev. */
   readonly device: string;
   /** QOM path of the device in the guest; absent if no device uses the drive. */
   readonly qdev?: string;
+  /** QEMU's model of it: `virtio-blk-device`, `scsi-generic`, ... */
+  readonly model?: string;
   /** The id given to the device, else the last part of its path: for people and for `--disk`. */
   readonly id: string;
   readonly serial?: string;
@@ -25,25 +31,31 @@ export interface VmDisk {
   readonly format: string;
   /** As QEMU has it: may be relative to QEMU's working directory, or no local file at all. */
   readonly file: string;
+  /** QEMU's name of the image: the file, or `json:{...}` where the file alone would not give the same bytes. */
+  readonly name: string;
   readonly virtualSize: number;
   readonly readOnly: boolean;
   readonly removable: boolean;
   readonly cache: { readonly direct: boolean; readonly noFlush: boolean };
   readonly detectZeroes: 'off' | 'on' | 'unmap';
-  /** Files of the layers below `node`, nearest first. */
+  /** The layers below `node`, nearest first. */
+  readonly below: readonly ImageLayer[];
+  /** Their files. */
   readonly backingFiles: readonly string[];
+  /** External data files of `node` and of the layers below it; may be relative to QEMU's working directory. */
+  readonly dataFiles: readonly string[];
+  /** How `node` is encrypted. */
+  readonly encryption?: Encryption;
+  /** Its user let others write to it at the same time (`share-rw`, libvirt's `<shareable/>`). */
+  readonly shared: boolean;
+  /** Why its part of the block graph is not understood; `node` is the root node then. */
+  readonly trouble?: string;
 }
 
-/**
- * Nodes that give a local file's bytes as they are. With nothing above it such a node is a raw disk: QEMU needs no raw
- * format node, and newer libvirt is said to make none (avocado-vt #3952, "raw format elimination").
- */
-const protocols = ['file', 'host_device'];
-
 /** Filters a user may have put above the format node. */
-const filters = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug', 'blkverify', 'quorum'];
+const filters = ['throttle', 'copy-on-read', 'copy-before-write', 'compress', 'blkdebug'];
 
-/** All drives of the VM, in QEMU's order. Throws what `runQmp` does, and a BridgeError for a graph not understood. */
+/** All drives of the VM, in QEMU's order. Throws what `runQmp` does. */
 export async function readDisks(client: Monitor): Promise<VmDisk[]> {
   const devices = await runQmp(client, 'query-block', {});
   const nodes = await readNodes(client);
@@ -51,47 +63,61 @@ export async function readDisks(client: Monitor): Promise<VmDisk[]> {
   for (const { device, qdev, removable, inserted } of devices) {
     if (inserted === undefined) continue;
     const rootNode = nodeName(inserted);
-    const node = filters.includes(inserted.drv) ? await formatNodeBelow(client, rootNode, nodes) : inserted;
-    const path = qdev === undefined || qdev === '' ? undefined : qomPath(qdev);
-    const serial = path === undefined ? undefined : await serialOf(client, path);
-    const pciAddress = path === undefined ? undefined : await pciAddressOf(client, path);
+    const { node, trouble } = await formatNode(client, inserted, nodes);
+    const { below, dataFiles, encryption } = readChain(inserted.image, node.image);
     disks.push({
       device,
-      id: path === undefined ? device : deviceId(path),
-      ...(path === undefined ? {} : { qdev: path }),
-      ...(serial === undefined ? {} : { serial }),
-      ...(pciAddress === undefined ? {} : { pciAddress }),
+      ...(await guestDevice(client, device, qdev)),
       rootNode,
       node: nodeName(node),
+      // Without a format node above it a protocol node is a raw disk: QEMU needs none, and newer libvirt is said to make
+      // none (avocado-vt #3952, "raw format elimination").
       format: protocols.includes(node.drv) ? 'raw' : node.drv,
       file: imageFile(node.image.filename),
+      name: node.image.filename,
       virtualSize: node.image['virtual-size'],
       readOnly: inserted.ro,
       removable,
       cache: { direct: node.cache.direct, noFlush: node.cache['no-flush'] },
       detectZeroes: node.detect_zeroes,
-      backingFiles: backingFiles(inserted.image),
+      below,
+      backingFiles: below.map(({ file }) => file),
+      dataFiles,
+      ...(encryption === undefined ? {} : { encryption }),
+      ...(trouble === undefined ? {} : { trouble }),
     });
   }
   return disks;
 }
 
+type GuestDevice = Pick<VmDisk, 'id' | 'qdev' | 'model' | 'serial' | 'pciAddress' | 'shared'>;
+
+async function guestDevice(client: Monitor, drive: string, qdev: string | undefined): Promise<GuestDevice> {
+  if (qdev === undefined || qdev === '') return { id: drive, shared: false };
+  const path = qomPath(qdev);
+  const model = await deviceTypeOf(client, path);
+  const serial = await serialOf(client, path);
+  const pciAddress = await pciAddressOf(client, path);
+  return {
+    id: deviceId(path),
+    qdev: path,
+    ...(model === undefined ? {} : { model }),
+    ...(serial === undefined ? {} : { serial }),
+    ...(pciAddress === undefined ? {} : { pciAddress }),
+    shared: await isShared(client, path),
+  };
+}
+
 /**
- * The node that has a file open in a format; `isIt` knows the file by any of its names. Undefined if there is none. Throws
- * a BridgeError if there are several.
+ * The nodes that have a file open in a format; `isIt` knows the file by any of its names. Parts of one file may be disks of
+ * their own.
  */
-export function nodeOfFile(
-  nodes: Iterable<BlockNode>,
-  isIt: (name: string) => boolean,
-  format: string,
-): string | undefined {
+export function nodesOfFile(nodes: Iterable<BlockNode>, isIt: (name: string) => boolean, format: string): string[] {
   const open = [...nodes].filter(({ image }) => isIt(imageFile(image.filename)));
   const inFormat = open.filter(({ drv }) => drv === format);
-  const found =
-    inFormat.length === 0 && format === 'raw' ? open.filter(({ drv }) => protocols.includes(drv)) : inFormat;
-  if (found.length > 1)
-    throw new BridgeError('E_BLOCK_GRAPH', `QEMU has ${found[0]?.image.filename ?? ''} open ${found.length} times`);
-  return found[0]?.['node-name'];
+  // A raw disk may have no format node, and the overlay of an encrypted disk has none until it is formatted.
+  const found = inFormat.length > 0 ? inFormat : open.filter(({ drv }) => protocols.includes(drv));
+  return found.map(nodeName);
 }
 
 /** Every named node of the graph, by name. */
@@ -100,20 +126,26 @@ export async function readNodes(client: Monitor): Promise<ReadonlyMap<string, Bl
   return new Map(nodes.map((node) => [nodeName(node), node]));
 }
 
-const pseudoNameSchema = v.object({ file: v.object({ driver: v.literal('file'), filename: v.string() }) });
+interface FormatNode {
+  readonly node: BlockNode;
+  readonly trouble?: string;
+}
 
-/**
- * The image behind QEMU's name of it. `json:{...}` stands for options a plain name cannot express, a backing file other
- * than the header's for instance; the file is in it. Other names come back as they are.
- */
-export function imageFile(name: string): string {
-  if (!name.startsWith('json:')) return name;
+/** The format node of a drive; its root node, with what is wrong, where none is found. */
+async function formatNode(
+  client: Monitor,
+  root: BlockNode,
+  nodes: ReadonlyMap<string, BlockNode>,
+): Promise<FormatNode> {
+  // Several images in one: which of them an overlay could lie on has no answer.
+  if (root.drv === 'quorum' || root.drv === 'blkverify')
+    return { node: root, trouble: `it is several images in one (${root.drv})` };
+  if (!filters.includes(root.drv)) return { node: root };
   try {
-    const parsed = v.safeParse(pseudoNameSchema, JSON.parse(name.slice('json:'.length)));
-    return parsed.success ? parsed.output.file.filename : name;
-  } catch {
-    // QEMU cuts names at 4095 bytes.
-    return name;
+    return { node: await formatNodeBelow(client, nodeName(root), nodes) };
+  } catch (error) {
+    if (!(error instanceof BridgeError) || error.code !== 'E_BLOCK_GRAPH') throw error;
+    return { node: root, trouble: error.message };
   }
 }
 
@@ -153,17 +185,6 @@ async function childFinder(client: Monitor, nodes: ReadonlyMap<string, BlockNode
 async function hasCommand(client: Monitor, command: string): Promise<boolean> {
   const schema = await runQmp(client, 'query-qmp-schema', {}, { timeoutMs: 20_000 });
   return schema.some((entry) => entry['meta-type'] === 'command' && entry.name === command);
-}
-
-// query-block nests what lies below; the flat list of nodes does not.
-function backingFiles(image: { readonly 'backing-image'?: unknown }): string[] {
-  const files: string[] = [];
-  let below: unknown = image['backing-image'];
-  while (typeof below === 'object' && below !== null) {
-    if ('filename' in below && typeof below.filename === 'string') files.push(imageFile(below.filename));
-    below = 'backing-image' in below ? below['backing-image'] : undefined;
-  }
-  return files;
 }
 
 function nodeName(node: BlockNode): string {

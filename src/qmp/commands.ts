@@ -13,6 +13,9 @@ const image = v.object({
   filename: v.string(),
   format: v.string(),
   'virtual-size': int,
+  encrypted: v.optional(v.boolean(), false),
+  /** What only the format knows: of qcow2 its data file and encryption. */
+  'format-specific': v.optional(v.object({ type: v.string(), data: v.unknown() })),
   /** Of the same shape; absent with `flat`. */
   'backing-image': v.optional(v.unknown()),
 });
@@ -124,8 +127,11 @@ const qmpCommands = {
   'query-jobs': declare()(v.array(job)),
   'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
   'query-qmp-schema': declare()(v.array(v.object({ name: v.string(), 'meta-type': v.string() }))),
+  'qom-list': declare<{ path: string }>()(v.array(v.object({ name: v.string(), type: v.string() }))),
   'qom-get': declare<{ path: string; property: string }>()(v.unknown()),
-  'blockdev-add': declare<BlockdevOptions>()(nothing),
+  'blockdev-add': declare<BlockdevOptions | FileNode>()(nothing),
+  /** Formats what is in the node `file`; a job. */
+  'blockdev-create': declare<{ 'job-id': string; options: CreateOptions }>()(nothing),
   'blockdev-del': declare<{ 'node-name': string }>()(nothing),
   transaction: declare<{ actions: readonly SnapshotAction[] }>()(nothing),
   'block-commit': declare<{
@@ -141,16 +147,39 @@ const qmpCommands = {
   'job-dismiss': declare<{ id: string }>()(nothing),
 } as const;
 
+interface FileNode {
+  readonly driver: 'file';
+  readonly 'node-name': string;
+  readonly filename: string;
+}
+
+interface Encryption {
+  readonly format: 'luks';
+  /** The id of an object in QEMU. */
+  readonly 'key-secret': string;
+}
+
 /** A qcow2 layer over a file, as `blockdev-add` wants it. */
 interface BlockdevOptions {
   readonly driver: 'qcow2';
   readonly 'node-name': string;
-  readonly file: { readonly driver: 'file'; readonly 'node-name': string; readonly filename: string };
+  readonly file: FileNode;
+  readonly encrypt?: Encryption;
   /** Null: opened without the backing file its header names; blockdev-snapshot attaches the node. */
   readonly backing: null;
   readonly discard: 'unmap' | 'ignore';
   readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
   readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+}
+
+interface CreateOptions {
+  readonly driver: 'qcow2';
+  readonly file: string;
+  readonly size: number;
+  readonly 'backing-file': string;
+  readonly 'backing-fmt': string;
+  /** `iter-time`: milliseconds of stretching the key. */
+  readonly encrypt: Encryption & { readonly 'iter-time': number };
 }
 
 type Commands = typeof qmpCommands;

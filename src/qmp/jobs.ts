@@ -3,7 +3,7 @@
 // Specification: QEMU qapi/job.json.
 import { Deadline } from '../deadline.js';
 import { BridgeError, DeadlineError } from '../errors.js';
-import type { QmpClient } from './client.js';
+import type { QmpClient, QmpExecuteOptions } from './client.js';
 import type { Monitor } from './monitor.js';
 import { runQmp, type JobInfo, type JobStatus } from './commands.js';
 
@@ -17,6 +17,8 @@ export interface JobProgress {
 
 export interface WaitForJobOptions {
   readonly limitMs: number;
+  /** For one answer of QEMU's: a job may keep its main loop busy. Default: the monitor's own. */
+  readonly answerMs?: number;
   /** Called at most about twice a second. Must not throw. */
   readonly onProgress?: (progress: JobProgress) => void;
   readonly signal?: AbortSignal;
@@ -26,8 +28,8 @@ export interface WaitForJobOptions {
 const POLL_MS = 500;
 
 /** The job as QEMU knows it; undefined if there is none (never started, or dismissed). */
-export async function findJob(client: Monitor, id: string): Promise<JobInfo | undefined> {
-  return (await runQmp(client, 'query-jobs', {})).find((job) => job.id === id);
+export async function findJob(client: Monitor, id: string, options?: QmpExecuteOptions): Promise<JobInfo | undefined> {
+  return (await runQmp(client, 'query-jobs', {}, options)).find((job) => job.id === id);
 }
 
 /**
@@ -39,12 +41,12 @@ export async function waitForJob(
   client: QmpClient,
   id: string,
   wanted: readonly JobStatus[],
-  { limitMs, onProgress, signal }: WaitForJobOptions,
+  { limitMs, answerMs, onProgress, signal }: WaitForJobOptions,
 ): Promise<JobInfo> {
   using listener = client.listen('JOB_STATUS_CHANGE', ({ data }) => data['id'] === id);
   const deadline = new Deadline(limitMs);
   for (;;) {
-    const job = await findJob(client, id);
+    const job = await findJob(client, id, answerMs === undefined ? undefined : { timeoutMs: answerMs });
     if (job === undefined) throw new BridgeError('E_JOB', `job ${id} is gone: somebody else dismissed it`);
     if (job.error !== undefined) throw new BridgeError('E_JOB', `job ${id} failed: ${job.error}`, { facts: { job } });
     onProgress?.({ id, status: job.status, current: job['current-progress'], total: job['total-progress'] });

@@ -16,6 +16,22 @@ export async function serialOf(client: Monitor, qdev: string): Promise<string | 
   return Buffer.from(serial).subarray(0, VIRTIO_SERIAL_BYTES).toString('utf8');
 }
 
+/** QEMU's name of the device model, `scsi-generic`; undefined if it does not tell. */
+export async function deviceTypeOf(client: Monitor, qdev: string): Promise<string | undefined> {
+  const type = await property(client, qdev, 'type');
+  return typeof type === 'string' ? type : undefined;
+}
+
+/** True if somebody else may write to the disk at the same time, by its user's word (`share-rw=on`). */
+export async function isShared(client: Monitor, qdev: string): Promise<boolean> {
+  return (await property(client, qdev, 'share-rw')) === true;
+}
+
+/** True if QEMU still has the object that holds a key. */
+export async function hasObject(client: Monitor, id: string): Promise<boolean> {
+  return (await property(client, `/objects/${id}`, 'type')) !== undefined;
+}
+
 /** `DDDD:BB:SS.F` of the device or of the controller it hangs on; undefined if there is no PCI on the way. */
 export async function pciAddressOf(client: Monitor, qdev: string): Promise<string | undefined> {
   const slot = await pciSlotOf(client, qdev, 16);

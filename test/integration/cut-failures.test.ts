@@ -5,7 +5,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { QmpClient } from '../../src/qmp/client.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, type Run } from '../support/cut-harness.js';
+import { CutHarness, isOverlay, type Run } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { LossyProxy } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
@@ -78,7 +78,7 @@ requires(
     });
 
     it('no space', async () => {
-      await expectUntouched(await at.create('s1', '--min-free', '99999999'), 5, 'no space for 2 overlays');
+      await expectUntouched(await at.create('s1', '--min-free', '99999999'), 5, 'no space for the overlays');
     });
 
     it('a folder for overlays that is not there', async () => {
@@ -173,7 +173,7 @@ requires(
       // The signal meets the cut before it was sent or after: the code says which.
       expect([0, 4]).toContain(run.code);
       expect(at.agent.frozen).toBe(false);
-      const ours = (await at.filesInUse()).filter((file) => file.endsWith('.s1.qcow2'));
+      const ours = (await at.filesInUse()).filter((file) => isOverlay(file, 's1'));
       expect(ours).toHaveLength(run.code === 0 ? 2 : 0);
       expect(existsSync(at.state('s1'))).toBe(run.code === 0);
     });
@@ -215,7 +215,7 @@ requires(
       };
       const run = await at.bridge(['snapshot', 'create', '--name', 's1'], controller.signal);
       expect(run).toMatchObject({ code: 5, error: { code: 'E_RECORD' } });
-      expect((await at.filesInUse()).every((file) => file.endsWith('.s1.qcow2'))).toBe(true);
+      expect((await at.filesInUse()).every((file) => isOverlay(file, 's1'))).toBe(true);
     });
 
     it('that let go before it was told to: exit 7, the set kept as crash', async () => {
@@ -271,10 +271,7 @@ requires(
     const run = await at.create('s1', '--disk', 'root0');
     expect(run.code).toBe(0);
     expect(run.manifest.leftOut).toMatchObject([{ reason: 'not named by --disk' }]);
-    expect(await at.filesInUse()).toEqual([
-      at.folder.path('images/root0.s1.qcow2'),
-      at.folder.path('images/data0.qcow2'),
-    ]);
+    expect(await at.filesInUse()).toEqual([at.overlay('root0'), at.folder.path('images/data0.qcow2')]);
   });
 
   describe('the answer to the transaction is lost', () => {
@@ -303,7 +300,7 @@ requires(
       const run = await at.create('s1', ...words(proxy));
       expect(run).toMatchObject({ code: 5, json: { error: { outcome: 'unknown' } } });
       expect(at.agent.frozen).toBe(false);
-      expect((await at.filesInUse()).every((file) => file.endsWith('.s1.qcow2'))).toBe(true);
+      expect((await at.filesInUse()).every((file) => isOverlay(file, 's1'))).toBe(true);
       const shown = await at.bridge(['snapshot', 'show', 's1']);
       expect(shown.manifest).toMatchObject({ state: 'cut', level: 'crash' });
     });
@@ -381,7 +378,7 @@ requires(
     await reader;
     const declined = await at.bridge(['snapshot', 'revert', 's1']);
     expect(declined).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
-    const overlay = at.folder.path('images/root0.s1.qcow2');
+    const overlay = at.overlay('root0');
     expect(await holdsPattern(overlay, 'qcow2', 2, 0, 64)).toBe(true);
     expect((await at.bridge(['snapshot', 'revert', 's1', '--yes'])).code).toBe(0);
     expect(await holdsPattern(overlay, 'qcow2', 1, 0, 64)).toBe(true);

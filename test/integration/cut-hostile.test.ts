@@ -2,7 +2,7 @@
 // guest's becomes a path or an escape on the host, and a freeze whose answer was lost ends with a thaw that the guest
 // confirms, or with exit 6.
 import { existsSync, readdirSync } from 'node:fs';
-import { relative } from 'node:path';
+import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
@@ -109,14 +109,14 @@ requires(
       'halt.bin',
       'images',
       'images/data0.qcow2',
-      'images/data0.s1.qcow2',
+      path.relative(at.folder.dir, at.overlay('data0')),
       'images/root0.raw',
-      'images/root0.s1.qcow2',
       'port.sock',
+      path.relative(at.folder.dir, at.overlay('root0')),
       'qga.sock',
       'qmp.sock',
       'state',
-      ...['', 's1', 's1/manifest.json', 'vm.json'].map((name) => relative(at.folder.dir, at.state(name))),
+      ...['', 's1', 's1/manifest.json', 'vm.json'].map((name) => path.relative(at.folder.dir, at.state(name))),
     ]);
   });
 

@@ -27,7 +27,7 @@ afterEach(async () => {
   await at[Symbol.asyncDispose]();
 });
 
-const overlay = (disk: string): string => at.folder.path(`images/${disk}.s1.qcow2`);
+const overlay = (disk: string): string => at.overlay(disk);
 const manifestFile = (): string => at.state('s1/manifest.json');
 const manifest = (): Manifest => JSON.parse(readFileSync(manifestFile(), 'utf8')) as Manifest;
 const change = (members: Partial<Manifest>): void => {

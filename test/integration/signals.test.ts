@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness } from '../support/cut-harness.js';
+import { CutHarness, isOverlay } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
@@ -38,7 +38,7 @@ async function expectSettled(exitCode: number | undefined): Promise<void> {
   expect(existsSync(at.state('s1/journal.json'))).toBe(false);
   if (exitCode === 0) {
     expect(manifest()).toMatchObject({ state: 'cut', level: 'filesystem' });
-    expect((await at.filesInUse()).every((file) => file.endsWith('.s1.qcow2'))).toBe(true);
+    expect((await at.filesInUse()).every((file) => isOverlay(file, 's1'))).toBe(true);
   } else {
     expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
     expect(await at.ourNodes()).toEqual([]);
@@ -159,7 +159,7 @@ requires(
       expect(exitCode).toBe(5);
       expect(stderr).toContain('s1 is merged in part; commit it again');
       expect(await at.vm.control.execute('query-jobs')).toEqual([]);
-      expect(await at.filesInUse()).toContain(at.folder.path('images/root0.s1.qcow2'));
+      expect(await at.filesInUse()).toContain(at.overlay('root0'));
       expect((await at.bridge(['snapshot', 'commit', 's1'])).code).toBe(0);
       expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
     });

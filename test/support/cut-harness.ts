@@ -1,7 +1,7 @@
 // A bare QEMU, a fixture for its agent, and the command line between them: what the integration tests of the host tool
 // share.
 import { execa } from 'execa';
-import { linkSync, readFileSync, readdirSync, renameSync } from 'node:fs';
+import { linkSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { expect } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
@@ -33,14 +33,22 @@ export class CutHarness implements AsyncDisposable {
     this.agent = agent;
   }
 
-  /** A VM with an agent that reports one filesystem on each disk. */
-  static async start(disks: readonly BareDisk[], extra: readonly string[] = []): Promise<CutHarness> {
+  /**
+   * A VM with an agent that reports one filesystem on each disk. `extra`: more words for QEMU; what they name it makes in
+   * the folder `images`.
+   */
+  static async start(
+    disks: readonly BareDisk[],
+    extra: (images: string) => Promise<readonly string[]> = () => Promise.resolve([]),
+  ): Promise<CutHarness> {
     const folder = scratch();
+    mkdirSync(folder.path('images'));
     const agent = await FakeAgent.listen(folder.path('qga.sock'));
     agent.report = freezeReport({
       filesystems: disks.map(({ name, serial = name }) => filesystemReport(`/${name}`, serial)),
     });
-    return new CutHarness(folder, await startWithPort(folder, disks, extra), agent);
+    const words = await extra(folder.path('images'));
+    return new CutHarness(folder, await startWithPort(folder, disks, words), agent);
   }
 
   /** Where the tool keeps what it knows of this VM. */
@@ -94,6 +102,15 @@ export class CutHarness implements AsyncDisposable {
     return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
   }
 
+  /** What people see of it. */
+  async text(words: readonly string[]): Promise<string> {
+    const out: string[] = [];
+    const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
+    const line = this.commandLine(words).filter((word) => word !== '--json');
+    await runBridge(line, streams, new AbortController().signal);
+    return out.join('');
+  }
+
   async create(name: string, ...words: string[]): Promise<Run> {
     return await this.bridge(['snapshot', 'create', '--name', name, ...words]);
   }
@@ -118,6 +135,16 @@ export class CutHarness implements AsyncDisposable {
 
   images(): string[] {
     return readdirSync(this.folder.path('images')).sort();
+  }
+
+  readonly #overlays = new Map<string, string>();
+
+  /** The overlay of a disk in a set: the file that is there, or was when last asked. */
+  overlay(disk: string, set = 's1'): string {
+    const isIts = (name: string): boolean => name.startsWith(`${disk}.${set}-`) && isOverlay(name, set);
+    const name = this.images().find(isIts) ?? this.#overlays.get(`${disk} ${set}`) ?? `${disk}.${set}-none.qcow2`;
+    this.#overlays.set(`${disk} ${set}`, name);
+    return this.folder.path(`images/${name}`);
   }
 
   /** Names of our format nodes in QEMU. */
@@ -152,4 +179,9 @@ export async function startWithPort(
   linkSync(folder.path('qga.sock'), `${port}.new`);
   renameSync(`${port}.new`, port);
   return vm;
+}
+
+/** True if it is named as an overlay of the set: with the set's id in it. */
+export function isOverlay(file: string, set: string): boolean {
+  return /-[0-9a-f]{8}\.qcow2$/.test(file) && file.slice(0, -'-01234567.qcow2'.length).endsWith(`.${set}`);
 }

@@ -31,6 +31,8 @@ export class FakeAgent implements AsyncDisposable {
   /** `stock`: a qemu-ga, with a filesystem on each disk of `stockSerials`. */
   kind: 'bridge' | 'stock' = 'bridge';
   stockSerials: readonly string[] = [];
+  /** More of its filesystems, on disks by serial, that no kernel can freeze. */
+  unfreezable: readonly { readonly serial: string; readonly mountpoint: string; readonly type: string }[] = [];
   version = '0.1.0-fake';
   /** What its guest reads in /sys/class/dmi/id/product_uuid; without it, its commands for files are switched off. */
   productUuid: string | undefined;
@@ -152,10 +154,13 @@ export class FakeAgent implements AsyncDisposable {
       case 'guest-fsfreeze-status':
         return this.frozen ? 'frozen' : 'thawed';
       case 'guest-get-fsinfo':
-        return this.stockSerials.map((serial, index) => ({
+        return [
+          ...this.stockSerials.map((serial) => ({ serial, mountpoint: `/${serial}`, type: 'ext4' })),
+          ...this.unfreezable,
+        ].map(({ serial, mountpoint, type }, index) => ({
           name: `vd${index}`,
-          mountpoint: `/${serial}`,
-          type: 'ext4',
+          mountpoint,
+          type,
           disk: [
             {
               'pci-controller': { domain: -1, bus: -1, slot: -1, function: -1 },

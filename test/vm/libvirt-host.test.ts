@@ -42,7 +42,7 @@ async function expectWritable(domain: LibvirtDomain): Promise<void> {
 
 async function expectNothingLeft(domain: LibvirtDomain, originals: Record<string, string>): Promise<void> {
   expect(await images(domain)).toEqual(originals);
-  expect((await readdir(domain.dir)).filter((name) => /\.s\d\.qcow2/.test(name))).toEqual([]);
+  expect((await readdir(domain.dir)).filter((name) => /\.s\d-[0-9a-f]{8}\.qcow2/.test(name))).toEqual([]);
   await expectWritable(domain);
 }
 
@@ -127,7 +127,7 @@ requires(...LIBVIRT_NEEDS)('the host tool on a libvirt domain', () => {
     await domain.run('destroy');
     expect(await domainBridge(domain, 'snapshot', 'revert', 's1', '--yes')).toMatchObject({ exitCode: 0 });
     await domain.run('start');
-    expect((await images(domain))['vda']).toMatch(/root\.s1\.qcow2$/);
+    expect((await images(domain))['vda']).toMatch(/root\.s1-[0-9a-f]{8}\.qcow2$/);
     expect(await domainBridge(domain, 'snapshot', 'delete', 's1', '--yes')).toMatchObject({
       exitCode: 2,
       json: { error: { code: 'E_IN_USE' } },
@@ -175,7 +175,7 @@ requires(...LIBVIRT_NEEDS)('the host tool on a libvirt domain', () => {
       '--require',
       'crash',
     );
-    await expect.poll(() => domain.source('root'), { timeout: 60_000 }).toMatch(/root\.s2\.qcow2$/);
+    await expect.poll(() => domain.source('root'), { timeout: 60_000 }).toMatch(/root\.s2-[0-9a-f]{8}\.qcow2$/);
     cut.kill('SIGKILL');
     await cut;
     const findings = await recovered(domain);
@@ -245,7 +245,7 @@ requires(...LIBVIRT_NEEDS)('the host tool on a libvirt domain', () => {
     const elsewhere = await domain.folder('elsewhere');
     await execa('mount', ['-t', 'tmpfs', '-o', 'size=512m', 'fsb-test', elsewhere]);
     try {
-      await refused(5, /elsewhere\/root\.s1\.qcow2.*No such file/, '--overlay-dir', elsewhere);
+      await refused(5, /elsewhere\/root\.s1-[0-9a-f]{8}\.qcow2.*No such file/, '--overlay-dir', elsewhere);
       expect(await readdir(elsewhere)).toEqual([]);
     } finally {
       await execa('umount', [elsewhere]);
@@ -276,9 +276,7 @@ requires(...LIBVIRT_NEEDS)('the host tool on a libvirt domain', () => {
       expect((json as { error: { message: string } }).error.message).toMatch(message);
       expect(code).toBe(exitCode);
     };
-    const network = /cannot cut disk vdc .*its image is .*nbd.*expected the absolute path of a local file/;
-    await refused(2, network);
-    await refused(2, network, '--disk', 'vdc');
+    await refused(2, /cannot cut disk vdc .*its image lies on the network: .*nbd/, '--disk', 'vdc');
     await refused(2, /cannot cut disk vdd .*: it is read-only/, '--disk', 'vdd');
     await refused(2, /vdb .*is a device: say with --overlay-dir/, '--disk', 'vdb', '--require', 'crash');
     await refused(3, /the domain has no channel org\.qemu\.guest_agent\.0/, '--disk', 'vda');

@@ -1,6 +1,7 @@
 // `fsfreeze-bridge snapshot create`.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
+import { checkCreate, type CheckOptions } from '../../host/create/create-check.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import { defaultMinFreeBytes } from '../../host/create/overlays.js';
 import { askedLevels } from '../../host/guest/requirement.js';
@@ -19,6 +20,7 @@ import {
   type VmArgs,
 } from './options.js';
 import type { Output } from './output.js';
+import { renderCheck } from './render-check.js';
 import { renderManifest } from './render-manifest.js';
 
 interface CreateArgs extends VmArgs, LockArgs {
@@ -26,6 +28,7 @@ interface CreateArgs extends VmArgs, LockArgs {
   require: (typeof askedLevels)[number];
   'allow-lower': boolean;
   disk: string[];
+  check: boolean;
   'overlay-dir': string | undefined;
   'min-free': number;
   lease: number;
@@ -43,6 +46,9 @@ const epilogue = [
   'Below the level asked for nothing is cut (exit 4), unless --allow-lower is given: then the set is cut and labelled ' +
     '(exit 7). --require crash still holds the guest if its agent answers, and goes on without if it does not. A paused ' +
     'VM cannot be held: its sets are crash.',
+  'A disk that cannot be cut (shared, encrypted with no key at hand, on the network, passed through, ...) is left out, ' +
+    'which the set and a warning say; named by --disk it is an error. An overlay of a LUKS disk is made by QEMU with ' +
+    "the disk's own secret, for which the VM stands still some seconds before the guest is held.",
   'After a cut the VM writes to new files, the overlays; the images it was started with hold the snapshot and must not ' +
     'be written to. Before the VM is started again with its old command line, run "snapshot commit", or it starts at ' +
     'the cut.',
@@ -67,7 +73,13 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
       array: true,
       nargs: 1,
       default: [],
-      describe: 'node, serial, device or file of a disk to cut; may be repeated (default: all writable disks)',
+      describe:
+        'node, serial, device or file of a disk to cut; may be repeated (default: all writable disks that can be cut)',
+    })
+    .option('check', {
+      type: 'boolean',
+      default: false,
+      describe: 'only say what would be cut, what would be left out and why, and which level can be had at most',
     })
     .option('overlay-dir', { type: 'string', describe: 'folder for the overlays (default: beside each image)' })
     .option('min-free', {
@@ -106,29 +118,34 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
     .example('$0 snapshot create --vm db1 --name nightly --require application --json', 'a VM of the configuration')
     .example('$0 snapshot create --vm libvirt:db1', 'a libvirt domain')
     .example('$0 snapshot create --vm db1 --disk data0 --disk wal0', 'two of its disks')
+    .example('$0 snapshot create --vm db1 --check', 'what would be cut, and what it could be worth')
     .epilogue(epilogue);
 }
 
 export async function runCreate(args: CreateArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const vm = await vmOf(args, args['overlay-dir']);
   if (!(args['min-free'] >= 0)) throw new UsageError('E_LIMIT', `--min-free: expected MiB, found ${args['min-free']}`);
-  const { manifest, satisfied } = await createSnapshot({
+  const plan = {
     vm,
-    set: args.name ?? timeName(new Date()),
     stateDir: path(args['state-dir']),
     lockWaitMs: lockWaitMs(args),
     requirement: { asked: args.require, allowLower: args['allow-lower'] },
     disks: args.disk,
     minFreeBytes: args['min-free'] * 1024 * 1024,
-    leaseMs: limitMs('lease', args.lease),
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
     agentLimits: {
       answerMs: limitMs('agent-timeout', args['agent-timeout']),
       freezeMs: limitMs('freeze-timeout', args['freeze-timeout']),
       thawMs: limitMs('thaw-timeout', args['thaw-timeout']),
     },
-    cutTimeoutMs: limitMs('cut-timeout', args['cut-timeout']),
     openAgent: openGuestAgent,
+  };
+  if (args.check) return await runCheck(plan, output);
+  const { manifest, satisfied, missing } = await createSnapshot({
+    ...plan,
+    set: args.name ?? timeName(new Date()),
+    leaseMs: limitMs('lease', args.lease),
+    cutTimeoutMs: limitMs('cut-timeout', args['cut-timeout']),
     signal,
     onProgress: output.progress,
   });
@@ -136,6 +153,17 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
   output.result({ exitCode: code, satisfied, ...manifest }, () => renderManifest(manifest));
   if (!satisfied)
     output.warn(`level ${manifest.level} reached, ${manifest.required} asked for: ${manifest.evidence.join('; ')}`);
+  for (const { what, reason } of missing) output.warn(`not in the set: ${what}: ${reason}`);
+  return code;
+}
+
+/** The exit code is the one that create would leave with, as far as that can be said. */
+async function runCheck(options: CheckOptions, output: Output): Promise<ExitCode> {
+  const check = await checkCreate(options);
+  const hasRoom = check.rooms.every(({ free, needed }) => free >= needed);
+  const below = options.requirement.allowLower ? 'below-level' : 'quiesce';
+  const code = exitCode(!hasRoom ? 'cut' : check.satisfied ? 'done' : below);
+  output.result({ exitCode: code, ...check }, () => renderCheck(check));
   return code;
 }
 

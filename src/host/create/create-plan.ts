@@ -4,10 +4,12 @@ import type { DiskRef } from '../../consistency.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
+import { readOutside } from '../../qmp/outside.js';
+import { backingNameOf } from '../vm/backing-name.js';
 import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
 import { whyNotItsAgent } from '../guest/agent-owner.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
-import type { Hypervisor } from '../vm/hypervisor.js';
+import type { Hypervisor, OverlayHost } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
 import { refuseMigration } from '../vm/migration.js';
 import type { Vm } from '../vm/vm.js';
@@ -38,13 +40,27 @@ export async function planCreate(monitor: Hypervisor, options: PlanOptions): Pro
   await refuseMigration(monitor, status, 'nothing was cut');
   await refuseBlockJobs(monitor);
   const all = await monitor.disks();
-  const choice = chooseDisks(all, options.disks);
+  const facts = { refusals: await refusalsOf(monitor, all), outside: await readOutside(monitor) };
+  const choice = chooseDisks(all, options.disks, facts);
   const plan = { ...choice, status, all, refs: guestRefs(choice.chosen, all) };
   const { agent, why } = running
     ? await findAgent(monitor, options)
     : { agent: undefined, why: `the VM is ${status}: its guest cannot be held` };
   if (agent === undefined) checkReached(options.requirement, 'crash', undefined, why ?? 'there is no agent');
   return { ...plan, agent, whyNoAgent: why };
+}
+
+/** Why no overlay can be laid on disks that are sound in themselves. */
+async function refusalsOf(
+  host: Pick<OverlayHost, 'whyNoOverlay'>,
+  all: readonly VmDisk[],
+): Promise<ReadonlyMap<VmDisk, string>> {
+  const refusals = new Map<VmDisk, string>();
+  for (const disk of all) {
+    const why = (await backingNameOf(disk)).why ?? (await host.whyNoOverlay(disk));
+    if (why !== undefined) refusals.set(disk, why);
+  }
+  return refusals;
 }
 
 interface FoundAgent {

@@ -1,49 +1,43 @@
-// The cut: all disks at one instant, by the VM's hypervisor. It is the only thing sent there between freeze and thaw.
+// What is done to the VM while its guest is held: one command, and how one finds out what came of it. An overlay cut is
+// overlay-cut.ts.
 import { BridgeError, CutError, describeError } from '../../errors.js';
 import { monotonicMs } from '../clock.js';
-import type { Hypervisor } from '../vm/hypervisor.js';
 import type { Marks } from '../sets/point-in-time.js';
-import type { Overlay } from '../vm/overlay.js';
 
-/**
- * Cuts and stamps `marks`. Throws a CutError; its outcome is 'unknown' if the answer did not come (ask `cutState` once
- * the guest is thawed).
- */
-export async function cutDisks(
-  hypervisor: Hypervisor,
-  overlays: readonly Overlay[],
-  timeoutMs: number,
-  marks: Marks,
-): Promise<void> {
+/** What became of one disk, compared with the plan. */
+export interface CutFinding {
+  /** Undefined if it is as planned. */
+  readonly doubt: string | undefined;
+  /** Nothing holds its state of this instant. */
+  readonly isLost: boolean;
+}
+
+export interface Cut<F extends CutFinding = CutFinding> {
+  /** For messages: `the cut of 2 disks`. */
+  readonly what: string;
+
+  /**
+   * Sends the one command. Throws what the hypervisor answers: then nothing was done; its outcome is 'unknown' if no answer
+   * came within `timeoutMs`.
+   */
+  send(timeoutMs: number): Promise<void>;
+
+  /** After an answer that did not come, the guest thawed: it is all or nothing. Throws if that cannot be known. */
+  became(timeoutMs: number): Promise<'cut' | 'not cut'>;
+
+  /** The guest thawed: what was cut, compared with the plan, in its order. Throws what the monitor throws. */
+  verify(): Promise<readonly F[]>;
+}
+
+/** Sends it and stamps `marks`. Throws a CutError; its outcome is 'unknown' if the answer did not come. */
+export async function sendCut(cut: Cut, timeoutMs: number, marks: Marks): Promise<void> {
   marks.cutSentMs = monotonicMs();
   try {
-    await hypervisor.cut(overlays, timeoutMs);
+    await cut.send(timeoutMs);
   } catch (cause) {
     const outcome = cause instanceof BridgeError ? cause.outcome : 'none';
-    throw new CutError('E_CUT', `the cut of ${overlays.length} disks failed: ${describeError(cause)}`, {
-      cause,
-      outcome,
-    });
+    throw new CutError('E_CUT', `${cut.what} failed: ${describeError(cause)}`, { cause, outcome });
   } finally {
     marks.cutAnsweredMs = monotonicMs();
   }
-}
-
-/**
- * What became of a cut whose answer was lost: it is all or nothing. Waits for the hypervisor up to `timeoutMs`. Throws
- * what that throws; then nobody knows.
- */
-export async function cutState(
-  hypervisor: Hypervisor,
-  overlays: readonly Overlay[],
-  timeoutMs: number,
-): Promise<'cut' | 'not cut'> {
-  await hypervisor.cutIsOver(timeoutMs);
-  const inUse = new Set((await hypervisor.disks()).map(({ file }) => file));
-  const cut = overlays.map(({ file }) => file).filter((file) => inUse.has(file));
-  if (cut.length === 0) return 'not cut';
-  if (cut.length === overlays.length) return 'cut';
-  throw new CutError('E_CUT', `the VM writes to ${cut.length} of ${overlays.length} overlays: ${cut.join(', ')}`, {
-    outcome: 'unknown',
-  });
 }

@@ -1,14 +1,13 @@
-// From the freeze request to the thaw reply: hold the guest, send the one transaction, let the guest go. Between freeze
-// and thaw nothing else is done on the host; questions about a lost answer are asked after the thaw.
+// From the freeze request to the thaw reply: hold the guest, send the cut, let the guest go. Between freeze and thaw
+// nothing else is done on the host; questions about a lost answer are asked after the thaw.
 import { CutError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { DiskRef, FreezeReport } from '../../consistency.js';
 import type { Reverter } from '../../reverter.js';
-import { cutDisks, cutState } from './cut.js';
+import { sendCut, type Cut } from './cut.js';
 import type { GuestAgent } from '../guest/guest-agent.js';
-import type { Hypervisor } from '../vm/hypervisor.js';
+import type { CutHost } from '../vm/hypervisor.js';
 import { tornFilesystems, whyTorn, type CutDisk } from '../guest/level.js';
 import type { Marks } from '../sets/point-in-time.js';
-import type { Overlay } from '../vm/overlay.js';
 import { quiesce, type Hold } from '../guest/quiesce.js';
 import { sentence, whyTooLarge } from '../guest/report-size.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
@@ -46,20 +45,20 @@ const LATE_ANSWER_MS = 60_000;
  * knows) or a ThawUnconfirmedError (its fact `cut` says which). In the first two cases the guest is thawed.
  */
 export async function holdAndCut(
-  hypervisor: Hypervisor,
-  overlays: readonly Overlay[],
+  host: Pick<CutHost, 'watchAgentPort'>,
+  cut: Cut,
   reverter: Reverter,
   marks: Marks,
   options: HeldCutOptions,
 ): Promise<HeldCut> {
-  const { hold, why } = await holdGuest(hypervisor, reverter, marks, options);
+  const { hold, why } = await holdGuest(host, reverter, marks, options);
   const cutFailure = await failureOf(async () => {
     options.signal.throwIfAborted();
     if (hold !== undefined) checkHold(hold, options);
-    await cutDisks(hypervisor, overlays, options.cutTimeoutMs, marks);
+    await sendCut(cut, options.cutTimeoutMs, marks);
   });
   let report: FreezeReport | undefined;
-  const thawFailure = asUnconfirmed(
+  const thawError = asUnconfirmed(
     await failureOf(async () => {
       report = await hold?.thaw();
     }),
@@ -67,18 +66,18 @@ export async function holdAndCut(
   const tooLarge = report === undefined ? undefined : whyTooLarge(report);
   if (tooLarge !== undefined) report = undefined;
   if (cutFailure === undefined) {
-    if (tooLarge !== undefined) return { report, doubt: tooLarge, thawError: thawFailure };
-    return { report, doubt: thawFailure === undefined ? why : 'nobody confirmed the thaw', thawError: thawFailure };
+    const doubt = tooLarge ?? (thawError === undefined ? why : 'nobody confirmed the thaw');
+    return { report, doubt, thawError };
   }
-  const became = await whatBecame(hypervisor, overlays, cutFailure);
+  const became = await whatBecame(cut, cutFailure);
   if (became === 'cut') {
     const doubt = 'when the disks were cut is not known: the answer to the transaction was lost';
-    return { report, doubt, thawError: thawFailure };
+    return { report, doubt, thawError };
   }
-  if (thawFailure !== undefined) {
-    const message = `${thawFailure.message} (and ${describeError(cutFailure)})`;
+  if (thawError !== undefined) {
+    const message = `${thawError.message} (and ${describeError(cutFailure)})`;
     const facts = { cut: became };
-    throw new ThawUnconfirmedError(thawFailure.code, message, { cause: thawFailure.cause, outcome: 'unknown', facts });
+    throw new ThawUnconfirmedError(thawError.code, message, { cause: thawError.cause, outcome: 'unknown', facts });
   }
   if (became === 'unknown') throw notKnown(cutFailure);
   if (!(cutFailure instanceof CutError)) throw cutFailure;
@@ -134,7 +133,7 @@ interface Attempt {
 }
 
 async function holdGuest(
-  hypervisor: Hypervisor,
+  host: Pick<CutHost, 'watchAgentPort'>,
   reverter: Reverter,
   marks: Marks,
   options: HeldCutOptions,
@@ -150,7 +149,7 @@ async function holdGuest(
     // One disk the guest could not tell from another, and it is asked to hold all it has.
     ...(disks.length === refs.length ? { disks } : {}),
   };
-  using port = options.agentSocket === undefined ? undefined : hypervisor.watchAgentPort(options.agentSocket);
+  using port = options.agentSocket === undefined ? undefined : host.watchAgentPort(options.agentSocket);
   const either = port === undefined ? signal : AbortSignal.any([signal, port.signal]);
   try {
     return { hold: await quiesce(agent, request, reverter, marks, either), why: undefined };
@@ -167,14 +166,10 @@ async function holdGuest(
   }
 }
 
-async function whatBecame(
-  hypervisor: Hypervisor,
-  overlays: readonly Overlay[],
-  failure: Error,
-): Promise<'cut' | 'not cut' | 'unknown'> {
+async function whatBecame(cut: Cut, failure: Error): Promise<'cut' | 'not cut' | 'unknown'> {
   if (!isCutUnknown(failure)) return 'not cut';
   try {
-    return await cutState(hypervisor, overlays, LATE_ANSWER_MS);
+    return await cut.became(LATE_ANSWER_MS);
   } catch {
     // The caller's error says what is not known.
     return 'unknown';

@@ -1,8 +1,12 @@
 // The manifest of a set that is about to be made.
+import { readlink } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import type { VmDisk } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
 import { packageVersion } from '../../version.js';
 import type { CreatePlan } from './create-plan.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
+import { holdersOf } from '../images/image-file.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { Overlay } from '../vm/overlay.js';
 import { sentence } from '../guest/report-size.js';
@@ -20,6 +24,7 @@ export async function draftManifest(
   const { name: qemuName } = await runQmp(hypervisor, 'query-name', {});
   const { UUID: uuid } = await runQmp(hypervisor, 'query-uuid', {});
   const { major, minor, micro, package: distribution } = hypervisor.version;
+  const dataFiles = await Promise.all(overlays.map(({ disk }) => dataFilesOf(disk)));
   const now = new Date().toISOString();
   return {
     format: 1,
@@ -40,7 +45,7 @@ export async function draftManifest(
     required: requiredLevel(requirement.asked, undefined),
     level: 'none',
     evidence: [],
-    disks: overlays.map(({ disk, file, node }) => ({
+    disks: overlays.map(({ disk, file, node }, index) => ({
       device: disk.device,
       id: disk.id,
       ...(disk.qdev === undefined ? {} : { qdev: disk.qdev }),
@@ -49,6 +54,9 @@ export async function draftManifest(
       virtualSize: disk.virtualSize,
       base: { node: disk.node, file: disk.file, format: disk.format },
       overlay: { ...(hypervisor.keepsNodeNames ? { node } : {}), file, format: 'qcow2' },
+      below: [...disk.below],
+      ...(disk.dataFiles.length === 0 ? {} : { dataFiles: [...(dataFiles[index] ?? [])] }),
+      ...(disk.encryption === undefined ? {} : { encryption: disk.encryption.format }),
       level: 'none' as const,
       evidence: [],
       merged: false,
@@ -63,4 +71,12 @@ export async function draftManifest(
       ...(plan.agent === undefined ? {} : { agent: sentence(`${plan.agent.kind} ${plan.agent.version}`) }),
     },
   };
+}
+
+// QEMU takes a relative name from its own working directory; qemu-img would take it from the reader's.
+async function dataFilesOf({ file, dataFiles }: VmDisk): Promise<readonly string[]> {
+  if (dataFiles.every((each) => each.startsWith('/'))) return dataFiles;
+  const pid = (await holdersOf(file)).find(({ who }) => who.startsWith('qemu-system'))?.pid;
+  const folder = pid === undefined ? undefined : await readlink(`/proc/${pid}/cwd`).catch(() => undefined);
+  return folder === undefined ? dataFiles : dataFiles.map((each) => resolve(folder, each));
 }

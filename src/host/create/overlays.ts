@@ -5,6 +5,7 @@ import { dirname, parse, join } from 'node:path';
 import { CutError, UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Reverter } from '../../reverter.js';
+import { backingNameOf } from '../vm/backing-name.js';
 import { diskName } from '../vm/disk-choice.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import { describeHolders, holdersOf, imageInfo, makeOverlay } from '../images/image-file.js';
@@ -14,50 +15,77 @@ import { overlayFailure, type Overlay } from '../vm/overlay.js';
 /** Below this much free space per overlay the cut is refused: the guest would soon stop with ENOSPC. */
 export const defaultMinFreeBytes = 64 * 1024 * 1024;
 
-/** Where each overlay will be. `id` is the set's: node names are at most 31 characters and must not meet again. */
-export function planOverlays(disks: readonly VmDisk[], set: string, id: string, dir: string | undefined): Overlay[] {
+/**
+ * Where each overlay will be. `id` is the set's: file and node names that hold it never meet those of another set, nor of
+ * another VM (node names are at most 31 characters). Throws a UsageError for a disk that has no place for one.
+ */
+export async function planOverlays(
+  disks: readonly VmDisk[],
+  set: string,
+  id: string,
+  dir: string | undefined,
+): Promise<Overlay[]> {
   const taken = new Set<string>();
-  return disks.map((disk, index) => {
-    const folder = dir ?? dirname(disk.file);
-    if (folder.startsWith('/dev')) {
-      throw new UsageError(
-        'E_OVERLAY_DIR',
-        `disk ${diskName(disk)} is a device: say with --overlay-dir where its overlay goes`,
-      );
+  const overlays: Overlay[] = [];
+  for (const [index, disk] of disks.entries()) {
+    if (dir === undefined && (await isDevice(disk.file))) {
+      const message = `disk ${diskName(disk)} is a device: say with --overlay-dir where its overlay goes`;
+      throw new UsageError('E_OVERLAY_DIR', message);
     }
+    const folder = dir ?? dirname(disk.file);
     const { name } = parse(disk.file);
     // Two images of one name in different folders may share an overlay folder.
-    let file = join(folder, `${name}.${set}.qcow2`);
-    if (taken.has(file)) file = join(folder, `${name}-${index}.${set}.qcow2`);
+    let file = join(folder, `${name}.${set}-${id}.qcow2`);
+    if (taken.has(file)) file = join(folder, `${name}-${index}.${set}-${id}.qcow2`);
     taken.add(file);
-    return { disk, file, node: `fsb-${id}-${index}` };
-  });
+    const { name: baseName, why } = await backingNameOf(disk);
+    if (baseName === undefined) throw new UsageError('E_DISK', `cannot cut disk ${diskName(disk)}: ${why ?? ''}`);
+    overlays.push({ disk, file, node: `fsb-${id}-${index}`, baseName });
+  }
+  return overlays;
 }
 
-/** Throws a CutError if a filesystem has too little space, a UsageError if a file is already there. */
-export async function checkRoom(overlays: readonly Overlay[], minFreeBytes: number): Promise<void> {
+async function isDevice(file: string): Promise<boolean> {
+  try {
+    return (await stat(file)).isBlockDevice();
+  } catch (cause) {
+    throw new UsageError('E_NO_IMAGE', `image ${file} cannot be found from here`, { cause });
+  }
+}
+
+export interface Room {
+  readonly folder: string;
+  /** Bytes. */
+  readonly free: number;
+  readonly needed: number;
+}
+
+/** The folders of the overlays. Throws a UsageError for one that cannot be used, and if a file is already there. */
+export async function readRoom(overlays: readonly Overlay[], minFreeBytes: number): Promise<Room[]> {
   const folders = new Map<string, number>();
   for (const { file } of overlays) {
     if (await exists(file)) throw taken(file);
     folders.set(dirname(file), (folders.get(dirname(file)) ?? 0) + 1);
   }
+  const rooms: Room[] = [];
   for (const [folder, count] of folders) {
-    let free: number;
     try {
       const { bavail, bsize } = await statfs(folder);
-      free = bavail * bsize;
+      rooms.push({ folder, free: bavail * bsize, needed: count * minFreeBytes });
     } catch (cause) {
       throw new UsageError('E_OVERLAY_DIR', `cannot use ${folder} for overlays`, { cause });
     }
-    const needed = count * minFreeBytes;
+  }
+  return rooms;
+}
+
+/** Throws a CutError if a folder has too little space. */
+export function checkRoom(rooms: readonly Room[]): void {
+  for (const room of rooms) {
+    const { folder, free, needed } = room;
     if (free >= needed) continue;
-    throw new CutError(
-      'E_NO_SPACE',
-      `no space for ${count} overlays in ${folder}: ${mib(free)} free, expected ${mib(needed)}`,
-      {
-        facts: { folder, free, needed },
-      },
-    );
+    const message = `no space for the overlays in ${folder}: ${mib(free)} free, expected ${mib(needed)}`;
+    throw new CutError('E_NO_SPACE', message, { facts: { ...room } });
   }
 }
 
@@ -81,7 +109,8 @@ export async function makeOverlays(
   }
 }
 
-async function makeFile({ disk, file }: Overlay, reverter: Reverter, signal: AbortSignal): Promise<void> {
+async function makeFile(overlay: Overlay, reverter: Reverter, signal: AbortSignal): Promise<void> {
+  const { disk, file, baseName } = overlay;
   // qemu-img overwrites: the name is taken first, by us alone.
   try {
     await (await open(file, 'wx', 0o600)).close();
@@ -94,19 +123,37 @@ async function makeFile({ disk, file }: Overlay, reverter: Reverter, signal: Abo
     if (holders.length > 0) throw new Error(`it is in use by ${describeHolders(holders)}`);
     await rm(file, { force: true });
   });
-  const { file: base, format, virtualSize } = disk;
-  await makeOverlay({ file, base, baseFormat: format, virtualSize }, signal);
+  const { format, virtualSize } = disk;
+  // Only the hypervisor has the key of an encrypted disk.
+  if (disk.encryption === undefined) {
+    await makeOverlay({ file, base: baseName, baseFormat: format, virtualSize }, signal);
+  }
+  await likeBase(file, disk.file);
+}
+
+/** Once the hypervisor has prepared them: that each says what it must, durably. Throws a CutError that names the disk. */
+export async function checkOverlays(overlays: readonly Overlay[]): Promise<void> {
+  for (const overlay of overlays) {
+    try {
+      await checkFile(overlay);
+    } catch (cause) {
+      throw overlayFailure(overlay, cause);
+    }
+  }
+}
+
+async function checkFile({ disk: { virtualSize, format, encryption }, file, baseName }: Overlay): Promise<void> {
   const info = await imageInfo(file);
-  if (info['virtual-size'] !== virtualSize) {
-    throw new CutError('E_OVERLAY', `${file} has ${info['virtual-size']} bytes, expected ${virtualSize}`);
-  }
-  if (info['backing-filename'] !== base || info['backing-filename-format'] !== format) {
-    throw new CutError(
-      'E_OVERLAY',
-      `${file} names ${info['backing-filename'] ?? 'no base'}, expected ${base} (${format})`,
-    );
-  }
-  await likeBase(file, base);
+  const described = (size: number, base: string, baseFormat: string, isEncrypted: boolean): string =>
+    `${size} bytes over ${base} (${baseFormat})${isEncrypted ? ', encrypted' : ''}`;
+  const expected = described(virtualSize, baseName, format, encryption !== undefined);
+  const found = described(
+    info['virtual-size'],
+    info['backing-filename'] ?? 'nothing',
+    info['backing-filename-format'] ?? 'of no format',
+    info.encrypted,
+  );
+  if (found !== expected) throw new CutError('E_OVERLAY', `${file} has ${found}, expected ${expected}`);
   await syncPath(file);
   await syncPath(dirname(file));
 }
@@ -120,7 +167,8 @@ async function likeBase(file: string, base: string): Promise<void> {
 }
 
 function taken(file: string): UsageError {
-  return new UsageError('E_NAME_TAKEN', `${file} is already there: choose another --name, or remove it`);
+  // Whose it is is not known: it may be what another VM writes to.
+  return new UsageError('E_NAME_TAKEN', `${file} is already there, and not of this set: choose another --name`);
 }
 
 function mib(bytes: number): string {

@@ -4,12 +4,11 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { satisfies } from '../../consistency.js';
 import { CutError, ThawUnconfirmedError, describeError } from '../../errors.js';
-import type { Monitor } from '../../qmp/monitor.js';
 import { Reverter } from '../../reverter.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
 import { undoCreate } from './create-undo.js';
 import { checkName } from '../names.js';
-import { diskName, firmwareOf } from '../vm/disk-choice.js';
+import { diskName, firmwareOf, type LeftOut } from '../vm/disk-choice.js';
 import { holdAndCut, type HeldCut } from './held-cut.js';
 import type { Hypervisor, StateFolder } from '../vm/hypervisor.js';
 import { Journal } from '../sets/journal.js';
@@ -21,11 +20,13 @@ import type { ManifestStore } from '../sets/manifest-store.js';
 import { saveState, saveTexts } from '../sets/saved-files.js';
 import { describeIdentity } from '../vm/identity.js';
 import { openAndLockVm } from '../sets/vm-lock.js';
-import { checkRoom, makeOverlays, planOverlays } from './overlays.js';
+import { checkUnchanged, overlayCut } from './overlay-cut.js';
+import { checkOverlays, checkRoom, makeOverlays, planOverlays, readRoom } from './overlays.js';
+import { compared, cutDisks } from './manifest-cut.js';
 import { sentence } from '../guest/report-size.js';
 import { requiredLevel } from '../guest/requirement.js';
 import { StepTimer, round } from './step-timer.js';
-import { readWriteCounts, stillDisks, type WriteCounts } from './write-counts.js';
+import { readWriteCounts, stillDisks } from './write-counts.js';
 
 export interface CreateOptions extends PlanOptions {
   readonly set: string;
@@ -46,6 +47,8 @@ export interface CreateResult {
   readonly manifest: Manifest;
   /** The level reached is the one asked for, or better. */
   readonly satisfied: boolean;
+  /** What the guest may write to, could not be cut, and is not in the set. */
+  readonly missing: readonly LeftOut[];
 }
 
 /**
@@ -117,8 +120,8 @@ async function create(run: Run): Promise<CreateResult> {
   const { options, store, monitor, plan, timer, reverter } = run;
   const { set, signal } = options;
   const id = randomBytes(4).toString('hex');
-  const overlays = planOverlays(plan.chosen, set, id, options.vm.overlayDir);
-  await checkRoom(overlays, options.minFreeBytes);
+  const overlays = await planOverlays(plan.chosen, set, id, options.vm.overlayDir);
+  checkRoom(await readRoom(overlays, options.minFreeBytes));
   const begun = await draftManifest(monitor, plan, overlays, id, options);
   run.journal = await Journal.claim(store, set);
   run.draft = begun;
@@ -131,6 +134,7 @@ async function create(run: Run): Promise<CreateResult> {
     options.onProgress(`making overlay ${done + 1} of ${overlays.length}`);
   });
   await monitor.prepare(overlays, reverter, signal);
+  await checkOverlays(overlays);
   // Durable before the guest is held: a tool killed after its transaction leaves a set that says so, and a journal that
   // knows whom to thaw.
   await store.write({ ...draft, state: 'cutting' });
@@ -140,53 +144,59 @@ async function create(run: Run): Promise<CreateResult> {
     await run.journal.holds({ session, qga: vm.qga, leaseMs, since: new Date().toISOString() });
   }
   const before = await readWriteCounts(monitor);
+  await checkUnchanged(monitor, overlays);
   timer.end('overlays');
 
   const marks: Marks = {};
-  const cutDisks = cutDisksOf(plan);
-  const cut = await holdAndCut(monitor, overlays, reverter, marks, {
+  const guestDisks = cutDisksOf(plan);
+  const cut = overlayCut(monitor, overlays);
+  const held = await holdAndCut(monitor, cut, reverter, marks, {
     ...options,
     ...plan,
-    cutDisks,
+    cutDisks: guestDisks,
     session,
     agentSocket: vm.qga,
   });
   // From here on the set exists, whatever fails.
   reverter.keep();
   run.isCut = true;
-  const still = stillDisks(plan.chosen, before, await countsAfter(monitor));
-  const worth = worthOf(
-    cut,
-    cutDisks.map((disk, index) => ({ ...disk, still: still[index] })),
+  // The counts first: the guest writes again.
+  const still = stillDisks(plan.chosen, before, await orUndefined(readWriteCounts(monitor)));
+  const findings = await orUndefined(cut.verify());
+  const counted = guestDisks.map((disk, index) => ({ ...disk, still: still[index] }));
+  const worth = compared(
+    worthOf(held, counted),
+    findings,
+    guestDisks.map(({ name }) => name),
   );
   timer.marks(marks);
   const manifest: Manifest = {
     ...draft,
     state: 'cut',
-    required: requiredLevel(options.requirement.asked, cut.report),
+    required: requiredLevel(options.requirement.asked, held.report),
     level: worth.level,
-    evidence: [...worth.evidence],
-    disks: draft.disks.map((disk, index) => ({ ...disk, ...copyOf(worth.disks[index]) })),
+    evidence: [...worth.evidence, ...plan.missing.map(({ what, reason }) => `not in the set: ${what}: ${reason}`)],
+    disks: await cutDisks(draft, overlays, findings, worth),
     timings: {
       steps: timer.steps,
       marks,
       ...(marks.cutSentMs === undefined || marks.cutAnsweredMs === undefined
         ? {}
         : { cutMs: round(marks.cutAnsweredMs - marks.cutSentMs) }),
-      ...(cut.report === undefined
+      ...(held.report === undefined
         ? {}
-        : { pauseWindowMs: cut.report.pauseWindowMs, frozenWindowMs: cut.report.frozenWindowMs }),
+        : { pauseWindowMs: held.report.pauseWindowMs, frozenWindowMs: held.report.frozenWindowMs }),
     },
     monitorLog: run.monitorLog,
-    ...(cut.report === undefined ? {} : { guest: cut.report }),
-    ...(cut.thawError === undefined ? {} : { error: sentence(cut.thawError.message) }),
+    ...(held.report === undefined ? {} : { guest: held.report }),
+    ...(held.thawError === undefined ? {} : { error: sentence(held.thawError.message) }),
   };
   const unrecorded = await record(store, manifest);
   timer.end('record');
-  if (cut.thawError !== undefined) throw unconfirmed(cut.thawError, manifest, unrecorded);
+  if (held.thawError !== undefined) throw unconfirmed(held.thawError, manifest, unrecorded);
   if (unrecorded !== undefined) throw unrecorded;
   const whole = await withState(store, manifest, [...firmwareOf(plan.all), ...description.folders]);
-  return { manifest: whole, satisfied: satisfies(whole.level, whole.required) };
+  return { manifest: whole, satisfied: satisfies(whole.level, whole.required), missing: plan.missing };
 }
 
 /** The set with what the VM keeps beside its disks; recorded once more, since a tool killed here has a whole set. */
@@ -238,21 +248,13 @@ function cutDisksOf({ chosen, all, refs }: CreatePlan): CutDisk[] {
   }));
 }
 
-function worthOf(cut: HeldCut, disks: readonly CutDisk[]): SetWorth {
-  if (cut.report === undefined || cut.doubt !== undefined)
-    return crashOnly(disks, cut.doubt ?? 'the guest was not held');
-  return levelsOf(cut.report, disks);
+function worthOf(held: HeldCut, disks: readonly CutDisk[]): SetWorth {
+  if (held.report === undefined || held.doubt !== undefined)
+    return crashOnly(disks, held.doubt ?? 'the guest was not held');
+  return levelsOf(held.report, disks);
 }
 
 // After the cut a monitor that fails must cost evidence at most, not the set.
-async function countsAfter(monitor: Monitor): Promise<WriteCounts | undefined> {
-  try {
-    return await readWriteCounts(monitor);
-  } catch {
-    return undefined;
-  }
-}
-
-function copyOf(worth: SetWorth['disks'][number] | undefined): Pick<Manifest['disks'][number], 'level' | 'evidence'> {
-  return worth === undefined ? { level: 'crash', evidence: [] } : { level: worth.level, evidence: [...worth.evidence] };
+async function orUndefined<T>(work: Promise<T>): Promise<T | undefined> {
+  return await work.catch(() => undefined);
 }

@@ -1,7 +1,8 @@
 // What the set is worth: the guest's final report, disk by disk, together with what the host saw itself. A level is
 // claimed only for what is proved (README, "What a level means"); a disk the guest said nothing of counts only if the
 // host saw no write to it from before the freeze until after the thaw. A filesystem over several disks of which one was
-// not cut is torn: nothing on it is worth anything.
+// not cut is torn: nothing on it is worth anything. One that no kernel can freeze is not counted as held.
+import { constants } from 'node:os';
 import {
   lowestLevel,
   satisfies,
@@ -122,10 +123,8 @@ function levelOf(report: FreezeReport, disk: CutDisk): Worth {
   const own = report.filesystems.filter(({ disks }) => mayLieOn(disks, disk));
   const concerned = own.filter((filesystem) => filesystem.concerned);
   const loose = concerned.filter(({ held }) => held === 'none');
-  if (loose.length > 0) {
-    const why = loose.map(({ mountpoint, reason }) => `${mountpoint} was not held: ${reason ?? 'no reason given'}`);
-    return { level: 'crash', evidence: why };
-  }
+  const lost = loose.filter((filesystem) => !isExcused(filesystem, report, disk, concerned));
+  if (lost.length > 0) return { level: 'crash', evidence: lost.map(whyLoose) };
   const isNamed = disk.ref === undefined ? allNamed(report, disk) : concerned.some(({ disks }) => disks.length > 0);
   if (!isNamed) {
     const what =
@@ -139,10 +138,40 @@ function levelOf(report: FreezeReport, disk: CutDisk): Worth {
     return { level: 'crash', evidence: [`${what}, ${why}`] };
   }
   // The guest gives the whole less than `filesystem`: a single disk may be better only by its own full record.
-  if (!satisfies(report.level, 'filesystem') && !concerned.every(hasFullRecord)) {
+  const counted = concerned.filter((filesystem) => !loose.includes(filesystem));
+  if (!satisfies(report.level, 'filesystem') && !counted.every(hasFullRecord)) {
     return { level: report.level, evidence: ['the guest vouches for no more'] };
   }
-  return { level: best(report), evidence: concerned.map(({ mountpoint, held }) => `${mountpoint}: ${held}`) };
+  const excuse = disk.still === true ? 'but nothing was written to its disk from freeze to thaw' : 'and is not counted';
+  const evidence = [
+    ...counted.map(({ mountpoint, held }) => `${mountpoint}: ${held}`),
+    ...loose.map((filesystem) => `${whyLoose(filesystem)}, ${excuse}`),
+  ];
+  return { level: best(report), evidence };
+}
+
+function whyLoose({ mountpoint, reason }: FilesystemReport): string {
+  return `${mountpoint} was not held: ${reason ?? 'no reason given'}`;
+}
+
+/** Where a boot loader lies: written to when it is updated, and by nobody else. */
+const bootMounts = ['/boot/efi', '/efi', '/boot'];
+
+/**
+ * A filesystem that cannot freeze takes nothing from its disk if no write reached the disk meanwhile, or if it holds the
+ * boot loader alone beside one that was held.
+ */
+function isExcused(
+  { mountpoint, held, freezeErrno }: FilesystemReport,
+  report: FreezeReport,
+  disk: CutDisk,
+  concerned: readonly FilesystemReport[],
+): boolean {
+  if (held !== 'none' || freezeErrno !== constants.errno.EOPNOTSUPP) return false;
+  if (disk.still === true) return true;
+  // A guest that counts writes itself, and vouches for less, saw one.
+  if (!satisfies(report.level, 'filesystem') || !bootMounts.includes(mountpoint)) return false;
+  return concerned.some((other) => other.held !== 'none');
 }
 
 function best(report: FreezeReport): ConsistencyLevel {

@@ -14,6 +14,7 @@ const infoSchema = v.object({
   'backing-filename': v.optional(v.string()),
   'full-backing-filename': v.optional(v.string()),
   'backing-filename-format': v.optional(v.string()),
+  encrypted: v.optional(v.boolean(), false),
 });
 export type ImageInfo = v.InferOutput<typeof infoSchema>;
 
@@ -62,6 +63,7 @@ export async function mapOfLayer(file: string): Promise<v.InferOutput<typeof map
 
 export interface NewOverlay {
   readonly file: string;
+  /** A path, or a name of QEMU's with options (`json:...`). */
   readonly base: string;
   readonly baseFormat: string;
   readonly virtualSize: number;

@@ -4,18 +4,13 @@
 // written to an overlay.
 import { stat } from 'node:fs/promises';
 import { isErrno } from '../errno.js';
+import { fileStateOf } from '../images/file-identity.js';
 import { holdsData } from '../images/overlay-data.js';
 import type { Layer } from './layers.js';
 import type { FileState, Manifest, ManifestDisk } from './manifest.js';
 
 /** Why a base no longer holds the state of the cut, for people. */
 export type LostBases = ReadonlyMap<ManifestDisk, string>;
-
-/** The file as it is now. Throws what stat(2) does. */
-export async function fileState(file: string): Promise<FileState> {
-  const { dev, ino, size, mtimeNs } = await stat(file, { bigint: true });
-  return { device: String(dev), inode: String(ino), size: Number(size), mtimeMs: Number(mtimeNs / 1000n) / 1000 };
-}
 
 /**
  * The disks of a set that was cut, whose base holds the cut no longer. Without layers (the VM is shut off) only the files
@@ -48,7 +43,7 @@ async function whyNotAsCut(
     let now: FileState;
     try {
       if ((await stat(file)).isBlockDevice()) continue; // its times tell of its name in /dev
-      now = await fileState(file);
+      now = await fileStateOf(file);
     } catch (error) {
       if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return `${file} is not there any more`;
       throw error;
@@ -70,7 +65,7 @@ async function firstWrites({ disks }: Manifest): Promise<ReadonlyMap<string, num
   const first = new Map<string, number>();
   for (const { base, overlay } of disks) {
     if (base.asCut !== undefined || !(await holdsData(overlay.file))) continue;
-    const { device, mtimeMs } = await fileState(overlay.file);
+    const { device, mtimeMs } = await fileStateOf(overlay.file);
     first.set(device, Math.min(mtimeMs, first.get(device) ?? Infinity));
   }
   return first;

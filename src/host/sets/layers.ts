@@ -1,7 +1,7 @@
 // Where the layers of a set are in the VM's block graph now. Found by what their files are, since a VM that was started
 // anew from an overlay has other names for the same nodes, and may spell their files in another way.
 import { BridgeError } from '../../errors.js';
-import { imageFile, nodeOfFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import { imageFile, nodesOfFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { BlockNode } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { fileKey } from '../images/same-file.js';
@@ -42,7 +42,7 @@ export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<La
   const layers: Layer[] = [];
   for (const disk of manifest.disks) {
     const [overlay, base] = await Promise.all([fileKey(disk.overlay.file), fileKey(disk.base.file)]);
-    const overlayNode = files.nodeOf(nodes, overlay, disk.overlay.format);
+    const overlayNode = files.nodeOf(nodes, overlay, disk.overlay.format, disk.overlay.node);
     const active = overlayNode === undefined ? undefined : disks.find(({ node }) => node === overlayNode);
     const onBase = disks.find(({ file }) => files.isFile(file, base));
     const below = disks.some(({ backingFiles }) => backingFiles.some((file) => files.isFile(file, overlay)));
@@ -54,7 +54,7 @@ export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<La
       vmDisk: active ?? onBase,
       isOnBase: active === undefined && onBase !== undefined,
       overlayNode,
-      baseNode: files.nodeOf(nodes, base, disk.base.format),
+      baseNode: files.nodeOf(nodes, base, disk.base.format, disk.base.node),
     });
   }
   return layers;
@@ -91,9 +91,13 @@ class FileNames {
     return this.#keys.get(name) === key;
   }
 
-  /** The node that gives the file's data in this format. */
-  nodeOf(nodes: ReadonlyMap<string, BlockNode>, key: string, format: string): string | undefined {
-    return nodeOfFile(nodes.values(), (name) => this.isFile(name, key), format);
+  /**
+   * The node that gives the file's data in this format. Where there are several, parts of one file that are disks of their
+   * own, the one of that name; undefined if it is not among them.
+   */
+  nodeOf(nodes: ReadonlyMap<string, BlockNode>, key: string, format: string, named?: string): string | undefined {
+    const found = nodesOfFile(nodes.values(), (name) => this.isFile(name, key), format);
+    return found.length === 1 ? found[0] : found.find((name) => name === named);
   }
 
   checkAllKnown(file: string): void {

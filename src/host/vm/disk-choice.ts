@@ -3,10 +3,25 @@ import type { DiskRef } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { StateFolder } from './hypervisor.js';
+import { parseImageName, protocols } from '../../qmp/image-name.js';
+import type { OutsideStorage } from '../../qmp/outside.js';
+
+export interface LeftOut {
+  readonly what: string;
+  readonly reason: string;
+}
 
 export interface DiskChoice {
   readonly chosen: readonly VmDisk[];
-  readonly leftOut: readonly { readonly what: string; readonly reason: string }[];
+  readonly leftOut: readonly LeftOut[];
+  /** Of these, what the guest may write to and nobody chose to leave out: the set is not all of the VM. */
+  readonly missing: readonly LeftOut[];
+}
+
+export interface ChoiceFacts {
+  /** Why an overlay cannot be laid on a disk, as far as that is not seen from the disk itself. */
+  readonly refusals?: ReadonlyMap<VmDisk, string>;
+  readonly outside?: readonly OutsideStorage[];
 }
 
 /** For people: the device's id, and where the data is. */
@@ -16,33 +31,66 @@ export function diskName(disk: VmDisk): string {
 }
 
 /**
- * All writable disks, or the ones named by node, serial, drive, device id or file. Throws a UsageError for a name that fits
- * none or several, for a disk that cannot be cut, and if nothing is left.
+ * All writable disks that can be cut, or the ones named by node, serial, drive, device id or file. Throws a UsageError for
+ * a name that fits none or several, for a named disk that cannot be cut, and if nothing is left.
  */
-export function chooseDisks(disks: readonly VmDisk[], named: readonly string[]): DiskChoice {
-  const wanted = named.map((name) => findDisk(disks, name));
+export function chooseDisks(
+  disks: readonly VmDisk[],
+  named: readonly string[],
+  { refusals = new Map(), outside = [] }: ChoiceFacts = {},
+): DiskChoice {
+  const others = outside.map((storage) => ({ name: storage.id, ...outsideOf(storage) }));
+  const whyNot = (disk: VmDisk): string | undefined => whyImpossible(disk) ?? refusals.get(disk);
+  const wanted = named.map((name) => findDisk(disks, name, others));
   const chosen: VmDisk[] = [];
-  const leftOut: { what: string; reason: string }[] = [];
+  const leftOut: LeftOut[] = [];
+  const missing: LeftOut[] = [];
   for (const disk of disks) {
-    const reason =
-      named.length === 0 ? whyNotByDefault(disk) : wanted.includes(disk) ? undefined : 'not named by --disk';
-    if (reason === undefined) chosen.push(disk);
-    else leftOut.push({ what: diskName(disk), reason });
+    const what = diskName(disk);
+    if (named.length > 0) {
+      if (wanted.includes(disk)) chosen.push(disk);
+      else leftOut.push({ what, reason: 'not named by --disk' });
+      continue;
+    }
+    const reason = whyNotByDefault(disk);
+    const impossible = reason === undefined ? whyNot(disk) : undefined;
+    if (impossible !== undefined) missing.push({ what, reason: impossible });
+    if (reason !== undefined || impossible !== undefined) leftOut.push({ what, reason: reason ?? impossible ?? '' });
+    else chosen.push(disk);
   }
   for (const disk of chosen) {
-    const reason = whyImpossible(disk);
+    const reason = whyNot(disk);
     if (reason !== undefined) throw new UsageError('E_DISK', `cannot cut disk ${diskName(disk)}: ${reason}`);
   }
-  if (chosen.length === 0) throw new UsageError('E_DISK', 'the VM has no writable disk to cut');
-  return { chosen, leftOut };
+  for (const { what, reason } of others) {
+    leftOut.push({ what, reason });
+    if (named.length === 0) missing.push({ what, reason });
+  }
+  if (chosen.length === 0) {
+    const why = leftOut.map(({ what, reason }) => `${what}: ${reason}`).join('; ');
+    throw new UsageError('E_DISK', `the VM has no writable disk to cut${why === '' ? '' : ` (${why})`}`);
+  }
+  return { chosen, leftOut, missing };
 }
 
-function findDisk(disks: readonly VmDisk[], name: string): VmDisk {
+function outsideOf({ id, type, kind }: OutsideStorage): LeftOut {
+  const reason =
+    kind === 'disk'
+      ? 'another process serves it (vhost): QEMU does not see its data'
+      : 'a folder of the host: it lies in no disk';
+  return { what: `${id} (${type})`, reason };
+}
+
+function findDisk(disks: readonly VmDisk[], name: string, others: readonly (LeftOut & { name: string })[]): VmDisk {
   const found = disks.filter((disk) =>
     [disk.node, disk.rootNode, disk.serial, disk.device, disk.id, disk.qdev, disk.file].includes(name),
   );
   const [disk] = found;
   if (disk !== undefined && found.length === 1) return disk;
+  const other = others.find((each) => each.name === name);
+  if (other !== undefined && disk === undefined) {
+    throw new UsageError('E_DISK', `cannot cut ${other.what}: ${other.reason}`);
+  }
   const there = disks.map((each) => `${each.node} = ${diskName(each)}`).join('; ') || 'none';
   const what = found.length === 0 ? 'fits no disk' : `fits ${found.length} disks`;
   throw new UsageError(
@@ -77,11 +125,22 @@ export function firmwareOf(disks: readonly VmDisk[]): StateFolder[] {
 }
 
 const formats = ['raw', 'qcow2'];
+/** The guest sends its commands to the device itself. */
+const passedThrough = ['scsi-generic', 'scsi-block'];
+const networks = ['nbd', 'rbd', 'http', 'https', 'ftp', 'ftps', 'ssh', 'iscsi', 'gluster', 'nfs'];
 
-function whyImpossible(disk: VmDisk): string | undefined {
-  if (disk.readOnly) return 'it is read-only';
-  if (!formats.includes(disk.format)) return `its format is ${disk.format}, expected ${formats.join(' or ')}`;
-  if (!disk.file.startsWith('/')) return `its image is ${disk.file}, expected the absolute path of a local file`;
+function whyImpossible({ readOnly, trouble, shared, model, name, format, file }: VmDisk): string | undefined {
+  if (readOnly) return 'it is read-only';
+  if (trouble !== undefined) return trouble;
+  if (shared) return 'others may write to it at the same time (share-rw): with an overlay each would see another disk';
+  if (model !== undefined && passedThrough.includes(model)) return `it is passed through to the guest (${model})`;
+  const { driver } = parseImageName(name);
+  if (driver !== undefined && networks.includes(driver)) return `its image lies on the network: ${file}`;
+  if (!formats.includes(format)) return `its format is ${format}, expected ${formats.join(' or ')}`;
+  if (name.startsWith('json:') && driver !== undefined && !protocols.includes(driver)) {
+    return `a ${driver} node lies between its format and its file`;
+  }
+  if (!file.startsWith('/')) return `its image is ${file}, expected the absolute path of a local file`;
   return undefined;
 }
 

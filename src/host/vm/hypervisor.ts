@@ -54,10 +54,15 @@ export interface VmDescription {
   readonly folders: readonly StateFolder[];
 }
 
-export interface Hypervisor extends Monitor, AsyncDisposable {
-  /** The overlays' nodes have the names we chose; else it names them in the cut. */
-  readonly keepsNodeNames: boolean;
+/** One act within a cut. */
+export interface CutAction {
+  /** The VM writes to the overlay from then on. */
+  readonly type: 'overlay';
+  readonly overlay: Overlay;
+}
 
+/** Questions, and the cut. */
+export interface CutHost extends Monitor, AsyncDisposable {
   /** The VM's disks, each with the name its user knows. */
   disks(): Promise<readonly VmDisk[]>;
 
@@ -65,22 +70,31 @@ export interface Hypervisor extends Monitor, AsyncDisposable {
   describe(): Promise<VmDescription>;
 
   /**
-   * Brings the overlays, whose files are there, as near to their use as can be without using them. What it does is
-   * registered with the reverter first. Throws a CutError that names the disk.
+   * Does it all, or nothing, at one instant, by one command. Throws what the hypervisor answers; its outcome is 'unknown'
+   * if no answer came within `timeoutMs`.
    */
-  prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void>;
-
-  /**
-   * Lets the VM write to the overlays, all of them or none, at one instant. Throws what the hypervisor answers; its
-   * outcome is 'unknown' if no answer came within `timeoutMs`.
-   */
-  cut(overlays: readonly Overlay[], timeoutMs: number): Promise<void>;
+  cut(actions: readonly CutAction[], timeoutMs: number): Promise<void>;
 
   /** After a cut whose answer was lost: returns when it is over, well or not. Throws if that cannot be known. */
   cutIsOver(timeoutMs: number): Promise<void>;
 
   /** Tells when the guest's agent closes its port, where that is not seen by itself. */
   watchAgentPort(agentAddress: string): PortWatch | undefined;
+}
+
+/** What makes, merges and forgets overlays. */
+export interface OverlayHost {
+  /** The overlays' nodes have the names we chose; else it names them in the cut. */
+  readonly keepsNodeNames: boolean;
+
+  /** Why it cannot lay an overlay on a disk that is sound in itself. */
+  whyNoOverlay(disk: VmDisk): Promise<string | undefined>;
+
+  /**
+   * Brings the overlays, whose files are there, as near to their use as can be without using them: an encrypted one is
+   * formatted here. What it does is registered with the reverter first. Throws a CutError that names the disk.
+   */
+  prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void>;
 
   /**
    * Merges an overlay that is the VM's active layer into its base, while the guest writes on. When it returns, the VM
@@ -92,3 +106,5 @@ export interface Hypervisor extends Monitor, AsyncDisposable {
   /** Forgets the merge, and closes the overlay, which no disk of the VM uses any more. */
   forget(overlayNode: string | undefined, jobId: string | undefined): Promise<void>;
 }
+
+export interface Hypervisor extends CutHost, OverlayHost {}

@@ -7,6 +7,8 @@ export interface Overlay {
   readonly disk: VmDisk;
   readonly file: string;
   readonly node: string;
+  /** What its header says it lies on: started from it, the VM reads the same bytes (backing-name.ts). */
+  readonly baseName: string;
 }
 
 export function overlayFailure({ disk }: Overlay, cause: unknown): CutError {

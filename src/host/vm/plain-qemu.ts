@@ -6,9 +6,9 @@ import { runQmp } from '../../qmp/commands.js';
 import { dismissJob, findJob } from '../../qmp/jobs.js';
 import type { Reverter } from '../../reverter.js';
 import { watchAgentPort, type PortWatch } from './agent-port.js';
-import type { Hypervisor, MergeLayer, MergeOptions, VmDescription } from './hypervisor.js';
+import type { CutAction, Hypervisor, MergeLayer, MergeOptions, VmDescription } from './hypervisor.js';
 import type { Overlay } from './overlay.js';
-import { addNode, checkAdded, nodeIsThere } from './plain-nodes.js';
+import { addNode, checkAdded, nodeIsThere, whyNoEncryption } from './plain-nodes.js';
 import { mergeByJob } from './plain-merge.js';
 
 export class PlainQemu implements Hypervisor {
@@ -45,6 +45,10 @@ export class PlainQemu implements Hypervisor {
     return Promise.resolve({ texts: [], folders: [] });
   }
 
+  async whyNoOverlay(disk: VmDisk): Promise<string | undefined> {
+    return await whyNoEncryption(this.#client, disk);
+  }
+
   async prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void> {
     for (const overlay of overlays) {
       signal.throwIfAborted();
@@ -53,12 +57,12 @@ export class PlainQemu implements Hypervisor {
     await checkAdded(this.#client, overlays);
   }
 
-  async cut(overlays: readonly Overlay[], timeoutMs: number): Promise<void> {
-    const actions = overlays.map(({ disk, node }) => ({
+  async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
+    const transaction = actions.map(({ overlay: { disk, node } }) => ({
       type: 'blockdev-snapshot' as const,
       data: { node: disk.node, overlay: node },
     }));
-    await runQmp(this.#client, 'transaction', { actions }, { timeoutMs });
+    await runQmp(this.#client, 'transaction', { actions: transaction }, { timeoutMs });
   }
 
   async cutIsOver(timeoutMs: number): Promise<void> {

@@ -100,6 +100,19 @@ describe('a stock agent', () => {
     expect(await guest.status()).toEqual({ state: 'idle' });
   });
 
+  test.each<[number, string, string[]]>([
+    [2, 'filesystem', ['frozen', 'frozen', 'none']],
+    [3, 'filesystem', ['frozen', 'frozen', 'none']],
+    [1, 'crash', ['none', 'none', 'none']],
+  ])('does not count vfat, which cannot freeze: %i frozen is %s', async (frozen, level, held) => {
+    const efi = filesystem('vda2', '/boot/efi', 4, { serial: 'a-serial-longer-than', type: 'vfat' });
+    const guest = await coordinator({ fsinfo: [...fsinfo, efi], freeze: () => frozen });
+    const session = await guest.freeze({ ...request, require: 'crash' });
+    expect(session.report.level).toBe(level);
+    expect(session.report.filesystems.map((each) => each.held)).toEqual(held);
+    await session.thaw();
+  });
+
   test('freezes what is named', async () => {
     const guest = await coordinator();
     const session = await guest.freeze({ ...request, disks: [data], mountpoints: ['/data'] });

@@ -36,7 +36,7 @@ export async function leftInGuest(lab: Lab): Promise<string[]> {
 }
 
 /** Of a set that `Lab.nextSet` names. */
-const SET_FILE = /\.cell-\d+\.qcow2$/;
+const SET_FILE = /\.cell-\d+-[0-9a-f]{8}\.qcow2$/;
 
 const Recovered = v.looseObject({
   findings: v.array(v.looseObject({ kind: v.string(), status: v.string(), found: v.string(), did: v.string() })),

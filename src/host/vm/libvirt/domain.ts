@@ -5,7 +5,9 @@ import { BridgeError, UsageError } from '../../../errors.js';
 import { readDisks, type VmDisk } from '../../../qmp/block-graph.js';
 import type { QmpExecuteOptions, QmpVersion } from '../../../qmp/client.js';
 import { diskName } from '../disk-choice.js';
-import type { Hypervisor, MergeLayer, MergeOptions, OpenOptions, VmDescription } from '../hypervisor.js';
+import { parseImageName } from '../../../qmp/image-name.js';
+import { backingNameOf } from '../backing-name.js';
+import type { CutAction, Hypervisor, MergeLayer, MergeOptions, OpenOptions, VmDescription } from '../hypervisor.js';
 import type { Overlay } from '../overlay.js';
 import { otherHost, type LibvirtAddress } from './address.js';
 import { describeDomain } from './describe-domain.js';
@@ -69,6 +71,15 @@ export class LibvirtDomain implements Hypervisor {
     return await describeDomain(this.#virsh);
   }
 
+  async whyNoOverlay(disk: VmDisk): Promise<string | undefined> {
+    // `snapshot-create-as` has no word for a secret.
+    if (disk.encryption !== undefined) return 'it is encrypted, and libvirt would lay an overlay in clear text on it';
+    const { name = '' } = await backingNameOf(disk);
+    const lost = parseImageName(name).options.filter((option) => !['offset', 'size'].includes(option));
+    if (lost.length === 0) return undefined;
+    return `libvirt could not start the domain from an overlay that names its ${lost.join(', ')}`;
+  }
+
   /** libvirt opens the overlays itself, in the cut. */
   async prepare(overlays: readonly Overlay[]): Promise<void> {
     const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
@@ -82,8 +93,8 @@ export class LibvirtDomain implements Hypervisor {
       .flatMap(({ target }) => ['--diskspec', `${target},snapshot=no`]);
   }
 
-  async cut(overlays: readonly Overlay[], timeoutMs: number): Promise<void> {
-    const cut = overlays.flatMap(({ disk, file }) => [
+  async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
+    const cut = actions.flatMap(({ overlay: { disk, file } }) => [
       '--diskspec',
       `${disk.device},snapshot=external,driver=qcow2,file=${file.replaceAll(',', ',,')}`,
     ]);

@@ -16,7 +16,7 @@ const versionSchema = v.object({
   package: v.string(),
 });
 
-const isQuestion = /^(query-[a-z-]+|x-debug-query-block-graph|qom-get)$/;
+const isQuestion = /^(query-[a-z-]+|x-debug-query-block-graph|qom-get|qom-list)$/;
 /** Properties of devices and the buses they hang on, which a question about disks asks dozens of times. */
 const isLasting = /^(qom-get|query-pci|query-name|query-uuid|query-qmp-schema)$/;
 

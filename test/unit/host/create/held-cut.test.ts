@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { QuiesceError, ThawUnconfirmedError, UnreachableError } from '../../../../src/errors.js';
 import { openGuestAgent, type GuestAgent } from '../../../../src/host/guest/guest-agent.js';
 import { holdAndCut } from '../../../../src/host/create/held-cut.js';
-import type { Hypervisor } from '../../../../src/host/vm/hypervisor.js';
+import { overlayCut } from '../../../../src/host/create/overlay-cut.js';
+import type { CutHost } from '../../../../src/host/vm/hypervisor.js';
 import { PlainQemu } from '../../../../src/host/vm/plain-qemu.js';
 import { Reverter } from '../../../../src/reverter.js';
 import { FakeAgent } from '../../../support/fake-agent.js';
@@ -41,7 +42,8 @@ it('tells of an unconfirmed thaw although the tool was interrupted', { timeout: 
     signal: controller.signal,
   } as const;
   // The monitor is not reached.
-  const work = holdAndCut(undefined as unknown as Hypervisor, [], new Reverter(), {}, options);
+  const host = undefined as unknown as CutHost;
+  const work = holdAndCut(host, overlayCut(host, []), new Reverter(), {}, options);
   await expect(work).rejects.toBeInstanceOf(ThawUnconfirmedError);
 });
 
@@ -62,7 +64,7 @@ describe('a freeze whose answer does not come', () => {
     const started = performance.now();
     const error: unknown = await holdAndCut(
       monitor,
-      [],
+      overlayCut(monitor, []),
       new Reverter(),
       {},
       {

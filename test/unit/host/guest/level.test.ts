@@ -62,6 +62,31 @@ describe('levelsOf', () => {
     expect(levels(report, [disk('R'), disk('S')])).toEqual(['crash', 'filesystem', 'crash']);
   });
 
+  describe('does not count as held what no kernel can freeze', () => {
+    const over = { type: 'vfat', held: 'none', reason: 'vfat cannot be frozen', freezeErrno: 95 } as const;
+    const efi = filesystemReport('/boot/efi', 'R', over);
+    const cards = filesystemReport('/cards', 'D', over);
+
+    it('and takes nothing away for a boot loader beside what was held', () => {
+      const report = freezeReport({ filesystems: [root, efi] });
+      expect(levels(report, [disk('R', false)])).toEqual(['filesystem', 'filesystem']);
+      expect(levelsOf(report, [disk('R', false)]).disks[0]?.evidence.join()).toContain('is not counted');
+      // Alone on its disk nothing was held there; and a guest that saw it being written vouches for less.
+      expect(levels(freezeReport({ filesystems: [efi] }), [disk('R', false)])).toEqual(['crash', 'crash']);
+      expect(levels(freezeReport({ filesystems: [root, efi], level: 'crash' }), [disk('R', false)])).toEqual([
+        'crash',
+        'crash',
+      ]);
+    });
+
+    it('and lets the write counters of the host prove more', () => {
+      const report = freezeReport({ filesystems: [root, cards] });
+      expect(levels(report, [disk('R'), disk('D', true)])).toEqual(['filesystem', 'filesystem', 'filesystem']);
+      expect(levels(report, [disk('R'), disk('D', false)])).toEqual(['crash', 'filesystem', 'crash']);
+      expect(levels(report, [disk('R'), disk('D')])).toEqual(['crash', 'filesystem', 'crash']);
+    });
+  });
+
   it('lets a filesystem on unknown disks count for every disk', () => {
     const lost = filesystemReport('/iscsi', 'X', { disks: [], held: 'none', reason: 'not supported' });
     expect(levels(freezeReport({ filesystems: [root, data, lost] }))).toEqual(['crash', 'crash', 'crash']);

@@ -12,12 +12,16 @@ const disk = (id: string, over: Partial<VmDisk> = {}): VmDisk => ({
   node: `node-${id}`,
   format: 'qcow2',
   file: `/img/${id}.qcow2`,
+  name: `/img/${id}.qcow2`,
   virtualSize: 1,
   readOnly: false,
   removable: false,
   cache: { direct: false, noFlush: false },
   detectZeroes: 'off',
+  below: [],
   backingFiles: [],
+  dataFiles: [],
+  shared: false,
   ...over,
 });
 const a = disk('a');
@@ -38,6 +42,45 @@ describe('chooseDisks', () => {
     ]);
   });
 
+  it('leaves out what cannot be cut, with its reason, and tells what is missing', () => {
+    const secret = disk('secret');
+    const disks = [
+      a,
+      disk('quorum', { trouble: 'it is several images in one (quorum)' }),
+      disk('shared', { shared: true }),
+      disk('sg', { model: 'scsi-generic', format: 'raw' }),
+      disk('net', { file: 'rbd:pool/x', name: 'rbd:pool/x' }),
+      disk('vmdk', { format: 'vmdk' }),
+      disk('relative', { file: 'x.raw', name: 'x.raw' }),
+      secret,
+      disk('ro', { readOnly: true, shared: true }),
+    ];
+    const refusals = new Map([[secret, 'its overlay would hold clear text']]);
+    const outside = [
+      { id: 'vub0', type: 'vhost-user-blk-pci', kind: 'disk' },
+      { id: 'fs0', type: 'vhost-user-fs-pci', kind: 'folder' },
+    ] as const;
+    const choice = chooseDisks(disks, [], { refusals, outside });
+    expect(choice.chosen).toEqual([a]);
+    expect(choice.missing.map(({ reason }) => reason)).toEqual([
+      'it is several images in one (quorum)',
+      expect.stringContaining('share-rw'),
+      'it is passed through to the guest (scsi-generic)',
+      'its image lies on the network: rbd:pool/x',
+      'its format is vmdk, expected raw or qcow2',
+      'its image is x.raw, expected the absolute path of a local file',
+      'its overlay would hold clear text',
+      expect.stringContaining('vhost'),
+      'a folder of the host: it lies in no disk',
+    ]);
+    expect(choice.leftOut).toHaveLength(10);
+    expect(choice.leftOut.find(({ what }) => what.startsWith('ro '))).toMatchObject({ reason: 'read-only' });
+    // Who names disks leaves the others out on purpose.
+    expect(chooseDisks(disks, ['a'], { refusals, outside }).missing).toEqual([]);
+    expect(() => chooseDisks(disks, ['secret'], { refusals, outside })).toThrow('clear text');
+    expect(() => chooseDisks(disks, ['fs0'], { refusals, outside })).toThrow('cannot cut fs0');
+  });
+
   it.each(['node-b', 'b', '/img/b.qcow2', '/machine/peripheral/b'])('takes the one named %s', (name) => {
     expect(chooseDisks([a, b], [name]).chosen).toEqual([b]);
     expect(chooseDisks([a, b], [name]).leftOut).toMatchObject([{ reason: 'not named by --disk' }]);
@@ -48,7 +91,7 @@ describe('chooseDisks', () => {
     ['a name that fits two', [a, disk('b', { serial: 'a' })], ['a'], 'fits 2 disks'],
     ['a disk that is read-only', [disk('ro', { readOnly: true })], ['ro'], 'it is read-only'],
     ['a format it cannot lay an overlay on', [disk('v', { format: 'vmdk' })], [], 'its format is vmdk'],
-    ['an image that is no local file', [disk('n', { file: 'nbd://host/x' })], [], 'nbd://host/x'],
+    ['an image that is no local file', [disk('n', { file: 'nbd://host/x', name: 'nbd://host/x' })], [], 'nbd://host/x'],
     ['nothing to cut', [disk('ro', { readOnly: true })], [], 'no writable disk'],
   ])('refuses %s', (_name, disks, named, message) => {
     expect(() => chooseDisks(disks, named)).toThrow(UsageError);

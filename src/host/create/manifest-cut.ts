@@ -1,0 +1,68 @@
+// What the manifest says once the disks are cut: the worth of each, what really lies below its overlay, and how the files
+// are now.
+import { lowestLevel } from '../../consistency.js';
+import type { Overlay } from '../vm/overlay.js';
+import type { SetWorth } from '../guest/level.js';
+import { sentence } from '../guest/report-size.js';
+import { fileStateOf } from '../images/file-identity.js';
+import type { Manifest, ManifestDisk } from '../sets/manifest.js';
+import type { OverlayFinding } from './overlay-cut.js';
+
+type Layer = ManifestDisk['base'];
+
+/** The worth once it is known whether what was cut is what was planned. Without findings that could not be asked. */
+export function compared(
+  worth: SetWorth,
+  findings: readonly OverlayFinding[] | undefined,
+  names: readonly string[],
+): SetWorth {
+  if (findings === undefined) {
+    const unknown = 'what lies below the overlays could not be compared with the plan after the cut';
+    return { ...worth, evidence: [...worth.evidence, unknown] };
+  }
+  const disks = worth.disks.map((disk, index) => {
+    const { doubt, isLost = false } = findings[index] ?? {};
+    if (doubt === undefined) return disk;
+    const level = lowestLevel([disk.level], isLost ? 'none' : 'crash');
+    return { level, evidence: [...disk.evidence, sentence(doubt)] };
+  });
+  const doubts = findings.flatMap(({ doubt }, index) =>
+    doubt === undefined ? [] : [sentence(`disk ${names[index] ?? ''}: ${doubt}`)],
+  );
+  const level = lowestLevel(
+    disks.map((disk) => disk.level),
+    worth.level,
+  );
+  return { level, evidence: [...worth.evidence, ...doubts], disks };
+}
+
+/** The disks of a draft, cut. */
+export async function cutDisks(
+  draft: Manifest,
+  overlays: readonly Overlay[],
+  findings: readonly OverlayFinding[] | undefined,
+  worth: SetWorth,
+): Promise<ManifestDisk[]> {
+  return await Promise.all(
+    draft.disks.map(async (disk, index) => {
+      const { level, evidence } = worth.disks[index] ?? { level: 'crash', evidence: [] };
+      const [base = disk.base, ...below] = findings?.[index]?.chain ?? [disk.base, ...(disk.below ?? [])];
+      const planned = overlays[index]?.disk;
+      const isPlanned = base.file === planned?.file;
+      return {
+        ...disk,
+        base: await asCut({ ...(isPlanned ? disk.base : {}), file: base.file, format: base.format }),
+        overlay: await asCut(disk.overlay),
+        below: await Promise.all(below.map(asCut)),
+        level,
+        evidence: [...evidence],
+      };
+    }),
+  );
+}
+
+async function asCut(layer: Layer): Promise<Layer> {
+  // What cannot be looked at from here is not recorded.
+  const state = await fileStateOf(layer.file).catch(() => undefined);
+  return { ...layer, ...(state === undefined ? {} : { asCut: state }) };
+}

@@ -1,0 +1,89 @@
+// QEMU's own name of an image, taken apart. A plain path if opening it in its format gives the same bytes; else
+// `json:{...}` with every option that matters: an offset, a key, a backing file other than the header's. So a name says
+// which file it is, and what a path alone would lose. Facts on 7.2: block.c, bdrv_refresh_filename.
+import * as v from 'valibot';
+
+/** Drivers that give a local file's bytes as they are. */
+export const protocols: readonly string[] = ['file', 'host_device'];
+
+export interface ImageName {
+  /** The one local file or device, as QEMU has it; undefined if there is none, or not just one. */
+  readonly file: string | undefined;
+  /** What gives the bytes: `file`, `nbd`, `throttle`, ...; undefined if that cannot be read from the name. */
+  readonly driver: string | undefined;
+  /** Options that the path alone would lose: `offset`, `encrypt.key-secret`, `backing`, ... */
+  readonly options: readonly string[];
+  /** The name of the layer below, if it is one of the options; null: none, whatever the header says. */
+  readonly backing: string | null | undefined;
+  /** The id of the object in QEMU that holds the image's key. */
+  readonly keySecret: string | undefined;
+}
+
+const nothing: ImageName = {
+  file: undefined,
+  driver: undefined,
+  options: [],
+  backing: undefined,
+  keySecret: undefined,
+};
+const objectSchema = v.looseObject({ driver: v.string() });
+type NodeOptions = v.InferOutput<typeof objectSchema>;
+
+export function parseImageName(name: string): ImageName {
+  if (name.startsWith('json:')) return parseOptions(name.slice('json:'.length));
+  // `nbd://host/x`, `rbd:pool/x`; a relative path with a colon is written `./a:b`.
+  const scheme = /^([A-Za-z][A-Za-z0-9-]*)[A-Za-z0-9+.-]*:/.exec(name)?.[1];
+  return scheme === undefined ? { ...nothing, file: name, driver: 'file' } : { ...nothing, driver: scheme };
+}
+
+/** The local file behind the name, else the name: to tell images apart, never to open one. */
+export function imageFile(name: string): string {
+  return parseImageName(name).file ?? name;
+}
+
+function parseOptions(text: string): ImageName {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    // QEMU cuts names at 4095 bytes.
+    return nothing;
+  }
+  const parsed = v.safeParse(objectSchema, json);
+  return parsed.success ? fromOptions(parsed.output) : nothing;
+}
+
+function fromOptions(node: NodeOptions): ImageName {
+  const { driver, file, backing, filename, encrypt, ...rest } = node;
+  if (protocols.includes(driver)) {
+    const options = Object.keys({ ...rest, ...optional({ file, backing, encrypt }) });
+    return { ...nothing, file: typeof filename === 'string' ? filename : undefined, driver, options };
+  }
+  const below = v.safeParse(objectSchema, file);
+  // Several images in one, or something that has none.
+  if (!below.success) return { ...nothing, driver };
+  const inner = protocols.includes(below.output.driver) ? fromOptions(below.output) : undefined;
+  return {
+    file: inner?.file,
+    driver: below.output.driver,
+    options: [...Object.keys({ ...rest, ...optional({ backing, encrypt, filename }) }), ...(inner?.options ?? [])],
+    backing: backing === undefined ? undefined : nameOf(backing),
+    keySecret: keySecretOf(rest['encrypt.key-secret'], encrypt),
+  };
+}
+
+function optional(members: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
+}
+
+// An object is a node's options; null is no layer at all.
+function nameOf(backing: unknown): string | null {
+  if (backing === null) return null;
+  return typeof backing === 'string' ? backing : `json:${JSON.stringify(backing)}`;
+}
+
+function keySecretOf(dotted: unknown, nested: unknown): string | undefined {
+  if (typeof dotted === 'string') return dotted;
+  const parsed = v.safeParse(v.object({ 'key-secret': v.string() }), nested);
+  return parsed.success ? parsed.output['key-secret'] : undefined;
+}
