@@ -130,6 +130,8 @@ class Commit {
     for (const index of work) {
       try {
         signal.throwIfAborted();
+        // The first was looked at a moment ago.
+        if (index !== work[0] && steps[index]?.step === 'merge') await this.#refuseNeeded(manifest, index);
         manifest = await this.#one(manifest, index, steps[index]);
       } catch (cause) {
         manifest = await this.#afterFailure(index, cause);
@@ -140,7 +142,7 @@ class Commit {
       }
     }
     for (const index of work) {
-      if (!left.has(index) && diskAt(manifest, index).merged === false) left.set(index, 'its merge was not begun');
+      if (!left.has(index) && !diskAt(manifest, index).merged) left.set(index, 'its merge was not begun');
     }
     manifest = await store.write(atEnd(manifest));
     if (left.size === 0) return manifest;
@@ -187,7 +189,6 @@ class Commit {
     if (step?.step === 'merge') {
       const consequence = `disk ${id} is not merged`;
       await this.#way.check(consequence);
-      await this.#refuseNeeded(before, index);
       await this.#mark(index, { merge: 'begun' });
       try {
         await this.#way.merge(before, index, {
@@ -198,6 +199,7 @@ class Commit {
             onProgress(`merging disk ${id}: ${text}`);
           },
           beforePivot: async () => {
+            signal.throwIfAborted();
             await this.#way.check(consequence);
             await this.#mark(index, { pivoting: true });
           },

@@ -210,10 +210,11 @@ requires(
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.write('data0', 3, 0, 4096);
     const controller = new AbortController();
-    setTimeout(() => {
-      controller.abort('SIGTERM');
-    }, 700);
-    const interrupted = await at.bridge(['snapshot', 'commit', 's1', '--speed', '1'], controller.signal);
+    const work = at.bridge(['snapshot', 'commit', 's1', '--speed', '1'], controller.signal);
+    const ids = async (): Promise<string> => JSON.stringify(await at.vm.control.execute('query-jobs'));
+    await expect.poll(ids, { timeout: 20_000 }).toMatch(/fsb-commit-[0-9a-f]+-1/);
+    controller.abort('SIGTERM');
+    const interrupted = await work;
     expect(interrupted).toMatchObject({ code: 5, error: { code: 'E_INTERRUPTED' } });
     expect(await at.vm.control.execute('query-jobs')).toEqual([]);
     // The first disk had nothing to merge; the second goes on as it was.

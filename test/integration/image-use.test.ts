@@ -31,7 +31,7 @@ afterEach(async () => {
 const overlay = (disk: string, set = 's1'): string => at.folder.path(`images/${disk}.${set}.qcow2`);
 const manifestFile = (set = 's1', vm = 'bare'): string => at.folder.path(`state/${vm}/${set}/manifest.json`);
 const manifest = (set = 's1'): Manifest => JSON.parse(readFileSync(manifestFile(set), 'utf8')) as Manifest;
-const nobody = { monitors: [], claims: [], folders: [], unknown: [] };
+const nobody = { monitors: [], claims: [], folders: [], spent: [], unknown: [] };
 
 /** Cuts s1; the guest has written 2 over 1 since; then the VM is shut off. */
 async function cutAndShutOff(): Promise<void> {
@@ -123,12 +123,12 @@ requires(
 
     it('a QEMU that no process here belongs to has it below a disk of its own', async () => {
       await cutAndShutOff();
-      await using _other = await otherVm(await makeOn(overlay('data0'), elsewhere.path('far.qcow2')), 'qcow2');
+      await using other = await otherVm(await makeOn(overlay('data0'), elsewhere.path('far.qcow2')), 'qcow2');
       // As on another machine that shares the files: no process of the VM is seen, only its lock.
       const words = at.commandLine(['snapshot', what, 's1', '--yes']);
       const alone = ['--pid', '--fork', '--mount-proc', '--', process.execPath, HOST_TOOL, ...words];
       const { exitCode, stderr } = await execa('unshare', alone, { reject: false });
-      expect(stderr).toMatch(/locked/);
+      expect(stderr, `by process ${other.pid}`).toMatch(/locked/);
       expect(exitCode).toBe(2);
       expect(await holdsPattern(overlay('data0'), 'qcow2', 2, 0, 64)).toBe(true);
     });
@@ -179,14 +179,14 @@ requires(
     expect(await isLockedByQemu(file)).toBe(false);
     const before = readFileSync(file);
     {
-      await using _disk = await otherVm(file, format);
-      expect(await isLockedByQemu(file)).toBe(true);
+      await using vm = await otherVm(file, format);
+      expect(await isLockedByQemu(file), `by process ${vm.pid}`).toBe(true);
     }
     const above = elsewhere.path('above.qcow2');
     await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', file, '-F', format, above]);
     {
-      await using _below = await otherVm(above, 'qcow2');
-      expect(await isLockedByQemu(file)).toBe(true);
+      await using vm = await otherVm(above, 'qcow2');
+      expect(await isLockedByQemu(file), `by process ${vm.pid}`).toBe(true);
     }
     expect(await isLockedByQemu(file)).toBe(false);
     expect(readFileSync(file).equals(before)).toBe(true);
@@ -213,14 +213,14 @@ requires(
 
     it("delete of a committed set leaves another VM's overlay of the same name alone", async () => {
       const { other, shared } = await sameName();
-      await using _other = other;
+      await using vm = other;
       const file = `${shared}/root0.s1.qcow2`;
       expect((await at.create('s1', '--overlay-dir', shared)).error.message).toBe('none');
       expect((await at.bridge(['snapshot', 'commit', 's1'])).error.message).toBe('none');
       const made = await ofOther('snapshot', 'create', '--name', 's1', '--overlay-dir', shared);
       expect(made.manifest.disks[0]?.overlay.file).toBe(file);
-      await other.write('root0', 7, 0, 64);
-      await other.quit();
+      await vm.write('root0', 7, 0, 64);
+      await vm.quit();
       const run = await at.bridge(['snapshot', 'delete', 's1']);
       expect(run).toMatchObject({ code: 0, json: { deleted: 's1', files: [] } });
       expect(await holdsPattern(file, 'qcow2', 7, 0, 64)).toBe(true);
@@ -230,7 +230,7 @@ requires(
       "delete of a set leaves the file alone that is another VM's by now (%s)",
       async (how) => {
         const { other, shared } = await sameName();
-        await using _other = other;
+        await using vm = other;
         const file = `${shared}/root0.s1.qcow2`;
         expect((await at.create('s1', '--disk', 'root0', '--overlay-dir', shared)).error.message).toBe('none');
         await at.vm.quit();
@@ -239,13 +239,13 @@ requires(
         // Somebody moved it away, and the name was free for the other VM.
         await execa('mv', [file, elsewhere.path('moved.qcow2')]);
         expect((await ofOther('snapshot', 'create', '--name', 's1', '--overlay-dir', shared)).code).toBe(0);
-        await other.write('root0', 7, 0, 64);
-        await other.quit();
+        await vm.write('root0', 7, 0, 64);
+        await vm.quit();
         const [disk] = manifest().disks;
         if (disk === undefined) throw new Error('no disk');
         const asCut = how.startsWith('with') ? { asCut: { device, inode, size: 1, mtimeMs: 1 } } : {};
-        const { asCut: _recorded, ...bare } = disk.overlay;
-        const old = { ...manifest(), disks: [{ ...disk, overlay: { ...bare, ...asCut } }] };
+        const { file: name, format } = disk.overlay;
+        const old = { ...manifest(), disks: [{ ...disk, overlay: { file: name, format, ...asCut } }] };
         writeFileSync(manifestFile(), JSON.stringify(old));
         const run = await at.bridge(['snapshot', 'delete', 's1', '--yes']);
         expect(run).toMatchObject({ code: 0, json: { files: [], foreign: [file] } });

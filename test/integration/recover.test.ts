@@ -253,6 +253,7 @@ requires(
     await at.vm.write('root0', 1, 0, 64);
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.write('root0', 2, 0, 64);
+    await at.vm.flush('root0');
     expect((await killQemuAt(commit, { command: 'job-complete', when: 'after' })).code).toBe(5);
     expect(manifest().disks[0]).toMatchObject({ pivoting: true, merged: false });
     const off = await recover();
@@ -536,7 +537,7 @@ requires(
             id: 'x',
             state: 'cut',
             vm: { ...manifest().vm, uuid: '01234567-89ab-cdef-0123-456789abcdef' },
-            disks: first && [{ ...first, base: first.overlay }],
+            disks: first && [{ ...first, base: first.overlay, overlay: { ...first.overlay, file: '/other.qcow2' } }],
           };
           writeFileSync(at.folder.path('state/other/s9/manifest.json'), JSON.stringify(above));
           return Promise.resolve();

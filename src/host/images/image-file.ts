@@ -1,6 +1,7 @@
 // Image files on disk: made and described by qemu-img, and found out whether any process holds one. QEMU's own lock
 // is not enough: a raw image that is only read shares it with everybody.
-import { readFile, readdir, readlink, stat } from 'node:fs/promises';
+import type { BigIntStats } from 'node:fs';
+import { readFile, readdir, stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { CutError, UsageError } from '../../errors.js';
 import { isErrno } from '../errno.js';
@@ -97,47 +98,53 @@ export function describeHolders(holders: readonly Holder[]): string {
  * if nobody, or if the file is not there.
  */
 export async function holdersOf(file: string): Promise<Holder[]> {
-  let target;
-  try {
-    target = await stat(file, { bigint: true });
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return [];
-    throw error;
-  }
-  const holders: Holder[] = [];
-  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
-    if (Number(pid) === process.pid) continue;
-    const open = await howOpen(pid, identityIn(target));
-    if (open === undefined) continue;
-    const who = (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')).trim();
-    holders.push({ pid: Number(pid), who, writes: open === 'writes' });
-  }
-  if (holders.length === 0 && (await isLocked(target.ino))) {
-    holders.push({ who: 'a process that locked the image', writes: false });
-  }
-  return holders;
+  return (await holdersOfEach([file]))[0] ?? [];
 }
 
-async function howOpen(pid: string, target: string): Promise<'reads' | 'writes' | undefined> {
-  let fds: string[];
-  try {
-    fds = await readdir(`/proc/${pid}/fd`);
-  } catch {
-    // Gone meanwhile, or not ours to look at: its lock tells.
-    return undefined;
-  }
-  let found: 'reads' | undefined;
-  for (const fd of fds) {
-    const path = `/proc/${pid}/fd/${fd}`;
-    try {
-      if (!(await readlink(path)).startsWith('/')) continue;
-      if (identityIn(await stat(path, { bigint: true })) !== target) continue;
-      found = 'reads';
-      if (await isForWriting(`/proc/${pid}/fdinfo/${fd}`)) return 'writes';
-    } catch {
-      // Closed meanwhile.
+/** The same of several files, in their order, with one look through /proc. */
+export async function holdersOfEach(files: readonly string[]): Promise<Holder[][]> {
+  const targets = await Promise.all(files.map(async (file) => ({ file: await statOf(file), holders: [] as Holder[] })));
+  const wanted = new Map<string, Holder[]>();
+  for (const { file, holders } of targets) if (file !== undefined) wanted.set(identityIn(file), holders);
+  const pids = wanted.size === 0 ? [] : (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  for (const pid of pids) {
+    if (Number(pid) === process.pid) continue;
+    for (const [identity, writes] of await openFiles(pid, wanted)) {
+      const who = (await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')).trim();
+      wanted.get(identity)?.push({ pid: Number(pid), who, writes });
     }
   }
+  return await Promise.all(
+    targets.map(async ({ file }) => {
+      const holders = file === undefined ? [] : (wanted.get(identityIn(file)) ?? []);
+      if (file === undefined || holders.length > 0 || !(await isLocked(file.ino))) return holders;
+      return [{ who: 'a process that locked the image', writes: false }];
+    }),
+  );
+}
+
+async function statOf(file: string): Promise<BigIntStats | undefined> {
+  try {
+    return await stat(file, { bigint: true });
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+/** Those of the wanted files that the process has open, by what they are: true if for writing. */
+async function openFiles(pid: string, wanted: ReadonlyMap<string, unknown>): Promise<Map<string, boolean>> {
+  const found = new Map<string, boolean>();
+  // Gone meanwhile, or not ours to look at: its lock tells.
+  const fds = await readdir(`/proc/${pid}/fd`).catch(() => []);
+  const look = async (fd: string): Promise<void> => {
+    const identity = identityIn(await stat(`/proc/${pid}/fd/${fd}`, { bigint: true }));
+    if (!wanted.has(identity)) return;
+    const writes = await isForWriting(`/proc/${pid}/fdinfo/${fd}`);
+    found.set(identity, writes || found.get(identity) === true);
+  };
+  // One that was closed meanwhile.
+  await Promise.all(fds.map((fd) => look(fd).catch(() => undefined)));
   return found;
 }
 

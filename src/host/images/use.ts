@@ -11,7 +11,7 @@ import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { isErrno } from '../errno.js';
 import { identityOf } from './file-identity.js';
-import { describeHolders, holdersOf, type Holder } from './image-file.js';
+import { describeHolders, holdersOfEach, type Holder } from './image-file.js';
 import { isLockedByQemu } from './image-lock.js';
 import { referencesOf } from './references.js';
 
@@ -30,6 +30,8 @@ export interface UseWitnesses {
   readonly claims: readonly Claim[];
   /** Beside the file's own: where images may lie that name it. */
   readonly folders: readonly string[];
+  /** Overlays that were merged, and are still there: what lies below them may change. */
+  readonly spent: readonly string[];
   /** What could not be looked at, for people: it may name any file. */
   readonly unknown: readonly string[];
 }
@@ -58,7 +60,7 @@ export async function useOf(file: string, witnesses: UseWitnesses, besides: Besi
       () => openOrLocked(file, besides),
       () => claimed(own, witnesses.claims, besides),
       () => asLoopDevice(own),
-      () => namedByImage(file, own, witnesses.folders, besides, doubts),
+      () => namedByImage(file, own, witnesses, besides, doubts),
     ];
     for (const question of questions) {
       try {
@@ -122,22 +124,24 @@ async function identityIfPath(name: string): Promise<string | undefined> {
 
 async function openOrLocked(file: string, { vmOf }: Besides): Promise<string | undefined> {
   if (vmOf === undefined) {
-    const holders = await lastingHolders(file, []);
+    const holders = await lastingHolders(file);
     if (holders.length > 0) return `it is in use by ${describeHolders(holders)}`;
     return (await isLockedByQemu(file)) ? 'a QEMU has locked it, here or on another machine' : undefined;
   }
   // Its lock is that VM's, and there is only one that may write.
-  const vm = (await holdersOf(vmOf)).flatMap(({ pid, writes }) => (writes && pid !== undefined ? [pid] : []));
-  const holders = (await lastingHolders(file, vm)).filter(({ pid }) => pid !== undefined);
+  const holders = (await lastingHolders(file, vmOf)).filter(({ pid }) => pid !== undefined);
   return holders.length === 0 ? undefined : `it is in use by ${describeHolders(holders)}`;
 }
 
 /** A qemu-img that a tool started before it was killed ends by itself. */
 const QEMU_IMG_LEFT_MS = 5000;
 
-async function lastingHolders(file: string, without: readonly number[]): Promise<Holder[]> {
+/** Without the processes that write to `besides`. */
+async function lastingHolders(file: string, besides?: string): Promise<Holder[]> {
   for (let waitedMs = 0; ; waitedMs += 100) {
-    const holders = (await holdersOf(file)).filter(({ pid }) => pid === undefined || !without.includes(pid));
+    const [all = [], others = []] = await holdersOfEach(besides === undefined ? [file] : [file, besides]);
+    const writers = others.filter(({ writes }) => writes).map(({ pid }) => pid);
+    const holders = all.filter(({ pid }) => pid === undefined || !writers.includes(pid));
     if (waitedMs >= QEMU_IMG_LEFT_MS || !holders.some(({ who }) => who === 'qemu-img')) return holders;
     await sleep(100);
   }
@@ -164,11 +168,15 @@ async function asLoopDevice(own: string): Promise<string | undefined> {
 async function namedByImage(
   file: string,
   own: string,
-  folders: readonly string[],
+  { folders, spent }: UseWitnesses,
   { mergedFrom }: Besides,
   doubts: string[],
 ): Promise<string | undefined> {
-  const goes = mergedFrom === undefined ? undefined : await identityOf(mergedFrom);
+  const goes = new Set([own]);
+  for (const each of mergedFrom === undefined ? spent : [...spent, mergedFrom]) {
+    const identity = await identityOf(each);
+    if (identity !== undefined) goes.add(identity);
+  }
   const all = await Promise.all([file, await realpath(file)].map(dirname).concat(folders).map(realFolder));
   for (const folder of new Set(all.filter((each) => each !== undefined))) {
     for (const name of await readdir(folder)) {
@@ -176,7 +184,7 @@ async function namedByImage(
       try {
         if (!(await stat(path)).isFile()) continue;
         const identity = await identityOf(path);
-        if (identity === own || identity === goes) continue;
+        if (identity === undefined || goes.has(identity)) continue;
         const { backing, dataFiles } = await referencesOf(path);
         for (const each of backing) if ((await identityOf(each)) === own) return `${path} names it as its backing file`;
         for (const each of dataFiles) if ((await identityOf(each)) === own) return `${path} has its data in it`;

@@ -50,11 +50,11 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
     );
     return;
   }
-  const files = (await overlaysThere(manifest, await allManifests(options.stateDir))).own;
+  const { own: files, foreign } = await overlaysThere(manifest, await allManifests(options.stateDir));
   const did =
     files.length === 0
-      ? 'forget it: nothing of it is left'
-      : `nothing was cut: remove its unused overlays (${files.join(', ')})`;
+      ? `forget it: nothing of it is left${leftAlone(foreign)}`
+      : `nothing was cut: remove its unused overlays (${files.join(', ')})${leftAlone(foreign)}`;
   await recovery.repair(
     { set, kind: 'set-unfinished', found, did, commands: [options.command('snapshot', 'delete', set)] },
     async () => {
@@ -78,15 +78,19 @@ async function rollBack(recovery: Recovery, manifest: Manifest, files: readonly 
 export async function recoverDelete(recovery: Recovery, manifest: Manifest): Promise<void> {
   const { options, store } = recovery;
   const { set } = manifest;
-  const files = (await overlaysThere(manifest, await allManifests(options.stateDir))).own;
+  const { own: files, foreign } = await overlaysThere(manifest, await allManifests(options.stateDir));
   const found = `set ${set} is deleted in part`;
   const commands = [options.command('snapshot', 'delete', set)];
   const rest = files.length === 0 ? 'forget it' : `remove the rest of it (${files.join(', ')})`;
-  await recovery.repair({ set, kind: 'set-delete', found, did: rest, commands }, async () => {
+  await recovery.repair({ set, kind: 'set-delete', found, did: `${rest}${leftAlone(foreign)}`, commands }, async () => {
     await withJournal(recovery, set, async () => {
       await checkRemovable(recovery, manifest, files);
       await removeSet(store, manifest, files);
     });
     return undefined;
   });
+}
+
+function leftAlone(foreign: readonly string[]): string {
+  return foreign.length === 0 ? '' : `; not known to be its own, and left alone: ${foreign.join(', ')}`;
 }

@@ -7,7 +7,7 @@ import type { Monitor } from '../../qmp/monitor.js';
 import { isErrno } from '../errno.js';
 import type { Claim, UseWitnesses } from '../images/use.js';
 import { namePattern } from '../names.js';
-import type { Manifest } from './manifest.js';
+import type { Manifest, ManifestDisk } from './manifest.js';
 import { ManifestStore } from './manifest-store.js';
 
 interface EverySet {
@@ -51,8 +51,9 @@ function claimsOfSet({ vm, set, disks }: Manifest): Claim[] {
   const name = `snapshot set ${set} of ${vm.name}`;
   return disks
     .filter(({ merged }) => !merged)
-    .flatMap(({ base, below = [], dataFiles = [], overlay }) => [
-      ...[base.file, ...below.map(({ file }) => file), ...dataFiles].map((file) => ({
+    .flatMap(({ base, below = [], dataFiles = [], overlay, pivoted }) => [
+      // Merged, it holds the cut no more: only its overlay is still there.
+      ...(pivoted === true ? [] : [base.file, ...below.map(({ file }) => file), ...dataFiles]).map((file) => ({
         file,
         needs: 'bytes' as const,
         why: `${name} lies on it`,
@@ -75,10 +76,16 @@ export async function witnessesFor(
     const { manifests, unreadable } = await everySet(stateDir);
     const folders = new Set(manifests.flatMap(filesNamed).map((file) => dirname(file)));
     const others = manifests.filter(({ id }) => id !== own?.id);
-    return { monitors, claims: [...saved, ...claimsOf(others)], folders: [...folders], unknown: unreadable };
+    const claims = [...saved, ...claimsOf(others)];
+    const spent = manifests.flatMap(({ disks }) => disks.filter(isSpent).map(({ overlay }) => overlay.file));
+    return { monitors, claims, folders: [...folders], spent, unknown: unreadable };
   } catch (error) {
-    return { monitors, claims: saved, folders: [], unknown: [describeError(error)] };
+    return { monitors, claims: saved, folders: [], spent: [], unknown: [describeError(error)] };
   }
+}
+
+function isSpent({ pivoted, merged }: ManifestDisk): boolean {
+  return pivoted === true && !merged;
 }
 
 function filesNamed({ disks }: Manifest): string[] {
