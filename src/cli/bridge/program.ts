@@ -7,10 +7,14 @@ import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
 import { Output, type Streams } from './output.js';
 import { recoverOptions, runRecover } from './recover-command.js';
+import { copyOptions, runCopy } from './snapshot-copy-command.js';
 import { createOptions, runCreate } from './snapshot-create-command.js';
+import { runWatch, watchOptions } from './snapshot-watch-command.js';
 import * as sets from './snapshot-set-commands.js';
 
 const codes = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join('\n');
+
+const setCommands = 'create, list, show, commit, revert, delete, copy or watch';
 
 /** Runs one command line. `signal` interrupts it: the guest is thawed first. Never throws. */
 export async function runBridge(words: readonly string[], streams: Streams, signal: AbortSignal): Promise<ExitCode> {
@@ -42,7 +46,13 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
         .command('delete <set>', 'remove a set that nobody uses', sets.deleteOptions, (args) =>
           run(sets.runDelete(args, output, signal)),
         )
-        .demandCommand(1, 1, 'snapshot needs a command: create, list, show, commit, revert or delete')
+        .command('copy <set> <dir>', 'copy the state of the cut into a folder', copyOptions, (args) =>
+          run(runCopy(args, output, signal)),
+        )
+        .command('watch', 'tell when an overlay grows beyond a limit', watchOptions, (args) =>
+          run(runWatch(args, output, signal)),
+        )
+        .demandCommand(1, 1, `snapshot needs a command: ${setCommands}`)
         .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks'),
     )
     .command('status', 'monitor, agent and disks of a VM', guest.statusOptions, (args) =>

@@ -1,6 +1,5 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
 import type { Argv } from 'yargs';
-import { UsageError } from '../../errors.js';
 import type { Manifest } from '../../host/sets/manifest.js';
 import { openMonitors } from '../../host/vm/monitors.js';
 import { openHypervisor } from '../../host/vm/open-hypervisor.js';
@@ -10,7 +9,7 @@ import { deleteSnapshot } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
 import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
+import { bytesPerSecond, limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
 import { renderLine, renderManifest } from './render-manifest.js';
 
@@ -76,9 +75,7 @@ export function commitOptions(yargs: Argv): Argv<CommitArgs> {
 
 export async function runCommit(args: CommitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const vm = await vmOf(args);
-  if (args.speed !== undefined && !(args.speed > 0)) {
-    throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${args.speed}`);
-  }
+  const speed = bytesPerSecond(args.speed);
   await using hypervisor = await openHypervisor(vm.qmp, {
     timeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
   });
@@ -86,7 +83,7 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
     store: storeOf(args, vm),
     set: args.set,
     limitMs: limitMs('timeout', args.timeout),
-    ...(args.speed === undefined ? {} : { speed: Math.ceil(args.speed * 1024 * 1024) }),
+    ...(speed === undefined ? {} : { speed }),
     signal,
     onProgress: output.progress,
   });

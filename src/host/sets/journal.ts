@@ -12,7 +12,7 @@ import { isErrno } from '../errno.js';
 import type { ManifestStore } from './manifest-store.js';
 import { ownerSchema, ownerState, thisProcess, type OwnerState } from './owner.js';
 
-const operations = ['create', 'commit', 'revert', 'delete', 'recover'] as const;
+const operations = ['create', 'commit', 'revert', 'delete', 'copy', 'prune', 'recover'] as const;
 export type Operation = (typeof operations)[number];
 
 /** Written before the freeze is sent; gone once the thaw is confirmed. */

@@ -6,6 +6,7 @@ import { lowestLevel } from '../../consistency.js';
 import type { Layer } from './layers.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import { holdsData } from '../images/overlay-data.js';
+import { fileState, isSameState } from './as-cut.js';
 
 const lost = 'the VM was started from this base again and wrote to it: it no longer holds the state of the cut';
 
@@ -51,7 +52,14 @@ async function writtenAfterwards({ disks }: Manifest): Promise<ManifestDisk[]> {
   }
   const found: ManifestDisk[] = [];
   for (const disk of disks) {
+    // What `prune` does to the header of a base is no write of a VM.
+    if (disk.rebasing === true) continue;
     if (disk.pivoted === true || disk.merged || disk.base.file.startsWith('/dev/')) continue;
+    if (disk.base.asCut !== undefined) {
+      const now = await fileState(disk.base.file);
+      if (now !== undefined && !isSameState(now, disk.base.asCut)) found.push(disk);
+      continue;
+    }
     const base = await stat(disk.base.file).catch(() => undefined);
     const limitMs = base === undefined ? undefined : cutBefore.get(base.dev);
     if (base !== undefined && limitMs !== undefined && base.mtimeMs > limitMs) found.push(disk);

@@ -61,6 +61,11 @@ const diskSchema = v.strictObject({
   pivoting: v.optional(v.boolean()),
   /** The VM writes to the base again, which holds all of the overlay; its file may still be there. */
   pivoted: v.optional(v.boolean()),
+  /**
+   * `prune` merges the layer below the base, or below the overlay, into the next: headers are written meanwhile, so that
+   * the base's time says nothing of the cut, which it holds all the same. Gone with a new `asCut` when that is over.
+   */
+  rebasing: v.optional(v.literal(true)),
   /** Its overlay is merged back and gone. */
   merged: v.boolean(),
 });
@@ -86,6 +91,8 @@ export const manifestSchema = v.strictObject({
   /** Different for every set, also of the same name. */
   id: v.string(),
   state: v.picklist(setStates),
+  /** With `committing`: newer sets lie on it, and it is `prune` that merges it; only another prune leads out of it. */
+  pruning: v.optional(v.literal(true)),
   createdAt: v.string(),
   changedAt: v.string(),
   revertedAt: v.optional(v.string()),
