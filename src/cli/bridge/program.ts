@@ -9,12 +9,13 @@ import { Output, type Streams } from './output.js';
 import { recoverOptions, runRecover } from './recover-command.js';
 import { copyOptions, runCopy } from './snapshot-copy-command.js';
 import { createOptions, runCreate } from './snapshot-create-command.js';
+import { pruneOptions, runPrune } from './snapshot-prune-command.js';
 import { runWatch, watchOptions } from './snapshot-watch-command.js';
 import * as sets from './snapshot-set-commands.js';
 
 const codes = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join('\n');
 
-const setCommands = 'create, list, show, commit, revert, delete, copy or watch';
+const setCommands = 'create, list, show, commit, revert, delete, copy, prune or watch';
 
 /** Runs one command line. `signal` interrupts it: the guest is thawed first. Never throws. */
 export async function runBridge(words: readonly string[], streams: Streams, signal: AbortSignal): Promise<ExitCode> {
@@ -48,6 +49,9 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
         )
         .command('copy <set> <dir>', 'copy the state of the cut into a folder', copyOptions, (args) =>
           run(runCopy(args, output, signal)),
+        )
+        .command('prune', 'merge the oldest sets into their bases, and forget them', pruneOptions, (args) =>
+          run(runPrune(args, output, signal)),
         )
         .command('watch', 'tell when an overlay grows beyond a limit', watchOptions, (args) =>
           run(runWatch(args, output, signal)),
