@@ -22,6 +22,7 @@ const upward = (...names) =>
   );
 
 const outsideHost = upward('freeze', 'agent', 'cli', 'testing');
+const acts = ['commit', 'copy', 'create', 'prune', 'recover', 'watch'];
 const room = (name, ...above) =>
   fence(
     [`src/host/${name}/**`],
@@ -32,7 +33,7 @@ const room = (name, ...above) =>
       outsideHost,
       layer(
         above.map((other) => `**/${other}/**`),
-        'The rooms of host/ import downward: {create, recover} -> guest -> sets -> vm -> images.',
+        'The rooms of host/ import downward: recover -> {commit, copy, create, prune, watch} -> guest -> sets -> vm -> images.',
       ),
     ],
   );
@@ -70,11 +71,14 @@ export default tseslint.config(
   fence(['src/agent/**'], [yargs, chokidar, pino, upward('qmp', 'host', 'cli', 'testing')]),
   fence(['src/host/**'], [yargs, chokidar, pino, outsideHost]),
   // The rooms of host/, from the ground up.
-  room('images', 'vm', 'sets', 'guest', 'create', 'recover'),
-  room('vm', 'sets', 'guest', 'create', 'recover'),
-  room('sets', 'guest', 'create', 'recover'),
-  room('guest', 'create', 'recover'),
-  room('commit', 'create', 'recover'),
-  room('create', 'recover'),
+  room('images', 'vm', 'sets', 'guest', ...acts),
+  room('vm', 'sets', 'guest', ...acts),
+  room('sets', 'guest', ...acts),
+  room('guest', ...acts),
+  room('commit', 'copy', 'create', 'prune', 'recover', 'watch'),
+  room('copy', 'commit', 'create', 'prune', 'recover', 'watch'),
+  room('create', 'commit', 'copy', 'prune', 'recover', 'watch'),
+  room('prune', 'commit', 'copy', 'create', 'recover', 'watch'),
+  room('watch', 'commit', 'copy', 'create', 'prune', 'recover'),
   fence(['src/testing/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'cli')]),
 );

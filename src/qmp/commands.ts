@@ -139,12 +139,21 @@ const qmpCommands = {
     device: string;
     'top-node': string;
     'base-node': string;
+    /** What the layer above `top-node` is to name in its header; not for the active layer. */
+    'backing-file'?: string;
     'auto-dismiss': boolean;
+    /** False: when all is copied the job is `pending` until job-finalize. */
+    'auto-finalize'?: boolean;
     speed?: number;
   }>()(nothing),
+  'job-finalize': declare<{ id: string }>()(nothing),
   'job-complete': declare<{ id: string }>()(nothing),
   'job-cancel': declare<{ id: string }>()(nothing),
   'job-dismiss': declare<{ id: string }>()(nothing),
+  /** One event BLOCK_WRITE_THRESHOLD when a write ends beyond the offset; 0 takes it back. */
+  'block-set-write-threshold': declare<{ 'node-name': string; 'write-threshold': number }>()(nothing),
+  /** For `qemu-io NODE flush`: QMP has no flush. */
+  'human-monitor-command': declare<{ 'command-line': string }>()(v.string()),
 } as const;
 
 interface FileNode {

@@ -28,6 +28,7 @@ export const exitCodes = [
     name: 'left',
     meaning: 'recover: something is left that only you can decide, or that failed: it says what to do',
   },
+  { code: 9, name: 'above-limit', meaning: 'snapshot watch: an overlay is above the limit given' },
 ] as const;
 
 export type ExitName = (typeof exitCodes)[number]['name'];

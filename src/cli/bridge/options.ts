@@ -121,3 +121,20 @@ export function limitMs(option: string, seconds: number): number {
   if (seconds > 0 && seconds <= 86_400) return Math.max(1, Math.round(seconds * 1000));
   throw new UsageError('E_LIMIT', `--${option}: expected seconds above 0 and at most 86400, found ${seconds}`);
 }
+
+/** MiB per second of the command line -> bytes. Throws a UsageError unless it is above 0. */
+export function bytesPerSecond(speed: number | undefined): number | undefined {
+  if (speed === undefined) return undefined;
+  if (speed > 0) return Math.ceil(speed * 1024 * 1024);
+  throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${speed}`);
+}
+
+const units: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+
+/** `10G`, `512M`, bytes without a letter. Throws a UsageError for anything else, and for 0. */
+export function byteSize(option: string, text: string): number {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?$/i.exec(text.trim()) ?? [];
+  const bytes = Math.round(Number(digits) * (units[(unit ?? '').toUpperCase()] ?? NaN));
+  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
+  throw new UsageError('E_LIMIT', `--${option}: expected a size as 10G or 512M, found ${JSON.stringify(text)}`);
+}

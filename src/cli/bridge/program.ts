@@ -7,11 +7,16 @@ import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
 import { Output, type Streams } from './output.js';
 import { recoverOptions, runRecover } from './recover-command.js';
+import { copyOptions, runCopy } from './snapshot-copy-command.js';
 import { createOptions, runCreate } from './snapshot-create-command.js';
+import { pruneOptions, runPrune } from './snapshot-prune-command.js';
+import { runWatch, watchOptions } from './snapshot-watch-command.js';
 import * as sets from './snapshot-set-commands.js';
 import { runStartArgs, startArgsOptions } from './start-args-command.js';
 
 const codes = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join('\n');
+
+const setCommands = 'create, list, show, commit, revert, delete, copy, prune, watch or start-args';
 
 /** What a command is run with. */
 interface Wiring {
@@ -48,7 +53,16 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
         .command('start-args', 'the images a plain QEMU is to be started from', startArgsOptions, (args) =>
           read(runStartArgs(args, output)),
         )
-        .demandCommand(1, 1, 'snapshot needs a command: create, list, show, commit, revert, delete or start-args')
+        .command('copy <set> <dir>', 'copy the state of the cut into a folder', copyOptions, (args) =>
+          run(runCopy(args, output, signal)),
+        )
+        .command('prune', 'merge the oldest sets into their bases, and forget them', pruneOptions, (args) =>
+          run(runPrune(args, output, signal)),
+        )
+        .command('watch', 'tell when an overlay grows beyond a limit', watchOptions, (args) =>
+          run(runWatch(args, output, signal)),
+        )
+        .demandCommand(1, 1, `snapshot needs a command: ${setCommands}`)
         .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks'),
     )
     .command('status', 'monitor, agent and disks of a VM', guest.statusOptions, (args) =>

@@ -1,6 +1,5 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
 import type { Argv } from 'yargs';
-import { UsageError } from '../../errors.js';
 import type { Manifest } from '../../host/sets/manifest.js';
 import type { SetView } from '../../host/sets/set-view.js';
 import { findAndLockVm, openAndLockVm } from '../../host/sets/vm-lock.js';
@@ -11,6 +10,7 @@ import { viewSnapshots } from '../../host/snapshot-view.js';
 import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
+  bytesPerSecond,
   limitMs,
   lockRequest,
   lockTimeout,
@@ -110,9 +110,6 @@ export function commitOptions(yargs: Argv): Argv<CommitArgs> {
 }
 
 export async function runCommit(args: CommitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  if (args.speed !== undefined && !(args.speed > 0)) {
-    throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${args.speed}`);
-  }
   const manifest = await commitWithLock(args, output, signal);
   const merged = manifest.disks.filter((disk) => disk.merged).length;
   output.result(manifest, () => [
@@ -122,14 +119,15 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
 }
 
 async function commitWithLock(args: CommitArgs, output: Output, signal: AbortSignal): Promise<Manifest> {
+  const speed = bytesPerSecond(args.speed);
   const limits = {
     ...(args.disk === undefined ? {} : { disks: args.disk }),
     limitMs: limitMs('timeout', args.timeout),
-    ...(args.speed === undefined ? {} : { speed: Math.ceil(args.speed * 1024 * 1024) }),
+    ...(speed === undefined ? {} : { speed }),
     onProgress: output.progress,
   };
   if (args.offline) {
-    return await withLock(args, 'commit', output, signal, async (options) => commitShutOff({ ...options, ...limits }));
+    return await withLock(args, 'commit', output, signal, async (options) => await commitShutOff({ ...options, ...limits }));
   }
   const work = { operation: 'commit', set: args.set } as const;
   const request = lockRequest(args, await vmOf(args), work, { signal, onProgress: output.progress });

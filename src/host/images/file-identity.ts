@@ -27,15 +27,32 @@ export async function isSameFile(one: string, other: string): Promise<boolean> {
   return identity !== undefined && identity === (await identityOf(other));
 }
 
-/** What the file is, and how it is now: as a manifest's `asCut` keeps it. Throws what stat(2) does. */
-export async function fileStateOf(
-  file: string,
-): Promise<{ readonly device: string; readonly inode: string; readonly size: number; readonly mtimeMs: number }> {
-  const stats = await stat(file, { bigint: true });
-  return {
-    device: String(stats.dev),
-    inode: String(stats.ino),
-    size: Number(stats.size),
-    mtimeMs: Number(stats.mtimeNs) / 1e6,
-  };
+/** What a file is, however its name is spelled, and how it is at a moment: as a manifest's `asCut` keeps it. */
+export interface FileState {
+  readonly device: string;
+  readonly inode: string;
+  /** Bytes; 0 for a block device. */
+  readonly size: number;
+  readonly mtimeMs: number;
+}
+
+/** Throws what stat(2) does. */
+export async function fileStateOf(file: string): Promise<FileState> {
+  const { dev, ino, size, mtimeNs } = await stat(file, { bigint: true });
+  return { device: String(dev), inode: String(ino), size: Number(size), mtimeMs: Number(mtimeNs) / 1e6 };
+}
+
+/** Undefined if it is not there. Throws what stat(2) does otherwise. */
+export async function fileStateIfThere(file: string): Promise<FileState | undefined> {
+  try {
+    return await fileStateOf(file);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    throw error;
+  }
+}
+
+/** The same file, not written to in between. The device is not compared: its number may be another after a boot. */
+export function isSameState(a: FileState, b: FileState): boolean {
+  return a.inode === b.inode && a.size === b.size && a.mtimeMs === b.mtimeMs;
 }

@@ -33,6 +33,12 @@ export async function recoverCommit(recovery: Recovery, manifest: Manifest): Pro
   const { set } = manifest;
   const found = `set ${set} is merged in part`;
   const command = options.command('snapshot', 'commit', set);
+  if (manifest.pruning === true) {
+    const did = 'newer sets lie on it, and hold their cuts: prune again, with the number of sets to keep';
+    const commands = [options.command('snapshot', 'prune', '--keep', 'N')];
+    recovery.note('yours', { set, kind: 'set-commit', found: `set ${set} was being pruned`, did, commands });
+    return;
+  }
   const { disks, notes } = await viewOf(recovery, manifest);
   const wrong = disks.filter(({ newest, inUse }) => newest !== undefined && newest.layer !== inUse);
   const [monitor] = monitors;

@@ -6,6 +6,7 @@ import type { Manifest } from '../sets/manifest.js';
 import { recoverCreate, recoverDelete } from './recover-create.js';
 import { recoverCommit, recoverCut } from './recover-merge.js';
 import { recoverRevert, removeRevertDrafts } from './recover-revert.js';
+import { deadDraftOf, removeDraft } from '../copy/copy-draft.js';
 import type { Recovery } from './recovery.js';
 
 /** Tells of sets that somebody is working on; they are left alone. */
@@ -68,6 +69,7 @@ async function recoverSet(recovery: Recovery, manifest: Manifest): Promise<void>
       did: error.message,
     });
   }
+  await removeCopyDraft(recovery, manifest.set);
   await clearJournal(
     recovery,
     manifest.set,
@@ -106,4 +108,15 @@ async function clearJournal({ store, options }: Recovery, set: string, isOpen: b
   const file = store.journalFile(set);
   const journal = await readJournal(file);
   if (journal?.owner === 'gone' && journal.entry?.hold === undefined) await removeJournal(file);
+}
+
+// Whole copies have their names; what has none is nobody's any more.
+async function removeCopyDraft(recovery: Recovery, set: string): Promise<void> {
+  const draft = await deadDraftOf(recovery.store, set);
+  if (draft === undefined) return;
+  const found = `a copy of set ${set} ended before it was whole: ${draft}`;
+  await recovery.repair({ set, kind: 'file-left', found, did: 'remove it' }, async () => {
+    await removeDraft(draft);
+    return undefined;
+  });
 }

@@ -5,7 +5,7 @@ import { describeError } from '../../errors.js';
 import { everySet } from '../sets/claims.js';
 import { readJournal } from '../sets/journal.js';
 import { knownVms } from '../sets/known-vms.js';
-import { ManifestStore } from '../sets/manifest-store.js';
+import type { ManifestStore } from '../sets/manifest-store.js';
 import type { Manifest } from '../sets/manifest.js';
 import { oldSets } from '../sets/old-folders.js';
 import { setNames } from '../sets/set-names.js';

@@ -3,11 +3,10 @@
 // record: there the time of the last write is compared with the first thing known to be newer than the cut, what was
 // written to an overlay.
 import { stat } from 'node:fs/promises';
-import { isErrno } from '../errno.js';
-import { fileStateOf } from '../images/file-identity.js';
+import { fileStateIfThere, fileStateOf } from '../images/file-identity.js';
 import { holdsData } from '../images/overlay-data.js';
 import type { Layer } from './layers.js';
-import type { FileState, Manifest, ManifestDisk } from './manifest.js';
+import type { Manifest, ManifestDisk } from './manifest.js';
 
 /** Why a base no longer holds the state of the cut, for people. */
 export type LostBases = ReadonlyMap<ManifestDisk, string>;
@@ -20,7 +19,8 @@ export async function lostBases(manifest: Manifest, layers: readonly Layer[]): P
   const lost = new Map<ManifestDisk, string>();
   const cutBefore = await firstWrites(manifest);
   for (const disk of manifest.disks) {
-    if (disk.pivoted === true || disk.merged) continue;
+    // What `prune` does to the header of a base is no write of a VM.
+    if (disk.pivoted === true || disk.merged || disk.rebasing === true) continue;
     const { file } = disk.base;
     const isRun = layers.some((layer) => layer.disk === disk && isWrittenTo(layer));
     const why = isRun
@@ -40,14 +40,9 @@ async function whyNotAsCut(
   cutBefore: ReadonlyMap<string, number>,
 ): Promise<string | undefined> {
   for (const { file, asCut } of [base, ...below]) {
-    let now: FileState;
-    try {
-      if ((await stat(file)).isBlockDevice()) continue; // its times tell of its name in /dev
-      now = await fileStateOf(file);
-    } catch (error) {
-      if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return `${file} is not there any more`;
-      throw error;
-    }
+    const now = await fileStateIfThere(file);
+    if (now === undefined) return `${file} is not there any more`;
+    if ((await stat(file)).isBlockDevice()) continue; // its times tell of its name in /dev
     const written = new Date(now.mtimeMs).toISOString();
     if (asCut === undefined) {
       const limitMs = cutBefore.get(now.device);

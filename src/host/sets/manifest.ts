@@ -18,7 +18,7 @@ import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
 const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'deleting', 'failed'] as const;
 
 /** What a file is, however its name is spelled, and how it was at a moment. */
-export const fileStateSchema = v.strictObject({
+const fileStateSchema = v.strictObject({
   /** As stat(2) has them, in decimal: they may exceed what a number holds. */
   device: v.string(),
   inode: v.string(),
@@ -26,7 +26,6 @@ export const fileStateSchema = v.strictObject({
   size: finite,
   mtimeMs: finite,
 });
-export type FileState = v.InferOutput<typeof fileStateSchema>;
 
 const layerSchema = v.strictObject({
   /** As it was at the cut; unknown of an overlay that libvirt names. */
@@ -55,6 +54,11 @@ const diskSchema = v.strictObject({
   pivoted: v.optional(v.boolean()),
   /** When that was: nothing writes to the overlay afterwards. */
   pivotedAt: v.optional(v.string()),
+  /**
+   * `prune` merges the layer below the base, or below the overlay, into the next: headers are written meanwhile, so that
+   * the base's time says nothing of the cut, which it holds all the same. Gone with a new `asCut` when that is over.
+   */
+  rebasing: v.optional(v.literal(true)),
   /** Its overlay is merged back and gone. */
   merged: v.boolean(),
 });
@@ -81,6 +85,8 @@ export const manifestSchema = v.strictObject({
   /** Different for every set, also of the same name. */
   id: v.string(),
   state: v.picklist(setStates),
+  /** With `committing`: newer sets lie on it, and it is `prune` that merges it; only another prune leads out of it. */
+  pruning: v.optional(v.literal(true)),
   createdAt: v.string(),
   changedAt: v.string(),
   revertedAt: v.optional(v.string()),

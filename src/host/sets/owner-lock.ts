@@ -12,7 +12,7 @@ import { isErrno } from '../errno.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
 import { ownerSchema, ownerState, thisProcess, type Owner, type OwnerState } from './owner.js';
 
-const operations = ['create', 'commit', 'revert', 'delete', 'recover'] as const;
+const operations = ['create', 'commit', 'revert', 'delete', 'copy', 'prune', 'recover'] as const;
 export type Operation = (typeof operations)[number];
 
 /** What every such file holds: who, since when, and at what. */

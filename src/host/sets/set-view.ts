@@ -188,6 +188,7 @@ function notesOf(manifest: Manifest, disks: readonly DiskView[], isKnown: boolea
     case 'cutting':
       return isKnown ? [] : ['the VM does not answer: whether the set was cut is not known'];
     case 'committing': {
+      if (manifest.pruning === true) return ['it was being pruned: run "snapshot prune" again'];
       if (disks.every(({ newest, inUse }) => newest !== undefined && newest.layer === inUse)) {
         return [`merged in part: commit ${set} again`];
       }

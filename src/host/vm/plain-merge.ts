@@ -60,8 +60,8 @@ async function finishJob(
   }
 }
 
-// Cancelled, the commit leaves the VM on the overlay, as it was; what was copied already does no harm.
-async function giveUpJob(client: QmpClient, jobId: string): Promise<void> {
+/** Cancelled, the commit leaves the VM on the overlay, as it was; what was copied already does no harm. */
+export async function giveUpJob(client: QmpClient, jobId: string): Promise<void> {
   const job = await findJob(client, jobId);
   if (job === undefined) return;
   if (job.status !== 'concluded') {

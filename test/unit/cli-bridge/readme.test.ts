@@ -5,7 +5,7 @@ import { exitCodes } from '../../../src/cli/bridge/exit-codes.js';
 
 test('the README lists every exit code as the program has it, and no other', () => {
   const readme = readFileSync(new URL('../../../README.md', import.meta.url), 'utf8');
-  const rows = [...readme.matchAll(/^\| (\d+) \| (.+) \|$/gm)].map(([, code, meaning]) => ({
+  const rows = [...readme.matchAll(/^\| (\d+) +\| (.+?) +\|$/gm)].map(([, code, meaning]) => ({
     code: Number(code),
     meaning,
   }));

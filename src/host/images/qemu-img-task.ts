@@ -1,0 +1,55 @@
+// A qemu-img that reads or writes whole images: with progress, a limit that it shares with others, and an end by signal.
+// image-file.ts has the quick ones. Locks are QEMU's: nothing here passes -U, so that a source which somebody writes to
+// is refused, and nobody can begin to write to it while it is read.
+import type { Deadline } from '../../deadline.js';
+import { CutError, UsageError } from '../../errors.js';
+
+export interface TaskLimits {
+  readonly deadline: Deadline;
+  readonly signal: AbortSignal;
+}
+
+export interface TaskOptions extends TaskLimits {
+  /** What the exit code 1 means is the caller's: `compare` says by it that images differ. */
+  readonly oneIsAnAnswer?: boolean;
+  /** From 0 to 100, of a command that was given -p. Must not throw. */
+  readonly onProgress?: (percent: number) => void;
+}
+
+export interface TaskResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+}
+
+/**
+ * Throws the signal's reason when aborted, a UsageError `E_IN_USE` if somebody holds QEMU's lock on an image, else a
+ * CutError with qemu-img's words. The process has ended in all cases.
+ */
+export async function runQemuImg(args: readonly string[], options: TaskOptions): Promise<TaskResult> {
+  const { deadline, signal, onProgress, oneIsAnAnswer = false } = options;
+  signal.throwIfAborted();
+  const { execa } = await import('execa');
+  const child = execa('qemu-img', args, {
+    timeout: Math.max(1, deadline.remainingMs),
+    reject: false,
+    stdin: 'ignore',
+    cancelSignal: signal,
+    // Out of the reach of a terminal's Ctrl-C: the signal above ends it, and says why.
+    detached: true,
+  });
+  child.stdout.on('data', (chunk: Buffer) => {
+    const percent = /\((\d+\.\d+)\/100%\)\s*$/.exec(chunk.toString('latin1'))?.[1];
+    if (percent !== undefined) onProgress?.(Number(percent));
+  });
+  const result = await child;
+  signal.throwIfAborted();
+  if (!result.failed) return { exitCode: 0, stdout: result.stdout };
+  if (oneIsAnAnswer && result.exitCode === 1) return { exitCode: 1, stdout: result.stdout };
+  if (result.code === 'ENOENT') throw new UsageError('E_QEMU_IMG', 'qemu-img is not installed (Debian: qemu-utils)');
+  const words = result.stderr.trim().split('\n').join('; ');
+  if (/Failed to get .*lock/.test(words)) throw new UsageError('E_IN_USE', `an image is in use: ${words}`);
+  const reason = result.timedOut
+    ? `no end within ${deadline.limitMs} ms`
+    : words || (result.shortMessage ?? 'it failed');
+  throw new CutError('E_QEMU_IMG', `qemu-img ${args[0] ?? ''}: ${reason}`);
+}

@@ -1,0 +1,155 @@
+// A layer merged by the plain QEMU that has it open: block-commit of an intermediate layer, which stops in `pending` when
+// all is copied. QEMU writes no cache back before it changes the layer above: a QEMU killed between would leave an image
+// over a base that lacks clusters. So we flush the base first; QMP has no command for it, HMP's qemu-io has.
+// Specification: QEMU qapi/block-core.json (block-commit), job.json (job-finalize).
+import { BridgeError, CutError, UsageError } from '../../errors.js';
+import { nodesOfFile, readDisks, readNodes } from '../../qmp/block-graph.js';
+import type { QmpClient } from '../../qmp/client.js';
+import { runQmp } from '../../qmp/commands.js';
+import { dismissJob, findJob, waitForJob } from '../../qmp/jobs.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { giveUpJob } from '../vm/plain-merge.js';
+import type { MergeLimits, Merger, MergeStep } from './merger.js';
+
+const FLUSH_MS = 120_000;
+
+interface Nodes {
+  /** The top of the disk in whose chain the three lie on each other. */
+  readonly root: string | undefined;
+  readonly base: string | undefined;
+  readonly layer: string | undefined;
+}
+
+export class RunningMerger implements Merger {
+  readonly monitors: readonly Monitor[];
+  readonly #client: QmpClient;
+
+  /** Ends the connection when it is disposed. */
+  constructor(client: QmpClient) {
+    this.#client = client;
+    this.monitors = [client];
+  }
+
+  async check(step: MergeStep): Promise<void> {
+    await refuseMigration(this.#client);
+    if ((await findJob(this.#client, step.jobId)) !== undefined) return;
+    const { root, base, layer } = await this.#nodes(step);
+    if (root !== undefined && base !== undefined && layer !== undefined) return;
+    const chain = `${step.above} over ${step.layer} over ${step.base.file} (${step.base.format})`;
+    throw new UsageError('E_NOT_ACTIVE', `the VM does not run on ${chain}: start it from its newest overlays`);
+  }
+
+  async copy(step: MergeStep, limits: MergeLimits): Promise<void> {
+    const client = this.#client;
+    const { jobId } = step;
+    const { limitMs, signal, onProgress } = limits;
+    try {
+      await this.#begin(step, limits);
+      await waitForJob(client, jobId, ['pending'], {
+        limitMs,
+        signal,
+        onProgress: ({ current, total }) => {
+          onProgress(total === 0 ? 100 : (100 * current) / total);
+        },
+      });
+      await this.#flush(step);
+    } catch (error) {
+      await giveUpJob(client, jobId);
+      throw error;
+    }
+  }
+
+  async change({ jobId }: MergeStep, { limitMs }: MergeLimits): Promise<void> {
+    await runQmp(this.#client, 'job-finalize', { id: jobId });
+    await waitForJob(this.#client, jobId, ['concluded'], { limitMs });
+  }
+
+  async forget(step: MergeStep): Promise<void> {
+    const client = this.#client;
+    const job = await findJob(client, step.jobId);
+    if (job?.status === 'concluded') await dismissJob(client, step.jobId);
+    const disks = await readDisks(client);
+    if (disks.some(({ file, backingFiles }) => [file, ...backingFiles].includes(step.layer))) {
+      throw new BridgeError('E_BLOCK_GRAPH', `the VM still runs on ${step.layer}`);
+    }
+    const { layer } = await this.#nodes(step);
+    if (layer === undefined) return;
+    try {
+      await runQmp(client, 'blockdev-del', { 'node-name': layer });
+    } catch (error) {
+      // A VM started from the overlay made the node by itself: it may go with the job, a moment later.
+      if ((await this.#nodes(step)).layer !== undefined) throw error;
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#client.close();
+    return Promise.resolve();
+  }
+
+  /** Takes up a job that an earlier prune began. */
+  async #begin(step: MergeStep, { speed }: MergeLimits): Promise<void> {
+    const client = this.#client;
+    const { jobId } = step;
+    const job = await findJob(client, jobId);
+    // Over without a change: it failed, or it was cancelled.
+    if (job?.status === 'concluded') await dismissJob(client, jobId);
+    else if (job !== undefined) return;
+    const { root, base, layer } = await this.#nodes(step);
+    if (root === undefined || base === undefined || layer === undefined) {
+      throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
+    }
+    await runQmp(client, 'block-commit', {
+      'job-id': jobId,
+      device: root,
+      'top-node': layer,
+      'base-node': base,
+      // Else QEMU writes its own name of the base, which may be a `json:` one.
+      'backing-file': step.base.file,
+      'auto-finalize': false,
+      'auto-dismiss': false,
+      ...(speed === undefined ? {} : { speed }),
+    });
+  }
+
+  async #flush(step: MergeStep): Promise<void> {
+    const { base } = await this.#nodes(step);
+    if (base === undefined) throw new BridgeError('E_BLOCK_GRAPH', `${step.base.file} is not in the block graph`);
+    const line = { 'command-line': `qemu-io ${base} "flush"` };
+    const answer = await runQmp(this.#client, 'human-monitor-command', line, { timeoutMs: FLUSH_MS });
+    if (answer.trim() !== '') throw new CutError('E_FLUSH', `${step.base.file} could not be flushed: ${answer.trim()}`);
+  }
+
+  async #nodes({ base, layer, above }: MergeStep): Promise<Nodes> {
+    const nodes = [...(await readNodes(this.#client)).values()];
+    const disks = await readDisks(this.#client);
+    // QEMU would write the driver of the base as its format: a file without a format node gives a wrong one.
+    const ofBase = only(nodesOfFile(nodes, (name) => name === base.file, base.format));
+    const isFormat = nodes.some((node) => node['node-name'] === ofBase && node.drv === base.format);
+    return {
+      root: disks.find(({ file, backingFiles }) => {
+        const chain = [file, ...backingFiles];
+        const at = chain.indexOf(layer);
+        return at > 0 && chain[at - 1] === above && chain[at + 1] === base.file;
+      })?.rootNode,
+      base: isFormat ? ofBase : undefined,
+      layer: only(nodesOfFile(nodes, (name) => name === layer, 'qcow2')),
+    };
+  }
+}
+
+function only(names: readonly string[]): string | undefined {
+  return names.length === 1 ? names[0] : undefined;
+}
+
+/** Throws a UsageError while the VM's images belong to another QEMU, too, or soon will. */
+export async function refuseMigration(monitor: Monitor): Promise<void> {
+  const { status } = await runQmp(monitor, 'query-migrate', {});
+  const { status: state } = await runQmp(monitor, 'query-status', {});
+  const resting = [undefined, 'none', 'completed', 'failed', 'cancelled'];
+  if (resting.includes(status) && !/migrate|save-vm|restore-vm|colo/.test(state)) return;
+  throw new UsageError(
+    'E_VM_STATE',
+    `nothing was pruned: the VM is being migrated or saved (${state}, ${status ?? 'none'})`,
+  );
+}

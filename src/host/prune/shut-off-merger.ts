@@ -1,0 +1,89 @@
+// A layer merged by qemu-img, with the VM shut off. `commit -d` leaves the layer as it is, so that it may be ended at any
+// instant and done again; QEMU's locks keep a VM from starting on what is written to, and us from writing to what it has.
+import { Deadline } from '../../deadline.js';
+import { UnreachableError, UsageError } from '../../errors.js';
+import { syncPath } from '../images/durable-file.js';
+import { describeHolders, holdersOf } from '../images/image-file.js';
+import { backingOf } from '../images/references.js';
+import { runQemuImg } from '../images/qemu-img-task.js';
+import { isSameFile } from '../images/file-identity.js';
+import { libvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
+import { changeDefinition } from '../vm/libvirt/definition.js';
+import { Virsh } from '../vm/libvirt/virsh.js';
+import type { MergeLimits, Merger, MergeStep } from './merger.js';
+
+const ASK_MS = 30_000;
+
+export class ShutOffMerger implements Merger {
+  readonly monitors = [];
+  readonly #domains: readonly LibvirtAddress[];
+  readonly #overlays: readonly string[];
+
+  /** `domains`: the VM as libvirt knows it; `overlays`: of all its sets. */
+  constructor(domains: readonly LibvirtAddress[], overlays: readonly string[]) {
+    this.#domains = domains;
+    this.#overlays = overlays;
+  }
+
+  async check({ base, layer, above }: MergeStep): Promise<void> {
+    for (const file of [base.file, layer, above]) {
+      const holders = await holdersOf(file);
+      if (holders.length === 0) continue;
+      const message = `no monitor of the VM answers, but ${file} is in use by ${describeHolders(holders)}`;
+      throw new UsageError('E_IN_USE', `${message}: nothing was pruned; if the VM runs, say with --qmp where it is`);
+    }
+    for (const domain of this.#domains) await freeDefinition(domain, layer, this.#overlays);
+    const found = await backingOf(layer);
+    if (found !== undefined && (await isSameFile(found, base.file))) return;
+    throw new UsageError('E_NO_IMAGE', `${layer} lies on ${found ?? 'nothing'}, expected ${base.file}`);
+  }
+
+  async copy({ base, layer }: MergeStep, { limitMs, speed, signal, onProgress }: MergeLimits): Promise<void> {
+    const rate = speed === undefined ? [] : ['-r', String(speed)];
+    const args = ['commit', '-p', '-d', '-f', 'qcow2', ...rate, layer];
+    await runQemuImg(args, { deadline: new Deadline(limitMs), signal, onProgress });
+    await syncPath(base.file);
+  }
+
+  async change({ base, above }: MergeStep, { limitMs, signal }: MergeLimits): Promise<void> {
+    // -u: what is read through it stays the same, since the base holds all of the layer by now.
+    const args = ['rebase', '-u', '-f', 'qcow2', '-b', base.file, '-F', base.format, above];
+    await runQemuImg(args, { deadline: new Deadline(limitMs), signal });
+    await syncPath(above);
+  }
+
+  forget(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/**
+ * libvirt writes the chain into the definition; taken out of it, libvirt asks the headers. Throws a UsageError if the
+ * definition still names the layer then, or if a state was saved with it.
+ */
+async function freeDefinition(address: LibvirtAddress, layer: string, overlays: readonly string[]): Promise<void> {
+  await using virsh = new Virsh(address);
+  const ask = async (command: string, ...words: string[]): Promise<string> => {
+    try {
+      return await virsh.run(command, words, ASK_MS);
+    } catch (error) {
+      // Undefined since, or it was never more than a running one.
+      if (error instanceof UnreachableError && error.code === 'E_MONITOR') return '';
+      throw error;
+    }
+  };
+  if (/^Managed save:\s+yes$/m.test(await ask('dominfo'))) {
+    throw new UsageError('E_VM_STATE', `nothing was pruned: ${virsh.where} is saved (managed save): start it first`);
+  }
+  const isNamed = async (): Promise<boolean> => (await ask('dumpxml', '--inactive')).includes(layer);
+  if (!(await isNamed())) return;
+  // The same image again, without what lies below it.
+  const changes = overlays.map((file) => ({ from: file, to: file, format: 'qcow2' }));
+  await changeDefinition(libvirtAddress(address), changes);
+  if (!(await isNamed())) return;
+  throw new UsageError('E_IN_USE', `nothing was pruned: the definition of ${virsh.where} names ${layer}`);
+}

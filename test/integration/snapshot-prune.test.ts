@@ -1,0 +1,390 @@
+// Old sets merged out of the way of a real QEMU, running and shut off, by a tool that is killed at every step: each set
+// that is left holds exactly its cut at every moment, and the VM loses nothing that it wrote.
+import { execa } from 'execa';
+import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs';
+import { basename } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { backingOf } from '../../src/host/images/references.js';
+import { pruneSnapshots } from '../../src/host/prune/snapshot-prune.js';
+import type { Manifest } from '../../src/host/sets/manifest.js';
+import { ManifestStore } from '../../src/host/sets/manifest-store.js';
+import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
+import { CutHarness, type Run } from '../support/cut-harness.js';
+import { StepProxy, type Step } from '../support/lossy-proxy.js';
+import { requires } from '../support/requires.js';
+
+const disks: readonly BareDisk[] = [
+  { name: 'root0', format: 'raw' },
+  { name: 'data0', format: 'qcow2' },
+];
+const sets = ['s1', 's2', 's3'] as const;
+let at: CutHarness;
+beforeEach(async () => {
+  at = await CutHarness.start(disks);
+});
+afterEach(async () => {
+  await at[Symbol.asyncDispose]();
+});
+
+const prune = async (...words: string[]): Promise<Run> =>
+  await at.bridge(['snapshot', 'prune', '--keep', '1', '--yes', ...words]);
+const manifestOf = (set: string): Manifest =>
+  JSON.parse(readFileSync(at.folder.path(`state/bare/${set}/manifest.json`), 'utf8')) as Manifest;
+const isThere = (set: string): boolean => existsSync(at.folder.path(`state/bare/${set}/manifest.json`));
+const jobs = async (): Promise<unknown> => await at.vm.control.execute('query-jobs');
+
+/**
+ * Cuts s1, s2, s3. At the cut of sN the guest has written N over what was at 0, and N at N * 64 KiB; 4 since the last. So
+ * each cut differs from each other in two places.
+ */
+async function cutThree(): Promise<void> {
+  for (const [index, set] of sets.entries()) {
+    await write(index + 1);
+    expect((await at.create(set)).error.message).toBe('none');
+  }
+  await write(4);
+}
+
+async function write(pattern: number): Promise<void> {
+  for (const { name } of disks) {
+    await at.vm.write(name, pattern, 0, 64);
+    await at.vm.write(name, pattern, pattern * 64, 64);
+    await at.vm.flush(name);
+  }
+}
+
+/** As the manifest names them. */
+const overlaysOf = (set: string): string[] => manifestOf(set).disks.map(({ overlay }) => overlay.file);
+const imagesThere = (...given: string[]): void => {
+  const files = [...disks.map((disk) => imagePath(at.folder, disk)), ...given.flatMap(overlaysOf)];
+  expect(at.images()).toEqual(files.map((file) => basename(file)).sort());
+};
+
+/** The image over what its header names, without locks: while QEMU merges it lets nobody read a layer above. */
+async function unlocked(file: string, format: string): Promise<object> {
+  const below = format === 'raw' ? undefined : await backingOf(file);
+  const backing = below === undefined ? null : await unlocked(below, below.endsWith('.raw') ? 'raw' : 'qcow2');
+  return {
+    driver: format,
+    file: { driver: 'file', filename: file, locking: 'off' },
+    ...(format === 'raw' ? {} : { backing }),
+  };
+}
+
+async function reads(image: string, pattern: number, offsetKilobytes: number): Promise<boolean> {
+  const command = `read -P ${pattern} ${offsetKilobytes}k 64k`;
+  const { stdout, stderr, exitCode } = await execa('qemu-io', ['-r', '-c', command, image], { reject: false });
+  if (exitCode !== 0 && !stdout.includes('Pattern verification failed'))
+    throw new Error(`qemu-io: ${stdout} ${stderr}`);
+  return exitCode === 0;
+}
+
+/** That the image reads as the disk was when `count` was the last that was written. */
+async function expectState(file: string, format: string, count: number): Promise<void> {
+  const image = `json:${JSON.stringify(await unlocked(file, format))}`;
+  const found = [await reads(image, count, 0)];
+  for (let pattern = 1; pattern <= 4; pattern++) {
+    found.push(await reads(image, pattern <= count ? pattern : 0, pattern * 64));
+  }
+  expect(found, `${file} as of ${count}`).toEqual([true, true, true, true, true]);
+}
+
+/** Every set that says it holds a cut does; by the names in its manifest. */
+async function expectTrue(): Promise<void> {
+  for (const [index, set] of sets.entries()) {
+    if (!isThere(set) || manifestOf(set).state !== 'cut') continue;
+    expect(manifestOf(set).level).not.toBe('none');
+    for (const { base } of manifestOf(set).disks) await expectState(base.file, base.format, index + 1);
+  }
+}
+
+/** s1 and s2 are gone with all that was theirs; s3 and the VM have lost nothing. */
+async function expectPruned(run: Run): Promise<void> {
+  expect(run.error.message).toBe('none');
+  expect(run.code).toBe(0);
+  expect(readdirSync(at.folder.path('state/bare'))).toEqual(['s3']);
+  expect(readdirSync(at.folder.path('state/bare/s3'))).toEqual(['manifest.json']);
+  imagesThere('s3');
+  const { disks: left, level } = manifestOf('s3');
+  expect(level).toBe('filesystem');
+  expect(left.map(({ base }) => base.file)).toEqual(disks.map((disk) => imagePath(at.folder, disk)));
+  expect(left.some(({ rebasing }) => rebasing)).toBe(false);
+  await expectTrue();
+  expect(await at.bridge(['recover'])).toMatchObject({ code: 0, json: { findings: [] } });
+  await expectTrue();
+  expect((await at.bridge(['snapshot', 'copy', 's3', at.folder.path('copy')])).error.message).toBe('none');
+  for (const { name } of disks) await expectState(at.folder.path(`copy/${name}.qcow2`), 'qcow2', 3);
+}
+
+async function expectRunning(): Promise<void> {
+  expect(await jobs()).toEqual([]);
+  expect((await at.ourNodes()).filter((name) => !name.includes(manifestOf('s3').id))).toEqual([]);
+  expect(await at.filesInUse()).toEqual(overlaysOf('s3'));
+  expect((await at.bridge(['snapshot', 'commit', 's3'])).error.message).toBe('none');
+  await at.vm.quit();
+  for (const disk of disks) await expectState(imagePath(at.folder, disk), disk.format, 4);
+}
+
+async function restartFromOverlays(): Promise<void> {
+  const files = overlaysOf('s3');
+  await at.start(disks.map(({ name }, index) => ({ name, format: 'qcow2', file: files[index] ?? '' })));
+}
+
+/** A store that fails like a full disk, at its n-th write, and at all that follow. */
+class FullStore extends ManifestStore {
+  left: number;
+  constructor(stateDir: string, vm: string, left: number) {
+    super(stateDir, vm);
+    this.left = left;
+  }
+  override async write(manifest: Manifest): Promise<Manifest> {
+    if (this.left-- <= 0) throw new Error('no space left for manifests');
+    return await super.write(manifest);
+  }
+}
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'qemu-io',
+)('snapshot prune', () => {
+  it('merges the older sets while the VM runs; the newest keeps its cut', async () => {
+    await cutThree();
+    await expectPruned(await prune());
+    await expectRunning();
+  });
+
+  it('does so of a VM that was started from its overlays', async () => {
+    await cutThree();
+    await at.vm.quit();
+    await restartFromOverlays();
+    await expectPruned(await prune());
+    await expectRunning();
+  });
+
+  it('does so with the VM shut off', async () => {
+    await cutThree();
+    await at.vm.quit();
+    await expectPruned(await prune());
+    await restartFromOverlays();
+    await expectRunning();
+  });
+
+  it('keeps as many as it is told, and loses nothing that the guest writes meanwhile', async () => {
+    await cutThree();
+    const child = at.spawn(['snapshot', 'prune', '--keep', '2', '--yes']);
+    for (let count = 0; count < 20; count++) await at.vm.write('data0', 7, 1024 + count, 1);
+    expect((await child).exitCode).toBe(0);
+    expect(readdirSync(at.folder.path('state/bare')).sort()).toEqual(['s2', 's3']);
+    await expectTrue();
+    await at.vm.quit();
+    expect(await holdsPattern(overlaysOf('s3')[1] ?? '', 'qcow2', 7, 1024, 20)).toBe(true);
+  });
+
+  it('--dry-run and a declined question change nothing', async () => {
+    await cutThree();
+    const before = at.images();
+    expect((await prune('--dry-run')).json).toEqual({
+      dryRun: true,
+      merged: ['s1', 's2'],
+      forgotten: [],
+      kept: ['s3'],
+    });
+    const declined = await at.bridge(['snapshot', 'prune', '--keep', '1']);
+    expect(declined).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
+    expect((await prune('--older-than', '1')).json).toMatchObject({ merged: [], kept: ['s1', 's2', 's3'] });
+    expect(at.images()).toEqual(before);
+    expect(sets.map((set) => manifestOf(set).state)).toEqual(['cut', 'cut', 'cut']);
+  });
+
+  it('forgets sets that hold nothing any more', async () => {
+    await cutThree();
+    expect((await at.bridge(['snapshot', 'commit', 's3'])).error.message).toBe('none');
+    expect((await prune()).json).toEqual({ dryRun: false, merged: ['s1'], forgotten: ['s3'], kept: ['s2'] });
+    expect(readdirSync(at.folder.path('state/bare'))).toEqual(['s2']);
+    imagesThere('s2');
+  });
+
+  const steps: readonly Step[] = [
+    { command: 'block-commit', when: 'before' },
+    { command: 'block-commit', when: 'after' },
+    { command: 'human-monitor-command', when: 'before' },
+    { command: 'human-monitor-command', when: 'after' },
+    { command: 'job-finalize', when: 'before' },
+    { command: 'job-finalize', when: 'after' },
+    { command: 'job-dismiss', when: 'before' },
+    { command: 'job-dismiss', when: 'after' },
+    { command: 'blockdev-del', when: 'before' },
+    { command: 'blockdev-del', when: 'after' },
+    // The second set, the second disk.
+    { command: 'job-finalize', nth: 4, when: 'after' },
+  ];
+
+  async function killedAt(step: Step): Promise<void> {
+    await cutThree();
+    await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
+    const child = at.spawn(['snapshot', 'prune', '--keep', '1', '--yes', '--qmp', proxy.path]);
+    await proxy.reached;
+    child.kill('SIGKILL');
+    await child;
+    proxy.goOn();
+  }
+
+  describe.each(steps)('killed $when $command', (step) => {
+    it('leaves every set true, recover lowers none, and the next prune goes on', async () => {
+      await killedAt(step);
+      await expectTrue();
+      expect((await at.bridge(['recover'])).code).toBe(8);
+      await expectTrue();
+      await expectPruned(await prune());
+      await expectRunning();
+    });
+
+    it('with QEMU killed beside it, loses nothing, shut off or started again', async () => {
+      await killedAt(step);
+      await at.vm.kill();
+      await expectTrue();
+      for (const file of overlaysOf('s3')) await expectState(file, 'qcow2', 4);
+      // Half of it shut off, which is told apart by the step; then it runs again.
+      if (step.when === 'after') await restartFromOverlays();
+      await expectPruned(await prune());
+      if (step.when === 'before') await restartFromOverlays();
+      await expectRunning();
+    });
+  });
+
+  describe.each(['running', 'shut off'])('of a VM that is %s', (how) => {
+    // Every write for the first disk of the first set, and the one that ends it.
+    it.each([0, 1, 2, 3, 4, 5, 6, 7, 8, 15])('ended before its write no. %i of a manifest, goes on', async (count) => {
+      await cutThree();
+      if (how === 'shut off') await at.vm.quit();
+      const store = new FullStore(at.folder.path('state'), 'bare', count);
+      const ended = pruneSnapshots({
+        store,
+        stateDir: at.folder.path('state'),
+        qmp: at.folder.path('qmp.sock'),
+        keep: 1,
+        dryRun: false,
+        monitorTimeoutMs: 5000,
+        limitMs: 60_000,
+        confirm: () => Promise.resolve(true),
+        signal: new AbortController().signal,
+        onProgress: () => undefined,
+      });
+      await expect(ended).rejects.toThrow(/no space left for manifests/);
+      await expectTrue();
+      await at.bridge(['recover']);
+      await expectTrue();
+      await expectPruned(await prune());
+    });
+  });
+
+  it('interrupted while it copies, ends with 5 and says so; the next one goes on', async () => {
+    for (const { name } of disks) await at.vm.write(name, 1, 0, 64);
+    expect((await at.create('s1')).code).toBe(0);
+    for (const { name } of disks) await at.vm.write(name, 2, 0, 8192);
+    expect((await at.create('s2')).code).toBe(0);
+    const child = at.spawn(['snapshot', 'prune', '--keep', '1', '--yes', '--speed', '1']);
+    await expect.poll(jobs, { timeout: 10_000 }).toHaveLength(1);
+    if (child.pid !== undefined) process.kill(child.pid, 'SIGTERM');
+    const { exitCode, stderr } = await child;
+    expect(stderr).toContain('interrupted: s1 is merged in part; prune again');
+    expect(exitCode).toBe(5);
+    expect(await jobs()).toEqual([]);
+    expect((await prune()).error.message).toBe('none');
+    await at.vm.quit();
+    for (const disk of disks)
+      expect(await holdsPattern(imagePath(at.folder, disk), disk.format, 2, 0, 8192)).toBe(true);
+  });
+
+  it('killed while qemu-img merges, the VM shut off, waits for it, and goes on', async () => {
+    await at.vm.write('data0', 1, 0, 64);
+    for (const set of ['s1', 's2']) {
+      expect((await at.create(set)).code).toBe(0);
+      for (const { name } of disks) await at.vm.write(name, 2, 0, 8192);
+    }
+    await at.vm.quit();
+    const child = at.spawn(['snapshot', 'prune', '--keep', '1', '--yes', '--speed', '2']);
+    await expect.poll(() => isThere('s1') && manifestOf('s1').state).toBe('committing');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    child.kill('SIGKILL');
+    await child;
+    expect((await prune()).error.message).toMatch(/is in use by qemu-img/);
+    await at.leftQemuImgEnded();
+    expect((await prune()).error.message).toBe('none');
+    expect(await holdsPattern(at.folder.path('images/data0.qcow2'), 'qcow2', 2, 0, 8192)).toBe(true);
+  });
+
+  describe('refuses, and changes nothing:', () => {
+    async function expectRefused(code: string, message: RegExp, ...words: string[]): Promise<void> {
+      const images = at.images();
+      const refused = await prune(...words);
+      expect(refused.error.message).toMatch(message);
+      expect(refused).toMatchObject({ code: 2, error: { code } });
+      expect(at.images()).toEqual(images);
+      for (const set of sets) expect(manifestOf(set).state).toBe('cut');
+    }
+
+    it.each(['running', 'shut off'])('a linked clone beside the base of a VM that is %s', async (how) => {
+      await cutThree();
+      const args = ['create', '-q', '-u', '-f', 'qcow2', '-F', 'raw', '-b', at.folder.path('images/root0.raw')];
+      await execa('qemu-img', [...args, at.folder.path('images/clone.qcow2'), '16M']);
+      if (how === 'shut off') await at.vm.quit();
+      await expectRefused('E_IN_USE', /clone\.qcow2 names it as its backing file/);
+    });
+
+    it.each(['running', 'shut off'])('a process that reads the base of a VM that is %s', async (how) => {
+      await cutThree();
+      if (how === 'shut off') await at.vm.quit();
+      const file = at.folder.path('images/root0.raw');
+      const reader = execa('sh', ['-c', 'exec sleep 60 <"$1"', 'sh', file], { reject: false });
+      try {
+        await expectRefused('E_IN_USE', /in use by sleep \(process \d+\)/);
+      } finally {
+        reader.kill();
+        await reader;
+      }
+    });
+
+    it('a set of another VM that needs a layer', async () => {
+      await cutThree();
+      cpSync(at.folder.path('state/bare'), at.folder.path('state/other'), { recursive: true });
+      const file = at.folder.path('state/other/s2/manifest.json');
+      const other = readFileSync(file, 'utf8').replaceAll(manifestOf('s2').id, 'ffffffff');
+      await execa('rm', ['-r', at.folder.path('state/other/s1'), at.folder.path('state/other/s3')]);
+      await execa('tee', [file], { input: other, stdout: 'ignore' });
+      await expectRefused('E_IN_USE', /snapshot set s2 of bare needs it/);
+    });
+
+    it('a copy that reads one of the sets', async () => {
+      await cutThree();
+      for (const { name } of disks) await at.vm.write(name, 5, 1024, 6144);
+      expect((await at.create('s4')).code).toBe(0);
+      const copying = at.spawn(['snapshot', 'copy', 's4', at.folder.path('copied'), '--speed', '1']);
+      await expect.poll(() => existsSync(at.folder.path('state/bare/s4/copy.json')), { timeout: 10_000 }).toBe(true);
+      await expectRefused('E_SET_BUSY', /s4 is being worked on by process \d+ \(copy\)/);
+      expect((await copying).exitCode).toBe(0);
+    });
+
+    it('a VM that runs on its bases again, and one that wrote to them', async () => {
+      await cutThree();
+      await at.restart(disks.map((disk) => ({ ...disk, file: imagePath(at.folder, disk) })));
+      await expectRefused('E_NOT_ACTIVE', /the VM does not run on/);
+      await at.vm.write('root0', 9, 0, 64);
+      await at.vm.quit();
+      await expectRefused('E_BASE_LOST', /wrote to it/);
+    });
+
+    it('a disk that no newer set was cut of', async () => {
+      await write(1);
+      expect((await at.create('s1')).code).toBe(0);
+      for (const set of ['s2', 's3']) expect((await at.create(set, '--disk', 'data0')).code).toBe(0);
+      await expectRefused('E_NOT_BELOW', /no newer set lies on disk root0 of s1/);
+    });
+
+    it('to keep none', async () => {
+      await cutThree();
+      await expectRefused('E_LIMIT', /expected 1 or more/, '--keep', '0');
+    });
+  });
+});
