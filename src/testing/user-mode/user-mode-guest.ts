@@ -18,6 +18,9 @@ function ubdDevice(index: number): string {
   return `/dev/ubd${String.fromCharCode('a'.charCodeAt(0) + index)}`;
 }
 
+/** By the old mount(2): what newer tools use instead splits the options, and hostfs's path is one without a name. */
+const MOUNT = 'LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs';
+
 export class UserModeGuest extends Guest {
   readonly kind = 'user-mode';
   readonly kernel: KernelVersion;
@@ -40,7 +43,7 @@ export class UserModeGuest extends Guest {
     const host = path.join(this.dir, 'shared');
     if (!this.#isShared) {
       await mkdir(host, { recursive: true });
-      await this.exec(`mkdir -p ${SHARED} && mount -t hostfs -o ${host} none ${SHARED}`);
+      await this.exec(`mkdir -p ${SHARED} && ${MOUNT} -o ${host} none ${SHARED}`);
       this.#isShared = true;
     }
     return { host, guest: SHARED };
@@ -52,7 +55,7 @@ export class UserModeGuest extends Guest {
     await mkdir(host);
     try {
       for (const source of sources) await cp(source, path.join(host, path.basename(source)), { recursive: true });
-      const mount = `m=$(mktemp -d /run/copy-in-XXXXXX) && mount -t hostfs -o ${host},ro none $m`;
+      const mount = `m=$(mktemp -d /run/copy-in-XXXXXX) && ${MOUNT} -o ${host},ro none $m`;
       const copy = `mkdir -p "$0" && tar -C $m --owner=0 --group=0 -c . | tar -C "$0" -x --no-overwrite-dir`;
       const script = `${mount} && { ${copy}; code=$?; umount $m; rmdir $m; exit $code; }`;
       await this.exec(['/bin/sh', '-c', script, guestDirectory], { timeoutMs: 120_000 });
@@ -85,7 +88,7 @@ export class UserModeGuest extends Guest {
     const text = typeof command === 'string' ? command : `exec ${command.map(quoted).join(' ')}`;
     await writeFile(path.join(host, 'command'), text);
     await writeFile(path.join(host, 'input'), input ?? '');
-    const line = `d=$(mktemp -d /run/long-XXXXXX) && mkdir $d/m && mount -t hostfs -o ${host},ro none $d/m &&
+    const line = `d=$(mktemp -d /run/long-XXXXXX) && mkdir $d/m && ${MOUNT} -o ${host},ro none $d/m &&
       cp $d/m/* $d && umount $d/m && c=$(cat $d/command) && exec <$d/input && rm -r $d && : >/run/${path.basename(host)} &&
       exec /bin/sh -c "$c"`;
     const result = await run(line);

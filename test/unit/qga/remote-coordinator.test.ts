@@ -137,7 +137,7 @@ describe('our agent', () => {
 
   test('that sends a report we cannot read is thawed too', async () => {
     const guest = await coordinator({
-      'bridge-freeze': () => ({ report: { ...freezeReport(), level: 'best' as never } }),
+      'bridge-freeze': () => ({ report: { ...freezeReport(), level: 7 as never } }),
       'bridge-thaw': () => ({ report: thawed }),
     });
     expect(await failure(guest.freeze(request))).toMatchObject({ code: 'E_QUIESCE_LOST' });

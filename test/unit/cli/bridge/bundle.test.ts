@@ -20,7 +20,7 @@ test("the host tool's bundle is one file, without code of the agent, of the free
     logLevel: 'silent',
   });
   const modules = Object.keys(metafile.inputs);
-  expect(modules).toContain('src/host/snapshot-create.ts');
+  expect(modules).toContain('src/host/create/snapshot-create.ts');
   expect(modules.filter((path) => /^src\/(agent|freeze|testing|cli\/agent)\//.test(path))).toEqual([]);
   expect(modules.filter((path) => /node_modules\/(chokidar|pino)\//.test(path))).toEqual([]);
   const outputs = Object.values(metafile.outputs);

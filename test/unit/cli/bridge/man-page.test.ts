@@ -31,7 +31,7 @@ async function help(...words: readonly string[]): Promise<string> {
 
 /** The part of one command, or of the options that several have. */
 function section(line?: string): string {
-  const heading = line?.replace(/<(\w+)>/g, (_all, name: string) => name.toUpperCase());
+  const heading = line?.replace(/<(\w+)>/g, (_all, name: string) => name.toUpperCase()).replaceAll('-', '\\-');
   const [, rest = ''] = page.split(heading === undefined ? '.SH OPTIONS OF SEVERAL COMMANDS\n' : `.SS "${heading}"\n`);
   return (rest.split(/^\.S[SH]/m)[0] ?? '').replaceAll('\\-', '-');
 }
