@@ -6,6 +6,8 @@ import type { AgentLimits, OpenGuestAgent } from './guest/guest-agent.js';
 import { fileKey } from './images/same-file.js';
 import { imageKey } from './images/socket-owner.js';
 import { identifyOpen, readableStore } from './sets/find-vm.js';
+import { overlaySizes, type OverlaySize } from './sets/overlay-sizes.js';
+import { startedWrong, viewSet } from './sets/set-view.js';
 import type { VmIdentity } from './vm/identity.js';
 import { openHypervisor } from './vm/open-hypervisor.js';
 import type { Vm } from './vm/vm.js';
@@ -31,7 +33,13 @@ interface MonitorStatus {
     readonly pciAddress?: string;
     /** The set whose overlay it writes to. */
     readonly set?: string;
+    /** Why it cannot be cut as it is. */
+    readonly trouble?: string;
   }[];
+  /** What the overlays of the VM's sets have allocated. */
+  readonly overlays: readonly OverlaySize[];
+  /** Disks that the VM was started from an older image of, in sentences. */
+  readonly startedWrong: readonly string[];
   readonly jobs: readonly { readonly id: string; readonly type: string; readonly status: string }[];
 }
 
@@ -68,6 +76,13 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
   for (const { set, disks } of manifests) {
     for (const { overlay, merged } of disks) if (!merged) overlays.set(await fileKey(overlay.file), set);
   }
+  const sizes: OverlaySize[] = [];
+  const wrong: string[] = [];
+  for (const manifest of manifests) {
+    sizes.push(...(await overlaySizes(manifest)));
+    const isBusy = false; // what another process is doing to it does not make an old image the newest
+    wrong.push(...startedWrong(await viewSet(manifest, { monitors: [monitor], isRunning: true, isBusy })));
+  }
   const { major, minor, micro } = monitor.version;
   const { status } = await runQmp(monitor, 'query-status', {});
   const jobs = await runQmp(monitor, 'query-jobs', {});
@@ -77,7 +92,9 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
     identity,
     qemu: `${major}.${minor}.${micro}`,
     status,
-    disks: disks.map(({ id, node, file, format, readOnly, serial, pciAddress }, index) => {
+    overlays: sizes,
+    startedWrong: wrong,
+    disks: disks.map(({ id, node, file, format, readOnly, serial, pciAddress, trouble }, index) => {
       const set = overlays.get(layers[index] ?? '');
       return {
         id,
@@ -88,6 +105,7 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
         ...(serial === undefined ? {} : { serial }),
         ...(pciAddress === undefined ? {} : { pciAddress }),
         ...(set === undefined ? {} : { set }),
+        ...(trouble === undefined ? {} : { trouble }),
       };
     }),
     jobs: jobs.map(({ id, type, status: jobStatus }) => ({ id, type, status: jobStatus })),

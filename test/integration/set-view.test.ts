@@ -1,7 +1,7 @@
 // What `show` and `list` say of a set while things happen to its VM and its images: worth, whether the cut is still there,
 // and which image is the newest.
 import { execa } from 'execa';
-import { utimesSync } from 'node:fs';
+import { readFileSync, readlinkSync, utimesSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { ConsistencyLevel } from '../../src/consistency.js';
@@ -184,6 +184,10 @@ requires(
     expect(shown.disks[0]).toMatchObject({ holdsCut: false, inUse: 'base' });
     expect(shown.disks[0]?.newest).toBeUndefined();
     expect(shown.disks[0]?.notes.join()).toContain(overlays[0]);
+    const { json } = await at.bridge(['status']);
+    const { startedWrong } = json['monitor'] as { startedWrong: string[] };
+    expect(startedWrong.map((line) => line.includes(base(root)))).toEqual([true, false]);
+    expect(startedWrong[0]).toContain(overlays[0]);
   });
 
   describe('start-args', () => {
@@ -195,6 +199,8 @@ requires(
       const cut = await startArgs();
       expect(cut.json['disks']).toMatchObject(overlays.map((file) => ({ image: { file, format: 'qcow2' } })));
       const words = /-blockdev (driver=qcow2,node-name=node-root0,\S+)/.exec((await printed()).stdout)?.[1] ?? '';
+      const link = at.state('.images/root0');
+      expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([overlays[0], 'qcow2\n']);
       await at.vm.quit();
       const { stdout } = await execa('qemu-img', [
         'info',
@@ -208,6 +214,7 @@ requires(
       expect((await startArgs()).json['disks']).toMatchObject(
         disks.map((disk) => ({ image: { file: base(disk), format: disk.format } })),
       );
+      expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
     });
 
     it('names no image where only a person can tell which is the newest', async () => {

@@ -166,11 +166,7 @@ export class CutHarness implements AsyncDisposable {
  * With an agent's port, as a VM has. No guest is there to open it: the fixture answers in its place, at the port's own socket,
  * which becomes another link to the fixture's. That one stays when QEMU ends.
  */
-export async function startWithPort(
-  folder: Scratch,
-  disks: readonly BareDisk[],
-  extra: readonly string[],
-): Promise<BareQemu> {
+async function startWithPort(folder: Scratch, disks: readonly BareDisk[], extra: readonly string[]): Promise<BareQemu> {
   const port = folder.path('port.sock');
   const chardev = `socket,id=agent,path=${port},server=on,wait=off`;
   const device = 'virtserialport,bus=serial0.0,chardev=agent,name=org.qemu.guest_agent.0';

@@ -11,6 +11,7 @@ import { waitForAgent } from '../../host/guest/wait-for-agent.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
+import { sizeLine } from './size-line.js';
 
 interface AgentArgs extends VmArgs {
   'agent-timeout': number;
@@ -116,10 +117,13 @@ function renderStatus({ vm, monitor, agent }: VmStatus): string[] {
   if ('error' in monitor) lines.push(`  monitor: ${monitor.error.message}`);
   else {
     lines.push(`  monitor: QEMU ${monitor.qemu}, ${monitor.status}`);
-    for (const { id, format, file, readOnly, set } of monitor.disks) {
+    for (const { id, format, file, readOnly, set, trouble } of monitor.disks) {
       const belongs = set === undefined ? '' : `, overlay of snapshot set ${set}`;
-      lines.push(`  disk ${id}: ${file} (${format}${readOnly ? ', read-only' : ''}${belongs})`);
+      const cannot = trouble === undefined ? '' : `: ${trouble}`;
+      lines.push(`  disk ${id}: ${file} (${format}${readOnly ? ', read-only' : ''}${belongs})${cannot}`);
     }
+    for (const overlay of monitor.overlays) lines.push(`  overlay ${sizeLine(overlay)}`);
+    for (const wrong of monitor.startedWrong) lines.push(`  STARTED FROM AN OLD IMAGE: ${wrong}`);
     for (const { id, type, status } of monitor.jobs) lines.push(`  job ${id}: ${type}, ${status}`);
   }
   if ('error' in agent) lines.push(`  agent: ${agent.error.message}`);

@@ -127,7 +127,13 @@ async function commitWithLock(args: CommitArgs, output: Output, signal: AbortSig
     onProgress: output.progress,
   };
   if (args.offline) {
-    return await withLock(args, 'commit', output, signal, async (options) => await commitShutOff({ ...options, ...limits }));
+    return await withLock(
+      args,
+      'commit',
+      output,
+      signal,
+      async (options) => await commitShutOff({ ...options, ...limits }),
+    );
   }
   const work = { operation: 'commit', set: args.set } as const;
   const request = lockRequest(args, await vmOf(args), work, { signal, onProgress: output.progress });

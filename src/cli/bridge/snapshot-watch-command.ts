@@ -1,10 +1,10 @@
 // `fsfreeze-bridge snapshot watch`.
 import type { Argv } from 'yargs';
 import { lookAtOverlays, watchOverlays, type WatchEvent } from '../../host/watch/overlay-watch.js';
-import type { OverlaySize } from '../../host/sets/overlay-sizes.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { byteSize, limitMs, monitorTimeout, path, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
+import { mib, sizeLine } from './size-line.js';
 
 interface WatchArgs extends VmArgs {
   limit: string;
@@ -65,14 +65,4 @@ export async function runWatch(args: WatchArgs, output: Output, signal: AbortSig
 
 function eventLine({ event, at, limitBytes, overlay }: WatchEvent): string {
   return `${at}  ${event} ${mib(limitBytes)}: ${sizeLine(overlay)}`;
-}
-
-function sizeLine({ set, disk, file, allocatedBytes, ageMs, bytesPerHour }: OverlaySize): string {
-  const size = allocatedBytes === undefined ? 'not there' : mib(allocatedBytes);
-  const growth = bytesPerHour === undefined ? '' : `, ${mib(bytesPerHour)} per hour`;
-  return `${file}: ${size} (set ${set}, disk ${disk}, ${(ageMs / 3_600_000).toFixed(1)} h old${growth})`;
-}
-
-function mib(bytes: number): string {
-  return `${Math.ceil(bytes / 1024 / 1024)} MiB`;
 }

@@ -8,6 +8,7 @@ import type { CreatePlan } from './create-plan.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { holdersOf } from '../images/image-file.js';
 import type { Manifest } from '../sets/manifest.js';
+import { POINT_VERSION } from '../sets/point-in-time.js';
 import type { Overlay } from '../vm/overlay.js';
 import { sentence } from '../guest/report-size.js';
 import { requiredLevel, type Requirement } from '../guest/requirement.js';
@@ -28,6 +29,7 @@ export async function draftManifest(
   const now = new Date().toISOString();
   return {
     format: 1,
+    pointVersion: POINT_VERSION,
     set,
     id,
     state: 'creating',

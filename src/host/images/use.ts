@@ -77,7 +77,7 @@ export async function useOf(file: string, witnesses: UseWitnesses, besides: Besi
 }
 
 /** Why the file must not be touched, for people; undefined if it may be. */
-export function whyNotFree(use: Use): string | undefined {
+function whyNotFree(use: Use): string | undefined {
   if (use.is === 'free') return undefined;
   return use.is === 'used' ? use.by : `whether it is in use is not known (${use.why})`;
 }

@@ -43,7 +43,7 @@ async function foldersIn(stateDir: string): Promise<string[]> {
 }
 
 /** The layers that hold the sets' cuts, and the overlays that are theirs. */
-export function claimsOf(manifests: readonly Manifest[]): Claim[] {
+function claimsOf(manifests: readonly Manifest[]): Claim[] {
   return manifests.filter(({ state }) => state !== 'committed' && state !== 'failed').flatMap(claimsOfSet);
 }
 

@@ -3,8 +3,12 @@
 // a set changes, so that a start script may name these instead.
 import { mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { syncPath } from '../images/durable-file.js';
-import type { SetView } from './set-view.js';
+import { exists, syncPath } from '../images/durable-file.js';
+import type { ManifestStore } from './manifest-store.js';
+import { viewSet, type SetView } from './set-view.js';
+
+/** Folder of the links, in the VM's. Hidden: others in there are sets. */
+export const LINKS = '.images';
 
 export interface CurrentImage {
   /** Of the disk, as the set has it. */
@@ -16,6 +20,18 @@ export interface CurrentImage {
   readonly image: { readonly file: string; readonly format: string } | undefined;
   /** That says so. */
   readonly set: string;
+}
+
+/** By what is recorded and in the files: for who has just changed the sets. With one that cannot be read nothing is touched. */
+export async function refreshLinks(store: ManifestStore, folder: string): Promise<void> {
+  const { manifests, unreadable } = await store.readAll();
+  if (unreadable.some(({ empty }) => !empty)) return;
+  if (manifests.length === 0 && !(await exists(folder))) return;
+  const views: SetView[] = [];
+  for (const manifest of manifests) {
+    views.push(await viewSet(manifest, { monitors: [], isRunning: true, isBusy: false }));
+  }
+  await switchLinks(folder, currentImages(views));
 }
 
 /** One for each disk that any of the sets holds. `views` are all of the VM's, oldest first. */

@@ -44,7 +44,7 @@ async function askIdentity(where: string, timeoutMs: number): Promise<VmIdentity
 }
 
 /** By how VMs were reached before; for one that nobody knows, its monitor's address. */
-export async function recordedIdentity(stateDir: string, vm: Vm): Promise<VmIdentity> {
+async function recordedIdentity(stateDir: string, vm: Vm): Promise<VmIdentity> {
   if (vm.identity !== undefined) return vm.identity;
   const known = theOne(vm.name, await knownAs(stateDir, vm));
   return known?.identity ?? (await identityFrom(undefined, vm.qmp));

@@ -178,7 +178,7 @@ async function removeStale(file: string, stale: string, work: Work, options: Loc
 }
 
 /** For people: who is at it, and at what. */
-export function describeWork({ entry }: FoundWork): string {
+function describeWork({ entry }: FoundWork): string {
   if (entry === undefined) return 'another process';
   const set = entry.set === undefined ? '' : ` ${entry.set}`;
   return `process ${entry.owner.pid} (${entry.operation}${set}, since ${entry.since})`;

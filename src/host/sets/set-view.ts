@@ -155,6 +155,7 @@ async function newestOf(
   const onBase = { newest: { layer: 'base', file: base.file, format: base.format } } as const;
   const onOverlay = { newest: { layer: 'overlay', file: overlay.file, format: overlay.format } } as const;
   if (state === 'failed' || state === 'creating' || state === 'committed' || merged || pivoted === true) return onBase;
+  if (state === 'cutting') return { newest: undefined };
   if (inUse === 'overlay') return onOverlay;
   if (!(await exists(overlay.file))) return { ...onBase, doubt: `${overlay.file} is not there any more` };
   const names = `${overlay.file} (written last at ${await writtenAt(overlay.file)}), ${base.file} (at ${await writtenAt(base.file)})`;

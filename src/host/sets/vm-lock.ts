@@ -3,13 +3,15 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Deadline } from '../../deadline.js';
-import { BridgeError, UsageError } from '../../errors.js';
+import { BridgeError, UsageError, describeError } from '../../errors.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
+import { parseLibvirtAddress } from '../vm/libvirt/address.js';
 import { identityKey, type VmIdentity } from '../vm/identity.js';
 import { openHypervisor } from '../vm/open-hypervisor.js';
 import type { Vm } from '../vm/vm.js';
+import { LINKS, refreshLinks } from './current-images.js';
 import { identify, identifyOpen, storeView, type FoundVm } from './find-vm.js';
 import { knownAt } from './known-vms.js';
 import { ManifestStore } from './manifest-store.js';
@@ -59,7 +61,15 @@ export async function lockVm(request: LockRequest, { identity, isSure }: FoundVm
     if (cause instanceof BridgeError) throw cause;
     throw new UsageError('E_STATE_DIR', `cannot work in ${folder}`, { cause });
   }
-  const release = lock[Symbol.asyncDispose].bind(lock);
+  const release = async (): Promise<void> => {
+    // libvirt keeps the definition of a domain right.
+    if (parseLibvirtAddress(vm.qmp) === undefined) {
+      await refreshLinks(store, join(folder, LINKS)).catch((error: unknown) => {
+        onProgress(`the links in ${join(folder, LINKS)} could not be brought up to date: ${describeError(error)}`);
+      });
+    }
+    await lock[Symbol.asyncDispose]();
+  };
   return { identity, store, [Symbol.asyncDispose]: release };
 }
 

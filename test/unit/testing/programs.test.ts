@@ -28,7 +28,9 @@ test('a program that is missing is named with its package, what it is for, and h
     code: 'E_PROGRAMS',
     facts: { packages: ['util-linux', 'socat'], programs: ['flock', 'setpriv', 'taskset', 'unshare', 'socat'] },
   });
-  expect(String(caught)).toContain('a user-mode guest: not on this machine: flock, setpriv, taskset, unshare (util-linux: ');
+  expect(String(caught)).toContain(
+    'a user-mode guest: not on this machine: flock, setpriv, taskset, unshare (util-linux: ',
+  );
   expect(String(caught)).toContain('apt-get install --no-install-recommends util-linux socat');
 });
 
