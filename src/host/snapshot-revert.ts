@@ -37,6 +37,7 @@ export interface RevertOptions {
  */
 export async function revertSnapshot(options: RevertOptions): Promise<Manifest> {
   const { store, set, confirm, signal } = options;
+  await refuseBusy(store, set);
   const { id, createdAt, disks } = await checkRevertable(options);
   const files = disks.map(({ overlay }) => overlay.file).join(', ');
   const question = `Everything the VM wrote since ${createdAt} is lost (${files}). Revert to ${set}?`;
@@ -71,7 +72,6 @@ export async function takeDrafts(
 /** The set as it is now. Throws a UsageError unless it can be reverted to. */
 async function checkRevertable(options: RevertOptions): Promise<Manifest> {
   const { store, stateDir, set, qmp, monitorTimeoutMs } = options;
-  await refuseBusy(store, set);
   const manifest = await store.read(set);
   if (manifest.state === 'cutting') {
     const message = `whether ${set} was cut is not known: start the VM from what it ran on last, and see "snapshot show"`;

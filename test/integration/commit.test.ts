@@ -22,10 +22,10 @@ afterEach(async () => {
 });
 
 const base = ({ name, format }: BareDisk): string => at.folder.path(`images/${name}.${format}`);
-const overlay = ({ name }: BareDisk): string => at.folder.path(`images/${name}.s1.qcow2`);
+const overlay = ({ name }: BareDisk): string => at.overlay(name);
 const onOverlay = (disk: BareDisk): BareDisk => ({ name: disk.name, format: 'qcow2', file: overlay(disk) });
 const onBase = (disk: BareDisk): BareDisk => ({ ...disk, file: base(disk) });
-const manifestFile = (): string => at.folder.path('state/bare/s1/manifest.json');
+const manifestFile = (): string => at.state('s1/manifest.json');
 const manifest = (): Manifest => JSON.parse(readFileSync(manifestFile(), 'utf8')) as Manifest;
 const change = (members: Partial<Manifest>): void => {
   writeFileSync(manifestFile(), JSON.stringify({ ...manifest(), ...members }));

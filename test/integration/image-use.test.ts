@@ -1,7 +1,7 @@
 // A file is touched only if nobody needs it: what revert and delete refuse, each with the one who needs the file, and what
 // they leave alone. What is refused has changed nothing.
 import { existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { isLockedByQemu } from '../../src/host/images/image-lock.js';
@@ -28,8 +28,9 @@ afterEach(async () => {
   elsewhere[Symbol.dispose]();
 });
 
-const overlay = (disk: string, set = 's1'): string => at.folder.path(`images/${disk}.${set}.qcow2`);
-const manifestFile = (set = 's1', vm = 'bare'): string => at.folder.path(`state/${vm}/${set}/manifest.json`);
+const overlay = (disk: string, set = 's1'): string => at.overlay(disk, set);
+const manifestFile = (set = 's1', vm = basename(at.state())): string =>
+  at.folder.path(`state/${vm}/${set}/manifest.json`);
 const manifest = (set = 's1'): Manifest => JSON.parse(readFileSync(manifestFile(set), 'utf8')) as Manifest;
 const nobody = { monitors: [], claims: [], folders: [], spent: [], unknown: [] };
 
@@ -85,14 +86,15 @@ requires(
       const [disk] = manifest().disks;
       if (disk === undefined) throw new Error('no disk');
       const base = { ...disk.base, file: elsewhere.path('clones/other.raw') };
-      const other = { ...manifest(), set: 's9', id: 'x', disks: [{ ...disk, base, overlay: { ...base } }] };
+      const vm = { ...manifest().vm, uuid: '01234567-89ab-cdef-0123-456789abcdef' };
+      const other = { ...manifest(), vm, set: 's9', id: 'x', disks: [{ ...disk, base, overlay: { ...base } }] };
       mkdirSync(dirname(manifestFile('s9', 'other')), { recursive: true });
       writeFileSync(manifestFile('s9', 'other'), JSON.stringify(other));
       await expectRefused(what, `${above} names it as its backing file`);
     });
 
     it.each([
-      ['by a relative name', (): string => 'data0.s1.qcow2'],
+      ['by a relative name', (): string => basename(overlay('data0'))],
       ['by another link', (): string => hardLink()],
       [
         'by a json: name',
@@ -208,17 +210,31 @@ requires(
       const other = await BareQemu.start(elsewhere, [{ name: 'root0', format: 'raw' }]);
       return { other, shared };
     }
-    const ofOther = (...words: string[]): Promise<Run> =>
-      at.bridge([...words, '--qmp', elsewhere.path('qmp.sock'), '--vm', 'other']);
+    const cutOther = (shared: string): Promise<Run> =>
+      at.bridge([
+        'snapshot',
+        'create',
+        '--name',
+        's1',
+        '--overlay-dir',
+        shared,
+        '--require',
+        'crash',
+        '--qmp',
+        elsewhere.path('qmp.sock'),
+        '--vm',
+        'other',
+      ]);
 
     it("delete of a committed set leaves another VM's overlay of the same name alone", async () => {
       const { other, shared } = await sameName();
       await using vm = other;
-      const file = `${shared}/root0.s1.qcow2`;
       expect((await at.create('s1', '--overlay-dir', shared)).error.message).toBe('none');
       expect((await at.bridge(['snapshot', 'commit', 's1'])).error.message).toBe('none');
-      const made = await ofOther('snapshot', 'create', '--name', 's1', '--overlay-dir', shared);
-      expect(made.manifest.disks[0]?.overlay.file).toBe(file);
+      const made = await cutOther(shared);
+      const file = made.manifest.disks[0]?.overlay.file ?? '';
+      // They cannot meet: the set's id is in them.
+      expect(file).not.toBe(manifest().disks[0]?.overlay.file);
       await vm.write('root0', 7, 0, 64);
       await vm.quit();
       const run = await at.bridge(['snapshot', 'delete', 's1']);
@@ -231,16 +247,17 @@ requires(
       async (how) => {
         const { other, shared } = await sameName();
         await using vm = other;
-        const file = `${shared}/root0.s1.qcow2`;
-        expect((await at.create('s1', '--disk', 'root0', '--overlay-dir', shared)).error.message).toBe('none');
+        const mine = await at.create('s1', '--disk', 'root0', '--overlay-dir', shared);
+        const file = mine.manifest.disks[0]?.overlay.file ?? '';
         await at.vm.quit();
         const inode = (await execa('stat', ['-c', '%i', file])).stdout;
         const device = (await execa('stat', ['-c', '%d', file])).stdout;
         // Somebody moved it away, and the name was free for the other VM.
         await execa('mv', [file, elsewhere.path('moved.qcow2')]);
-        expect((await ofOther('snapshot', 'create', '--name', 's1', '--overlay-dir', shared)).code).toBe(0);
+        const made = await cutOther(shared);
         await vm.write('root0', 7, 0, 64);
         await vm.quit();
+        await execa('mv', [made.manifest.disks[0]?.overlay.file ?? '', file]);
         const [disk] = manifest().disks;
         if (disk === undefined) throw new Error('no disk');
         const asCut = how.startsWith('with') ? { asCut: { device, inode, size: 1, mtimeMs: 1 } } : {};

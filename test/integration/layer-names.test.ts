@@ -1,5 +1,6 @@
 // An image is what its file is: a VM that was started from it under another spelling uses it all the same, and "not used" is
 // said only where it is known.
+import { basename } from 'node:path';
 import { symlinkSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
@@ -23,7 +24,7 @@ afterEach(async () => {
 });
 
 const overlays = (folder: string): BareDisk[] =>
-  disks.map(({ name }) => ({ name, format: 'qcow2', file: `${folder}/${name}.s1.qcow2` }));
+  disks.map(({ name }) => ({ name, format: 'qcow2', file: `${folder}/${basename(at.overlay(name))}` }));
 
 requires(
   'qemu-system-x86_64',

@@ -124,12 +124,11 @@ requires(...NEEDS)('a libvirt domain', () => {
     await createBlank(path.join(dir, 'a.qcow2'), 16, 'qcow2');
     await using domain = await BareDomain.start(host, 'saved', { devices: () => fileDisk(path.join(dir, 'a.qcow2')) });
     const where = libvirtAddress({ domain: 'saved', uri: host.uri });
-    expect(await domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash'])).toMatchObject({
-      code: 0,
-    });
+    const cut = await domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash']);
+    expect(cut).toMatchObject({ code: 0 });
     expect(await managedSaveOf(where)).toEqual([]);
     await domain.virsh('managedsave');
-    const overlay = path.join(dir, 'a.s1.qcow2');
+    const overlay = cut.manifest.disks[0]?.overlay.file ?? '';
     expect((await managedSaveOf(where)).map(({ file }) => file)).toEqual([overlay, path.join(dir, 'a.qcow2')]);
     const { ino } = await stat(overlay);
     for (const command of ['revert', 'delete']) {
@@ -216,7 +215,7 @@ requires(...NEEDS)('a libvirt domain', () => {
     await using domain = await BareDomain.start(host, 'copying', { devices: () => disk });
     const cut = await domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash']);
     expect(cut).toMatchObject({ code: 0, manifest: { disks: [{ device: 'vda', base: { file, format: 'qcow2' } }] } });
-    const overlay = path.join(dir, 'a.s1.qcow2');
+    const overlay = cut.manifest.disks[0]?.overlay.file ?? '';
     expect(await domain.virsh('domblklist')).toContain(overlay);
     expect((await domain.bridge(['status'])).json).toMatchObject({
       monitor: { disks: [{ id: 'vda', file: overlay }] },

@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { renderManifest } from '../../src/cli/bridge/render-manifest.js';
-import { BareQemu, type BareDisk } from '../support/bare-qemu.js';
+import type { BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
 
@@ -19,7 +19,7 @@ requires('qemu-system-x86_64', 'qemu-img')('beside the disks of a plain QEMU', (
       '-drive',
       `if=pflash,unit=${unit},format=raw,file=${file}`,
     ];
-    at.vm = await BareQemu.start(at.folder, disks, [
+    await at.start(disks, [
       ...flash(0, `${at.folder.path('halt.bin')},readonly=on`),
       ...flash(1, at.folder.path('firmware/vars.fd')),
     ]);
@@ -35,7 +35,7 @@ requires('qemu-system-x86_64', 'qemu-img')('beside the disks of a plain QEMU', (
         copied: 'after the cut',
       },
     ]);
-    expect(readFileSync(at.folder.path('state/bare/s1/nvram/vars.fd')).equals(variables)).toBe(true);
+    expect(readFileSync(at.state('s1/nvram/vars.fd')).equals(variables)).toBe(true);
     expect(Date.parse(manifest.saved?.[0]?.copiedAt ?? '')).toBeGreaterThanOrEqual(Date.parse(manifest.createdAt));
     const shown = (await at.bridge(['snapshot', 'show', 's1'])).manifest;
     expect(shown.saved).toEqual(manifest.saved);

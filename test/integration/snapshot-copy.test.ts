@@ -43,7 +43,7 @@ const copy = async (...words: string[]): Promise<Run> =>
 const backups = (): string[] => readdirSync(at.folder.path('backup')).sort();
 const record = (name = 'nightly'): CopyRecord =>
   JSON.parse(readFileSync(`${target(name)}/manifest.json`, 'utf8')) as CopyRecord;
-const manifestFile = (set: string): string => at.folder.path(`state/bare/${set}/manifest.json`);
+const manifestFile = (set: string): string => at.state(`${set}/manifest.json`);
 const change = (set: string, to: (manifest: Manifest) => Manifest): void => {
   writeFileSync(manifestFile(set), JSON.stringify(to(JSON.parse(readFileSync(manifestFile(set), 'utf8')) as Manifest)));
 };
@@ -70,7 +70,7 @@ async function expectCopied(run: Run): Promise<void> {
     }
   }
   expect(backups()).toEqual(['nightly']);
-  expect(existsSync(at.folder.path('state/bare/s1/copy.json'))).toBe(false);
+  expect(existsSync(at.state('s1/copy.json'))).toBe(false);
 }
 
 /** The tool, copying a few megabytes at one per second; returns when qemu-img is at it. Within: a child is a promise. */
@@ -207,7 +207,7 @@ requires(
     expect(stderr).toContain(`interrupted by ${name}: the copy was given up, and nothing of it is left`);
     expect(exitCode).toBe(4);
     expect(backups()).toEqual([]);
-    expect(readdirSync(at.folder.path('state/bare/s1'))).toEqual(['manifest.json']);
+    expect(readdirSync(at.state('s1'))).toEqual(['manifest.json']);
     await at.leftQemuImgEnded();
   });
 

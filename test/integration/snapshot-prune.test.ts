@@ -29,8 +29,9 @@ afterEach(async () => {
 const prune = async (...words: string[]): Promise<Run> =>
   await at.bridge(['snapshot', 'prune', '--keep', '1', '--yes', ...words]);
 const manifestOf = (set: string): Manifest =>
-  JSON.parse(readFileSync(at.folder.path(`state/bare/${set}/manifest.json`), 'utf8')) as Manifest;
-const isThere = (set: string): boolean => existsSync(at.folder.path(`state/bare/${set}/manifest.json`));
+  JSON.parse(readFileSync(at.state(`${set}/manifest.json`), 'utf8')) as Manifest;
+const setsThere = (): string[] => readdirSync(at.state()).filter((name) => /^s\d$/.test(name));
+const isThere = (set: string): boolean => existsSync(at.state(`${set}/manifest.json`));
 const jobs = async (): Promise<unknown> => await at.vm.control.execute('query-jobs');
 
 /**
@@ -102,8 +103,8 @@ async function expectTrue(): Promise<void> {
 async function expectPruned(run: Run): Promise<void> {
   expect(run.error.message).toBe('none');
   expect(run.code).toBe(0);
-  expect(readdirSync(at.folder.path('state/bare'))).toEqual(['s3']);
-  expect(readdirSync(at.folder.path('state/bare/s3'))).toEqual(['manifest.json']);
+  expect(setsThere()).toEqual(['s3']);
+  expect(readdirSync(at.state('s3'))).toEqual(['manifest.json']);
   imagesThere('s3');
   const { disks: left, level } = manifestOf('s3');
   expect(level).toBe('filesystem');
@@ -175,7 +176,7 @@ requires(
     const child = at.spawn(['snapshot', 'prune', '--keep', '2', '--yes']);
     for (let count = 0; count < 20; count++) await at.vm.write('data0', 7, 1024 + count, 1);
     expect((await child).exitCode).toBe(0);
-    expect(readdirSync(at.folder.path('state/bare')).sort()).toEqual(['s2', 's3']);
+    expect(setsThere().sort()).toEqual(['s2', 's3']);
     await expectTrue();
     await at.vm.quit();
     expect(await holdsPattern(overlaysOf('s3')[1] ?? '', 'qcow2', 7, 1024, 20)).toBe(true);
@@ -201,7 +202,7 @@ requires(
     await cutThree();
     expect((await at.bridge(['snapshot', 'commit', 's3'])).error.message).toBe('none');
     expect((await prune()).json).toEqual({ dryRun: false, merged: ['s1'], forgotten: ['s3'], kept: ['s2'] });
-    expect(readdirSync(at.folder.path('state/bare'))).toEqual(['s2']);
+    expect(setsThere()).toEqual(['s2']);
     imagesThere('s2');
   });
 
@@ -348,9 +349,13 @@ requires(
 
     it('a set of another VM that needs a layer', async () => {
       await cutThree();
-      cpSync(at.folder.path('state/bare'), at.folder.path('state/other'), { recursive: true });
+      cpSync(at.state(), at.folder.path('state/other'), { recursive: true });
       const file = at.folder.path('state/other/s2/manifest.json');
-      const other = readFileSync(file, 'utf8').replaceAll(manifestOf('s2').id, 'ffffffff');
+      const { id, vm } = manifestOf('s2');
+      const uuid = '01234567-89ab-cdef-0123-456789abcdef';
+      const other = readFileSync(file, 'utf8')
+        .replaceAll(id, 'ffffffff')
+        .replaceAll(vm.uuid ?? '', uuid);
       await execa('rm', ['-r', at.folder.path('state/other/s1'), at.folder.path('state/other/s3')]);
       await execa('tee', [file], { input: other, stdout: 'ignore' });
       await expectRefused('E_IN_USE', /snapshot set s2 of bare needs it/);
@@ -361,7 +366,7 @@ requires(
       for (const { name } of disks) await at.vm.write(name, 5, 1024, 6144);
       expect((await at.create('s4')).code).toBe(0);
       const copying = at.spawn(['snapshot', 'copy', 's4', at.folder.path('copied'), '--speed', '1']);
-      await expect.poll(() => existsSync(at.folder.path('state/bare/s4/copy.json')), { timeout: 10_000 }).toBe(true);
+      await expect.poll(() => existsSync(at.state('s4/copy.json')), { timeout: 10_000 }).toBe(true);
       await expectRefused('E_SET_BUSY', /s4 is being worked on by process \d+ \(copy\)/);
       expect((await copying).exitCode).toBe(0);
     });

@@ -15,7 +15,7 @@ afterEach(async () => {
 });
 
 const watch = (...words: string[]): string[] => ['snapshot', 'watch', '--limit', '4M', ...words];
-const overlay = (): string => at.folder.path('images/data0.s1.qcow2');
+const overlay = (): string => at.overlay('data0');
 
 /** Starts a watch; what it says, and how to end it. */
 function begin(...words: string[]) {

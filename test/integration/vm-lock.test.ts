@@ -63,7 +63,7 @@ requires(
     expect((await first).code).toBe(0);
     const run = await late;
     expect(run.error.message).toBe('none');
-    expect(run.manifest.disks[0]?.base.file).toContain('root0.s1.qcow2');
+    expect(run.manifest.disks[0]?.base.file).toBe(at.overlay('root0'));
   });
 
   it('of a tool that was killed is taken over', async () => {

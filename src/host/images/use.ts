@@ -13,6 +13,7 @@ import { isErrno } from '../errno.js';
 import { identityOf } from './file-identity.js';
 import { describeHolders, holdersOfEach, type Holder } from './image-file.js';
 import { isLockedByQemu } from './image-lock.js';
+import { imageOf } from './socket-owner.js';
 import { referencesOf } from './references.js';
 
 /** Somebody needs a file. */
@@ -101,14 +102,14 @@ async function inGraph(own: string, monitors: readonly Monitor[], { vmOf }: Besi
     const nodes = await readNodes(monitor);
     for (const { 'node-name': node, id } of await runQmp(monitor, 'query-block-exports', {})) {
       const exported = nodes.get(node)?.image.filename;
-      if (exported !== undefined && (await identityIfPath(exported)) === own) {
+      if (exported !== undefined && (await identityInGraph(monitor, exported)) === own) {
         return `the VM at ${monitor.path} exports it (${id})`;
       }
     }
     const chains = (await readDisks(monitor)).map(({ file, backingFiles }) => [file, ...backingFiles]);
     const others = vmOf === undefined ? [...nodes.values()].map(({ image }) => [image.filename]) : [];
     for (const chain of [...chains, ...others]) {
-      const identities = await Promise.all(chain.map(identityIfPath));
+      const identities = await Promise.all(chain.map((name) => identityInGraph(monitor, name)));
       if (writer !== undefined && identities.includes(writer)) continue;
       if (identities.includes(own)) return `the VM at ${monitor.path} has it in its block graph`;
     }
@@ -116,10 +117,10 @@ async function inGraph(own: string, monitors: readonly Monitor[], { vmOf }: Besi
   return undefined;
 }
 
-// A name relative to a QEMU's own folder says nothing here: its open files and its locks do.
-async function identityIfPath(name: string): Promise<string | undefined> {
-  const file = imageFile(name);
-  return file.startsWith('/') ? await identityOf(file) : undefined;
+// A relative name whose QEMU's folder cannot be seen says nothing here: its open files and its locks do.
+async function identityInGraph(monitor: Monitor, name: string): Promise<string | undefined> {
+  const file = await imageOf(monitor.path, imageFile(name));
+  return file === undefined ? undefined : await identityOf(file);
 }
 
 async function openOrLocked(file: string, { vmOf }: Besides): Promise<string | undefined> {
