@@ -1,0 +1,301 @@
+// Does one act of a sequence, and moves the model with it: what the guest has, what a set may hold, what a person threw
+// away. What it gives back says how it went; a complaint is what must not be whatever came before.
+import { rename, rm } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { admits, overlaid, type Contents } from './contents.js';
+import type { Act, DrawnWrite } from './draw.js';
+import { judgeVm, type Complaint } from './judge.js';
+import { newestFiles, type Lab } from './lab.js';
+import type { Files, Machine, Session } from './machine.js';
+import { realOrSame, type ShownSet } from './says.js';
+import { errorOf, toolAbilities, type Call } from './tool.js';
+
+/** done, refused by the tool or by QEMU, struck by the kill that was drawn, or nothing there to do it with. */
+export type Outcome = 'done' | 'refused' | 'struck' | 'idle';
+
+export interface Done {
+  readonly outcome: Outcome;
+  /** For people: why not. */
+  readonly why: string;
+  readonly complaints: readonly Complaint[];
+}
+
+const done: Done = { outcome: 'done', why: '', complaints: [] };
+const idle = (why: string): Done => ({ outcome: 'idle', why, complaints: [] });
+
+export async function doAct(lab: Lab, act: Act): Promise<Done> {
+  const machine = lab.machines[act.vm];
+  if (machine === undefined) throw new Error(`no VM ${act.vm}`);
+  const complaints: Complaint[] = [];
+  // What needs a running VM finds one: somebody has started it from what the tool told.
+  const offline = act.kind === 'commit' && act.off && (await toolAbilities()).offlineCommit;
+  if (offline) await machine.end('quit');
+  else if (['write', 'cut', 'commit', 'unplug', 'migrate'].includes(act.kind))
+    complaints.push(...(await ensureRuns(lab, machine)));
+  if (complaints.length > 0) return { outcome: 'refused', why: 'it could not be started', complaints };
+  switch (act.kind) {
+    case 'write':
+      await machine.write(act);
+      return done;
+    case 'cut':
+      return await cut(lab, machine, act);
+    case 'commit':
+      return await onSet(lab, machine, act.set, async ({ vm, set }) => {
+        const how = offline ? ['--offline'] : [];
+        const words = ['snapshot', 'commit', set, ...how, '--vm', vm, ...lab.options(machine)];
+        return ended(await whileWriting(machine, act.writes, lab.call(machine, words, act.strike)));
+      });
+    case 'revert':
+    case 'delete':
+      return await onSet(lab, machine, act.set, async (set) => await drop(lab, machine, act, set));
+    case 'copy':
+      return await onSet(lab, machine, act.set, async (set) => {
+        const dir = lab.copyFolder();
+        const words = ['snapshot', 'copy', set.set, dir, '--vm', set.vm, ...lab.options(machine)];
+        const call = await lab.call(machine, words, act.strike);
+        if (call.code === 0) lab.copies.push({ dir, set: set.set, states: lab.statesOf(machine, set) });
+        return ended(call);
+      });
+    case 'prune': {
+      const keep = ['--keep', String(act.keep), '--yes'];
+      const words = ['snapshot', 'prune', ...keep, '--vm', machine.name, ...lab.options(machine)];
+      return ended(await lab.call(machine, words, act.strike));
+    }
+    case 'recover':
+      return ended(await lab.recover(machine, act.strike));
+    case 'stop':
+      if (machine.session === undefined) return idle('it is shut off');
+      await machine.end(act.how);
+      return done;
+    case 'start':
+      if (machine.session !== undefined) return idle('it runs');
+      return { ...done, complaints: await start(lab, machine, act.from) };
+    case 'foreign':
+      return await onSet(lab, machine, act.set, async ({ disks }) => {
+        const layer = disks[0]?.[act.on];
+        if (layer === undefined) return idle('the set has no disk');
+        try {
+          await lab.addClone(layer, act.runs);
+        } catch (error) {
+          return { outcome: 'refused', why: String(error).split('\n')[0] ?? '', complaints: [] };
+        }
+        return done;
+      });
+    case 'unplug':
+      return await unplug(machine, act.disk);
+    case 'migrate':
+      return await migrate(lab, machine, act.to);
+    case 'end migration':
+      return await endMigration(machine, act.how);
+  }
+}
+
+function ended(call: Call): Done {
+  const { code, struck, stderr } = call;
+  const error = errorOf(call);
+  const why = error === undefined ? stderr.trim().slice(-300) : `${error.code}: ${error.message}`;
+  if (struck) return { outcome: 'struck', why, complaints: [] };
+  return { outcome: code === 0 || code === 7 || code === 8 ? 'done' : 'refused', why, complaints: [] };
+}
+
+/** The guest writes on, one write after the other, until the work is over. */
+async function whileWriting(machine: Machine, writes: readonly DrawnWrite[], work: Promise<Call>): Promise<Call> {
+  let isOver = false;
+  const end = work.finally(() => {
+    isOver = true;
+  });
+  end.catch(() => undefined);
+  for (const write of writes) {
+    await sleep(25);
+    if (isOver || machine.session === undefined || !(await machine.write(write))) break;
+  }
+  return await end;
+}
+
+async function cut(lab: Lab, machine: Machine, act: Act & { kind: 'cut' }): Promise<Done> {
+  const session = machine.running();
+  const vm = machine.names[act.alias ? 1 : 0] ?? machine.name;
+  const set = `${lab.layout.sameNames ? '' : `${machine.name}-`}s${act.name}`;
+  const plugged = [...session.plugged];
+  const disk = act.disk === undefined ? undefined : plugged[Math.floor(act.disk * plugged.length)];
+  const words = ['snapshot', 'create', '--name', set, '--require', 'crash', '--min-free', '1', '--vm', vm];
+  if (disk !== undefined && plugged.length > 1) words.push('--disk', disk);
+  if (lab.layout.sharedOverlays) words.push('--overlay-dir', lab.overlays());
+  const from = session.history.length - 1;
+  const call = await whileWriting(
+    machine,
+    act.writes,
+    lab.call(machine, [...words, ...lab.options(machine)], act.strike),
+  );
+  const id = call.json?.['id'];
+  const states = session.history.slice(from);
+  lab.cuts.push({ machine: machine.name, set, id: typeof id === 'string' ? id : undefined, states });
+  return ended(call);
+}
+
+/** The set that was drawn among those of the VM, the newest for 1. */
+async function onSet(lab: Lab, machine: Machine, part: number, work: (set: ShownSet) => Promise<Done>): Promise<Done> {
+  const { sets } = await lab.show(machine);
+  const alive = sets.filter(({ state }) => state !== 'committed');
+  const set = alive[Math.min(alive.length - 1, Math.floor(part * alive.length))];
+  return set === undefined ? idle('it has no set') : await work(set);
+}
+
+/** Revert and delete: what the VM wrote since is dropped if it lies in the overlays. */
+async function drop(
+  lab: Lab,
+  machine: Machine,
+  act: Act & { kind: 'revert' | 'delete' },
+  set: ShownSet,
+): Promise<Done> {
+  if (act.off) await machine.end('quit');
+  const isOff = machine.session === undefined;
+  const before = newestFiles(machine, (await lab.show(machine)).sets);
+  const dropped = new Map<string, Contents>();
+  if (isOff) {
+    for (const { id, base, overlay } of set.disks) {
+      const newest = before.get(id);
+      if (newest === undefined) continue;
+      // A revert makes the VM start from the overlay, whatever it ran on; a delete drops it only if it did.
+      const isOn = act.kind === 'revert' || realOrSame(newest.file) === realOrSame(overlay.file);
+      if (isOn) dropped.set(id, await machine.read(new Map([[id, base]])).catch(() => new Map<string, string>()));
+    }
+  }
+  const words = ['snapshot', act.kind, set.set, '--yes', '--vm', set.vm, ...lab.options(machine)];
+  const call = await lab.call(machine, words, act.strike);
+  const result = ended(call);
+  if (!isOff || result.outcome === 'refused') {
+    // A refusal after a part of it was done says so in the set's state.
+    const state = isOff ? await stateOf(lab, machine, set) : undefined;
+    if (state !== 'reverting' && state !== 'deleting') return result;
+  }
+  const cutState = overlaid(new Map(), new Map([...dropped.values()].flatMap((contents) => [...contents])));
+  const options = machine.world.options.map((option) => overlaid(option, cutState));
+  if (result.outcome === 'done') machine.world = { options, mixed: machine.world.mixed };
+  else machine.world = { options: [...machine.world.options, ...options], mixed: true };
+  return result;
+}
+
+async function stateOf(lab: Lab, machine: Machine, { id }: ShownSet): Promise<string | undefined> {
+  return (await lab.show(machine)).sets.find((each) => each.id === id)?.state;
+}
+
+async function ensureRuns(lab: Lab, machine: Machine): Promise<readonly Complaint[]> {
+  if (machine.session === undefined) return await start(lab, machine, 'told');
+  const { qemu, migration } = machine.session;
+  const { status } = (await qemu.control.execute('query-status')) as { status: string };
+  if (status === 'postmigrate' && migration === undefined) {
+    await qemu.control.execute('cont');
+    if (machine.drawn.paused) await qemu.control.execute('stop');
+  }
+  return [];
+}
+
+/** What the tool told must hold the newest state; another choice may lead astray. */
+async function start(lab: Lab, machine: Machine, from: 'told' | 'base' | 'last'): Promise<readonly Complaint[]> {
+  const told = await lab.toldFiles(machine);
+  const files = from === 'told' ? told : from === 'base' ? machine.originals() : machine.lastFiles;
+  let contents: Contents;
+  try {
+    contents = await machine.read(files);
+  } catch (error) {
+    if (from === 'told') return [{ kind: 'lost write', text: unreadable(machine, files, error) }];
+    return await start(lab, machine, 'told');
+  }
+  await lab.makeWay(files);
+  if (admits(machine.world, contents)) {
+    await machine.start(files, contents, undefined);
+    return [];
+  }
+  if (from === 'told') return judgeVm(machine.name, `started from ${names(files)}`, machine.world, contents);
+  await machine.start(files, contents, told);
+  return [];
+}
+
+export function unreadable({ name }: Machine, files: Files, error: unknown): string {
+  return `VM ${name}: ${names(files)} cannot be read: ${String(error).split('\n').slice(-1).join('')}`;
+}
+
+export function names(files: Files): string {
+  return [...files.values()].map(({ file }) => file).join(', ');
+}
+
+async function unplug(machine: Machine, part: number): Promise<Done> {
+  const session = machine.running();
+  if (session.migration !== undefined) return idle('it is being migrated');
+  const plugged = [...session.plugged];
+  if (plugged.length < 2) return idle('it has one disk');
+  const disk = plugged[Math.floor(part * plugged.length)] ?? '';
+  const { control } = session.qemu;
+  await session.qemu.flush(disk);
+  const node = await nodeOf(session, disk);
+  await control.execute('device_del', { id: disk });
+  session.plugged.delete(disk);
+  for (let attempt = 0; attempt < 20; attempt++) {
+    try {
+      await control.execute('blockdev-del', { 'node-name': node });
+      return done;
+    } catch (error) {
+      if (attempt === 19) return { outcome: 'refused', why: String(error), complaints: [] };
+      await sleep(10);
+    }
+  }
+  return done;
+}
+
+async function nodeOf({ qemu }: Session, disk: string): Promise<string> {
+  const devices = (await qemu.control.execute('query-block')) as readonly {
+    readonly qdev?: string;
+    readonly inserted?: { readonly 'node-name': string };
+  }[];
+  return devices.find(({ qdev = '' }) => qdev.split('/').includes(disk))?.inserted?.['node-name'] ?? '';
+}
+
+/** Begun so slowly that it does not end by itself. */
+async function migrate(lab: Lab, machine: Machine, to: 'file' | 'QEMU'): Promise<Done> {
+  const session = machine.running();
+  if (session.migration !== undefined) return idle('it is being migrated');
+  if (to === 'QEMU' && session.plugged.size < machine.disks.length) return idle('a disk is unplugged');
+  const folder = lab.another();
+  const { control } = session.qemu;
+  const destination = to === 'QEMU' ? await machine.launchDestination(folder) : undefined;
+  session.migration = { to: destination, folder };
+  const uri = to === 'QEMU' ? `unix:${folder.path('incoming.sock')}` : `exec:cat >${folder.path('saved')}`;
+  try {
+    await control.execute('migrate-set-parameters', { 'max-bandwidth': 2048 });
+    await control.execute('migrate', { uri });
+  } catch (error) {
+    session.migration = undefined;
+    await destination?.[Symbol.asyncDispose]();
+    return { outcome: 'refused', why: String(error), complaints: [] };
+  }
+  return done;
+}
+
+async function endMigration(machine: Machine, how: 'complete' | 'cancel'): Promise<Done> {
+  const { session } = machine;
+  if (session?.migration === undefined) return idle('no migration goes on');
+  const { migration, qemu } = session;
+  const { control } = qemu;
+  if (how === 'cancel') await control.execute('migrate_cancel');
+  else await control.execute('migrate-set-parameters', { 'max-bandwidth': 1_000_000_000 });
+  let status = '';
+  for (let waited = 0; waited < 200 && !['completed', 'failed', 'cancelled'].includes(status); waited++) {
+    ({ status = '' } = (await control.execute('query-migrate')) as { status?: string });
+    await sleep(25);
+  }
+  session.migration = undefined;
+  if (status !== 'completed' || migration.to === undefined) {
+    await migration.to?.[Symbol.asyncDispose]();
+    return status === 'failed' ? { outcome: 'refused', why: 'QEMU says that it failed', complaints: [] } : done;
+  }
+  // The VM is over there now; its monitor is where it was.
+  const destination = migration.to;
+  await qemu.quit();
+  qemu.control.close();
+  session.qemu = destination;
+  await rm(machine.folder.path(machine.realMonitor), { force: true });
+  await rename(migration.folder.path(machine.realMonitor), machine.folder.path(machine.realMonitor));
+  await machine.rememberFiles();
+  return done;
+}

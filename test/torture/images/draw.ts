@@ -1,0 +1,290 @@
+// What a run of `torture -- images` is, from the seed and its number alone: how two VMs and their folders lie, and what is
+// done to them one after the other. Where an act means one of several (a set, a disk, an instant) it holds a number from
+// 0 to 1 that chooses among those there are.
+import { generator } from '../draw.js';
+
+export const SPELLINGS = ['plain', 'linked folder', 'linked file', 'relative'] as const;
+
+export interface DrawnDisk {
+  readonly format: 'raw' | 'qcow2';
+  /** A linked clone: it lies on an image that all VMs share, and that nobody writes to. */
+  readonly golden: boolean;
+}
+
+export interface DrawnVm {
+  readonly disks: readonly DrawnDisk[];
+  readonly spelling: (typeof SPELLINGS)[number];
+  readonly uuid: boolean;
+  readonly paused: boolean;
+}
+
+export interface Layout {
+  /** Both VMs have their images in one folder; else each in its own, under the same names. */
+  readonly sharedImages: boolean;
+  /** Both put their overlays into one folder; else beside the image. */
+  readonly sharedOverlays: boolean;
+  /** Both name their sets alike. */
+  readonly sameNames: boolean;
+  readonly vms: readonly [DrawnVm, DrawnVm];
+}
+
+/** A SIGKILL while a command of the tool works: at a line of its talk with the monitor, or at a time. */
+export interface Strike {
+  readonly who: 'tool' | 'QEMU';
+  readonly by: 'line' | 'time';
+  readonly at: number;
+}
+
+export interface DrawnWrite {
+  readonly disk: number;
+  readonly at: number;
+  readonly blocks: number;
+}
+
+interface OfTool {
+  readonly vm: number;
+  readonly strike: Strike | undefined;
+}
+interface OfSet extends OfTool {
+  readonly set: number;
+}
+export type Act =
+  | ({ readonly kind: 'write'; readonly vm: number } & DrawnWrite)
+  | ({
+      readonly kind: 'cut';
+      readonly name: number;
+      /** The VM is called by a second name. */
+      readonly alias: boolean;
+      /** Of several disks only this one. */
+      readonly disk: number | undefined;
+      readonly writes: readonly DrawnWrite[];
+    } & OfTool)
+  /** `off`: with the VM shut off, if the tool can do that. */
+  | ({ readonly kind: 'commit'; readonly off: boolean; readonly writes: readonly DrawnWrite[] } & OfSet)
+  | ({ readonly kind: 'revert' | 'delete'; readonly off: boolean } & OfSet)
+  | ({ readonly kind: 'copy' } & OfSet)
+  | ({ readonly kind: 'prune'; readonly keep: number } & OfTool)
+  | ({ readonly kind: 'recover' } & OfTool)
+  | { readonly kind: 'stop'; readonly vm: number; readonly how: 'kill' | 'quit' }
+  | { readonly kind: 'start'; readonly vm: number; readonly from: 'told' | 'base' | 'last' }
+  | {
+      readonly kind: 'foreign';
+      readonly vm: number;
+      readonly set: number;
+      readonly on: 'base' | 'overlay';
+      readonly runs: boolean;
+    }
+  | { readonly kind: 'unplug'; readonly vm: number; readonly disk: number }
+  | { readonly kind: 'migrate'; readonly vm: number; readonly to: 'file' | 'QEMU' }
+  | { readonly kind: 'end migration'; readonly vm: number; readonly how: 'complete' | 'cancel' };
+export type ActKind = Act['kind'];
+
+export const ACT_KINDS: readonly ActKind[] = [
+  'cut',
+  'write',
+  'commit',
+  'revert',
+  'delete',
+  'copy',
+  'prune',
+  'recover',
+  'stop',
+  'start',
+  'foreign',
+  'unplug',
+  'migrate',
+  'end migration',
+];
+
+export interface ImagesDraw {
+  readonly layout: Layout;
+  readonly acts: readonly Act[];
+}
+
+/** What the draw thinks of a VM, so that most acts find what they need. */
+interface Guess {
+  sets: number;
+  names: number;
+  runs: boolean;
+  migrates: boolean;
+  unplugged: boolean;
+}
+
+/** `lacks`: commands that the tool does not know yet; they are not drawn. */
+export function drawImages(seed: number, index: number, lacks: ReadonlySet<ActKind>): ImagesDraw {
+  const next = generator(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b) ^ 0x1a5e5);
+  next();
+  const dice = new Dice(next);
+  const layout = drawLayout(dice);
+  const guesses = [0, 1].map((): Guess => ({ sets: 0, names: 0, runs: true, migrates: false, unplugged: false }));
+  const acts: Act[] = [];
+  const length = dice.whole(6, 10);
+  // Most of the run is one VM's, so that its sets lie on each other.
+  const main = dice.whole(0, 1);
+  while (acts.length < length) {
+    const vm = dice.chance(0.72) ? main : 1 - main;
+    const guess = guesses[vm];
+    if (guess === undefined) throw new Error(`no VM ${vm}`);
+    const kind = acts.length === 0 ? 'write' : drawKind(dice, guess, layout.vms[vm]?.disks.length ?? 1, lacks);
+    acts.push(drawAct(dice, kind, vm, guess));
+  }
+  return { layout, acts };
+}
+
+class Dice {
+  readonly #next: () => number;
+
+  constructor(next: () => number) {
+    this.#next = next;
+  }
+
+  /** 0 to 1. */
+  part(): number {
+    return this.#next();
+  }
+
+  chance(probability: number): boolean {
+    return this.#next() < probability;
+  }
+
+  whole(from: number, to: number): number {
+    return from + Math.floor(this.#next() * (to - from + 1));
+  }
+
+  of<T>(weights: readonly (readonly [T, number])[]): T {
+    let left = this.#next() * weights.reduce((sum, [, weight]) => sum + weight, 0);
+    for (const [item, weight] of weights) {
+      left -= weight;
+      if (left < 0) return item;
+    }
+    throw new Error('nothing to draw from');
+  }
+}
+
+function drawLayout(dice: Dice): Layout {
+  const vm = (): DrawnVm => ({
+    disks: Array.from({ length: dice.chance(0.6) ? 2 : 1 }, () => {
+      const golden = dice.chance(0.25);
+      return { format: golden || dice.chance(0.5) ? 'qcow2' : 'raw', golden };
+    }),
+    spelling: dice.of([
+      ['plain', 6],
+      ['linked folder', 2],
+      ['linked file', 1],
+      ['relative', 0.7],
+    ]),
+    uuid: dice.chance(0.5),
+    paused: dice.chance(0.3),
+  });
+  return {
+    sharedImages: dice.chance(0.5),
+    sharedOverlays: dice.chance(0.5),
+    sameNames: dice.chance(0.6),
+    vms: [vm(), vm()],
+  };
+}
+
+function drawKind(dice: Dice, guess: Guess, disks: number, lacks: ReadonlySet<ActKind>): ActKind {
+  const has = guess.sets > 0 ? 1 : 0;
+  const runs = guess.runs ? 1 : 0;
+  const weights: (readonly [ActKind, number])[] = [
+    ['write', 16],
+    ['cut', guess.sets < 3 ? 16 + 20 * (1 - has) : 2],
+    ['commit', 15 * has],
+    ['revert', 8 * has],
+    ['delete', 7 * has],
+    ['copy', 7 * has],
+    ['prune', 5 * has],
+    ['recover', 3],
+    ['stop', 7 * runs],
+    ['start', guess.runs ? 0 : 40],
+    ['foreign', 6 * has],
+    ['unplug', runs > 0 && disks > 1 && !guess.unplugged ? 3 : 0],
+    ['migrate', guess.migrates ? 0 : 5 * runs],
+    ['end migration', guess.migrates ? 40 : 0],
+  ];
+  return dice.of(weights.filter(([kind]) => !lacks.has(kind)));
+}
+
+function drawAct(dice: Dice, kind: ActKind, vm: number, guess: Guess): Act {
+  const write = (): DrawnWrite => ({ disk: dice.part(), at: dice.part(), blocks: dice.whole(1, 4) });
+  const writes = (): DrawnWrite[] => (dice.chance(0.5) ? Array.from({ length: 12 }, write) : []);
+  const strike = (qemuToo: boolean): Strike | undefined => {
+    if (!dice.chance(0.3)) return undefined;
+    const who = qemuToo && dice.chance(0.4) ? 'QEMU' : 'tool';
+    if (who === 'QEMU') guess.runs = false;
+    return { who, by: qemuToo && dice.chance(0.7) ? 'line' : 'time', at: dice.part() };
+  };
+  // The newest most of the time: it alone can be committed, reverted to or deleted.
+  const set = (): number => (dice.chance(0.75) ? 1 : dice.part());
+  switch (kind) {
+    case 'write':
+      return { kind, vm, ...write() };
+    case 'cut': {
+      const isNew = guess.names === 0 || !dice.chance(0.08);
+      const name = isNew ? guess.names : dice.whole(0, guess.names - 1);
+      if (isNew) guess.names++;
+      guess.sets++;
+      guess.runs = true;
+      const disk = dice.chance(0.15) ? dice.part() : undefined;
+      return { kind, vm, name, alias: dice.chance(0.08), disk, writes: writes(), strike: strike(true) };
+    }
+    case 'commit':
+      guess.sets--;
+      guess.runs = true;
+      return { kind, vm, set: set(), off: dice.chance(0.2), writes: writes(), strike: strike(true) };
+    case 'revert':
+    case 'delete': {
+      const off = dice.chance(0.85);
+      if (kind === 'delete') guess.sets--;
+      if (off) guess.runs = false;
+      return { kind, vm, set: set(), off, strike: strike(false) };
+    }
+    case 'copy':
+      return { kind, vm, set: set(), strike: strike(false) };
+    case 'prune':
+      guess.sets = Math.min(guess.sets, 1);
+      return { kind, vm, keep: dice.whole(1, 2), strike: strike(false) };
+    case 'recover':
+      return { kind, vm, strike: strike(true) };
+    case 'stop':
+      guess.runs = guess.migrates = guess.unplugged = false;
+      return { kind, vm, how: dice.chance(0.7) ? 'kill' : 'quit' };
+    case 'start': {
+      guess.runs = true;
+      const from = dice.of([
+        ['told', 5],
+        ['base', 3],
+        ['last', 2],
+      ] as const);
+      return { kind, vm, from };
+    }
+    case 'foreign':
+      return { kind, vm, set: set(), on: dice.chance(0.6) ? 'base' : 'overlay', runs: dice.chance(0.25) };
+    case 'unplug':
+      guess.unplugged = true;
+      return { kind, vm, disk: dice.part() };
+    case 'migrate':
+      guess.migrates = true;
+      return { kind, vm, to: dice.chance(0.5) ? 'file' : 'QEMU' };
+    case 'end migration':
+      guess.migrates = false;
+      return { kind, vm, how: dice.chance(0.6) ? 'complete' : 'cancel' };
+  }
+}
+
+/** For people: what is needed to do it by hand. */
+export function describeAct(act: Act): string {
+  const { kind, vm, ...rest } = act;
+  const words = Object.entries(rest).map(([key, value]) => {
+    if (key === 'strike') return value === undefined ? '' : describeStrike(value as Strike);
+    if (key === 'writes') return (value as readonly unknown[]).length > 0 ? 'while the guest writes' : '';
+    if (value === undefined || value === false) return '';
+    return value === true ? key : `${key} ${typeof value === 'number' ? Number(value.toFixed(2)) : String(value)}`;
+  });
+  return [kind, `(VM ${'ab'[vm] ?? '?'})`, ...words.filter((word) => word !== '')].join(' ');
+}
+
+function describeStrike({ who, by, at }: Strike): string {
+  return `SIGKILL of ${who} at ${at.toFixed(3)} of its ${by === 'line' ? 'lines' : 'time'}`;
+}
