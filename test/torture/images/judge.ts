@@ -5,6 +5,7 @@ import { errorOf, type Call } from './tool.js';
 export const COMPLAINTS = [
   'lost write',
   'false claim',
+  'stale level',
   'clone broken',
   'file left',
   'not at rest',
@@ -25,9 +26,15 @@ export function judgeVm(vm: string, where: string, world: World, found: Contents
 }
 
 /** A set that claims to hold its cut. `cuts`: the instants that it may have been. */
-export function judgeClaim(set: string, says: string, cuts: readonly Contents[], found: Contents): Complaint[] {
+export function judgeClaim(
+  set: string,
+  says: string,
+  cuts: readonly Contents[],
+  found: Contents,
+  kind: 'false claim' | 'stale level' = 'false claim',
+): Complaint[] {
   if (found.size === 0 || admits({ options: cuts, mixed: false }, found)) return [];
-  return [{ kind: 'false claim', text: `set ${set} says ${says}: ${difference(cuts, found)}` }];
+  return [{ kind, text: `set ${set} says ${says}: ${difference(cuts, found)}` }];
 }
 
 /** The tool's own account: refusals are fine, bugs and hangs are not. */

@@ -17,6 +17,8 @@ import type { Strike } from './draw.js';
 export interface Clone extends NamedImage {
   readonly content: Content;
   readonly below: readonly string[];
+  /** Files below that a VM was writing to already. */
+  readonly restless: ReadonlySet<string>;
   /** Why it need not hold its content any more. */
   dead: string | undefined;
   readonly qemu: BareQemu | undefined;
@@ -49,9 +51,10 @@ export class Lab implements AsyncDisposable {
     this.layout = layout;
     this.machines = machines;
     for (const machine of machines) {
-      machine.onWrite = (file) => {
+      machine.onWrite = (file, isPersons) => {
         for (const clone of this.clones)
-          if (clone.below.includes(file)) clone.dead ??= `VM ${machine.name} wrote to ${file} below it`;
+          if (clone.below.includes(file) && (isPersons || clone.restless.has(file)))
+            clone.dead ??= `VM ${machine.name} wrote to ${file} below it`;
       };
     }
   }
@@ -174,7 +177,11 @@ export class Lab implements AsyncDisposable {
     const content = await readImage(image, this.folder.dir);
     const below = await layersBelow(image);
     const qemu = runs ? await BareQemu.start(this.another(), [{ name: 'd0', ...image }]) : undefined;
-    this.clones.push({ ...image, content, below, dead: undefined, qemu });
+    const restless = new Set<string>();
+    for (const machine of this.machines)
+      if (machine.session !== undefined)
+        for (const active of (await machine.activeFiles()).values()) restless.add(machine.resolved(active.file));
+    this.clones.push({ ...image, content, below, restless, dead: undefined, qemu });
   }
 
   /** Every file of the folders that the tool puts images or records into. */

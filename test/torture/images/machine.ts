@@ -1,6 +1,7 @@
 // One VM of a run: its QEMU, and the model of what its disks hold. While it runs, what its guest was told is known
 // (`session`); what may be found on its disks when it is shut off is its `world`. A guest's write counts as acknowledged
 // once it is flushed.
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { imageFile } from '../../../src/qmp/block-graph.js';
 import { BareQemu, type BareDisk } from '../../support/bare-qemu.js';
@@ -34,7 +35,10 @@ export interface Session {
   readonly plugged: Set<string>;
   /** It was started from images that do not hold the newest state: that state, and the files below it. */
   readonly astray: { readonly world: World; readonly below: ReadonlyMap<string, readonly string[]> } | undefined;
-  readonly touched: Set<string>;
+  /** Disks that were written to, and the file that each write went to. */
+  readonly touched: Map<string, Set<string>>;
+  /** What it was started from, resolved: its writes to these are the doing of whoever started it. */
+  readonly startedFrom: ReadonlySet<string>;
   migration: { readonly to: BareQemu | undefined; readonly folder: Scratch } | undefined;
 }
 
@@ -48,8 +52,8 @@ export class Machine {
   session: Session | undefined;
   /** What it ran on last. */
   lastFiles: Files;
-  /** Called with the resolved file that the guest is about to write to. */
-  onWrite: (file: string) => void = () => undefined;
+  /** Called with the resolved file that the guest is about to write to, and whether a person had it do so. */
+  onWrite: (file: string, isPersons: boolean) => void = () => undefined;
   #writes = 0;
 
   constructor(
@@ -94,11 +98,14 @@ export class Machine {
   async read(files: Files): Promise<Contents> {
     const found = await Promise.all(
       [...files].map(async ([disk, { file, format }]) => {
-        const path = file.startsWith('/') ? file : `${this.cwd}/${file}`;
-        return [disk, await readImage({ file: path, format }, this.folder.dir)] as const;
+        return [disk, await readImage({ file: this.resolved(file), format }, this.folder.dir)] as const;
       }),
     );
     return new Map(found);
+  }
+
+  resolved(file: string): string {
+    return realOrSame(resolve(this.cwd, file));
   }
 
   /** Starts QEMU from these files, which hold `contents`. `newest`: where the newest state is, if it is not there. */
@@ -120,7 +127,8 @@ export class Machine {
         history: [contents],
         plugged: new Set(disks.map(({ name }) => name)),
         astray: newest === undefined ? undefined : { world: this.world, below },
-        touched: new Set(),
+        touched: new Map(),
+        startedFrom: new Set([...files.values()].map(({ file }) => this.resolved(file))),
         migration: undefined,
       };
       this.session = session;
@@ -179,8 +187,8 @@ export class Machine {
     if (disk === undefined) return true;
     const at = Math.floor(where * (BLOCKS - blocks));
     const pattern = ((2 * this.#writes++ + (this.name === 'a' ? 0 : 1)) % 255) + 1;
-    const file = realOrSame(await this.#activeFile(disk));
-    this.onWrite(file);
+    const file = this.resolved(await this.#activeFile(disk));
+    this.onWrite(file, session.startedFrom.has(file));
     const old = session.contents;
     session.contents = new Map(old).set(disk, written(old.get(disk) ?? '', at, blocks, pattern));
     session.history.push(session.contents);
@@ -206,15 +214,15 @@ export class Machine {
   }
 
   #wrote({ astray, touched, contents }: Session, disk: string, file: string): void {
-    touched.add(disk);
+    touched.set(disk, (touched.get(disk) ?? new Set<string>()).add(file));
     if (astray === undefined) {
       this.world = { options: [contents], mixed: false };
       return;
     }
     let older = astray.world;
     // What lies above a file that was written to is nothing any more; what does not is still somebody's.
-    for (const name of touched)
-      if (name !== disk || astray.below.get(name)?.includes(file) === true)
+    for (const [name, files] of touched)
+      if (astray.below.get(name)?.some((each) => files.has(each)) === true)
         older = withDisk(older, name, (content) => contents.get(name) ?? content);
     this.world = { options: [contents, ...older.options], mixed: true };
   }

@@ -51,7 +51,9 @@ async function judgeSets(lab: Lab, machine: Machine): Promise<Complaint[]> {
       found.set(id, content);
     }
     const says = `${set.state}, level ${set.level}`;
-    complaints.push(...judgeClaim(`${set.vm}/${set.set}`, says, lab.statesOf(machine, set), found));
+    // Of a set that is merged, or being merged, the level is all that still says so.
+    const kind = set.state.startsWith('commit') ? 'stale level' : 'false claim';
+    complaints.push(...judgeClaim(`${set.vm}/${set.set}`, says, lab.statesOf(machine, set), found, kind));
   }
   return complaints;
 }
