@@ -135,10 +135,26 @@ async function cut(lab: Lab, machine: Machine, act: Act & { kind: 'cut' }): Prom
 
 /** The set that was drawn among those of the VM, the newest for 1. */
 async function onSet(lab: Lab, machine: Machine, part: number, work: (set: ShownSet) => Promise<Done>): Promise<Done> {
-  const { sets } = await lab.show(machine);
-  const alive = sets.filter(({ state }) => state !== 'committed');
+  let alive = await setsAlive(lab, machine);
+  if (alive.length === 0 && machine.session !== undefined) {
+    // Struck, refused or gone: whoever wants to do something with a set makes one first.
+    await cut(lab, machine, {
+      kind: 'cut',
+      vm: 0,
+      name: 9,
+      alias: false,
+      disk: undefined,
+      writes: [],
+      strike: undefined,
+    });
+    alive = await setsAlive(lab, machine);
+  }
   const set = alive[Math.min(alive.length - 1, Math.floor(part * alive.length))];
   return set === undefined ? idle('it has no set') : await work(set);
+}
+
+async function setsAlive(lab: Lab, machine: Machine): Promise<readonly ShownSet[]> {
+  return (await lab.show(machine)).sets.filter(({ state }) => state !== 'committed');
 }
 
 /** Revert and delete: what the VM wrote since is dropped if it lies in the overlays. */

@@ -118,11 +118,11 @@ export function drawImages(seed: number, index: number, lacks: ReadonlySet<ActKi
   const layout = drawLayout(dice);
   const guesses = [0, 1].map((): Guess => ({ sets: 0, names: 0, runs: true, migrates: false, unplugged: false }));
   const acts: Act[] = [];
-  const length = dice.whole(6, 10);
+  const length = dice.whole(7, 10);
   // Most of the run is one VM's, so that its sets lie on each other.
   const main = dice.whole(0, 1);
   while (acts.length < length) {
-    const vm = dice.chance(0.72) ? main : 1 - main;
+    const vm = dice.chance(0.8) ? main : 1 - main;
     const guess = guesses[vm];
     if (guess === undefined) throw new Error(`no VM ${vm}`);
     const kind = acts.length === 0 ? 'write' : drawKind(dice, guess, layout.vms[vm]?.disks.length ?? 1, lacks);
@@ -171,7 +171,7 @@ function drawLayout(dice: Dice): Layout {
       ['plain', 6],
       ['linked folder', 2],
       ['linked file', 1],
-      ['relative', 0.7],
+      ['relative', 0.4],
     ]),
     uuid: dice.chance(0.5),
     paused: dice.chance(0.3),
@@ -188,20 +188,20 @@ function drawKind(dice: Dice, guess: Guess, disks: number, lacks: ReadonlySet<Ac
   const has = guess.sets > 0 ? 1 : 0;
   const runs = guess.runs ? 1 : 0;
   const weights: (readonly [ActKind, number])[] = [
-    ['write', 16],
-    ['cut', guess.sets < 3 ? 16 + 20 * (1 - has) : 2],
-    ['commit', 15 * has],
-    ['revert', 8 * has],
-    ['delete', 7 * has],
-    ['copy', 7 * has],
-    ['prune', 5 * has],
-    ['recover', 3],
-    ['stop', 7 * runs],
-    ['start', guess.runs ? 0 : 40],
-    ['foreign', 6 * has],
-    ['unplug', runs > 0 && disks > 1 && !guess.unplugged ? 3 : 0],
+    ['write', 14],
+    ['cut', guess.migrates ? 3 : ([45, 12, 8][guess.sets] ?? 1)],
+    ['commit', 16 * has],
+    ['revert', 9 * has],
+    ['delete', 9 * has],
+    ['copy', 8 * has],
+    ['prune', guess.sets > 1 ? 10 : 2 * has],
+    ['recover', 2],
+    ['stop', 9 * runs],
+    ['start', guess.runs ? 0 : 50],
+    ['foreign', 8 * has],
+    ['unplug', runs > 0 && disks > 1 && !guess.unplugged ? 5 : 0],
     ['migrate', guess.migrates ? 0 : 5 * runs],
-    ['end migration', guess.migrates ? 40 : 0],
+    ['end migration', guess.migrates ? 14 : 0],
   ];
   return dice.of(weights.filter(([kind]) => !lacks.has(kind)));
 }
@@ -210,7 +210,7 @@ function drawAct(dice: Dice, kind: ActKind, vm: number, guess: Guess): Act {
   const write = (): DrawnWrite => ({ disk: dice.part(), at: dice.part(), blocks: dice.whole(1, 4) });
   const writes = (): DrawnWrite[] => (dice.chance(0.5) ? Array.from({ length: 12 }, write) : []);
   const strike = (qemuToo: boolean): Strike | undefined => {
-    if (!dice.chance(0.3)) return undefined;
+    if (!dice.chance(0.28)) return undefined;
     const who = qemuToo && dice.chance(0.4) ? 'QEMU' : 'tool';
     if (who === 'QEMU') guess.runs = false;
     return { who, by: qemuToo && dice.chance(0.7) ? 'line' : 'time', at: dice.part() };
@@ -253,8 +253,8 @@ function drawAct(dice: Dice, kind: ActKind, vm: number, guess: Guess): Act {
     case 'start': {
       guess.runs = true;
       const from = dice.of([
-        ['told', 5],
-        ['base', 3],
+        ['told', 4],
+        ['base', 4],
         ['last', 2],
       ] as const);
       return { kind, vm, from };
