@@ -2,7 +2,8 @@
 // of what people, their machines and the tool do to the images of two VMs; after each, no acknowledged write may be
 // lost, and what the tool says must be so. A run is repeated by its seed and number alone; --shrink leaves out of a run
 // that does not hold all acts that it does not need, --each judges after each act.
-import { ACT_KINDS, drawImages, type ActKind, type ImagesDraw } from './images/draw.js';
+import { ACT_KINDS, type ActKind } from './images/act.js';
+import { drawImages, type ImagesDraw } from './images/draw.js';
 import { COMPLAINTS, type Complaint } from './images/judge.js';
 import { runImages, type ImagesResult, type Step } from './images/run.js';
 import { toolAbilities } from './images/tool.js';

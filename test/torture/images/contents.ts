@@ -41,7 +41,8 @@ export function unsure(content: Content, at: number, blocks: number): Content {
 function matches(expected: Content, found: Content): boolean {
   if (!expected.includes('*')) return expected === found;
   if (expected.length !== found.length) return false;
-  return [...expected].every((digit, at) => digit === '*' || digit === found[at]);
+  for (let at = 0; at < found.length; at++) if (expected[at] !== '*' && expected[at] !== found[at]) return false;
+  return true;
 }
 
 /** What a VM's disks may hold: one of the options, or, if `mixed`, each disk one of them. */

@@ -6,12 +6,12 @@ import { basename, dirname, join } from 'node:path';
 import { BareQemu } from '../../support/bare-qemu.js';
 import { scratch, type Scratch } from '../../support/scratch.js';
 import { emptyContent, type Content, type Contents } from './contents.js';
+import type { Strike } from './act.js';
 import type { DrawnVm, Layout } from './draw.js';
 import { layersBelow, readImage, type NamedImage } from './image-files.js';
 import { BLOCKS, DISK_MEGABYTES, Machine, type Files, type MachineDisk } from './machine.js';
 import { newestFile, realOrSame, showSets, type Shown, type ShownSet } from './says.js';
 import { callTool, type Call } from './tool.js';
-import type { Strike } from './draw.js';
 
 /** An image that somebody who is none of our VMs put on top of one of theirs. */
 export interface Clone extends NamedImage {

@@ -1,9 +1,11 @@
 // One run of `torture -- images`: the place, the sequence, the judgement.
 import { describeError } from '../../../src/errors.js';
-import { doAct, type Outcome } from './acts.js';
-import { describeAct, type Act, type ActKind, type ImagesDraw } from './draw.js';
+import { doAct } from './acts.js';
+import { describeAct, type Act, type ActKind } from './act.js';
+import type { ImagesDraw } from './draw.js';
 import { judgeCall, type Complaint } from './judge.js';
 import { Lab } from './lab.js';
+import { endMigration, type Outcome } from './qemu-acts.js';
 import { CALL_LIMIT_MS } from './tool.js';
 import { judgeCopies, judgeNow, judgeRecovered } from './verdict.js';
 
@@ -43,6 +45,7 @@ export async function runImages(index: number, { layout, acts }: ImagesDraw, eac
         if (each && complaints.length === 0) complaints.push(...(await judgeNow(lab)));
         if (complaints.length > 0) break;
       }
+      for (const machine of lab.machines) await endMigration(machine, 'complete');
       if (complaints.length === 0) complaints.push(...(await judgeNow(lab)).map(early));
       complaints.push(...(await judgeRecovered(lab)), ...(await judgeCopies(lab)));
     } finally {

@@ -4,7 +4,7 @@ import { execa } from 'execa';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runBridge } from '../../../src/cli/bridge/program.js';
 import { HOST_TOOL } from '../../../vm-images/demo/bridge.js';
-import type { Strike } from './draw.js';
+import type { Strike } from './act.js';
 import type { MonitorTap } from './monitor-tap.js';
 
 export interface Call {

@@ -4,12 +4,13 @@
 import { readFileSync, realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import * as v from 'valibot';
-import { names, unreadable } from './acts.js';
+
 import type { Contents } from './contents.js';
 import { readImage } from './image-files.js';
 import { judgeClaim, judgeFiles, judgeVm, type Complaint } from './judge.js';
 import { newestFiles, type Lab } from './lab.js';
 import type { Machine } from './machine.js';
+import { names, unreadable } from './qemu-acts.js';
 import { claimedDisks, findingsOf, realOrSame, type ShownSet, type ToldFinding } from './says.js';
 
 /** The state of everything as it is, without asking the tool to put anything right. */

@@ -11,7 +11,8 @@ import {
   written,
   type World,
 } from '../../torture/images/contents.js';
-import { ACT_KINDS, describeAct, drawImages, SPELLINGS } from '../../torture/images/draw.js';
+import { ACT_KINDS, describeAct } from '../../torture/images/act.js';
+import { drawImages, SPELLINGS } from '../../torture/images/draw.js';
 import { judgeCall, judgeClaim, judgeFiles, judgeVm } from '../../torture/images/judge.js';
 import type { Call } from '../../torture/images/tool.js';
 
