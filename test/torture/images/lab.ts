@@ -17,8 +17,8 @@ import { callTool, type Call } from './tool.js';
 export interface Clone extends NamedImage {
   readonly content: Content;
   readonly below: readonly string[];
-  /** Files below that a VM was writing to already. */
-  readonly restless: ReadonlySet<string>;
+  /** Files that a VM was writing to already, or was started from since: people had it so, not the tool. */
+  readonly restless: Set<string>;
   /** Why it need not hold its content any more. */
   dead: string | undefined;
   readonly qemu: BareQemu | undefined;
@@ -51,9 +51,9 @@ export class Lab implements AsyncDisposable {
     this.layout = layout;
     this.machines = machines;
     for (const machine of machines) {
-      machine.onWrite = (file, isPersons) => {
+      machine.onWrite = (file) => {
         for (const clone of this.clones)
-          if (clone.below.includes(file) && (isPersons || clone.restless.has(file)))
+          if (clone.below.includes(file) && clone.restless.has(file))
             clone.dead ??= `VM ${machine.name} wrote to ${file} below it`;
       };
     }
@@ -137,7 +137,12 @@ export class Lab implements AsyncDisposable {
     const killQemu = async (): Promise<void> => {
       await machine.end('kill');
     };
-    const call = await callTool(words, { strike, tap: machine.session?.tap, killQemu });
+    const call = await callTool(words, {
+      strike,
+      tap: machine.session?.tap,
+      disks: machine.disks.length,
+      killQemu,
+    });
     this.calls.push(call);
     // What the tool sent before it was killed has been carried out.
     if (call.struck) await machine.session?.qemu.control.execute('query-status').catch(() => undefined);
@@ -161,11 +166,13 @@ export class Lab implements AsyncDisposable {
     return newestFiles(machine, (await this.show(machine)).sets);
   }
 
-  /** Ends those QEMUs of strangers that keep the VM from writing to these files. */
-  async makeWay(files: Files): Promise<void> {
-    const wanted = [...files.values()].map(({ file }) => realOrSame(file));
-    for (const { below, qemu } of this.clones)
+  /** The VM is about to be started from these: a stranger's QEMU above them ends, and the images above are on their own. */
+  async makeWay(machine: Machine, files: Files): Promise<void> {
+    const wanted = [...files.values()].map(({ file }) => machine.resolved(file));
+    for (const { below, qemu, restless } of this.clones) {
+      for (const file of wanted) restless.add(file);
       if (wanted.some((file) => below.includes(file))) await qemu?.[Symbol.asyncDispose]();
+    }
   }
 
   async addClone(on: NamedImage, runs: boolean): Promise<void> {

@@ -38,8 +38,6 @@ export interface Session {
   readonly astray: { readonly world: World; readonly below: ReadonlyMap<string, readonly string[]> } | undefined;
   /** Disks that were written to, and the file that each write went to. */
   readonly touched: Map<string, Set<string>>;
-  /** What it was started from, resolved: its writes to these are the doing of whoever started it. */
-  readonly startedFrom: ReadonlySet<string>;
   migration: { readonly to: BareQemu | undefined; readonly folder: Scratch } | undefined;
 }
 
@@ -53,8 +51,8 @@ export class Machine {
   session: Session | undefined;
   /** What it ran on last. */
   lastFiles: Files;
-  /** Called with the resolved file that the guest is about to write to, and whether a person had it do so. */
-  onWrite: (file: string, isPersons: boolean) => void = () => undefined;
+  /** Called with the resolved file that the guest is about to write to. */
+  onWrite: (file: string) => void = () => undefined;
   #writes = 0;
 
   constructor(
@@ -129,7 +127,6 @@ export class Machine {
         plugged: new Set(disks.map(({ name }) => name)),
         astray: newest === undefined ? undefined : { world: this.world, below },
         touched: new Map(),
-        startedFrom: new Set([...files.values()].map(({ file }) => this.resolved(file))),
         migration: undefined,
       };
       this.session = session;
@@ -189,7 +186,7 @@ export class Machine {
     const at = Math.floor(where * (BLOCKS - blocks));
     const pattern = ((2 * this.#writes++ + (this.name === 'a' ? 0 : 1)) % 255) + 1;
     const file = this.resolved(await this.#activeFile(disk));
-    this.onWrite(file, session.startedFrom.has(file));
+    this.onWrite(file);
     const old = session.contents;
     session.contents = new Map(old).set(disk, written(old.get(disk) ?? '', at, blocks, pattern));
     session.history.push(session.contents);

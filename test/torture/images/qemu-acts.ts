@@ -42,7 +42,7 @@ export async function start(lab: Lab, machine: Machine, from: 'told' | 'base' | 
     if (from === 'told') return [{ kind: 'lost write', text: unreadable(machine, files, error) }];
     return await start(lab, machine, 'told');
   }
-  await lab.makeWay(files);
+  await lab.makeWay(machine, files);
   if (admits(machine.world, contents)) {
     await machine.start(files, contents, undefined);
     return [];

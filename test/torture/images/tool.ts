@@ -23,6 +23,8 @@ export interface Call {
 export interface Target {
   readonly strike: Strike | undefined;
   readonly tap: MonitorTap | undefined;
+  /** Of the VM. */
+  readonly disks: number;
   /** SIGKILL of the VM's QEMU; its monitor is gone when it returns. */
   readonly killQemu: () => Promise<void>;
 }
@@ -30,15 +32,18 @@ export interface Target {
 /** Nothing of the tool may take longer on images of a few megabytes. */
 export const CALL_LIMIT_MS = 60_000;
 
-/** How much of each command there is to be struck: lines through the monitor, and its time beyond Node's own start. */
-const LENGTHS: Readonly<Record<string, { readonly lines: number; readonly ms: number }>> = {
-  create: { lines: 75, ms: 350 },
-  commit: { lines: 75, ms: 300 },
-  revert: { lines: 10, ms: 250 },
-  delete: { lines: 30, ms: 200 },
-  copy: { lines: 30, ms: 250 },
-  prune: { lines: 40, ms: 300 },
-  recover: { lines: 60, ms: 300 },
+/**
+ * How much of each command there is to be struck: lines through the monitor, by the number of disks, and its time beyond
+ * Node's own start.
+ */
+const LENGTHS: Readonly<Record<string, { readonly lines: (disks: number) => number; readonly ms: number }>> = {
+  create: { lines: (disks) => 25 + 24 * disks, ms: 350 },
+  commit: { lines: (disks) => 118 * disks - 30, ms: 300 },
+  revert: { lines: () => 10, ms: 250 },
+  delete: { lines: (disks) => 10 + 22 * disks, ms: 200 },
+  copy: { lines: () => 30, ms: 250 },
+  prune: { lines: (disks) => 60 * disks, ms: 300 },
+  recover: { lines: (disks) => 20 + 66 * disks, ms: 300 },
 };
 
 let startMs: number | undefined;
@@ -54,7 +59,7 @@ async function toolStartMs(): Promise<number> {
 }
 
 /** Runs it as users get it. Never throws for how it ends. */
-export async function callTool(words: readonly string[], { strike, tap, killQemu }: Target): Promise<Call> {
+export async function callTool(words: readonly string[], { strike, tap, disks, killQemu }: Target): Promise<Call> {
   const startOfToolMs = await toolStartMs();
   const begin = performance.now();
   const child = execa(process.execPath, [HOST_TOOL, ...words], {
@@ -76,10 +81,10 @@ export async function callTool(words: readonly string[], { strike, tap, killQemu
     if (child.pid !== undefined) process.kill(child.pid, 'SIGKILL');
     await child;
   };
-  const length = LENGTHS[words.find((word) => word in LENGTHS) ?? ''] ?? { lines: 40, ms: 300 };
+  const length = LENGTHS[words.find((word) => word in LENGTHS) ?? ''] ?? { lines: () => 40, ms: 300 };
   const timer = new AbortController();
   let timed: Promise<void> = Promise.resolve();
-  if (strike?.by === 'line' && tap !== undefined) tap.arm(1 + Math.floor(strike.at * length.lines), act);
+  if (strike?.by === 'line' && tap !== undefined) tap.arm(1 + Math.floor(strike.at * length.lines(disks)), act);
   else if (strike !== undefined)
     timed = sleep(startOfToolMs * (0.7 + strike.at * (0.3 + length.ms / 150)), undefined, {
       signal: timer.signal,

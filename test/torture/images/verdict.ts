@@ -93,12 +93,13 @@ export async function judgeRecovered(lab: Lab): Promise<Complaint[]> {
     const { sets, unreadable: bad } = await lab.show(each);
     shown.push(...sets);
     unreadableSets.push(...bad);
-    if (each.session === undefined) complaints.push(...(await judgeShutOff(each, sets)));
+    // Of one that runs, too: it may end at any moment. Whoever started it from older images knows better than the tool.
+    if (each.session?.astray === undefined) complaints.push(...(await judgeTold(each, sets)));
   }
   return [...complaints, ...judgeLeft(lab, shown, unreadableSets, findings)];
 }
 
-async function judgeShutOff(machine: Machine, sets: readonly ShownSet[]): Promise<Complaint[]> {
+async function judgeTold(machine: Machine, sets: readonly ShownSet[]): Promise<Complaint[]> {
   const files = newestFiles(machine, sets);
   let found: Contents;
   try {
@@ -106,7 +107,8 @@ async function judgeShutOff(machine: Machine, sets: readonly ShownSet[]): Promis
   } catch (error) {
     return [{ kind: 'lost write', text: unreadable(machine, files, error) }];
   }
-  return judgeVm(machine.name, `told to start from ${names(files)}`, machine.world, found);
+  const where = machine.session === undefined ? 'to be started from' : 'which runs; if it ended, to be started from';
+  return judgeVm(machine.name, `${where} ${names(files)}`, machine.world, found);
 }
 
 function judgeLeft(
