@@ -85,7 +85,8 @@ function describe(result: ImagesResult, seed: number, { layout }: ImagesDraw): s
 
 /** The same with fewer acts, as long as a complaint of the same kind comes of it; each is tried twice, since kills vary. */
 async function shrunk(index: number, drawn: ImagesDraw, whole: ImagesResult): Promise<ImagesResult> {
-  const kind = whole.complaints[0]?.kind;
+  // The gravest that there is.
+  const kind = COMPLAINTS.find((each) => whole.complaints.some((complaint) => complaint.kind === each));
   let best = whole;
   let acts = drawn.acts.slice(0, whole.steps.length);
   for (let at = acts.length - 1; at >= 0; at--) {
