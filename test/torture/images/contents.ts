@@ -3,7 +3,7 @@
 // with one byte; `??` is a block that is not. In what is expected, `**` is a block of which nothing is known.
 
 export const BLOCK_KILOBYTES = 64;
-export const BLOCK_BYTES = BLOCK_KILOBYTES * 1024;
+const BLOCK_BYTES = BLOCK_KILOBYTES * 1024;
 
 export type Content = string;
 /** By disk. */

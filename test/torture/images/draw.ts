@@ -6,7 +6,7 @@ import type { Act, ActKind, DrawnWrite, Strike } from './act.js';
 
 export const SPELLINGS = ['plain', 'linked folder', 'linked file', 'relative'] as const;
 
-export interface DrawnDisk {
+interface DrawnDisk {
   readonly format: 'raw' | 'qcow2';
   /** A linked clone: it lies on an image that all VMs share, and that nobody writes to. */
   readonly golden: boolean;

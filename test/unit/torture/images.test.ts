@@ -28,7 +28,7 @@ test('a sequence is what its seed and number say', () => {
 test('every act, spelling and instant of a kill is drawn, and about eight acts for a sequence', () => {
   for (const kind of ACT_KINDS) expect(acts.filter((act) => act.kind === kind).length).toBeGreaterThan(25);
   for (const spelling of SPELLINGS)
-    expect(draws.filter(({ layout }) => layout.vms[0].spelling === spelling).length).toBeGreaterThan(25);
+    expect(draws.filter(({ layout }) => layout.vms[0].spelling === spelling).length).toBeGreaterThan(12);
   const strikes = acts.flatMap((act) => ('strike' in act && act.strike !== undefined ? [act.strike] : []));
   expect(strikes.filter(({ who }) => who === 'QEMU').length).toBeGreaterThan(100);
   expect(strikes.filter(({ who }) => who === 'tool').length).toBeGreaterThan(200);
