@@ -46,6 +46,9 @@ const LENGTHS: Readonly<Record<string, { readonly lines: (disks: number) => numb
   recover: { lines: (disks) => 20 + 66 * disks, ms: 300 },
 };
 
+/** How long the talk is held before a kill. */
+const HELD_MS = 60;
+
 let startMs: number | undefined;
 
 /** How long the tool takes for nothing, on this machine as it is now. */
@@ -73,6 +76,8 @@ export async function callTool(words: readonly string[], { strike, tap, disks, k
   const act = async (): Promise<void> => {
     if (isOver) return;
     struck = true;
+    // The talk stands still meanwhile, and the guest writes on: what falls between two lines gets its chance.
+    if (strike?.by === 'line') await sleep(HELD_MS);
     if (strike?.who === 'QEMU') {
       await killQemu();
       return;
