@@ -34,21 +34,25 @@ export async function ensureRuns(lab: Lab, machine: Machine): Promise<readonly C
 /** What the tool told must hold the newest state; another choice may lead astray. */
 export async function start(lab: Lab, machine: Machine, from: 'told' | 'base' | 'last'): Promise<readonly Complaint[]> {
   const told = await lab.toldFiles(machine);
-  const files = from === 'told' ? told : from === 'base' ? machine.originals() : machine.lastFiles;
-  let contents: Contents;
+  // Which of the possible worlds it is the tool says, and it must be one of them.
+  let newest: Contents;
   try {
-    contents = await machine.read(files);
+    newest = await machine.read(told);
   } catch (error) {
-    if (from === 'told') return [{ kind: 'lost write', text: unreadable(machine, files, error) }];
-    return await start(lab, machine, 'told');
+    return [{ kind: 'lost write', text: unreadable(machine, told, error) }];
+  }
+  const complaints = judgeVm(machine.name, `to be started from ${names(told)}`, machine.world, newest);
+  if (complaints.length > 0) return complaints;
+  machine.world = { options: [newest], mixed: false };
+  const files = from === 'told' ? told : from === 'base' ? machine.originals() : machine.lastFiles;
+  let contents = newest;
+  try {
+    if (from !== 'told') contents = await machine.read(files);
+  } catch {
+    return await start(lab, machine, 'told'); // what it ran on last is gone: it is merged
   }
   await lab.makeWay(machine, files);
-  if (admits(machine.world, contents)) {
-    await machine.start(files, contents, undefined);
-    return [];
-  }
-  if (from === 'told') return judgeVm(machine.name, `started from ${names(files)}`, machine.world, contents);
-  await machine.start(files, contents, told);
+  await machine.start(files, contents, admits(machine.world, contents) ? undefined : told);
   return [];
 }
 
