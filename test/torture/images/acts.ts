@@ -124,7 +124,8 @@ async function cut(lab: Lab, machine: Machine, act: Act & { kind: 'cut' }): Prom
 /** The set that was drawn among those of the VM, the newest for 1. */
 async function onSet(lab: Lab, machine: Machine, part: number, work: (set: ShownSet) => Promise<Done>): Promise<Done> {
   let alive = await setsAlive(lab, machine);
-  if (alive.length === 0 && machine.session !== undefined) {
+  const madeOne = alive.length === 0 && machine.session !== undefined;
+  if (madeOne) {
     // Struck, refused or gone: whoever wants to do something with a set makes one first.
     await cut(lab, machine, {
       kind: 'cut',
@@ -138,7 +139,9 @@ async function onSet(lab: Lab, machine: Machine, part: number, work: (set: Shown
     alive = await setsAlive(lab, machine);
   }
   const set = alive[Math.min(alive.length - 1, Math.floor(part * alive.length))];
-  return set === undefined ? idle('it has no set') : await work(set);
+  if (set === undefined) return idle('it has no set');
+  const result = await work(set);
+  return madeOne ? { ...result, why: `after a cut of its own; ${result.why}` } : result;
 }
 
 async function setsAlive(lab: Lab, machine: Machine): Promise<readonly ShownSet[]> {

@@ -2,15 +2,16 @@
 import { admits, difference, type Contents, type World } from './contents.js';
 import { errorOf, type Call } from './tool.js';
 
+/** The gravest first. */
 export const COMPLAINTS = [
   'lost write',
-  'false claim',
-  'stale level',
   'clone broken',
+  'false claim',
   'file left',
   'not at rest',
   'internal error',
   'hang',
+  'stale level',
   'harness',
 ] as const;
 
