@@ -62,7 +62,7 @@ export async function runImages(index: number, { layout, acts }: ImagesDraw, eac
 }
 
 function early(complaint: Complaint): Complaint {
-  return { ...complaint, text: `before any recover: ${complaint.text}` };
+  return { ...complaint, text: `before recover: ${complaint.text}` };
 }
 
 function strikeOf(act: Act): Step['strike'] {
