@@ -88,7 +88,7 @@ requires(...NEEDS)('a libvirt domain', () => {
     // What the set kept is not what it was: the definition is derived from what is known.
     await cut('s1');
     await domain.virsh('destroy');
-    await writeFile(path.join(dir, 'state', 'device', 's1', 'domain-inactive.xml'), '<domain/>');
+    await writeFile(await domain.state('s1', 'domain-inactive.xml'), '<domain/>');
     await removed('s1');
     expect(await domain.definition()).toBe(before);
     await domain.virsh('start');
@@ -162,7 +162,7 @@ requires(...NEEDS)('a libvirt domain', () => {
     ]);
     expect(kept[2]?.from).toBe(path.join(dir, 'vars.fd'));
     for (const [index, { name, size, sha256 }] of kept.entries()) {
-      const bytes = await readFile(path.join(dir, 'state', 'firmware', 's1', name));
+      const bytes = await readFile(await domain.state('s1', name));
       expect([bytes.length, createHash('sha256').update(bytes).digest('hex')]).toEqual([size, sha256]);
       if (index < 2) expect(bytes.toString().trim()).toBe(texts[index]);
       else expect(bytes.equals(variables)).toBe(true);
@@ -202,7 +202,7 @@ requires(...NEEDS)('a libvirt domain', () => {
       // libvirtd's own mounts.
       const original = await readFile(path.join(host.dir, 'tree', state?.from ?? ''));
       expect(original.length).toBe(state?.size);
-      expect(original.equals(await readFile(path.join(dir, 'state', 'tpm', 's1', state?.name ?? '')))).toBe(true);
+      expect(original.equals(await readFile(await domain.state('s1', state?.name ?? '')))).toBe(true);
     });
   });
 
@@ -234,12 +234,16 @@ requires(...NEEDS)('a libvirt domain', () => {
     const create = ['snapshot', 'create', '--name', 's1', '--require', 'crash'];
     const sets = ['commit', 'revert', 'delete'].map((command) => ['snapshot', command, 's1']);
     expect((await domain.bridge(create)).code).toBe(0);
-    for (const words of [create.with(3, 's2'), ...sets, ['recover']]) {
+    for (const words of [create.with(3, 's2'), ...sets]) {
       const refused = await domain.bridge(words, uri);
       expect(refused).toMatchObject({ code: 2, error: { code: 'E_OTHER_HOST' } });
       expect(refused.error.message).toContain('another host (node7.example.org, by qemu+ssh:');
       expect(refused.error.message).toContain('its images are there: run fsfreeze-bridge there');
     }
+    // It may be one VM of many.
+    const recover = await domain.bridge(['recover'], uri);
+    expect(recover).toMatchObject({ code: 8, json: { findings: [{ kind: 'vm-failed' }] } });
+    expect(JSON.stringify(recover.json)).toContain('another host (node7.example.org, by qemu+ssh:');
     await expect(stat(path.join(dir, 'asked'))).rejects.toMatchObject({ code: 'ENOENT' });
     // It has no agent: that is what the one says, and the other finds the VM.
     const status = await domain.bridge(['status'], uri);

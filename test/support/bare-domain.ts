@@ -69,6 +69,11 @@ export class BareDomain implements AsyncDisposable {
     return await this.virsh('dumpxml', '--inactive');
   }
 
+  /** Where the tool keeps what it knows of it. */
+  async state(...names: readonly string[]): Promise<string> {
+    return path.join(this.dir, 'state', (await this.virsh('domuuid')).trim(), ...names);
+  }
+
   /** Runs the tool in this process, through another URI if one is given. */
   async bridge(words: readonly string[], uri = this.host.uri): Promise<Run> {
     const out: string[] = [];

@@ -18,6 +18,15 @@ export interface BareDisk {
   readonly throttled?: boolean;
   /** A raw one without a format node. */
   readonly unlayered?: boolean;
+  /** Behind a SCSI controller of its own: it can be unplugged without the guest's help. */
+  readonly scsi?: boolean;
+}
+
+export interface QemuPlace {
+  /** The name of the monitor under test within the folder. */
+  readonly monitor?: string;
+  /** Where QEMU is started: relative names of images begin there. */
+  readonly cwd?: string;
 }
 
 export class BareQemu implements AsyncDisposable {
@@ -26,21 +35,28 @@ export class BareQemu implements AsyncDisposable {
   readonly #process: Child;
   /** A monitor of the test's own, beside the one under test. */
   readonly control: QmpClient;
+  readonly #scsi: ReadonlySet<string>;
 
-  private constructor(qmp: string, child: Child, pid: number, control: QmpClient) {
+  private constructor(qmp: string, child: Child, pid: number, control: QmpClient, disks: readonly BareDisk[]) {
+    this.#scsi = new Set(disks.filter(({ scsi }) => scsi === true).map(({ name }) => name));
     this.qmp = qmp;
     this.#process = child;
     this.pid = pid;
     this.control = control;
   }
 
-  static async start(folder: Scratch, disks: readonly BareDisk[], extra: readonly string[] = []): Promise<BareQemu> {
+  static async start(
+    folder: Scratch,
+    disks: readonly BareDisk[],
+    extra: readonly string[] = [],
+    { monitor = 'qmp.sock', cwd = folder.dir }: QemuPlace = {},
+  ): Promise<BareQemu> {
     const firmware = Buffer.alloc(65_536);
     // cli; hlt; jmp back, at the reset vector.
     Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
     writeFileSync(folder.path('halt.bin'), firmware);
     mkdirSync(folder.path('images'), { recursive: true });
-    const qmp = folder.path('qmp.sock');
+    const qmp = folder.path(monitor);
     const args = [
       '-M',
       'q35,accel=tcg',
@@ -56,13 +72,13 @@ export class BareQemu implements AsyncDisposable {
     ];
     for (const socket of [qmp, folder.path('control.sock')]) args.push('-qmp', `unix:${socket},server=on,wait=off`);
     for (const [index, disk] of disks.entries()) args.push(...(await diskArguments(folder, disk, index)));
-    const child = startQemu([...args, ...extra], folder.dir);
+    const child = startQemu([...args, ...extra], cwd);
     const pid = child.pid;
     if (pid === undefined) throw new Error('qemu-system-x86_64 did not start');
     for (let attempt = 0; ; attempt++) {
       try {
         const control = await QmpClient.connect(folder.path('control.sock'));
-        return new BareQemu(qmp, child, pid, control);
+        return new BareQemu(qmp, child, pid, control, disks);
       } catch (error) {
         if (attempt === 100 || child.exitCode !== null) {
           child.kill('SIGKILL');
@@ -86,7 +102,8 @@ export class BareQemu implements AsyncDisposable {
   }
 
   async #io(disk: string, command: string): Promise<void> {
-    const line = `qemu-io -d /machine/peripheral/${disk}/virtio-backend "${command}"`;
+    const device = `/machine/peripheral/${disk}${this.#scsi.has(disk) ? '' : '/virtio-backend'}`;
+    const line = `qemu-io -d ${device} "${command}"`;
     const output = await this.control.execute('human-monitor-command', { 'command-line': line });
     if (output !== '') throw new Error(`qemu-io: ${String(output)}`);
   }
@@ -132,6 +149,7 @@ async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Pr
     behindPort = false,
     throttled = false,
     unlayered = false,
+    scsi = false,
   } = disk;
   const file = imagePath(folder, disk);
   if (disk.file === undefined) await execa('qemu-img', ['create', '-q', '-f', format, file, `${megabytes}M`]);
@@ -147,7 +165,10 @@ async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Pr
   const bus = behindPort ? `,bus=port-${name}` : '';
   const drive = throttled ? `top-${name}` : `node-${name}`;
   const serialPart = serial === '' ? '' : `,serial=${serial}`;
-  args.push('-device', `virtio-blk-pci,id=${name},drive=${drive}${serialPart}${bus}`);
+  if (scsi) {
+    args.push('-device', `virtio-scsi-pci,id=scsi-${name}`);
+    args.push('-device', `scsi-hd,bus=scsi-${name}.0,id=${name},drive=${drive}${serialPart}`);
+  } else args.push('-device', `virtio-blk-pci,id=${name},drive=${drive}${serialPart}${bus}`);
   return args;
 }
 

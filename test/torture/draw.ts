@@ -11,7 +11,7 @@ export interface Draw {
 }
 
 /** mulberry32: a generator whose whole state is 32 bits. */
-function generator(state: number): () => number {
+export function generator(state: number): () => number {
   let a = state >>> 0;
   return () => {
     a = (a + 0x6d2b79f5) >>> 0;

@@ -1,12 +1,15 @@
-// npm run torture -- matrix | random: breaks everything at every step, in real guests of both kinds (TCG will do). Not part of
-// `npm test`, which runs one cell of the matrix per fault. Exit 0 if everything held, 1 if not, 2 on usage.
+// npm run torture -- matrix | random | images: breaks everything at every step, in real guests of both kinds (TCG will do),
+// and what lies on the host's disks, on QEMUs without a guest. Not part of `npm test`, which runs one cell of the matrix
+// per fault and a few sequences on images. Exit 0 if everything held, 1 if not, 2 on usage.
 import { parseArgs } from 'node:util';
+import { runImagesTorture } from './images.js';
 import { runMatrix } from './matrix.js';
 import { runRandom } from './random.js';
 import { USUAL_JOBS } from './share-out.js';
 
 const USAGE = `usage: npm run torture -- matrix [--only FAULT/STEP] [--jobs N] [--json] [--update]
-       npm run torture -- random --count N --seed S [--only I[,I...]] [--jobs N] [--json]`;
+       npm run torture -- random --count N --seed S [--only I[,I...]] [--jobs N] [--json]
+       npm run torture -- images --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each] [--shrink]`;
 
 function usage(why: string): number {
   console.error(`${why}\n${USAGE}`);
@@ -25,22 +28,26 @@ async function main(): Promise<number> {
       update: { type: 'boolean', default: false },
       count: { type: 'string' },
       seed: { type: 'string' },
+      each: { type: 'boolean', default: false },
+      shrink: { type: 'boolean', default: false },
     },
     allowPositionals: true,
   });
-  const { only, json, update } = values;
+  const { only, json, update, each, shrink } = values;
   const jobs = whole(values.jobs);
   if (jobs === undefined || jobs === 0) return usage('--jobs: expected a whole number from 1');
-  if (positionals.join(' ') === 'matrix') return await runMatrix({ only, jobs, json, update });
-  if (positionals.join(' ') !== 'random')
-    return usage(`expected matrix or random, found ${positionals.join(' ') || 'nothing'}`);
+  const what = positionals.join(' ');
+  if (what === 'matrix') return await runMatrix({ only, jobs, json, update });
+  if (what !== 'random' && what !== 'images')
+    return usage(`expected matrix, random or images, found ${what === '' ? 'nothing' : what}`);
   const seed = whole(values.seed);
   const indices = only?.split(',').map(whole);
   const count = values.count === undefined && indices !== undefined ? indices.length : whole(values.count);
   if (seed === undefined || count === undefined || count === 0)
-    return usage('random: expected --count and --seed as whole numbers');
+    return usage(`${what}: expected --count and --seed as whole numbers`);
   const known = indices?.filter((index) => index !== undefined);
   if (known?.length !== indices?.length) return usage(`--only: expected numbers of runs, found ${only}`);
+  if (what === 'images') return await runImagesTorture({ seed, count, only: known, jobs, json, each, shrink });
   return await runRandom({ seed, count, only: known, jobs, json });
 }
 
