@@ -86,7 +86,7 @@ requires(
       const [disk] = manifest().disks;
       if (disk === undefined) throw new Error('no disk');
       const base = { ...disk.base, file: elsewhere.path('clones/other.raw') };
-      const vm = { ...manifest().vm, uuid: '01234567-89ab-cdef-0123-456789abcdef' };
+      const vm = { name: 'other', qmp: '/other', status: 'running', uuid: '01234567-89ab-cdef-0123-456789abcdef' };
       const other = { ...manifest(), vm, set: 's9', id: 'x', disks: [{ ...disk, base, overlay: { ...base } }] };
       mkdirSync(dirname(manifestFile('s9', 'other')), { recursive: true });
       writeFileSync(manifestFile('s9', 'other'), JSON.stringify(other));
@@ -114,7 +114,7 @@ requires(
       for (const { name } of disks) await at.vm.write(name, 2, 0, 64);
       expect((await at.create('s2', '--vm', 'again')).error.message).toBe('none');
       await at.vm.quit();
-      await expectRefused(what, 'snapshot set s2 of again lies on it');
+      await expectRefused(what, 'newer snapshot sets lie on s1: ', 'E_NEWER_SETS');
     });
 
     it('another VM has it as its disk, which no monitor tells of', async () => {
@@ -274,8 +274,9 @@ requires(
     it('a reverted set still knows its own files', async () => {
       await cutAndShutOff();
       await expectDone('revert');
+      const files = disks.map(({ name }) => overlay(name));
       const run = await at.bridge(['snapshot', 'delete', 's1', '--yes']);
-      expect(run).toMatchObject({ code: 0, json: { files: disks.map(({ name }) => overlay(name)), foreign: [] } });
+      expect(run).toMatchObject({ code: 0, json: { files, foreign: [] } });
       expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
     });
   });

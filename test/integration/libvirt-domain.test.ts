@@ -240,11 +240,11 @@ requires(...NEEDS)('a libvirt domain', () => {
       expect(refused.error.message).toContain('another host (node7.example.org, by qemu+ssh:');
       expect(refused.error.message).toContain('its images are there: run fsfreeze-bridge there');
     }
+    await expect(stat(path.join(dir, 'asked'))).rejects.toMatchObject({ code: 'ENOENT' });
     // It may be one VM of many.
     const recover = await domain.bridge(['recover'], uri);
     expect(recover).toMatchObject({ code: 8, json: { findings: [{ kind: 'vm-failed' }] } });
     expect(JSON.stringify(recover.json)).toContain('another host (node7.example.org, by qemu+ssh:');
-    await expect(stat(path.join(dir, 'asked'))).rejects.toMatchObject({ code: 'ENOENT' });
     // It has no agent: that is what the one says, and the other finds the VM.
     const status = await domain.bridge(['status'], uri);
     expect(status.json).toMatchObject({ monitor: { status: 'running', disks: [{ id: 'vda' }] } });

@@ -75,6 +75,10 @@ export async function lockVm(request: LockRequest, { identity, isSure }: FoundVm
 
 /** Finds out which VM it is, and takes its lock. Throws what `identify` and `lockVm` do. */
 export async function findAndLockVm(request: LockRequest, timeoutMs: number): Promise<LockedVm> {
+  if (parseLibvirtAddress(request.vm.qmp) !== undefined) {
+    const { refuseImagesElsewhere } = await import('../vm/libvirt/other-host.js');
+    await refuseImagesElsewhere(request.vm.qmp);
+  }
   await waitForOthers(request);
   return await lockVm(request, await identify(request.stateDir, request.vm, timeoutMs));
 }

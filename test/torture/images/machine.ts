@@ -140,8 +140,10 @@ export class Machine {
   }
 
   async #launch(folder: Scratch, disks: readonly BareDisk[], extra: readonly string[]): Promise<BareQemu> {
-    const uuid = this.drawn.uuid ? ['-uuid', `00000000-0000-4000-8000-00000000000${this.name}`] : [];
-    return await BareQemu.start(folder, disks, [...uuid, ...extra], { monitor: this.realMonitor, cwd: this.cwd });
+    const uuid = this.drawn.uuid
+      ? `00000000-0000-4000-8000-00000000000${this.name}`
+      : '00000000-0000-0000-0000-000000000000';
+    return await BareQemu.start(folder, disks, ['-uuid', uuid, ...extra], { monitor: this.realMonitor, cwd: this.cwd });
   }
 
   /** A QEMU that waits for this one's state, with the disks as they are now. */

@@ -20,6 +20,7 @@ const shownSchema = v.object({
       merged: v.boolean(),
       pivoted: v.optional(v.boolean()),
       pivoting: v.optional(v.boolean()),
+      newest: v.optional(v.object({ layer: v.picklist(['overlay', 'base']) })),
     }),
   ),
 });
@@ -91,7 +92,8 @@ export function newestFile(original: string, sets: readonly ShownSet[]): { file:
   }
 }
 
-function liesAbove({ level, merged, pivoted, pivoting, base, overlay }: ShownDisk): boolean {
+function liesAbove({ level, merged, pivoted, pivoting, newest, base, overlay }: ShownDisk): boolean {
+  if (newest !== undefined) return newest.layer === 'overlay';
   if (merged || pivoted === true || level === 'none') return false;
   return pivoting !== true || timeOf(overlay.file) >= timeOf(base.file);
 }

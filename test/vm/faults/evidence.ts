@@ -141,7 +141,9 @@ export function judgeFired(timeline: Timeline, name: FaultName, step: Step, at: 
   const tookEffect = EFFECTS[name]?.(timeline.notes) ?? true;
   // What is quick is thawed again within less than a gap.
   const waits = (directory: string): boolean =>
-    [...timeline.gaps, ...timeline.shortGaps].some((gap) => gap.directory === directory && gap.startNs <= shot.ns && gap.endNs >= shot.ns);
+    [...timeline.gaps, ...timeline.shortGaps].some(
+      (gap) => gap.directory === directory && gap.startNs <= shot.ns && gap.endNs >= shot.ns,
+    );
   const writable = STANDS_STILL[step]?.filter((directory) => !waits(directory)) ?? [];
   return [
     ...writable.map((directory) => `${directory} took writes when the fault struck`),

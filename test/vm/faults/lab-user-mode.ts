@@ -3,12 +3,7 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cached, hashOfFile, hasUsers, keyOf, prune } from '../../../src/testing/cache.js';
-import {
-  bootGuest,
-  waitForAgent,
-  type GuestImage,
-  type UserModeGuest,
-} from '../../../src/testing/index.js';
+import { bootGuest, waitForAgent, type GuestImage, type UserModeGuest } from '../../../src/testing/index.js';
 import { copyDisk } from '../../../src/testing/user-mode/boot-user-mode.js';
 import { agentImage } from '../../support/agent-guest.js';
 import { kernels } from '../../support/variants.js';

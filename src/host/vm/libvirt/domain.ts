@@ -9,7 +9,8 @@ import { parseImageName } from '../../../qmp/image-name.js';
 import { backingNameOf } from '../backing-name.js';
 import type { CutAction, Hypervisor, MergeLayer, MergeOptions, OpenOptions, VmDescription } from '../hypervisor.js';
 import type { Overlay } from '../overlay.js';
-import { otherHost, type LibvirtAddress } from './address.js';
+import type { LibvirtAddress } from './address.js';
+import { refuseOtherHost } from './other-host.js';
 import { describeDomain } from './describe-domain.js';
 import { domainDisks } from './domain-xml.js';
 import { mergeByLibvirt } from './merge.js';
@@ -134,12 +135,4 @@ export class LibvirtDomain implements Hypervisor {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#virsh[Symbol.asyncDispose]();
   }
-}
-
-async function refuseOtherHost(virsh: Virsh): Promise<void> {
-  const uri = await virsh.uri(ASK_MS);
-  const host = otherHost(uri);
-  if (host === undefined) return;
-  const message = `${virsh.where} runs on another host (${host}, by ${uri}), and its images are there: run fsfreeze-bridge there`;
-  throw new UsageError('E_OTHER_HOST', message);
 }

@@ -1,0 +1,23 @@
+// Domains of another host: questions reach it, its images do not lie here.
+import { UsageError } from '../../../errors.js';
+import { otherHost, parseLibvirtAddress } from './address.js';
+import { Virsh } from './virsh.js';
+
+const ASK_MS = 30_000;
+
+/** Throws a UsageError if libvirt's URI leads to another host; nothing is asked there. */
+export async function refuseOtherHost(virsh: Virsh): Promise<void> {
+  const uri = await virsh.uri(ASK_MS);
+  const host = otherHost(uri);
+  if (host === undefined) return;
+  const message = `${virsh.where} runs on another host (${host}, by ${uri}), and its images are there: run fsfreeze-bridge there`;
+  throw new UsageError('E_OTHER_HOST', message);
+}
+
+/** The same of what may be no domain. */
+export async function refuseImagesElsewhere(where: string): Promise<void> {
+  const address = parseLibvirtAddress(where);
+  if (address === undefined) return;
+  await using virsh = new Virsh(address);
+  await refuseOtherHost(virsh);
+}
