@@ -305,6 +305,17 @@ requires(
     });
   });
 
+  it('a commit that was killed when a disk had changed over is ended first: no guest is held for a cut that must fail', async () => {
+    expect((await at.create('s1')).code).toBe(0);
+    await killToolAt(commit, { command: 'blockdev-del', when: 'before' });
+    const before = at.agent.commands.length;
+    const refused = await at.create('s2');
+    expect(refused).toMatchObject({ code: 2, error: { code: 'E_UNFINISHED' } });
+    expect(at.agent.commands.slice(before)).not.toContain('bridge-freeze');
+    await expectRecovered();
+    expect((await at.create('s2')).error.message).toBe('none');
+  });
+
   describe('a set cut by a tool that was killed, and the VM started from its bases', () => {
     it.each(['running', 'shut off'])(
       'keeps what the VM wrote in between, and does not call the bases a snapshot (%s)',

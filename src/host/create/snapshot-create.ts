@@ -23,6 +23,7 @@ import { openAndLockVm } from '../sets/vm-lock.js';
 import { checkUnchanged, overlayCut } from './overlay-cut.js';
 import { checkOverlays, checkRoom, makeOverlays, planOverlays, readRoom } from './overlays.js';
 import { compared, cutDisks } from './manifest-cut.js';
+import { refuseHalfCommitted } from '../sets/set-state.js';
 import { sentence } from '../guest/report-size.js';
 import { requiredLevel } from '../guest/requirement.js';
 import { StepTimer, round } from './step-timer.js';
@@ -71,6 +72,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   });
   const { hypervisor: monitor, store, identity } = open;
   await store.checkFree(options.set);
+  refuseHalfCommitted((await store.readAll()).manifests);
   if (identity.kind === 'address') options.onProgress(`the VM has ${describeIdentity(identity)}`);
   const plan = await planCreate(monitor, options);
   timer.end('inspect');

@@ -1,5 +1,6 @@
 // What became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the overlays
 // do. Also which newer sets lie above a set.
+import { UsageError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
@@ -45,6 +46,17 @@ function cut(manifest: Manifest, written: readonly string[]): Manifest {
   ];
   const disks = manifest.disks.map((disk) => ({ ...disk, level: 'crash' as const, evidence: [notRecorded] }));
   return { ...manifest, state: 'cut', level: 'crash', evidence, disks };
+}
+
+/**
+ * Throws a UsageError if a commit ended when a disk had changed over, or was about to: QEMU still has what is left of it,
+ * and would refuse the cut with the guest held.
+ */
+export function refuseHalfCommitted(manifests: readonly Manifest[]): void {
+  for (const { set, disks } of manifests) {
+    if (!disks.some(({ merged, pivoting, pivoted }) => !merged && (pivoting === true || pivoted === true))) continue;
+    throw new UsageError('E_UNFINISHED', `${set} is merged in part: run "recover" first; nothing was cut`);
+  }
 }
 
 /** Sets of which a disk lies on a layer of this one: they must go first. */
