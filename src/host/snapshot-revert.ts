@@ -7,7 +7,8 @@ import { dirname } from 'node:path';
 import { CutError, QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
 import { syncPath } from './images/durable-file.js';
-import { fileStateOf, isSameFile } from './images/file-identity.js';
+import { fileStateOf } from './images/file-state.js';
+import { sameFile } from './images/same-file.js';
 import { describeHolders, holdersOf, makeOverlay } from './images/image-file.js';
 import { backingOf } from './images/references.js';
 import { whyInUse, type UseWitnesses } from './images/use.js';
@@ -115,7 +116,7 @@ async function checkDisk(disk: ManifestDisk, witnesses: UseWitnesses): Promise<v
   const backing = await backingOf(overlay.file).catch((cause: unknown) => {
     throw new UsageError('E_NO_IMAGE', `disk ${id}: overlay ${overlay.file} cannot be read`, { cause });
   });
-  if (backing !== undefined && (await isSameFile(backing, base.file))) return;
+  if (backing !== undefined && (await sameFile(backing, base.file))) return;
   throw new UsageError(
     'E_NO_IMAGE',
     `disk ${id}: ${overlay.file} lies on ${backing ?? 'nothing'}, expected ${base.file}`,

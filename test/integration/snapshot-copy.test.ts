@@ -17,7 +17,7 @@ import {
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { CopyRecord } from '../../src/host/copy/copy-record.js';
 import { deadDraftOf } from '../../src/host/copy/copy-draft.js';
-import { fileStateOf } from '../../src/host/images/file-identity.js';
+import { fileStateOf } from '../../src/host/images/file-state.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';

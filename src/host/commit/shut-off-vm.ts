@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises';
 import { UsageError } from '../../errors.js';
 import type { CommitWay, Step } from './way.js';
 import { exists } from '../images/durable-file.js';
-import { isSameFile } from '../images/file-identity.js';
+import { sameFile } from '../images/same-file.js';
 import { commitOffline, readsTheSame, type OfflineMerge } from '../images/offline-commit.js';
 import { holdsData } from '../images/overlay-data.js';
 import { backingOf } from '../images/references.js';
@@ -80,7 +80,7 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerg
     return pivoted === true ? { step: 'remove' } : { step: 'cannot', why: `overlay ${overlay} is not there` };
   }
   const backing = await backingOf(overlay);
-  if (backing === undefined || !(await isSameFile(backing, base)) || !(await exists(base))) {
+  if (backing === undefined || !(await sameFile(backing, base)) || !(await exists(base))) {
     return { step: 'cannot', why: `overlay ${overlay} lies on ${backing ?? 'nothing'}, expected ${base}` };
   }
   if (!(await holdsData(overlay))) return { step: pivoted === true ? 'remove' : 'merge' };

@@ -6,7 +6,7 @@ import { dirname } from 'node:path';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, CutError, UsageError, describeError } from '../../errors.js';
 import { throwIfInterrupted } from '../confirm.js';
-import { fileStateIfThere, isSameState, type FileState } from '../images/file-identity.js';
+import { fileStateIfThere, isSameState, type FileState } from '../images/file-state.js';
 import { Journal } from '../sets/journal.js';
 import { lostBases } from '../sets/base-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';

@@ -4,7 +4,7 @@ import { lowestLevel } from '../../consistency.js';
 import type { Overlay } from '../vm/overlay.js';
 import type { SetWorth } from '../guest/level.js';
 import { sentence } from '../guest/report-size.js';
-import { fileStateOf } from '../images/file-identity.js';
+import { fileStateOf } from '../images/file-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { OverlayFinding } from './overlay-cut.js';
 

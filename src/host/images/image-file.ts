@@ -5,7 +5,7 @@ import { readFile, readdir, stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { CutError, UsageError } from '../../errors.js';
 import { isErrno } from '../errno.js';
-import { identityIn } from './file-identity.js';
+import { identityIn } from './same-file.js';
 
 const infoSchema = v.object({
   filename: v.string(),

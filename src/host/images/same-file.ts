@@ -1,19 +1,28 @@
 // Whether two names are one file: by what they lead to, not by how they are spelled. Symbolic links, `..`, hard links and
 // several device nodes of one disk all lead to the same bytes.
+import type { BigIntStats } from 'node:fs';
 import { readlink, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { isErrno } from '../errno.js';
 
-/**
- * Equal for two names of one file: device and inode, of a block device its number. Of a file that is not there, or that
- * we may not look at, the resolved path.
- */
-export async function fileKey(file: string): Promise<string> {
+/** Equal for names of one file; undefined if there is none. Throws what stat(2) does otherwise. */
+export async function identityOf(file: string): Promise<string | undefined> {
   try {
-    const found = await stat(file, { bigint: true });
-    return found.isBlockDevice() ? `block ${found.rdev}` : `${found.dev}:${found.ino}`;
-  } catch {
-    return await resolvedPath(file);
+    return identityIn(await stat(file, { bigint: true }));
+  } catch (error) {
+    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    throw error;
   }
+}
+
+/** The same, of a file that was looked at already: device and inode, of a block device its number. */
+export function identityIn(stats: BigIntStats): string {
+  return stats.isBlockDevice() ? `block ${stats.rdev}` : `${stats.dev}:${stats.ino}`;
+}
+
+/** The same; of a file that is not there, or that we may not look at, the resolved path. Never throws. */
+export async function fileKey(file: string): Promise<string> {
+  return (await identityOf(file).catch(() => undefined)) ?? (await resolvedPath(file));
 }
 
 export async function sameFile(one: string, other: string): Promise<boolean> {

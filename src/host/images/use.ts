@@ -10,7 +10,7 @@ import { imageFile, readDisks, readNodes } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { isErrno } from '../errno.js';
-import { identityOf } from './file-identity.js';
+import { identityOf } from './same-file.js';
 import { describeHolders, holdersOfEach, type Holder } from './image-file.js';
 import { isLockedByQemu } from './image-lock.js';
 import { imageOf } from './socket-owner.js';

@@ -6,7 +6,8 @@ import { CutError, UsageError, describeError } from '../../errors.js';
 import { removeFiles } from '../images/durable-file.js';
 import { backingOf } from '../images/references.js';
 import { whyInUse } from '../images/use.js';
-import { fileStateIfThere, isSameFile } from '../images/file-identity.js';
+import { fileStateIfThere } from '../images/file-state.js';
+import { sameFile } from '../images/same-file.js';
 import { witnessesFor } from '../sets/claims.js';
 import { lostBases } from '../sets/base-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
@@ -141,7 +142,7 @@ function isShutOff({ monitors }: Merger): boolean {
 
 async function isChanged({ above, base }: MergeStep): Promise<boolean> {
   const named = await backingOf(above);
-  return named !== undefined && (await isSameFile(named, base.file));
+  return named !== undefined && (await sameFile(named, base.file));
 }
 
 /** Undefined if no newer set names the overlay: they have been told, or there are none. Throws if several do. */

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { UsageError } from '../../errors.js';
 import { readDisks } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
-import { isSameFile } from '../images/file-identity.js';
+import { sameFile } from '../images/same-file.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
 import { backingOf } from '../images/references.js';
 import type { Manifest } from '../sets/manifest.js';
@@ -61,13 +61,13 @@ async function imagesOn(file: string, folders: ReadonlySet<string>): Promise<str
       if (!entry.isFile()) continue;
       const image = join(folder, entry.name);
       const backing = await backingOf(image).catch(() => undefined);
-      if (backing !== undefined && (await isSameFile(backing, file))) found.push(image);
+      if (backing !== undefined && (await sameFile(backing, file))) found.push(image);
     }
   }
   return found;
 }
 
 async function anySame(file: string, others: readonly string[]): Promise<boolean> {
-  for (const other of others) if (await isSameFile(file, other)) return true;
+  for (const other of others) if (await sameFile(file, other)) return true;
   return false;
 }

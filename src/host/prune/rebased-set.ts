@@ -1,5 +1,5 @@
 // The manifest of a set when a layer below its own is gone: what it names must hold its cut, before and after. Pure.
-import type { FileState } from '../images/file-identity.js';
+import type { FileState } from '../images/file-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 
 type Layer = ManifestDisk['base'];

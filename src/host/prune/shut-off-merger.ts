@@ -6,7 +6,7 @@ import { syncPath } from '../images/durable-file.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
 import { backingOf } from '../images/references.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
-import { isSameFile } from '../images/file-identity.js';
+import { sameFile } from '../images/same-file.js';
 import { libvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
 import { changeDefinition } from '../vm/libvirt/definition.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
@@ -34,7 +34,7 @@ export class ShutOffMerger implements Merger {
     }
     for (const domain of this.#domains) await freeDefinition(domain, layer, this.#overlays);
     const found = await backingOf(layer);
-    if (found !== undefined && (await isSameFile(found, base.file))) return;
+    if (found !== undefined && (await sameFile(found, base.file))) return;
     throw new UsageError('E_NO_IMAGE', `${layer} lies on ${found ?? 'nothing'}, expected ${base.file}`);
   }
 

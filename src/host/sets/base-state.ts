@@ -3,7 +3,7 @@
 // record: there the time of the last write is compared with the first thing known to be newer than the cut, what was
 // written to an overlay.
 import { stat } from 'node:fs/promises';
-import { fileStateIfThere, fileStateOf } from '../images/file-identity.js';
+import { fileStateIfThere, fileStateOf } from '../images/file-state.js';
 import { holdsData } from '../images/overlay-data.js';
 import type { Layer } from './layers.js';
 import type { Manifest, ManifestDisk } from './manifest.js';

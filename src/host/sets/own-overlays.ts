@@ -1,7 +1,8 @@
 // Which of a set's overlays are there, and are still its own: names hold neither VM nor set id, so that a file of the same
 // name may have become another VM's. What is not the set's own is never removed.
 import { exists } from '../images/durable-file.js';
-import { fileStateOf, isSameFile } from '../images/file-identity.js';
+import { fileStateOf } from '../images/file-state.js';
+import { sameFile } from '../images/same-file.js';
 import { holdsData } from '../images/overlay-data.js';
 import { backingOf } from '../images/references.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
@@ -27,14 +28,14 @@ export async function overlaysThere(manifest: Manifest, all: readonly Manifest[]
 async function isOwn(disk: ManifestDisk, { id }: Manifest, all: readonly Manifest[]): Promise<boolean> {
   const { asCut, file } = disk.overlay;
   const backing = await backingOf(file);
-  const isOnBase = backing !== undefined && (await isSameFile(backing, disk.base.file));
+  const isOnBase = backing !== undefined && (await sameFile(backing, disk.base.file));
   if (asCut !== undefined) {
     // The number of a device may change when the machine boots; that of an inode does not.
     const { device, inode } = await fileStateOf(file);
     return inode === asCut.inode && (device === asCut.device || isOnBase);
   }
   const others = all.filter((other) => other.id !== id).flatMap(({ disks }) => disks.filter(({ merged }) => !merged));
-  for (const other of others) if (await isSameFile(other.overlay.file, file)) return false;
+  for (const other of others) if (await sameFile(other.overlay.file, file)) return false;
   // One whose maker was killed while it made it names nothing yet.
   return isOnBase || (backing === undefined && (await isEmpty(file)));
 }

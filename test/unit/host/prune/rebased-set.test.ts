@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { asRebasing, needsRebasing, withoutLayer } from '../../../../src/host/prune/rebased-set.js';
-import type { FileState } from '../../../../src/host/images/file-identity.js';
+import type { FileState } from '../../../../src/host/images/file-state.js';
 import type { Manifest, ManifestDisk } from '../../../../src/host/sets/manifest.js';
 import { manifest } from '../../../support/manifests.js';
 

@@ -1,31 +1,6 @@
-// Which file a name means. Files are compared by what they are (device and inode; for a block device the device itself),
-// not by their spelling: a symbolic link, a hard link and a relative path lead to the same bytes.
-import type { BigIntStats } from 'node:fs';
+// How a file is, so that it can be told later whether it is still the same one and was not written to.
 import { stat } from 'node:fs/promises';
-import { resolve } from 'node:path';
 import { isErrno } from '../errno.js';
-
-/** Equal for names of one file; undefined if there is none. Throws what stat(2) does otherwise. */
-export async function identityOf(file: string): Promise<string | undefined> {
-  try {
-    return identityIn(await stat(file, { bigint: true }));
-  } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
-    throw error;
-  }
-}
-
-/** The same, of a file that was looked at already. */
-export function identityIn(stats: BigIntStats): string {
-  return stats.isBlockDevice() ? `device ${stats.rdev}` : `${stats.dev}:${stats.ino}`;
-}
-
-/** True if both names lead to one file, or would if it was there. */
-export async function isSameFile(one: string, other: string): Promise<boolean> {
-  if (resolve(one) === resolve(other)) return true;
-  const identity = await identityOf(one);
-  return identity !== undefined && identity === (await identityOf(other));
-}
 
 /** What a file is, however its name is spelled, and how it is at a moment: as a manifest's `asCut` keeps it. */
 export interface FileState {
