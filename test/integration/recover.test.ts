@@ -268,7 +268,7 @@ requires(
     ]);
     const on = await recover();
     expect(on).toMatchObject({ code: 8, json: { findings: [{ kind: 'set-commit', status: 'yours' }] } });
-    expect(findings(on)[0]?.did).toContain('the one written last is the newer one');
+    expect(findings(on)[0]?.did).toContain(`If ${base} is newer than ${overlay('root0')}, commit the set`);
     expect(existsSync(overlay('root0'))).toBe(true);
     // What it says is typed, and asked.
     expect(await at.bridge(commit)).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
