@@ -103,6 +103,7 @@ requires(
     at.agent.report = evilReport();
     expect((await at.create('s1', '--allow-lower')).code).toBe(7);
     expect((await at.bridge(['recover'])).code).toBe(0);
+    const links = ['.images', ...['data0', 'data0.format', 'root0', 'root0.format'].map((name) => `.images/${name}`)];
     const files = readdirSync(at.folder.dir, { recursive: true }).map(String).sort();
     expect(files).toEqual([
       'control.sock',
@@ -111,12 +112,14 @@ requires(
       'images/data0.qcow2',
       path.relative(at.folder.dir, at.overlay('data0')),
       'images/root0.raw',
-      'port.sock',
       path.relative(at.folder.dir, at.overlay('root0')),
+      'port.sock',
       'qga.sock',
       'qmp.sock',
       'state',
-      ...['', 's1', 's1/manifest.json', 'vm.json'].map((name) => path.relative(at.folder.dir, at.state(name))),
+      ...['', ...links, 's1', 's1/manifest.json', 'vm.json'].map((name) =>
+        path.relative(at.folder.dir, at.state(name)),
+      ),
     ]);
   });
 

@@ -14,6 +14,7 @@ import {
   writeSync,
   closeSync,
 } from 'node:fs';
+import { basename } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { CopyRecord } from '../../src/host/copy/copy-record.js';
 import { deadDraftOf } from '../../src/host/copy/copy-draft.js';
@@ -176,7 +177,7 @@ requires(
       const [verb = '', ...rest] = words;
       const refused = await at.bridge(['snapshot', verb, 's1', ...rest]);
       expect(refused.code).toBe(2);
-      expect(refused.error.message).toMatch(/being worked on by process \d+ \(copy\)/);
+      expect(refused.error.message).toMatch(/being worked on by process \d+ \(copy, since /);
     }
     const [root] = (await at.vm.control.execute('query-block')) as { inserted: { 'node-name': string } }[];
     const merge = at.vm.control.execute('block-commit', { 'job-id': 'own', device: root?.inserted['node-name'] });
@@ -193,7 +194,7 @@ requires(
     const [draft = ''] = backups();
     expect(backups()).toEqual([draft]);
     expect(draft).toMatch(/^\.draft-nightly\./);
-    const store = new ManifestStore(at.folder.path('state'), 'bare');
+    const store = new ManifestStore(at.folder.path('state'), basename(at.state()));
     // qemu-img writes on until it ends: the draft is not touched before.
     expect(await deadDraftOf(store, 's1')).toBeUndefined();
     await expect.poll(() => deadDraftOf(store, 's1'), { timeout: 30_000 }).toBe(at.folder.path(`backup/${draft}`));
