@@ -70,6 +70,8 @@ async function dieInCommit(): Promise<void> {
   });
   const work = at.bridge([...commit, '--qmp', proxy.path]);
   await proxy.reached;
+  // Its first bytes are merged.
+  await expect.poll(() => holdsPattern(base(root), 'raw', 2, 0, 64)).toBe(true);
   await at.vm.kill();
   proxy.goOn();
   expect((await work).code).toBe(5);
