@@ -15,13 +15,16 @@ for unit in fsfreeze-agent fsfreeze-freezer; do
   done </sys/fs/cgroup/system.slice/$unit.service/cgroup.procs
   [ $count -gt 0 ] || echo "$unit.service does not run"
 done
-find /run/fsfreeze-bridge -mindepth 1 ! -type s ! -path /run/fsfreeze-bridge/sessions -printf 'file %p\\n'
+find /run/fsfreeze-bridge -mindepth 1 ! -type s ! -path /run/fsfreeze-bridge/sessions ! -path /run/fsfreeze-bridge/file-handles -printf 'file %p\\n'
 rcu=$(cat /sys/kernel/rcu_expedited 2>/dev/null) # single-processor kernels have none
 [ "$rcu" = "$(cat /run/fsb-lab/rcu)" ] || echo "rcu_expedited $rcu"
 for dir in /var/tmp /srv/data /srv/more; do
   timeout 5 dd if=/dev/zero of=$dir/proof bs=4k count=1 conv=fsync 2>/dev/null || echo "no write to $dir"
 done
 :`;
+
+// Next to the sockets: the number of the next file handle, which is not given twice, also by an agent started anew (the host
+// tool reads the machine's UUID where the agent's socket is a relay's).
 
 /** Complaints about the guest. What ends on its own within a moment (a process that was killed) may do so. */
 export async function leftInGuest(lab: Lab): Promise<string[]> {
