@@ -72,7 +72,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   });
   const { hypervisor: monitor, store, identity } = open;
   await store.checkFree(options.set);
-  refuseHalfCommitted((await store.readAll()).manifests);
+  await refuseHalfCommitted(monitor, (await store.readAll()).manifests);
   if (identity.kind === 'address') options.onProgress(`the VM has ${describeIdentity(identity)}`);
   const plan = await planCreate(monitor, options);
   timer.end('inspect');

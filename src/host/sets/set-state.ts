@@ -49,13 +49,16 @@ function cut(manifest: Manifest, written: readonly string[]): Manifest {
 }
 
 /**
- * Throws a UsageError if a commit ended when a disk had changed over, or was about to: QEMU still has what is left of it,
- * and would refuse the cut with the guest held.
+ * Throws a UsageError if a commit ended when a disk had changed over, and QEMU still has its overlay: it would refuse the
+ * cut with the guest held.
  */
-export function refuseHalfCommitted(manifests: readonly Manifest[]): void {
-  for (const { set, disks } of manifests) {
-    if (!disks.some(({ merged, pivoting, pivoted }) => !merged && (pivoting === true || pivoted === true))) continue;
-    throw new UsageError('E_UNFINISHED', `${set} is merged in part: run "recover" first; nothing was cut`);
+export async function refuseHalfCommitted(monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
+  for (const manifest of manifests) {
+    if (!manifest.disks.some(({ merged, pivoting, pivoted }) => !merged && (pivoting === true || pivoted === true)))
+      continue;
+    const layers = await layersOf(monitor, manifest);
+    if (!layers.some(({ disk, place }) => !disk.merged && place === 'loaded')) continue;
+    throw new UsageError('E_UNFINISHED', `${manifest.set} is merged in part: run "recover" first; nothing was cut`);
   }
 }
 
