@@ -80,8 +80,9 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
   const wrong: string[] = [];
   for (const manifest of manifests) {
     sizes.push(...(await overlaySizes(manifest)));
-    const isBusy = false; // what another process is doing to it does not make an old image the newest
-    wrong.push(...startedWrong(await viewSet(manifest, { monitors: [monitor], isRunning: true, isBusy })));
+    // What another process is doing to it does not make an old image the newest.
+    const view = await viewSet(manifest, { monitors: [monitor], isRunning: true, isBusy: false });
+    wrong.push(...startedWrong(view));
   }
   const { major, minor, micro } = monitor.version;
   const { status } = await runQmp(monitor, 'query-status', {});

@@ -1,14 +1,13 @@
 // What snapshot sets need as it is, of every VM of the state directory: asked for by images/use.ts before a file is
 // touched. A set of the same VM may be recorded under another name, and VMs may share folders and bases.
-import { readdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { UsageError, describeError } from '../../errors.js';
+import { describeError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
-import { isErrno } from '../errno.js';
 import type { Claim, UseWitnesses } from '../images/use.js';
 import { namePattern } from '../names.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import { ManifestStore } from './manifest-store.js';
+import { stateFolders } from './vm-record.js';
 
 interface EverySet {
   readonly manifests: readonly Manifest[];
@@ -20,7 +19,9 @@ interface EverySet {
 export async function everySet(stateDir: string): Promise<EverySet> {
   const manifests: Manifest[] = [];
   const unreadable: string[] = [];
-  for (const vm of await foldersIn(stateDir)) {
+  for (const vm of await stateFolders(stateDir)) {
+    // `lost+found`, for one, is no VM's.
+    if (!namePattern.test(vm)) continue;
     const store = new ManifestStore(stateDir, vm);
     const all = await store.readAll();
     manifests.push(...all.manifests);
@@ -29,17 +30,6 @@ export async function everySet(stateDir: string): Promise<EverySet> {
     }
   }
   return { manifests, unreadable };
-}
-
-async function foldersIn(stateDir: string): Promise<string[]> {
-  try {
-    const entries = await readdir(stateDir, { withFileTypes: true });
-    // `lost+found`, for one, is no VM's.
-    return entries.filter((entry) => entry.isDirectory() && namePattern.test(entry.name)).map(({ name }) => name);
-  } catch (cause) {
-    if (isErrno(cause, 'ENOENT')) return [];
-    throw new UsageError('E_STATE_DIR', `cannot list ${stateDir}`, { cause });
-  }
 }
 
 /** The layers that hold the sets' cuts, and the overlays that are theirs. */
