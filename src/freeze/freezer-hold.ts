@@ -41,7 +41,7 @@ export interface ThawResult {
   readonly end?: HoldEnd;
   /** The freezer was gone; what it had frozen was thawed by its marker. */
   readonly byMarker: boolean;
-  /** What the freezer says if something is not thawed yet. It goes on, and may be asked again. */
+  /** What the freezer says if something is not thawed yet. It goes on, and may be asked once more: then it gives up. */
   readonly unfinished?: string;
   /** Why it is not known that everything is thawed. */
   readonly unconfirmed?: string;
@@ -314,7 +314,7 @@ export class FreezerHold {
     if (this.#silent && this.#identity !== undefined) killFreezer(this.#identity);
     this.close();
     try {
-      await thawMarked(this.#places);
+      await thawMarked(this.#places, this.#request.session);
       return { answers, end, byMarker: true };
     } catch (failure) {
       return { answers, end, byMarker: false, unconfirmed: describeError(failure) };

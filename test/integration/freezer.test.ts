@@ -485,28 +485,27 @@ requires(
     freezer.kill('SIGKILL');
     const dead = freezer;
     await start('--no-kill'); // after the 10 s that it gives the disk
-    const left = marked;
     const aside = `frozen.left-${String(dead.pid)}-`;
-    expect(left()).toEqual([expect.stringContaining(aside)]);
+    expect(marked()).toEqual([expect.stringContaining(aside)]);
     await expectThawed('a');
 
     using next = await planned(['a', 'b']);
     expect((await next.ask(fsRequest(0, mount('n')))).join()).toMatch(/^error fs 16 /);
     expect((await next.ask('freeze 10000')).at(-1)).toMatch(/^ok freeze 2 /);
-    expect(left()).toEqual(['frozen', expect.stringContaining(aside)]);
-    const marked = await run('/bin/freezer', '--thaw-marked', ...paths());
-    expect(marked.exitCode).toBe(1);
-    expect(marked.stderr).toContain(`process ${String(freezer.pid)} holds what is marked`);
+    expect(marked()).toEqual(['frozen', expect.stringContaining(aside)]);
+    const second = await run('/bin/freezer', '--thaw-marked', ...paths());
+    expect(second.exitCode).toBe(1);
+    expect(second.stderr).toContain(`process ${String(freezer.pid)} holds what is marked`);
     expect((await next.ask('thaw')).at(-1)).toBe('ok thaw');
-    expect(left()).toEqual([expect.stringContaining(aside)]);
+    expect(marked()).toEqual([expect.stringContaining(aside)]);
 
-    const second = freezer;
-    second.kill('SIGKILL'); // while it is inside FITHAW of the leftover
+    const successor = freezer;
+    successor.kill('SIGKILL'); // while it is inside FITHAW of the leftover
     await start('--no-kill');
-    expect(left()).toEqual([expect.stringContaining(aside)]);
+    expect(marked()).toEqual([expect.stringContaining(aside)]);
     await letDiskGoOn();
-    await until('nothing is marked', () => left().length === 0, 3000);
-    await Promise.all([dead, second]);
+    await until('nothing is marked', () => marked().length === 0, 3000);
+    await Promise.all([dead, successor]);
     await expectThawed('n');
     using last = await planned(['a', 'n']);
     expect((await last.ask('freeze 10000')).at(-1)).toMatch(/^ok freeze 2 /);

@@ -7,8 +7,10 @@ export interface FakeFreezerOptions {
   /** By mount point: errno of the open, of syncfs, FIFREEZE and FITHAW. */
   readonly openErrno?: Readonly<Record<string, number>>;
   readonly syncErrno?: Readonly<Record<string, number>>;
-  /** Of a sync that had not returned by its budget: told with the freeze. */
+  /** The first sync of it returns, slowly; what it answers to the second, which had not by its budget: told with the freeze. */
   readonly lateSyncErrno?: Readonly<Record<string, number>>;
+  /** Mount points whose sync never returns; later sessions are refused them. */
+  readonly syncHangs?: readonly string[];
   readonly freezeErrno?: Readonly<Record<string, number>>;
   readonly thawErrno?: Readonly<Record<string, number>>;
   /** How long FIFREEZE and sync take. */
@@ -58,6 +60,8 @@ export class FakeFreezer {
   #lease: NodeJS.Timeout | undefined;
   #work: NodeJS.Timeout | undefined;
   #late: number;
+  #syncs = 0;
+  readonly #hung = new Map<string, string>();
   /** From now on it answers nothing and does nothing. */
   silent = false;
 
@@ -136,6 +140,11 @@ export class FakeFreezer {
       );
       return;
     }
+    if (verb === 'hung') {
+      for (const [path, session] of this.#hung) say(`hung sync ${now()} ${freezerWord(session)} ${freezerWord(path)}`);
+      say('ok hung');
+      return;
+    }
     const holds = this.#holder === socket;
     if (holds && this.#expired && verb !== 'thaw' && !(verb === 'critical' && words[0] === 'off')) {
       say('error expired the\\040lease\\040ended');
@@ -155,6 +164,7 @@ export class FakeFreezer {
       this.#leaseMaxMs = Number(leaseMax);
       this.#since = now();
       this.#state = 'planned';
+      this.#syncs = 0;
       say('ok plan');
       return;
     }
@@ -171,7 +181,8 @@ export class FakeFreezer {
         const [group = '0', , , path = ''] = words;
         const name = freezerText(path);
         const errno = this.#options.openErrno?.[name];
-        if (errno !== undefined) say(`error fs ${errno} not\\040opened`);
+        if (this.#hung.has(name)) say('error fs 16 fs:\\040given\\040up');
+        else if (errno !== undefined) say(`error fs ${errno} not\\040opened`);
         else {
           this.#filesystems.push({ group: Number(group), path: name, frozen: false });
           say(`ok fs ${this.#filesystems.length - 1}`);
@@ -182,12 +193,14 @@ export class FakeFreezer {
         this.#asked = 'sync';
         this.#later(this.#options.syncMs ?? 1, () => {
           this.#asked = undefined;
-          const { syncErrno, lateSyncErrno } = this.#options;
+          const { syncErrno, lateSyncErrno, syncHangs } = this.#options;
           this.#filesystems.forEach(({ path }, index) => {
-            if (lateSyncErrno?.[path] === undefined)
-              say(`fs ${index} sync ${syncErrno?.[path] ?? 0} ${now() - 1000n} ${now()}`);
-            else say(`fs ${index} sync 110 ${now() - 1000n} 0`);
+            const isLate = lateSyncErrno?.[path] !== undefined;
+            if (syncHangs?.includes(path) === true) this.#hung.set(path, this.#session);
+            if (this.#hung.has(path) || (isLate && this.#syncs > 0)) say(`fs ${index} sync 110 ${now() - 1000n} 0`);
+            else say(`fs ${index} sync ${syncErrno?.[path] ?? 0} ${now() - (isLate ? ns(500) : 1000n)} ${now()}`);
           });
+          this.#syncs++;
           say('ok sync');
         });
         return;
