@@ -346,7 +346,7 @@ requires(
     await sleep(300);
     freezer.kill('SIGKILL');
     const thawing = runFreezer('--thaw-marked', ...paths());
-    await sleep(500);
+    await sleep(1500); // it asks the dying one first, for a second at most
     await expectThawed('a');
     expect(existsSync(`/proc/${String(freezer.pid)}`)).toBe(true); // it is inside FIFREEZE
     await letDiskGoOn();

@@ -26,6 +26,8 @@ export interface FakeFreezerOptions {
   readonly diesAtLateThaw?: boolean;
   /** Mount points whose FIFREEZE never returns. */
   readonly hangs?: readonly string[];
+  /** Mount points whose FITHAW never returns: `error thaw` at first, and given up when it is asked again. */
+  readonly givesUpThaw?: readonly string[];
   /** Mount points whose FIFREEZE has not returned within the limit, and does right after. */
   readonly late?: readonly string[];
   /** The answer to a freeze comes, as if all were well, when the thaw is asked for, before its own. */
@@ -61,9 +63,12 @@ export class FakeFreezer {
   #work: NodeJS.Timeout | undefined;
   #late: number;
   #syncs = 0;
+  #thawAsked = false;
   readonly #hung = new Map<string, string>();
   /** From now on it answers nothing and does nothing. */
   silent = false;
+  /** Most connections at a time so far. */
+  mostConnections = 0;
 
   private constructor(options: FakeFreezerOptions) {
     this.#options = options;
@@ -108,6 +113,7 @@ export class FakeFreezer {
 
   #serve(socket: Socket): void {
     this.#sockets.add(socket);
+    this.mostConnections = Math.max(this.mostConnections, this.#sockets.size);
     let rest = '';
     socket.setEncoding('latin1');
     socket.on('error', () => undefined);
@@ -306,6 +312,12 @@ export class FakeFreezer {
     }
     const lines = this.#thawLines();
     for (const line of lines) say(line);
+    if (this.#options.givesUpThaw !== undefined) {
+      say(this.#thawAsked ? `ok thaw ${this.#options.givesUpThaw.length}` : 'error thaw not\\040all\\040is\\040thawed');
+      if (this.#thawAsked) this.#release();
+      this.#thawAsked = true;
+      return;
+    }
     if (lines.some((line) => line.includes(' thaw 110 '))) {
       say('error thaw not\\040all\\040is\\040thawed');
       return;
@@ -317,6 +329,7 @@ export class FakeFreezer {
   #thawLines(): string[] {
     return this.#filesystems.map((filesystem, index) => {
       if (this.#options.hangs?.includes(filesystem.path) === true) return `fs ${index} thaw 110 0 0 0`;
+      if (this.#options.givesUpThaw?.includes(filesystem.path) === true) return `fs ${index} thaw 110 ${now()} 0 1`;
       const ours = filesystem.frozen;
       if (ours) this.#log(`FITHAW ${filesystem.path}`);
       filesystem.frozen = false;
