@@ -77,7 +77,8 @@ static void add_filesystem(struct connection *from, const struct request *reques
 		if (error == 0)
 			session.opening = worker_open(request, &mount, session_given.calls, session_given.wake, &error);
 		if (error != 0)
-			snprintf(text, sizeof text, "fs: no thread for filesystem %zu: %s", session.count, strerror(error));
+			snprintf(text, sizeof text, "fs: no thread for filesystem %zu (TasksMax of the unit, kernel.threads-max): %s",
+				 session.count + 1, strerror(error));
 	}
 	if (error != 0) {
 		refuse_filesystem(from, error, text);

@@ -342,8 +342,7 @@ requires(
     expect(of(released.report, 'pool')).toMatchObject({ freezeErrno: 0, thawErrno: 0 });
     expect(of(released.report, 'middle')).toMatchObject({
       held: 'none',
-      reason: 'its freeze took too long',
-      thawErrno: 0,
+      reason: expect.stringMatching(/^its freeze took too long/) as string,
     });
     const freezing = released.report.steps.find(({ step }) => step === 'freeze');
     const letGo = released.report.writers[0]?.phases.find(({ phase }) => phase === 'thaw');

@@ -2,8 +2,7 @@
 // in its limit and named; the next freeze works without it, commands are served, and it is thawed when its disk answers
 // (qga/freezer/README.md, "What hangs"). Disks that answer with errors: bad-disk.test.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, test } from 'vitest';
-import type { FreezeReport } from '../../src/consistency.js';
+import { afterEach, expect, test } from 'vitest';
 import type { QgaClient } from '../../src/qga/client.js';
 import { waitForAgent, type Guest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, removeWriters, requester, userModeAgent } from '../support/agent-guest.js';
@@ -44,6 +43,11 @@ for (const { name, needs, start } of suites)
       await guest.exec(setup(path), { timeoutMs: 120_000, input: CONF });
       await waitForAgent(guest);
     });
+    afterEach(async () => {
+      // After a test that failed.
+      await removeWriters(shared(), '10-spy', '10-stall');
+      await shared().exec(GO_ON);
+    });
     const left = async (): Promise<string> =>
       (await shared().exec('cat /run/fsfreeze-bridge/frozen.left-* 2>/dev/null | grep -v ^fsfreeze', { check: false }))
         .stdout;
@@ -63,7 +67,7 @@ for (const { name, needs, start } of suites)
       expect(mounted).toContain('/');
       expect(await frozenAndThawed(client)).toEqual([2, 2]);
       const { report } = await client.call('bridge-status', {}, LIMIT);
-      const { filesystems = [], level } = (report as FreezeReport | undefined) ?? {};
+      const { filesystems = [], level } = (report) ?? {};
       const reason = expect.stringContaining('given up by session') as string;
       expect(filesystems.find(({ mountpoint }) => mountpoint === '/srv/hung')).toMatchObject({ held: 'none', reason });
       expect(level).toBe('crash');
@@ -75,7 +79,7 @@ for (const { name, needs, start } of suites)
       await shared().exec(STALL);
       const begun = performance.now();
       await expect(host.client.call('guest-fsfreeze-freeze', {}, LIMIT)).rejects.toThrow(
-        /not synced within 3000 ms, and nothing was held for it: \/srv\/hung/,
+        /not synced within [23]\d\d\d ms, and nothing was held for it: \/srv\/hung/,
       );
       expect(performance.now() - begun).toBeLessThan(10_000);
       expect((await shared().exec('cat /run/spy.log', { check: false })).stdout).not.toContain('freeze');

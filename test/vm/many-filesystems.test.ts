@@ -19,6 +19,7 @@ truncate -s ${EACH_MIB}M /run/one.img && mkfs.ext4 -q -b 1024 -E lazy_itable_ini
 size=$((${EACH_MIB} * 2048)) table=
 for i in $(seq 0 ${MANY - 1}); do table="$table;m$i,,,rw,0 $size linear ${device} $((i * size))"; done
 dmsetup --noudevsync --noudevrules create --concise "\${table#;}"
+dmsetup mknodes
 perl -e '
   open(my $image, "<", "/run/one.img") or die; local $/; my $all = <$image>;
   mkdir "/srv/many";
@@ -35,7 +36,8 @@ perl -e '
     syscall(165, $to, $on, $type, 0, 0) == 0 or die "$on: $!";
   }'
 `;
-const PROCESS = `pid=$(pidof freezer); cut -d" " -f10 /proc/$pid/stat; sed -n "s/^Vm\\(RSS\\|Lck\\): *\\([0-9]*\\) kB/\\2/p" /proc/$pid/status`;
+const PROCESS =
+  'pid=$(pidof freezer); cut -d" " -f10 /proc/$pid/stat; awk \'/^Vm(Lck|RSS)/ { print $2 }\' /proc/$pid/status';
 
 for (const kernel of kernels('7.2'))
   requires(...USER_MODE)(`${MANY} filesystems, kernel ${kernel}`, () => {
@@ -68,7 +70,16 @@ for (const kernel of kernels('7.2'))
       expect(await host.client.call('guest-fsfreeze-thaw', {}, LIMIT)).toBe(MANY + 2);
       const thawedMs = performance.now() - thawing;
       const [before = NaN] = (await shared().exec('cat /run/before')).stdout.trim().split('\n').map(Number);
-      console.log({ frozenMs, thawedMs, before, frozen, after: await freezer() });
+      const { report } = await host.client.call('bridge-status', {}, LIMIT);
+      console.log({
+        frozenMs,
+        thawedMs,
+        before,
+        frozen,
+        after: await freezer(),
+        steps: report?.steps,
+        frozenWindow: report?.frozenWindowMs,
+      });
       expect(frozen.faults - before).toBeLessThan(50);
       expect(frozen.residentKib).toBeLessThan(24 * 1024);
       expect(await host.client.call('guest-fsfreeze-freeze', {}, LIMIT)).toBe(MANY + 2);
