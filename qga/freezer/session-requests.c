@@ -3,6 +3,7 @@
 #include "session-state.h"
 #include "abandoned.h"
 #include "leftovers.h"
+#include "mount-table.h"
 #include "rcu.h"
 #include "system.h"
 
@@ -139,6 +140,7 @@ static void freeze(struct connection *from, const struct request *request)
 		session_refuse(from, "limit", "freeze: expected LIMIT_MS of 1 to %d", LONGEST_MS);
 		return;
 	}
+	mounts_forget();
 	session_marker_begin();
 	session.state = FREEZING;
 	session.asked = FREEZING_ALL;
