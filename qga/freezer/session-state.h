@@ -18,6 +18,7 @@ enum {
 	GROUP_THAW_MS = 250,       /* then the next group is thawed too: one dead disk must not hold the rest */
 	GROUPS_THAW_MS = 1000,     /* then all that are left, at once */
 	ABANDON_RETRY_MS = 1000,
+	MARK_EVERY_MS = 20, /* as answers come in: with a thousand of them it is written a few times, not a thousand */
 	LET_GO_MS = 1000,
 	LINGER_MS = 60 * 1000, /* writers are released meanwhile */
 };
@@ -58,6 +59,8 @@ struct session {
 	bool gave_up;         /* a freeze; and its holder has not been told how the rest was thawed */
 	bool thaw_answered;   /* `error thaw` was: the next answer is the last */
 	uint64_t abandon_from; /* after a failure to write it down */
+	uint64_t mark_from;    /* when answers may be written to the marker again */
+	bool mark_due;         /* and there may be some */
 
 	struct worker *opening; /* of the `fs` that is under way */
 	size_t count, room;
@@ -82,6 +85,8 @@ size_t session_frozen_count(void);
 void session_marker_begin(void);
 /* Writes the marker if it would say something new. 0 or an errno; then the old one still stands, and errs on the safe side. */
 int session_mark(void);
+/* The same for answers, not at once if it was written a moment ago. */
+void session_mark_answers(uint64_t now);
 /* Forgets it: nothing is frozen. */
 void session_release(void);
 void session_begin_thaw(void);

@@ -199,7 +199,7 @@ bool session_step(void)
 		session_drop_holder(session.kill_on_let_go);
 	/* Last, so that nobody waits for it: until it is written the marker errs on the safe side. */
 	if (session_armed())
-		session_mark();
+		session_mark_answers(now);
 	return session.state != state_before || (int)session.asked != asked_before;
 }
 
@@ -217,6 +217,8 @@ uint64_t session_deadline(void)
 		earliest(&deadline, session.answer_by);
 	if (session.state == PLANNED)
 		earliest(&deadline, session.planned_until);
+	if (session.mark_due && session_armed())
+		earliest(&deadline, session.mark_from);
 	if (session.state == FREEZING || session.state == FROZEN)
 		earliest(&deadline, session.lease_until);
 	if (session.state == FREEZING)

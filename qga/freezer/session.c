@@ -90,6 +90,15 @@ int session_mark(void)
 	return error;
 }
 
+void session_mark_answers(uint64_t now)
+{
+	session.mark_due = now < session.mark_from;
+	if (session.mark_due)
+		return;
+	session_mark();
+	session.mark_from = deadline_after(clock_now(), MARK_EVERY_MS);
+}
+
 void session_marker_begin(void)
 {
 	marker.count = 0;

@@ -68,7 +68,7 @@ export class FreezerConnection {
   readonly #events: FreezerEvents;
   #pending: Pending[] = [];
   #unasked: FilesystemAnswer[] = [];
-  #added = 0;
+  #filesystems = 0;
   #rest = '';
   #over: Error | undefined;
   #closing = false;
@@ -120,7 +120,7 @@ export class FreezerConnection {
 
   /** Refused with code `fs`, its first word is the errno. */
   async add(group: number, mountId: number, device: string, path: string): Promise<Done<{ readonly index: number }>> {
-    this.#added++;
+    this.#filesystems++;
     const answer = await this.#ask('fs', `fs ${group} ${mountId} ${device} ${freezerWord(path)}`, PROMPT_MS);
     return answer.ok ? { ok: true, index: this.#whole('fs', answer.words[0]) } : answer;
   }
@@ -193,6 +193,11 @@ export class FreezerConnection {
   close(): void {
     this.#closing = true;
     this.#socket.destroy();
+  }
+
+  /** How many it was asked to add. */
+  get filesystems(): number {
+    return this.#filesystems;
   }
 
   get lost(): boolean {
@@ -286,7 +291,7 @@ export class FreezerConnection {
   }
 
   #checkCount(answers: number): void {
-    const limit = Math.max(ANSWERS_LEAST, ANSWERS_EACH * this.#added);
+    const limit = Math.max(ANSWERS_LEAST, ANSWERS_EACH * this.#filesystems);
     if (answers > limit) this.#socket.destroy(new Error(`the freezer answered for more than ${limit} filesystems`));
   }
 
