@@ -338,7 +338,7 @@ export class Session implements LocalSession {
     const final = this.#findings.report(true);
     this.#final = final;
     this.#after = this.#runAfter(final, record);
-    // What hangs in the kernel is the freezer's: neither a command nor the log waits for it.
+    // What hangs in the kernel is the freezer's, and no command waits for it.
     if (this.unconfirmed === undefined || this.#fate.leftToFreezer) this.#released(final, ending);
     if (this.unconfirmed === undefined) this.#resolveThawed(final);
     else void this.#confirmLate(ending);
