@@ -101,11 +101,9 @@ void session_step_open(uint64_t now)
 	session.asked = NOTHING;
 	session.opening = NULL;
 	if (!view.open_done) {
-		error = ETIMEDOUT;
 		snprintf(text, sizeof text, "fs: it could not be opened within %d ms", OPEN_ANSWER_MS);
-		/* It cannot freeze, so nothing has to be written down. */
-		abandon(worker, session.id);
-		refuse_filesystem(session.holder, error, text);
+		abandon(worker, session.id); /* it cannot freeze: nothing has to be written down */
+		refuse_filesystem(session.holder, ETIMEDOUT, text);
 		return;
 	}
 	if (error != 0)
@@ -121,8 +119,8 @@ void session_step_open(uint64_t now)
 		return;
 	}
 	session.fs[session.count] = (struct planned){ .worker = worker };
+	connection_expect(session.holder, session.count + 1);
 	connection_say(session.holder, "ok fs %zu", session.count++);
-	connection_expect(session.holder, session.count);
 }
 
 static void freeze(struct connection *from, const struct request *request)
