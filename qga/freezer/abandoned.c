@@ -123,13 +123,19 @@ bool abandoned_armed(void)
 	return false;
 }
 
-static bool is_same(const struct worker_identity *identity, const struct request *request, uint64_t superblock)
+static bool is_same(const struct abandoned *self, const struct request *request, uint64_t superblock)
 {
+	const struct worker_identity *identity = worker_identity(self->worker);
+	bool same_mount = request->mount_id == identity->mount_id && strcmp(request->path, identity->path) == 0;
+
+	/* What does not open is the way to it: by another mount it may be reached. */
+	if (worker_look(self->worker).inside == INSIDE_OPEN)
+		return same_mount;
 	if (superblock != 0 && superblock == identity->superblock)
 		return true;
 	if (request->major != 0 || request->minor != 0)
 		return request->major == identity->major && request->minor == identity->minor;
-	return request->mount_id == identity->mount_id && strcmp(request->path, identity->path) == 0;
+	return same_mount;
 }
 
 static bool goes_on(struct abandoned *self)
@@ -144,7 +150,7 @@ static bool goes_on(struct abandoned *self)
 int abandoned_holds(const struct request *request, const struct mount_kind *mount, char *text, size_t size)
 {
 	for (struct abandoned *self = all; self != NULL; self = self->next) {
-		if (!is_same(worker_identity(self->worker), request, mount->device) || is_over(self) || goes_on(self))
+		if (!is_same(self, request, mount->device) || is_over(self) || goes_on(self))
 			continue;
 		snprintf(text, size, "fs: given up by session %s: its %s has not returned%s", self->session,
 			 calls[worker_look(self->worker).inside],

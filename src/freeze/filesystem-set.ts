@@ -3,17 +3,12 @@
 import type { FilesystemReport, Span } from '../consistency.js';
 import { Deadline } from '../deadline.js';
 import { QuiesceError } from '../errors.js';
-import { errnoText } from './errno.js';
+import { EBUSY, EOPNOTSUPP, errnoText, ETIMEDOUT } from './errno.js';
 import type { FreezerConnection } from './freezer-client.js';
 import type { FilesystemAnswer } from './freezer-lines.js';
-import type { FreezePlan, PlannedFilesystem } from './plan.js';
+import { frozenWhole, howHeld, isForeign, isThawed, type Held } from './how-held.js';
+import type { FreezePlan } from './plan.js';
 import { readWriteCount, type WriteCount } from './write-counters.js';
-
-const EBUSY = 16;
-const EINVAL = 22;
-const ENOTTY = 25;
-const EOPNOTSUPP = 95;
-const ETIMEDOUT = 110;
 
 /** However little of its budget the writers have left: a sync that is not back after less says nothing of its disk. */
 const SYNC_LEAST_MS = 2_000;
@@ -22,28 +17,6 @@ const LITTLE_DIRTY_MS = 100;
 const SYNC_PASSES = 5;
 /** Those whose FIFREEZE is known to be there; it syncs for itself. */
 const FREEZABLE_TYPES = new Set(['ext2', 'ext3', 'ext4', 'xfs', 'btrfs', 'f2fs', 'jfs', 'reiserfs', 'nilfs2', 'gfs2']);
-
-interface Held {
-  readonly planned: PlannedFilesystem;
-  index: number | undefined;
-  openErrno: number | undefined;
-  openReason: string | undefined;
-  sync: FilesystemAnswer | undefined;
-  /** A sync of it has come back, whatever it answered. */
-  syncReturned: boolean;
-  freeze: FilesystemAnswer | undefined;
-  thaw: FilesystemAnswer | undefined;
-  /** Its FIFREEZE had not returned when the thaw was told: it freezes, and is thawed, when it does. */
-  outstanding: boolean;
-  /** Its FIFREEZE had not returned within its limit. */
-  gaveUp: boolean;
-  /** The kernel has not returned this of it, and the session ended without it: the freezer sees to it from there. */
-  hung: 'freeze' | 'thaw' | undefined;
-  /** Thawed without the kernel's answer having reached us (`--thaw-marked`). */
-  thawedByMarker: boolean;
-  /** Write counts after the last sync but one, after the last one, and after the thaw. */
-  counts: { before: WriteCount | undefined; synced: WriteCount | undefined; after: WriteCount | undefined };
-}
 
 export class FilesystemSet {
   readonly #held: readonly Held[];
@@ -240,7 +213,7 @@ export class FilesystemSet {
   reports({ assumeFrozen = false } = {}): FilesystemReport[] {
     return this.#held.map((held) => {
       const { filesystem, chain, concerned } = held.planned;
-      const { kind, reason } = this.#heldAs(held, assumeFrozen);
+      const { kind, reason } = howHeld(held, { final: this.#final, assumeFrozen });
       const span = (answer: FilesystemAnswer): Span => ({
         startMs: answer.startMs - this.#zeroMs,
         endMs: Math.max(answer.startMs, answer.endMs) - this.#zeroMs,
@@ -267,46 +240,6 @@ export class FilesystemSet {
     });
   }
 
-  #heldAs(held: Held, assumeFrozen: boolean): { readonly kind: FilesystemReport['held']; readonly reason?: string } {
-    const { planned, freeze, thaw } = held;
-    if (planned.action === 'read-only') return { kind: 'read-only' };
-    if (planned.action === 'leave') return { kind: 'none', reason: planned.reason ?? 'left out' };
-    if (held.openErrno !== undefined)
-      return { kind: 'none', reason: held.openReason ?? `cannot be opened: ${errnoText(held.openErrno)}` };
-    if (held.gaveUp) return { kind: 'none', reason: `its freeze took too long${stillHangs(held)}` };
-    if (held.outstanding) return { kind: 'none', reason: 'neither its freeze nor its thaw has returned' };
-    if (freeze === undefined) {
-      if (assumeFrozen) return frozenWhole(held);
-      return { kind: 'none', reason: 'its freeze was not reached' };
-    }
-    if (freeze.errno === EBUSY) return { kind: 'none', reason: 'somebody else holds it frozen (EBUSY)' };
-    if (freeze.errno === EOPNOTSUPP || freeze.errno === ENOTTY)
-      return this.#alone(held, `${planned.filesystem.type} cannot freeze`);
-    if (freeze.errno !== 0) return { kind: 'none', reason: `FIFREEZE: ${errnoText(freeze.errno)}` };
-    if (isForeign(held)) return { kind: 'none', reason: 'thawed by somebody else before us (FITHAW: EINVAL)' };
-    if (held.thawedByMarker) return { kind: 'none', reason: 'the freezer died; thawed by its marker' };
-    if (thaw !== undefined && thaw.errno === ETIMEDOUT) return { kind: 'none', reason: 'its thaw has not returned' };
-    if (thaw !== undefined && thaw.errno !== 0) return { kind: 'none', reason: `FITHAW: ${errnoText(thaw.errno)}` };
-    if (this.#final && thaw === undefined) return { kind: 'none', reason: 'nobody confirmed its thaw' };
-    return frozenWhole(held);
-  }
-
-  // The second sync must have found nothing to write, and nothing may have been written since: then what the disk
-  // holds is what the filesystem held when it was last in step with its disk.
-  #alone(held: Held, why: string): { readonly kind: FilesystemReport['held']; readonly reason: string } {
-    const { before, synced, after } = held.counts;
-    const none = (reason: string): { kind: 'none'; reason: string } => ({
-      kind: 'none',
-      reason: `${why}, and ${reason}`,
-    });
-    if (held.sync === undefined || held.sync.errno !== 0)
-      return none(`it was not synced${held.sync === undefined ? '' : ` (${errnoText(held.sync.errno)})`}`);
-    if (before === undefined || synced === undefined) return none('its writes are not counted');
-    if (before !== synced) return none('it was still being written to when it was synced');
-    if (this.#final && after !== synced) return none('it was written to before the thaw');
-    return { kind: 'synced', reason: `${why}; synced, and nothing written to it since` };
-  }
-
   // Only for what may have to be held by them: what can freeze needs no such proof.
   #count(held: Held): WriteCount | undefined {
     if (held.planned.action !== 'freeze' || FREEZABLE_TYPES.has(held.planned.filesystem.type)) return undefined;
@@ -320,33 +253,9 @@ export class FilesystemSet {
   }
 }
 
-function stillHangs({ outstanding, hung }: Held): string {
-  if (!outstanding) return '';
-  return `, and has not returned${hung === undefined ? '' : ': given up, and thawed as soon as it does'}`;
-}
-
 function recordSync(held: Held, answer: FilesystemAnswer): void {
   held.syncReturned ||= answer.endMs > 0;
   held.sync = held.sync === undefined ? answer : { ...answer, startMs: held.sync.startMs };
-}
-
-// FIFREEZE may return 0 after a write that failed: the page is clean by then, and ext4 for one does not ask. What the
-// kernel tells of it, it tells syncfs, and once (errseq): a session without lost writes may follow.
-function frozenWhole({ sync }: Held): { readonly kind: FilesystemReport['held']; readonly reason?: string } {
-  if (sync === undefined || sync.errno === 0 || sync.errno === ETIMEDOUT) return { kind: 'frozen' };
-  return {
-    kind: 'none',
-    reason: `something written to it never reached its disk (syncfs: ${errnoText(sync.errno)}): see the guest's kernel log`,
-  };
-}
-
-// EINVAL means a foreign thaw only where FIFREEZE had returned 0 (freeze path, "The guest always comes back", 3).
-function isForeign({ freeze, thaw }: Held): boolean {
-  return freeze?.errno === 0 && thaw?.errno === EINVAL;
-}
-
-function isThawed(thaw: FilesystemAnswer): boolean {
-  return thaw.errno === 0 || thaw.errno === EINVAL;
 }
 
 async function openOne(held: Held, freezer: FreezerConnection): Promise<void> {

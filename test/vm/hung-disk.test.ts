@@ -55,7 +55,7 @@ for (const { name, needs, start } of suites)
       await expect.poll(left, { timeout: 20_000 }).toBe('');
       await shared().exec('echo x >/srv/hung/written && sync -f /srv/hung');
     };
-    const frozenAndThawed = async (client: QgaClient): Promise<readonly [number, number]> => [
+    const frozenAndThawed = async (client: QgaClient): Promise<readonly unknown[]> => [
       await client.call('guest-fsfreeze-freeze', {}, LIMIT),
       await client.call('guest-fsfreeze-thaw', {}, LIMIT),
     ];
