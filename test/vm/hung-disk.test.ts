@@ -101,7 +101,9 @@ for (const { name, needs, start } of suites)
       await expectServed(host.client);
 
       await shared().exec('systemctl restart fsfreeze-agent');
-      await expect.poll(async () => await host.client.call('guest-ping', {}, LIMIT).catch(String), LIMIT).toEqual({});
+      await expect
+        .poll(async () => await host.client.call('guest-ping', {}, { timeoutMs: 2_000 }).catch(String), LIMIT)
+        .toEqual({});
       await expectServed(host.client);
 
       // It returns in the middle of a later session, which is left alone.

@@ -36,8 +36,7 @@ perl -e '
     syscall(165, $to, $on, $type, 0, 0) == 0 or die "$on: $!";
   }'
 `;
-const PROCESS =
-  'pid=$(pidof freezer); cut -d" " -f10 /proc/$pid/stat; awk \'/^Vm(Lck|RSS)/ { print $2 }\' /proc/$pid/status';
+const PROCESS = 'pid=$(pidof freezer); cut -d" " -f10 /proc/$pid/stat; awk \'/^VmRSS/ { print $2 }\' /proc/$pid/status';
 
 for (const kernel of kernels('7.2'))
   requires(...USER_MODE)(`${MANY} filesystems, kernel ${kernel}`, () => {
@@ -50,39 +49,26 @@ for (const kernel of kernels('7.2'))
         await waitForAgent(guest);
       },
     );
-    /** Faults without I/O, and KiB: resident, locked. */
-    const freezer = async (): Promise<{ faults: number; residentKib: number; lockedKib: number }> => {
-      const [faults = NaN, lockedKib = NaN, residentKib = NaN] = (await shared().exec(PROCESS)).stdout
-        .trim()
-        .split('\n')
-        .map(Number);
-      return { faults, residentKib, lockedKib };
+    /** Page faults so far, and what is resident. */
+    const freezer = async (): Promise<{ faults: number; residentKib: number }> => {
+      const [faults = NaN, residentKib = NaN] = (await shared().exec(PROCESS)).stdout.trim().split('\n').map(Number);
+      return { faults, residentKib };
     };
 
     test('all of them freeze and thaw, the freezer takes no memory meanwhile, and stays small', async () => {
       await addWriter(shared(), '10-faults', `#!/bin/sh\n[ "$1" != freeze ] || { ${PROCESS}; } >/run/before\n`);
       await using host = await requester(shared());
-      const begun = performance.now();
-      expect(await host.client.call('guest-fsfreeze-freeze', {}, LIMIT)).toBe(MANY + 2);
-      const frozenMs = performance.now() - begun;
-      const frozen = await freezer();
-      const thawing = performance.now();
-      expect(await host.client.call('guest-fsfreeze-thaw', {}, LIMIT)).toBe(MANY + 2);
-      const thawedMs = performance.now() - thawing;
-      const [before = NaN] = (await shared().exec('cat /run/before')).stdout.trim().split('\n').map(Number);
+      for (let times = 0; times < 2; times++) {
+        expect(await host.client.call('guest-fsfreeze-freeze', {}, LIMIT)).toBe(MANY + 2);
+        const frozen = await freezer();
+        expect(await host.client.call('guest-fsfreeze-thaw', {}, LIMIT)).toBe(MANY + 2);
+        const [before = NaN] = (await shared().exec('cat /run/before')).stdout.trim().split('\n').map(Number);
+        // The hook ran right before the first FIFREEZE.
+        expect((await freezer()).faults - before).toBe(0);
+        expect(frozen.residentKib).toBeLessThan(12 * 1024);
+      }
       const { report } = await host.client.call('bridge-status', {}, LIMIT);
-      console.log({
-        frozenMs,
-        thawedMs,
-        before,
-        frozen,
-        after: await freezer(),
-        steps: report?.steps,
-        frozenWindow: report?.frozenWindowMs,
-      });
-      expect(frozen.faults - before).toBeLessThan(50);
-      expect(frozen.residentKib).toBeLessThan(24 * 1024);
-      expect(await host.client.call('guest-fsfreeze-freeze', {}, LIMIT)).toBe(MANY + 2);
-      expect(await host.client.call('guest-fsfreeze-thaw', {}, LIMIT)).toBe(MANY + 2);
+      expect(report).toMatchObject({ outcome: 'ok', state: 'thawed' });
+      expect(report?.filesystems.filter(({ held }) => held === 'frozen')).toHaveLength(MANY + 2);
     });
   });
