@@ -5,6 +5,8 @@
  */
 #define _GNU_SOURCE
 #include "leftovers.h"
+#include "process.h"
+#include "resident.h"
 #include "server.h"
 #include "system.h"
 #include "thaw-marked.h"
@@ -13,27 +15,16 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <libgen.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/un.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER 57
-#endif
 #ifndef VERSION
 #define VERSION "unknown"
 #endif
@@ -67,13 +58,6 @@ static const char help[] =
 	"                   locked: for tests alone, it can lock up a machine\n"
 	"\n"
 	"exit status: 0 done, 1 failed or something is not thawed, 2 usage, 3 already running\n";
-
-static void fail(const char *what, const char *why)
-{
-	fprintf(stderr, "freezer: %s: %s\n", what, why);
-}
-
-/* ---- start ---- */
 
 static void parse_options(int count, char **words)
 {
@@ -177,14 +161,23 @@ static struct leftovers leftovers(void)
  * Killed inside a FIFREEZE that does not return, it still listens, and accepts nothing: whoever looked for it has
  * filled its queue, and who it is can then not be asked of the socket.
  */
-static bool marked_one_is_ending(void)
+static void look_if_ending(const char *path, void *ending)
 {
 	static struct marker marker;
 	char problem[PATH_MAX_BYTES + 256];
-	bool ending = marker_read(options.marker, &marker, problem, sizeof problem) == 1 &&
-		      process_start_time(marker.pid) == marker.start_time && process_is_ending(marker.pid);
 
+	if (marker_read(path, &marker, problem, sizeof problem) == 1 &&
+	    process_start_time(marker.pid) == marker.start_time && process_is_ending(marker.pid))
+		*(bool *)ending = true;
 	marker_free(&marker);
+}
+
+static bool marked_one_is_ending(void)
+{
+	bool ending = false;
+
+	look_if_ending(options.marker, &ending);
+	markers_set_aside(options.marker, look_if_ending, &ending);
 	return ending;
 }
 
@@ -198,9 +191,9 @@ static int succeed(void)
 		if (thaw_marker(&left) != 0)
 			fail(options.marker, "not all that was marked is thawed; starting, and going on with it");
 		pid = server_ask(options.socket, HELLO_MS, &silent);
-		if (pid < 0 && silent == 0 && marked_one_is_ending())
-			pid = 0;
 	}
+	if (pid < 0 && silent == 0 && marked_one_is_ending())
+		pid = 0;
 	if (pid > 0)
 		fprintf(stderr, "freezer: already running, pid %d\n", (int)pid);
 	else if (pid < 0)
@@ -208,109 +201,14 @@ static int succeed(void)
 	return pid == 0 ? OK : RUNNING;
 }
 
-/* ---- resident ---- */
-
-/* Never swapped out, never chosen by the OOM killer: what thaws must run when nothing else does. */
-static bool become_resident(void)
+static bool kernel_is_known(void)
 {
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	struct utsname name;
+	const char *problem = uname(&name) < 0 ? NULL : kernel_too_old(name.release);
 
-	if (fd >= 0) {
-		/* Not permitted in some containers; then it is as mortal as the rest. */
-		if (write(fd, "-1000", 5) < 0)
-			fail("oom_score_adj", strerror(errno));
-		close(fd);
-	}
-	/*
-	 * What the kernel allocates for us (a page of the marker, a socket buffer) must not wait for a filesystem
-	 * that we froze to take dirty pages. Threads inherit it. Linux 5.6; a help, not a condition.
-	 */
-	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
-	/* Applications wait for it: it goes first. It computes nothing; its threads inherit this. A help, too. */
-	setpriority(PRIO_PROCESS, 0, -20);
-	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0 && !options.any_fs) {
-		fail("mlockall", strerror(errno));
-		return false;
-	}
-	return true;
-}
-
-/* A signalfd of the signals that end it. */
-static int arrange_signals(void)
-{
-	sigset_t stop;
-
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGCHLD, SIG_IGN);
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGINT);
-	sigprocmask(SIG_BLOCK, &stop, NULL);
-	return signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-/* READY=1 to the service manager, if it asked for it. */
-static void notify_ready(void)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	size_t length = path == NULL ? 0 : strlen(path);
-	int fd;
-
-	if (length == 0 || length >= sizeof to.sun_path)
-		return;
-	memcpy(to.sun_path, path, length);
-	if (path[0] == '@')
-		to.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&to,
-			     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-		fail("NOTIFY_SOCKET", strerror(errno));
-	if (fd >= 0)
-		close(fd);
-}
-
-/*
- * The first process stays until the second one serves or has failed, and ends
- * with its exit status. Returns the pipe to tell it by.
- */
-static int go_into_background(void)
-{
-	int pipes[2];
-	unsigned char status = FAILED;
-	pid_t child;
-
-	if (pipe2(pipes, O_CLOEXEC) < 0 || (child = fork()) < 0) {
-		fail("fork", strerror(errno));
-		exit(FAILED);
-	}
-	if (child > 0) {
-		close(pipes[1]);
-		if (read(pipes[0], &status, 1) != 1)
-			status = FAILED;
-		_exit(status);
-	}
-	close(pipes[0]);
-	setsid();
-	return pipes[1];
-}
-
-static void tell(int parent, unsigned char status)
-{
-	if (parent >= 0 && write(parent, &status, 1) == 1)
-		close(parent);
-}
-
-/* Nothing is written to a terminal, a log or a pipe from here on: it could block, or lie on a frozen filesystem. */
-static void drop_stdio(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	for (int fd = 0; null >= 0 && fd < 3; fd++)
-		dup2(null, fd);
-	if (null > 2)
-		close(null);
+	if (problem != NULL)
+		fail("kernel", problem);
+	return problem == NULL;
 }
 
 static int serve(int parent)
@@ -324,7 +222,7 @@ static int serve(int parent)
 		.kill_holders = !options.no_kill,
 	};
 
-	if (marker_folder < 0 || folder < 0 || !lock_start(folder))
+	if (!kernel_is_known() || marker_folder < 0 || folder < 0 || !lock_start(folder))
 		return FAILED;
 	close(marker_folder);
 	stop = arrange_signals();
@@ -341,7 +239,7 @@ static int serve(int parent)
 		fail(options.marker, strerror(result));
 		return FAILED;
 	}
-	if (!become_resident() || session_init(&setup) != 0)
+	if (!become_resident(!options.any_fs) || session_init(&setup) != 0)
 		return FAILED;
 	listening = server_listen(options.socket);
 	if (listening < 0) {
@@ -363,7 +261,7 @@ int main(int count, char **words)
 	int parent = -1, result;
 
 	parse_options(count, words);
-	syscall(SYS_close_range, 3u, ~0u, 0u);
+	close_inherited();
 	if (chdir("/") < 0)
 		fail("/", strerror(errno));
 	if (options.thaw_marked) {

@@ -1,6 +1,7 @@
 /* See leftovers.h. */
 #define _GNU_SOURCE
 #include "leftovers.h"
+#include "process.h"
 #include "system.h"
 #include "thaw-marked.h"
 
@@ -10,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,7 +24,8 @@ enum { FIRST_PAUSE_MS = 100, LONGEST_PAUSE_MS = 5000 };
 struct left {
 	char path[PATH_MAX_BYTES + 1], temporary[PATH_MAX_BYTES + 1];
 	struct marker marker; /* its states under `lock` */
-	int old;              /* pidfd of the dead one while it may be inside FIFREEZE; -1 */
+	struct process old;   /* the dead one while it may be inside FIFREEZE; else none */
+	uint64_t since;
 	struct left *next;
 };
 
@@ -52,7 +52,8 @@ static void *see_to(void *argument)
 	/* A copy: the states of the others change, this one only here. */
 	struct marker_entry entry;
 	uint64_t one = 1;
-	int old, pause = FIRST_PAUSE_MS;
+	struct process old;
+	int pause = FIRST_PAUSE_MS;
 
 	free(argument);
 	pthread_mutex_lock(&lock);
@@ -60,7 +61,7 @@ static void *see_to(void *argument)
 	old = charge.left->old;
 	pthread_mutex_unlock(&lock);
 	for (;;) {
-		int error = thaw_entry(&entry, calls, old);
+		int error = thaw_entry(&entry, calls, &old);
 
 		if (error == 0 || error == EINVAL)
 			break;
@@ -109,8 +110,7 @@ static int start_thread(struct left *left, size_t index)
 static void forget(struct left *left)
 {
 	marker_free(&left->marker);
-	if (left->old >= 0)
-		close(left->old);
+	process_close(&left->old);
 	free(left);
 }
 
@@ -124,15 +124,16 @@ static void take_one(const char *path, void *unused)
 	(void)unused;
 	if (left == NULL)
 		return;
-	left->old = -1;
+	left->old.pidfd = -1;
+	left->since = clock_now();
 	if (snprintf(left->temporary, sizeof left->temporary, "%s.new", path) >= (int)sizeof left->temporary ||
 	    marker_read(path, &left->marker, problem, sizeof problem) != 1) {
 		forget(left);
 		return;
 	}
 	strcpy(left->path, path);
-	if (process_start_time(left->marker.pid) == left->marker.start_time)
-		left->old = pidfd_of(left->marker.pid);
+	if (process_find(left->marker.pid, &left->old) && left->old.start_time != left->marker.start_time)
+		process_close(&left->old);
 	pthread_mutex_lock(&lock);
 	left->next = all;
 	all = left;
@@ -184,23 +185,40 @@ void leftovers_step(void)
 	pthread_mutex_unlock(&lock);
 }
 
-static bool is_same(const struct marker_entry *entry, const struct worker_identity *filesystem)
+static bool is_same(const struct marker_entry *entry, const struct request *request)
 {
-	if (strcmp(entry->path, filesystem->path) == 0)
+	if (strcmp(entry->path, request->path) == 0)
 		return true;
 	if (entry->major == 0 && entry->minor == 0)
-		return entry->mount_id == filesystem->mount_id;
-	return makedev(entry->major, entry->minor) == filesystem->device;
+		return entry->mount_id == request->mount_id;
+	return entry->major == request->major && entry->minor == request->minor;
 }
 
-bool leftovers_hold(const struct worker_identity *filesystem)
+int leftovers_hold(const struct request *request, char *text, size_t size)
 {
 	bool held = false;
 
 	pthread_mutex_lock(&lock);
 	for (struct left *left = all; left != NULL; left = left->next)
 		for (size_t i = 0; i < left->marker.count; i++)
-			held = held || (is_left(&left->marker.entries[i]) && is_same(&left->marker.entries[i], filesystem));
+			held = held || (is_left(&left->marker.entries[i]) && is_same(&left->marker.entries[i], request));
 	pthread_mutex_unlock(&lock);
-	return held;
+	if (held)
+		snprintf(text, size, "fs: a freezer that died froze it, and it is not thawed yet");
+	return held ? EBUSY : 0;
+}
+
+void leftovers_each(hung_taker *take, void *context)
+{
+	/* Only this thread adds and removes; a state that changes meanwhile is told as it was. */
+	for (struct left *left = all; left != NULL; left = left->next)
+		for (size_t i = 0; i < left->marker.count; i++) {
+			bool held;
+
+			pthread_mutex_lock(&lock);
+			held = is_left(&left->marker.entries[i]);
+			pthread_mutex_unlock(&lock);
+			if (held)
+				take("thaw", left->since, left->marker.session, left->marker.entries[i].path, context);
+		}
 }

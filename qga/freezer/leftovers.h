@@ -8,7 +8,7 @@
 #ifndef FREEZER_LEFTOVERS_H
 #define FREEZER_LEFTOVERS_H
 
-#include "worker.h"
+#include "abandoned.h"
 
 /*
  * Before anything is served: sets the marker at PATH aside if there still is
@@ -20,7 +20,9 @@ int leftovers_take(const char *path, const struct kernel_calls *calls, int wake)
 /* After a wake-up: writes down what has been thawed since. */
 void leftovers_step(void);
 
-/* It may still be frozen by a dead freezer, and would be thawed under a session's feet. */
-bool leftovers_hold(const struct worker_identity *filesystem);
+/* It may still be frozen by a dead freezer, and would be thawed under a session's feet: an errno, and why; else 0. */
+int leftovers_hold(const struct request *request, char *text, size_t size);
+
+void leftovers_each(hung_taker *take, void *context);
 
 #endif

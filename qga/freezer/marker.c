@@ -122,14 +122,28 @@ static const char *parse_head(char *line, struct marker *out)
 	return NULL;
 }
 
+/* One more place; they double, starting at 8. */
+static struct marker_entry *next_entry(struct marker *out)
+{
+	bool full = out->count == 0 || (out->count >= 8 && (out->count & (out->count - 1)) == 0);
+	struct marker_entry *more = out->entries;
+
+	if (full)
+		more = realloc(out->entries, (out->count == 0 ? 8 : 2 * out->count) * sizeof *more);
+	if (more == NULL)
+		return NULL;
+	out->entries = more;
+	return &more[out->count];
+}
+
 static const char *parse_entry(char *line, struct marker *out)
 {
 	char *word[4], *path;
-	struct marker_entry *entry = &out->entries[out->count];
+	struct marker_entry *entry = next_entry(out);
 	size_t state = 0;
 
-	if (out->count == FILESYSTEMS_MAX)
-		return "more than 256 filesystems";
+	if (entry == NULL)
+		return "out of memory";
 	if (split(line, word, 4) != 4)
 		return "a line is not: STATE MOUNT_ID MAJOR:MINOR PATH";
 	while (state < sizeof names / sizeof *names && strcmp(names[state], word[0]) != 0)
@@ -182,6 +196,8 @@ void marker_free(struct marker *marker)
 {
 	for (size_t i = 0; i < marker->count; i++)
 		free(marker->entries[i].path);
+	free(marker->entries);
+	marker->entries = NULL;
 	marker->count = 0;
 }
 

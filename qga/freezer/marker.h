@@ -9,7 +9,7 @@
 
 #include <sys/types.h>
 
-enum { FILESYSTEMS_MAX = 256, RCU_VALUE_MAX = 15 };
+enum { RCU_VALUE_MAX = 15 };
 
 enum marked { MARKED_INTENDED, MARKED_FROZEN, MARKED_REFUSED, MARKED_THAWED };
 
@@ -26,15 +26,15 @@ struct marker {
 	char session[ID_MAX_BYTES + 1];
 	char rcu[RCU_VALUE_MAX + 1]; /* "" if the knob was left alone */
 	size_t count;
-	struct marker_entry entries[FILESYSTEMS_MAX];
+	struct marker_entry *entries;
 };
 
 /* Replaces the file by rename; TEMPORARY lies beside it. Allocates nothing. 0 or an errno. */
 int marker_write(const char *path, const char *temporary, const struct marker *marker);
 
 /*
- * 1 read, 0 there is none, -1 unreadable or damaged: `problem` says how. The
- * paths are allocated; marker_free() frees them, also after -1.
+ * 1 read, 0 there is none, -1 unreadable or damaged: `problem` says how. Entries
+ * and paths are allocated; marker_free() frees them, also after -1.
  */
 int marker_read(const char *path, struct marker *out, char *problem, size_t size);
 void marker_free(struct marker *marker);
@@ -44,7 +44,7 @@ void marker_free(struct marker *marker);
  * 0, also if there is none, or an errno.
  */
 int marker_set_aside(const char *path);
-/* Calls TAKE with the path of each PATH.left-*. Allocates. */
+/* Calls TAKE with the path of each PATH.left-PID-STARTTIME and PATH.left-PID-STARTTIME-NUMBER. Allocates. */
 void markers_set_aside(const char *path, void (*take)(const char *left, void *context), void *context);
 
 const char *marked_name(enum marked state);

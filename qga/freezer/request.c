@@ -118,6 +118,7 @@ static const struct {
 	{ "critical", VERB_CRITICAL_ON, -1, "expected: critical on BOUND_MS, or critical off" },
 	{ "thaw", VERB_THAW, 1, "expected: thaw" },
 	{ "status", VERB_STATUS, 1, "expected: status" },
+	{ "hung", VERB_HUNG, 1, "expected: hung" },
 };
 
 static const char *parse_plan(char **word, struct request *out)
@@ -187,7 +188,7 @@ const char *request_parse(char *line, size_t length, struct request *out)
 	while (which < sizeof verbs / sizeof *verbs && strcmp(verbs[which].name, word[0]) != 0)
 		which++;
 	if (which == sizeof verbs / sizeof *verbs)
-		return "unknown verb (known: hello plan fs sync freeze renew critical thaw status)";
+		return "unknown verb (known: hello plan fs sync freeze renew critical thaw status hung)";
 	if (verbs[which].words >= 0 && words != verbs[which].words)
 		return verbs[which].usage;
 	out->verb = verbs[which].verb;

@@ -6,17 +6,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 8, SYNTAX_ERRORS_MAX = 16, OUT_BYTES = 4096, SEND_BUFFER = 1 << 20 };
+enum { CONNECTIONS_MAX = 8, SYNTAX_ERRORS_MAX = 16, OUT_BYTES = 4096, SEND_BUFFER = 1 << 20, LINES_BYTES = 256 /* of one filesystem */ };
 
 struct connection {
 	int fd; /* -1: free */
@@ -32,7 +31,7 @@ static struct connection connections[CONNECTIONS_MAX];
 /* ---- out ---- */
 
 /*
- * The socket's own buffer is the queue (1 MiB: all lines of 256 filesystems).
+ * The socket's own buffer is the queue (1 MiB: all lines of 4096 filesystems).
  * Whoever lets it fill up does not read, and loses the connection.
  */
 static void flush(struct connection *to)
@@ -77,6 +76,20 @@ int connection_socket(const struct connection *connection)
 	return connection->fd;
 }
 
+static void set_queue(int fd, int bytes)
+{
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
+void connection_expect(struct connection *to, size_t filesystems)
+{
+	size_t bytes = filesystems * LINES_BYTES;
+
+	if (to != NULL && bytes > SEND_BUFFER && bytes <= INT_MAX / 2 && (filesystems & (filesystems - 1)) == 0)
+		set_queue(to->fd, 2 * (int)bytes);
+}
+
 void connection_drop(struct connection *connection)
 {
 	if (connection == NULL || connection->fd < 0)
@@ -100,7 +113,7 @@ static void take_connection(int listening)
 {
 	static const char full[] = "error limit at\\040most\\0408\\040connections\n";
 	static const char stranger[] = "error limit only\\040root\\040may\\040connect\n";
-	int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), size = SEND_BUFFER;
+	int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct connection *place = connections;
 
 	if (fd < 0)
@@ -114,8 +127,7 @@ static void take_connection(int listening)
 		send(fd, full, sizeof full - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 		close(fd);
 	} else {
-		if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
-			setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+		set_queue(fd, SEND_BUFFER);
 		place->broken = false;
 		place->syntax_errors = 0;
 		place->in_used = place->out_used = 0;
@@ -182,6 +194,7 @@ static void settle(void)
 			while (c->fd >= 0 && !c->broken && take_line(c))
 				moved = true;
 		moved = session_step() || moved;
+		abandoned_step();
 		leftovers_step();
 		for (struct connection *c = connections; c < connections + CONNECTIONS_MAX; c++) {
 			if (c->fd < 0)
@@ -223,7 +236,7 @@ void server_run(int listening, int stop, int wake)
 
 	for (struct connection *c = connections; c < connections + CONNECTIONS_MAX; c++)
 		c->fd = -1;
-	while (!stopping || session_armed()) {
+	while (!stopping || session_armed() || abandoned_armed()) {
 		struct pollfd fds[3 + CONNECTIONS_MAX] = {
 			{ .fd = listening, .events = POLLIN },
 			{ .fd = stop, .events = POLLIN },
@@ -260,93 +273,4 @@ void server_run(int listening, int stop, int wake)
 		connection_drop(c);
 		session_gone(c);
 	}
-}
-
-/* ---- the socket's file ---- */
-
-static int address_of(const char *path, struct sockaddr_un *out)
-{
-	memset(out, 0, sizeof *out);
-	out->sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof out->sun_path) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	strcpy(out->sun_path, path);
-	return 0;
-}
-
-int server_listen(const char *path)
-{
-	char beside[sizeof ((struct sockaddr_un *)NULL)->sun_path];
-	struct sockaddr_un address;
-	int fd, error;
-	mode_t before;
-
-	/* Made beside it and moved there when it listens: nobody ever finds one that does not. */
-	if (snprintf(beside, sizeof beside, "%s.new", path) >= (int)sizeof beside) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	if (address_of(beside, &address) < 0 || (unlink(beside) < 0 && errno != ENOENT))
-		return -1;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -1;
-	before = umask(0177);
-	error = bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ? errno : 0;
-	umask(before);
-	/* Far more than it serves: one that was killed inside a FIFREEZE still listens, and must not seem to be busy. */
-	if (error == 0 && (listen(fd, SOMAXCONN) < 0 || rename(beside, path) < 0))
-		error = errno;
-	if (error != 0) {
-		close(fd);
-		errno = error;
-		return -1;
-	}
-	return fd;
-}
-
-pid_t server_ask(const char *path, int wait_ms, pid_t *silent)
-{
-	struct sockaddr_un address;
-	struct ucred peer;
-	socklen_t size = sizeof peer;
-	struct pollfd answer = { .events = POLLIN };
-	int fd, pid = 0;
-	char line[128];
-	ssize_t got;
-
-	*silent = 0;
-	if (address_of(path, &address) < 0)
-		return 0;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return 0;
-	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-		/* EAGAIN: its queue is full, so it does not take connections. */
-		pid = errno == EAGAIN ? -1 : 0;
-		close(fd);
-		return pid;
-	}
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0)
-		*silent = peer.pid;
-	/* A killed one whose thread is inside FIFREEZE keeps its socket open, and serves nobody. */
-	if (*silent > 0 && process_is_ending(*silent)) {
-		close(fd);
-		return 0;
-	}
-	answer.fd = fd;
-	/* One that is full says so and closes, maybe before we have spoken: what it said can be read all the same. */
-	(void)send(fd, "hello\n", 6, MSG_NOSIGNAL);
-	if (poll(&answer, 1, wait_ms) == 1) {
-		got = recv(fd, line, sizeof line - 1, MSG_DONTWAIT);
-		line[got > 0 ? got : 0] = '\0';
-		if (sscanf(line, "ok hello 1 %d ", &pid) != 1)
-			pid = strncmp(line, "error limit", 11) == 0 ? *silent : 0; /* full, but alive */
-	}
-	close(fd);
-	if (pid > 0)
-		return pid;
-	return *silent > 0 && process_is_ending(*silent) ? 0 : -1;
 }

@@ -1,26 +1,25 @@
 /* See session-state.h: what a connection may ask for, and when. Rules and answers are those of README.md. */
 #define _GNU_SOURCE
 #include "session-state.h"
+#include "abandoned.h"
 #include "leftovers.h"
+#include "mount-table.h"
 #include "rcu.h"
 #include "system.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 static void hold(struct connection *from)
 {
-	struct ucred peer;
-	socklen_t size = sizeof peer;
+	struct process *process = &session.holder_process;
 
 	session.holder = from;
-	session.holder_pidfd = -1;
-	if (session_given.kill_holders && getsockopt(connection_socket(from), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-	    peer.pid > 1 && peer.pid != getpid())
-		session.holder_pidfd = peer_pidfd(connection_socket(from), peer.pid);
+	if (!session_given.kill_holders || !process_of_peer(connection_socket(from), process) || process->pid == 1 ||
+	    process->pid == getpid())
+		process_close(process);
 }
 
 static void plan(struct connection *from, const struct request *request)
@@ -51,42 +50,77 @@ static void plan(struct connection *from, const struct request *request)
 	session.lease_max_ms = request->ms;
 	session.planned_until = deadline_after(session.since, request->budget_ms);
 	hold(from);
+	mounts_forget();
 	if (request->expedite)
 		rcu_open(session_given.rcu_knob);
 	connection_say(from, "ok plan");
 }
 
+static void refuse_filesystem(struct connection *to, int error, const char *text)
+{
+	char word[4 * 256];
+
+	connection_say(to, "error fs %d %s", error, word_escape(text, word, sizeof word));
+}
+
 static void add_filesystem(struct connection *from, const struct request *request)
 {
-	char text[256] = "", word[4 * sizeof text];
-	struct worker *worker;
-	int error;
+	char text[256] = "";
+	struct mount_kind mount = { 0 };
+	int error = session_given.calls->check(request, &mount, text, sizeof text);
 
-	if (session.count == FILESYSTEMS_MAX || workers_alive() >= FILESYSTEMS_MAX) {
-		session_refuse(from, "limit", "fs: at most %d filesystems", FILESYSTEMS_MAX);
+	if (error == 0)
+		error = leftovers_hold(request, text, sizeof text);
+	if (error == 0)
+		error = abandoned_holds(request, &mount, text, sizeof text);
+	if (error == 0) {
+		error = session_room();
+		if (error == 0)
+			session.opening = worker_open(request, &mount, session_given.calls, session_given.wake, &error);
+		if (error != 0)
+			snprintf(text, sizeof text, "fs: no thread for filesystem %zu (TasksMax of the unit, kernel.threads-max): %s",
+				 session.count + 1, strerror(error));
+	}
+	if (error != 0) {
+		refuse_filesystem(from, error, text);
 		return;
 	}
-	worker = worker_open(request, session_given.calls, session_given.wake, &error, text, sizeof text);
-	if (worker != NULL) {
-		EACH(i) {
-			if (worker_identity(session.fs[i])->device != worker_identity(worker)->device)
-				continue;
+	session.asked = OPENING;
+	session.answer_by = deadline_after(clock_now(), OPEN_ANSWER_MS);
+}
+
+void session_step_open(uint64_t now)
+{
+	struct worker *worker = session.opening;
+	struct worker_view view = worker_look(worker);
+	char text[256] = "";
+	int error = view.open_error;
+
+	if (!view.open_done && now < session.answer_by)
+		return;
+	session.asked = NOTHING;
+	session.opening = NULL;
+	if (!view.open_done) {
+		snprintf(text, sizeof text, "fs: it could not be opened within %d ms", OPEN_ANSWER_MS);
+		abandon(worker, session.id); /* it cannot freeze: nothing has to be written down */
+		refuse_filesystem(session.holder, ETIMEDOUT, text);
+		return;
+	}
+	if (error != 0)
+		snprintf(text, sizeof text, "%s", worker_problem(worker));
+	else EACH(i)
+		if (worker_identity(session.fs[i].worker)->device == worker_identity(worker)->device) {
 			snprintf(text, sizeof text, "fs: its device is planned already, at index %zu", i);
 			error = EEXIST;
 		}
-		if (error == 0 && leftovers_hold(worker_identity(worker))) {
-			snprintf(text, sizeof text, "fs: a freezer that died froze it, and it is not thawed yet");
-			error = EBUSY;
-		}
-	}
 	if (error != 0) {
-		if (worker != NULL)
-			worker_close(worker);
-		connection_say(from, "error fs %d %s", error, word_escape(text, word, sizeof word));
+		worker_close(worker);
+		refuse_filesystem(session.holder, error, text);
 		return;
 	}
-	session.fs[session.count] = worker;
-	connection_say(from, "ok fs %zu", session.count++);
+	session.fs[session.count] = (struct planned){ .worker = worker };
+	connection_expect(session.holder, session.count + 1);
+	connection_say(session.holder, "ok fs %zu", session.count++);
 }
 
 static void freeze(struct connection *from, const struct request *request)
@@ -104,6 +138,7 @@ static void freeze(struct connection *from, const struct request *request)
 		session_refuse(from, "limit", "freeze: expected LIMIT_MS of 1 to %d", LONGEST_MS);
 		return;
 	}
+	mounts_forget();
 	session_marker_begin();
 	session.state = FREEZING;
 	session.asked = FREEZING_ALL;
@@ -126,7 +161,7 @@ static void sync_all(struct connection *from, const struct request *request)
 	session.asked = SYNCING;
 	session.answer_by = deadline_after(clock_now(), request->ms);
 	EACH(i)
-		worker_sync(session.fs[i]);
+		worker_sync(session.fs[i].worker);
 }
 
 static void renew(struct connection *from, const struct request *request)
@@ -183,11 +218,29 @@ static void status(struct connection *to)
 		       number(session.since), number(session.first), number(session.lease_until), session_frozen_count());
 }
 
+static void say_hung(const char *call, uint64_t since, const char *id, const char *path, void *context)
+{
+	static char path_word[4 * PATH_MAX_BYTES + 1];
+	char id_word[4 * ID_MAX_BYTES + 1];
+	struct connection *to = *(struct connection **)context;
+
+	connection_say(to, "hung %s %llu %s %s", call, number(since), word_escape(id, id_word, sizeof id_word),
+		       word_escape(path, path_word, sizeof path_word));
+}
+
+static void hung(struct connection *to)
+{
+	abandoned_each(say_hung, &to);
+	leftovers_each(say_hung, &to);
+	connection_say(to, "ok hung");
+}
+
 bool session_takes(const struct connection *from, enum verb verb)
 {
-	if (session.holder != from || session.asked == NOTHING || verb == VERB_HELLO || verb == VERB_STATUS)
+	if (session.holder != from || session.asked == NOTHING || verb == VERB_HELLO || verb == VERB_STATUS ||
+	    verb == VERB_HUNG)
 		return true;
-	if (session.asked == THAWING_ALL)
+	if (session.asked == THAWING_ALL || session.asked == OPENING)
 		return false;
 	return verb == VERB_RENEW || verb == VERB_CRITICAL_ON || verb == VERB_CRITICAL_OFF || verb == VERB_THAW;
 }
@@ -202,6 +255,10 @@ void session_request(struct connection *from, const struct request *request)
 	}
 	if (request->verb == VERB_STATUS) {
 		status(from);
+		return;
+	}
+	if (request->verb == VERB_HUNG) {
+		hung(from);
 		return;
 	}
 	/* A thawing lets nothing through but what ends it; `off` only makes it come sooner. */

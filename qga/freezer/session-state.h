@@ -1,20 +1,26 @@
 /*
- * The session as its three parts see it: session.c keeps it and its marker,
+ * The session as its parts see it: session.c keeps it and its marker,
  * session-requests.c is what its holder asks for, session-steps.c what happens
- * by itself. For these three alone; what the server sees is session.h.
+ * by itself until it is frozen, session-thaw.c what does from then on. For
+ * these alone; what the server sees is session.h.
  */
 #ifndef FREEZER_SESSION_STATE_H
 #define FREEZER_SESSION_STATE_H
 
+#include "process.h"
 #include "session.h"
 
 enum {
 	LONGEST_MS = 3600 * 1000, /* of a lease, a limit or a budget */
 	CRITICAL_LONGEST_MS = 600 * 1000,
+	OPEN_ANSWER_MS = 1000,
 	THAW_ANSWER_MS = 2000,
-	GROUP_THAW_MS = 250, /* then the next group is thawed too: one dead disk must not hold the rest */
+	GROUP_THAW_MS = 250,       /* then the next group is thawed too: one dead disk must not hold the rest */
+	GROUPS_THAW_MS = 1000,     /* then all that are left, at once */
+	ABANDON_RETRY_MS = 1000,
+	MARK_EVERY_MS = 20, /* as answers come in: with a thousand of them it is written a few times, not a thousand */
 	LET_GO_MS = 1000,
-	LINGER_MS = 10 * 1000,
+	LINGER_MS = 60 * 1000, /* writers are released meanwhile */
 };
 
 #define NEVER UINT64_MAX
@@ -23,10 +29,18 @@ enum {
 enum state { IDLE, PLANNED, FREEZING, FROZEN, THAWING };
 extern const char *const session_state_names[];
 
+/* One filesystem of it. */
+struct planned {
+	struct worker *worker;
+	bool marked;    /* stands in the marker */
+	bool sync_late; /* not done when `sync` was answered: told with its freeze */
+	bool hung;      /* its freeze was given up */
+};
+
 struct session {
 	enum state state;
-	struct connection *holder; /* NULL once it is gone */
-	int holder_pidfd;          /* -1: not to be killed */
+	struct connection *holder;     /* NULL once it is gone */
+	struct process holder_process; /* pid 0: not to be killed */
 	char id[ID_MAX_BYTES + 1];
 	char owner[OWNER_MAX_BYTES + 1];
 	uint64_t since, lease_max_ms, lease_ms;
@@ -34,20 +48,23 @@ struct session {
 	bool kill_on_let_go;
 	bool expired;
 
-	enum { NOTHING, SYNCING, FREEZING_ALL, THAWING_ALL } asked; /* not answered yet */
+	enum { NOTHING, OPENING, SYNCING, FREEZING_ALL, THAWING_ALL } asked; /* not answered yet */
 	uint64_t answer_by;
 
 	uint64_t group;       /* the one being frozen or thawed */
 	uint64_t group_until; /* freezing: when it is given up; thawing: when the next one follows anyway */
 	uint64_t limit_ms;    /* of each freeze; 0: none but the lease */
-	bool thaw_begun, reported;
-	bool gave_up; /* and its holder has not been told how the rest was thawed */
+	bool reported;        /* all is thawed, and the marker gone */
+	uint64_t thaw_begun;  /* 0: not yet */
+	bool gave_up;         /* a freeze; and its holder has not been told how the rest was thawed */
+	bool thaw_answered;   /* `error thaw` was: the next answer is the last */
+	uint64_t abandon_from; /* after a failure to write it down */
+	uint64_t mark_from;    /* when answers may be written to the marker again */
+	bool mark_due;         /* and there may be some */
 
-	size_t count;
-	struct worker *fs[FILESYSTEMS_MAX];
-	bool marked[FILESYSTEMS_MAX];    /* stands in the marker */
-	bool sync_late[FILESYSTEMS_MAX]; /* not done when `sync` was answered: told with its freeze */
-	bool hung[FILESYSTEMS_MAX];      /* its freeze was given up */
+	struct worker *opening; /* of the `fs` that is under way */
+	size_t count, room;
+	struct planned *fs;
 };
 extern struct session session;
 extern struct session_setup session_given;
@@ -68,11 +85,21 @@ size_t session_frozen_count(void);
 void session_marker_begin(void);
 /* Writes the marker if it would say something new. 0 or an errno; then the old one still stands, and errs on the safe side. */
 int session_mark(void);
+/* The same for answers, not at once if it was written a moment ago. */
+void session_mark_answers(uint64_t now);
 /* Forgets it: nothing is frozen. */
 void session_release(void);
 void session_begin_thaw(void);
 /* The holder did not keep its word: its connection ends here, and by default its process too. */
 void session_drop_holder(bool kill);
+
+/* Room for one filesystem more, here and in the marker. 0 or an errno. */
+int session_room(void);
+
+/* ---- session-requests.c ---- */
+
+/* The filesystem that `fs` names is open by now, or will not be in time. */
+void session_step_open(uint64_t now);
 
 /* ---- session-steps.c ---- */
 
@@ -80,5 +107,12 @@ void session_drop_holder(bool kill);
 bool session_next_group(bool ascending, bool outermost, uint64_t *group);
 /* Marks the group `intended`, then lets all its threads go at once. */
 void session_freeze_group(void);
+bool session_in_group(size_t i);
+
+/* ---- session-thaw.c ---- */
+
+void session_step_thaw(uint64_t now);
+/* When a session that nobody holds any more ends without what hangs; NEVER: not yet known. */
+uint64_t session_abandon_time(void);
 
 #endif

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 bool session_next_group(bool ascending, bool outermost, uint64_t *group)
 {
@@ -18,7 +17,7 @@ bool session_next_group(bool ascending, bool outermost, uint64_t *group)
 	uint64_t best = 0;
 
 	EACH(i) {
-		uint64_t here = worker_identity(session.fs[i])->group;
+		uint64_t here = worker_identity(session.fs[i].worker)->group;
 
 		if (!outermost && (ascending ? here <= *group : here >= *group))
 			continue;
@@ -31,9 +30,9 @@ bool session_next_group(bool ascending, bool outermost, uint64_t *group)
 	return found;
 }
 
-static bool in_group(size_t i)
+bool session_in_group(size_t i)
 {
-	return worker_identity(session.fs[i])->group == session.group;
+	return worker_identity(session.fs[i].worker)->group == session.group;
 }
 
 void session_freeze_group(void)
@@ -41,7 +40,7 @@ void session_freeze_group(void)
 	int error;
 
 	EACH(i)
-		session.marked[i] = session.marked[i] || in_group(i);
+		session.fs[i].marked = session.fs[i].marked || session_in_group(i);
 	error = session_mark();
 	session.group_until = session.limit_ms == 0 ? NEVER : deadline_after(clock_now(), session.limit_ms);
 	if (session.first == 0) {
@@ -50,12 +49,12 @@ void session_freeze_group(void)
 		session.lease_until = deadline_after(session.first, session.lease_ms);
 	}
 	EACH(i) {
-		if (!in_group(i))
+		if (!session_in_group(i))
 			continue;
 		if (error != 0)
-			worker_refuse(session.fs[i], error); /* never freeze what a successor could not find */
+			worker_refuse(session.fs[i].worker, error); /* never freeze what a successor could not find */
 		else
-			worker_freeze(session.fs[i]);
+			worker_freeze(session.fs[i].worker);
 	}
 }
 
@@ -69,13 +68,13 @@ static void step_sync(uint64_t now)
 	bool all = true;
 
 	EACH(i)
-		all = all && worker_look(session.fs[i]).sync_done;
+		all = all && worker_look(session.fs[i].worker).sync_done;
 	if (!all && now < session.answer_by)
 		return;
 	EACH(i) {
-		struct worker_view view = worker_look(session.fs[i]);
+		struct worker_view view = worker_look(session.fs[i].worker);
 
-		session.sync_late[i] = !view.sync_done;
+		session.fs[i].sync_late = !view.sync_done;
 		if (!view.sync_done)
 			view.sync.end = 0;
 		say_sync_line(i, view.sync_error == 0 && !view.sync_done ? ETIMEDOUT : view.sync_error, &view.sync);
@@ -87,20 +86,15 @@ static void step_sync(uint64_t now)
 static void say_freeze_lines(void)
 {
 	EACH(i) {
-		struct worker_view view = worker_look(session.fs[i]);
+		struct worker_view view = worker_look(session.fs[i].worker);
 
 		if (!view.freeze_done)
 			continue;
-		if (session.sync_late[i] && view.sync.end != 0)
+		if (session.fs[i].sync_late && view.sync.end != 0)
 			say_sync_line(i, view.sync_error, &view.sync);
 		connection_say(session.holder, "fs %zu freeze %d %llu %llu", i, view.freeze.error,
 			       number(view.freeze.start), number(view.freeze.end));
 	}
-}
-
-static bool in_vain(size_t i)
-{
-	return session.hung[i] && !worker_look(session.fs[i]).freeze_done;
 }
 
 /*
@@ -114,15 +108,15 @@ static void give_up(uint64_t now)
 
 	say_freeze_lines();
 	EACH(i) {
-		struct worker_view view = worker_look(session.fs[i]);
+		struct worker_view view = worker_look(session.fs[i].worker);
 		size_t used = strlen(who);
 
-		if (!in_group(i) || view.freeze_done)
+		if (!session_in_group(i) || view.freeze_done)
 			continue;
-		session.hung[i] = true;
+		session.fs[i].hung = true;
 		connection_say(session.holder, "fs %zu freeze %d %llu 0", i, ETIMEDOUT, number(view.freeze.start));
 		snprintf(who + used, sizeof who - used, "%s%s", used == 0 ? "" : ", ",
-			 worker_identity(session.fs[i])->path);
+			 worker_identity(session.fs[i].worker)->path);
 	}
 	session_refuse(session.holder, "freeze", "freeze: not frozen within %llu ms, given up, the rest is thawed: %s",
 	       number(session.limit_ms), who);
@@ -142,7 +136,7 @@ static void step_freezing(uint64_t now)
 		bool group_done = true;
 
 		EACH(i)
-			group_done = group_done && (!in_group(i) || worker_look(session.fs[i]).freeze_done);
+			group_done = group_done && (!session_in_group(i) || worker_look(session.fs[i].worker).freeze_done);
 		if (!group_done && now >= session.group_until)
 			give_up(now);
 		if (!group_done)
@@ -154,7 +148,7 @@ static void step_freezing(uint64_t now)
 	session.state = FROZEN;
 	session.asked = NOTHING;
 	EACH(i)
-		refused = refused || !worker_look(session.fs[i]).ours;
+		refused = refused || !worker_look(session.fs[i].worker).ours;
 	/* Only then it cannot wait: while it says `intended` a successor would thaw what a stranger may have frozen. */
 	if (refused)
 		session_mark();
@@ -183,109 +177,14 @@ static void expire(uint64_t now)
 	session_begin_thaw();
 }
 
-/* Tells the threads, group by group, and says whether all is thawed. */
-static bool advance_thaw(uint64_t now)
-{
-	bool all = true;
-
-	if (!session.thaw_begun) {
-		if (now < session.critical_until)
-			return false;
-		session.thaw_begun = true;
-		session_next_group(false, true, &session.group);
-		session.group_until = 0;
-	}
-	for (;;) {
-		bool group_done = true;
-
-		if (session.group_until == 0)
-			session.group_until = deadline_after(now, GROUP_THAW_MS);
-		EACH(i) {
-			if (!in_group(i))
-				continue;
-			worker_thaw(session.fs[i]);
-			group_done = group_done && (in_vain(i) || worker_look(session.fs[i]).thaw_done);
-		}
-		if (!group_done && now < session.group_until)
-			return false;
-		if (!session_next_group(false, false, &session.group))
-			break;
-		session.group_until = 0;
-	}
-	session.group_until = NEVER;
-	EACH(i)
-		all = all && worker_look(session.fs[i]).thaw_done;
-	return all;
-}
-
-static void say_thaw_lines(void)
-{
-	EACH(i) {
-		struct worker_view view = worker_look(session.fs[i]);
-		int error = view.thaw.error;
-
-		if (!view.thaw_done && (error == 0 || error == EINVAL))
-			error = ETIMEDOUT;
-		connection_say(session.holder, "fs %zu thaw %d %llu %llu %d", i, error, number(view.thaw.start),
-			       number(view.thaw.end), view.ours);
-	}
-}
-
-/* What is left is thawed when the kernel returns its FIFREEZE, whenever that is: nobody has to wait to be told so. */
-static bool rest_is_thawed(void)
-{
-	EACH(i)
-		if (!in_vain(i) && !worker_look(session.fs[i]).thaw_done)
-			return false;
-	return true;
-}
-
-static void step_thawing(uint64_t now)
-{
-	bool all = advance_thaw(now);
-	bool told_now = session.gave_up && rest_is_thawed();
-
-	if (all && !session.reported) {
-		session.reported = true;
-		unlink(session_given.marker);
-		if (session.holder != NULL && session.expired) {
-			say_thaw_lines();
-			connection_say(session.holder, "event thawed expired");
-		}
-		/* It was answered `error thaw` and may want to know the end of it, but not for ever. */
-		if (session.holder != NULL && session.asked == NOTHING && session.let_go_until == 0) {
-			session.let_go_until = deadline_after(now, LINGER_MS);
-			session.kill_on_let_go = false;
-		}
-	}
-	if (all && session.holder == NULL) {
-		session_release();
-	} else if (all && session.asked == THAWING_ALL) {
-		struct connection *holder = session.holder;
-
-		if (session.expired)
-			session_refuse(holder, "expired", "thaw: the lease ended at %llu, all was thawed without being asked",
-			       number(session.lease_until));
-		else
-			say_thaw_lines();
-		if (!session.expired)
-			connection_say(holder, "ok thaw");
-		session_release();
-	} else if (session.asked == THAWING_ALL && (told_now || now >= session.answer_by)) {
-		say_thaw_lines();
-		session_refuse(session.holder, "thaw", "thaw: not all is thawed%s; it goes on",
-		       told_now ? ", a freeze has not returned" : " after 2 s");
-		session.asked = NOTHING;
-		session.gave_up = false;
-	}
-}
-
 bool session_step(void)
 {
 	uint64_t now = clock_now();
 	enum state state_before = session.state;
 	int asked_before = session.asked;
 
+	if (session.state == PLANNED && session.asked == OPENING)
+		session_step_open(now);
 	if (session.state == PLANNED && session.asked == SYNCING)
 		step_sync(now);
 	if (session.state == PLANNED && now >= session.planned_until)
@@ -295,12 +194,12 @@ bool session_step(void)
 	if (session.state == FREEZING)
 		step_freezing(now);
 	if (session.state == THAWING)
-		step_thawing(now);
+		session_step_thaw(now);
 	if (session.state == THAWING && session.let_go_until != 0 && now >= session.let_go_until)
 		session_drop_holder(session.kill_on_let_go);
 	/* Last, so that nobody waits for it: until it is written the marker errs on the safe side. */
 	if (session_armed())
-		session_mark();
+		session_mark_answers(now);
 	return session.state != state_before || (int)session.asked != asked_before;
 }
 
@@ -314,17 +213,20 @@ uint64_t session_deadline(void)
 {
 	uint64_t deadline = NEVER;
 
-	if (session.asked == SYNCING || session.asked == THAWING_ALL)
+	if (session.asked == OPENING || session.asked == SYNCING || session.asked == THAWING_ALL)
 		earliest(&deadline, session.answer_by);
 	if (session.state == PLANNED)
 		earliest(&deadline, session.planned_until);
+	if (session.mark_due && session_armed())
+		earliest(&deadline, session.mark_from);
 	if (session.state == FREEZING || session.state == FROZEN)
 		earliest(&deadline, session.lease_until);
 	if (session.state == FREEZING)
 		earliest(&deadline, session.group_until);
 	if (session.state == THAWING) {
-		earliest(&deadline, session.thaw_begun ? session.group_until : session.critical_until);
+		earliest(&deadline, session.thaw_begun != 0 ? session.group_until : session.critical_until);
 		earliest(&deadline, session.let_go_until);
+		earliest(&deadline, session_abandon_time());
 	}
 	return deadline;
 }

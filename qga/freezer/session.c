@@ -1,6 +1,8 @@
 /* See session.h and session-state.h: the session itself, how it is let go, and its marker. */
 #define _GNU_SOURCE
 #include "session-state.h"
+#include "abandoned.h"
+#include "mount-table.h"
 #include "rcu.h"
 #include "system.h"
 
@@ -40,7 +42,7 @@ size_t session_frozen_count(void)
 	size_t frozen = 0;
 
 	EACH(i) {
-		struct worker_view view = worker_look(session.fs[i]);
+		struct worker_view view = worker_look(session.fs[i].worker);
 
 		frozen += is_frozen(&view);
 	}
@@ -65,13 +67,13 @@ int session_mark(void)
 	int error;
 
 	EACH(i) {
-		const struct worker_identity *identity = worker_identity(session.fs[i]);
+		const struct worker_identity *identity = worker_identity(session.fs[i].worker);
 		struct worker_view view;
 		struct marker_entry entry;
 
-		if (!session.marked[i])
+		if (!session.fs[i].marked)
 			continue;
-		view = worker_look(session.fs[i]);
+		view = worker_look(session.fs[i].worker);
 		entry = (struct marker_entry){ marked_state(&view), identity->mount_id, identity->major,
 					       identity->minor, identity->path };
 		if (line >= marker.count || marker.entries[line].path != entry.path ||
@@ -88,9 +90,20 @@ int session_mark(void)
 	return error;
 }
 
+void session_mark_answers(uint64_t now)
+{
+	session.mark_due = now < session.mark_from;
+	if (session.mark_due)
+		return;
+	session_mark();
+	session.mark_from = deadline_after(clock_now(), MARK_EVERY_MS);
+}
+
 void session_marker_begin(void)
 {
-	marker = (struct marker){ .pid = getpid(), .start_time = session_start_time };
+	marker.count = 0;
+	marker.pid = getpid();
+	marker.start_time = session_start_time;
 	strcpy(marker.session, session.id);
 	rcu_read(marker.rcu, sizeof marker.rcu);
 }
@@ -104,33 +117,68 @@ int session_init(const struct session_setup *given)
 		return ENAMETOOLONG;
 	session_start_time = process_start_time(getpid());
 	memset(&session, 0, sizeof session);
-	session.holder_pidfd = -1;
+	abandoned_init(session_given.marker, getpid(), session_start_time);
 	return 0;
+}
+
+int session_room(void)
+{
+	size_t room = session.room == 0 ? 8 : 2 * session.room;
+	struct planned *fs;
+	struct marker_entry *entries;
+
+	if (session.count < session.room)
+		return 0;
+	fs = realloc(session.fs, room * sizeof *fs);
+	if (fs == NULL)
+		return ENOMEM;
+	session.fs = fs;
+	entries = realloc(marker.entries, room * sizeof *entries);
+	if (entries == NULL)
+		return ENOMEM;
+	marker.entries = entries;
+	memset(entries + session.room, 0, (room - session.room) * sizeof *entries); /* there before anything is frozen */
+	session.room = room;
+	return 0;
+}
+
+/* What is inside a call that may never return is not forgotten; what may freeze was abandoned before. */
+static void let_go(struct worker *worker)
+{
+	if (worker == NULL)
+		return;
+	if (worker_look(worker).inside == INSIDE_NOTHING)
+		worker_close(worker);
+	else
+		abandon(worker, session.id);
 }
 
 void session_release(void)
 {
 	rcu_close();
+	mounts_forget();
 	EACH(i)
-		worker_close(session.fs[i]);
-	if (session.holder_pidfd >= 0)
-		close(session.holder_pidfd);
+		let_go(session.fs[i].worker);
+	let_go(session.opening);
+	process_close(&session.holder_process);
+	free(session.fs);
+	free(marker.entries);
+	marker.entries = NULL;
 	marker.count = 0;
 	memset(&session, 0, sizeof session);
-	session.holder_pidfd = -1;
 }
 
 void session_begin_thaw(void)
 {
 	session.state = THAWING;
-	session.thaw_begun = false;
+	session.thaw_begun = 0;
 	rcu_restore();
 }
 
 void session_drop_holder(bool kill)
 {
-	if (kill && session.holder_pidfd >= 0)
-		pidfd_kill(session.holder_pidfd);
+	if (kill)
+		process_kill(&session.holder_process);
 	connection_drop(session.holder);
 	session_gone(session.holder);
 }

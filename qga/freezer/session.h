@@ -23,6 +23,8 @@ __attribute__((format(printf, 2, 3))) void connection_say(struct connection *, c
 /* Sends what was said now, not when the step is over. */
 void connection_flush(struct connection *);
 int connection_socket(const struct connection *);
+/* Its queue takes the lines of so many, also while it does not read. */
+void connection_expect(struct connection *, size_t filesystems);
 /* Ends the connection; does not call session_holder_gone(). */
 void connection_drop(struct connection *);
 

@@ -1,6 +1,7 @@
 /* See thaw-marked.h and "The marker" in README.md. */
 #define _GNU_SOURCE
 #include "thaw-marked.h"
+#include "mount-table.h"
 #include "server.h"
 #include "system.h"
 
@@ -71,10 +72,10 @@ static int open_marked(const struct marker_entry *entry)
 	return -1;
 }
 
-int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, int old)
+int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, const struct process *old)
 {
 	/* Asked before FITHAW: only then does EINVAL say that nothing will be frozen after it. */
-	bool ended = old < 0 || pidfd_ended(old, 0);
+	bool ended = process_ended(old, 0);
 	int fd = open_marked(entry), error;
 
 	if (fd < 0)
@@ -84,7 +85,7 @@ int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *call
 	return error == EINVAL && !ended && entry->state == MARKED_INTENDED ? ETIMEDOUT : error;
 }
 
-static int thaw_one(const struct marker_entry *entry, const struct leftovers *what, int old)
+static int thaw_one(const struct marker_entry *entry, const struct leftovers *what, const struct process *old)
 {
 	uint64_t until = deadline_after(clock_now(), (uint64_t)what->bound_ms);
 
@@ -99,7 +100,8 @@ static int thaw_one(const struct marker_entry *entry, const struct leftovers *wh
 }
 
 /* A process of its own for each: one that the kernel does not let go must not keep this program from ending. */
-static bool start_thawing(size_t index, const struct marker *marker, const struct leftovers *what, int old, int out)
+static bool start_thawing(size_t index, const struct marker *marker, const struct leftovers *what, const struct process *old,
+			  int out)
 {
 	struct report report = { .index = index };
 	pid_t child = fork();
@@ -125,28 +127,26 @@ static bool is_left(const struct marker_entry *entry)
 }
 
 /*
- * A pidfd of the marked freezer if it may still act: it was alive, is killed
- * now, and may yet be inside a FIFREEZE. -1 if it is gone. -2 if it is well
- * and answers: then what it has frozen is its own business.
+ * The marked freezer, in OLD, if it may still act: it was alive, is killed now, and may yet be inside a FIFREEZE. None if
+ * it is gone. False if it is well and answers: then what it has frozen is its own business.
  */
-static int end_marked_freezer(const struct marker *marker, const char *socket)
+static bool end_marked_freezer(const struct marker *marker, const char *socket, struct process *old)
 {
-	int pidfd = pidfd_of(marker->pid);
 	pid_t silent;
 
-	if (pidfd < 0)
-		return -1;
-	if (process_start_time(marker->pid) != marker->start_time || pidfd_ended(pidfd, 0)) {
-		close(pidfd);
-		return -1;
+	if (!process_find(marker->pid, old))
+		return true;
+	if (old->start_time != marker->start_time || process_ended(old, 0)) {
+		process_close(old);
+		return true;
 	}
 	if (server_ask(socket, ASK_MS, &silent) == marker->pid) {
-		close(pidfd);
-		return -2;
+		process_close(old);
+		return false;
 	}
-	pidfd_kill(pidfd);
-	pidfd_ended(pidfd, 100);
-	return pidfd;
+	process_kill(old);
+	process_ended(old, 100);
+	return true;
 }
 
 static void restore_rcu(const char *knob, const char *value)
@@ -192,15 +192,16 @@ static bool still_marked(const char *path, const struct marker *marker)
 	return same;
 }
 
-static int thaw_all(struct marker *marker, const struct leftovers *what, int old)
+static int thaw_all(struct marker *marker, const struct leftovers *what, const struct process *old)
 {
-	static int errors[FILESYSTEMS_MAX];
+	int *errors = calloc(marker->count + 1, sizeof *errors);
 	char temporary[PATH_MAX_BYTES + 1], word[4 * PATH_MAX_BYTES + 1];
 	size_t waiting = 0, left = 0;
 	int pipes[2];
 
-	if (pipe2(pipes, O_CLOEXEC) < 0) {
+	if (errors == NULL || pipe2(pipes, O_CLOEXEC) < 0) {
 		perror("freezer: pipe");
+		free(errors);
 		return 1;
 	}
 	for (size_t i = 0; i < marker->count; i++) {
@@ -240,6 +241,7 @@ static int thaw_all(struct marker *marker, const struct leftovers *what, int old
 		marker_write(what->marker, temporary, marker);
 	}
 	fflush(stdout);
+	free(errors);
 	return left > 0;
 }
 
@@ -247,7 +249,8 @@ int thaw_marker(const struct leftovers *what)
 {
 	static struct marker marker;
 	char problem[PATH_MAX_BYTES + 256];
-	int found = marker_read(what->marker, &marker, problem, sizeof problem), old, result;
+	int found = marker_read(what->marker, &marker, problem, sizeof problem), result;
+	struct process old;
 
 	if (found <= 0) {
 		if (found < 0)
@@ -255,57 +258,74 @@ int thaw_marker(const struct leftovers *what)
 		marker_free(&marker);
 		return found < 0;
 	}
-	old = end_marked_freezer(&marker, what->socket);
-	if (old == -2) {
+	if (!end_marked_freezer(&marker, what->socket, &old)) {
 		fprintf(stderr, "freezer: process %d holds what is marked, and answers: ask it to thaw\n",
 			(int)marker.pid);
 		marker_free(&marker);
 		return 1;
 	}
 	restore_rcu(what->rcu_knob, marker.rcu);
-	result = thaw_all(&marker, what, old);
-	if (old >= 0 && !pidfd_ended(old, 0))
+	result = thaw_all(&marker, what, &old);
+	if (!process_ended(&old, 0))
 		fprintf(stderr, "freezer: process %d was killed and has not ended yet\n", (int)marker.pid);
-	if (old >= 0)
-		close(old);
+	process_close(&old);
 	marker_free(&marker);
 	return result;
 }
 
-static void count(const char *path, void *context)
+struct asides {
+	struct leftovers what;
+	size_t count;
+	pid_t *children; /* -1: there is none */
+};
+
+/* In a process of its own, so that their bounds do not add up. */
+static void thaw_aside(const char *path, void *context)
+{
+	struct asides *asides = context;
+	pid_t *more = realloc(asides->children, (asides->count + 1) * sizeof *more);
+	pid_t child = more == NULL ? -1 : fork();
+
+	if (child == 0) {
+		asides->what.marker = path;
+		_exit(thaw_marker(&asides->what));
+	}
+	if (child < 0)
+		perror("freezer: fork");
+	if (more == NULL)
+		return;
+	asides->children = more;
+	asides->children[asides->count++] = child;
+}
+
+static void count_left(const char *path, void *context)
 {
 	(void)path;
 	++*(int *)context;
 }
 
-struct aside {
-	const struct leftovers *what;
-	int result;
-};
-
-static void thaw_aside(const char *path, void *context)
-{
-	struct aside *aside = context;
-	struct leftovers what = *aside->what;
-
-	what.marker = path;
-	aside->result |= thaw_marker(&what);
-}
-
 int thaw_marked(const struct leftovers *what)
 {
-	struct aside aside = { what, thaw_marker(what) };
-	int set_aside = 0;
+	struct asides asides = { .what = *what };
+	int result = thaw_marker(what), left = 0;
 	pid_t silent, pid;
 
-	markers_set_aside(what->marker, count, &set_aside);
-	if (set_aside == 0)
-		return aside.result;
+	markers_set_aside(what->marker, count_left, &left);
+	if (left == 0)
+		return result;
 	pid = server_ask(what->socket, ASK_MS, &silent);
 	if (pid > 0) {
-		fprintf(stderr, "freezer: process %d is thawing what a dead one left\n", (int)pid);
+		fprintf(stderr, "freezer: process %d sees to what hangs\n", (int)pid);
 		return 1;
 	}
-	markers_set_aside(what->marker, thaw_aside, &aside);
-	return aside.result;
+	fflush(stdout);
+	markers_set_aside(what->marker, thaw_aside, &asides);
+	for (size_t i = 0; i < asides.count; i++)
+		while (asides.children[i] > 0 && waitpid(asides.children[i], NULL, 0) < 0 && errno == EINTR)
+			;
+	free(asides.children);
+	/* What is not thawed is still there. */
+	left = 0;
+	markers_set_aside(what->marker, count_left, &left);
+	return result | (left > 0);
 }

@@ -2,6 +2,7 @@
 #ifndef FREEZER_THAW_MARKED_H
 #define FREEZER_THAW_MARKED_H
 
+#include "process.h"
 #include "worker.h"
 
 struct leftovers {
@@ -19,9 +20,9 @@ int thaw_marked(const struct leftovers *what);
 int thaw_marker(const struct leftovers *what);
 
 /*
- * Tries once. 0: thawed. EINVAL: it was not frozen, and will not be. ETIMEDOUT: OLD, the pidfd of the process that was
- * to freeze it (or -1), is still inside the kernel and may freeze it. Else what went wrong.
+ * Tries once. 0: thawed. EINVAL: it was not frozen, and will not be. ETIMEDOUT: OLD, the process that was to freeze it
+ * (or none), is still inside the kernel and may freeze it. Else what went wrong.
  */
-int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, int old);
+int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, const struct process *old);
 
 #endif

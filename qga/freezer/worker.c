@@ -4,21 +4,14 @@
 #include "system.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fs.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
-/* A locked stack is resident: keep it small. Sanitizers need more. */
+/* What of it was touched is locked: keep it small. Sanitizers need more. */
 #ifndef WORKER_STACK
 #define WORKER_STACK (32 * 1024)
 #endif
@@ -31,45 +24,32 @@ struct worker {
 	const struct kernel_calls *calls;
 	int fd, wake;
 	pthread_cond_t told;
+	struct abandoned abandoned;
+	char problem[192]; /* once it is open, or not */
 	/* Under `lock` from here. */
 	unsigned wants;
-	bool running, freeze_begun, thaw_told;
+	bool freeze_begun, thaw_told;
 	struct worker_view view;
 };
 
 /* One lock for all: it is never held over a call that can wait. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t started = PTHREAD_COND_INITIALIZER;
 static unsigned alive;
 
-static int real_freeze(int fd)
-{
-	return ioctl(fd, FIFREEZE, 0) < 0 ? errno : 0;
-}
-
-static int real_thaw(int fd)
-{
-	return ioctl(fd, FITHAW, 0) < 0 ? errno : 0;
-}
-
-static int real_sync(int fd)
-{
-	return syncfs(fd) < 0 ? errno : 0;
-}
-
 /* Called and returns with the lock held; the call itself is made without it. */
-static void call(struct worker *self, int (*what)(int), struct answer *answer)
+static void call(struct worker *self, enum inside which, int (*what)(int), struct answer *answer)
 {
 	struct answer result = { .start = clock_now() };
 
 	*answer = result;
-	self->view.busy = true;
+	self->view.inside = which;
+	self->view.since = result.start;
 	pthread_mutex_unlock(&lock);
 	result.error = what(self->fd);
 	result.end = clock_now();
 	pthread_mutex_lock(&lock);
 	*answer = result;
-	self->view.busy = false;
+	self->view.inside = INSIDE_NOTHING;
 }
 
 static void tell_main(struct worker *self)
@@ -89,7 +69,7 @@ static void tell_main(struct worker *self)
 static void thaw(struct worker *self)
 {
 	for (;;) {
-		call(self, self->calls->thaw, &self->view.thaw);
+		call(self, INSIDE_THAW, self->calls->thaw, &self->view.thaw);
 		if (self->view.thaw.error == 0 || self->view.thaw.error == EINVAL)
 			break;
 		pthread_mutex_unlock(&lock);
@@ -99,13 +79,27 @@ static void thaw(struct worker *self)
 	}
 }
 
+static void open_it(struct worker *self)
+{
+	struct worker_identity *identity = &self->identity;
+	struct request request = { .path = identity->path, .mount_id = identity->mount_id, .major = identity->major,
+				   .minor = identity->minor };
+	int error = self->calls->open(&request, &self->fd, &identity->device, self->problem, sizeof self->problem);
+
+	pthread_mutex_lock(&lock);
+	self->view.open_error = error;
+	self->view.open_done = true;
+	self->view.inside = INSIDE_NOTHING;
+	pthread_mutex_unlock(&lock);
+	tell_main(self);
+}
+
 static void *work(void *argument)
 {
 	struct worker *self = argument;
 
+	open_it(self);
 	pthread_mutex_lock(&lock);
-	self->running = true;
-	pthread_cond_signal(&started);
 	for (;;) {
 		if (self->wants == 0) {
 			pthread_cond_wait(&self->told, &lock);
@@ -114,17 +108,18 @@ static void *work(void *argument)
 		if (self->wants & WANT_FREEZE) {
 			self->wants &= ~(unsigned)WANT_FREEZE;
 			self->freeze_begun = true;
-			call(self, self->calls->freeze, &self->view.freeze);
+			call(self, INSIDE_FREEZE, self->calls->freeze, &self->view.freeze);
 			self->view.freeze_done = true;
-			self->view.ours = self->view.freeze.error == 0;
+			self->view.ours = self->view.may_freeze = self->view.freeze.error == 0;
 		} else if (self->wants & WANT_THAW) {
 			self->wants &= ~(unsigned)WANT_THAW;
 			if (self->view.ours)
 				thaw(self);
 			self->view.thaw_done = true;
+			self->view.may_freeze = false;
 		} else if (self->wants & WANT_SYNC) {
 			self->wants &= ~(unsigned)WANT_SYNC;
-			call(self, self->calls->sync, &self->view.sync);
+			call(self, INSIDE_SYNC, self->calls->sync, &self->view.sync);
 			if (self->view.sync_error == 0)
 				self->view.sync_error = self->view.sync.error;
 			self->view.sync_done = !(self->wants & WANT_SYNC);
@@ -138,89 +133,13 @@ static void *work(void *argument)
 	alive--;
 	pthread_mutex_unlock(&lock);
 
-	close(self->fd);
+	if (self->fd >= 0)
+		close(self->fd);
 	pthread_cond_destroy(&self->told);
 	free(self->identity.path);
 	free(self);
 	return NULL;
 }
-
-/* Filesystems that are never opened: opening, or a statfs, may wait for another machine or process. */
-static bool never_opened(const char *type)
-{
-	static const char *const types[] = {
-		"autofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "coda", "ncpfs", "lustre",
-		"glusterfs", "beegfs", "orangefs", "virtiofs", "fuse", "fuseblk",
-	};
-
-	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-		if (strcmp(type, types[i]) == 0)
-			return true;
-	return strncmp(type, "fuse.", 5) == 0;
-}
-
-struct sought {
-	uint64_t mount_id;
-	bool never;
-};
-
-static bool is_sought(const struct mount *mount, void *context)
-{
-	struct sought *sought = context;
-
-	if (mount->id != sought->mount_id)
-		return false;
-	sought->never = never_opened(mount->type);
-	return true;
-}
-
-/* 0 or an errno, with the reason in `text`; the open file in `fd`. */
-static int open_checked(const struct request *request, int *fd, uint64_t *device, char *text, size_t size)
-{
-	struct sought sought = { .mount_id = request->mount_id };
-	struct stat status;
-	int known = mounts_each(is_sought, &sought);
-
-	if (known < 0) {
-		snprintf(text, size, "fs: /proc/self/mountinfo cannot be read: %s", strerror(errno));
-		return EIO;
-	}
-	if (!known) {
-		snprintf(text, size, "fs: expected mount %llu, found no such mount",
-			 (unsigned long long)request->mount_id);
-		return ESTALE;
-	}
-	if (sought.never) {
-		snprintf(text, size, "fs: network, FUSE and autofs mounts are never opened");
-		return EOPNOTSUPP;
-	}
-	*fd = open_mount_point(request->path);
-	if (*fd < 0) {
-		int error = errno;
-
-		snprintf(text, size, "fs: cannot open the mount point: %s", strerror(error));
-		return error;
-	}
-	if (mount_id_of(*fd) != request->mount_id) {
-		snprintf(text, size, "fs: expected mount %llu at this path, found %llu",
-			 (unsigned long long)request->mount_id, (unsigned long long)mount_id_of(*fd));
-		return ESTALE;
-	}
-	if (fstat(*fd, &status) < 0) {
-		snprintf(text, size, "fs: fstat: %s", strerror(errno));
-		return EIO;
-	}
-	*device = status.st_dev;
-	if ((request->major != 0 || request->minor != 0) &&
-	    (major(status.st_dev) != request->major || minor(status.st_dev) != request->minor)) {
-		snprintf(text, size, "fs: expected device %u:%u at this path, found %u:%u", request->major,
-			 request->minor, major(status.st_dev), minor(status.st_dev));
-		return ESTALE;
-	}
-	return 0;
-}
-
-const struct kernel_calls real_calls = { open_checked, real_freeze, real_thaw, real_sync };
 
 static int start_thread(struct worker *self)
 {
@@ -229,6 +148,9 @@ static int start_thread(struct worker *self)
 	sigset_t all, before;
 	int error;
 
+	pthread_mutex_lock(&lock);
+	alive++;
+	pthread_mutex_unlock(&lock);
 	sigfillset(&all);
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -237,53 +159,38 @@ static int start_thread(struct worker *self)
 	error = pthread_create(&thread, &attributes, work, self);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attributes);
-	if (error != 0)
-		return error;
+	if (error == 0)
+		return 0;
 	pthread_mutex_lock(&lock);
-	alive++;
-	while (!self->running)
-		pthread_cond_wait(&started, &lock);
+	alive--;
 	pthread_mutex_unlock(&lock);
-	return 0;
+	return error;
 }
 
-struct worker *worker_open(const struct request *request, const struct kernel_calls *calls, int wake,
-			   int *error, char *text, size_t size)
+struct worker *worker_open(const struct request *request, const struct mount_kind *mount, const struct kernel_calls *calls,
+			   int wake, int *error)
 {
-	int fd = -1;
-	uint64_t device = 0;
-	struct worker *self;
+	struct worker *self = calloc(1, sizeof *self);
 
-	*error = calls->open(request, &fd, &device, text, size);
-	if (*error != 0) {
-		if (fd >= 0)
-			close(fd);
+	*error = ENOMEM;
+	if (self == NULL)
 		return NULL;
-	}
-	self = calloc(1, sizeof *self);
-	if (self != NULL)
-		self->identity.path = strdup(request->path);
-	if (self != NULL && self->identity.path != NULL) {
-		self->identity.group = request->group;
-		self->identity.mount_id = request->mount_id;
-		self->identity.major = request->major;
-		self->identity.minor = request->minor;
-		self->identity.device = device;
-		self->calls = calls;
-		self->fd = fd;
-		self->wake = wake;
-		pthread_cond_init(&self->told, NULL);
+	self->identity = (struct worker_identity){ .group = request->group, .mount_id = request->mount_id,
+						   .major = request->major, .minor = request->minor,
+						   .superblock = mount->device, .disk = mount->disk, .path = strdup(request->path) };
+	self->calls = calls;
+	self->fd = -1;
+	self->wake = wake;
+	self->view.inside = INSIDE_OPEN;
+	self->view.since = clock_now();
+	self->abandoned.worker = self;
+	pthread_cond_init(&self->told, NULL);
+	if (self->identity.path != NULL)
 		*error = start_thread(self);
-		if (*error == 0)
-			return self;
-		pthread_cond_destroy(&self->told);
-	} else {
-		*error = ENOMEM;
-	}
-	snprintf(text, size, "fs: cannot start its thread: %s", strerror(*error));
-	close(fd);
-	if (self != NULL)
-		free(self->identity.path);
+	if (*error == 0)
+		return self;
+	pthread_cond_destroy(&self->told);
+	free(self->identity.path);
 	free(self);
 	return NULL;
 }
@@ -291,6 +198,16 @@ struct worker *worker_open(const struct request *request, const struct kernel_ca
 const struct worker_identity *worker_identity(const struct worker *worker)
 {
 	return &worker->identity;
+}
+
+const char *worker_problem(const struct worker *worker)
+{
+	return worker->problem;
+}
+
+struct abandoned *worker_abandoned(struct worker *worker)
+{
+	return &worker->abandoned;
 }
 
 static void want(struct worker *worker, enum want what)
@@ -312,6 +229,7 @@ void worker_freeze(struct worker *worker)
 {
 	pthread_mutex_lock(&lock);
 	worker->wants &= ~(unsigned)WANT_SYNC;
+	worker->view.may_freeze = true;
 	want(worker, WANT_FREEZE);
 	pthread_mutex_unlock(&lock);
 }
@@ -335,6 +253,7 @@ void worker_thaw(struct worker *worker)
 			want(worker, WANT_THAW);
 		else
 			worker->view.thaw_done = true;
+		worker->view.may_freeze = worker->view.may_freeze && worker->freeze_begun;
 	}
 	pthread_mutex_unlock(&lock);
 }

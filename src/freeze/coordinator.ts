@@ -2,9 +2,11 @@
 // by the freezer's lock at most one on this machine. What a session does: session.ts.
 import { randomUUID } from 'node:crypto';
 import type { CoordinatorStatus, FreezeReport, FreezeRequest, WriterListing } from '../consistency.js';
+import { withLimit } from '../deadline.js';
 import { StateError, UsageError } from '../errors.js';
 import { monotonicMs } from './clock.js';
-import { connectToSocket } from './freezer-client.js';
+import { FreezerInquiry } from './freezer-inquiry.js';
+import type { HungFilesystem } from './freezer-lines.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
 import { thawUnconfirmed } from './session-errors.js';
 import { checkSessionId } from './session-record.js';
@@ -13,7 +15,7 @@ import { withDefaults, type Settings } from './settings.js';
 import { findWriters, listing } from './writer-folders.js';
 
 /** A status must come at once, also while the freezer is stopped. */
-const STATUS_LIMIT_MS = 1_000;
+const STATUS_LIMIT_MS = 150;
 
 /** Starts nothing and opens nothing yet. */
 export function createCoordinator(options: CoordinatorOptions = {}): LocalCoordinator {
@@ -22,6 +24,7 @@ export function createCoordinator(options: CoordinatorOptions = {}): LocalCoordi
 
 class InProcessCoordinator implements LocalCoordinator {
   readonly #settings: Settings;
+  readonly #inquiry: FreezerInquiry;
   #current: Session | undefined;
   #last: Session | undefined;
   #stop = new AbortController();
@@ -29,6 +32,7 @@ class InProcessCoordinator implements LocalCoordinator {
 
   constructor(settings: Settings) {
     this.#settings = settings;
+    this.#inquiry = new FreezerInquiry(settings.socketPath);
   }
 
   get session(): LocalSession | undefined {
@@ -74,7 +78,7 @@ class InProcessCoordinator implements LocalCoordinator {
       const state = current.state === 'idle' ? 'preparing' : current.state;
       return { state, session, requester, ...(state === 'frozen' ? { remainingMs: current.remainingMs } : {}) };
     }
-    if (this.#last?.unconfirmed !== undefined) {
+    if (this.#last?.unconfirmed !== undefined && !this.#last.leftToFreezer) {
       const { id: session, requester } = this.#last;
       return { state: 'thawing', session, requester };
     }
@@ -83,22 +87,22 @@ class InProcessCoordinator implements LocalCoordinator {
 
   // Somebody else may hold the guest: a backup inside it.
   async #statusOfMachine(): Promise<CoordinatorStatus> {
-    const nothing = { onExpired() {}, onThawed() {}, onLost() {} };
     try {
-      const freezer = await connectToSocket(this.#settings.socketPath, nothing);
-      try {
-        const { state, session, owner, deadlineMs } = await freezer.status(STATUS_LIMIT_MS);
-        const held = freezerStates[state];
-        if (held === undefined) return { state: 'idle' };
-        const remainingMs = Math.max(0, deadlineMs - monotonicMs());
-        return { state: held, session, requester: owner, ...(held === 'frozen' ? { remainingMs } : {}) };
-      } finally {
-        freezer.close();
-      }
+      const asked = this.#inquiry.ask(async (freezer) => await freezer.status(STATUS_LIMIT_MS));
+      const { state, session, owner, deadlineMs } = await withLimit('freezer: status', STATUS_LIMIT_MS, asked, 'none');
+      const held = freezerStates[state];
+      if (held === undefined) return { state: 'idle' };
+      const remainingMs = Math.max(0, deadlineMs - monotonicMs());
+      return { state: held, session, requester: owner, ...(held === 'frozen' ? { remainingMs } : {}) };
     } catch {
       // No freezer, no session.
       return { state: 'idle' };
     }
+  }
+
+  async hungFilesystems(): Promise<readonly HungFilesystem[]> {
+    const asked = this.#inquiry.ask(async (freezer) => await freezer.hung(STATUS_LIMIT_MS));
+    return await withLimit('freezer: hung', STATUS_LIMIT_MS, asked, 'none').catch(() => []);
   }
 
   // eslint-disable-next-line @typescript-eslint/require-await -- asynchronous for the remote coordinator's sake

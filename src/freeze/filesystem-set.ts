@@ -1,41 +1,22 @@
 // The filesystems of one session: brought to the freezer, synced until little is dirty, frozen, thawed; what the
 // kernel answered for each, and how each was held. Order and concern: plan.ts. What it is worth: verdict.ts.
 import type { FilesystemReport, Span } from '../consistency.js';
-import { errnoText } from './errno.js';
+import { Deadline } from '../deadline.js';
+import { QuiesceError } from '../errors.js';
+import { EBUSY, EOPNOTSUPP, errnoText, ETIMEDOUT } from './errno.js';
 import type { FreezerConnection } from './freezer-client.js';
 import type { FilesystemAnswer } from './freezer-lines.js';
-import type { FreezePlan, PlannedFilesystem } from './plan.js';
+import { frozenWhole, howHeld, isForeign, isThawed, type Held } from './how-held.js';
+import type { FreezePlan } from './plan.js';
 import { readWriteCount, type WriteCount } from './write-counters.js';
 
-const EBUSY = 16;
-const EINVAL = 22;
-const ENOTTY = 25;
-const EOPNOTSUPP = 95;
-const ETIMEDOUT = 110;
-
+/** However little of its budget the writers have left: a sync that is not back after less says nothing of its disk. */
+const SYNC_LEAST_MS = 2_000;
 /** A sync this quick had little to write. */
 const LITTLE_DIRTY_MS = 100;
 const SYNC_PASSES = 5;
 /** Those whose FIFREEZE is known to be there; it syncs for itself. */
 const FREEZABLE_TYPES = new Set(['ext2', 'ext3', 'ext4', 'xfs', 'btrfs', 'f2fs', 'jfs', 'reiserfs', 'nilfs2', 'gfs2']);
-
-interface Held {
-  readonly planned: PlannedFilesystem;
-  index: number | undefined;
-  openErrno: number | undefined;
-  openReason: string | undefined;
-  sync: FilesystemAnswer | undefined;
-  freeze: FilesystemAnswer | undefined;
-  thaw: FilesystemAnswer | undefined;
-  /** Its FIFREEZE had not returned when the thaw was told: it freezes, and is thawed, when it does. */
-  outstanding: boolean;
-  /** Its FIFREEZE had not returned within its limit. */
-  gaveUp: boolean;
-  /** Thawed without the kernel's answer having reached us (`--thaw-marked`). */
-  thawedByMarker: boolean;
-  /** Write counts after the last sync but one, after the last one, and after the thaw. */
-  counts: { before: WriteCount | undefined; synced: WriteCount | undefined; after: WriteCount | undefined };
-}
 
 export class FilesystemSet {
   readonly #held: readonly Held[];
@@ -52,10 +33,12 @@ export class FilesystemSet {
       openErrno: undefined,
       openReason: undefined,
       sync: undefined,
+      syncReturned: false,
       freeze: undefined,
       thaw: undefined,
       outstanding: false,
       gaveUp: false,
+      hung: undefined,
       thawedByMarker: false,
       counts: { before: undefined, synced: undefined, after: undefined },
     }));
@@ -100,13 +83,17 @@ export class FilesystemSet {
 
   /**
    * Syncs until a pass was quick. What may not be able to freeze is synced at least twice: only the second pass proves
-   * that the first left nothing behind.
+   * that the first left nothing behind. Throws a QuiesceError that names those of which no sync has come back: their
+   * FIFREEZE, which syncs, would not either, and nothing is held for it.
    */
   async sync(freezer: FreezerConnection, remainingMs: () => number, signal: AbortSignal): Promise<void> {
     const enough = this.#held.every(({ planned }) => FREEZABLE_TYPES.has(planned.filesystem.type)) ? 1 : 2;
-    for (let pass = 1; pass <= SYNC_PASSES && remainingMs() > 0 && !signal.aborted; pass++) {
+    if (this.openCount === 0) return;
+    const budgetMs = Math.max(SYNC_LEAST_MS, remainingMs());
+    const deadline = new Deadline(budgetMs);
+    for (let pass = 1; pass <= SYNC_PASSES && deadline.remainingMs > 0 && !signal.aborted; pass++) {
       for (const held of this.#held) held.counts.before = this.#count(held);
-      const answer = await freezer.sync(remainingMs());
+      const answer = await freezer.sync(deadline.remainingMs);
       if (!answer.ok) return;
       const startMs = Math.min(...answer.answers.map((one) => one.startMs));
       const endMs = Math.max(...answer.answers.map((one) => one.endMs));
@@ -115,8 +102,19 @@ export class FilesystemSet {
         if (held !== undefined) recordSync(held, one);
       }
       for (const held of this.#held) held.counts.synced = this.#count(held);
+      this.#checkSynced(budgetMs);
       if (pass >= enough && endMs - startMs < LITTLE_DIRTY_MS) return;
     }
+  }
+
+  #checkSynced(budgetMs: number): void {
+    const hung = this.#held.filter(({ sync, syncReturned }) => sync !== undefined && !syncReturned);
+    if (hung.length === 0) return;
+    const names = hung.map(({ planned }) => planned.filesystem.mountpoint).join(', ');
+    throw new QuiesceError(
+      'E_SYNC',
+      `not synced within ${Math.round(budgetMs)} ms, and nothing was held for it: ${names}. Its disk does not answer, or has that much to write: the sync goes on, so a later freeze has less to wait for`,
+    );
   }
 
   recordFreeze(answers: readonly FilesystemAnswer[]): void {
@@ -128,7 +126,8 @@ export class FilesystemSet {
     }
   }
 
-  recordThaw(answers: readonly FilesystemAnswer[]): void {
+  /** `isLast`: the freezer has released the session, and goes on by itself with what has not returned. */
+  recordThaw(answers: readonly FilesystemAnswer[], isLast = false): void {
     for (const answer of answers) {
       const held = this.#byIndex(answer.index);
       if (held === undefined) continue;
@@ -142,7 +141,9 @@ export class FilesystemSet {
         else held.freeze ??= answer;
         continue;
       }
-      held.outstanding = !answer.ours && answer.errno === ETIMEDOUT;
+      const isOpen = answer.errno === ETIMEDOUT;
+      held.outstanding = !answer.ours && isOpen;
+      held.hung = isLast && isOpen ? (answer.ours ? 'thaw' : 'freeze') : undefined;
       if (!answer.ours) continue;
       held.thaw = answer;
       // It was frozen even if the answer to its freeze was overtaken by our thaw.
@@ -164,14 +165,25 @@ export class FilesystemSet {
     this.#final = true;
   }
 
-  /** Mount points that were frozen, or still may be, and are not known to be thawed. */
+  /**
+   * Mount points that were frozen, or still may be, and are not known to be thawed. Not what hangs in its FIFREEZE and was
+   * given up: it is not frozen, and never will be for longer than the freezer's thread takes from one call to the next.
+   */
   get unthawed(): readonly string[] {
-    return this.#held
-      .filter(
-        ({ freeze, thaw, thawedByMarker, outstanding }) =>
-          outstanding || (freeze?.errno === 0 && !thawedByMarker && (thaw === undefined || !isThawed(thaw))),
-      )
-      .map(({ planned }) => planned.filesystem.mountpoint);
+    return this.#unthawed.map(({ planned }) => planned.filesystem.mountpoint);
+  }
+
+  /** All of these hang in their FITHAW, and the freezer keeps at it: nobody else has to wait for them. */
+  get leftToFreezer(): boolean {
+    return this.#unthawed.every(({ hung }) => hung === 'thaw');
+  }
+
+  get #unthawed(): readonly Held[] {
+    return this.#held.filter(
+      ({ freeze, thaw, thawedByMarker, outstanding, hung }) =>
+        (outstanding && hung !== 'freeze') ||
+        (freeze?.errno === 0 && !thawedByMarker && (thaw === undefined || !isThawed(thaw))),
+    );
   }
 
   /** Mount points that somebody else thawed. */
@@ -181,9 +193,10 @@ export class FilesystemSet {
 
   /** What guest-fsfreeze-freeze answers an error for: not EBUSY, not EOPNOTSUPP. */
   get freezeErrors(): readonly string[] {
-    return this.#held.flatMap(({ planned, freeze, openErrno }) => {
+    return this.#held.flatMap(({ planned, freeze, openErrno, openReason }) => {
       const errno = openErrno ?? freeze?.errno ?? 0;
-      return [0, EBUSY, EOPNOTSUPP].includes(errno) ? [] : [`${planned.filesystem.mountpoint}: ${errnoText(errno)}`];
+      if ([0, EBUSY, EOPNOTSUPP].includes(errno)) return [];
+      return [`${planned.filesystem.mountpoint}: ${openReason ?? errnoText(errno)}`];
     });
   }
 
@@ -200,7 +213,7 @@ export class FilesystemSet {
   reports({ assumeFrozen = false } = {}): FilesystemReport[] {
     return this.#held.map((held) => {
       const { filesystem, chain, concerned } = held.planned;
-      const { kind, reason } = this.#heldAs(held, assumeFrozen);
+      const { kind, reason } = howHeld(held, { final: this.#final, assumeFrozen });
       const span = (answer: FilesystemAnswer): Span => ({
         startMs: answer.startMs - this.#zeroMs,
         endMs: Math.max(answer.startMs, answer.endMs) - this.#zeroMs,
@@ -227,47 +240,6 @@ export class FilesystemSet {
     });
   }
 
-  #heldAs(held: Held, assumeFrozen: boolean): { readonly kind: FilesystemReport['held']; readonly reason?: string } {
-    const { planned, freeze, thaw } = held;
-    if (planned.action === 'read-only') return { kind: 'read-only' };
-    if (planned.action === 'leave') return { kind: 'none', reason: planned.reason ?? 'left out' };
-    if (held.openErrno !== undefined)
-      return { kind: 'none', reason: `cannot be opened: ${held.openReason ?? errnoText(held.openErrno)}` };
-    if (held.gaveUp)
-      return { kind: 'none', reason: `its freeze took too long${held.outstanding ? ', and has not returned' : ''}` };
-    if (held.outstanding) return { kind: 'none', reason: 'neither its freeze nor its thaw has returned' };
-    if (freeze === undefined) {
-      if (assumeFrozen) return frozenWhole(held);
-      return { kind: 'none', reason: 'its freeze was not reached' };
-    }
-    if (freeze.errno === EBUSY) return { kind: 'none', reason: 'somebody else holds it frozen (EBUSY)' };
-    if (freeze.errno === EOPNOTSUPP || freeze.errno === ENOTTY)
-      return this.#alone(held, `${planned.filesystem.type} cannot freeze`);
-    if (freeze.errno !== 0) return { kind: 'none', reason: `FIFREEZE: ${errnoText(freeze.errno)}` };
-    if (isForeign(held)) return { kind: 'none', reason: 'thawed by somebody else before us (FITHAW: EINVAL)' };
-    if (held.thawedByMarker) return { kind: 'none', reason: 'the freezer died; thawed by its marker' };
-    if (thaw !== undefined && thaw.errno === ETIMEDOUT) return { kind: 'none', reason: 'its thaw has not returned' };
-    if (thaw !== undefined && thaw.errno !== 0) return { kind: 'none', reason: `FITHAW: ${errnoText(thaw.errno)}` };
-    if (this.#final && thaw === undefined) return { kind: 'none', reason: 'nobody confirmed its thaw' };
-    return frozenWhole(held);
-  }
-
-  // The second sync must have found nothing to write, and nothing may have been written since: then what the disk
-  // holds is what the filesystem held when it was last in step with its disk.
-  #alone(held: Held, why: string): { readonly kind: FilesystemReport['held']; readonly reason: string } {
-    const { before, synced, after } = held.counts;
-    const none = (reason: string): { kind: 'none'; reason: string } => ({
-      kind: 'none',
-      reason: `${why}, and ${reason}`,
-    });
-    if (held.sync === undefined || held.sync.errno !== 0)
-      return none(`it was not synced${held.sync === undefined ? '' : ` (${errnoText(held.sync.errno)})`}`);
-    if (before === undefined || synced === undefined) return none('its writes are not counted');
-    if (before !== synced) return none('it was still being written to when it was synced');
-    if (this.#final && after !== synced) return none('it was written to before the thaw');
-    return { kind: 'synced', reason: `${why}; synced, and nothing written to it since` };
-  }
-
   // Only for what may have to be held by them: what can freeze needs no such proof.
   #count(held: Held): WriteCount | undefined {
     if (held.planned.action !== 'freeze' || FREEZABLE_TYPES.has(held.planned.filesystem.type)) return undefined;
@@ -282,26 +254,8 @@ export class FilesystemSet {
 }
 
 function recordSync(held: Held, answer: FilesystemAnswer): void {
+  held.syncReturned ||= answer.endMs > 0;
   held.sync = held.sync === undefined ? answer : { ...answer, startMs: held.sync.startMs };
-}
-
-// FIFREEZE may return 0 after a write that failed: the page is clean by then, and ext4 for one does not ask. What the
-// kernel tells of it, it tells syncfs, and once (errseq): a session without lost writes may follow.
-function frozenWhole({ sync }: Held): { readonly kind: FilesystemReport['held']; readonly reason?: string } {
-  if (sync === undefined || sync.errno === 0 || sync.errno === ETIMEDOUT) return { kind: 'frozen' };
-  return {
-    kind: 'none',
-    reason: `something written to it never reached its disk (syncfs: ${errnoText(sync.errno)}): see the guest's kernel log`,
-  };
-}
-
-// EINVAL means a foreign thaw only where FIFREEZE had returned 0 (freeze path, "The guest always comes back", 3).
-function isForeign({ freeze, thaw }: Held): boolean {
-  return freeze?.errno === 0 && thaw?.errno === EINVAL;
-}
-
-function isThawed(thaw: FilesystemAnswer): boolean {
-  return thaw.errno === 0 || thaw.errno === EINVAL;
 }
 
 async function openOne(held: Held, freezer: FreezerConnection): Promise<void> {
@@ -317,6 +271,6 @@ async function openOne(held: Held, freezer: FreezerConnection): Promise<void> {
     }
     // The next mount may be a directory, or may still be there.
     held.openErrno = answer.code === 'fs' ? Number(answer.words[0] ?? 5) : 5;
-    held.openReason = answer.text;
+    held.openReason = answer.text.replace(/^fs: /, '');
   }
 }

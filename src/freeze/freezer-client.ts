@@ -10,6 +10,7 @@ import {
   parseFreezerLine,
   type FilesystemAnswer,
   type FreezerLine,
+  type HungFilesystem,
 } from './freezer-lines.js';
 
 /** For requests that the freezer answers at once. */
@@ -17,9 +18,11 @@ const PROMPT_MS = 5_000;
 /** It answers a thaw within 2 s, whatever the disks do. */
 const THAW_ANSWER_MS = 3_500;
 const SYNC_GRACE_MS = 2_000;
-/** Its lines are 8192 bytes at most. What sends more, or more filesystems' answers than any plan holds, is no freezer. */
+/** Its lines are 8192 bytes at most. What sends more, or more answers than it was asked for, is no freezer. */
 const LINE_LIMIT = 8_192;
-const ANSWERS_LIMIT = 16_384;
+/** For each filesystem: five syncs, a late one, a freeze and some thaws; and for those that hang, which nobody counted. */
+const ANSWERS_EACH = 16;
+const ANSWERS_LEAST = 16_384;
 
 export interface FreezerIdentity {
   readonly pid: number;
@@ -55,10 +58,8 @@ export interface FreezerStatus {
 interface Pending {
   readonly verb: string;
   readonly answers: FilesystemAnswer[];
-  readonly resolve: (
-    line: Extract<FreezerLine, { kind: 'ok' | 'error' }>,
-    answers: readonly FilesystemAnswer[],
-  ) => void;
+  readonly hung: HungFilesystem[];
+  readonly resolve: (line: Extract<FreezerLine, { kind: 'ok' | 'error' }>) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -67,6 +68,7 @@ export class FreezerConnection {
   readonly #events: FreezerEvents;
   #pending: Pending[] = [];
   #unasked: FilesystemAnswer[] = [];
+  #filesystems = 0;
   #rest = '';
   #over: Error | undefined;
   #closing = false;
@@ -118,6 +120,7 @@ export class FreezerConnection {
 
   /** Refused with code `fs`, its first word is the errno. */
   async add(group: number, mountId: number, device: string, path: string): Promise<Done<{ readonly index: number }>> {
+    this.#filesystems++;
     const answer = await this.#ask('fs', `fs ${group} ${mountId} ${device} ${freezerWord(path)}`, PROMPT_MS);
     return answer.ok ? { ok: true, index: this.#whole('fs', answer.words[0]) } : answer;
   }
@@ -160,7 +163,10 @@ export class FreezerConnection {
     return await this.#ask('critical', on ? `critical on ${whole(boundMs)}` : 'critical off', PROMPT_MS);
   }
 
-  /** May be sent while sync or freeze is under way: ends them. Answers of a refusal are what is known so far. */
+  /**
+   * May be sent while sync or freeze is under way: ends them. Answers of a refusal are what is known so far, but for code
+   * `expired`, which ends the session as an `ok` does: ETIMEDOUT means then that it was given up.
+   */
   async thaw(): Promise<(Refusal | { readonly ok: true }) & { readonly answers: readonly FilesystemAnswer[] }> {
     return await this.#ask('thaw', 'thaw', THAW_ANSWER_MS);
   }
@@ -177,10 +183,21 @@ export class FreezerConnection {
     };
   }
 
+  /** What it has given up. A freezer of before this was known answers nothing. */
+  async hung(limitMs = PROMPT_MS): Promise<readonly HungFilesystem[]> {
+    const answer = await this.#ask('hung', 'hung', limitMs);
+    return answer.hung;
+  }
+
   /** Gives the session up, if it is held: the freezer thaws everything. */
   close(): void {
     this.#closing = true;
     this.#socket.destroy();
+  }
+
+  /** How many it was asked to add. */
+  get filesystems(): number {
+    return this.#filesystems;
   }
 
   get lost(): boolean {
@@ -191,31 +208,18 @@ export class FreezerConnection {
     verb: string,
     line: string,
     limitMs: number | undefined,
-  ): Promise<
-    (Refusal | { readonly ok: true; readonly words: readonly string[] }) & {
-      readonly answers: readonly FilesystemAnswer[];
-    }
-  > {
+  ): Promise<(Refusal | { readonly ok: true; readonly words: readonly string[] }) & Pick<Pending, 'answers' | 'hung'>> {
     if (this.#over !== undefined) throw lostError(verb, this.#over);
-    const answered = new Promise<{
-      line: Extract<FreezerLine, { kind: 'ok' | 'error' }>;
-      answers: readonly FilesystemAnswer[];
-    }>((resolve, reject) => {
-      this.#pending.push({
-        verb,
-        answers: [],
-        resolve: (final, answers) => {
-          resolve({ line: final, answers });
-        },
-        reject,
-      });
+    const told: Pick<Pending, 'answers' | 'hung'> = { answers: [], hung: [] };
+    const answered = new Promise<Extract<FreezerLine, { kind: 'ok' | 'error' }>>((resolve, reject) => {
+      this.#pending.push({ verb, ...told, resolve, reject });
     });
     this.#socket.write(`${line}\n`);
-    const { line: final, answers } = await (limitMs === undefined
+    const final = await (limitMs === undefined
       ? answered
       : withLimit(`freezer: ${verb}`, limitMs, answered, 'unknown'));
-    if (final.kind === 'ok') return { ok: true, words: final.words, answers };
-    return { ok: false, code: final.code, words: final.words, text: final.text, answers };
+    if (final.kind === 'ok') return { ok: true, words: final.words, ...told };
+    return { ok: false, code: final.code, words: final.words, text: final.text, ...told };
   }
 
   #receive(text: string): void {
@@ -259,8 +263,12 @@ export class FreezerConnection {
         (asked?.answers ?? this.#unasked).push(line.answer);
         // Thaw lines of an expiry may come while our own thaw waits for its answer: both want them.
         if (asked !== undefined) this.#unasked.push(line.answer);
-        if (this.#unasked.length > ANSWERS_LIMIT)
-          this.#socket.destroy(new Error(`the freezer answered for more than ${ANSWERS_LIMIT} filesystems`));
+        this.#checkCount(this.#unasked.length);
+        return;
+      }
+      case 'hung': {
+        const { hung = [] } = this.#pending.find(({ verb }) => verb === 'hung') ?? {};
+        this.#checkCount(hung.push(line.hung));
         return;
       }
       case 'event':
@@ -276,10 +284,15 @@ export class FreezerConnection {
         const [answered] = index < 0 ? [] : this.#pending.splice(index, 1);
         if (answered === undefined)
           this.#socket.destroy(new Error(`the freezer answered ${line.kind} without having been asked`));
-        else answered.resolve(line, answered.answers);
+        else answered.resolve(line);
         return;
       }
     }
+  }
+
+  #checkCount(answers: number): void {
+    const limit = Math.max(ANSWERS_LEAST, ANSWERS_EACH * this.#filesystems);
+    if (answers > limit) this.#socket.destroy(new Error(`the freezer answered for more than ${limit} filesystems`));
   }
 
   #end(error: Error): void {

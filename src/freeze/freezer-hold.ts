@@ -17,6 +17,8 @@ const LONGEST_PLAN_MS = 3_600_000;
 const SILENCE_MS = 250;
 /** One that neither confirms a thaw in this time nor, asked then, says in as much again what it is at. */
 const STILL_THERE_MS = 300;
+/** And this for each filesystem: on one busy processor a thousand threads go before its answer. */
+const STILL_THERE_EACH_MS = 1;
 
 export interface HoldRequest {
   readonly session: string;
@@ -41,7 +43,7 @@ export interface ThawResult {
   readonly end?: HoldEnd;
   /** The freezer was gone; what it had frozen was thawed by its marker. */
   readonly byMarker: boolean;
-  /** What the freezer says if something is not thawed yet. It goes on, and may be asked again. */
+  /** What the freezer says if something is not thawed yet. It goes on, and may be asked once more: then it gives up. */
   readonly unfinished?: string;
   /** Why it is not known that everything is thawed. */
   readonly unconfirmed?: string;
@@ -225,11 +227,12 @@ export class FreezerHold {
     const { connection } = this;
     const thawed = connection.thaw();
     thawed.catch(() => undefined);
+    const patienceMs = STILL_THERE_MS + STILL_THERE_EACH_MS * connection.filesystems;
     const timer = new Timer();
-    const first = await Promise.race([thawed, timer.after(STILL_THERE_MS, 'late' as const)]);
+    const first = await Promise.race([thawed, timer.after(patienceMs, 'late' as const)]);
     timer.clear();
     if (first !== 'late') return first;
-    await connection.status(STILL_THERE_MS);
+    await connection.status(patienceMs);
     return await thawed;
   }
 
@@ -314,7 +317,7 @@ export class FreezerHold {
     if (this.#silent && this.#identity !== undefined) killFreezer(this.#identity);
     this.close();
     try {
-      await thawMarked(this.#places);
+      await thawMarked(this.#places, this.#request.session);
       return { answers, end, byMarker: true };
     } catch (failure) {
       return { answers, end, byMarker: false, unconfirmed: describeError(failure) };

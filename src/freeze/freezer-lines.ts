@@ -31,10 +31,22 @@ export interface FilesystemAnswer {
   readonly ours: boolean;
 }
 
+/** What the kernel has not returned a call on, and the freezer has given up for later sessions. */
+export interface HungFilesystem {
+  readonly mountpoint: string;
+  /** What has not returned. After a `freeze` it is thawed at once; a `thaw` means that it is frozen until then. */
+  readonly call: 'open' | 'sync' | 'freeze' | 'thaw';
+  /** When that call began, on CLOCK_MONOTONIC. */
+  readonly sinceMs: number;
+  /** The session that gave it up, or that a freezer which died had frozen it for. */
+  readonly session: string;
+}
+
 export type FreezerLine =
   | { readonly kind: 'ok'; readonly verb: string; readonly words: readonly string[] }
   | { readonly kind: 'error'; readonly code: string; readonly words: readonly string[]; readonly text: string }
   | { readonly kind: 'event'; readonly name: string }
+  | { readonly kind: 'hung'; readonly hung: HungFilesystem }
   | { readonly kind: 'filesystem'; readonly answer: FilesystemAnswer };
 
 /** Undefined if the line is none of the protocol's. */
@@ -50,6 +62,8 @@ export function parseFreezerLine(line: string): FreezerLine | undefined {
       return { kind: 'event', name: second };
     case 'fs':
       return filesystemLine(second, rest);
+    case 'hung':
+      return hungLine(second, rest);
     default:
       return undefined;
   }
@@ -66,4 +80,13 @@ function filesystemLine(index: string, words: readonly string[]): FreezerLine | 
     kind: 'filesystem',
     answer: { index: place, verb, errno, startMs: start / 1e6, endMs: end / 1e6, ours: ours === 1 },
   };
+}
+
+const HUNG_CALLS: readonly HungFilesystem['call'][] = ['open', 'sync', 'freeze', 'thaw'];
+
+function hungLine(word: string, [since = '', session, path]: readonly string[]): FreezerLine | undefined {
+  const call = HUNG_CALLS.find((known) => known === word);
+  if (call === undefined || !/^\d{1,19}$/.test(since) || session === undefined || path === undefined) return undefined;
+  const [mountpoint, owner] = [freezerText(path), freezerText(session)];
+  return { kind: 'hung', hung: { mountpoint, call, sinceMs: Number(since) / 1e6, session: owner } };
 }

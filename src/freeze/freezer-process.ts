@@ -1,11 +1,12 @@
 // The freezer as a process: found by its socket, started where no service manager did, killed when it is silent past
 // the lease, and run as `--thaw-marked` for what a dead one left. Speaking with it: freezer-client.ts.
 import { execa } from 'execa';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
 import { Deadline } from '../deadline.js';
 import { describeError, ThawUnconfirmedError, UnreachableError } from '../errors.js';
 import { connectToSocket, type FreezerConnection, type FreezerEvents, type FreezerIdentity } from './freezer-client.js';
+import { markedSessions, markerFiles } from './markers.js';
+import { Timer } from './process-group.js';
 
 /** A freezer of the service manager's that ended is back within this: RestartSec=0, and what it thaws first. */
 const UNIT_RETRY_MS = 5_000;
@@ -71,36 +72,33 @@ async function startFreezer(places: FreezerPlaces, path: string): Promise<void> 
 }
 
 /**
- * The freezer's marker, if there is one, and those of dead ones that a successor still works at. While one of them
- * exists something may be frozen. Never throws.
+ * Thaws what a freezer that died left frozen, by its markers. Nothing else may thaw: our own descriptors are gone with it.
+ * With `session` it comes back as soon as none of its filesystems is marked any more: what hangs of others has time.
+ * Throws a ThawUnconfirmedError unless everything marked, or everything of that session, is thawed.
  */
-export function markerFiles(markerPath: string): readonly string[] {
-  try {
-    const name = basename(markerPath);
-    return readdirSync(dirname(markerPath))
-      .filter((entry) => entry === name || (entry.startsWith(`${name}.left-`) && !entry.endsWith('.new')))
-      .map((entry) => join(dirname(markerPath), entry));
-  } catch {
-    return [];
-  }
-}
-
-/**
- * Thaws what a freezer that died left frozen, by its marker. Nothing else may thaw: our own descriptors are gone with it.
- * Throws a ThawUnconfirmedError unless everything marked is thawed.
- */
-export async function thawMarked(places: FreezerPlaces): Promise<void> {
+export async function thawMarked(places: FreezerPlaces, session?: string): Promise<void> {
   const { freezerPath, markerPath } = places;
+  const isLeft = (): boolean =>
+    session === undefined
+      ? markerFiles(markerPath).length > 0
+      : existsSync(markerPath) || markedSessions(markerPath).some((marked) => marked === '' || marked === session);
   if (markerFiles(markerPath).length === 0) return;
-  if (freezerPath === undefined)
+  if (freezerPath === undefined) {
+    if (!isLeft()) return;
     throw new ThawUnconfirmedError(
       'E_THAW',
       `the freezer is gone, ${markerPath} says what may still be frozen, and no freezer program is set to thaw it`,
     );
-  const { failed, stderr } = await run(freezerPath, ['--thaw-marked', ...placeWords(places)], THAW_MARKED_LIMIT_MS);
+  }
+  const running = run(freezerPath, ['--thaw-marked', ...placeWords(places)], THAW_MARKED_LIMIT_MS);
+  const timer = new Timer();
+  let result: Awaited<ReturnType<typeof run>> | undefined;
+  do result = await Promise.race([running, timer.after(RETRY_STEP_MS, undefined)]);
+  while (result === undefined && isLeft());
+  timer.clear();
   // A service manager may have run it at the same time; what counts is that nothing is marked any more.
-  if (failed && markerFiles(markerPath).length > 0)
-    throw new ThawUnconfirmedError('E_THAW', `${freezerPath} --thaw-marked: ${stderr}`);
+  if (result?.failed === true && isLeft())
+    throw new ThawUnconfirmedError('E_THAW', `${freezerPath} --thaw-marked: ${result.stderr}`);
 }
 
 function placeWords({ socketPath, markerPath }: FreezerPlaces): string[] {

@@ -1,6 +1,7 @@
 // What the freeze path can be told, with its defaults, and what the in-process coordinator offers beyond the shared
 // interface (../consistency.ts): the agent's log, its counts and its shutdown hang on these.
 import type { Coordinator, FreezeReport, FreezeRequest, FreezeSession, WriterPhase } from '../consistency.js';
+import type { HungFilesystem } from './freezer-lines.js';
 import type { ServiceManagerPaths } from './freezer-process.js';
 import type { FreezeRules } from './rules.js';
 import type { WriterFolder } from './writer-folders.js';
@@ -93,6 +94,11 @@ export interface LocalCoordinator extends Coordinator {
   readonly session: LocalSession | undefined;
   /** Looks at mounts and disks now, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does. */
   warmUp(): void;
+  /**
+   * What the kernel has not returned a call on, and later sessions work without: named for people. Empty while no freezer
+   * answers. Never rejects, and answers as soon as status() does.
+   */
+  hungFilesystems(): Promise<readonly HungFilesystem[]>;
   /** Of the last session or attempt that ended, with what its `post` phases added. */
   readonly lastReport: FreezeReport | undefined;
   /**

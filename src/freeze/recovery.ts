@@ -7,7 +7,7 @@ import { Deadline } from '../deadline.js';
 import { describeError, ThawUnconfirmedError } from '../errors.js';
 import { monotonicMs } from './clock.js';
 import { connectToSocket } from './freezer-client.js';
-import { markerFiles, thawMarked } from './freezer-process.js';
+import { thawMarked } from './freezer-process.js';
 import { endLeftProcesses } from './left-processes.js';
 import type { CoordinatorOptions } from './options.js';
 import { stillRuns } from './process-stat.js';
@@ -114,17 +114,11 @@ async function waitUntilThawed(settings: Settings, sessions: ReadonlySet<string>
   for (;;) {
     const holder = await sessionHeld(settings.socketPath);
     if (holder === undefined) return await thawByMarker(settings);
-    // Idle, or held by somebody who lives.
-    if (!sessions.has(holder)) return stillLeft(settings);
+    // Idle, or held by somebody who lives. What hangs is the freezer's, and stands in nobody's way.
+    if (!sessions.has(holder)) return undefined;
     if (deadline.passed) return `the freezer has not thawed session ${holder} within ${THAW_LIMIT_MS} ms`;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
-}
-
-/** What a freezer that died before this one left, and a disk that does not answer keeps frozen. */
-function stillLeft({ markerPath }: Settings): string | undefined {
-  const left = markerFiles(markerPath).filter((path) => path !== markerPath);
-  return left.length === 0 ? undefined : `the freezer is still thawing what a dead one left (${left.join(', ')})`;
 }
 
 /** The session that the freezer holds, '' if none; undefined if no freezer answers. */

@@ -17,6 +17,7 @@ export class SessionEnding {
   readonly #log: FreezeLog;
   #outcome: SessionOutcome = 'ok';
   #error: string | undefined;
+  #leftToFreezer = false;
   /** The freezer's words, if its last answer to a thaw was that it is not done. */
   #unfinished: string | undefined;
   #unconfirmed: string | undefined;
@@ -38,6 +39,11 @@ export class SessionEnding {
   /** Why it is not known that everything is thawed; undefined if it is. */
   get unconfirmed(): string | undefined {
     return this.#unconfirmed;
+  }
+
+  /** What is not confirmed to be thawed hangs in the kernel, and the freezer, which is well, keeps at it. */
+  get leftToFreezer(): boolean {
+    return this.#leftToFreezer;
   }
 
   begin({ outcome, error }: Ending): void {
@@ -76,7 +82,9 @@ export class SessionEnding {
   }
 
   #record({ answers, end, byMarker, unfinished, unconfirmed }: ThawResult, filesystems: FilesystemSet): void {
-    filesystems.recordThaw(answers);
+    const isLast = unfinished === undefined && unconfirmed === undefined && !byMarker;
+    filesystems.recordThaw(answers, isLast);
+    this.#leftToFreezer = isLast && filesystems.leftToFreezer;
     if (byMarker) filesystems.recordThawedByMarker();
     this.#unfinished = unfinished;
     this.#unconfirmed = unconfirmed;

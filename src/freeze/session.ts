@@ -107,6 +107,11 @@ export class Session implements LocalSession {
     return this.#fate.unconfirmed;
   }
 
+  /** And nothing has to wait for it (SessionEnding). */
+  get leftToFreezer(): boolean {
+    return this.#fate.leftToFreezer;
+  }
+
   get report(): FreezeReport {
     return this.#final ?? this.#findings.report(false);
   }
@@ -333,23 +338,25 @@ export class Session implements LocalSession {
     const final = this.#findings.report(true);
     this.#final = final;
     this.#after = this.#runAfter(final, record);
-    if (this.unconfirmed === undefined) this.#released(final, ending);
-    else void this.#releaseWhenThawed(ending);
+    // What hangs in the kernel is the freezer's, and no command waits for it.
+    if (this.unconfirmed === undefined || this.#fate.leftToFreezer) this.#released(final, ending);
+    if (this.unconfirmed === undefined) this.#resolveThawed(final);
+    else void this.#confirmLate(ending);
     this.#resolveEnded(final);
     return final;
   }
 
   // Until then a write to what is still frozen would never return.
-  async #releaseWhenThawed(ending: Ending): Promise<void> {
+  async #confirmLate(ending: Ending): Promise<void> {
     await untilThawed(this.#settings, this.id);
     this.#fate.confirmedLate();
     this.#final = { ...this.report, state: 'thawed' };
-    this.#released(this.#final, ending);
+    if (!this.#fate.leftToFreezer) this.#released(this.#final, ending);
+    this.#resolveThawed(this.#final);
   }
 
   #released(final: FreezeReport, { byItself }: Ending): void {
     if (this.#holdTold) this.#settings.onReleased(final, byItself);
-    this.#resolveThawed(final);
   }
 
   async #releaseWriters(): Promise<void> {

@@ -1,8 +1,7 @@
 // Waits for a thaw that nobody confirmed: the freezer goes on with it when we stopped waiting, and removes its marker
 // when it is done; one that died is made up for by `--thaw-marked`, again and again. Reads tmpfs alone.
-import { readFileSync } from 'node:fs';
-import { markerFiles, thawMarked, type FreezerPlaces } from './freezer-process.js';
-import { freezerText } from './freezer-lines.js';
+import { thawMarked, type FreezerPlaces } from './freezer-process.js';
+import { markedSessions } from './markers.js';
 
 const LOOK_MS = 500;
 const LOOKS_BETWEEN_THAWS = 20;
@@ -20,20 +19,5 @@ export async function untilThawed(places: FreezerPlaces, session?: string): Prom
     if (!markedSessions(places.markerPath).some((marked) => marked === '' || sought.has(marked))) return;
     // It leaves a freezer that answers alone, and that one thaws by itself.
     if (looks % LOOKS_BETWEEN_THAWS === 0) await thawMarked(places).catch(() => undefined);
-  }
-}
-
-/** The sessions that markers name; '' for one that cannot be read. */
-function markedSessions(markerPath: string): readonly string[] {
-  return markerFiles(markerPath).flatMap((path) => markedSession(path) ?? []);
-}
-
-/** Undefined if it is gone meanwhile. */
-function markedSession(path: string): string | undefined {
-  try {
-    const [magic, , , , session] = readFileSync(path, 'utf8').split('\n', 1)[0]?.split(' ') ?? [];
-    return magic === 'fsfreeze-bridge' && session !== undefined ? freezerText(session) : '';
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'ENOENT' ? undefined : '';
   }
 }

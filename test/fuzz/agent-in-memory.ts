@@ -73,6 +73,7 @@ function harmlessCoordinator(): LocalCoordinator {
     status: () => Promise.resolve(session === undefined ? { state: 'idle' } : { state: 'frozen', session: session.id }),
     writers: () => Promise.resolve([]),
     warmUp() {},
+    hungFilesystems: () => Promise.resolve([]),
     close: () => Promise.resolve(),
   };
 }

@@ -52,6 +52,8 @@ requires(
   let mounts: PrivateMounts;
   let freezer: Running;
   let folder = 0;
+  /** Before the freezer's own words: a program that switches calls off. */
+  let prefix: readonly string[] = [];
   const here = (name: string): string => `${mounts.shared}/${folder}/${name}`;
   const paths = (): string[] => [
       '--socket', `/shared/${folder}/freezer.sock`,
@@ -62,8 +64,12 @@ requires(
     const [file, args] = mounts.inside(command, ...words);
     return launch(file, args);
   };
+  const runFreezer = (...words: readonly string[]): Running => {
+    const [first = '', ...rest] = [...prefix, '/bin/freezer', ...words];
+    return run(first, ...rest);
+  };
   const start = async (...options: readonly string[]): Promise<void> => {
-    freezer = run('/bin/freezer', '--foreground', ...paths(), ...options);
+    freezer = runFreezer('--foreground', ...paths(), ...options);
     // After a death the old socket is still there: nobody answers on it, or a killed process that is inside FIFREEZE
     // still listens.
     for (let tries = 0; ; tries += 1) {
@@ -106,7 +112,9 @@ requires(
 
   beforeAll(async () => {
     const filesystems = { a: 'ext4', b: 'ext4', c: 'ext4', d: 'ext4', e: 'ext4', f: 'ext4', x: 'xfs' } as const;
-    mounts = await privateMounts({ filesystems, nested: [{ name: 'n', on: 'f' }], boundMs: 120_000 });
+    mounts = await privateMounts({ filesystems, nested: [{ name: 'n', on: 'f' }], boundMs: 180_000 });
+    const fixture = new URL('../../qga/freezer/test/without-pidfds.c', import.meta.url).pathname;
+    await execa('gcc', ['-static', '-O2', '-o', `${mounts.shared}/without-pidfds`, fixture]);
   });
   afterAll(async () => {
     await mounts[Symbol.asyncDispose]();
@@ -115,6 +123,7 @@ requires(
     folder += 1;
     await mkdir(`${mounts.shared}/${folder}`);
     await writeFile(here('rcu_expedited'), '0\n');
+    prefix = [];
     await start('--no-kill');
   });
   afterEach(async () => {
@@ -260,16 +269,29 @@ requires(
     expect(existsSync(here('frozen'))).toBe(false);
   });
 
-  test('--thaw-marked ends a freezer that is stopped, but not one that answers', async () => {
+  /** RHEL 8 has 4.18, Debian 10 4.19: neither has pidfd_open, close_range, SO_PEERPIDFD. */
+  const kernels = [
+    ['as it is', []],
+    ['without pidfds, as Linux 4.18', ['/shared/without-pidfds']],
+  ] as const;
+  const startOn = async (words: readonly string[], ...options: readonly string[]): Promise<void> => {
+    prefix = words;
+    freezer.kill('SIGTERM');
+    expect((await freezer).exitCode).toBe(0);
+    await start(...options);
+  };
+
+  test.each(kernels)('--thaw-marked ends a freezer that is stopped, but not one that answers: %s', async (_, words) => {
+    await startOn(words, '--no-kill');
     using client = await planned(['a']);
     await client.ask('freeze 30000');
-    const refused = await run('/bin/freezer', '--thaw-marked', ...paths());
+    const refused = await runFreezer('--thaw-marked', ...paths());
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toContain(`process ${String(freezer.pid)} holds what is marked, and answers`);
     expect((await client.ask('status')).join()).toMatch(/^ok status frozen .* 1$/);
 
     freezer.kill('SIGSTOP');
-    const thawed = await run('/bin/freezer', '--thaw-marked', ...paths());
+    const thawed = await runFreezer('--thaw-marked', ...paths());
     expect(thawed.stdout).toBe('thawed 0 /mnt/a');
     expect(thawed.exitCode).toBe(0);
     expect((await freezer).signal).toBe('SIGKILL');
@@ -295,6 +317,8 @@ requires(
     expect(await mounts.stranger('thaw', mount('f').index)).toBe(0);
   };
 
+  const marked = (): string[] => readdirSync(here('')).filter((name) => name.startsWith('frozen'));
+
   test('a FIFREEZE that is under way when the lease ends is thawed as soon as it returns, the others at once', async () => {
     using client = await planned(['a', 'n']);
     await stallDisk();
@@ -314,14 +338,15 @@ requires(
     await expectThawed('n');
   });
 
-  test('killed during a FIFREEZE: --thaw-marked sees it through', async () => {
+  test.each(kernels)('killed during a FIFREEZE: --thaw-marked sees it through: %s', async (_, words) => {
+    await startOn(words, '--no-kill');
     using client = await planned(['a', 'n']);
     await stallDisk();
     client.send('freeze 30000');
     await sleep(300);
     freezer.kill('SIGKILL');
-    const thawing = run('/bin/freezer', '--thaw-marked', ...paths());
-    await sleep(500);
+    const thawing = runFreezer('--thaw-marked', ...paths());
+    await sleep(1500); // it asks the dying one first, for a second at most
     await expectThawed('a');
     expect(existsSync(`/proc/${String(freezer.pid)}`)).toBe(true); // it is inside FIFREEZE
     await letDiskGoOn();
@@ -332,7 +357,8 @@ requires(
     await expectThawed('n');
   });
 
-  test('killed during a FIFREEZE: a successor starts, and thaws first', async () => {
+  test.each(kernels)('killed during a FIFREEZE: a successor starts, and thaws first: %s', async (_, words) => {
+    await startOn(words, '--no-kill');
     using client = await planned(['a', 'n']);
     await stallDisk();
     client.send('freeze 30000');
@@ -363,15 +389,92 @@ requires(
     await sleep(100);
     await expectThawed('a');
     const thawed = await client.ask('thaw', 1000);
-    expect(thawed.at(-1)).toMatch(/^error thaw /);
-    await letDiskGoOn();
-    const rest = await client.ask('thaw');
-    expect(filesystemLines(rest).map(({ errno, ours }) => [errno, ours])).toEqual([
+    expect(filesystemLines(thawed).map(({ errno, ours }) => [errno, ours])).toEqual([
       [0, '1'],
-      [0, '1'],
+      [110, '0'],
     ]);
-    expect(rest.at(-1)).toBe('ok thaw');
+    expect(thawed.at(-1)).toBe('ok thaw 1');
+
+    // The next session works without it; it is named, and thawed the moment that the kernel returns it.
+    using next = await planned(['b']);
+    expect((await next.ask(fsRequest(0, mount('n')))).join()).toMatch(/^error fs 16 .*its\\040freeze\\040has\\040not/);
+    expect((await next.ask('hung')).join()).toMatch(/^hung freeze \d+ session-1 \/mnt\/n,ok hung$/);
+    expect((await next.ask('freeze 10000')).at(-1)).toMatch(/^ok freeze 1 /);
+    expect(marked()).toEqual(['frozen', expect.stringMatching(/^frozen\.left-\d+-\d+-1$/)]);
+    await letDiskGoOn();
+    await until('nothing hangs', () => marked().length === 1, 2000);
     await expectThawed('n');
+    expect((await next.ask('hung')).join()).toBe('ok hung');
+    expect((await next.ask('status')).join()).toMatch(/^ok status frozen .* 1$/);
+    expect((await next.ask('thaw')).at(-1)).toBe('ok thaw');
+    expect(marked()).toEqual([]);
+  });
+
+  test('killed with a FIFREEZE that was given up: --thaw-marked, and a successor, see it through', async () => {
+    for (const successor of [false, true]) {
+      using client = await planned(['a', 'n']);
+      await stallDisk();
+      expect((await client.ask('freeze 30000 200')).at(-1)).toMatch(/^error freeze /);
+      expect((await client.ask('thaw')).at(-1)).toBe('ok thaw 1');
+      const dead = freezer;
+      dead.kill('SIGKILL');
+      if (successor) {
+        await start('--no-kill'); // without waiting for it: no session of the dead one is marked
+        using next = await planned(['a']);
+        expect((await next.ask(fsRequest(0, mount('n')))).join()).toMatch(/^error fs 16 /);
+        expect((await next.ask('freeze 10000')).at(-1)).toMatch(/^ok freeze 1 /);
+        await letDiskGoOn();
+        await until('nothing is left', () => marked().length === 1, 10_000);
+        expect((await next.ask('thaw')).at(-1)).toBe('ok thaw');
+      } else {
+        const thawing = run('/bin/freezer', '--thaw-marked', ...paths());
+        await sleep(500);
+        await letDiskGoOn();
+        expect(await thawing).toMatchObject({ exitCode: 0, stdout: 'thawed 0 /mnt/n' });
+        await dead;
+        await start('--no-kill');
+      }
+      await dead;
+      expect(marked()).toEqual([]);
+      await expectThawed('a', 'n');
+    }
+  });
+
+  test('asked to end while a FIFREEZE that was given up hangs, it stays until that is thawed', async () => {
+    using client = await planned(['n']);
+    await stallDisk();
+    expect((await client.ask('freeze 30000 200')).at(-1)).toMatch(/^error freeze /);
+    expect((await client.ask('thaw')).at(-1)).toBe('ok thaw 1');
+    freezer.kill('SIGTERM');
+    await sleep(300);
+    expect(freezer.exitCode).toBe(null);
+    await letDiskGoOn();
+    expect((await freezer).exitCode).toBe(0);
+    expect(marked()).toEqual([]);
+    await expectThawed('n');
+  });
+
+  test("a sync that hangs is in nobody's way, and parks one thread however often it is met", async () => {
+    const threads = (): number => readdirSync(`/proc/${String(freezer.pid)}/task`).length;
+    await stallDisk();
+    try {
+      for (let times = 0; times < 3; times += 1) {
+        using client = await planned(['a']);
+        expect((await client.ask(fsRequest(0, mount('n')))).join()).toMatch(
+          times === 0 ? /^ok fs 1$/ : /^error fs 16 /,
+        );
+        const synced = filesystemLines(await client.ask('sync 300')).map(({ errno }) => errno);
+        expect(synced).toEqual(times === 0 ? [0, 110] : [0]);
+        expect((await client.ask('thaw')).at(-1)).toBe('ok thaw');
+        expect((await client.ask('hung')).join()).toMatch(/^hung sync \d+ session-1 \/mnt\/n,ok hung$/);
+        await until('its threads have ended', () => threads() <= 2, 2000);
+      }
+    } finally {
+      await letDiskGoOn();
+    }
+    await until('the sync has returned', () => threads() === 1, 5000);
+    using client = await planned(['a', 'n']);
+    expect((await client.ask('freeze 10000')).at(-1)).toMatch(/^ok freeze 2 /);
   });
 
   test('leftovers on a disk that does not answer: marked through sessions and deaths, thawed in the end', async () => {
@@ -382,28 +485,27 @@ requires(
     freezer.kill('SIGKILL');
     const dead = freezer;
     await start('--no-kill'); // after the 10 s that it gives the disk
-    const left = (): string[] => readdirSync(here('')).filter((name) => name.startsWith('frozen'));
     const aside = `frozen.left-${String(dead.pid)}-`;
-    expect(left()).toEqual([expect.stringContaining(aside)]);
+    expect(marked()).toEqual([expect.stringContaining(aside)]);
     await expectThawed('a');
 
     using next = await planned(['a', 'b']);
     expect((await next.ask(fsRequest(0, mount('n')))).join()).toMatch(/^error fs 16 /);
     expect((await next.ask('freeze 10000')).at(-1)).toMatch(/^ok freeze 2 /);
-    expect(left()).toEqual(['frozen', expect.stringContaining(aside)]);
-    const marked = await run('/bin/freezer', '--thaw-marked', ...paths());
-    expect(marked.exitCode).toBe(1);
-    expect(marked.stderr).toContain(`process ${String(freezer.pid)} holds what is marked`);
+    expect(marked()).toEqual(['frozen', expect.stringContaining(aside)]);
+    const second = await run('/bin/freezer', '--thaw-marked', ...paths());
+    expect(second.exitCode).toBe(1);
+    expect(second.stderr).toContain(`process ${String(freezer.pid)} holds what is marked`);
     expect((await next.ask('thaw')).at(-1)).toBe('ok thaw');
-    expect(left()).toEqual([expect.stringContaining(aside)]);
+    expect(marked()).toEqual([expect.stringContaining(aside)]);
 
-    const second = freezer;
-    second.kill('SIGKILL'); // while it is inside FITHAW of the leftover
+    const successor = freezer;
+    successor.kill('SIGKILL'); // while it is inside FITHAW of the leftover
     await start('--no-kill');
-    expect(left()).toEqual([expect.stringContaining(aside)]);
+    expect(marked()).toEqual([expect.stringContaining(aside)]);
     await letDiskGoOn();
-    await until('nothing is marked', () => left().length === 0, 3000);
-    await Promise.all([dead, second]);
+    await until('nothing is marked', () => marked().length === 0, 3000);
+    await Promise.all([dead, successor]);
     await expectThawed('n');
     using last = await planned(['a', 'n']);
     expect((await last.ask('freeze 10000')).at(-1)).toMatch(/^ok freeze 2 /);
@@ -520,10 +622,8 @@ requires(
     expect((await next.ask('status')).join()).toMatch(/^ok status idle/);
   });
 
-  test('kills a holder that does not let go, and one that never freezes', async () => {
-    freezer.kill('SIGTERM');
-    expect((await freezer).exitCode).toBe(0);
-    await start();
+  test.each(kernels)('kills a holder that does not let go, and one that never freezes: %s', async (_, words) => {
+    await startOn(words);
     for (const [budget, freeze] of [
       [400, ''],
       [5000, 'freeze 300\n'],
@@ -547,6 +647,19 @@ requires(
     expect((await client.ask('thaw')).at(-1)).toBe('ok thaw');
     expect((await freezer).exitCode).toBe(0);
     expect(existsSync(here('freezer.sock'))).toBe(false);
+  });
+
+  test('a kernel older than 4.18 is refused by name', async () => {
+    // The personality that shows programs a 2.6 kernel.
+    const { exitCode, stderr } = await execa(
+      'setarch',
+      ['--uname-2.6', ...mounts.inside('/bin/freezer', ...paths()).flat()],
+      {
+        reject: false,
+      },
+    );
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/^freezer: kernel: expected Linux 4\.18 or newer, found 2\.6\./);
   });
 
   test('a second one does not start', async () => {

@@ -7,8 +7,10 @@ export interface FakeFreezerOptions {
   /** By mount point: errno of the open, of syncfs, FIFREEZE and FITHAW. */
   readonly openErrno?: Readonly<Record<string, number>>;
   readonly syncErrno?: Readonly<Record<string, number>>;
-  /** Of a sync that had not returned by its budget: told with the freeze. */
+  /** The first sync of it returns, slowly; what it answers to the second, which had not by its budget: told with the freeze. */
   readonly lateSyncErrno?: Readonly<Record<string, number>>;
+  /** Mount points whose sync never returns; later sessions are refused them. */
+  readonly syncHangs?: readonly string[];
   readonly freezeErrno?: Readonly<Record<string, number>>;
   readonly thawErrno?: Readonly<Record<string, number>>;
   /** How long FIFREEZE and sync take. */
@@ -24,6 +26,8 @@ export interface FakeFreezerOptions {
   readonly diesAtLateThaw?: boolean;
   /** Mount points whose FIFREEZE never returns. */
   readonly hangs?: readonly string[];
+  /** Mount points whose FITHAW never returns: `error thaw` at first, and given up when it is asked again. */
+  readonly givesUpThaw?: readonly string[];
   /** Mount points whose FIFREEZE has not returned within the limit, and does right after. */
   readonly late?: readonly string[];
   /** The answer to a freeze comes, as if all were well, when the thaw is asked for, before its own. */
@@ -58,8 +62,13 @@ export class FakeFreezer {
   #lease: NodeJS.Timeout | undefined;
   #work: NodeJS.Timeout | undefined;
   #late: number;
+  #syncs = 0;
+  #thawAsked = false;
+  readonly #hung = new Map<string, string>();
   /** From now on it answers nothing and does nothing. */
   silent = false;
+  /** Most connections at a time so far. */
+  mostConnections = 0;
 
   private constructor(options: FakeFreezerOptions) {
     this.#options = options;
@@ -104,6 +113,7 @@ export class FakeFreezer {
 
   #serve(socket: Socket): void {
     this.#sockets.add(socket);
+    this.mostConnections = Math.max(this.mostConnections, this.#sockets.size);
     let rest = '';
     socket.setEncoding('latin1');
     socket.on('error', () => undefined);
@@ -136,6 +146,11 @@ export class FakeFreezer {
       );
       return;
     }
+    if (verb === 'hung') {
+      for (const [path, session] of this.#hung) say(`hung sync ${now()} ${freezerWord(session)} ${freezerWord(path)}`);
+      say('ok hung');
+      return;
+    }
     const holds = this.#holder === socket;
     if (holds && this.#expired && verb !== 'thaw' && !(verb === 'critical' && words[0] === 'off')) {
       say('error expired the\\040lease\\040ended');
@@ -155,6 +170,7 @@ export class FakeFreezer {
       this.#leaseMaxMs = Number(leaseMax);
       this.#since = now();
       this.#state = 'planned';
+      this.#syncs = 0;
       say('ok plan');
       return;
     }
@@ -171,7 +187,8 @@ export class FakeFreezer {
         const [group = '0', , , path = ''] = words;
         const name = freezerText(path);
         const errno = this.#options.openErrno?.[name];
-        if (errno !== undefined) say(`error fs ${errno} not\\040opened`);
+        if (this.#hung.has(name)) say('error fs 16 fs:\\040given\\040up');
+        else if (errno !== undefined) say(`error fs ${errno} not\\040opened`);
         else {
           this.#filesystems.push({ group: Number(group), path: name, frozen: false });
           say(`ok fs ${this.#filesystems.length - 1}`);
@@ -182,12 +199,14 @@ export class FakeFreezer {
         this.#asked = 'sync';
         this.#later(this.#options.syncMs ?? 1, () => {
           this.#asked = undefined;
-          const { syncErrno, lateSyncErrno } = this.#options;
+          const { syncErrno, lateSyncErrno, syncHangs } = this.#options;
           this.#filesystems.forEach(({ path }, index) => {
-            if (lateSyncErrno?.[path] === undefined)
-              say(`fs ${index} sync ${syncErrno?.[path] ?? 0} ${now() - 1000n} ${now()}`);
-            else say(`fs ${index} sync 110 ${now() - 1000n} 0`);
+            const isLate = lateSyncErrno?.[path] !== undefined;
+            if (syncHangs?.includes(path) === true) this.#hung.set(path, this.#session);
+            if (this.#hung.has(path) || (isLate && this.#syncs > 0)) say(`fs ${index} sync 110 ${now() - 1000n} 0`);
+            else say(`fs ${index} sync ${syncErrno?.[path] ?? 0} ${now() - (isLate ? ns(500) : 1000n)} ${now()}`);
           });
+          this.#syncs++;
           say('ok sync');
         });
         return;
@@ -293,6 +312,12 @@ export class FakeFreezer {
     }
     const lines = this.#thawLines();
     for (const line of lines) say(line);
+    if (this.#options.givesUpThaw !== undefined) {
+      say(this.#thawAsked ? `ok thaw ${this.#options.givesUpThaw.length}` : 'error thaw not\\040all\\040is\\040thawed');
+      if (this.#thawAsked) this.#release();
+      this.#thawAsked = true;
+      return;
+    }
     if (lines.some((line) => line.includes(' thaw 110 '))) {
       say('error thaw not\\040all\\040is\\040thawed');
       return;
@@ -304,6 +329,7 @@ export class FakeFreezer {
   #thawLines(): string[] {
     return this.#filesystems.map((filesystem, index) => {
       if (this.#options.hangs?.includes(filesystem.path) === true) return `fs ${index} thaw 110 0 0 0`;
+      if (this.#options.givesUpThaw?.includes(filesystem.path) === true) return `fs ${index} thaw 110 ${now()} 0 1`;
       const ours = filesystem.frozen;
       if (ours) this.#log(`FITHAW ${filesystem.path}`);
       filesystem.frozen = false;

@@ -9,7 +9,7 @@
 
 #include "worker.h"
 
-enum scripted { SCRIPT_SYNC, SCRIPT_FREEZE, SCRIPT_THAW, SCRIPT_VERBS };
+enum scripted { SCRIPT_OPEN, SCRIPT_SYNC, SCRIPT_FREEZE, SCRIPT_THAW, SCRIPT_VERBS };
 
 extern const struct kernel_calls scripted_calls;
 

@@ -6,6 +6,7 @@
 #include "thaw-marked.h"
 #include "check.h"
 #include "scripted-calls.h"
+#include "switch-off.h"
 #include "system.h"
 
 #include <errno.h>
@@ -19,7 +20,8 @@ static struct leftovers what;
 
 static struct marker base(void)
 {
-	struct marker marker = { .pid = 4194303, .start_time = 1, .session = "s" };
+	static struct marker_entry entries[3];
+	struct marker marker = { .pid = 4194303, .start_time = 1, .session = "s", .entries = entries };
 	int fd = open_mount_point(scratch);
 	uint64_t id = mount_id_of(fd);
 
@@ -138,6 +140,52 @@ static void silent_freezer(void)
 	CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+/* As on Linux 4.18: neither pidfd_open (5.3) nor pidfd_send_signal (5.1). */
+static void without_pidfds(void)
+{
+	pid_t child = fork();
+	struct process found;
+	int status;
+
+	if (child == 0) {
+		switch_off_pidfds();
+		CHECK(process_find(getpid(), &found) && found.pidfd == -1 && found.start_time != 0);
+		CHECK(!process_ended(&found, 20));
+		silent_freezer();
+		_exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* What hung when its freezer died: each has a marker of its own, and their bounds do not add up. */
+static void many_that_hang(void)
+{
+	enum { MANY = 12 };
+	struct marker marker;
+	char aside[MANY][300], aside_temporary[300];
+	uint64_t begun;
+
+	script_reset(3);
+	marker = base();
+	marker.count = 1;
+	marker.entries[0].state = MARKED_INTENDED;
+	script_hold(0, SCRIPT_THAW);
+	for (int i = 0; i < MANY; i++) {
+		snprintf(aside[i], sizeof aside[i], "%s.left-4194303-1-%d", marker_path, i);
+		snprintf(aside_temporary, sizeof aside_temporary, "%s.new", marker_path);
+		CHECK(marker_write(aside[i], aside_temporary, &marker) == 0);
+	}
+	begun = clock_now();
+	CHECK(thaw_marked(&what) == 1);
+	CHECK(clock_now() - begun < 4000000000u); /* 300 ms and a second of grace, once */
+	for (int i = 0; i < MANY; i++)
+		CHECK(access(aside[i], F_OK) == 0);
+	script_let_go(0, SCRIPT_THAW);
+	CHECK(thaw_marked(&what) == 0);
+	for (int i = 0; i < MANY; i++)
+		CHECK(access(aside[i], F_OK) < 0);
+}
+
 void test_thaw_marked(void)
 {
 	snprintf(marker_path, sizeof marker_path, "%s/frozen", scratch);
@@ -152,4 +200,8 @@ void test_thaw_marked(void)
 	newer_session();
 	silent_freezer();
 	passed("--thaw-marked");
+	without_pidfds();
+	passed("--thaw-marked without pidfds");
+	many_that_hang();
+	passed("--thaw-marked, many that hang");
 }

@@ -1,9 +1,11 @@
 #!/usr/bin/env node
 // fsfreeze-agent: settings to agent, signals and failures to a way out that thaws first. Exit codes are qemu-ga's: 0
 // after SIGTERM or SIGINT, 1 for everything it cannot start or go on with.
+import { release } from 'node:os';
 import { resolve } from 'node:path';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
+import { checkKernel } from '../../agent/oldest-kernel.js';
 import { recover } from '../../agent/recovery.js';
 import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
@@ -38,6 +40,7 @@ async function main(): Promise<void> {
     return;
   }
   const { settings } = invocation;
+  checkKernel(release());
   if (settings.daemonize && daemon === undefined) {
     const failure = await daemonize(settings.activated?.fd);
     if (failure !== undefined) throw new UsageError('E_DAEMON', failure);

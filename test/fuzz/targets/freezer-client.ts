@@ -19,6 +19,7 @@ const asks: readonly Ask[] = [
   (freezer) => freezer.critical(true, 100),
   (freezer) => freezer.thaw(),
   (freezer) => freezer.status(),
+  (freezer) => freezer.hung(),
 ];
 
 export const freezerClient: Target = {

@@ -82,6 +82,7 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
       },
       status: () => Promise.resolve({ state: session === undefined ? 'idle' : 'frozen' }),
       writers: () => Promise.resolve([]),
+      hungFilesystems: () => Promise.resolve([]),
       warmUp() {
         calls.push('warmUp');
       },

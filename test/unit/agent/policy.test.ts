@@ -35,6 +35,7 @@ function idle(wiring: { onHold?: (session: string) => void }): LocalCoordinator 
     status: () => Promise.resolve({ state: 'idle' }),
     writers: () => Promise.resolve([]),
     warmUp: () => undefined,
+    hungFilesystems: () => Promise.resolve([]),
     close: () => Promise.resolve(),
   };
 }

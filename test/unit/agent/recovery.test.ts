@@ -71,12 +71,10 @@ it('says when what may still be frozen is thawed', async () => {
   await thawed;
 });
 
-it('does not take the guest for thawed while an idle freezer still thaws what a dead one left', async () => {
+it('does not wait for what an idle freezer still thaws: it hangs, and is in nobody’s way', async () => {
   await harness.start();
   const left = join(runtimeDir, 'frozen.left-999999999-1');
-  writeFileSync(left, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 30 254:0 /\n');
-  const { thawed } = await recover(harness.options, log);
-  expect(thawed).toBeDefined();
+  writeFileSync(left, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 30 254:0 /data\n');
+  expect(await recover(harness.options, log)).toEqual({});
   rmSync(left);
-  await thawed;
 });

@@ -1,0 +1,171 @@
+/* See resident.h. */
+#define _GNU_SOURCE
+#include "resident.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+void fail(const char *what, const char *why)
+{
+	fprintf(stderr, "freezer: %s: %s\n", what, why);
+}
+
+void close_inherited(void)
+{
+	struct dirent *entry;
+	DIR *dir;
+
+	if (syscall(SYS_close_range, 3u, ~0u, 0u) == 0)
+		return;
+	/* Before Linux 5.9. */
+	dir = opendir("/proc/self/fd");
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		int fd = atoi(entry->d_name);
+
+		if (fd > 2 && fd != dirfd(dir))
+			close(fd);
+	}
+	if (dir != NULL)
+		closedir(dir);
+}
+
+static bool lock_memory(void)
+{
+	/*
+	 * What there is by now, whole. Of stacks that threads will have, what they touch: the rest of 32 KB each would be
+	 * locked for nothing. A thread touches all that it needs when it opens its filesystem.
+	 */
+	if (mlockall(MCL_CURRENT) == 0 && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0)
+		return true;
+	return false;
+}
+
+/* One for each filesystem, and a few. */
+static void take_all_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+bool become_resident(bool locked)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		/* Not permitted in some containers; then it is as mortal as the rest. */
+		if (write(fd, "-1000", 5) < 0)
+			fail("oom_score_adj", strerror(errno));
+		close(fd);
+	}
+	/*
+	 * What the kernel allocates for us (a page of the marker, a socket buffer) must not wait for a filesystem
+	 * that we froze to take dirty pages. Threads inherit it. Linux 5.6; a help, not a condition.
+	 */
+	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+	/* Applications wait for it: it goes first. It computes nothing; its threads inherit this. A help, too. */
+	setpriority(PRIO_PROCESS, 0, -20);
+	take_all_descriptors();
+	/* No heap of its own for a thread: it would be locked, and most of it never used. */
+	mallopt(M_ARENA_MAX, 1);
+	if (lock_memory() || !locked)
+		return true;
+	fail("mlockall", strerror(errno));
+	return false;
+}
+
+int arrange_signals(void)
+{
+	sigset_t stop;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN);
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	sigprocmask(SIG_BLOCK, &stop, NULL);
+	return signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+void notify_ready(void)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	size_t length = path == NULL ? 0 : strlen(path);
+	int fd;
+
+	if (length == 0 || length >= sizeof to.sun_path)
+		return;
+	memcpy(to.sun_path, path, length);
+	if (path[0] == '@')
+		to.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&to,
+			     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+		fail("NOTIFY_SOCKET", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+int go_into_background(void)
+{
+	int pipes[2];
+	unsigned char status = 1;
+	pid_t child;
+
+	if (pipe2(pipes, O_CLOEXEC) < 0 || (child = fork()) < 0) {
+		fail("fork", strerror(errno));
+		exit(1);
+	}
+	if (child > 0) {
+		close(pipes[1]);
+		if (read(pipes[0], &status, 1) != 1)
+			status = 1;
+		_exit(status);
+	}
+	close(pipes[0]);
+	setsid();
+	return pipes[1];
+}
+
+void tell(int parent, unsigned char status)
+{
+	if (parent >= 0 && write(parent, &status, 1) == 1)
+		close(parent);
+}
+
+void drop_stdio(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int fd = 0; null >= 0 && fd < 3; fd++)
+		dup2(null, fd);
+	if (null > 2)
+		close(null);
+}

@@ -1,0 +1,113 @@
+// What hangs, over a fake freezer: a sync, and a thaw that the freezer gave up; and how many ask it at a time. The same
+// against kernels: test/vm/hung-disk.test.ts.
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
+import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
+import { FreezerInquiry } from '../../../src/freeze/freezer-inquiry.js';
+import { FreezeHarness } from '../../support/freeze-harness.js';
+
+let harness: FreezeHarness;
+beforeEach(() => {
+  harness = new FreezeHarness();
+});
+afterEach(async () => {
+  await harness[Symbol.asyncDispose]();
+});
+const request = (more: Partial<FreezeRequest> = {}): FreezeRequest => ({
+  requester: 'test',
+  leaseMs: 5_000,
+  require: 'plain',
+  ...more,
+});
+const failed = async (attempt: Promise<unknown>): Promise<{ error: Error; report: FreezeReport }> => {
+  const error = await attempt.catch((reason: unknown) => reason);
+  if (!(error instanceof QuiesceError || error instanceof ThawUnconfirmedError)) throw error;
+  return { error, report: error.facts['report'] as FreezeReport };
+};
+
+test.each(['plain', 'crash', 'application'] as const)(
+  'a sync that does not come back refuses a freeze (%s) before anything is held',
+  async (require) => {
+    harness.hook('w', 'log');
+    const coordinator = await harness.start({ syncHangs: ['/data'] });
+    const { error, report } = await failed(coordinator.freeze(request({ require })));
+    expect(error.message).toMatch(/^not synced within \d+ ms, and nothing was held for it: \/data\. /);
+    expect(report).toMatchObject({ outcome: 'failed', state: 'thawed' });
+    expect(harness.journal).toEqual([]);
+    expect(await coordinator.status()).toEqual({ state: 'idle' });
+    expect(await coordinator.hungFilesystems()).toMatchObject([{ mountpoint: '/data', call: 'sync' }]);
+  },
+);
+
+test('the next session works without it, says so, and is worth no more', async () => {
+  const coordinator = await harness.start({ syncHangs: ['/data'] });
+  await failed(coordinator.freeze(request()));
+  const session = await coordinator.freeze(request());
+  expect(session.frozenCount).toBe(1);
+  const report = await session.thaw();
+  expect(report).toMatchObject({ outcome: 'ok', level: 'crash' });
+  expect(report.evidence).toContain('/data (xfs) was not held: given up');
+  await expect(coordinator.freeze(request({ require: 'filesystem' }))).rejects.toThrow('/data (xfs) was not held');
+});
+
+test('a sync is waited for at least 2 s, however long the writers took', async () => {
+  harness.hook('w', '# fsfreeze-bridge: phases=prepare,freeze,thaw\nsleep 0.3');
+  const coordinator = await harness.start({}, { prepareBudgetMs: 100 });
+  const asked: string[] = [];
+  await harness.restartFreezer({
+    log: (line) => {
+      asked.push(line);
+    },
+  });
+  await (await coordinator.freeze(request({ require: 'crash' }))).thaw().catch(() => undefined);
+  const [budget = 0] = asked.flatMap((line) => (line.startsWith('sync ') ? [Number(line.slice(5))] : []));
+  expect(budget).toBeGreaterThan(1_900);
+  expect(budget).toBeLessThanOrEqual(2_000);
+});
+
+test('a thaw that hangs and is given up: an error of that thaw, and of nothing after it', async () => {
+  const released: string[] = [];
+  const coordinator = await harness.start(
+    { givesUpThaw: ['/data'] },
+    {
+      onReleased: ({ state }) => {
+        released.push(state);
+      },
+    },
+  );
+  const session = await coordinator.freeze(request());
+  const { error, report } = await failed(session.thaw());
+  expect(error).toBeInstanceOf(ThawUnconfirmedError);
+  expect(error.message).toContain('nobody confirmed the thaw of /data');
+  expect(report.state).toBe('frozen');
+  expect(await coordinator.status()).toEqual({ state: 'idle' });
+  expect(released).toEqual(['frozen']);
+  // Its marker is gone: there is none in this test.
+  expect((await session.thawed).state).toBe('thawed');
+  expect(released).toEqual(['frozen']);
+});
+
+test('however many ask for the status at a time, one connection serves them', async () => {
+  const coordinator = await harness.start();
+  const states = await Promise.all(Array.from({ length: 32 }, async () => await coordinator.status()));
+  expect(states).toEqual(Array.from({ length: 32 }, () => ({ state: 'idle' })));
+  expect(harness.freezer.mostConnections).toBe(1);
+  await Promise.all(Array.from({ length: 32 }, async () => await coordinator.hungFilesystems()));
+  // The one before may not be seen closed yet.
+  expect(harness.freezer.mostConnections).toBeLessThanOrEqual(2);
+});
+
+test('a silent freezer keeps nobody waiting, and one that has come back is asked again', async () => {
+  const coordinator = await harness.start();
+  harness.freezer.silent = true;
+  const begun = performance.now();
+  await Promise.all(Array.from({ length: 32 }, async () => await coordinator.status()));
+  expect(performance.now() - begun).toBeLessThan(1_000);
+  harness.freezer.silent = false;
+  const inquiry = new FreezerInquiry(`${harness.dir}/run/freezer.sock`);
+  expect((await inquiry.ask(async (freezer) => await freezer.status())).state).toBe('idle');
+  expect(await coordinator.hungFilesystems()).toEqual([]);
+  await harness.freezer.close();
+  expect(await coordinator.status()).toEqual({ state: 'idle' });
+  expect(await coordinator.hungFilesystems()).toEqual([]);
+});
