@@ -5,6 +5,8 @@ import { networkInterfaces } from 'node:os';
 import { basename, join } from 'node:path';
 import type { DiskRef } from '../consistency.js';
 import { diskAddress, type DiskAddress } from './disk-address.js';
+import { pathText } from './path-text.js';
+import type { Work } from './turns.js';
 
 /** A whole disk of this machine. */
 export interface Disk extends DiskRef {
@@ -24,10 +26,21 @@ export type EndKind = 'disk' | 'memory' | 'network' | 'unknown';
 export class BlockDevices {
   readonly #sys: string;
   readonly #udev: string;
+  #btrfsMembers: ReadonlyMap<string, readonly string[]> | undefined;
 
   constructor(sysRoot: string, udevRoot: string) {
     this.#sys = realpathSync.native(sysRoot);
     this.#udev = udevRoot;
+  }
+
+  /** A path that a file of sysfs holds, whose bytes need not be text. */
+  readPath(path: string): string | undefined {
+    try {
+      const text = pathText(readFileSync(path)).replace(/\n$/, '');
+      return text === '' ? undefined : text;
+    } catch {
+      return undefined;
+    }
   }
 
   read(path: string): string | undefined {
@@ -76,14 +89,24 @@ export class BlockDevices {
       .find((device) => device !== undefined && this.read(join(device, 'dm/name')) === name);
   }
 
+  /** Sysfs directory of the block device that a path in /dev names, if there is one. */
+  named(path: string): string[] {
+    const device = path.startsWith('/dev/') ? this.byName(path) : undefined;
+    return device === undefined ? [] : [device];
+  }
+
   btrfsDevices(member: string): string[] {
-    const name = basename(member);
-    for (const fsid of this.list(join(this.#sys, 'fs/btrfs'))) {
-      const members = this.list(join(this.#sys, 'fs/btrfs', fsid, 'devices'));
-      if (members.includes(name))
-        return members.flatMap((entry) => this.real(join(this.#sys, 'class/block', entry)) ?? []);
-    }
-    return [member];
+    this.#btrfsMembers ??= this.#readBtrfsMembers();
+    const members = this.#btrfsMembers.get(basename(member));
+    if (members === undefined) return [member];
+    return members.flatMap((entry) => this.real(join(this.#sys, 'class/block', entry)) ?? []);
+  }
+
+  // Of each device, all that its filesystem lies on.
+  #readBtrfsMembers(): ReadonlyMap<string, readonly string[]> {
+    const folder = join(this.#sys, 'fs/btrfs');
+    const filesystems = this.list(folder).map((fsid) => this.list(join(folder, fsid, 'devices')));
+    return new Map(filesystems.flatMap((members) => members.map((name): [string, string[]] => [name, members])));
   }
 
   /** Of a device without slaves. */
@@ -179,11 +202,14 @@ export class BlockDevices {
     }
   }
 
-  allDisks(): readonly Disk[] {
-    return this.list(join(this.#sys, 'block'))
-      .flatMap((entry) => this.real(join(this.#sys, 'block', entry)) ?? [])
-      .filter((device) => this.endKind(device) === 'disk' && !this.has(join(device, 'loop')))
-      .filter((device) => this.list(join(device, 'slaves')).length === 0)
-      .map((device) => this.disk(device));
+  *allDisks(): Work<readonly Disk[]> {
+    const disks: Disk[] = [];
+    for (const entry of this.list(join(this.#sys, 'block'))) {
+      yield;
+      const device = this.real(join(this.#sys, 'block', entry));
+      if (device === undefined || this.endKind(device) !== 'disk' || this.has(join(device, 'loop'))) continue;
+      if (this.list(join(device, 'slaves')).length === 0) disks.push(this.disk(device));
+    }
+    return disks;
   }
 }

@@ -170,7 +170,8 @@ export class Session implements LocalSession {
     this.#clock.begin('plan');
     this.#checkStop();
     const { runtimeDir, writerLimitsMs } = this.#settings;
-    const { filesystems, concerned } = this.#findings.plan();
+    const { filesystems, concerned } = await this.#findings.plan();
+    this.#checkStop();
     this.#parts = { filesystems };
     const hold = await this.#takeFreezer(filesystems);
     this.#parts = { filesystems, hold };
@@ -215,7 +216,7 @@ export class Session implements LocalSession {
     this.#checkStop();
     checkWriters(this.#request.require, writers.requiredFailures);
     await this.#unlessStopped(filesystems.sync(hold.connection, remaining, this.#stop.signal));
-    this.#findings.synced();
+    await this.#findings.synced();
   }
 
   async #stepHold({ writers }: Parts): Promise<void> {
@@ -232,7 +233,8 @@ export class Session implements LocalSession {
     await writers.verify(remaining(), signal);
     this.#checkStop();
     checkWriters(require, writers.requiredFailures);
-    this.#findings.lookAgain();
+    await this.#findings.lookAgain();
+    this.#checkStop();
     // Nothing is frozen in vain: what the freeze can reach at best is known by now.
     this.#findings.checkLevel({ assumeFrozen: true });
   }
@@ -329,6 +331,7 @@ export class Session implements LocalSession {
     if (armed) await this.#fate.confirm(hold, filesystems);
     if (armed && !keeps) hold.close();
     else await hold?.release();
+    await this.#findings.released();
     this.#to('idle');
     const final = this.#findings.report(true);
     this.#final = final;

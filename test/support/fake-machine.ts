@@ -7,6 +7,7 @@ export class FakeMachine {
   readonly sysRoot: string;
   readonly udevRoot: string;
   readonly mountinfoPath: string;
+  readonly procRoot: string;
   #mounts: string[] = [];
   #nextMount = 30;
   #nextMinor = 0;
@@ -15,6 +16,7 @@ export class FakeMachine {
     this.sysRoot = join(dir, 'sys');
     this.udevRoot = join(dir, 'udev');
     this.mountinfoPath = join(dir, 'mountinfo');
+    this.procRoot = join(dir, 'proc');
     for (const name of ['block', 'class/block', 'dev/block', 'fs/btrfs', 'devices'])
       mkdirSync(join(this.sysRoot, name), { recursive: true });
     mkdirSync(join(this.udevRoot, 'data'), { recursive: true });
@@ -23,6 +25,12 @@ export class FakeMachine {
 
   file(path: string, text: string | Uint8Array): void {
     const full = join(this.sysRoot, path);
+    mkdirSync(dirname(full), { recursive: true });
+    writeFileSync(full, text);
+  }
+
+  procFile(path: string, text: string): void {
+    const full = join(this.procRoot, path);
     mkdirSync(dirname(full), { recursive: true });
     writeFileSync(full, text);
   }

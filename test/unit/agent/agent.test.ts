@@ -84,6 +84,7 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
       writers: () => Promise.resolve([]),
       warmUp() {
         calls.push('warmUp');
+        return Promise.resolve();
       },
       close() {
         calls.push('close');

@@ -1,15 +1,16 @@
 // Disks behind filesystems, and the order and choice that follow from them, over made-up machines.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../../src/consistency.js';
 import { createDiskLookup, type DiskChain } from '../../../src/freeze/disks.js';
-import { mountTable, parseMountinfo, type MountTable } from '../../../src/freeze/mounts.js';
+import type { MountTable } from '../../../src/freeze/mounts.js';
 import { concernedWriters, makePlan, type FreezePlan } from '../../../src/freeze/plan.js';
 import { noRules, type FreezeRules } from '../../../src/freeze/rules.js';
 import type { Writer } from '../../../src/freeze/writer-folders.js';
 import { FakeMachine } from '../../support/fake-machine.js';
+import { tableOf } from '../../support/mount-table.js';
 
 let dir: string;
 let machine: FakeMachine;
@@ -21,7 +22,7 @@ afterEach(() => {
   rmSync(dir, { recursive: true });
 });
 
-const readMounts = (path: string): MountTable => mountTable(parseMountinfo(readFileSync(path, 'utf8')));
+const readMounts = (path: string): MountTable => tableOf(readFileSync(path));
 const plan = (
   request: Pick<FreezeRequest, 'mountpoints' | 'disks'> = {},
   rules: Partial<FreezeRules> = {},
@@ -417,6 +418,18 @@ describe('concern', () => {
     expect(left.every((one) => one.concerned && one.reason === reason)).toBe(true);
     expect(made.skipped).toEqual(expect.arrayContaining(expected.map((what) => ({ what, reason }))));
     expect(made.skipped).toHaveLength(expected.length);
+  });
+
+  test('a mount point that is not UTF-8 is asked for as whoever asks was told of it', () => {
+    const mountinfo = readFileSync(machine.mountinfoPath);
+    const line = Buffer.from(
+      `99 31 ${machine.virtioDisk('vdd', 5).device} / /caf\xe9 rw - ext4 /dev/vdd rw\n`,
+      'latin1',
+    );
+    writeFileSync(machine.mountinfoPath, Buffer.concat([mountinfo, line]));
+    const made = plan({ mountpoints: ['/caf\ufffd'] });
+    expect(made.unknownMountpoints).toEqual([]);
+    expect(groups(made)).toEqual({ '/caf\udce9': 0 });
   });
 
   test('one mount point that is excluded takes out the whole filesystem: it has one freeze', () => {
