@@ -1,10 +1,10 @@
 // Block devices as sysfs and udev's database tell of them: by number and by name, what lies at the end of a chain, and
 // how a whole disk is named so that the host can match it. Reads only; never opens a block device. Chains: disks.ts.
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
-import { networkInterfaces } from 'node:os';
 import { basename, join } from 'node:path';
 import type { DiskRef } from '../consistency.js';
 import { diskAddress, type DiskAddress } from './disk-address.js';
+import { isKnownOutside } from './outside-address.js';
 import { pathText } from './path-text.js';
 import type { Work } from './turns.js';
 
@@ -26,11 +26,13 @@ export type EndKind = 'disk' | 'memory' | 'network' | 'unknown';
 export class BlockDevices {
   readonly #sys: string;
   readonly #udev: string;
+  readonly #proc: string;
   #btrfsMembers: ReadonlyMap<string, readonly string[]> | undefined;
 
-  constructor(sysRoot: string, udevRoot: string) {
+  constructor(sysRoot: string, udevRoot: string, procRoot: string) {
     this.#sys = realpathSync.native(sysRoot);
     this.#udev = udevRoot;
+    this.#proc = procRoot;
   }
 
   /** A path that a file of sysfs holds, whose bytes need not be text. */
@@ -117,19 +119,19 @@ export class BlockDevices {
     // Their blocks may be a file of this machine: who serves them, and from what, the kernel does not say.
     if (/^(nbd|ublkb|drbd)\d+$/.test(name) || path.includes('/tcm_loop_')) return 'unknown';
     const session = /\/session(\d+)\//.exec(path)?.[1];
-    if (session !== undefined) return this.#isOwnTarget(session) ? 'unknown' : 'network';
+    if (session !== undefined) return this.#isOutside(session) ? 'network' : 'unknown';
     if (/^rbd\d+$/.test(name)) return 'network';
     if (path.startsWith('/devices/virtual/nvme-')) return this.#nvmeKind(device);
     if (path.startsWith('/devices/virtual/') || !path.startsWith('/devices/')) return 'unknown';
     return 'disk';
   }
 
-  // An iSCSI target on this machine itself; one whose address is not known may be.
-  #isOwnTarget(session: string): boolean {
+  // An iSCSI target may be served by this machine itself: by a pod of a storage engine, or a service address that leads
+  // to one. Then what is written to it ends on a disk of this machine.
+  #isOutside(session: string): boolean {
     const connection = join(this.#sys, 'class/iscsi_connection', `connection${session}:0`);
     const address = this.read(join(connection, 'address')) ?? this.read(join(connection, 'persistent_address'));
-    if (address === undefined || address.startsWith('127.') || address === '::1') return true;
-    return Object.values(networkInterfaces()).some((list) => list?.some((own) => own.address === address) === true);
+    return address !== undefined && isKnownOutside(address, { sysRoot: this.#sys, procRoot: this.#proc });
   }
 
   // With multipath the block device hangs on its subsystem, and the controllers are links beside it.

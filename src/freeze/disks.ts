@@ -37,14 +37,15 @@ export interface DiskLookup {
 interface Roots {
   readonly sysRoot?: string;
   readonly udevRoot?: string;
+  readonly procRoot?: string | undefined;
 }
 
 /** Looks at the disks as they are now. The table is needed to find what lies under a loop file. */
 export function createDiskLookup(
   table: MountTable,
-  { sysRoot = '/sys', udevRoot = '/run/udev' }: Roots = {},
+  { sysRoot = '/sys', udevRoot = '/run/udev', procRoot = '/proc' }: Roots = {},
 ): DiskLookup {
-  const sys = new BlockDevices(sysRoot, udevRoot);
+  const sys = new BlockDevices(sysRoot, udevRoot, procRoot);
   const chains = new Map<Filesystem, DiskChain>();
   let all: readonly Disk[] | undefined;
 

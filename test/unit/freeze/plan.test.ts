@@ -141,19 +141,17 @@ describe('disks', () => {
     machine.mount({ device: machine.block('devices/virtual/block/nbd0', { major: 43 }), mountpoint: '/nbd' });
     machine.mount({ device: machine.block('devices/virtual/block/zram0', { major: 252 }), mountpoint: '/zram' });
     machine.mount({ device: machine.block('devices/virtual/block/new0', { major: 250 }), mountpoint: '/new' });
-    for (const [session, name, address] of [
-      [1, 'sdd', '192.0.2.7'],
-      [2, 'sde', '127.0.0.1'],
-      [3, 'sdf', undefined],
-    ] as const) {
-      const iscsi = `devices/platform/host3/session${session}/target3:0:0/3:0:0:1/block/${name}`;
-      machine.mount({ device: machine.block(iscsi, { major: 8 }), mountpoint: `/iscsi${session}` });
-      if (address !== undefined)
-        machine.file(`class/iscsi_connection/connection${session}:0/persistent_address`, `${address}\n`);
-    }
+    machine.network();
+    for (const [session, address] of [
+      [1, '192.0.2.7'],
+      [2, '127.0.0.1'],
+      [3, undefined],
+      [4, '10.42.0.7'],
+    ] as const)
+      machine.mount({ device: machine.iscsiDisk(`sd${session}`, session, address), mountpoint: `/iscsi${session}` });
     const loopback = 'devices/tcm_loop_0/tcm_loop_adapter_0/host9/target9:0:1/9:0:1:0/block/sdg';
     machine.mount({ device: machine.block(loopback, { major: 8 }), mountpoint: '/tcm' });
-    const paths = ['/zfs', '/nbd', '/zram', '/new', '/iscsi1', '/iscsi2', '/iscsi3', '/tcm'];
+    const paths = ['/zfs', '/nbd', '/zram', '/new', '/iscsi1', '/iscsi2', '/iscsi3', '/iscsi4', '/tcm'];
     const seen = Object.fromEntries(paths.map((path) => [path, [chain(path).direct, chain(path).understood]]));
     expect(seen).toEqual({
       '/zfs': [false, false],
@@ -163,6 +161,7 @@ describe('disks', () => {
       '/iscsi1': [false, true],
       '/iscsi2': [false, false],
       '/iscsi3': [false, false],
+      '/iscsi4': [false, false],
       '/tcm': [false, false],
     });
   });
