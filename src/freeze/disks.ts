@@ -4,6 +4,7 @@
 import { basename, join } from 'node:path';
 import { backingFile } from './backing-file.js';
 import { BlockDevices, type Disk } from './block-devices.js';
+import { Ext4Journals } from './ext4-journals.js';
 import { decodeOctal } from './mountinfo.js';
 import type { Filesystem, MountTable } from './mounts.js';
 import { atOnce, type Work } from './turns.js';
@@ -46,6 +47,7 @@ export function createDiskLookup(
   { sysRoot = '/sys', udevRoot = '/run/udev', procRoot = '/proc' }: Roots = {},
 ): DiskLookup {
   const sys = new BlockDevices(sysRoot, udevRoot, procRoot);
+  const journals = new Ext4Journals(sys, { sysRoot, procRoot }, table);
   const chains = new Map<Filesystem, DiskChain>();
   let all: readonly Disk[] | undefined;
 
@@ -55,6 +57,9 @@ export function createDiskLookup(
     const walk: Walk = { disks: new Map(), files: [], restsOn: new Set(), direct: true, understood: true };
     const devices = devicesUnder(filesystem, sys);
     if (devices.length === 0) walk.direct = walk.understood = false;
+    const journal = journals.of(filesystem);
+    if (journal === 'unknown') walk.direct = walk.understood = false;
+    else if (journal !== undefined) devices.push(...sys.named(journal));
     const path = [...below, filesystem];
     for (const device of devices) descend(device, walk, path, new Set());
     const chain: DiskChain = {
@@ -148,7 +153,7 @@ function devicesUnder(filesystem: Filesystem, sys: BlockDevices): string[] {
     return device === undefined ? [] : sys.btrfsDevices(device);
   }
   const device = sys.byNumber(filesystem.device);
-  // XFS may keep its log and its real-time data on devices of their own, reiserfs its journal.
+  // XFS may keep its log and its real-time data on devices of their own, reiserfs its journal. Ext4 says nothing here.
   const extra = (filesystem.mounts[0]?.superOptions ?? []).flatMap((option) => {
     const path = /^(?:logdev|rtdev|jdev)=(.+)$/.exec(option)?.[1];
     return path === undefined ? [] : sys.named(decodeOctal(path));

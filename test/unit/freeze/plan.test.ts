@@ -128,6 +128,39 @@ describe('disks', () => {
     expect(chain('/over-loop')).toMatchObject({ direct: false, disks: [{ name: 'vda' }], files: ['/images/x.img'] });
   });
 
+  describe('an ext4 whose journal is on another device', () => {
+    const journalOf = (thread?: string): void => {
+      const disks = [2, 3, 4].map((slot) => machine.virtioDisk(`vd${slot}`, slot, `S${slot}`));
+      for (const name of ['vd2-8', 'vd4']) machine.procFile(`fs/jbd2/${name}/info`, '');
+      machine.mount({ device: disks[0]?.device ?? '', mountpoint: '/' });
+      machine.mount({ device: disks[1]?.device ?? '', mountpoint: '/data' });
+      if (thread === undefined) return;
+      machine.file('fs/ext4/vd3/journal_task', thread === '<none>' ? '<none>\n' : '812\n');
+      machine.procFile('812/comm', `${thread}\n`);
+    };
+
+    test('lies on both: on the disk of the journal alone, it is in the cut, and half of it missing', () => {
+      journalOf('jbd2/vd4');
+      expect(chain('/data')).toMatchObject({ devices: ['vd3', 'vd4'], direct: true, understood: true });
+      expect(chain('/').devices).toEqual(['vd2']);
+      const [data] = plan({ disks: [{ serial: 'S4' }] }).filesystems.filter(({ concerned }) => concerned);
+      expect(data?.filesystem.mountpoint).toBe('/data');
+      expect(data?.missingDisks.map(({ name }) => name)).toEqual(['vd3']);
+    });
+
+    test('before Linux 5.2, which does not name the thread, one journal belongs to one filesystem', () => {
+      journalOf();
+      expect(chain('/data').devices).toEqual(['vd3', 'vd4']);
+      machine.mount({ device: machine.virtioDisk('vd5', 5).device, mountpoint: '/other' });
+      expect([chain('/data'), chain('/other')]).toMatchObject([{ understood: false }, { understood: false }]);
+    });
+
+    test('has none at all: nothing is guessed', () => {
+      journalOf('<none>');
+      expect(chain('/data')).toMatchObject({ devices: ['vd3'], understood: true });
+    });
+  });
+
   test('btrfs over two disks, by the devices its fsid lists', () => {
     const a = machine.virtioDisk('vda', 2);
     const b = machine.virtioDisk('vdb', 3);
