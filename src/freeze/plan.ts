@@ -105,6 +105,7 @@ function notMounted(wanted: ReadonlySet<string>, { mounts }: MountTable): readon
 function whyLeft(filesystem: Filesystem, rules: FreezeRules): string | undefined {
   const ruled = ruledOut(filesystem, rules);
   if (ruled !== undefined) return ruled;
+  if (filesystem.type === 'zfs') return 'zfs has no freeze: it is not held';
   if (filesystem.type.startsWith('fuse')) return 'served by a process (FUSE), never opened';
   // gfs2 freezes, for the whole cluster; the others have no freeze, and other machines write to them.
   if (filesystem.type !== 'gfs2' && isNetworkType(filesystem.type))

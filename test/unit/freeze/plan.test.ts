@@ -161,6 +161,26 @@ describe('disks', () => {
     });
   });
 
+  test('a guest on ZFS alone: it is never sent to FIFREEZE, and named as not held', () => {
+    writeFileSync(
+      machine.mountinfoPath,
+      [
+        '22 1 0:24 / / rw,relatime shared:1 - zfs rpool/ROOT/ubuntu rw,xattr,posixacl',
+        '30 22 0:30 / /var/lib/mysql rw,relatime shared:4 - zfs rpool/mysql rw,xattr,posixacl',
+        `33 22 ${machine.virtioDisk('vda', 2, 'A').device} / /boot/efi rw,relatime shared:7 - vfat /dev/vda1 rw,fmask=0022`,
+        '',
+      ].join('\n'),
+    );
+    const made = plan({ disks: [{ serial: 'A' }] });
+    expect(groups(made)).toEqual({ '/boot/efi': 0 });
+    const reason = 'zfs has no freeze: it is not held';
+    expect(made.filesystems.filter(({ action }) => action === 'leave')).toMatchObject([
+      { filesystem: { mountpoint: '/' }, concerned: true, reason },
+      { filesystem: { mountpoint: '/var/lib/mysql' }, concerned: true, reason },
+    ]);
+    expect(made.skipped).toEqual(['/', '/var/lib/mysql'].map((what) => ({ what, reason })));
+  });
+
   test('btrfs over two disks, by the devices its fsid lists', () => {
     const a = machine.virtioDisk('vda', 2);
     const b = machine.virtioDisk('vdb', 3);
@@ -424,7 +444,7 @@ describe('concern', () => {
 
   test('what is not understood may lie on any disk', () => {
     machine.mount({ device: '0:40', mountpoint: '/zfs', type: 'zfs', source: 'pool/x' });
-    expect(concerned(plan({ disks: [{ serial: 'A' }] }))).toEqual(['/zfs', '/']);
+    expect(concerned(plan({ disks: [{ serial: 'A' }] }))).toEqual(['/', '/zfs']);
   });
 
   test('mount points limit what freezes; with disks the cut still says what is concerned', () => {
