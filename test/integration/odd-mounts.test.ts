@@ -1,13 +1,16 @@
-// What a made-up machine cannot show of mounts: which files of the real kernel name an ext4's
-// journal. In mount namespaces of their own; nothing is frozen.
+// What a made-up machine cannot show of mounts: which files of the real kernel name an ext4's journal, and what it is to
+// look into a mount whose server hangs. In mount namespaces of their own; nothing is frozen.
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { filesystemHandlers } from '../../src/agent/handlers/filesystems.js';
 import { createDiskLookup } from '../../src/freeze/disks.js';
+import { machineViewer } from '../../src/freeze/machine-view.js';
 import { tableOf } from '../support/mount-table.js';
 import { requires } from '../support/requires.js';
 
@@ -75,5 +78,53 @@ requires(
     const { devices, files } = createDiskLookup(table).chainOf(filesystem);
     expect(devices).toEqual([filesystem.source.replace('/dev/', ''), journal]);
     expect(files).toEqual([join(dir, 'data'), join(dir, 'journal')]);
+  });
+});
+
+requires(
+  'root',
+  '/dev/fuse',
+  'unshare',
+)('a mount whose process hangs', () => {
+  test('is looked into once, and guest-get-fsinfo answers again and again', async () => {
+    const places = ['a', 'b'].map((name) => join(dir, name));
+    const servers: number[] = [];
+    try {
+      // Whoever serves it never reads: not even the kernel's first question is answered.
+      const pids: number[] = [];
+      for (const place of places) {
+        mkdirSync(place);
+        const server = openSync('/dev/fuse', 'r+');
+        servers.push(server);
+        pids.push(
+          await inNamespace(`mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung ${place}`, server),
+        );
+      }
+      const hung = places.map((place, index) => `/proc/${pids[index] ?? 0}/root${place}`);
+      const lines = [
+        '20 1 9:1 / / rw - ext4 /dev/w rw',
+        `21 20 7:1 / ${dir} rw - ext4 /dev/x rw`,
+        ...hung.map((path, index) => `${22 + index} 20 8:${index} / ${path} rw - fuseblk /dev/y rw`),
+      ];
+      writeFileSync(join(dir, 'mountinfo'), `${lines.join('\n')}\n`);
+      const view = machineViewer({ sysRoot: '/sys', udevRoot: '/run/udev', mountinfoPath: join(dir, 'mountinfo') });
+      const fsinfo = filesystemHandlers({ compat: '10.2', sysRoot: '/sys', view })['guest-get-fsinfo'];
+      const times: number[] = [];
+      for (let call = 0; call < 10; call++) {
+        const startMs = performance.now();
+        const found = await fsinfo({}, { origin: 'host', name: 'test' });
+        const sized = found.filter((entry) => 'total-bytes' in entry).map(({ mountpoint }) => mountpoint);
+        expect(sized).toEqual([dir, '/']);
+        times.push(performance.now() - startMs);
+      }
+      // Only the first call waited.
+      expect(Math.max(...times.slice(1))).toBeLessThan(1_000);
+      // And of Node's four threads some are left.
+      expect((await statfs('/')).blocks).toBeGreaterThan(0);
+    } finally {
+      await letGo();
+      // The kernel ends what waits for a server that has closed.
+      for (const server of servers) closeSync(server);
+    }
   });
 });

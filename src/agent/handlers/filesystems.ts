@@ -1,7 +1,6 @@
 // guest-get-fsinfo: filesystems with their disks' addresses, from which the host knows which of its disks a mount lies
 // on (libvirt by PCI address, bus, target and unit; our host tool by serial first). Mounts and disks: src/freeze/.
 import { statfs } from 'node:fs/promises';
-import { withLimit } from '../../deadline.js';
 import type { Disk, DiskChain } from '../../freeze/disks.js';
 import type { Filesystem, MountTable } from '../../freeze/mounts.js';
 import { pathBytes } from '../../freeze/path-text.js';
@@ -10,6 +9,7 @@ import type { Compat } from '../../qga/server.js';
 import type { Sources } from '../sources.js';
 import { isPartitionOf, leavesUnder } from './block-devices.js';
 import type { Handlers } from './handlers.js';
+import { Looks, threeAtATime } from './looks.js';
 
 type FsInfo = Returns<'guest-get-fsinfo'>[number];
 type Sizes = Pick<FsInfo, 'used-bytes' | 'total-bytes' | 'total-bytes-privileged'>;
@@ -22,13 +22,10 @@ export function filesystemHandlers({
   sysRoot,
   view,
 }: Pick<Sources, 'compat' | 'sysRoot' | 'view'>): Pick<Handlers, 'guest-get-fsinfo'> {
+  const looks = new Looks(statLimitMs);
   const sizes = async (mountpoint: string): Promise<Sizes> => {
     try {
-      const stat = await withLimit(
-        `statfs ${mountpoint}`,
-        statLimitMs,
-        statfs(pathBytes(mountpoint), { bigint: true }),
-      );
+      const stat = await looks.at(mountpoint, async () => await statfs(pathBytes(mountpoint), { bigint: true }));
       const used = stat.blocks - stat.bfree;
       return {
         'used-bytes': used * stat.bsize,
@@ -54,18 +51,16 @@ export function filesystemHandlers({
       };
       // Newest first, as qemu-ga lists them.
       const entries = listed(table, compat).toReversed();
-      return await Promise.all(
-        entries.map(async ({ filesystem, mountpoint, opens }): Promise<FsInfo> => {
-          const chain = lookup.chainOf(filesystem);
-          return {
-            name: chain.devices[0] ?? filesystem.source,
-            mountpoint,
-            type: filesystem.type,
-            ...(opens ? await sizes(mountpoint) : {}),
-            disk: disksOf(filesystem, chain),
-          };
-        }),
-      );
+      return await threeAtATime(entries, async ({ filesystem, mountpoint, opens }): Promise<FsInfo> => {
+        const chain = lookup.chainOf(filesystem);
+        return {
+          name: chain.devices[0] ?? filesystem.source,
+          mountpoint,
+          type: filesystem.type,
+          ...(opens ? await sizes(mountpoint) : {}),
+          disk: disksOf(filesystem, chain),
+        };
+      });
     },
   };
 }

@@ -2,7 +2,6 @@
 // qemu-ga does, so that one that cannot be trimmed does not stop the others.
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { withLimit } from '../../deadline.js';
 import { BridgeError, describeError } from '../../errors.js';
 import { diskAddress } from '../../freeze/disk-address.js';
 import { isUtf8Path, pathBytes } from '../../freeze/path-text.js';
@@ -13,6 +12,7 @@ import type { Sources } from '../sources.js';
 import { driverOf, entries, isVirtual, nodeOf, readValue, realPath } from './block-devices.js';
 import { listed } from './filesystems.js';
 import type { Handlers } from './handlers.js';
+import { Looks } from './looks.js';
 
 type Disk = Returns<'guest-get-disks'>[number];
 type Trimmed = Returns<'guest-fstrim'>['paths'][number];
@@ -23,6 +23,7 @@ const openLimitMs = 5000;
 
 export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-disks' | 'guest-fstrim'> {
   const { compat, sysRoot, view } = sources;
+  const looks = new Looks(openLimitMs);
   return {
     'guest-get-disks'() {
       const names = entries(join(sysRoot, 'block'));
@@ -32,7 +33,7 @@ export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-dis
       if (minimum !== undefined && minimum < 0) refuse(`value '${minimum}' is invalid for argument minimum`);
       const paths: Trimmed[] = [];
       const { table } = await view('own');
-      for (const { mountpoint } of listed(table, compat)) paths.push(await trim(sources, mountpoint, minimum));
+      for (const { mountpoint } of listed(table, compat)) paths.push(await trim(sources, looks, mountpoint, minimum));
       return { paths: paths.reverse() };
     },
   };
@@ -76,10 +77,10 @@ function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<
   };
 }
 
-async function trim({ run }: Sources, path: string, minimum: number | bigint = 0): Promise<Trimmed> {
+async function trim({ run }: Sources, looks: Looks, path: string, minimum: number | bigint = 0): Promise<Trimmed> {
   let folder: FileHandle;
   try {
-    folder = await withLimit(`open ${path}`, openLimitMs, open(pathBytes(path), 'r'));
+    folder = await looks.at(path, async () => await open(pathBytes(path), 'r'));
   } catch (error) {
     return { path, error: `failed to open: ${errnoText(error)}` };
   }
