@@ -1,6 +1,5 @@
 // Step 1 of the freeze path: which filesystems are concerned by a request, which of them are frozen, in which order,
 // and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
-import { realpathSync } from 'node:fs';
 import type { DiskRef, FreezeRequest } from '../consistency.js';
 import type { Disk, DiskChain, DiskLookup } from './disks.js';
 import { inFreezeOrder } from './freeze-order.js';
@@ -8,6 +7,7 @@ import { isNetworkType } from './filesystem-types.js';
 import type { Mount } from './mountinfo.js';
 import type { Filesystem, MountTable, SkippedMount } from './mounts.js';
 import { tellablePath } from './path-text.js';
+import { realPath } from './real-path.js';
 import { noRules, ruledOut, type FreezeRules } from './rules.js';
 import type { Writer } from './writer-folders.js';
 
@@ -172,7 +172,7 @@ export function concernedWriters(
     const covers = writer.description?.covers ?? [];
     if (covers.length === 0) return true;
     return covers.some((path) => {
-      const filesystem = table.filesystemOf(realPath(path));
+      const filesystem = table.filesystemOf(realPath(path, table));
       return filesystem !== undefined && inCut.has(filesystem);
     });
   };
@@ -185,12 +185,4 @@ export function concernedWriters(
       .map((writer) => ({ what: writer.path, reason: 'what it covers is no part of the cut' })),
   ];
   return { concerned, skipped };
-}
-
-function realPath(path: string): string {
-  try {
-    return realpathSync.native(path);
-  } catch {
-    return path;
-  }
 }
