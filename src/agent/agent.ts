@@ -50,7 +50,9 @@ export interface AgentOptions {
   readonly writerFolders: readonly WriterFolder[];
   readonly logger: HeldLogger;
   /** Makes the coordinator, which is given the agent's log and told of by these. */
-  readonly createCoordinator: (wiring: Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased'>) => LocalCoordinator;
+  readonly createCoordinator: (
+    wiring: Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased' | 'view'>,
+  ) => LocalCoordinator;
 }
 
 export interface Agent {
@@ -85,8 +87,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       release(PREDECESSOR);
     });
   }
+  const sources = defaultSources(compat, options.runtimeDir);
   const coordinator = options.createCoordinator({
     log,
+    view: sources.view,
     onHold: hold,
     onReleased(report, byItself) {
       release(report.session);
@@ -104,15 +108,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     host: { compat, ...listsOf({ preset, alsoAllow, blockRpcs, allowRpcs }), isFrozen },
     guest: { compat, ...listsOf({ preset: 'freeze-only' }), isFrozen },
   };
-  const guest = guestHandlers(
-    defaultSources(compat, options.runtimeDir),
-    ({ origin }) => whyDisabled(policies[origin], 'guest-file-write') === undefined,
-  );
+  const guest = guestHandlers(sources, ({ origin }) => whyDisabled(policies[origin], 'guest-file-write') === undefined);
   const handlers = accounted(
     {
       ...fsfreezeHandlers(freezing),
       ...bridgeHandlers(freezing),
-      ...filesystemHandlers(compat),
+      ...filesystemHandlers(sources),
       ...systemHandlers(),
       ...guest.handlers,
     },
@@ -183,7 +184,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     listeners.push(await openHostChannel({ ...options.channel, onStream, onLost: lose, log }));
     log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
     compileAtFirstCall();
-    coordinator.warmUp();
+    await coordinator.warmUp();
     collectStartUpGarbage(() => !isFrozen());
   } catch (error) {
     await closeChannels();

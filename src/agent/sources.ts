@@ -1,5 +1,6 @@
 // Where handlers look: the kernel's trees and the tools of the guest. Roots and tools are settable for tests.
 import { readFileSync } from 'node:fs';
+import { machineViewer, type LookAtMachine } from '../freeze/machine-view.js';
 import type { Compat } from '../qga/server.js';
 import { errnoText } from './errno-text.js';
 import { refuse } from '../qga/server.js';
@@ -14,17 +15,19 @@ export interface Sources {
   /** On tmpfs: what is needed for a moment. */
   readonly runtimeDir: string;
   readonly run: RunProgram;
+  /** The one view of mounts and disks, which the freeze path has too. */
+  readonly view: LookAtMachine;
 }
 
 export function defaultSources(compat: Compat, runtimeDir: string): Sources {
+  const roots = { sysRoot: '/sys', procRoot: '/proc', udevRoot: '/run/udev' };
   return {
     compat,
-    sysRoot: '/sys',
-    procRoot: '/proc',
-    udevRoot: '/run/udev',
+    ...roots,
     utmpPath: '/var/run/utmp',
     runtimeDir,
     run: runProgram,
+    view: machineViewer({ ...roots, mountinfoPath: '/proc/self/mountinfo' }),
   };
 }
 

@@ -1,6 +1,7 @@
 // What a loop device's file lies on, found by the name under which the kernel knows it. The name may be old: a mount
 // made later may hide the filesystem that the file is on, so that everything it may lie on is named. Pure.
-import { decodeOctal, type Filesystem, type Mount, type MountTable } from './mounts.js';
+import { decodeOctal, type Mount } from './mountinfo.js';
+import type { Filesystem, MountTable } from './mounts.js';
 
 export interface BackingFile {
   /** Filesystems that hold it: what lies in it lies on their disks. */
@@ -82,12 +83,14 @@ function layersOf({ superOptions }: Mount): { readonly upper: string | undefined
 
 /** Filesystems that were mounted over at the path or above it, and that it may have been opened on before. */
 function hiddenOver(path: string, table: MountTable): readonly Filesystem[] {
-  return table.filesystems.filter(({ mounts }) =>
-    mounts.some(
-      (mount) =>
-        mount.mountpoint !== '/' &&
-        (path === mount.mountpoint || path.startsWith(`${mount.mountpoint}/`)) &&
-        table.resolve(mount.mountpoint) !== mount,
-    ),
-  );
+  const hidden = new Set<Filesystem>();
+  const parts = path.split('/').filter(Boolean);
+  for (let count = 1; count <= parts.length; count++) {
+    const place = `/${parts.slice(0, count).join('/')}`;
+    for (const mount of table.mountedAt(place)) {
+      const filesystem = table.filesystemOfMount(mount);
+      if (filesystem !== undefined && table.resolve(place) !== mount) hidden.add(filesystem);
+    }
+  }
+  return [...hidden].sort((a, b) => a.age - b.age);
 }

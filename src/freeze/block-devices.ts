@@ -1,10 +1,12 @@
 // Block devices as sysfs and udev's database tell of them: by number and by name, what lies at the end of a chain, and
 // how a whole disk is named so that the host can match it. Reads only; never opens a block device. Chains: disks.ts.
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
-import { networkInterfaces } from 'node:os';
 import { basename, join } from 'node:path';
 import type { DiskRef } from '../consistency.js';
 import { diskAddress, type DiskAddress } from './disk-address.js';
+import { isKnownOutside } from './outside-address.js';
+import { pathText } from './path-text.js';
+import type { Work } from './turns.js';
 
 /** A whole disk of this machine. */
 export interface Disk extends DiskRef {
@@ -24,10 +26,23 @@ export type EndKind = 'disk' | 'memory' | 'network' | 'unknown';
 export class BlockDevices {
   readonly #sys: string;
   readonly #udev: string;
+  readonly #proc: string;
+  #btrfsMembers: ReadonlyMap<string, readonly string[]> | undefined;
 
-  constructor(sysRoot: string, udevRoot: string) {
+  constructor(sysRoot: string, udevRoot: string, procRoot: string) {
     this.#sys = realpathSync.native(sysRoot);
     this.#udev = udevRoot;
+    this.#proc = procRoot;
+  }
+
+  /** A path that a file of sysfs holds, whose bytes need not be text. */
+  readPath(path: string): string | undefined {
+    try {
+      const text = pathText(readFileSync(path)).replace(/\n$/, '');
+      return text === '' ? undefined : text;
+    } catch {
+      return undefined;
+    }
   }
 
   read(path: string): string | undefined {
@@ -76,14 +91,24 @@ export class BlockDevices {
       .find((device) => device !== undefined && this.read(join(device, 'dm/name')) === name);
   }
 
+  /** Sysfs directory of the block device that a path in /dev names, if there is one. */
+  named(path: string): string[] {
+    const device = path.startsWith('/dev/') ? this.byName(path) : undefined;
+    return device === undefined ? [] : [device];
+  }
+
   btrfsDevices(member: string): string[] {
-    const name = basename(member);
-    for (const fsid of this.list(join(this.#sys, 'fs/btrfs'))) {
-      const members = this.list(join(this.#sys, 'fs/btrfs', fsid, 'devices'));
-      if (members.includes(name))
-        return members.flatMap((entry) => this.real(join(this.#sys, 'class/block', entry)) ?? []);
-    }
-    return [member];
+    this.#btrfsMembers ??= this.#readBtrfsMembers();
+    const members = this.#btrfsMembers.get(basename(member));
+    if (members === undefined) return [member];
+    return members.flatMap((entry) => this.real(join(this.#sys, 'class/block', entry)) ?? []);
+  }
+
+  // Of each device, all that its filesystem lies on.
+  #readBtrfsMembers(): ReadonlyMap<string, readonly string[]> {
+    const folder = join(this.#sys, 'fs/btrfs');
+    const filesystems = this.list(folder).map((fsid) => this.list(join(folder, fsid, 'devices')));
+    return new Map(filesystems.flatMap((members) => members.map((name): [string, string[]] => [name, members])));
   }
 
   /** Of a device without slaves. */
@@ -94,19 +119,19 @@ export class BlockDevices {
     // Their blocks may be a file of this machine: who serves them, and from what, the kernel does not say.
     if (/^(nbd|ublkb|drbd)\d+$/.test(name) || path.includes('/tcm_loop_')) return 'unknown';
     const session = /\/session(\d+)\//.exec(path)?.[1];
-    if (session !== undefined) return this.#isOwnTarget(session) ? 'unknown' : 'network';
+    if (session !== undefined) return this.#isOutside(session) ? 'network' : 'unknown';
     if (/^rbd\d+$/.test(name)) return 'network';
     if (path.startsWith('/devices/virtual/nvme-')) return this.#nvmeKind(device);
     if (path.startsWith('/devices/virtual/') || !path.startsWith('/devices/')) return 'unknown';
     return 'disk';
   }
 
-  // An iSCSI target on this machine itself; one whose address is not known may be.
-  #isOwnTarget(session: string): boolean {
+  // An iSCSI target may be served by this machine itself: by a pod of a storage engine, or a service address that leads
+  // to one. Then what is written to it ends on a disk of this machine.
+  #isOutside(session: string): boolean {
     const connection = join(this.#sys, 'class/iscsi_connection', `connection${session}:0`);
     const address = this.read(join(connection, 'address')) ?? this.read(join(connection, 'persistent_address'));
-    if (address === undefined || address.startsWith('127.') || address === '::1') return true;
-    return Object.values(networkInterfaces()).some((list) => list?.some((own) => own.address === address) === true);
+    return address !== undefined && isKnownOutside(address, { sysRoot: this.#sys, procRoot: this.#proc });
   }
 
   // With multipath the block device hangs on its subsystem, and the controllers are links beside it.
@@ -179,11 +204,14 @@ export class BlockDevices {
     }
   }
 
-  allDisks(): readonly Disk[] {
-    return this.list(join(this.#sys, 'block'))
-      .flatMap((entry) => this.real(join(this.#sys, 'block', entry)) ?? [])
-      .filter((device) => this.endKind(device) === 'disk' && !this.has(join(device, 'loop')))
-      .filter((device) => this.list(join(device, 'slaves')).length === 0)
-      .map((device) => this.disk(device));
+  *allDisks(): Work<readonly Disk[]> {
+    const disks: Disk[] = [];
+    for (const entry of this.list(join(this.#sys, 'block'))) {
+      yield;
+      const device = this.real(join(this.#sys, 'block', entry));
+      if (device === undefined || this.endKind(device) !== 'disk' || this.has(join(device, 'loop'))) continue;
+      if (this.list(join(device, 'slaves')).length === 0) disks.push(this.disk(device));
+    }
+    return disks;
   }
 }

@@ -111,10 +111,8 @@ class InProcessCoordinator implements LocalCoordinator {
     return findWriters(writerFolders, { owner: writerOwner }).map(listing);
   }
 
-  warmUp(): void {
-    const { table, lookup } = this.#settings.view();
-    for (const filesystem of table.filesystems) lookup.chainOf(filesystem);
-    lookup.disks();
+  async warmUp(): Promise<void> {
+    await this.#settings.view();
   }
 
   async close(): Promise<void> {

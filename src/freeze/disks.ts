@@ -4,7 +4,10 @@
 import { basename, join } from 'node:path';
 import { backingFile } from './backing-file.js';
 import { BlockDevices, type Disk } from './block-devices.js';
+import { Ext4Journals } from './ext4-journals.js';
+import { decodeOctal } from './mountinfo.js';
 import type { Filesystem, MountTable } from './mounts.js';
+import { atOnce, type Work } from './turns.js';
 
 export type { Disk } from './block-devices.js';
 
@@ -28,19 +31,23 @@ export interface DiskLookup {
   chainOf(filesystem: Filesystem): DiskChain;
   /** All whole disks of this machine that end chains: no loop, device-mapper, md, zram and the like. */
   disks(): readonly Disk[];
+  /** Finds all that the others will be asked of these filesystems: for each, dozens of files are read. */
+  prepare(filesystems: readonly Filesystem[]): Work<void>;
 }
 
 interface Roots {
   readonly sysRoot?: string;
   readonly udevRoot?: string;
+  readonly procRoot?: string | undefined;
 }
 
 /** Looks at the disks as they are now. The table is needed to find what lies under a loop file. */
 export function createDiskLookup(
   table: MountTable,
-  { sysRoot = '/sys', udevRoot = '/run/udev' }: Roots = {},
+  { sysRoot = '/sys', udevRoot = '/run/udev', procRoot = '/proc' }: Roots = {},
 ): DiskLookup {
-  const sys = new BlockDevices(sysRoot, udevRoot);
+  const sys = new BlockDevices(sysRoot, udevRoot, procRoot);
+  const journals = new Ext4Journals(sys, { sysRoot, procRoot }, table);
   const chains = new Map<Filesystem, DiskChain>();
   let all: readonly Disk[] | undefined;
 
@@ -50,6 +57,9 @@ export function createDiskLookup(
     const walk: Walk = { disks: new Map(), files: [], restsOn: new Set(), direct: true, understood: true };
     const devices = devicesUnder(filesystem, sys);
     if (devices.length === 0) walk.direct = walk.understood = false;
+    const journal = journals.of(filesystem);
+    if (journal === 'unknown') walk.direct = walk.understood = false;
+    else if (journal !== undefined) devices.push(...sys.named(journal));
     const path = [...below, filesystem];
     for (const device of devices) descend(device, walk, path, new Set());
     const chain: DiskChain = {
@@ -84,7 +94,7 @@ export function createDiskLookup(
 
   const descendFile = (device: string, walk: Walk, path: readonly Filesystem[]): void => {
     walk.direct = false;
-    const file = sys.read(join(device, 'loop', 'backing_file'));
+    const file = sys.readPath(join(device, 'loop', 'backing_file'));
     if (file === undefined) {
       walk.understood = false;
       return;
@@ -113,7 +123,17 @@ export function createDiskLookup(
     walk.understood &&= chain.understood;
   };
 
-  return { chainOf: (filesystem) => chainOf(filesystem), disks: () => (all ??= sys.allDisks()) };
+  return {
+    chainOf: (filesystem) => chainOf(filesystem),
+    disks: () => (all ??= atOnce(sys.allDisks())),
+    *prepare(filesystems) {
+      all ??= yield* sys.allDisks();
+      for (const filesystem of filesystems) {
+        yield;
+        chainOf(filesystem);
+      }
+    },
+  };
 }
 
 interface Walk {
@@ -126,21 +146,17 @@ interface Walk {
 
 /** Sysfs directories of the block devices under a superblock. */
 function devicesUnder(filesystem: Filesystem, sys: BlockDevices): string[] {
-  const named = (source: string): string[] => {
-    const device = source.startsWith('/dev/') ? sys.byName(source) : undefined;
-    return device === undefined ? [] : [device];
-  };
   if (filesystem.device.startsWith('0:')) {
     // bcachefs names all its devices.
-    if (filesystem.type !== 'btrfs') return filesystem.source.split(':').flatMap(named);
-    const [device] = named(filesystem.source);
+    if (filesystem.type !== 'btrfs') return filesystem.source.split(':').flatMap((source) => sys.named(source));
+    const [device] = sys.named(filesystem.source);
     return device === undefined ? [] : sys.btrfsDevices(device);
   }
   const device = sys.byNumber(filesystem.device);
-  // XFS may keep its log and its real-time data on devices of their own.
+  // XFS may keep its log and its real-time data on devices of their own, reiserfs its journal. Ext4 says nothing here.
   const extra = (filesystem.mounts[0]?.superOptions ?? []).flatMap((option) => {
-    const path = /^(?:logdev|rtdev)=(.+)$/.exec(option)?.[1];
-    return path === undefined ? [] : named(path);
+    const path = /^(?:logdev|rtdev|jdev)=(.+)$/.exec(option)?.[1];
+    return path === undefined ? [] : sys.named(decodeOctal(path));
   });
   return device === undefined ? [] : [device, ...extra];
 }

@@ -1,10 +1,11 @@
 // The freezer's lines (qga/freezer/README.md) as words and back. Pure; the socket is freezer-client.ts's.
-import { decodeOctal } from './mounts.js';
+import { decodeOctal } from './mountinfo.js';
+import { pathBytes } from './path-text.js';
 
 /** One free text as one word. */
 export function freezerWord(text: string): string {
   if (text === '') return '\\';
-  return [...Buffer.from(text, 'utf8')]
+  return [...pathBytes(text)]
     .map((byte) =>
       byte >= 0x21 && byte <= 0x7e && byte !== 0x5c
         ? String.fromCharCode(byte)

@@ -1,20 +1,10 @@
-// The mount table: parses mountinfo (proc_pid_mountinfo(5)), groups mounts by superblock, and says which mounts are
-// data on block devices, which are not ours to open (network, FUSE, autofs), and which are hidden under others.
-// Pure: the file is read by machine-view.ts. Disks behind a filesystem: disks.ts.
-
-export interface Mount {
-  readonly id: number;
-  readonly parentId: number;
-  /** `MAJOR:MINOR` of the superblock; major 0 (anonymous) for filesystems without one block device. */
-  readonly device: string;
-  /** What of the filesystem is mounted; `/` unless a bind mount or a btrfs subvolume. */
-  readonly root: string;
-  readonly mountpoint: string;
-  readonly options: readonly string[];
-  readonly type: string;
-  readonly source: string;
-  readonly superOptions: readonly string[];
-}
+// The mount table: groups mounts by superblock, and says which are data on block devices, which are not ours to open
+// (network, FUSE, autofs), and which are hidden under others. Pure, and linear in the number of mounts: there may be
+// 40,000 of one filesystem. The text: mountinfo.ts. The file: machine-view.ts. Disks behind a filesystem: disks.ts.
+import { holdsBlocks, skipReason, superblockKey } from './filesystem-types.js';
+import { mountPaths, type MountPaths } from './mount-paths.js';
+import type { Mount } from './mountinfo.js';
+import type { Work } from './turns.js';
 
 /** One superblock with all its mounts in this namespace. */
 export interface Filesystem {
@@ -61,80 +51,43 @@ export interface MountTable {
   readonly resolve: (path: string) => Mount | undefined;
   /** The filesystem a path lies on, if it is one of `filesystems`. */
   readonly filesystemOf: (path: string) => Filesystem | undefined;
+  /** The filesystem of a mount of this table, if it is one of `filesystems`. */
+  readonly filesystemOfMount: (mount: Mount) => Filesystem | undefined;
+  /** All mounts made at this very path, hidden ones too, oldest first. */
+  readonly mountedAt: (path: string) => readonly Mount[];
 }
 
-const NETWORK_TYPES = new Set(
-  '9p acfs afs beegfs ceph cifs coda gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs panfs pvfs2 smb3 smbfs virtiofs vboxsf vmhgfs'.split(
-    ' ',
-  ),
-);
-/** Filesystems on block devices whose superblock has an anonymous device number. */
-const ANONYMOUS_TYPES = new Set(['btrfs', 'bcachefs', 'zfs']);
-
-/** Decodes `\ooo` as the kernel writes it (space, tab, newline, backslash, #), by bytes: names are UTF-8. */
-export function decodeOctal(text: string): string {
-  if (!text.includes('\\')) return text;
-  const binary = Buffer.from(text, 'utf8').toString('latin1');
-  const decoded = binary.replace(/\\([0-3][0-7]{2})/g, (_match, octal: string) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
-  );
-  return Buffer.from(decoded, 'latin1').toString('utf8');
+interface Group {
+  readonly first: Mount;
+  readonly age: number;
+  readonly mounts: Mount[];
 }
 
-/** Throws an Error that names the line that is not mountinfo. */
-export function parseMountinfo(text: string): readonly Mount[] {
-  return text
-    .split('\n')
-    .filter((line) => line !== '')
-    .map(parseLine);
-}
-
-function parseLine(line: string): Mount {
-  const words = line.split(' ');
-  const separator = words.indexOf('-', 6);
-  const [id, parentId, device, root, mountpoint, options] = words;
-  const [type, source, superOptions] = separator < 0 ? [] : words.slice(separator + 1);
-  if (
-    id === undefined ||
-    parentId === undefined ||
-    device === undefined ||
-    root === undefined ||
-    mountpoint === undefined ||
-    options === undefined ||
-    type === undefined ||
-    !/^\d+:\d+$/.test(device)
-  )
-    throw new Error(`not a line of mountinfo: ${JSON.stringify(line)}`);
-  return {
-    id: Number(id),
-    parentId: Number(parentId),
-    device,
-    root: decodeOctal(root),
-    mountpoint: decodeOctal(mountpoint),
-    options: options.split(','),
-    type: decodeOctal(type),
-    source: decodeOctal(source ?? ''),
-    superOptions: (superOptions ?? '').split(','),
-  };
-}
-
-/** The table seen as filesystems. Pure. */
-export function mountTable(mounts: readonly Mount[]): MountTable {
-  const resolve = resolver(mounts);
-  const groups = new Map<string, Mount[]>();
+/** The table seen as filesystems. */
+export function* mountTable(mounts: readonly Mount[]): Work<MountTable> {
+  const groups = new Map<string, Group>();
   const skipped: SkippedMount[] = [];
-  for (const mount of mounts) {
-    // What has a block device of this machine under it is data on that disk, whoever else writes to it.
-    const foreign = mount.device.startsWith('0:') ? foreignReason(mount.type) : undefined;
-    if (foreign !== undefined) {
-      skipped.push({ what: mount.mountpoint, reason: foreign });
-    } else if (holdsBlocks(mount)) {
+  for (const [index, mount] of mounts.entries()) {
+    if (index % 256 === 0) yield;
+    const reason = skipReason(mount);
+    if (reason !== undefined) skipped.push({ what: mount.mountpoint, reason });
+    else if (holdsBlocks(mount)) {
       const key = superblockKey(mount);
-      groups.set(key, [...(groups.get(key) ?? []), mount]);
+      const group = groups.get(key);
+      if (group === undefined) groups.set(key, { first: mount, age: index, mounts: [mount] });
+      else group.mounts.push(mount);
     }
   }
-  const filesystems = [...groups.values()].map((group) => filesystemFrom(group, mounts, resolve));
-  const byMountId = new Map(filesystems.flatMap((filesystem) => filesystem.mounts.map((m) => [m.id, filesystem])));
+  const paths = yield* mountPaths(mounts);
+  const filesystems: Filesystem[] = [];
+  const byMount = new Map<Mount, Filesystem>();
+  for (const group of groups.values()) {
+    const filesystem = yield* filesystemFrom(group, paths);
+    filesystems.push(filesystem);
+    for (const mount of group.mounts) byMount.set(mount, filesystem);
+  }
+  const { resolve } = paths;
+  const filesystemOfMount = (mount: Mount): Filesystem | undefined => byMount.get(mount);
   return {
     mounts,
     filesystems,
@@ -143,106 +96,62 @@ export function mountTable(mounts: readonly Mount[]): MountTable {
     resolve,
     filesystemOf(path) {
       const mount = resolve(path);
-      return mount === undefined ? undefined : byMountId.get(mount.id);
+      return mount === undefined ? undefined : filesystemOfMount(mount);
     },
+    filesystemOfMount,
+    mountedAt: placesOf(mounts),
   };
 }
 
-/** Filesystems of the network, and those that several machines share; the latter lie on a block device. */
-export function isNetworkType(type: string): boolean {
-  return NETWORK_TYPES.has(type);
+// Few ask: made when the first does.
+function placesOf(mounts: readonly Mount[]): MountTable['mountedAt'] {
+  let places: Map<string, Mount[]> | undefined;
+  const collect = (): Map<string, Mount[]> => {
+    const all = new Map<string, Mount[]>();
+    for (const mount of mounts) {
+      const there = all.get(mount.mountpoint);
+      if (there === undefined) all.set(mount.mountpoint, [mount]);
+      else there.push(mount);
+    }
+    return all;
+  };
+  return (path) => (places ??= collect()).get(path) ?? [];
 }
 
-function foreignReason(type: string): string | undefined {
-  if (isNetworkType(type)) return `${type} is a network filesystem`;
-  if (type === 'autofs') return 'autofs is never opened';
-  // fuseblk sits on a block device, but every access goes through a process that may be held: it is in `filesystems`.
-  if (type === 'fuse' || type.startsWith('fuse.')) return `${type} is served by a process`;
-  return undefined;
-}
-
-function holdsBlocks(mount: Mount): boolean {
-  return !mount.device.startsWith('0:') || ANONYMOUS_TYPES.has(mount.type);
-}
-
-// The subvolumes of one btrfs are one superblock; its source names one device of it, the same for all mounts.
-export function superblockKey(mount: Pick<Mount, 'device' | 'type' | 'source'>): string {
-  return mount.device.startsWith('0:') ? `${mount.type} ${mount.source}` : mount.device;
-}
-
-function filesystemFrom(group: Mount[], all: readonly Mount[], resolve: MountTable['resolve']): Filesystem {
-  const [first] = group;
-  if (first === undefined) throw new Error('a superblock without a mount');
-  const visible = group.filter((mount) => resolve(mount.mountpoint) === mount);
-  const open = visible.filter((mount) => foreignOnTheWay(mount, all) === undefined);
-  // A mount of the whole filesystem is surely a directory; a bind mount may be of a file.
-  const reachable = [...open.filter((m) => m.root === '/'), ...open.filter((m) => m.root !== '/')];
+function* filesystemFrom({ first, age, mounts }: Group, paths: MountPaths): Work<Filesystem> {
+  const whole: Mount[] = [];
+  const parts: Mount[] = [];
+  let visible: Mount | undefined;
+  for (const [index, mount] of mounts.entries()) {
+    if (index % 256 === 0) yield;
+    if (paths.resolve(mount.mountpoint) !== mount) continue;
+    visible ??= mount;
+    // A mount of the whole filesystem is surely a directory; a bind mount may be of a file.
+    if (paths.foreignOnTheWay(mount) === undefined) (mount.root === '/' ? whole : parts).push(mount);
+  }
+  const reachable = [...whole, ...parts];
   return {
     device: first.device,
     type: first.type,
     source: first.source,
-    mounts: group,
+    mounts,
     reachable,
-    ...(reachable.length > 0 ? {} : { unreachable: whyUnreachable(visible[0] ?? first, all, resolve) }),
-    mountpoint: (reachable[0] ?? visible[0] ?? first).mountpoint,
-    readOnly: group.every((mount) => mount.superOptions.includes('ro')),
-    age: all.indexOf(first),
+    ...(reachable.length > 0 ? {} : { unreachable: whyUnreachable(visible ?? first, paths) }),
+    mountpoint: (reachable[0] ?? visible ?? first).mountpoint,
+    readOnly: isReadOnly(first),
+    age,
   };
 }
 
-function whyUnreachable(mount: Mount, all: readonly Mount[], resolve: MountTable['resolve']): string {
-  const foreign = foreignOnTheWay(mount, all);
+/** Of its superblock, and so the same for all its mounts. */
+export function isReadOnly({ superOptions }: Mount): boolean {
+  return superOptions.includes('ro');
+}
+
+function whyUnreachable(mount: Mount, { resolve, foreignOnTheWay }: MountPaths): string {
+  const foreign = foreignOnTheWay(mount);
   const top = resolve(mount.mountpoint);
   if (top !== mount)
     return `hidden under ${top === undefined ? 'another mount' : `the ${top.type} mounted at ${top.mountpoint}`}, cannot be opened`;
   return `its path leads through ${foreign?.type ?? 'a mount'} at ${foreign?.mountpoint ?? 'an unknown place'}, which may not answer`;
-}
-
-/**
- * A mount that a look-up of the path passes through and that another machine or a process serves: a freezer that waits
- * for one of these thaws nothing. An autofs right under the mount is only stepped over.
- */
-function foreignOnTheWay(mount: Mount, all: readonly Mount[]): Mount | undefined {
-  const seen = new Set<number>();
-  for (let at: Mount | undefined = mount; at !== undefined && !seen.has(at.id);) {
-    seen.add(at.id);
-    const { parentId, mountpoint }: Mount = at;
-    const parent: Mount | undefined = all.find(({ id }) => id === parentId);
-    if (parent !== undefined && parent.mountpoint !== mountpoint && foreignReason(parent.type) !== undefined)
-      return parent;
-    if (parent?.type.startsWith('fuseblk') === true && parent.mountpoint !== mountpoint) return parent;
-    at = parent;
-  }
-  return undefined;
-}
-
-// Walks the tree of mounts as path lookup does. String prefixes alone would be wrong: a path may be mounted over
-// twice, and a mount may lie below a directory that another mount now hides.
-function resolver(mounts: readonly Mount[]): MountTable['resolve'] {
-  const ids = new Set(mounts.map((mount) => mount.id));
-  const children = new Map<string, Mount>();
-  // The last one wins, as in the kernel's hash of mount points.
-  for (const mount of mounts)
-    if (mount.parentId !== mount.id) children.set(`${mount.parentId} ${mount.mountpoint}`, mount);
-  const topOf = (mount: Mount, path: string): Mount => {
-    const seen = new Set([mount.id]);
-    let top = mount;
-    for (;;) {
-      const next = children.get(`${top.id} ${path}`);
-      if (next === undefined || seen.has(next.id)) return top;
-      seen.add(next.id);
-      top = next;
-    }
-  };
-  const root = mounts.findLast((m) => m.mountpoint === '/' && (m.parentId === m.id || !ids.has(m.parentId)));
-  return (path) => {
-    if (root === undefined || !path.startsWith('/')) return undefined;
-    let current = topOf(root, '/');
-    let prefix = '';
-    for (const part of path.split('/').filter((word) => word !== '')) {
-      prefix += `/${part}`;
-      current = topOf(current, prefix);
-    }
-    return current;
-  };
 }

@@ -3,6 +3,7 @@
 import type { Coordinator, FreezeReport, FreezeRequest, FreezeSession, WriterPhase } from '../consistency.js';
 import type { HungFilesystem } from './freezer-lines.js';
 import type { ServiceManagerPaths } from './freezer-process.js';
+import type { LookAtMachine } from './machine-view.js';
 import type { FreezeRules } from './rules.js';
 import type { WriterFolder } from './writer-folders.js';
 
@@ -55,6 +56,8 @@ export interface CoordinatorOptions {
    * long after, and after the next session's `onHold`, or never. `byItself` is true unless thaw() or the signal did.
    */
   readonly onReleased?: (report: FreezeReport, byItself: boolean) => void;
+  /** Of whom mounts and disks are asked. Default: one that looks at the roots below. */
+  readonly view?: LookAtMachine;
   /** For tests: other roots than /proc/self/mountinfo, /sys, /run/udev and /proc/swaps. */
   readonly mountinfoPath?: string;
   /** Where other mount namespaces are looked for; with another `mountinfoPath` than its own only if it is given. */
@@ -93,7 +96,7 @@ export interface LocalCoordinator extends Coordinator {
   /** The session that is frozen (or on its way out of it); not one that is still on its way in. */
   readonly session: LocalSession | undefined;
   /** Looks at mounts and disks now, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does. */
-  warmUp(): void;
+  warmUp(): Promise<void>;
   /**
    * What the kernel has not returned a call on, and later sessions work without: named for people. Empty while no freezer
    * answers. Never rejects, and answers as soon as status() does.

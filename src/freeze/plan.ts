@@ -1,9 +1,13 @@
 // Step 1 of the freeze path: which filesystems are concerned by a request, which of them are frozen, in which order,
 // and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
-import { realpathSync } from 'node:fs';
 import type { DiskRef, FreezeRequest } from '../consistency.js';
 import type { Disk, DiskChain, DiskLookup } from './disks.js';
-import { isNetworkType, type Filesystem, type Mount, type MountTable, type SkippedMount } from './mounts.js';
+import { inFreezeOrder } from './freeze-order.js';
+import { isNetworkType } from './filesystem-types.js';
+import type { Mount } from './mountinfo.js';
+import type { Filesystem, MountTable, SkippedMount } from './mounts.js';
+import { tellablePath } from './path-text.js';
+import { realPath } from './real-path.js';
 import { noRules, ruledOut, type FreezeRules } from './rules.js';
 import type { Writer } from './writer-folders.js';
 
@@ -52,12 +56,14 @@ export function makePlan(
   rules: FreezeRules = noRules,
 ): FreezePlan {
   const disks = request.disks?.map((ref) => diskOfCut(ref, lookup.disks()));
-  const wanted = request.mountpoints;
-  const known = new Set(table.mounts.map((mount) => mount.mountpoint));
+  const wanted = request.mountpoints === undefined ? undefined : new Set(request.mountpoints);
+  // As it is, or as whoever asks was told of it: JSON has no bytes that are not UTF-8.
+  const isWanted = ({ mountpoint }: Mount): boolean =>
+    wanted?.has(mountpoint) === true || wanted?.has(tellablePath(mountpoint)) === true;
   const skipped: SkippedMount[] = [...table.skipped];
   const planned = table.filesystems.map((filesystem): Omit<PlannedFilesystem, 'group'> => {
     const chain = lookup.chainOf(filesystem);
-    const named = wanted === undefined || filesystem.mounts.some((mount) => wanted.includes(mount.mountpoint));
+    const named = wanted === undefined || filesystem.mounts.some(isWanted);
     const onDisk = disks === undefined || liesOn(chain, disks);
     // The cut decides what is concerned; without disks the mount points are all there is to say what is cut.
     const inCut = disks === undefined ? named : onDisk;
@@ -87,13 +93,19 @@ export function makePlan(
     filesystems: inFreezeOrder([...planned, ...elsewhere]),
     disks,
     skipped,
-    unknownMountpoints: (wanted ?? []).filter((mountpoint) => !known.has(mountpoint)),
+    unknownMountpoints: wanted === undefined ? [] : notMounted(wanted, table),
   };
+}
+
+function notMounted(wanted: ReadonlySet<string>, { mounts }: MountTable): readonly string[] {
+  const known = new Set(mounts.flatMap(({ mountpoint }) => [mountpoint, tellablePath(mountpoint)]));
+  return [...wanted].filter((mountpoint) => !known.has(mountpoint));
 }
 
 function whyLeft(filesystem: Filesystem, rules: FreezeRules): string | undefined {
   const ruled = ruledOut(filesystem, rules);
   if (ruled !== undefined) return ruled;
+  if (filesystem.type === 'zfs') return 'zfs has no freeze: it is not held';
   if (filesystem.type.startsWith('fuse')) return 'served by a process (FUSE), never opened';
   // gfs2 freezes, for the whole cluster; the others have no freeze, and other machines write to them.
   if (filesystem.type !== 'gfs2' && isNetworkType(filesystem.type))
@@ -149,36 +161,6 @@ function diskLabel(ref: DiskRef): string {
   return ref.pciAddress ?? ref.dev ?? 'without serial and PCI address';
 }
 
-/**
- * What must freeze first comes first: a filesystem in a file before the one that holds the file (frozen the other way
- * round, its own FIFREEZE would hang on writing its log). What ends at disks of this machine freezes last, side by
- * side. Ties: the newest first, by each superblock's oldest mount.
- */
-function inFreezeOrder(planned: readonly Omit<PlannedFilesystem, 'group'>[]): PlannedFilesystem[] {
-  const freezing = planned.filter(({ action }) => action === 'freeze');
-  const newestFirst = (list: typeof freezing): typeof freezing =>
-    [...list].sort((a, b) => b.filesystem.age - a.filesystem.age);
-  const oneByOne: typeof freezing = [];
-  let rest = newestFirst(freezing.filter(({ chain }) => !chain.direct));
-  while (rest.length > 0) {
-    // Free to go: none of those left rests on it. A circle cannot be; if it were, the newest goes.
-    const next = rest.find(
-      (one) => !rest.some((other) => other !== one && other.chain.restsOn.includes(one.filesystem)),
-    );
-    const chosen = next ?? rest[0];
-    if (chosen === undefined) break;
-    oneByOne.push(chosen);
-    rest = rest.filter((one) => one !== chosen);
-  }
-  const sideBySide = newestFirst(freezing.filter(({ chain }) => chain.direct));
-  const last = oneByOne.length;
-  return [
-    ...oneByOne.map((one, index) => ({ ...one, group: index })),
-    ...sideBySide.map((one) => ({ ...one, group: last })),
-    ...planned.filter(({ action }) => action !== 'freeze').map((one) => ({ ...one, group: last })),
-  ];
-}
-
 /** Writers whose data may lie on a filesystem of the cut. */
 export function concernedWriters(
   writers: readonly Writer[],
@@ -190,7 +172,7 @@ export function concernedWriters(
     const covers = writer.description?.covers ?? [];
     if (covers.length === 0) return true;
     return covers.some((path) => {
-      const filesystem = table.filesystemOf(realPath(path));
+      const filesystem = table.filesystemOf(realPath(path, table));
       return filesystem !== undefined && inCut.has(filesystem);
     });
   };
@@ -203,12 +185,4 @@ export function concernedWriters(
       .map((writer) => ({ what: writer.path, reason: 'what it covers is no part of the cut' })),
   ];
   return { concerned, skipped };
-}
-
-function realPath(path: string): string {
-  try {
-    return realpathSync.native(path);
-  } catch {
-    return path;
-  }
 }

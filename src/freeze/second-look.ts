@@ -1,10 +1,10 @@
 // The plan is as old as `prepare` was long: what is mounted, and which writers there are, is looked at again before the
-// first FIFREEZE and after the last FITHAW. Reads /proc, /sys and the writers' folders, and next to nothing of them if
-// nothing changed. How two looks are compared: changes.ts.
+// writers are held, quickly before the first FIFREEZE, and when all are released. Reads /proc, /sys and the writers'
+// folders, and next to nothing of them if nothing changed. How two looks are compared: changes.ts.
 import type { FreezeRequest } from '../consistency.js';
 import { describeError } from '../errors.js';
 import { changedWriters, filesystemChanges, writerFiles, type Change, type WriterFiles } from './changes.js';
-import type { MachineView } from './machine-view.js';
+import type { Extent, MachineView } from './machine-view.js';
 import { concernedWriters, makePlan, type FreezePlan } from './plan.js';
 import type { Settings } from './settings.js';
 import { findWriters } from './writer-folders.js';
@@ -35,17 +35,17 @@ export class SecondLook {
     return this.#changes;
   }
 
-  /** Never throws: what cannot be looked at may have changed. */
-  atFilesystems(): void {
+  /** `held`: applications wait. Never throws: what cannot be looked at may have changed. */
+  async atFilesystems(extent: Extract<Extent, 'changes' | 'held'>): Promise<void> {
+    const found = await this.#changesNow(extent);
     const known = new Set(this.#changes.map(({ what }) => what));
-    const found = this.#changesNow().filter(({ what }) => !known.has(what));
-    this.#changes = [...this.#changes, ...found];
+    this.#changes = [...this.#changes, ...found.filter(({ what }) => !known.has(what))];
   }
 
-  #changesNow(): readonly Change[] {
+  async #changesNow(extent: Extent): Promise<readonly Change[]> {
     const { view, rules } = this.#settings;
     try {
-      const now = view({ quick: true });
+      const now = await view(extent);
       if (now === this.#view) return [];
       const plan = makePlan(now.table, now.lookup, this.#request, rules);
       return filesystemChanges(this.#plan, plan);

@@ -42,10 +42,10 @@ export class SessionFindings {
   }
 
   /** Makes the plan: its filesystems and the writers concerned. Throws a UsageError for a mount point there is not. */
-  plan(): { readonly filesystems: FilesystemSet; readonly concerned: readonly Writer[] } {
+  async plan(): Promise<{ readonly filesystems: FilesystemSet; readonly concerned: readonly Writer[] }> {
     const settings = this.#settings;
     const { request, clock } = this.#head;
-    const view = settings.view();
+    const view = await settings.view();
     const plan = makePlan(view.table, view.lookup, request, settings.rules);
     const [unknown] = plan.unknownMountpoints;
     // qemu-ga passes over mount points it does not find.
@@ -67,14 +67,15 @@ export class SessionFindings {
     return { filesystems, concerned };
   }
 
-  /** After the last sync: what must stand still from now on. */
-  synced(): void {
+  /** After the last sync: what must stand still from now on, and what is no longer as it was planned. */
+  async synced(): Promise<void> {
     this.#bare?.start();
+    await this.#secondLook?.atFilesystems('changes');
   }
 
-  /** Before the first FIFREEZE: what is no longer as it was planned. */
-  lookAgain(): void {
-    this.#secondLook?.atFilesystems();
+  /** Before the first FIFREEZE: what is no longer as it was planned, as far as that is soon seen. */
+  async lookAgain(): Promise<void> {
+    await this.#secondLook?.atFilesystems('held');
     this.#unsafeWriters = [...this.#unsafeWriters, ...(this.#secondLook?.atWriters() ?? [])];
   }
 
@@ -82,7 +83,11 @@ export class SessionFindings {
   thawed(): void {
     this.#filesystems?.finish();
     this.#bare?.finish();
-    if (this.#fate.outcome === 'ok') this.#secondLook?.atFilesystems();
+  }
+
+  /** After the release: nobody waits for the last look but the requester. */
+  async released(): Promise<void> {
+    if (this.#fate.outcome === 'ok') await this.#secondLook?.atFilesystems('changes');
   }
 
   /** Throws a QuiesceError if the level asked for cannot be had. `assumeFrozen`: if all froze that is still to freeze. */

@@ -175,7 +175,8 @@ export class Session implements LocalSession {
     this.#clock.begin('plan');
     this.#checkStop();
     const { runtimeDir, writerLimitsMs } = this.#settings;
-    const { filesystems, concerned } = this.#findings.plan();
+    const { filesystems, concerned } = await this.#findings.plan();
+    this.#checkStop();
     this.#parts = { filesystems };
     const hold = await this.#takeFreezer(filesystems);
     this.#parts = { filesystems, hold };
@@ -220,7 +221,7 @@ export class Session implements LocalSession {
     this.#checkStop();
     checkWriters(this.#request.require, writers.requiredFailures);
     await this.#unlessStopped(filesystems.sync(hold.connection, remaining, this.#stop.signal));
-    this.#findings.synced();
+    await this.#findings.synced();
   }
 
   async #stepHold({ writers }: Parts): Promise<void> {
@@ -237,7 +238,8 @@ export class Session implements LocalSession {
     await writers.verify(remaining(), signal);
     this.#checkStop();
     checkWriters(require, writers.requiredFailures);
-    this.#findings.lookAgain();
+    await this.#findings.lookAgain();
+    this.#checkStop();
     // Nothing is frozen in vain: what the freeze can reach at best is known by now.
     this.#findings.checkLevel({ assumeFrozen: true });
   }
@@ -334,6 +336,7 @@ export class Session implements LocalSession {
     if (armed) await this.#fate.confirm(hold, filesystems);
     if (armed && !keeps) hold.close();
     else await hold?.release();
+    await this.#findings.released();
     this.#to('idle');
     const final = this.#findings.report(true);
     this.#final = final;

@@ -13,10 +13,12 @@ export function withDefaults(options: CoordinatorOptions) {
   return {
     ...given,
     // Over another table than our own, other namespaces are all there is.
-    view: machineViewer({
-      ...given,
-      procRoot: options.procRoot ?? (options.mountinfoPath === undefined ? '/proc' : undefined),
-    }),
+    view:
+      options.view ??
+      machineViewer({
+        ...given,
+        procRoot: options.procRoot ?? (options.mountinfoPath === undefined ? '/proc' : undefined),
+      }),
     socketPath: options.freezerSocket ?? join(runtimeDir, 'freezer.sock'),
     markerPath: options.markerPath ?? join(runtimeDir, 'frozen'),
     freezerPath: options.freezerPath,

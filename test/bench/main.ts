@@ -3,6 +3,7 @@
 import { parseArgs } from 'node:util';
 import { guestKinds } from './guest-kinds.js';
 import { idle } from './idle.js';
+import { mounts } from './mounts.js';
 import { pause } from './pause.js';
 import { recovery } from './recovery.js';
 import { start } from './start.js';
@@ -17,6 +18,7 @@ const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = {
   start,
   recovery,
   virsh,
+  mounts,
   guests: guestKinds,
 };
 

@@ -72,7 +72,7 @@ function harmlessCoordinator(): LocalCoordinator {
     },
     status: () => Promise.resolve(session === undefined ? { state: 'idle' } : { state: 'frozen', session: session.id }),
     writers: () => Promise.resolve([]),
-    warmUp() {},
+    warmUp: () => Promise.resolve(),
     hungFilesystems: () => Promise.resolve([]),
     close: () => Promise.resolve(),
   };

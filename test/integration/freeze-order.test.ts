@@ -11,16 +11,20 @@ import type { FilesystemReport, FreezeReport, FreezeRequest } from '../../src/co
 import { BridgeError, QuiesceError } from '../../src/errors.js';
 import { createCoordinator } from '../../src/freeze/coordinator.js';
 import { createDiskLookup } from '../../src/freeze/disks.js';
-import { listedSuperblocks, mountedUnseen, mountsOfProcesses } from '../../src/freeze/elsewhere.js';
+import { listedSuperblocks, mountsOfProcesses, unknownSuperblocks } from '../../src/freeze/elsewhere.js';
 import { connectToSocket } from '../../src/freeze/freezer-client.js';
 import { markerFiles } from '../../src/freeze/markers.js';
-import { mountTable, parseMountinfo, type MountElsewhere, type MountTable } from '../../src/freeze/mounts.js';
+
+import type { MountElsewhere, MountTable } from '../../src/freeze/mounts.js';
+import { atOnce } from '../../src/freeze/turns.js';
+import { tableOf } from '../support/mount-table.js';
 import type { CoordinatorOptions, LocalCoordinator } from '../../src/freeze/options.js';
 import { FakeMachine } from '../support/fake-machine.js';
 import { privateMounts, type PrivateMounts } from '../support/private-mounts.js';
 import { requires } from '../support/requires.js';
 
 const EINVAL = 22;
+const EBUSY = 16;
 
 requires(
   'root',
@@ -52,7 +56,7 @@ requires(
     await inside('mount', '-o', 'bind', from, to);
     undo.push(['umount', to]);
   };
-  const table = (): MountTable => mountTable(parseMountinfo(readFileSync(mountinfoPath, 'utf8')));
+  const table = (): MountTable => tableOf(readFileSync(mountinfoPath));
 
   // Sysfs shows the file of a loop device by a path of whoever looks: this program stands outside.
   const sysfsAsSeenInside = async (): Promise<string> => {
@@ -276,9 +280,23 @@ requires(
     undo = [...undo.filter(([, path]) => path !== '/mnt/a'), ['umount', '/mnt/a']];
   });
 
+  test('a mount point that is not UTF-8 is opened and frozen by its bytes', async () => {
+    // The one place where this filesystem can be opened: its own mount is hidden.
+    const place = '"/mnt/points/$(printf "caf\\351")"';
+    await inside('sh', '-c', `/bin/busybox mkdir -p ${place} && /bin/busybox mount -o bind /mnt/a ${place}`);
+    undo.push(['sh', '-c', `/bin/busybox umount ${place}`]);
+    await bind('/mnt/b', '/mnt/a');
+    const session = await coordinator.freeze(request({ require: 'filesystem' }));
+    expect(await mounts.stranger('freeze', indexOf('a'))).toBe(EBUSY);
+    const report = await session.thaw();
+    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+    expect(report.filesystems.map(({ mountpoint }) => mountpoint)).toContain('/mnt/points/caf\udce9');
+  });
+
   test('from outside, all of it is mounted elsewhere: named with a process, and never in the table', async () => {
-    const own = mountTable(parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8')));
-    const found = mountsOfProcesses(own, '/proc').filter(({ filesystem }) => filesystem.source.startsWith('/dev/loop'));
+    const own = tableOf(readFileSync('/proc/self/mountinfo'));
+    const elsewhere = (): readonly MountElsewhere[] => atOnce(mountsOfProcesses(own, '/proc'));
+    const found = elsewhere().filter(({ filesystem }) => filesystem.source.startsWith('/dev/loop'));
     const names = found.map(({ filesystem }) => filesystem.mountpoint.replace(/^\/proc\/\d+\/root/, ''));
     expect(names).toEqual(
       expect.arrayContaining(['/mnt/a', '/mnt/b', '/mnt/outer', '/mnt/middle', '/mnt/inner', '/mnt/pool']),
@@ -286,18 +304,19 @@ requires(
     expect(found[0]?.reason).toMatch(/^mounted in the mount namespace of process \d+ \(.+\) alone, not touched$/);
 
     // Without asking processes, the drivers show it; and what is in no table at all is found by them alone.
-    const roots = { procRoot: '/proc', sysRoot: '/sys' };
     const lookup = createDiskLookup(own, { sysRoot: '/sys' });
-    const unseen = (known: readonly MountElsewhere[]): string[] =>
-      mountedUnseen(listedSuperblocks('/sys'), own, known, lookup, roots).map(({ filesystem }) => filesystem.source);
+    const unseen = (others: readonly MountElsewhere[]): string[] => {
+      const known = [...own.filesystems, ...others.map(({ filesystem }) => filesystem)];
+      return unknownSuperblocks(listedSuperblocks('/sys'), known, lookup, '/sys').map(({ device }) => `/dev/${device}`);
+    };
     const loopOf = (name: string): string =>
       found.find(({ filesystem }) => filesystem.mountpoint.endsWith(`/mnt/${name}`))?.filesystem.source ?? '';
     expect(unseen([])).toEqual(expect.arrayContaining([loopOf('a'), loopOf('outer'), loopOf('inner')]));
     expect(unseen(found)).not.toContain(loopOf('a'));
     await inside('umount', '-l', '/mnt/b'); // the guard has it open
-    expect(unseen(mountsOfProcesses(own, '/proc'))).toContain(loopOf('b'));
+    expect(unseen(elsewhere())).toContain(loopOf('b'));
     await inside('mount', loopOf('b'), '/mnt/b');
-    expect(unseen(mountsOfProcesses(own, '/proc'))).not.toContain(loopOf('b'));
+    expect(unseen(elsewhere())).not.toContain(loopOf('b'));
   });
 
   test('a rule takes one out: not frozen, named, and its label is crash', async () => {

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import type { FreezeRequest } from '../../src/consistency.js';
 import { createCoordinator } from '../../src/freeze/coordinator.js';
 import { connectToSocket, type FreezerIdentity } from '../../src/freeze/freezer-client.js';
-import { mountTable, parseMountinfo } from '../../src/freeze/mounts.js';
 import type { LocalCoordinator } from '../../src/freeze/options.js';
+import { tableOf } from '../support/mount-table.js';
 import { privateMounts, type PrivateMounts } from '../support/private-mounts.js';
 import { requires } from '../support/requires.js';
 
@@ -41,9 +41,7 @@ requires(
     const [nsenter, words] = mounts.inside('/bin/freezer', '--no-kill', '--rcu-knob', '/shared/rcu');
     mountinfoPath = `/proc/${words[2] ?? ''}/mountinfo`;
     // What may be frozen is what this table names, and the freezer compares it with what it opens.
-    const devices = mountTable(parseMountinfo(readFileSync(mountinfoPath, 'utf8'))).filesystems.map(
-      ({ device }) => device,
-    );
+    const devices = tableOf(readFileSync(mountinfoPath)).filesystems.map(({ device }) => device);
     expect(devices).toHaveLength(3);
     expect(devices.filter((device) => !device.startsWith('7:'))).toEqual([]);
     writeFileSync(join(mounts.shared, 'rcu'), '0\n');

@@ -7,6 +7,7 @@ export class FakeMachine {
   readonly sysRoot: string;
   readonly udevRoot: string;
   readonly mountinfoPath: string;
+  readonly procRoot: string;
   #mounts: string[] = [];
   #nextMount = 30;
   #nextMinor = 0;
@@ -15,6 +16,7 @@ export class FakeMachine {
     this.sysRoot = join(dir, 'sys');
     this.udevRoot = join(dir, 'udev');
     this.mountinfoPath = join(dir, 'mountinfo');
+    this.procRoot = join(dir, 'proc');
     for (const name of ['block', 'class/block', 'dev/block', 'fs/btrfs', 'devices'])
       mkdirSync(join(this.sysRoot, name), { recursive: true });
     mkdirSync(join(this.udevRoot, 'data'), { recursive: true });
@@ -25,6 +27,45 @@ export class FakeMachine {
     const full = join(this.sysRoot, path);
     mkdirSync(dirname(full), { recursive: true });
     writeFileSync(full, text);
+  }
+
+  procFile(path: string, text: string): void {
+    const full = join(this.procRoot, path);
+    mkdirSync(dirname(full), { recursive: true });
+    writeFileSync(full, text);
+  }
+
+  /** An iSCSI disk of a session with the target at this address; without one the kernel does not tell it. */
+  iscsiDisk(name: string, session: number, address?: string): string {
+    if (address !== undefined)
+      this.file(`class/iscsi_connection/connection${session}:0/persistent_address`, `${address}\n`);
+    const path = `devices/platform/host3/session${session}/target3:0:0/3:0:0:1/block/${name}`;
+    return this.block(path, { major: 8 });
+  }
+
+  /** A network card `eth0` with 192.0.2.2/24, the way to all else, and a bridge `cni0` with the pods of 10.42.0.0/24. */
+  network(): void {
+    this.file('devices/pci0000:00/0000:00:09.0/virtio9/net/eth0/uevent', 'INTERFACE=eth0\n');
+    this.link('devices/pci0000:00/0000:00:09.0/virtio9/net/eth0/device', 'devices/pci0000:00/0000:00:09.0/virtio9');
+    this.link('class/net/eth0', 'devices/pci0000:00/0000:00:09.0/virtio9/net/eth0');
+    this.file('devices/virtual/net/cni0/uevent', 'DEVTYPE=bridge\nINTERFACE=cni0\n');
+    this.link('class/net/cni0', 'devices/virtual/net/cni0');
+    const route = (device: string, destination: string, gateway: string, mask: string): string =>
+      [device, destination, gateway, '0003', '0', '0', '100', mask, '0', '0', '0'].join('\t');
+    this.procFile(
+      'net/route',
+      [
+        'Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT',
+        route('eth0', '00000000', '010200C0', '00000000'),
+        route('eth0', '000200C0', '00000000', '00FFFFFF'),
+        route('cni0', '00002A0A', '00000000', '00FFFFFF'),
+        '',
+      ].join('\n'),
+    );
+    this.procFile(
+      'net/fib_trie',
+      'Local:\n  +-- 192.0.2.0/24 2 0 2\n     |-- 192.0.2.2\n        /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n',
+    );
   }
 
   link(path: string, target: string): void {

@@ -6,6 +6,7 @@ import { afterEach } from 'vitest';
 import type { ProgramOptions, ProgramResult, RunProgram } from '../../src/agent/program.js';
 import type { Sources } from '../../src/agent/sources.js';
 import { BridgeError } from '../../src/errors.js';
+import { machineViewer } from '../../src/freeze/machine-view.js';
 
 interface Call {
   readonly words: readonly string[];
@@ -52,14 +53,18 @@ export function madeUpGuest(tools: Tools = {}, compat: '10.2' | '7.2' = '10.2', 
     mkdirSync(dirname(join(root, path)), { recursive: true });
     writeFileSync(join(root, path), text);
   };
+  const folders = { sysRoot: join(root, 'sys'), procRoot: join(root, 'proc'), udevRoot: join(root, 'udev') };
   return {
     root,
     calls,
     sources: {
       compat,
-      sysRoot: join(root, 'sys'),
-      procRoot: join(root, 'proc'),
-      udevRoot: join(root, 'udev'),
+      ...folders,
+      view: machineViewer({
+        sysRoot: folders.sysRoot,
+        udevRoot: folders.udevRoot,
+        mountinfoPath: join(folders.procRoot, 'self/mountinfo'),
+      }),
       utmpPath: join(root, 'utmp'),
       runtimeDir: join(root, 'run'),
       run: run ?? played,

@@ -30,6 +30,8 @@ const isThere = (need: string): boolean => {
       return process.geteuid?.() === 0;
     case 'loop':
       return accessible('/dev/loop-control', constants.R_OK | constants.W_OK);
+    case 'fuse':
+      return accessible('/dev/fuse', constants.R_OK | constants.W_OK);
     case 'io_uring':
       return hasIoUring();
     default:
@@ -37,7 +39,7 @@ const isThere = (need: string): boolean => {
   }
 };
 
-/** Those of `needs` this machine lacks: `root`, `loop` (loop devices), `io_uring`, else the name of an executable. */
+/** Those of `needs` this machine lacks: `root`, `loop` (loop devices), `fuse`, `io_uring`, else the name of an executable. */
 const missing = (...needs: readonly string[]): string[] => needs.filter((need) => !isThere(need));
 
 /**

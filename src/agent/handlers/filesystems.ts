@@ -1,86 +1,89 @@
 // guest-get-fsinfo: filesystems with their disks' addresses, from which the host knows which of its disks a mount lies
 // on (libvirt by PCI address, bus, target and unit; our host tool by serial first). Mounts and disks: src/freeze/.
 import { statfs } from 'node:fs/promises';
-import { withLimit } from '../../deadline.js';
 import type { Disk, DiskChain } from '../../freeze/disks.js';
-import { machineViewer } from '../../freeze/machine-view.js';
 import type { Filesystem, MountTable } from '../../freeze/mounts.js';
-import { defaultOptions } from '../../freeze/options.js';
+import { pathBytes } from '../../freeze/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
+import type { Sources } from '../sources.js';
 import { isPartitionOf, leavesUnder } from './block-devices.js';
 import type { Handlers } from './handlers.js';
+import { Looks, threeAtATime } from './looks.js';
 
 type FsInfo = Returns<'guest-get-fsinfo'>[number];
-
-/** Roots of the tables read, settable for tests. */
-export interface FilesystemSources {
-  readonly mountinfoPath?: string;
-  readonly sysRoot?: string;
-  readonly udevRoot?: string;
-}
+type Sizes = Pick<FsInfo, 'used-bytes' | 'total-bytes' | 'total-bytes-privileged'>;
 
 /** A filesystem behind a process or a dead disk may not answer; its sizes are then left out. */
 const statLimitMs = 2000;
 
-export function filesystemHandlers(
-  compat: Compat,
-  sources: FilesystemSources = {},
-): Pick<Handlers, 'guest-get-fsinfo'> {
-  const places = { ...defaultOptions, ...sources };
-  const { sysRoot } = places;
-  const view = machineViewer(places);
+export function filesystemHandlers({
+  compat,
+  sysRoot,
+  view,
+}: Pick<Sources, 'compat' | 'sysRoot' | 'view'>): Pick<Handlers, 'guest-get-fsinfo'> {
+  const looks = new Looks(statLimitMs);
+  const sizes = async (mountpoint: string): Promise<Sizes> => {
+    try {
+      const stat = await looks.at(mountpoint, async () => await statfs(pathBytes(mountpoint), { bigint: true }));
+      const used = stat.blocks - stat.bfree;
+      return {
+        'used-bytes': used * stat.bsize,
+        // What a user who is not root could fill.
+        'total-bytes': (used + stat.bavail) * stat.bsize,
+        ...(compat === '7.2' ? {} : { 'total-bytes-privileged': stat.blocks * stat.bsize }),
+      };
+    } catch {
+      // QEMU's schema: optional members, absent where they cannot be had.
+      return {};
+    }
+  };
   return {
     async 'guest-get-fsinfo'() {
-      const { table, lookup } = view();
-      const entries = listed(table, compat).map(({ filesystem, mountpoint }) => ({
-        chain: lookup.chainOf(filesystem),
-        filesystem,
-        mountpoint,
-      }));
+      const { table, lookup } = await view('own');
+      const disks = new Map<Filesystem, FsInfo['disk']>();
+      const disksOf = (filesystem: Filesystem, chain: DiskChain): FsInfo['disk'] => {
+        const known = disks.get(filesystem);
+        if (known !== undefined) return known;
+        const found = chain.disks.map((disk) => diskMember(disk, leafOn(chain, disk, sysRoot)));
+        disks.set(filesystem, found);
+        return found;
+      };
       // Newest first, as qemu-ga lists them.
-      return await Promise.all(
-        entries.reverse().map(async ({ filesystem, chain, mountpoint }) => ({
+      const entries = listed(table, compat).toReversed();
+      return await threeAtATime(entries, async ({ filesystem, mountpoint, opens }): Promise<FsInfo> => {
+        const chain = lookup.chainOf(filesystem);
+        return {
           name: chain.devices[0] ?? filesystem.source,
           mountpoint,
           type: filesystem.type,
-          ...(await sizes(mountpoint, compat)),
-          disk: chain.disks.map((disk) => diskMember(disk, leafOn(chain, disk, sysRoot))),
-        })),
-      );
+          ...(opens ? await sizes(mountpoint) : {}),
+          disk: disksOf(filesystem, chain),
+        };
+      });
     },
   };
 }
 
-/** qemu-ga lists each mount up to 9.x and each device once from 10.0. Oldest first. */
-export function listed(
-  { filesystems, mounts }: MountTable,
-  compat: Compat,
-): readonly { readonly filesystem: Filesystem; readonly mountpoint: string }[] {
-  if (compat !== '7.2') return filesystems.map((filesystem) => ({ filesystem, mountpoint: filesystem.mountpoint }));
-  return mounts.flatMap((mount) => {
-    const filesystem = filesystems.find((candidate) => candidate.mounts.includes(mount));
-    return filesystem === undefined ? [] : [{ filesystem, mountpoint: mount.mountpoint }];
-  });
+interface ListedMount {
+  readonly filesystem: Filesystem;
+  readonly mountpoint: string;
+  /** The path leads there, and through nothing that may not answer. */
+  readonly opens: boolean;
 }
 
-async function sizes(
-  mountpoint: string,
-  compat: Compat,
-): Promise<Pick<FsInfo, 'used-bytes' | 'total-bytes' | 'total-bytes-privileged'>> {
-  try {
-    const stat = await withLimit(`statfs ${mountpoint}`, statLimitMs, statfs(mountpoint, { bigint: true }));
-    const used = stat.blocks - stat.bfree;
-    return {
-      'used-bytes': used * stat.bsize,
-      // What a user who is not root could fill.
-      'total-bytes': (used + stat.bavail) * stat.bsize,
-      ...(compat === '7.2' ? {} : { 'total-bytes-privileged': stat.blocks * stat.bsize }),
-    };
-  } catch {
-    // QEMU's schema: optional members, absent where they cannot be had.
-    return {};
-  }
+/** qemu-ga lists each mount up to 9.x and each device once from 10.0. Oldest first. */
+export function listed({ filesystems, filesystemOfMount, mounts }: MountTable, compat: Compat): readonly ListedMount[] {
+  if (compat !== '7.2')
+    return filesystems.map((filesystem) => {
+      const { mountpoint, reachable } = filesystem;
+      return { filesystem, mountpoint, opens: reachable.length > 0 };
+    });
+  const reachable = new Set(filesystems.flatMap((filesystem) => filesystem.reachable));
+  return mounts.flatMap((mount) => {
+    const filesystem = filesystemOfMount(mount);
+    return filesystem === undefined ? [] : [{ filesystem, mountpoint: mount.mountpoint, opens: reachable.has(mount) }];
+  });
 }
 
 /** qemu-ga names the partition under a volume, where there is one, and not its disk. */

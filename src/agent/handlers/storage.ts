@@ -1,12 +1,10 @@
 // guest-get-disks from sysfs, and guest-fstrim by fstrim(8) (Node has no FITRIM): each filesystem on its own, as
 // qemu-ga does, so that one that cannot be trimmed does not stop the others.
-import { open } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { withLimit } from '../../deadline.js';
 import { BridgeError, describeError } from '../../errors.js';
 import { diskAddress } from '../../freeze/disk-address.js';
-import { machineViewer } from '../../freeze/machine-view.js';
-import { defaultOptions } from '../../freeze/options.js';
+import { isUtf8Path, pathBytes } from '../../freeze/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { errnoText } from '../errno-text.js';
@@ -14,6 +12,7 @@ import type { Sources } from '../sources.js';
 import { driverOf, entries, isVirtual, nodeOf, readValue, realPath } from './block-devices.js';
 import { listed } from './filesystems.js';
 import type { Handlers } from './handlers.js';
+import { Looks } from './looks.js';
 
 type Disk = Returns<'guest-get-disks'>[number];
 type Trimmed = Returns<'guest-fstrim'>['paths'][number];
@@ -23,8 +22,8 @@ const trimLimitMs = 600_000;
 const openLimitMs = 5000;
 
 export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-disks' | 'guest-fstrim'> {
-  const { compat, sysRoot, udevRoot, procRoot } = sources;
-  const view = machineViewer({ ...defaultOptions, sysRoot, udevRoot, mountinfoPath: join(procRoot, 'self/mountinfo') });
+  const { compat, sysRoot, view } = sources;
+  const looks = new Looks(openLimitMs);
   return {
     'guest-get-disks'() {
       const names = entries(join(sysRoot, 'block'));
@@ -33,10 +32,9 @@ export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-dis
     async 'guest-fstrim'({ minimum }) {
       if (minimum !== undefined && minimum < 0) refuse(`value '${minimum}' is invalid for argument minimum`);
       const paths: Trimmed[] = [];
-      for (const { mountpoint } of listed(view().table, compat)) {
-        paths.unshift(await trim(sources, mountpoint, minimum));
-      }
-      return { paths };
+      const { table } = await view('own');
+      for (const { mountpoint } of listed(table, compat)) paths.push(await trim(sources, looks, mountpoint, minimum));
+      return { paths: paths.reverse() };
     },
   };
 }
@@ -79,15 +77,17 @@ function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<
   };
 }
 
-async function trim({ run }: Sources, path: string, minimum: number | bigint = 0): Promise<Trimmed> {
+async function trim({ run }: Sources, looks: Looks, path: string, minimum: number | bigint = 0): Promise<Trimmed> {
+  let folder: FileHandle;
   try {
-    const folder = await withLimit(`open ${path}`, openLimitMs, open(path, 'r'));
-    await folder.close();
+    folder = await looks.at(path, async () => await open(pathBytes(path), 'r'));
   } catch (error) {
     return { path, error: `failed to open: ${errnoText(error)}` };
   }
   try {
-    const args = ['--verbose', '--minimum', String(minimum), path];
+    // Words that a program is started with are UTF-8; of another name, the folder that is open is given.
+    const name = isUtf8Path(path) ? path : `/proc/${process.pid}/fd/${folder.fd}`;
+    const args = ['--verbose', '--minimum', String(minimum), name];
     const { exitCode, stdout, output } = await run('fstrim', args, { limitMs: trimLimitMs });
     const bytes = /\((\d+) bytes\) trimmed/.exec(stdout)?.[1];
     if (exitCode === 0 && bytes !== undefined) return { path, trimmed: BigInt(bytes) };
@@ -97,6 +97,8 @@ async function trim({ run }: Sources, path: string, minimum: number | bigint = 0
       return { path, error: `failed to trim: the helper program 'fstrim' (package util-linux) was not found` };
     }
     return { path, error: `failed to trim: ${describeError(error)}` };
+  } finally {
+    await folder.close();
   }
 }
 

@@ -85,6 +85,7 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
       hungFilesystems: () => Promise.resolve([]),
       warmUp() {
         calls.push('warmUp');
+        return Promise.resolve();
       },
       close() {
         calls.push('close');

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { filesystemHandlers } from '../../../src/agent/handlers/filesystems.js';
+import { machineViewer } from '../../../src/freeze/machine-view.js';
 
 let root: string;
 beforeEach(() => {
@@ -65,11 +66,13 @@ function plant(): void {
 }
 
 const fsinfo = async (compat: '10.2' | '7.2') =>
-  await filesystemHandlers(compat, {
-    mountinfoPath: join(root, 'mountinfo'),
-    sysRoot: join(root, 'sys'),
-    udevRoot: join(root, 'udev'),
-  })['guest-get-fsinfo']({}, { origin: 'host', name: 'test' });
+  await handlers(compat)['guest-get-fsinfo']({}, { origin: 'host', name: 'test' });
+
+const handlers = (compat: '10.2' | '7.2') => {
+  const sysRoot = join(root, 'sys');
+  const view = machineViewer({ sysRoot, mountinfoPath: join(root, 'mountinfo'), udevRoot: join(root, 'udev') });
+  return filesystemHandlers({ compat, sysRoot, view });
+};
 
 it('names each filesystem once, newest first, with the addresses of its disks', async () => {
   plant();

@@ -57,7 +57,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
       }),
     status: () => Promise.resolve({ state: 'idle' }),
     writers: () => Promise.resolve([]),
-    warmUp: () => undefined,
+    warmUp: () => Promise.resolve(),
     hungFilesystems: () => Promise.resolve([]),
     close: () => Promise.resolve(),
   };

@@ -5,15 +5,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createDiskLookup } from '../../../src/freeze/disks.js';
 import {
-  hasUnlistedTypes,
+  hasUnlisted,
   listedSuperblocks,
-  mountedUnseen,
   mountsOfProcesses,
+  unknownSuperblocks,
+  unseen,
 } from '../../../src/freeze/elsewhere.js';
 import { machineViewer, type MachineView } from '../../../src/freeze/machine-view.js';
-import { mountTable, parseMountinfo, type MountElsewhere, type MountTable } from '../../../src/freeze/mounts.js';
+import type { MountElsewhere, MountTable } from '../../../src/freeze/mounts.js';
 import { makePlan } from '../../../src/freeze/plan.js';
+import { atOnce } from '../../../src/freeze/turns.js';
 import { FakeMachine } from '../../support/fake-machine.js';
+import { tableOf } from '../../support/mount-table.js';
 
 let dir: string;
 let machine: FakeMachine;
@@ -37,12 +40,14 @@ function processOf(pid: string, namespace: number, ...mounts: string[]): void {
   writeFileSync(join(procRoot, pid, 'mountinfo'), mounts.map((line) => `${line}\n`).join(''));
 }
 
-const own = (): MountTable => mountTable(parseMountinfo(readFileSync(machine.mountinfoPath, 'utf8')));
+const own = (): MountTable => tableOf(readFileSync(machine.mountinfoPath));
 const places = (found: readonly MountElsewhere[]): string[] => found.map(({ filesystem }) => filesystem.mountpoint);
-const unseen = (elsewhere: readonly MountElsewhere[] = []): readonly MountElsewhere[] => {
+const nowhere = (others: readonly MountElsewhere[] = []): readonly MountElsewhere[] => {
   const table = own();
-  const roots = { procRoot, sysRoot: machine.sysRoot };
-  return mountedUnseen(listedSuperblocks(machine.sysRoot), table, elsewhere, createDiskLookup(table, machine), roots);
+  const known = [...table.filesystems, ...others.map(({ filesystem }) => filesystem)];
+  const lookup = createDiskLookup(table, machine);
+  const unknown = unknownSuperblocks(listedSuperblocks(machine.sysRoot), known, lookup, machine.sysRoot);
+  return unknown.map((superblock) => unseen(superblock, procRoot));
 };
 
 describe('mount tables of processes', () => {
@@ -51,7 +56,7 @@ describe('mount tables of processes', () => {
     processOf('40', 2, root, '21 20 254:9 / /data\\040x rw - xfs /dev/vdb rw', '22 20 0:5 / /proc rw - proc proc rw');
     processOf('41', 2, 'is not looked at again');
     processOf('42', 3, root, '31 20 254:9 / /again rw - xfs /dev/vdb rw', '32 20 254:8 / /ro ro - ext4 /dev/vdc ro');
-    const found = mountsOfProcesses(own(), procRoot);
+    const found = atOnce(mountsOfProcesses(own(), procRoot));
     expect(found.map(({ filesystem, reason }) => [filesystem.mountpoint, filesystem.readOnly, reason])).toEqual([
       [
         join(procRoot, '40/root/data x'),
@@ -66,7 +71,7 @@ describe('mount tables of processes', () => {
     mkdirSync(join(procRoot, '50'));
     processOf('51', 4, 'nonsense');
     processOf('52', 4, '20 1 254:7 / /late rw - ext4 /dev/vdd rw');
-    expect(places(mountsOfProcesses(own(), procRoot))).toEqual([join(procRoot, '52/root/late')]);
+    expect(places(atOnce(mountsOfProcesses(own(), procRoot)))).toEqual([join(procRoot, '52/root/late')]);
   });
 });
 
@@ -82,7 +87,7 @@ describe('superblocks that drivers list', () => {
     mkdirSync(join(procRoot, 'fs/ext4/vdc'), { recursive: true });
     writeFileSync(join(procRoot, 'fs/ext4/vdc/options'), 'ro\nbarrier\n');
     processOf('60', 5, `20 1 ${machine.number('vdb')} / /b rw - xfs /dev/vdb rw`);
-    const found = unseen(mountsOfProcesses(own(), procRoot));
+    const found = nowhere(atOnce(mountsOfProcesses(own(), procRoot)));
     expect(found.map(({ filesystem: { type, mountpoint, readOnly } }) => [type, mountpoint, readOnly])).toEqual([
       ['ext4', '/dev/vdc', true],
       ['f2fs', '/dev/vdd', false],
@@ -96,15 +101,12 @@ describe('superblocks that drivers list', () => {
     machine.link('fs/btrfs/FSID/devices/vdb', b);
     machine.link('fs/btrfs/FSID/devices/vdc', c);
     machine.mount({ device: '0:40', mountpoint: '/pool', type: 'btrfs', source: '/dev/vdc' });
-    expect(unseen()).toEqual([]);
+    expect(nowhere()).toEqual([]);
   });
 });
 
 describe('in a plan', () => {
-  const look = (): (() => MachineView) => {
-    const view = machineViewer({ ...roots(), procRoot });
-    return () => view();
-  };
+  const look = async (): Promise<MachineView> => await machineViewer({ ...roots(), procRoot })();
   const roots = () => ({
     sysRoot: machine.sysRoot,
     udevRoot: machine.udevRoot,
@@ -115,9 +117,9 @@ describe('in a plan', () => {
     processOf('70', 6, `20 1 ${device} / /data rw - ext4 /dev/vdb ${superOptions}`);
   };
 
-  test('read-write on a disk of the cut: concerned, left, named; on another disk: only named', () => {
+  test('read-write on a disk of the cut: concerned, left, named; on another disk: only named', async () => {
     foreign('rw');
-    const { table, lookup } = look()();
+    const { table, lookup } = await look();
     const all = makePlan(table, lookup, {});
     const there = { action: 'leave', concerned: true, inCut: true };
     expect(all.filesystems.find(({ filesystem }) => filesystem.source === '/dev/vdb')).toMatchObject(there);
@@ -137,28 +139,28 @@ describe('in a plan', () => {
     ).toHaveLength(1);
   });
 
-  test('read-only: nothing to hold', () => {
+  test('read-only: nothing to hold', async () => {
     foreign('ro');
-    const { table, lookup } = look()();
+    const { table, lookup } = await look();
     expect(makePlan(table, lookup, {}).filesystems.filter(({ concerned }) => concerned)).toHaveLength(1);
   });
 
-  test('a remembered look: a quick one sees what drivers list, the other one every process', () => {
+  test('a remembered look: a quick one sees what drivers list, the other one every process', async () => {
     machine.file('kernel/uevent_seqnum', '7\n');
     const view = machineViewer({ ...roots(), procRoot });
-    const first = view();
-    expect(view()).toBe(first);
-    expect(view({ quick: true })).toBe(first);
+    const first = await view();
+    expect(await view()).toBe(first);
+    expect(await view('changes')).toBe(first);
     foreign('rw');
-    expect(view({ quick: true })).toBe(first);
-    const second = view();
+    expect(await view('changes')).toBe(first);
+    const second = await view();
     expect(places(second.table.elsewhere)).toEqual([join(procRoot, '70/root/data')]);
-    expect(view()).toBe(second);
+    expect(await view()).toBe(second);
     machine.virtioDisk('vdc', 4);
     mkdirSync(join(machine.sysRoot, 'fs/xfs/vdc'), { recursive: true });
-    const third = view({ quick: true });
+    const third = await view('changes');
     expect(places(third.table.elsewhere)).toEqual([join(procRoot, '70/root/data'), '/dev/vdc']);
-    expect(view({ quick: true })).toBe(third);
+    expect(await view('changes')).toBe(third);
   });
 });
 
@@ -166,7 +168,7 @@ describe('whether processes must be asked again', () => {
   const registered = (...types: string[]): void => {
     writeFileSync(join(procRoot, 'filesystems'), ['nodev\tproc', ...types.map((type) => `\t${type}`), ''].join('\n'));
   };
-  const unlisted = (): boolean => hasUnlistedTypes({ procRoot, sysRoot: machine.sysRoot });
+  const unlisted = (): boolean => hasUnlisted(own(), { procRoot, sysRoot: machine.sysRoot });
 
   test('not where every driver lists its superblocks', () => {
     registered('ext3', 'ext2', 'ext4', 'xfs', 'btrfs', 'squashfs', 'iso9660');
@@ -185,15 +187,15 @@ describe('whether processes must be asked again', () => {
     expect(unlisted()).toBe(true);
   });
 
-  test('a mount that no driver lists is found by the next look; of those that are listed nobody is asked', () => {
+  test('a mount that no driver lists is found by the next look; of those that are listed nobody is asked', async () => {
     machine.file('kernel/uevent_seqnum', '7\n');
     registered('ext4');
     const { mountinfoPath, sysRoot, udevRoot } = machine;
     const view = machineViewer({ mountinfoPath, sysRoot, udevRoot, procRoot });
-    expect(view().table.elsewhere).toEqual([]);
+    expect((await view()).table.elsewhere).toEqual([]);
     processOf('40', 2, '21 20 254:9 / /efi rw - vfat /dev/vdb1 rw');
-    expect(view().table.elsewhere).toEqual([]);
+    expect((await view()).table.elsewhere).toEqual([]);
     registered('ext4', 'vfat');
-    expect(places(view().table.elsewhere)).toEqual([join(procRoot, '40/root/efi')]);
+    expect(places((await view()).table.elsewhere)).toEqual([join(procRoot, '40/root/efi')]);
   });
 });

@@ -21,51 +21,51 @@ const uevents = (count: number): void => {
   machine.file('kernel/uevent_seqnum', `${count}\n`);
 };
 
-test('nothing changed: the same look, with what its lookup found', () => {
+test('nothing changed: the same look, with what its lookup found', async () => {
   uevents(7);
   const view = machineViewer(machine);
-  const first = view();
+  const first = await view();
   expect(first.lookup.disks().map(({ name }) => name)).toEqual(['vda']);
-  expect(view()).toBe(first);
-  expect(view().lookup.disks()).toBe(first.lookup.disks());
+  expect(await view()).toBe(first);
+  expect((await view()).lookup.disks()).toBe(first.lookup.disks());
 });
 
-test('a change of the mount table is a new look', () => {
+test('a change of the mount table is a new look', async () => {
   uevents(7);
   const view = machineViewer(machine);
-  const first = view();
+  const first = await view();
   machine.mount({ device: machine.virtioDisk('vdb', 3).device, mountpoint: '/data' });
-  const second = view();
+  const second = await view();
   expect(second).not.toBe(first);
   expect(second.table.filesystems.map(({ mountpoint }) => mountpoint)).toEqual(['/', '/data']);
-  expect(view()).toBe(second);
+  expect(await view()).toBe(second);
 });
 
-test('a uevent is a new look', () => {
+test('a uevent is a new look', async () => {
   uevents(7);
   const view = machineViewer(machine);
-  const first = view();
+  const first = await view();
   first.lookup.disks();
   machine.virtioDisk('vdb', 3);
   uevents(8);
-  const second = view();
+  const second = await view();
   expect(second).not.toBe(first);
   expect(second.lookup.disks().map(({ name }) => name)).toEqual(['vda', 'vdb']);
 });
 
-test('nothing is remembered while udev has not written what it was told', () => {
+test('nothing is remembered while udev has not written what it was told', async () => {
   uevents(7);
   const queue = join(machine.udevRoot, 'queue');
   writeFileSync(queue, '');
   const view = machineViewer(machine);
-  const first = view();
-  expect(view()).not.toBe(first);
+  const first = await view();
+  expect(await view()).not.toBe(first);
   rmSync(queue);
-  const settled = view();
-  expect(view()).toBe(settled);
+  const settled = await view();
+  expect(await view()).toBe(settled);
 });
 
-test('nothing is remembered where the kernel does not count uevents', () => {
+test('nothing is remembered where the kernel does not count uevents', async () => {
   const view = machineViewer(machine);
-  expect(view()).not.toBe(view());
+  expect(await view()).not.toBe(await view());
 });

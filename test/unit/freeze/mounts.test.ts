@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
-import { decodeOctal, mountTable, parseMountinfo } from '../../../src/freeze/mounts.js';
+import { decodeOctal } from '../../../src/freeze/mountinfo.js';
+import { mountsOf, tableOf } from '../../support/mount-table.js';
 
-const table = (...lines: string[]): ReturnType<typeof mountTable> =>
-  mountTable(parseMountinfo(`${lines.join('\n')}\n`));
+const table = (...lines: string[]): ReturnType<typeof tableOf> => tableOf(`${lines.join('\n')}\n`);
 
 test('a line with optional fields, escapes and bytes beyond ASCII', () => {
-  const [mount] = parseMountinfo(
+  const [mount] = mountsOf(
     '36 35 98:0 /sub\\040dir /mnt/a\\011b\\134c\\303\\251 rw,noatime shared:1 master:2 - ext3 /dev/ro\\040ot rw,errors=continue\n',
   );
   expect(mount).toEqual({
@@ -22,14 +22,14 @@ test('a line with optional fields, escapes and bytes beyond ASCII', () => {
 });
 
 test('a raw byte beyond ASCII stays what it is', () => {
-  expect(decodeOctal('/é\\040x')).toBe('/é x');
+  expect(decodeOctal(Buffer.from('/é\\040x').toString('latin1'))).toBe('/é x');
   expect(decodeOctal('\\999')).toBe('\\999');
 });
 
 test.each(['nonsense', '1 2 3', '1 2 8:1 / / rw shared:1 ext4 /dev/sda rw', '1 2 x / / rw - ext4 /dev/sda rw'])(
   'what is no mountinfo is named: %s',
   (line) => {
-    expect(() => parseMountinfo(line)).toThrow(`not a line of mountinfo: ${JSON.stringify(line)}`);
+    expect(() => mountsOf(line)).toThrow(`not a line of mountinfo: ${JSON.stringify(line)}`);
   },
 );
 

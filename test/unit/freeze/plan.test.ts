@@ -1,15 +1,16 @@
 // Disks behind filesystems, and the order and choice that follow from them, over made-up machines.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../../src/consistency.js';
 import { createDiskLookup, type DiskChain } from '../../../src/freeze/disks.js';
-import { mountTable, parseMountinfo, type MountTable } from '../../../src/freeze/mounts.js';
+import type { MountTable } from '../../../src/freeze/mounts.js';
 import { concernedWriters, makePlan, type FreezePlan } from '../../../src/freeze/plan.js';
 import { noRules, type FreezeRules } from '../../../src/freeze/rules.js';
 import type { Writer } from '../../../src/freeze/writer-folders.js';
 import { FakeMachine } from '../../support/fake-machine.js';
+import { tableOf } from '../../support/mount-table.js';
 
 let dir: string;
 let machine: FakeMachine;
@@ -21,7 +22,7 @@ afterEach(() => {
   rmSync(dir, { recursive: true });
 });
 
-const readMounts = (path: string): MountTable => mountTable(parseMountinfo(readFileSync(path, 'utf8')));
+const readMounts = (path: string): MountTable => tableOf(readFileSync(path));
 const plan = (
   request: Pick<FreezeRequest, 'mountpoints' | 'disks'> = {},
   rules: Partial<FreezeRules> = {},
@@ -127,6 +128,59 @@ describe('disks', () => {
     expect(chain('/over-loop')).toMatchObject({ direct: false, disks: [{ name: 'vda' }], files: ['/images/x.img'] });
   });
 
+  describe('an ext4 whose journal is on another device', () => {
+    const journalOf = (thread?: string): void => {
+      const disks = [2, 3, 4].map((slot) => machine.virtioDisk(`vd${slot}`, slot, `S${slot}`));
+      for (const name of ['vd2-8', 'vd4']) machine.procFile(`fs/jbd2/${name}/info`, '');
+      machine.mount({ device: disks[0]?.device ?? '', mountpoint: '/' });
+      machine.mount({ device: disks[1]?.device ?? '', mountpoint: '/data' });
+      if (thread === undefined) return;
+      machine.file('fs/ext4/vd3/journal_task', thread === '<none>' ? '<none>\n' : '812\n');
+      machine.procFile('812/comm', `${thread}\n`);
+    };
+
+    test('lies on both: on the disk of the journal alone, it is in the cut, and half of it missing', () => {
+      journalOf('jbd2/vd4');
+      expect(chain('/data')).toMatchObject({ devices: ['vd3', 'vd4'], direct: true, understood: true });
+      expect(chain('/').devices).toEqual(['vd2']);
+      const [data] = plan({ disks: [{ serial: 'S4' }] }).filesystems.filter(({ concerned }) => concerned);
+      expect(data?.filesystem.mountpoint).toBe('/data');
+      expect(data?.missingDisks.map(({ name }) => name)).toEqual(['vd3']);
+    });
+
+    test('before Linux 5.2, which does not name the thread, one journal belongs to one filesystem', () => {
+      journalOf();
+      expect(chain('/data').devices).toEqual(['vd3', 'vd4']);
+      machine.mount({ device: machine.virtioDisk('vd5', 5).device, mountpoint: '/other' });
+      expect([chain('/data'), chain('/other')]).toMatchObject([{ understood: false }, { understood: false }]);
+    });
+
+    test('has none at all: nothing is guessed', () => {
+      journalOf('<none>');
+      expect(chain('/data')).toMatchObject({ devices: ['vd3'], understood: true });
+    });
+  });
+
+  test('a guest on ZFS alone: it is never sent to FIFREEZE, and named as not held', () => {
+    writeFileSync(
+      machine.mountinfoPath,
+      [
+        '22 1 0:24 / / rw,relatime shared:1 - zfs rpool/ROOT/ubuntu rw,xattr,posixacl',
+        '30 22 0:30 / /var/lib/mysql rw,relatime shared:4 - zfs rpool/mysql rw,xattr,posixacl',
+        `33 22 ${machine.virtioDisk('vda', 2, 'A').device} / /boot/efi rw,relatime shared:7 - vfat /dev/vda1 rw,fmask=0022`,
+        '',
+      ].join('\n'),
+    );
+    const made = plan({ disks: [{ serial: 'A' }] });
+    expect(groups(made)).toEqual({ '/boot/efi': 0 });
+    const reason = 'zfs has no freeze: it is not held';
+    expect(made.filesystems.filter(({ action }) => action === 'leave')).toMatchObject([
+      { filesystem: { mountpoint: '/' }, concerned: true, reason },
+      { filesystem: { mountpoint: '/var/lib/mysql' }, concerned: true, reason },
+    ]);
+    expect(made.skipped).toEqual(['/', '/var/lib/mysql'].map((what) => ({ what, reason })));
+  });
+
   test('btrfs over two disks, by the devices its fsid lists', () => {
     const a = machine.virtioDisk('vda', 2);
     const b = machine.virtioDisk('vdb', 3);
@@ -140,19 +194,17 @@ describe('disks', () => {
     machine.mount({ device: machine.block('devices/virtual/block/nbd0', { major: 43 }), mountpoint: '/nbd' });
     machine.mount({ device: machine.block('devices/virtual/block/zram0', { major: 252 }), mountpoint: '/zram' });
     machine.mount({ device: machine.block('devices/virtual/block/new0', { major: 250 }), mountpoint: '/new' });
-    for (const [session, name, address] of [
-      [1, 'sdd', '192.0.2.7'],
-      [2, 'sde', '127.0.0.1'],
-      [3, 'sdf', undefined],
-    ] as const) {
-      const iscsi = `devices/platform/host3/session${session}/target3:0:0/3:0:0:1/block/${name}`;
-      machine.mount({ device: machine.block(iscsi, { major: 8 }), mountpoint: `/iscsi${session}` });
-      if (address !== undefined)
-        machine.file(`class/iscsi_connection/connection${session}:0/persistent_address`, `${address}\n`);
-    }
+    machine.network();
+    for (const [session, address] of [
+      [1, '192.0.2.7'],
+      [2, '127.0.0.1'],
+      [3, undefined],
+      [4, '10.42.0.7'],
+    ] as const)
+      machine.mount({ device: machine.iscsiDisk(`sd${session}`, session, address), mountpoint: `/iscsi${session}` });
     const loopback = 'devices/tcm_loop_0/tcm_loop_adapter_0/host9/target9:0:1/9:0:1:0/block/sdg';
     machine.mount({ device: machine.block(loopback, { major: 8 }), mountpoint: '/tcm' });
-    const paths = ['/zfs', '/nbd', '/zram', '/new', '/iscsi1', '/iscsi2', '/iscsi3', '/tcm'];
+    const paths = ['/zfs', '/nbd', '/zram', '/new', '/iscsi1', '/iscsi2', '/iscsi3', '/iscsi4', '/tcm'];
     const seen = Object.fromEntries(paths.map((path) => [path, [chain(path).direct, chain(path).understood]]));
     expect(seen).toEqual({
       '/zfs': [false, false],
@@ -162,6 +214,7 @@ describe('disks', () => {
       '/iscsi1': [false, true],
       '/iscsi2': [false, false],
       '/iscsi3': [false, false],
+      '/iscsi4': [false, false],
       '/tcm': [false, false],
     });
   });
@@ -391,7 +444,7 @@ describe('concern', () => {
 
   test('what is not understood may lie on any disk', () => {
     machine.mount({ device: '0:40', mountpoint: '/zfs', type: 'zfs', source: 'pool/x' });
-    expect(concerned(plan({ disks: [{ serial: 'A' }] }))).toEqual(['/zfs', '/']);
+    expect(concerned(plan({ disks: [{ serial: 'A' }] }))).toEqual(['/', '/zfs']);
   });
 
   test('mount points limit what freezes; with disks the cut still says what is concerned', () => {
@@ -417,6 +470,18 @@ describe('concern', () => {
     expect(left.every((one) => one.concerned && one.reason === reason)).toBe(true);
     expect(made.skipped).toEqual(expect.arrayContaining(expected.map((what) => ({ what, reason }))));
     expect(made.skipped).toHaveLength(expected.length);
+  });
+
+  test('a mount point that is not UTF-8 is asked for as whoever asks was told of it', () => {
+    const mountinfo = readFileSync(machine.mountinfoPath);
+    const line = Buffer.from(
+      `99 31 ${machine.virtioDisk('vdd', 5).device} / /caf\xe9 rw - ext4 /dev/vdd rw\n`,
+      'latin1',
+    );
+    writeFileSync(machine.mountinfoPath, Buffer.concat([mountinfo, line]));
+    const made = plan({ mountpoints: ['/caf\ufffd'] });
+    expect(made.unknownMountpoints).toEqual([]);
+    expect(groups(made)).toEqual({ '/caf\udce9': 0 });
   });
 
   test('one mount point that is excluded takes out the whole filesystem: it has one freeze', () => {

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { filesystemHandlers } from '../../../../src/agent/handlers/filesystems.js';
@@ -74,13 +74,40 @@ it('lists disks with their address, partitions and volumes with what they lie on
 
 it('guest-get-fsinfo names the partition under a volume', async () => {
   const { sources } = make();
-  const places = { ...sources, mountinfoPath: join(sources.procRoot, 'self/mountinfo') };
-  const found = await filesystemHandlers('10.2', places)['guest-get-fsinfo']({}, context);
+  const found = await filesystemHandlers(sources)['guest-get-fsinfo']({}, context);
   expect(found.map(({ name, disk }) => [name, disk.map(({ dev }) => dev)])).toEqual([
     ['vda2', ['/dev/vda2']],
     ['dm-0', ['/dev/vda2']],
     ['vda10', ['/dev/vda10']],
   ]);
+});
+
+it('asks the one view of the machine, and only for what is mounted in this namespace', async () => {
+  const { sources } = make();
+  const asked: (string | undefined)[] = [];
+  const counted: typeof sources = {
+    ...sources,
+    async view(extent) {
+      asked.push(extent);
+      return await sources.view(extent);
+    },
+  };
+  await filesystemHandlers(counted)['guest-get-fsinfo']({}, context);
+  await storageHandlers(counted)['guest-fstrim']({}, context);
+  expect(asked).toEqual(['own', 'own']);
+});
+
+it('trims a filesystem whose mount point is not UTF-8 by the folder that is open', async () => {
+  const { sources, root, calls } = make();
+  const folder = Buffer.concat([Buffer.from(`${root}/caf`), Buffer.of(0xe9)]);
+  mkdirSync(folder);
+  const line = Buffer.concat([Buffer.from('20 1 254:10 / / rw - ext4 /dev/vda10 rw\n21 20 254:2 / '), folder]);
+  writeFileSync(join(root, 'proc/self/mountinfo'), Buffer.concat([line, Buffer.from(' rw - ext4 /dev/vda2 rw\n')]));
+  const { paths } = await storageHandlers(sources)['guest-fstrim']({}, context);
+  expect(paths[0]?.path).toBe(`${root}/caf\udce9`);
+  expect(calls[1]?.words.at(-1)).toMatch(new RegExp(`^/proc/${process.pid}/fd/\\d+$`));
+  const found = await filesystemHandlers(sources)['guest-get-fsinfo']({}, context);
+  expect(found[0]?.['total-bytes']).toBeGreaterThan(0);
 });
 
 it('trims every filesystem, and says of each how it went', async () => {
