@@ -1,17 +1,22 @@
 #!/usr/bin/env node
 // fsfreeze-agent: settings to agent, signals and failures to a way out that thaws first. Exit codes are qemu-ga's: 0
-// after SIGTERM or SIGINT, 1 for everything it cannot start or go on with.
+// after SIGTERM or SIGINT, 1 for everything it cannot start or go on with. Under our unit (--service) there is one more,
+// for what no start anew will mend.
 import { resolve } from 'node:path';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
 import { recover } from '../../agent/recovery.js';
 import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
+import { explainTakenPort } from '../../agent/taken-port.js';
 import { describeError, UsageError } from '../../errors.js';
 import { createCoordinator } from '../../freeze/coordinator.js';
 import { createLogger, type HeldLogger, type Logger } from '../../log.js';
 import { namesOfNoCommand } from '../../qga/policy.js';
+import { checkConfiguration } from './check-config.js';
+import { describeCheck } from './check-text.js';
 import { daemonize, readiness } from './daemonize.js';
+import { unusedHooks } from './distribution.js';
 import { readInvocation, type Settings } from './options.js';
 
 /** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
@@ -26,6 +31,10 @@ type EndingSignal = (typeof endingSignals)[number];
  */
 const exitCodes: Readonly<Partial<Record<EndingSignal, number>>> = { SIGHUP: 129, SIGUSR1: 138, SIGUSR2: 140 };
 
+/** The units' RestartPreventExitStatus: sysexits.h's EX_CONFIG, which systemd shows by that name. */
+const badConfiguration = 78;
+const isGiven = (option: string): boolean => process.argv.slice(2).includes(option);
+
 /** Only in the daemon that `-d` has started. */
 const daemon = readiness(process.env);
 
@@ -35,6 +44,12 @@ async function main(): Promise<void> {
     if (invocation.errorText !== undefined) process.stderr.write(invocation.errorText);
     process.stdout.write(invocation.text);
     process.exitCode = invocation.exitCode;
+    return;
+  }
+  if (invocation.kind === 'check') {
+    const check = checkConfiguration(invocation.settings, invocation.configurationFile);
+    process.stdout.write(invocation.json ? `${JSON.stringify(check)}\n` : describeCheck(check));
+    process.exitCode = check.exitCode;
     return;
   }
   const { settings } = invocation;
@@ -90,6 +105,14 @@ function tellUnknownCommands(settings: Settings, log: Logger): void {
   }
 }
 
+// What an administrator has written must not be lost without a word.
+function tellDistribution({ distribution, fsfreezeHook }: Settings, log: Logger): void {
+  for (const used of distribution.used) log.info(used, "the distribution's setting is used");
+  for (const ignored of [...distribution.ignored, ...unusedHooks(distribution, fsfreezeHook)]) {
+    log.warn(ignored, 'ignored');
+  }
+}
+
 async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
   const { bridge, compat, blockRpcs, allowRpcs, method, path, activated, reportVersion, retryPath: retry } = settings;
   const { log } = logger;
@@ -101,6 +124,7 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
   // What a predecessor froze may be what the log lies on.
   logger.hold();
   tellUnknownCommands(settings, log);
+  tellDistribution(settings, log);
   const { thawed: recovered } = await recover(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
@@ -145,9 +169,15 @@ async function endAfterFailure(agent: Agent): Promise<void> {
   process.exit(1);
 }
 
-main().catch((error: unknown) => {
+main().catch((cause: unknown) => {
+  const error = explainTakenPort(cause);
   if (daemon === undefined) process.stderr.write(`fsfreeze-agent: ${describeError(error)}\n`);
   // At the very end: who waits for it finds no pid file of ours any more.
   process.once('exit', () => daemon?.failed(describeError(error)));
-  process.exit(1);
+  process.exit(exitCodeOf(error));
 });
+
+/** 1, as qemu-ga; for our unit, what is wrong with the call is told apart from what may be over the next time. */
+function exitCodeOf(error: unknown): number {
+  return error instanceof UsageError && (isGiven('--service') || isGiven('--check-config')) ? badConfiguration : 1;
+}
