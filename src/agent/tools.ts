@@ -14,7 +14,7 @@ export interface Tool {
 export const tools: readonly Tool[] = [
   { program: 'ip', package: 'iproute2', rpm: 'iproute', commands: ['guest-network-get-interfaces'] },
   { program: 'chpasswd', package: 'passwd', rpm: 'shadow-utils', commands: ['guest-set-user-password'] },
-  // In util-linux itself before Debian 13.
+  // In util-linux itself before Debian 12.
   { program: '/sbin/hwclock', package: 'util-linux-extra', rpm: 'util-linux', commands: ['guest-set-time'] },
   { program: 'fstrim', package: 'util-linux', commands: ['guest-fstrim'] },
   {

@@ -5,10 +5,11 @@
 import { resolve } from 'node:path';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
+import { startHeartbeat, type Heartbeat } from '../../agent/heartbeat.js';
 import { recover } from '../../agent/recovery.js';
 import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
-import { explainTakenPort } from '../../agent/taken-port.js';
+import { explainTakenPort, hasStuckPredecessor } from '../../agent/taken-port.js';
 import { describeError, UsageError } from '../../errors.js';
 import { createCoordinator } from '../../freeze/coordinator.js';
 import { createLogger, type HeldLogger, type Logger } from '../../log.js';
@@ -113,9 +114,40 @@ function tellDistribution({ distribution, fsfreezeHook }: Settings, log: Logger)
   }
 }
 
-async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
+/** For what a thaw and the release of the writers may take after the lease. */
+const releaseLimitS = 60;
+
+function beginHeartbeat(bridge: Settings['bridge'], log: Logger): Heartbeat {
+  const { freezer, 'prepare-budget-s': prepareS, 'hold-budget-s': holdS, 'lease-max-s': leaseS } = bridge;
+  return startHeartbeat({
+    env: process.env,
+    freezer,
+    holdAtMostS: prepareS + holdS + leaseS + releaseLimitS,
+    onError(error) {
+      log.error({ error: describeError(error) }, 'the watchdog hears nothing of this agent');
+    },
+  });
+}
+
+/** The log is held while the guest is, or may be: that is when the watchdog must not expect anything either. */
+function withHeartbeat(logger: HeldLogger, heartbeat: Heartbeat): HeldLogger {
+  return {
+    ...logger,
+    hold() {
+      heartbeat.hold();
+      logger.hold();
+    },
+    release() {
+      logger.release();
+      heartbeat.release();
+    },
+  };
+}
+
+async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   const { bridge, compat, blockRpcs, allowRpcs, method, path, activated, reportVersion, retryPath: retry } = settings;
-  const { log } = logger;
+  const { log } = ownLogger;
+  const logger = withHeartbeat(ownLogger, beginHeartbeat(bridge, log));
   const signalled = new Promise<EndingSignal>((settle) => {
     // On, not once: a second one must not cut the thaw short.
     for (const signal of endingSignals) process.on(signal, settle);
@@ -179,5 +211,7 @@ main().catch((cause: unknown) => {
 
 /** 1, as qemu-ga; for our unit, what is wrong with the call is told apart from what may be over the next time. */
 function exitCodeOf(error: unknown): number {
-  return error instanceof UsageError && (isGiven('--service') || isGiven('--check-config')) ? badConfiguration : 1;
+  if (!(error instanceof UsageError)) return 1;
+  if (isGiven('--check-config')) return badConfiguration;
+  return isGiven('--service') && !hasStuckPredecessor() ? badConfiguration : 1;
 }

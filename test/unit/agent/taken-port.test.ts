@@ -26,7 +26,7 @@ it('names who has a port that is taken, and is an error that no start anew will 
   closeSync(port);
   try {
     await once(holder.stdout as Readable, 'data');
-    expect(holderOf(folder.path('port'))).toEqual({ pid: holder.pid, name: 'sh', isStuck: false });
+    expect(holderOf(folder.path('port'))).toEqual({ pid: holder.pid, name: 'sh' });
     const error = explainTakenPort(busy());
     expect(error).toBeInstanceOf(UsageError);
     expect(String(error)).toContain(`${folder.path('port')} is taken by sh (process ${holder.pid}): end it`);
