@@ -118,7 +118,7 @@ for (const recipe of recipes('debian-12'))
 
     test('one that ends at once, again and again, is soon not started at once any more', async () => {
       const folder = `/run/systemd/system/${AGENT}.d`;
-      await write(guest(), `${folder}/ends.conf`, '[Service]\nExecStart=\nExecStart=/bin/false\n');
+      await write(guest(), `${folder}/zz-ends.conf`, '[Service]\nExecStart=\nExecStart=/bin/false\n');
       await guest().exec('systemctl daemon-reload');
       await startAnew(guest());
       await sleep(10_000);
