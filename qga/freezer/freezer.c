@@ -80,6 +80,17 @@ static void fail(const char *what, const char *why)
 
 /* ---- start ---- */
 
+static unsigned seconds(const char *text)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (*end == '\0' && value > 0 && value <= 86400)
+		return (unsigned)value;
+	fprintf(stderr, "freezer: expected 1 to 86400 seconds, found %s\n", text);
+	exit(USAGE);
+}
+
 static void parse_options(int count, char **words)
 {
 	enum { SOCKET = 256, MARKER, KNOB, FOREGROUND, MARKED, HEARTBEAT, NO_KILL, ANY_FS, SHOW_VERSION, HELP };
@@ -105,7 +116,7 @@ static void parse_options(int count, char **words)
 		case KNOB: options.rcu_knob = optarg; break;
 		case FOREGROUND: options.foreground = true; break;
 		case MARKED: options.thaw_marked = true; break;
-		case HEARTBEAT: options.heartbeat_s = (unsigned)strtoul(optarg, NULL, 10); break;
+		case HEARTBEAT: options.heartbeat_s = seconds(optarg); break;
 		case NO_KILL: options.no_kill = true; break;
 		case ANY_FS: options.any_fs = true; break;
 		case SHOW_VERSION: puts("freezer " VERSION); exit(OK);
