@@ -11,6 +11,8 @@ import { splitList } from '../../agent/keyfile.js';
 import { isExecutable } from '../../agent/program.js';
 import { UsageError } from '../../errors.js';
 import { dispatcherFolder } from '../../freeze/writer-folders.js';
+import { policyPresets } from '../../qga/command.js';
+import { commandsOf } from '../../qga/policy.js';
 import { GetoptError, normalise } from './getopt.js';
 import { optionForms } from './option-table.js';
 
@@ -111,6 +113,25 @@ function wordsOf({ file, line, setting, options }: DistributionSettings['used'][
 }
 
 const nameOf = (option: string): string => option.slice(2).replace(/=.*$/s, '');
+
+/**
+ * The distribution's lists of allowed commands under a preset that was chosen: they take its place, but RHEL's package
+ * ships one, and who has chosen a preset shall not be given more. `preset`: as it was given, if it was.
+ */
+export function allowedWithin(
+  lists: Distribution['allowRpcs'],
+  preset: string | undefined,
+  alsoAllow: readonly string[] = [],
+): Distribution['allowRpcs'] {
+  const known = policyPresets.find((one) => one === preset);
+  if (known === undefined) return lists;
+  const allowed = new Set([...commandsOf(known), ...alsoAllow]);
+  return lists.map((names) => {
+    const within = names.filter((name) => allowed.has(name));
+    // A list without a name would be no list, and allow the whole preset.
+    return within.length > 0 ? within : [''];
+  });
+}
 
 /** QEMU's dispatcher is none of the administrator's own: the folder beside it is what matters. */
 export function hookAt(path: string): HookKind {

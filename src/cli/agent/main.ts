@@ -5,20 +5,19 @@
 import { resolve } from 'node:path';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
-import { startHeartbeat, type Heartbeat } from '../../agent/heartbeat.js';
 import { recover } from '../../agent/recovery.js';
 import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
 import { explainTakenPort, hasStuckPredecessor } from '../../agent/taken-port.js';
 import { describeError, UsageError } from '../../errors.js';
 import { createCoordinator } from '../../freeze/coordinator.js';
-import { createLogger, type HeldLogger, type Logger } from '../../log.js';
-import { namesOfNoCommand } from '../../qga/policy.js';
+import { createLogger, type HeldLogger } from '../../log.js';
 import { checkConfiguration } from './check-config.js';
 import { describeCheck } from './check-text.js';
 import { daemonize, readiness } from './daemonize.js';
-import { unusedHooks } from './distribution.js';
 import { readInvocation, type Settings } from './options.js';
+import { tellDistribution, tellUnknownCommands } from './tell-settings.js';
+import { watched } from './watched.js';
 
 /** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
 const lastThawLimitMs = 3000;
@@ -94,60 +93,10 @@ function openLog(settings: Settings): HeldLogger {
   return createLogger(verbose ? 'debug' : (bridge['log-level'] ?? (isLogRead(settings) ? 'info' : 'warn')), logfile);
 }
 
-// A mistyped restriction restricts nothing. qemu-ga takes it without a word, and so does our standard error.
-function tellUnknownCommands(settings: Settings, log: Logger): void {
-  if (!isLogRead(settings)) return;
-  const { blockRpcs, allowRpcs } = settings;
-  for (const [list, names] of [
-    ['block-rpcs', blockRpcs],
-    ['allow-rpcs', allowRpcs],
-  ] as const) {
-    for (const name of namesOfNoCommand(names)) log.warn({ list, name }, 'no such command: the name has no effect');
-  }
-}
-
-// What an administrator has written must not be lost without a word.
-function tellDistribution({ distribution, fsfreezeHook }: Settings, log: Logger): void {
-  for (const used of distribution.used) log.info(used, "the distribution's setting is used");
-  for (const ignored of [...distribution.ignored, ...unusedHooks(distribution, fsfreezeHook)]) {
-    log.warn(ignored, 'ignored');
-  }
-}
-
-/** For what a thaw and the release of the writers may take after the lease. */
-const releaseLimitS = 60;
-
-function beginHeartbeat(bridge: Settings['bridge'], log: Logger): Heartbeat {
-  const { freezer, 'prepare-budget-s': prepareS, 'hold-budget-s': holdS, 'lease-max-s': leaseS } = bridge;
-  return startHeartbeat({
-    env: process.env,
-    freezer,
-    holdAtMostS: prepareS + holdS + leaseS + releaseLimitS,
-    onError(error) {
-      log.error({ error: describeError(error) }, 'the watchdog hears nothing of this agent');
-    },
-  });
-}
-
-/** The log is held while the guest is, or may be: that is when the watchdog must not expect anything either. */
-function withHeartbeat(logger: HeldLogger, heartbeat: Heartbeat): HeldLogger {
-  return {
-    ...logger,
-    hold() {
-      heartbeat.hold();
-      logger.hold();
-    },
-    release() {
-      logger.release();
-      heartbeat.release();
-    },
-  };
-}
-
 async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   const { bridge, compat, blockRpcs, allowRpcs, method, path, activated, reportVersion, retryPath: retry } = settings;
   const { log } = ownLogger;
-  const logger = withHeartbeat(ownLogger, beginHeartbeat(bridge, log));
+  const logger = watched(ownLogger, bridge);
   const signalled = new Promise<EndingSignal>((settle) => {
     // On, not once: a second one must not cut the thaw short.
     for (const signal of endingSignals) process.on(signal, settle);
@@ -155,8 +104,8 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   const freezeOptions = coordinatorOptions(settings, log);
   // What a predecessor froze may be what the log lies on.
   logger.hold();
-  tellUnknownCommands(settings, log);
   tellDistribution(settings, log);
+  if (isLogRead(settings)) tellUnknownCommands(settings, log);
   const { thawed: recovered } = await recover(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
@@ -204,6 +153,9 @@ async function endAfterFailure(agent: Agent): Promise<void> {
 main().catch((cause: unknown) => {
   const error = explainTakenPort(cause);
   if (daemon === undefined) process.stderr.write(`fsfreeze-agent: ${describeError(error)}\n`);
+  if (isGiven('--check-config') && isGiven('--json')) {
+    process.stdout.write(`${JSON.stringify({ exitCode: badConfiguration, error: describeError(error) })}\n`);
+  }
   // At the very end: who waits for it finds no pid file of ours any more.
   process.once('exit', () => daemon?.failed(describeError(error)));
   process.exit(exitCodeOf(error));

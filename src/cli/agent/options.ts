@@ -8,10 +8,10 @@ import { splitList } from '../../agent/keyfile.js';
 import { UsageError } from '../../errors.js';
 import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
-import { commandsOf } from '../../qga/policy.js';
 import type { Compat } from '../../qga/server.js';
 import { packageVersion } from '../../version.js';
 import {
+  allowedWithin,
   hookAt,
   noDistribution,
   readDistribution,
@@ -42,9 +42,7 @@ export interface Settings {
   readonly compat: Compat;
   readonly policy: PolicyPreset;
   readonly bridge: BridgeConfiguration;
-  /** Run by our unit. */
-  readonly service: boolean;
-  /** What the distribution's files say; nothing unless `service`. */
+  /** What the distribution's files say; nothing unless our unit runs it. */
   readonly distribution: Distribution;
 }
 
@@ -109,18 +107,17 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
   if (atOnce !== undefined) return { kind: 'print', exitCode: 0, text: atOnce };
   const own = collect(options);
   const isCheck = own.flags.has('check-config');
-  const service = own.flags.has('service') || isCheck;
-  const distribution = service ? readDistribution(around) : noDistribution;
+  const distribution = own.flags.has('service') || isCheck ? readDistribution(around) : noDistribution;
   const given = collect([...distribution.options, ...options]);
   const configurationFile = given.text.get('config') ?? around.env['QGA_CONF'] ?? defaultConfigurationFile;
   const configuration = readConfiguration(configurationFile, given.text.has('config'), around);
-  const merged = merge(given, configuration, distribution);
   const activated = around.activated();
+  const merged = merge(given, configuration, distribution, activated);
   if (merged.path === undefined && activated === undefined) {
     throw new UsageError('E_USAGE', `${merged.method}: must specify a path for this channel`);
   }
   if (given.flags.has('dump-conf')) return { kind: 'print', exitCode: 0, text: dump(merged) };
-  const settings = { ...settle(merged, given, configuration, activated), service, distribution };
+  const settings = { ...settle(merged, given, configuration, activated), distribution };
   return isCheck
     ? { kind: 'check', json: own.flags.has('json'), configurationFile, settings }
     : { kind: 'serve', settings };
@@ -168,8 +165,16 @@ function readConfiguration(file: string, isNamed: boolean, { readFile }: Surroun
   return parseConfiguration(text ?? '', file);
 }
 
-function merge({ text, flags, lists }: Given, configuration: Configuration, distribution: Distribution): Merged {
+function merge(
+  { text, flags, lists }: Given,
+  configuration: Configuration,
+  distribution: Distribution,
+  activated: ActivatedSocket | undefined,
+): Merged {
   const { general, bridge } = configuration;
+  // On a vsock the preset is a limit whoever has chosen it.
+  const limit =
+    text.get('policy') ?? bridge.policy ?? (activated?.method === 'vsock-listen' ? 'freeze-only' : undefined);
   const method = text.get('method') ?? general.method ?? 'virtio-serial';
   const statedir = text.get('statedir') ?? general.statedir ?? defaultStateDir;
   const path = text.get('path') ?? general.path;
@@ -187,25 +192,10 @@ function merge({ text, flags, lists }: Given, configuration: Configuration, dist
     blockRpcs: [general.blockRpcs, ...distribution.blockRpcs, ...(lists.get('block-rpcs') ?? [])],
     allowRpcs: [
       general.allowRpcs,
-      ...withinPolicy(distribution.allowRpcs, text.get('policy') ?? bridge.policy, bridge['also-allow']),
+      ...allowedWithin(distribution.allowRpcs, limit, bridge['also-allow']),
       ...(lists.get('allow-rpcs') ?? []),
     ],
   };
-}
-
-/**
- * An allow list takes the place of the preset. But RHEL ships one: where the administrator has chosen a preset, it allows
- * no more than that.
- */
-function withinPolicy(lists: ListParts, policy: string | undefined, alsoAllow: readonly string[] = []): ListParts {
-  const preset = policyOf(policy);
-  if (preset === undefined) return lists;
-  const allowed = new Set([...commandsOf(preset), ...alsoAllow]);
-  return lists.map((names) => {
-    const within = names.filter((name) => allowed.has(name));
-    // A list without a name would be no list, and allow the whole preset.
-    return within.length > 0 ? within : [''];
-  });
 }
 
 function settle(
@@ -213,7 +203,7 @@ function settle(
   { text }: Given,
   { bridge }: Configuration,
   activated: ActivatedSocket | undefined,
-): Omit<Settings, 'service' | 'distribution'> {
+): Omit<Settings, 'distribution'> {
   const freezer = text.get('freezer');
   const localSocket = text.get('local-socket');
   const policy = policyOf(text.get('policy')) ?? bridge.policy;

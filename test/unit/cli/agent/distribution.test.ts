@@ -19,18 +19,16 @@ interface Machine {
   readonly there?: readonly string[];
 }
 
-const settings = (
-  { files = {}, hooks = {}, there = [] }: Machine,
-  words: readonly string[] = ['--service'],
-): Settings => {
-  const invocation = readInvocation(words, {
-    program: 'fsfreeze-agent',
-    env: {},
-    readFile: (path) => files[path],
-    activated: () => undefined,
-    exists: (path) => there.includes(path),
-    hookAt: (path) => hooks[path] ?? 'none',
-  });
+const machine = ({ files = {}, hooks = {}, there = [] }: Machine) => ({
+  program: 'fsfreeze-agent',
+  env: {},
+  readFile: (path: string) => files[path],
+  activated: () => undefined,
+  exists: (path: string) => there.includes(path),
+  hookAt: (path: string) => hooks[path] ?? 'none',
+});
+const settings = (made: Machine, words: readonly string[] = ['--service']): Settings => {
+  const invocation = readInvocation(words, machine(made));
   if (invocation.kind !== 'serve') throw new Error('expected settings');
   return invocation.settings;
 };
@@ -115,6 +113,14 @@ describe("RHEL's list of allowed commands", () => {
     expect(mayHost(found, 'guest-ping')).toBe(true);
     const also = '[bridge]\npolicy=default\nalso-allow=guest-set-user-password\n';
     expect(mayHost(of(RHEL, text, { [OURS]: also }), 'guest-set-user-password')).toBe(true);
+    const vsock = readInvocation(['--service'], {
+      ...machine({ files: { [RHEL]: text } }),
+      activated: () => ({ method: 'vsock-listen', fd: 3, path: 'descriptor 3' }),
+    });
+    if (vsock.kind !== 'serve') throw new Error('expected settings');
+    // Every user of the guest can connect to it.
+    expect(mayHost(vsock.settings, 'guest-set-user-password')).toBe(false);
+    expect(mayHost(vsock.settings, 'guest-fsfreeze-freeze')).toBe(true);
     const none = of(RHEL, 'FILTER_RPC_ARGS=-aguest-exec\n', { [OURS]: '[bridge]\npolicy=freeze-only\n' });
     for (const name of ['guest-exec', 'guest-ping']) expect(mayHost(none, name)).toBe(false);
   });
