@@ -3,7 +3,7 @@
 // run. What the names mean: distribution-settings.ts.
 import { UsageError } from '../errors.js';
 
-export interface Assignment {
+interface Assignment {
   readonly key: string;
   readonly value: string;
   readonly line: number;

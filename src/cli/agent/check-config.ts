@@ -13,7 +13,7 @@ import { listsOf, namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';
 import type { Settings } from './options.js';
 
-export interface HookCheck {
+interface HookCheck {
   readonly path: string;
   /** `refuses`: every freeze fails until it is mended. */
   readonly verdict: 'runs' | 'refuses' | 'switched-off';
