@@ -4,6 +4,7 @@
  * resident; the protocol is in README.md, the rules in session.c and worker.c.
  */
 #define _GNU_SOURCE
+#include "heartbeat.h"
 #include "leftovers.h"
 #include "process.h"
 #include "resident.h"
@@ -15,11 +16,13 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -35,6 +38,7 @@ enum { BOUND_MS = 10 * 1000, START_LOCK_MS = 15 * 1000, HELLO_MS = 1000 };
 static struct {
 	const char *socket, *marker, *rcu_knob;
 	bool foreground, thaw_marked, no_kill, any_fs;
+	unsigned heartbeat_s;
 } options = {
 	.socket = "/run/fsfreeze-bridge/freezer.sock",
 	.marker = "/run/fsfreeze-bridge/frozen",
@@ -44,11 +48,14 @@ static struct {
 static const char help[] =
 	"usage: freezer [--foreground] [--socket PATH] [--marker PATH] [--rcu-knob PATH] [--no-kill]\n"
 	"       freezer --thaw-marked [--socket PATH] [--marker PATH] [--rcu-knob PATH]\n"
+	"       freezer --heartbeat SECONDS\n"
 	"\n"
 	"Freezes and thaws filesystems for the agent, and thaws them by itself when the\n"
 	"lease ends or the agent goes away. Without --foreground it goes into the\n"
 	"background once it serves. --thaw-marked thaws what a freezer that died left\n"
-	"frozen.\n"
+	"frozen. --heartbeat, a child of the agent, is its word to the service manager's\n"
+	"watchdog: for each letter on standard input (see heartbeat.h), and by itself for\n"
+	"at most SECONDS while the guest is held.\n"
 	"\n"
 	"  --socket PATH    default /run/fsfreeze-bridge/freezer.sock\n"
 	"  --marker PATH    default /run/fsfreeze-bridge/frozen; both must be on tmpfs\n"
@@ -59,15 +66,27 @@ static const char help[] =
 	"\n"
 	"exit status: 0 done, 1 failed or something is not thawed, 2 usage, 3 already running\n";
 
+static unsigned seconds(const char *text)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (*end == '\0' && value > 0 && value <= 86400)
+		return (unsigned)value;
+	fprintf(stderr, "freezer: expected 1 to 86400 seconds, found %s\n", text);
+	exit(USAGE);
+}
+
 static void parse_options(int count, char **words)
 {
-	enum { SOCKET = 256, MARKER, KNOB, FOREGROUND, MARKED, NO_KILL, ANY_FS, SHOW_VERSION, HELP };
+	enum { SOCKET = 256, MARKER, KNOB, FOREGROUND, MARKED, HEARTBEAT, NO_KILL, ANY_FS, SHOW_VERSION, HELP };
 	static const struct option known[] = {
 		{ "socket", required_argument, NULL, SOCKET },
 		{ "marker", required_argument, NULL, MARKER },
 		{ "rcu-knob", required_argument, NULL, KNOB },
 		{ "foreground", no_argument, NULL, FOREGROUND },
 		{ "thaw-marked", no_argument, NULL, MARKED },
+		{ "heartbeat", required_argument, NULL, HEARTBEAT },
 		{ "no-kill", no_argument, NULL, NO_KILL },
 		{ "allow-any-fs", no_argument, NULL, ANY_FS },
 		{ "version", no_argument, NULL, SHOW_VERSION },
@@ -83,6 +102,7 @@ static void parse_options(int count, char **words)
 		case KNOB: options.rcu_knob = optarg; break;
 		case FOREGROUND: options.foreground = true; break;
 		case MARKED: options.thaw_marked = true; break;
+		case HEARTBEAT: options.heartbeat_s = seconds(optarg); break;
 		case NO_KILL: options.no_kill = true; break;
 		case ANY_FS: options.any_fs = true; break;
 		case SHOW_VERSION: puts("freezer " VERSION); exit(OK);
@@ -256,6 +276,17 @@ static int serve(int parent)
 	return OK;
 }
 
+/* Three words within the time after which the service manager gives the agent up. */
+static void keep_time(void)
+{
+	const char *text = getenv("WATCHDOG_USEC");
+	unsigned long long watchdog_us = text == NULL ? 0 : strtoull(text, NULL, 10);
+
+	prctl(PR_SET_NAME, "agent-heartbeat");
+	signal(SIGPIPE, SIG_IGN);
+	heartbeat(STDIN_FILENO, watchdog_us < 3000 ? 10000 : (unsigned)(watchdog_us / 3000), options.heartbeat_s * 1000);
+}
+
 int main(int count, char **words)
 {
 	int parent = -1, result;
@@ -264,6 +295,10 @@ int main(int count, char **words)
 	close_inherited();
 	if (chdir("/") < 0)
 		fail("/", strerror(errno));
+	if (options.heartbeat_s > 0) {
+		keep_time();
+		return OK;
+	}
 	if (options.thaw_marked) {
 		struct leftovers left = leftovers();
 

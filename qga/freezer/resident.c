@@ -1,5 +1,6 @@
 /* See resident.h. */
 #define _GNU_SOURCE
+#include "notify.h"
 #include "resident.h"
 
 #include <dirent.h>
@@ -7,7 +8,6 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -115,22 +113,8 @@ int arrange_signals(void)
 
 void notify_ready(void)
 {
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	size_t length = path == NULL ? 0 : strlen(path);
-	int fd;
-
-	if (length == 0 || length >= sizeof to.sun_path)
-		return;
-	memcpy(to.sun_path, path, length);
-	if (path[0] == '@')
-		to.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&to,
-			     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+	if (notify_manager("READY=1") < 0)
 		fail("NOTIFY_SOCKET", strerror(errno));
-	if (fd >= 0)
-		close(fd);
 }
 
 int go_into_background(void)

@@ -1,16 +1,18 @@
 // Builds what goes into a guest: the agent as one executable (its bundle in a Node without io_uring), the static freezer,
-// and a Debian package of both with units and writers. Run after tsc; does nothing if nothing it reads has changed. The
-// host tool's package is made of the same parts: src/cli/bridge/package/.
+// and packages of both with units and writers, for Debian and for RHEL. Run after tsc; does nothing if nothing it reads
+// has changed. The host tool's package is made of the same parts: src/cli/bridge/package/.
 //
-//   node qga/package/build.mjs [--compress none|xz]      -> build/fsfreeze-agent, build/freezer, build/fsfreeze-agent.deb
+//   node qga/package/build.mjs [--compress none|xz]      -> build/fsfreeze-agent, build/freezer, build/fsfreeze-agent.deb, .rpm
 import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 import { copyrightOf } from './copyright.mjs';
-import { startDeb } from './deb.mjs';
+import { packDeb } from './deb.mjs';
 import { makeExecutable } from './executable.mjs';
 import { takeOutIoUring } from './io-uring.mjs';
+import { startPayload } from './payload.mjs';
+import { packRpm } from './rpm.mjs';
 import { out, root, run, whenChanged } from './run.mjs';
 
 const { compress } = parseArgs({ options: { compress: { type: 'string', default: 'none' } } }).values;
@@ -22,7 +24,7 @@ const inputs = ['qga/freezer', 'qga/systemd', 'qga/conf', 'fsfreeze-hook.d', 'qg
 whenChanged({ stamp: join(out, 'stamp'), words: [compress], inputs: ['build/agent.cjs', ...inputs] }, () => {
   makeExecutable({ bundle, target: join(out, 'fsfreeze-agent'), patch: takeOutIoUring });
   run('make', ['-C', 'qga/freezer', `OUT=${out}`]);
-  buildDeb();
+  buildPackages();
 });
 
 /** The files that are in it. */
@@ -50,9 +52,10 @@ async function bundleAgent() {
   return files;
 }
 
-function buildDeb() {
-  const deb = startDeb('agent-deb');
-  const { put } = deb;
+function buildPackages() {
+  const payload = startPayload('agent');
+  const { put, folder, write, remove } = payload;
+  const scripts = 'qga/package/scripts';
   put('build/fsfreeze-agent', 'usr/bin/fsfreeze-agent', 0o755);
   put('build/freezer', 'usr/lib/fsfreeze-bridge/freezer', 0o755);
   for (const name of readdirSync(join(root, 'fsfreeze-hook.d'))) {
@@ -60,9 +63,11 @@ function buildDeb() {
     if (isProgram) put(`fsfreeze-hook.d/${name}`, `usr/lib/fsfreeze-bridge/fsfreeze-hook.d/${name}`, 0o755);
   }
   // There from the start, so that what is dropped in is noticed.
-  deb.folder('etc/fsfreeze-bridge/fsfreeze-hook.d');
+  folder('etc/fsfreeze-bridge/fsfreeze-hook.d');
+  const owned = ['etc/fsfreeze-bridge', 'usr/lib/fsfreeze-bridge', 'usr/lib/fsfreeze-bridge/fsfreeze-hook.d'];
+  for (const target of [...owned, 'usr/share/doc/fsfreeze-agent']) folder(target);
   put('fsfreeze-hook.d/README.md', 'usr/share/doc/fsfreeze-agent/writers.md');
-  deb.write(copyrightOf(modules), 'usr/share/doc/fsfreeze-agent/copyright');
+  write(copyrightOf(modules), 'usr/share/doc/fsfreeze-agent/copyright');
   for (const name of readdirSync(join(root, 'qga/conf'))) {
     put(`qga/conf/${name}`, `usr/share/doc/fsfreeze-agent/examples/${name}`);
   }
@@ -75,5 +80,14 @@ function buildDeb() {
     put(`qga/systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
   }
   put('qga/systemd/99-zz-fsfreeze-agent.rules', 'usr/lib/udev/rules.d/99-zz-fsfreeze-agent.rules');
-  deb.pack('fsfreeze-agent.deb', 'qga/package/deb', compress);
+  packDeb(payload, { file: 'fsfreeze-agent.deb', controlFolder: 'qga/package/deb', scripts, compress });
+  put('qga/package/rpm/fsfreeze-agent.cil', 'usr/share/selinux/packages/fsfreeze-agent.cil');
+  const isMade = packRpm(payload, {
+    file: 'fsfreeze-agent.rpm',
+    specFile: 'qga/package/rpm/fsfreeze-agent.spec',
+    scripts,
+    compress,
+  });
+  if (!isMade) process.stderr.write('no rpm: expected rpmbuild (Debian package rpm), found none\n');
+  remove();
 }

@@ -21,7 +21,7 @@ export function coordinatorOptions(
   return {
     runtimeDir,
     freezerPath: bridge.freezer,
-    writerFolders: [...hookFolders(fsfreezeHook, runtimeDir), ...folders(bridge['writer-folders'])].filter(
+    writerFolders: [...hookFolders(fsfreezeHook, runtimeDir), ...configuredFolders(bridge['writer-folders'])].filter(
       ({ path }, index, all) => all.findIndex((other) => other.path === path) === index,
     ),
     trustPlainHooks: bridge['trust-plain-hooks'],
@@ -40,7 +40,8 @@ export function coordinatorOptions(
   };
 }
 
-function folders(paths: readonly string[] | undefined): readonly WriterFolder[] {
+/** `[bridge] writer-folders`, each with its style; without it, those that freeze/ knows. */
+export function configuredFolders(paths: readonly string[] | undefined): readonly WriterFolder[] {
   if (paths === undefined) return defaultWriterFolders;
   return paths.map(
     (path) => defaultWriterFolders.find((known) => known.path === path) ?? { path, style: styleOf(path) },

@@ -8,6 +8,7 @@ import { BridgeError } from '../errors.js';
 import { killGroup } from '../freeze/process-group.js';
 import { refuse, type Compat } from '../qga/server.js';
 import { errnoName, errnoText } from './errno-text.js';
+import { packageHint } from './tools.js';
 
 export interface ProgramOptions {
   readonly limitMs: number;
@@ -27,12 +28,12 @@ export type RunProgram = (file: string, args: readonly string[], options: Progra
 
 const outputLimitBytes = 8 * 1024 * 1024;
 /** Units of systemd have a short one; qemu-ga looks in /sbin by name. */
-const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+export const searchPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export const runProgram: RunProgram = async (file, args, { limitMs, input }) => {
   const child = execa(file, [...args], {
     ...(input === undefined ? { stdin: 'ignore' } : { input }),
-    env: { LC_ALL: 'C', PATH: path },
+    env: { LC_ALL: 'C', PATH: searchPath },
     all: true,
     detached: true,
     cleanup: false,
@@ -44,10 +45,14 @@ export const runProgram: RunProgram = async (file, args, { limitMs, input }) => 
     const { exitCode, signal, stdout, all, failed, code, cause } = await withLimit(file, limitMs, child);
     if (failed && exitCode === undefined && signal === undefined) {
       const why = errnoText(cause);
-      throw new BridgeError(code === 'ENOENT' ? 'E_NO_PROGRAM' : 'E_PROGRAM', `cannot run '${file}': ${why}`, {
-        cause,
-        facts: { file, errno: code ?? errnoName(cause) },
-      });
+      throw new BridgeError(
+        code === 'ENOENT' ? 'E_NO_PROGRAM' : 'E_PROGRAM',
+        `cannot run '${file}'${code === 'ENOENT' ? packageHint(file) : ''}: ${why}`,
+        {
+          cause,
+          facts: { file, errno: code ?? errnoName(cause) },
+        },
+      );
     }
     return { ...(exitCode === undefined ? {} : { exitCode }), stdout, output: all };
   } catch (error) {
@@ -101,8 +106,9 @@ async function startAction(
     const errno = error instanceof BridgeError ? error.facts['errno'] : undefined;
     const known: Readonly<Record<string, number>> = constants.errno;
     if (typeof errno !== 'string' || known[errno] === undefined) throw error;
-    // What qemu-ga's forked child writes before it gives up.
+    // What qemu-ga's forked child writes before it gives up, and where to get it.
     const why = errnoText(Object.assign(new Error(errno), { code: errno }));
-    return { exitCode: 1, stdout: '', output: `failed to exec '${file}': ${why}\n` };
+    const hint = errno === 'ENOENT' ? packageHint(file) : '';
+    return { exitCode: 1, stdout: '', output: `failed to exec '${file}': ${why}${hint}\n` };
   }
 }

@@ -54,5 +54,10 @@ export const knownDifferences: {
     '--policy': ['what the host may ask for'],
     '--freezer': ['the freezer program'],
     '--local-socket': ['socket for programs inside the guest'],
+    '--service': [
+      "as our unit calls it: with the distribution's settings for qemu-ga, a watchdog, and exit code 78 where no start anew helps",
+    ],
+    '--check-config': ['what `--service` would use, ignore and refuse; exit 0, 1 or 78'],
+    '--json': ['with `--check-config`: as one line of JSON'],
   },
 };

@@ -21,6 +21,7 @@ void test_markers(void);
 void test_sessions(void);
 void test_thaw_marked(void);
 void test_leftovers(void);
+void test_heartbeats(void);
 
 /* A directory of this run, removed at its end. */
 extern char scratch[];

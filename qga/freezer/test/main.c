@@ -32,6 +32,7 @@ int main(void)
 	test_markers();
 	test_thaw_marked();
 	test_leftovers();
+	test_heartbeats();
 	test_sessions();
 	CHECK(nftw(scratch, drop, 8, FTW_DEPTH | FTW_PHYS) == 0);
 	printf("%d passed, 0 failed\n", tests);

@@ -7,6 +7,7 @@ import { BridgeError } from '../../errors.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { lookLimitMs, readKernelFile, type Sources } from '../sources.js';
+import { packageHint } from '../tools.js';
 import type { Handlers } from './handlers.js';
 
 type Interface = Returns<'guest-network-get-interfaces'>[number];
@@ -62,7 +63,7 @@ async function ipLinks({ run }: Sources): Promise<readonly Link[]> {
     stdout = result.stdout;
   } catch (error) {
     if (!(error instanceof BridgeError) || error.code !== 'E_NO_PROGRAM') throw error;
-    return refuse(`the helper program 'ip' (package iproute2) was not found`);
+    return refuse(`the helper program 'ip'${packageHint('ip')} was not found`);
   }
   const parsed = v.safeParse(ipOutput, parseJson(stdout));
   if (!parsed.success) return refuse(`'ip -j' answered what is not understood: ${parsed.issues[0].message}`);

@@ -46,11 +46,15 @@ export function parseOsRelease(text: string): Partial<Record<OsReleaseMember, st
   return found;
 }
 
+/**
+ * As qemu-ga (ga_osrelease_replace_special): without quotes a value ends at a blank or `;`; between double quotes a
+ * backslash before any of $ ' " \ ` goes. Single quotes, which qemu-ga leaves in, are a shell's.
+ */
 function unquote(value: string): string {
-  const single = /^'(.*)'$/.exec(value);
-  if (single !== null) return single[1] ?? '';
-  const double = /^"(.*)"$/.exec(value);
-  return (double === null ? value : (double[1] ?? '')).replace(/\\(["\\$`])/g, '$1');
+  if (value.startsWith("'")) return value.slice(1).replace(/'.*$/s, '');
+  if (!value.startsWith('"')) return value.replace(/[ ;].*$/s, '');
+  const [, quoted = ''] = /^"((?:\\.|[^"])*)/s.exec(value) ?? [];
+  return quoted.replace(/\\([$'"\\`])/g, '$1');
 }
 
 async function readFirst(files: readonly string[]): Promise<string> {

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // fsfreeze-agent: settings to agent, signals and failures to a way out that thaws first. Exit codes are qemu-ga's: 0
-// after SIGTERM or SIGINT, 1 for everything it cannot start or go on with.
+// after SIGTERM or SIGINT, 1 for everything it cannot start or go on with. Under our unit (--service) there is one more,
+// for what no start anew will mend.
 import { release } from 'node:os';
 import { resolve } from 'node:path';
 import { startAgent, type Agent } from '../../agent/agent.js';
@@ -9,12 +10,16 @@ import { checkKernel } from '../../agent/oldest-kernel.js';
 import { recover } from '../../agent/recovery.js';
 import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
+import { explainTakenPort, hasStuckPredecessor } from '../../agent/taken-port.js';
 import { describeError, UsageError } from '../../errors.js';
 import { createCoordinator } from '../../freeze/coordinator.js';
-import { createLogger, type HeldLogger, type Logger } from '../../log.js';
-import { namesOfNoCommand } from '../../qga/policy.js';
+import { createLogger, type HeldLogger } from '../../log.js';
+import { checkConfiguration } from './check-config.js';
+import { describeCheck } from './check-text.js';
 import { daemonize, readiness } from './daemonize.js';
 import { readInvocation, type Settings } from './options.js';
+import { tellDistribution, tellUnknownCommands } from './tell-settings.js';
+import { watched } from './watched.js';
 
 /** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
 const lastThawLimitMs = 3000;
@@ -28,6 +33,10 @@ type EndingSignal = (typeof endingSignals)[number];
  */
 const exitCodes: Readonly<Partial<Record<EndingSignal, number>>> = { SIGHUP: 129, SIGUSR1: 138, SIGUSR2: 140 };
 
+/** The units' RestartPreventExitStatus: sysexits.h's EX_CONFIG, which systemd shows by that name. */
+const badConfiguration = 78;
+const isGiven = (option: string): boolean => process.argv.slice(2).includes(option);
+
 /** Only in the daemon that `-d` has started. */
 const daemon = readiness(process.env);
 
@@ -37,6 +46,12 @@ async function main(): Promise<void> {
     if (invocation.errorText !== undefined) process.stderr.write(invocation.errorText);
     process.stdout.write(invocation.text);
     process.exitCode = invocation.exitCode;
+    return;
+  }
+  if (invocation.kind === 'check') {
+    const check = checkConfiguration(invocation.settings, invocation.configurationFile);
+    process.stdout.write(invocation.json ? `${JSON.stringify(check)}\n` : describeCheck(check));
+    process.exitCode = check.exitCode;
     return;
   }
   const { settings } = invocation;
@@ -81,21 +96,10 @@ function openLog(settings: Settings): HeldLogger {
   return createLogger(verbose ? 'debug' : (bridge['log-level'] ?? (isLogRead(settings) ? 'info' : 'warn')), logfile);
 }
 
-// A mistyped restriction restricts nothing. qemu-ga takes it without a word, and so does our standard error.
-function tellUnknownCommands(settings: Settings, log: Logger): void {
-  if (!isLogRead(settings)) return;
-  const { blockRpcs, allowRpcs } = settings;
-  for (const [list, names] of [
-    ['block-rpcs', blockRpcs],
-    ['allow-rpcs', allowRpcs],
-  ] as const) {
-    for (const name of namesOfNoCommand(names)) log.warn({ list, name }, 'no such command: the name has no effect');
-  }
-}
-
-async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
+async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   const { bridge, compat, blockRpcs, allowRpcs, method, path, activated, reportVersion, retryPath: retry } = settings;
-  const { log } = logger;
+  const { log } = ownLogger;
+  const logger = watched(ownLogger, bridge);
   const signalled = new Promise<EndingSignal>((settle) => {
     // On, not once: a second one must not cut the thaw short.
     for (const signal of endingSignals) process.on(signal, settle);
@@ -103,7 +107,8 @@ async function serve(settings: Settings, logger: HeldLogger): Promise<void> {
   const freezeOptions = coordinatorOptions(settings, log);
   // What a predecessor froze may be what the log lies on.
   logger.hold();
-  tellUnknownCommands(settings, log);
+  tellDistribution(settings, log);
+  if (isLogRead(settings)) tellUnknownCommands(settings, log);
   const { thawed: recovered } = await recover(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
@@ -148,9 +153,20 @@ async function endAfterFailure(agent: Agent): Promise<void> {
   process.exit(1);
 }
 
-main().catch((error: unknown) => {
+main().catch((cause: unknown) => {
+  const error = explainTakenPort(cause);
   if (daemon === undefined) process.stderr.write(`fsfreeze-agent: ${describeError(error)}\n`);
+  if (isGiven('--check-config') && isGiven('--json')) {
+    process.stdout.write(`${JSON.stringify({ exitCode: badConfiguration, error: describeError(error) })}\n`);
+  }
   // At the very end: who waits for it finds no pid file of ours any more.
   process.once('exit', () => daemon?.failed(describeError(error)));
-  process.exit(1);
+  process.exit(exitCodeOf(error));
 });
+
+/** 1, as qemu-ga; for our unit, what is wrong with the call is told apart from what may be over the next time. */
+function exitCodeOf(error: unknown): number {
+  if (!(error instanceof UsageError)) return 1;
+  if (isGiven('--check-config')) return badConfiguration;
+  return isGiven('--service') && !hasStuckPredecessor() ? badConfiguration : 1;
+}

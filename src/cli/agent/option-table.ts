@@ -17,6 +17,7 @@ const taking = (short: string, long: string, argument: string, text: string): Op
   argument,
   text,
 });
+const ourFlag = (long: string, text: string): OptionRow => ({ long, value: 'none', text });
 const ours = (long: string, argument: string, text: string): OptionRow => ({ long, value: 'required', argument, text });
 
 const rows: readonly OptionRow[] = [
@@ -47,6 +48,12 @@ const rows: readonly OptionRow[] = [
   ours('report-version', 'TEXT', 'what guest-info gives as version (default: ours)'),
   ours('freezer', 'PATH', 'the freezer program, started if it does not run'),
   ours('local-socket', 'PATH', "socket for programs inside the guest; 'none': without"),
+  ourFlag('service', "as the unit runs it: with the distribution's settings for qemu-ga, a watchdog, exit code 78"),
+  ourFlag(
+    'check-config',
+    'print what --service would use, ignore and refuse; exit 0, 1 (see to it) or 78 (cannot start)',
+  ),
+  ourFlag('json', 'with --check-config: as one line of JSON'),
 ];
 
 export const optionForms: readonly OptionForm[] = rows;

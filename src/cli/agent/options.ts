@@ -1,6 +1,6 @@
 // fsfreeze-agent's settings from its command line and its configuration file, as qemu-ga merges them: the command line
 // wins, lists accumulate, `-V`, `-h`, `-D` and `-b help` end it at once with exit code 0. Also what -D prints.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js';
 import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
 import { parseConfiguration, type BridgeConfiguration, type Configuration } from '../../agent/configuration.js';
@@ -10,6 +10,14 @@ import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
 import { packageVersion } from '../../version.js';
+import {
+  allowedWithin,
+  hookAt,
+  noDistribution,
+  readDistribution,
+  type Distribution,
+  type DistributionSurroundings,
+} from './distribution.js';
 import { dump, type ListParts, type Merged } from './dump.js';
 import { GetoptError, normalise } from './getopt.js';
 import { describeOptions, optionForms } from './option-table.js';
@@ -34,19 +42,20 @@ export interface Settings {
   readonly compat: Compat;
   readonly policy: PolicyPreset;
   readonly bridge: BridgeConfiguration;
+  /** What the distribution's files say; nothing unless our unit runs it. */
+  readonly distribution: Distribution;
 }
 
-/** What the command line asks for: to serve, or to print something and end. */
+/** What the command line asks for: to serve, to say what serving would be like, or to print something and end. */
 export type Invocation =
   | { readonly kind: 'serve'; readonly settings: Settings }
+  | { readonly kind: 'check'; readonly json: boolean; readonly configurationFile: string; readonly settings: Settings }
   | { readonly kind: 'print'; readonly text: string; readonly exitCode: 0 | 1; readonly errorText?: string };
 
-export interface Surroundings {
+export interface Surroundings extends DistributionSurroundings {
   /** How the program was called, for messages. */
   readonly program: string;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** Reads a file; undefined if it does not exist. */
-  readonly readFile: (path: string) => string | undefined;
   /** The socket the service manager has opened for this process, if it has. */
   readonly activated: () => ActivatedSocket | undefined;
 }
@@ -55,6 +64,8 @@ const surroundings: Surroundings = {
   program: 'fsfreeze-agent',
   env: process.env,
   activated: () => activatedSocket(process.env),
+  exists: existsSync,
+  hookAt,
   readFile(path) {
     try {
       return readFileSync(path, 'utf8');
@@ -94,15 +105,22 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
   }
   const atOnce = firstAtOnce(options, around);
   if (atOnce !== undefined) return { kind: 'print', exitCode: 0, text: atOnce };
-  const given = collect(options);
-  const configuration = readConfiguration(given.text.get('config'), around);
-  const merged = merge(given, configuration);
+  const own = collect(options);
+  const isCheck = own.flags.has('check-config');
+  const distribution = own.flags.has('service') || isCheck ? readDistribution(around) : noDistribution;
+  const given = collect([...distribution.options, ...options]);
+  const configurationFile = given.text.get('config') ?? around.env['QGA_CONF'] ?? defaultConfigurationFile;
+  const configuration = readConfiguration(configurationFile, given.text.has('config'), around);
   const activated = around.activated();
+  const merged = merge(given, configuration, distribution, activated);
   if (merged.path === undefined && activated === undefined) {
     throw new UsageError('E_USAGE', `${merged.method}: must specify a path for this channel`);
   }
   if (given.flags.has('dump-conf')) return { kind: 'print', exitCode: 0, text: dump(merged) };
-  return { kind: 'serve', settings: settle(merged, given, configuration, activated) };
+  const settings = { ...settle(merged, given, configuration, activated), distribution };
+  return isCheck
+    ? { kind: 'check', json: own.flags.has('json'), configurationFile, settings }
+    : { kind: 'serve', settings };
 }
 
 // Options are looked at one after another: what ends the program ends it before a later one is found wrong.
@@ -141,14 +159,22 @@ function collect(options: readonly string[]): Given {
   return { text, flags, lists };
 }
 
-function readConfiguration(named: string | undefined, { env, readFile }: Surroundings): Configuration {
-  const file = named ?? env['QGA_CONF'] ?? defaultConfigurationFile;
+function readConfiguration(file: string, isNamed: boolean, { readFile }: Surroundings): Configuration {
   const text = readFile(file);
-  if (text === undefined && named !== undefined) throw new UsageError('E_CONFIG', `cannot read ${file}: no such file`);
+  if (text === undefined && isNamed) throw new UsageError('E_CONFIG', `cannot read ${file}: no such file`);
   return parseConfiguration(text ?? '', file);
 }
 
-function merge({ text, flags, lists }: Given, { general }: Configuration): Merged {
+function merge(
+  { text, flags, lists }: Given,
+  configuration: Configuration,
+  distribution: Distribution,
+  activated: ActivatedSocket | undefined,
+): Merged {
+  const { general, bridge } = configuration;
+  // On a vsock the preset is a limit whoever has chosen it.
+  const limit =
+    text.get('policy') ?? bridge.policy ?? (activated?.method === 'vsock-listen' ? 'freeze-only' : undefined);
   const method = text.get('method') ?? general.method ?? 'virtio-serial';
   const statedir = text.get('statedir') ?? general.statedir ?? defaultStateDir;
   const path = text.get('path') ?? general.path;
@@ -158,12 +184,17 @@ function merge({ text, flags, lists }: Given, { general }: Configuration): Merge
     path: path ?? (isMethod(method) ? defaultPaths[method] : undefined),
     logfile: text.get('logfile') ?? general.logfile,
     pidfile: text.get('pidfile') ?? general.pidfile ?? defaultPidFile,
-    fsfreezeHook: text.get('fsfreeze-hook') ?? general.fsfreezeHook,
+    fsfreezeHook:
+      text.get('fsfreeze-hook') ?? general.fsfreezeHook ?? distribution.hooks.find(({ kind }) => kind === 'own')?.file,
     statedir,
     verbose: flags.has('verbose') || general.verbose === true,
     retryPath: flags.has('retry-path') || general.retryPath === true,
-    blockRpcs: [general.blockRpcs, ...(lists.get('block-rpcs') ?? [])],
-    allowRpcs: [general.allowRpcs, ...(lists.get('allow-rpcs') ?? [])],
+    blockRpcs: [general.blockRpcs, ...distribution.blockRpcs, ...(lists.get('block-rpcs') ?? [])],
+    allowRpcs: [
+      general.allowRpcs,
+      ...allowedWithin(distribution.allowRpcs, limit, bridge['also-allow']),
+      ...(lists.get('allow-rpcs') ?? []),
+    ],
   };
 }
 
@@ -172,7 +203,7 @@ function settle(
   { text }: Given,
   { bridge }: Configuration,
   activated: ActivatedSocket | undefined,
-): Settings {
+): Omit<Settings, 'distribution'> {
   const freezer = text.get('freezer');
   const localSocket = text.get('local-socket');
   const policy = policyOf(text.get('policy')) ?? bridge.policy;

@@ -39,6 +39,8 @@ describe('--policy', () => {
     env: {},
     readFile: () => '[bridge]\npolicy=full\n',
     activated: () => undefined,
+    exists: () => false,
+    hookAt: () => 'none' as const,
   };
   const settings = (...words: string[]) => {
     const invocation = readInvocation(words, around);

@@ -9,6 +9,19 @@ it('reads os-release as a shell would', () => {
   expect(parseOsRelease(text)).toEqual({ id: 'debian', 'pretty-name': 'Debian "12"', name: 'A B', 'version-id': '12' });
 });
 
+it.each([
+  // The first is the distribution that was reported; the others are the rest of ga_osrelease_replace_special.
+  ['VARIANT="a \\\'b\\\' \\`c\\`"', "a 'b' `c`"],
+  ['VARIANT="\\$d \\\\e \\"f\\" \\g"', '$d \\e "f" \\g'],
+  ['VARIANT="a" # b"', 'a'],
+  ['VARIANT=server edition', 'server'],
+  ['VARIANT=server;edition', 'server'],
+  ["VARIANT='a \\'", 'a \\'],
+  ['VARIANT=""', ''],
+])('takes the quotes away as qemu-ga does: %s', (line, variant) => {
+  expect(parseOsRelease(`${line}\n`)).toEqual({ variant });
+});
+
 it('tells the time in nanoseconds, beyond what a number holds', async () => {
   const time = await systemHandlers()['guest-get-time']({}, context);
   expect(typeof time).toBe('bigint');

@@ -7,8 +7,9 @@ import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { copyrightOf } from '../../../../qga/package/copyright.mjs';
-import { startDeb } from '../../../../qga/package/deb.mjs';
+import { packDeb } from '../../../../qga/package/deb.mjs';
 import { makeExecutable } from '../../../../qga/package/executable.mjs';
+import { startPayload } from '../../../../qga/package/payload.mjs';
 import { out, root, version, whenChanged } from '../../../../qga/package/run.mjs';
 
 const { compress } = parseArgs({ options: { compress: { type: 'string', default: 'none' } } }).values;
@@ -31,8 +32,8 @@ whenChanged({ stamp: join(out, 'bridge.stamp'), words: [compress], inputs }, () 
 
 function buildDeb() {
   for (const name of readdirSync(out)) if (/^fsfreeze-bridge_.*\.deb$/.test(name)) rmSync(join(out, name));
-  const deb = startDeb('bridge-deb');
-  const { put, putCompressed } = deb;
+  const payload = startPayload('bridge');
+  const { put, putCompressed, write, folder, remove } = payload;
   const documents = 'usr/share/doc/fsfreeze-bridge';
   put('build/fsfreeze-bridge', 'usr/bin/fsfreeze-bridge', 0o755);
   for (const unit of ['fsfreeze-bridge-recover.service', 'fsfreeze-bridge-recover.timer']) {
@@ -42,9 +43,10 @@ function buildDeb() {
   putCompressed('CHANGELOG.md', `${documents}/changelog`);
   put(`${here}/README.md`, `${documents}/README.md`);
   put(`${here}/vms.json`, `${documents}/examples/vms.json`);
-  deb.write(copyrightOf(JSON.parse(readFileSync(join(root, modules), 'utf8'))), `${documents}/copyright`);
+  write(copyrightOf(JSON.parse(readFileSync(join(root, modules), 'utf8'))), `${documents}/copyright`);
   // dpkg takes both away with the package, but only if there is nothing in them.
-  deb.folder('etc/fsfreeze-bridge');
-  deb.folder('var/lib/fsfreeze-bridge', 0o750);
-  deb.pack(`fsfreeze-bridge_${version}_amd64.deb`, `${here}/deb`, compress);
+  folder('etc/fsfreeze-bridge');
+  folder('var/lib/fsfreeze-bridge', 0o750);
+  packDeb(payload, { file: `fsfreeze-bridge_${version}_amd64.deb`, controlFolder: `${here}/deb`, compress });
+  remove();
 }

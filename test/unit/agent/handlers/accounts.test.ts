@@ -95,7 +95,7 @@ describe('a password', () => {
 
   it('that cannot be set is said so, without it', async () => {
     await expect(set('secret')).rejects.toThrow(
-      `child process has failed to set user password: failed to exec 'chpasswd': No such file or directory\n`,
+      `child process has failed to set user password: failed to exec 'chpasswd': No such file or directory (package passwd, shadow-utils on RHEL)\n`,
     );
     tools['chpasswd'] = { exitCode: 1, output: `chpasswd: line 1: user 'ann' does not exist\n` };
     await expect(set('secret')).rejects.toThrow(`set user password: chpasswd: line 1: user 'ann' does not exist`);

@@ -71,7 +71,9 @@ it('names interfaces with addresses and counters, as getifaddrs has them', async
 });
 
 it('says which tool is missing, or what it did not understand', async () => {
-  await expect(interfaces(make())).rejects.toThrow(`the helper program 'ip' (package iproute2) was not found`);
+  await expect(interfaces(make())).rejects.toThrow(
+    `the helper program 'ip' (package iproute2, iproute on RHEL) was not found`,
+  );
   await expect(interfaces(make({ [ip]: { exitCode: 1, output: 'no\n' } }))).rejects.toThrow(`show' failed: no`);
   await expect(interfaces(make({ [ip]: { stdout: 'Usage: ip' } }))).rejects.toThrow('not understood');
   await expect(interfaces(make({ [ip]: { stdout: '[{"ifname": 1}]' } }))).rejects.toThrow('not understood');

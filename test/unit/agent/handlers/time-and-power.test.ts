@@ -38,7 +38,7 @@ describe('time', () => {
       /^Failed to set time to guest: Operation not permitted$/,
     );
     await expect(set(make())).rejects.toThrow(
-      `child process has failed to set hardware clock to system time: failed to exec '/sbin/hwclock': No such file or directory\n`,
+      `child process has failed to set hardware clock to system time: failed to exec '/sbin/hwclock': No such file or directory (package util-linux-extra, util-linux on RHEL)\n`,
     );
     await expect(set(make({ '/sbin/hwclock -s': { exitCode: 1, output: 'hwclock: no RTC\n' } }))).rejects.toThrow(
       'child process has failed to set hardware clock to system time: hwclock: no RTC\n',

@@ -7,12 +7,14 @@ const around = (files: Record<string, string> = {}, env: Record<string, string> 
   env,
   readFile: (path: string) => files[path],
   activated: () => undefined,
+  exists: () => false,
+  hookAt: () => 'none' as const,
 });
 const invoke = (words: string[], files?: Record<string, string>, env?: Record<string, string>) =>
   readInvocation(words, around(files, env));
 const settings = (words: string[], files?: Record<string, string>, env?: Record<string, string>): Settings => {
   const invocation = invoke(words, files, env);
-  if (invocation.kind !== 'serve') throw new Error(`expected settings, found ${invocation.text}`);
+  if (invocation.kind !== 'serve') throw new Error(`expected settings, found ${JSON.stringify(invocation)}`);
   return invocation.settings;
 };
 const printed = (words: string[], files?: Record<string, string>): string => {

@@ -1,0 +1,75 @@
+// The word to the service manager's watchdog (WatchdogSec= in the unit) that this loop still turns. Node has no datagram
+// sockets: the freezer program, as a child that is started once, passes it on (qga/freezer/heartbeat.h). While the guest
+// is held nothing is expected of this process: to end it then would come in the way of the thaw.
+import { spawn, type ChildProcess } from 'node:child_process';
+import type { Socket } from 'node:net';
+
+export interface Heartbeat {
+  /** The guest may be held from now on: for the limit given, the loop may stand still. */
+  hold(): void;
+  /** It is not any more. May be called when it was not held. */
+  release(): void;
+}
+
+export interface HeartbeatOptions {
+  /** The environment of this process: what is meant for the service manager's own child is taken out of it. */
+  readonly env: Record<string, string | undefined>;
+  readonly freezer: string;
+  readonly holdAtMostS: number;
+  /** The child could not be started, or has ended: the service manager will hear nothing until there is one again. */
+  readonly onError: (error: Error) => void;
+}
+
+const none: Heartbeat = { hold() {}, release() {} };
+const againMs = 1000;
+
+/** Starts it, if the service manager has asked for it (sd_watchdog_enabled(3)). Keeps no process alive. */
+export function startHeartbeat({ env, freezer, holdAtMostS, onError }: HeartbeatOptions): Heartbeat {
+  const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = env;
+  for (const name of ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']) Reflect.deleteProperty(env, name);
+  const isAsked = NOTIFY_SOCKET !== undefined && /^[1-9]\d*$/.test(WATCHDOG_USEC ?? '');
+  if (!isAsked || (WATCHDOG_PID !== undefined && WATCHDOG_PID !== String(process.pid))) return none;
+  let held = false;
+  let child: ChildProcess;
+  const say = (letter: string): void => void child.stdin?.write(letter);
+  const start = (): void => {
+    child = spawn(freezer, ['--heartbeat', String(holdAtMostS)], {
+      env: { NOTIFY_SOCKET, WATCHDOG_USEC },
+      stdio: ['pipe', 'ignore', 'ignore'],
+      detached: true,
+    });
+    let isOver = false;
+    const over = (error: Error): void => {
+      if (isOver) return;
+      isOver = true;
+      onError(error);
+      setTimeout(start, againMs).unref();
+    };
+    child.once('error', over);
+    child.once('exit', (code, signal) => {
+      over(new Error(`${freezer} --heartbeat ended: ${code ?? signal}`));
+    });
+    // It has ended: told above.
+    child.stdin?.on('error', () => undefined);
+    child.unref();
+    (child.stdin as Socket | null)?.unref();
+    say(held ? 'h' : '.');
+  };
+  start();
+  setInterval(
+    () => {
+      say('.');
+    },
+    Number(WATCHDOG_USEC) / 3000,
+  ).unref();
+  return {
+    hold() {
+      held = true;
+      say('h');
+    },
+    release() {
+      if (held) say('r');
+      held = false;
+    },
+  };
+}

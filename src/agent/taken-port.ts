@@ -1,0 +1,71 @@
+// A port that another program has open. The kernel says EBUSY and no more; who it is says what to do.
+import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { BridgeError, UsageError } from '../errors.js';
+
+interface Holder {
+  readonly pid: number;
+  readonly name: string;
+}
+
+/**
+ * A UsageError (to start again does not help) in the place of EBUSY, if there is a process that has the port and can be
+ * ended; any other error as it is.
+ */
+export function explainTakenPort(error: unknown): unknown {
+  if (!(error instanceof BridgeError) || error.facts['errno'] !== 'EBUSY') return error;
+  const path = String(error.facts['path']);
+  const holder = holderOf(path);
+  if (holder === undefined) return error;
+  const { name, pid } = holder;
+  const remedy = name === 'qemu-ga' ? 'systemctl disable --now qemu-guest-agent' : `end it, or give it another port`;
+  return new UsageError('E_PORT_TAKEN', `${path} is taken by ${name} (process ${pid}): ${remedy}`, {
+    cause: error,
+    facts: { path, pid, name },
+  });
+}
+
+/** The process that has a file open; undefined if none is found. */
+export function holderOf(path: string): Holder | undefined {
+  const real = realpathSync(path);
+  for (const pid of otherProcesses()) {
+    try {
+      const isOpen = readdirSync(`/proc/${pid}/fd`).some((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === real);
+      if (isOpen) return { pid: Number(pid), name: statOf(pid).name };
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  return undefined;
+}
+
+/**
+ * An agent before this one was killed and hangs in a call that the kernel does not return from (a dead disk): it still
+ * has port and socket, and both come free by themselves.
+ */
+export function hasStuckPredecessor(): boolean {
+  return otherProcesses().some((pid) => {
+    try {
+      return (
+        /[DZX]/.test(statOf(pid).state) && linkOf(`/proc/${pid}/exe`)?.replace(/ \(deleted\)$/, '') === process.execPath
+      );
+    } catch {
+      return false;
+    }
+  });
+}
+
+const otherProcesses = (): readonly string[] =>
+  readdirSync('/proc').filter((name) => /^\d+$/.test(name) && name !== String(process.pid));
+
+function statOf(pid: string): { readonly name: string; readonly state: string } {
+  const [, name = '', state = ''] = /^\d+ \((.*)\) (\S)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? [];
+  return { name, state };
+}
+
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}

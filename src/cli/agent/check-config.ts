@@ -1,0 +1,120 @@
+// --check-config: what --service would use, what it would not and why, and what would refuse a freeze. It looks, and
+// changes nothing: an agent may be running. How it is printed: check-text.ts.
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { isAbsolute, join } from 'node:path';
+import type { IgnoredSetting, UsedSetting } from '../../agent/distribution-settings.js';
+import { configuredFolders } from '../../agent/freeze-options.js';
+import { searchPath } from '../../agent/program.js';
+import { tools, type Tool } from '../../agent/tools.js';
+import { dispatcherFolder, findWriters } from '../../freeze/writer-folders.js';
+import { whyUnsafe } from '../../freeze/writer-safety.js';
+import { commandNames } from '../../qga/commands.js';
+import { listsOf, namesOfNoCommand } from '../../qga/policy.js';
+import { unusedHooks } from './distribution.js';
+import type { Settings } from './options.js';
+
+interface HookCheck {
+  readonly path: string;
+  /** `refuses`: every freeze fails until it is mended. */
+  readonly verdict: 'runs' | 'refuses' | 'switched-off';
+  readonly why?: string;
+  /** What its text lets one fear; what it does is known only when it runs. */
+  readonly doubt?: string;
+}
+
+export interface ConfigurationCheck {
+  /** 0: nothing to see to. 1: something is ignored, refuses a freeze, or is missing. */
+  readonly exitCode: 0 | 1;
+  readonly files: readonly { readonly file: string; readonly found: boolean }[];
+  readonly used: readonly UsedSetting[];
+  readonly ignored: readonly IgnoredSetting[];
+  readonly channel: { readonly method: string; readonly path: string; readonly found: boolean };
+  readonly freezer: { readonly path: string; readonly found: boolean };
+  readonly hooks: readonly HookCheck[];
+  readonly policy: string;
+  /** What qemu-ga with the same lists lets the host do, and the policy does not. */
+  readonly refusedByPolicy: readonly string[];
+  readonly missingPrograms: readonly Tool[];
+}
+
+/** Never throws. `configurationFile`: where qemu-ga's own file was looked for. */
+export function checkConfiguration(settings: Settings, configurationFile: string): ConfigurationCheck {
+  const { bridge, distribution, method, path, policy, blockRpcs, allowRpcs, fsfreezeHook } = settings;
+  const lists = { blockRpcs, allowRpcs };
+  const unknown = Object.entries(lists).flatMap(([list, names]) =>
+    namesOfNoCommand(names).map((name) => ({
+      file: list === 'blockRpcs' ? 'block-rpcs' : 'allow-rpcs',
+      setting: name,
+      why: 'no such command: the name has no effect',
+    })),
+  );
+  const ignored = [...distribution.ignored, ...unusedHooks(distribution, fsfreezeHook), ...unknown];
+  const hooks = [...ownHook(fsfreezeHook), ...hooksIn(settings)];
+  const missingPrograms = tools.filter(({ program }) => !isThere(program));
+  const freezer = { path: bridge.freezer, found: isThere(bridge.freezer) };
+  const isWell =
+    ignored.length === 0 &&
+    missingPrograms.length === 0 &&
+    freezer.found &&
+    hooks.every(({ verdict, doubt }) => verdict !== 'refuses' && doubt === undefined);
+  const ours = listsOf({ preset: policy, alsoAllow: bridge['also-allow'] ?? [], ...lists });
+  const stock = listsOf({ preset: 'full', ...lists });
+  return {
+    exitCode: isWell ? 0 : 1,
+    files: [{ file: configurationFile, found: existsSync(configurationFile) }, ...distribution.files],
+    used: distribution.used,
+    ignored,
+    channel: { method, path, found: existsSync(path) },
+    freezer,
+    hooks,
+    policy,
+    refusedByPolicy: commandNames.filter(
+      (name) => stock.allowed.has(name) && !stock.blocked.has(name) && !ours.allowed.has(name),
+    ),
+    missingPrograms,
+  };
+}
+
+function hooksIn({ bridge, fsfreezeHook }: Settings): readonly HookCheck[] {
+  const dispatched = fsfreezeHook === undefined ? undefined : dispatcherFolder(fsfreezeHook);
+  const folders = configuredFolders(bridge['writer-folders']);
+  return findWriters(dispatched === undefined ? folders : [dispatched, ...folders]).map((writer) => {
+    const { path, kind, problem, problemKind } = writer;
+    if (problem === undefined) return { path, verdict: 'runs', ...(kind === 'plain' ? doubtOf(path) : {}) };
+    return { path, verdict: problemKind === 'switched-off' ? 'switched-off' : 'refuses', why: problem };
+  });
+}
+
+/** One that is given by its path, unless it is the dispatcher of a folder. */
+function ownHook(path: string | undefined): readonly HookCheck[] {
+  if (path === undefined || dispatcherFolder(path) !== undefined) return [];
+  const why = whyUnsafe(path, process.getuid?.() ?? 0) ?? (isThere(path) ? undefined : 'not executable');
+  return [why === undefined ? { path, verdict: 'runs', ...doubtOf(path) } : { path, verdict: 'refuses', why }];
+}
+
+/** A script that ends with a test ends with the test's code, however well all went. */
+function doubtOf(path: string): { readonly doubt?: string } {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch {
+    return {};
+  }
+  if (!text.startsWith('#!')) return {};
+  const lines = text.split('\n').map((line) => line.trim());
+  const last = lines.findLast((line) => line !== '' && !line.startsWith('#')) ?? '';
+  if (!/^(\[|test\s).*&&/.test(last) || last.includes('||')) return {};
+  return { doubt: `its last line is a test ('${last}'): where that is false, its exit code is not 0` };
+}
+
+function isThere(program: string): boolean {
+  const paths = isAbsolute(program) ? [program] : searchPath.split(':').map((folder) => join(folder, program));
+  return paths.some((path) => {
+    try {
+      accessSync(path, constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}

@@ -1,0 +1,141 @@
+// What --service adds to the command line: the distribution's settings, as options, and a hook at a path where qemu-ga's
+// manuals put it. What of it is not used is kept, with the reason, for the log and for --check-config.
+import { statSync } from 'node:fs';
+import {
+  readDistributionSettings,
+  withOurCommands,
+  type DistributionSettings,
+  type IgnoredSetting,
+} from '../../agent/distribution-settings.js';
+import { splitList } from '../../agent/keyfile.js';
+import { isExecutable } from '../../agent/program.js';
+import { UsageError } from '../../errors.js';
+import { dispatcherFolder } from '../../freeze/writer-folders.js';
+import { policyPresets } from '../../qga/command.js';
+import { commandsOf } from '../../qga/policy.js';
+import { GetoptError, normalise } from './getopt.js';
+import { optionForms } from './option-table.js';
+
+export interface Distribution extends DistributionSettings {
+  /** Canonical, but for the lists. */
+  readonly options: readonly string[];
+  readonly blockRpcs: readonly (readonly string[])[];
+  readonly allowRpcs: readonly (readonly string[])[];
+  /** What is at the paths of qemu-ga's manuals, in the order in which one is taken that nothing names. */
+  readonly hooks: readonly { readonly file: string; readonly kind: HookKind }[];
+}
+
+export const noDistribution: Distribution = {
+  files: [],
+  used: [],
+  ignored: [],
+  options: [],
+  blockRpcs: [],
+  allowRpcs: [],
+  hooks: [],
+};
+
+/** The unit runs it in the foreground, and once: nothing of these has a meaning there. */
+const notForUnits = [
+  'daemonize',
+  'pidfile',
+  'statedir',
+  'version',
+  'help',
+  'dump-conf',
+  'service',
+  'check-config',
+  'json',
+];
+const hookPaths = ['/etc/qemu/fsfreeze-hook', '/etc/qemu-ga/fsfreeze-hook'] as const;
+/** Where settings may stand that only systemd or qemu-ga of another build reads. */
+const notRead = [
+  ['/etc/systemd/system/qemu-guest-agent.service', "qemu-ga's unit"],
+  ['/etc/systemd/system/qemu-guest-agent.service.d', "for qemu-ga's unit"],
+  ['/etc/qemu-ga/qemu-ga.conf', 'expected at /etc/qemu/qemu-ga.conf'],
+  ['/etc/qemu-ga.conf', 'expected at /etc/qemu/qemu-ga.conf'],
+] as const;
+
+/** What is at a path where a hook may be. */
+export type HookKind = 'none' | 'dispatcher' | 'own' | 'not-executable';
+
+export interface DistributionSurroundings {
+  readonly readFile: (path: string) => string | undefined;
+  readonly exists: (path: string) => boolean;
+  readonly hookAt: (path: string) => HookKind;
+}
+
+/** Throws a UsageError that names file, line and setting. */
+export function readDistribution(around: DistributionSurroundings): Distribution {
+  const settings = readDistributionSettings(around.readFile);
+  const options: string[] = [];
+  const blockRpcs: (readonly string[])[] = [];
+  const allowRpcs: (readonly string[])[] = [];
+  const ignored: IgnoredSetting[] = [...settings.ignored];
+  const used = settings.used.flatMap((setting) => {
+    const words = wordsOf(setting);
+    const taken = words.options.filter((option) => !notForUnits.includes(nameOf(option)));
+    for (const option of [...words.options, ...words.positionals]) {
+      if (taken.includes(option)) continue;
+      const why = option.startsWith('--') ? 'of no use under a unit' : 'not an option';
+      ignored.push({ file: setting.file, line: setting.line, setting: `${setting.setting}: ${option}`, why });
+    }
+    for (const option of taken) {
+      const [name, list] = [nameOf(option), splitList(option.replace(/^[^=]*=/, ''))];
+      if (name === 'allow-rpcs') allowRpcs.push(withOurCommands(name, list));
+      else if (name === 'block-rpcs' || name === 'blacklist') blockRpcs.push(withOurCommands('block-rpcs', list));
+      else options.push(option);
+    }
+    return taken.length === 0 ? [] : [{ ...setting, options: taken }];
+  });
+  for (const [file, why] of notRead)
+    if (around.exists(file)) ignored.push({ file, setting: 'all of it', why: `not read: ${why}` });
+  const hooks = hookPaths.map((file) => ({ file, kind: around.hookAt(file) }));
+  return { ...settings, used, ignored, options, blockRpcs, allowRpcs, hooks };
+}
+
+/** Hooks at the usual paths that will not be run; `used` will. */
+export function unusedHooks({ hooks }: Distribution, used: string | undefined): readonly IgnoredSetting[] {
+  return hooks.flatMap(({ file, kind }) => {
+    if (file === used || kind === 'none' || kind === 'dispatcher') return [];
+    const why = kind === 'own' ? `${used ?? 'none'} is used; to have both, put it into ${file}.d` : 'not executable';
+    return [{ file, setting: 'hook', why }];
+  });
+}
+
+function wordsOf({ file, line, setting, options }: DistributionSettings['used'][number]) {
+  try {
+    return normalise(options, optionForms);
+  } catch (error) {
+    if (!(error instanceof GetoptError)) throw error;
+    throw new UsageError('E_CONFIG', `${file}:${line}: ${setting}: ${error.message}`);
+  }
+}
+
+const nameOf = (option: string): string => option.slice(2).replace(/=.*$/s, '');
+
+/**
+ * The distribution's lists of allowed commands under a preset that was chosen: they take its place, but RHEL's package
+ * ships one, and who has chosen a preset shall not be given more. `preset`: as it was given, if it was.
+ */
+export function allowedWithin(
+  lists: Distribution['allowRpcs'],
+  preset: string | undefined,
+  alsoAllow: readonly string[] = [],
+): Distribution['allowRpcs'] {
+  const known = policyPresets.find((one) => one === preset);
+  if (known === undefined) return lists;
+  const allowed = new Set([...commandsOf(known), ...alsoAllow]);
+  return lists.map((names) => {
+    const within = names.filter((name) => allowed.has(name));
+    // A list without a name would be no list, and allow the whole preset.
+    return within.length > 0 ? within : [''];
+  });
+}
+
+/** QEMU's dispatcher is none of the administrator's own: the folder beside it is what matters. */
+export function hookAt(path: string): HookKind {
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return 'none';
+  if (dispatcherFolder(path) !== undefined) return 'dispatcher';
+  return isExecutable(path) ? 'own' : 'not-executable';
+}

@@ -1,0 +1,23 @@
+// What the log says of the settings when the agent starts: what has no effect, above all.
+import type { Logger } from '../../log.js';
+import { namesOfNoCommand } from '../../qga/policy.js';
+import { unusedHooks } from './distribution.js';
+import type { Settings } from './options.js';
+
+/** A mistyped restriction restricts nothing. qemu-ga takes it without a word. */
+export function tellUnknownCommands({ blockRpcs, allowRpcs }: Settings, log: Logger): void {
+  for (const [list, names] of [
+    ['block-rpcs', blockRpcs],
+    ['allow-rpcs', allowRpcs],
+  ] as const) {
+    for (const name of namesOfNoCommand(names)) log.warn({ list, name }, 'no such command: the name has no effect');
+  }
+}
+
+/** What an administrator has written for qemu-ga must not be lost without a word. */
+export function tellDistribution({ distribution, fsfreezeHook }: Settings, log: Logger): void {
+  for (const used of distribution.used) log.info(used, "the distribution's setting is used");
+  for (const ignored of [...distribution.ignored, ...unusedHooks(distribution, fsfreezeHook)]) {
+    log.warn(ignored, 'ignored');
+  }
+}

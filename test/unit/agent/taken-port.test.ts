@@ -1,0 +1,44 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, symlinkSync, writeFileSync } from 'node:fs';
+import type { Readable } from 'node:stream';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { explainTakenPort, holderOf } from '../../../src/agent/taken-port.js';
+import { UnreachableError, UsageError } from '../../../src/errors.js';
+import { scratch, type Scratch } from '../../support/scratch.js';
+
+let folder: Scratch;
+beforeEach(() => {
+  folder = scratch();
+  writeFileSync(folder.path('vport1p1'), '');
+  // As udev names it.
+  symlinkSync(folder.path('vport1p1'), folder.path('port'));
+});
+afterEach(() => {
+  folder[Symbol.dispose]();
+});
+
+const busy = () => new UnreachableError('E_PORT', 'EBUSY', { facts: { path: folder.path('port'), errno: 'EBUSY' } });
+
+it('names who has a port that is taken, and is an error that no start anew will mend', async () => {
+  const port = openSync(folder.path('vport1p1'), 'r+');
+  const holder = spawn('/bin/sh', ['-c', 'echo on; read x'], { stdio: ['pipe', 'pipe', 'ignore', port] });
+  closeSync(port);
+  try {
+    await once(holder.stdout as Readable, 'data');
+    expect(holderOf(folder.path('port'))).toEqual({ pid: holder.pid, name: 'sh' });
+    const error = explainTakenPort(busy());
+    expect(error).toBeInstanceOf(UsageError);
+    expect(String(error)).toContain(`${folder.path('port')} is taken by sh (process ${holder.pid}): end it`);
+  } finally {
+    holder.kill('SIGKILL');
+    await once(holder, 'exit');
+  }
+});
+
+it('leaves an error alone where nobody is found, or that is another', () => {
+  const error = busy();
+  expect(explainTakenPort(error)).toBe(error);
+  const other = new UsageError('E_CONFIG', 'a typo');
+  expect(explainTakenPort(other)).toBe(other);
+});
