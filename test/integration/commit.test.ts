@@ -459,29 +459,4 @@ requires(
       expect((await execa('qemu-img', ['check', base(data)], { reject: false })).exitCode).not.toBe(2);
     });
   });
-
-  it.each(['running', 'shut off'])(
-    "somebody's persistent bitmap on a base keeps counting through cut and commit (%s)",
-    async (how) => {
-      const bitmap = { node: 'node-data0', name: 'theirs', persistent: true, granularity: 65_536 };
-      await at.vm.control.execute('block-dirty-bitmap-add', bitmap);
-      await at.vm.write('data0', 1, 0, 64);
-      expect((await at.create('s1')).error.message).toBe('none');
-      await at.vm.write('data0', 2, 1024, 128);
-      if (how === 'shut off') await at.vm.quit();
-      expect((await commit(...(how === 'shut off' ? ['--offline'] : []))).error.message).toBe('none');
-      if (how === 'running') {
-        await at.vm.write('data0', 3, 2048, 64);
-        await at.vm.quit();
-      }
-      await at.start(disks.map(onBase));
-      const nodes = (await at.vm.control.execute('query-named-block-nodes', { flat: true })) as {
-        'node-name': string;
-        'dirty-bitmaps'?: { name: string; count: number; recording: boolean; inconsistent?: boolean }[];
-      }[];
-      const found = nodes.find((node) => node['node-name'] === 'node-data0')?.['dirty-bitmaps'];
-      expect(found).toMatchObject([{ name: 'theirs', recording: true, count: (how === 'running' ? 4 : 3) * 65_536 }]);
-      expect(found?.[0]?.inconsistent).toBe(undefined);
-    },
-  );
 });
