@@ -18,7 +18,9 @@ export function startArgsOptions(yargs: Argv): Argv<StartArgs> {
     .example('eval "set -- $($0 snapshot start-args --vm db1)"', 'a -blockdev for each disk that a set holds')
     .epilogue(
       'After a cut the VM writes to overlays: started from its old images it would go on from the cut, and spoil it. The node ' +
-        'names are those the disks had at the cut. A libvirt domain needs none of this: its definition is kept right.',
+        "names are those the disks had at the cut. The links in .images of the VM's state folder lead to the same files: give " +
+        'QEMU what they lead to (readlink), not the links, which the next cut switches. A libvirt domain needs none of ' +
+        'this: its definition is kept right.',
     );
 }
 

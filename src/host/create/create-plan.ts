@@ -11,6 +11,8 @@ import { whyNotItsAgent } from '../guest/agent-owner.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
 import type { Hypervisor, OverlayHost } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
+import { linkIn } from '../sets/current-images.js';
+import { shellWord } from '../shell-word.js';
 import { refuseMigration } from '../vm/migration.js';
 import type { Vm } from '../vm/vm.js';
 
@@ -57,10 +59,17 @@ async function refusalsOf(
 ): Promise<ReadonlyMap<VmDisk, string>> {
   const refusals = new Map<VmDisk, string>();
   for (const disk of all) {
-    const why = (await backingNameOf(disk)).why ?? (await host.whyNoOverlay(disk));
+    const why = (await whyMoves(disk)) ?? (await backingNameOf(disk)).why ?? (await host.whyNoOverlay(disk));
     if (why !== undefined) refusals.set(disk, why);
   }
   return refusals;
+}
+
+async function whyMoves({ file }: VmDisk): Promise<string | undefined> {
+  const link = await linkIn(file);
+  if (link === undefined) return undefined;
+  const how = `start it from what the link leads to, as "readlink ${shellWord(link)}" says`;
+  return `the VM was started from the link ${link}, which the cut would switch: ${how}`;
 }
 
 interface FoundAgent {

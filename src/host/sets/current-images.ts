@@ -1,8 +1,8 @@
 // The image that each disk of a VM is to be started from: what the newest set of the disk says. For plain QEMU, whose command
 // line is somebody else's: `snapshot start-args` prints them, and links in the state folder lead to them, switched whenever
 // a set changes, so that a start script may name these instead.
-import { mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { exists, syncPath } from '../images/durable-file.js';
 import type { ManifestStore } from './manifest-store.js';
 import { viewSet, type SetView } from './set-view.js';
@@ -64,7 +64,9 @@ export async function switchLinks(folder: string, images: readonly CurrentImage[
     wanted.set(id, image.file);
     wanted.set(`${id}.format`, image.format);
   }
-  for (const name of await readdir(folder)) if (!wanted.has(name)) await rm(join(folder, name), { force: true });
+  for (const name of await readdir(folder)) {
+    if (!wanted.has(name) && (await isOurs(join(folder, name)))) await rm(join(folder, name), { force: true });
+  }
   for (const { id, image } of images) {
     if (image === undefined || !isPlain(id)) continue;
     const link = join(folder, id);
@@ -76,6 +78,27 @@ export async function switchLinks(folder: string, images: readonly CurrentImage[
     await rename(`${link}.new`, link);
   }
   await syncPath(folder);
+}
+
+// Somebody may have put an image there: that one is no link.
+async function isOurs(file: string): Promise<boolean> {
+  return file.endsWith('.format') || (await lstat(file)).isSymbolicLink();
+}
+
+/**
+ * The link of ours that the name is, or leads through; undefined for other names. QEMU keeps the name for as long as it
+ * runs, while the link is switched at the next cut: then the name means another file, to us as well as in a header.
+ */
+export async function linkIn(file: string): Promise<string | undefined> {
+  let name = file;
+  // As many as the kernel follows.
+  for (let depth = 0; depth < 40; depth++) {
+    const target = await readlink(name).catch(() => undefined);
+    if (target === undefined) return undefined;
+    if (basename(dirname(name)) === LINKS) return name;
+    name = resolve(dirname(name), target);
+  }
+  return undefined;
 }
 
 /** Names a file: what a monitor says of its devices need not. */
