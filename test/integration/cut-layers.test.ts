@@ -231,6 +231,21 @@ requires(
       expect(await at.create('s1')).toMatchObject({ code: 5, error: { code: 'E_CUT' } });
       await expectNothing();
     });
+
+    it('so that a cut which was answered keeps its level, though QEMU ended before it could be asked again', async () => {
+      at = await CutHarness.start(two);
+      const step = { command: 'query-blockstats', nth: 2, when: 'before' } as const;
+      await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
+      const work = at.create('s1', '--qmp', proxy.path);
+      await proxy.reached;
+      expect(at.agent.frozen).toBe(false);
+      await at.vm.kill();
+      proxy.goOn();
+      const run = await work;
+      expect(run.error.message).toBe('none');
+      expect(run.manifest).toMatchObject({ state: 'cut', level: 'filesystem' });
+      await at.vm[Symbol.asyncDispose]();
+    });
   });
 });
 

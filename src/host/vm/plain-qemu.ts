@@ -14,6 +14,9 @@ import { mergeByJob } from './plain-merge.js';
 
 export class PlainQemu implements Hypervisor {
   readonly keepsNodeNames = true;
+  // The transaction names the base's node, which stays the same file for as long as a disk uses it, and QEMU refuses to
+  // lay a second overlay on it.
+  readonly cutProvesBase = true;
   readonly #client: QmpClient;
   /** What is sent along with the cut. */
   #bitmaps: readonly TransactionAction[] = [];

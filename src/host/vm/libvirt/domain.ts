@@ -23,6 +23,8 @@ const ASK_MS = 30_000;
 
 export class LibvirtDomain implements Hypervisor {
   readonly keepsNodeNames = false;
+  // `snapshot-create-as` names the disk, and lays the overlay on whatever the disk uses by then.
+  readonly cutProvesBase = false;
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
   /** What `snapshot-create-as` is told of the disks that are not cut. */
