@@ -142,9 +142,7 @@ requires(
     });
 
     it('while the VM is on its way to another machine', async () => {
-      await at.vm.control.execute('migrate-set-parameters', { 'max-bandwidth': 1024 });
-      await at.vm.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
-      await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'active' });
+      await at.vm.beginMigration();
       await expectUntouched(await commit(), 5, 'the VM is being migrated or saved (active): s1 is not committed');
     });
 
@@ -163,9 +161,7 @@ requires(
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
     const work = commit('--qmp', proxy.path);
     await proxy.reached;
-    await at.vm.control.execute('migrate-set-parameters', { 'max-bandwidth': 1024 });
-    await at.vm.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
-    await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'active' });
+    await at.vm.beginMigration();
     proxy.goOn();
     const run = await work;
     expect(run).toMatchObject({ code: 5, error: { code: 'E_COMMIT' } });
@@ -174,8 +170,7 @@ requires(
     expect(await at.filesInUse()).toEqual(disks.map(overlay));
     expect(await jobs()).toEqual([]);
     expect(manifest().state).toBe('committing');
-    await at.vm.control.execute('migrate_cancel');
-    await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'cancelled' });
+    await at.vm.cancelMigration();
     await expectCommits();
   });
 

@@ -39,7 +39,7 @@ export interface CreatePlan extends DiskChoice {
 /** Throws UsageError, CutError, UnreachableError or QuiesceError: what cannot succeed, before anything is done. */
 export async function planCreate(monitor: Hypervisor, options: PlanOptions): Promise<CreatePlan> {
   const { status, running } = await runQmp(monitor, 'query-status', {});
-  await refuseMigration(monitor, status, 'nothing was cut');
+  await refuseMigration(monitor, 'nothing was cut');
   await refuseBlockJobs(monitor);
   const all = await monitor.disks();
   const facts = { refusals: await refusalsOf(monitor, all), outside: await readOutside(monitor) };
