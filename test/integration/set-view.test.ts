@@ -1,7 +1,7 @@
 // What `show` and `list` say of a set while things happen to its VM and its images: worth, whether the cut is still there,
 // and which image is the newest.
 import { execa } from 'execa';
-import { readFileSync, readlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, readlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { ConsistencyLevel } from '../../src/consistency.js';
@@ -238,6 +238,33 @@ requires(
       expect((await at.bridge(commit)).error.message).toBe('none');
       expect(readFileSync(image, 'utf8')).toBe('image');
       expect([readlinkSync(link), readlinkSync(other)]).toEqual([base(root), base(data)]);
+    });
+
+    it('keeps the links when the last set is deleted: they lead to the bases', async () => {
+      await cutAndWrite();
+      const link = at.state('.images/root0');
+      expect((await at.bridge(commit)).error.message).toBe('none');
+      expect((await at.bridge(['snapshot', 'delete', 's1'])).error.message).toBe('none');
+      expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
+      await cutAndWrite();
+      await at.vm.quit();
+      expect((await at.bridge(['snapshot', 'delete', 's1', '--yes'])).error.message).toBe('none');
+      expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
+    });
+
+    it('gives node names that QEMU takes, and links, to disks that nobody named', async () => {
+      const plain = imagePath(at.folder, { name: 'plain', format: 'raw' });
+      await execa('qemu-img', ['create', '-q', '-f', 'raw', plain, '16M']);
+      await at.restart([], ['-drive', `file=${plain},format=raw,if=virtio`]);
+      expect((await at.create('s1', '--require', 'crash')).error.message).toBe('none');
+      const [line = ''] = (await printed()).stdout.split('\n');
+      const words = /-blockdev (\S+)/.exec(line)?.[1] ?? '';
+      const { file } = (await at.bridge(['snapshot', 'show', 's1'])).manifest.disks[0]?.overlay ?? {};
+      expect(readdirSync(at.state('.images')).filter((name) => !name.endsWith('.format'))).toHaveLength(1);
+      await at.vm.quit();
+      await at.start([], ['-blockdev', words]);
+      const nodes = (await at.vm.control.execute('query-named-block-nodes')) as { image: { filename: string } }[];
+      expect(nodes.map(({ image }) => image.filename)).toContain(file);
     });
 
     it('names no image where only a person can tell which is the newest', async () => {

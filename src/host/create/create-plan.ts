@@ -1,4 +1,5 @@
 // The first step of a cut: look at the VM and at the guest, and refuse what cannot succeed. Changes nothing.
+import { stat } from 'node:fs/promises';
 import { QuiesceError, CutError, UnreachableError, describeError } from '../../errors.js';
 import type { DiskRef } from '../../consistency.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
@@ -59,7 +60,11 @@ async function refusalsOf(
 ): Promise<ReadonlyMap<VmDisk, string>> {
   const refusals = new Map<VmDisk, string>();
   for (const disk of all) {
-    const why = (await whyMoves(disk)) ?? (await backingNameOf(disk)).why ?? (await host.whyNoOverlay(disk));
+    const why =
+      (await whyMoves(disk)) ??
+      (await backingNameOf(disk)).why ??
+      (await whyNotThere(disk)) ??
+      (await host.whyNoOverlay(disk));
     if (why !== undefined) refusals.set(disk, why);
   }
   return refusals;
@@ -70,6 +75,16 @@ async function whyMoves({ file }: VmDisk): Promise<string | undefined> {
   if (link === undefined) return undefined;
   const how = `start it from what the link leads to, as "readlink ${shellWord(link)}" says`;
   return `the VM was started from the link ${link}, which the cut would switch: ${how}`;
+}
+
+/** QEMU may have a file open that has no name (`snapshot=on`), or one that only QEMU can reach. */
+async function whyNotThere({ file }: VmDisk): Promise<string | undefined> {
+  try {
+    await stat(file);
+    return undefined;
+  } catch (error) {
+    return `its image cannot be found from here (${describeError(error)})`;
+  }
 }
 
 interface FoundAgent {

@@ -14,7 +14,7 @@ import type { Manifest } from '../sets/manifest.js';
 import { holdsData } from '../images/overlay-data.js';
 import { whyInUse } from '../images/use.js';
 import { allManifests } from './recover-targets.js';
-import { removeFiles } from '../images/durable-file.js';
+import { exists, removeFiles } from '../images/durable-file.js';
 import type { Recovery } from './recovery.js';
 import { shellWord } from '../shell-word.js';
 
@@ -94,7 +94,9 @@ async function tellOfUnknownOverlays(
     const { file, id, backingFiles } = disk;
     const [base] = backingFiles;
     if (base === undefined || disk.readOnly || known.has(await keyOrName(monitor.path, file))) continue;
-    const line = await commandLineOf((await imageOf(monitor.path, file)) ?? file);
+    const image = (await imageOf(monitor.path, file)) ?? file;
+    if (await isThrownAway(image)) continue;
+    const line = await commandLineOf(image);
     // It was started with this image: an ordinary clone.
     if (line?.includes(file) === true) continue;
     const maker =
@@ -115,6 +117,14 @@ async function tellOfUnknownOverlays(
         : mergeLines(monitor, disk, await nodeOf(monitor, base)),
     });
   }
+}
+
+/**
+ * Its user asked for a disk whose writes are lost at the end: QEMU has removed the file already (`snapshot=on`), or libvirt
+ * made it (`<transient/>`: IMAGE.TRANSIENT-DOMAIN). To merge that one would change what must stay as it is.
+ */
+async function isThrownAway(file: string): Promise<boolean> {
+  return /\.TRANSIENT-[^/]+$/.test(file) || !(await exists(file));
 }
 
 async function filesOfAll(monitor: Monitor, names: readonly string[]): Promise<ReadonlySet<string>> {
