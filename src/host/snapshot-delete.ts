@@ -1,11 +1,13 @@
 // Removes a set and what belongs to it, if nobody uses it: the manifest, and overlays that no VM writes to and no newer
 // set lies on. Never touches a base, nor a file that is not the set's own any more.
+import { join } from 'node:path';
 import { QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
 import { removeFiles } from './images/durable-file.js';
 import { withData } from './images/overlay-data.js';
 import { whyInUse } from './images/use.js';
 import { everySet, witnessesFor } from './sets/claims.js';
+import { leaveOverlays, LINKS } from './sets/current-images.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
 import type { Manifest } from './sets/manifest.js';
@@ -68,6 +70,7 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<Deleted> {
 export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
   // Before the files are gone: what libvirt is to start must be there.
   await putBackDefinition(store, manifest, files);
+  await leaveOverlays(join(store.folder, LINKS), manifest, files);
   await removeFiles(files);
   await store.remove(manifest.set);
 }

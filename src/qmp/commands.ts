@@ -19,6 +19,17 @@ const image = v.object({
   /** Of the same shape; absent with `flat`. */
   'backing-image': v.optional(v.unknown()),
 });
+const dirtyBitmap = v.object({
+  /** None for one of QEMU's own jobs. */
+  name: v.optional(v.string()),
+  granularity: int,
+  recording: v.boolean(),
+  /** A job or an export works with it. */
+  busy: v.boolean(),
+  persistent: v.boolean(),
+  /** It was not stored as it should have been: it can only be removed. */
+  inconsistent: v.optional(v.boolean(), false),
+});
 const nodeChild = v.object({ child: v.string(), 'node-name': v.optional(v.string()) });
 const node = v.object({
   'node-name': v.optional(v.string()),
@@ -28,6 +39,7 @@ const node = v.object({
   detect_zeroes: v.picklist(['off', 'on', 'unmap']),
   cache: v.object({ writeback: v.boolean(), direct: v.boolean(), 'no-flush': v.boolean() }),
   image,
+  'dirty-bitmaps': v.optional(v.array(dirtyBitmap), []),
   /** Since QEMU 10.1. */
   children: v.optional(v.array(nodeChild)),
 });
@@ -77,11 +89,29 @@ const declare =
   <S extends v.GenericSchema>(reply: S): Declaration<A, S> => ({ reply });
 const nothing = v.object({});
 
-/** One overlay over one node; the only action in our transactions so far. */
-interface SnapshotAction {
-  readonly type: 'blockdev-snapshot';
-  readonly data: { readonly node: string; readonly overlay: string };
-}
+/** What our transactions do. */
+export type TransactionAction =
+  | {
+      readonly type: 'blockdev-snapshot';
+      readonly data: { readonly node: string; readonly overlay: string };
+    }
+  | {
+      readonly type: 'block-dirty-bitmap-add';
+      readonly data: {
+        readonly node: string;
+        readonly name: string;
+        readonly granularity: number;
+        readonly persistent: boolean;
+      };
+    }
+  | {
+      readonly type: 'block-dirty-bitmap-merge';
+      readonly data: {
+        readonly node: string;
+        readonly target: string;
+        readonly bitmaps: readonly { readonly node: string; readonly name: string }[];
+      };
+    };
 
 const qmpCommands = {
   'query-status': declare()(v.object({ status: v.string(), running: v.boolean() })),
@@ -133,7 +163,7 @@ const qmpCommands = {
   /** Formats what is in the node `file`; a job. */
   'blockdev-create': declare<{ 'job-id': string; options: CreateOptions }>()(nothing),
   'blockdev-del': declare<{ 'node-name': string }>()(nothing),
-  transaction: declare<{ actions: readonly SnapshotAction[] }>()(nothing),
+  transaction: declare<{ actions: readonly TransactionAction[] }>()(nothing),
   'block-commit': declare<{
     'job-id': string;
     device: string;

@@ -142,9 +142,7 @@ requires(
     });
 
     it('while the VM is on its way to another machine', async () => {
-      await at.vm.control.execute('migrate-set-parameters', { 'max-bandwidth': 1024 });
-      await at.vm.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
-      await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'active' });
+      await at.vm.beginMigration();
       await expectUntouched(await commit(), 5, 'the VM is being migrated or saved (active): s1 is not committed');
     });
 
@@ -163,9 +161,7 @@ requires(
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
     const work = commit('--qmp', proxy.path);
     await proxy.reached;
-    await at.vm.control.execute('migrate-set-parameters', { 'max-bandwidth': 1024 });
-    await at.vm.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
-    await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'active' });
+    await at.vm.beginMigration();
     proxy.goOn();
     const run = await work;
     expect(run).toMatchObject({ code: 5, error: { code: 'E_COMMIT' } });
@@ -174,8 +170,7 @@ requires(
     expect(await at.filesInUse()).toEqual(disks.map(overlay));
     expect(await jobs()).toEqual([]);
     expect(manifest().state).toBe('committing');
-    await at.vm.control.execute('migrate_cancel');
-    await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'cancelled' });
+    await at.vm.cancelMigration();
     await expectCommits();
   });
 
@@ -459,29 +454,4 @@ requires(
       expect((await execa('qemu-img', ['check', base(data)], { reject: false })).exitCode).not.toBe(2);
     });
   });
-
-  it.each(['running', 'shut off'])(
-    "somebody's persistent bitmap on a base keeps counting through cut and commit (%s)",
-    async (how) => {
-      const bitmap = { node: 'node-data0', name: 'theirs', persistent: true, granularity: 65_536 };
-      await at.vm.control.execute('block-dirty-bitmap-add', bitmap);
-      await at.vm.write('data0', 1, 0, 64);
-      expect((await at.create('s1')).error.message).toBe('none');
-      await at.vm.write('data0', 2, 1024, 128);
-      if (how === 'shut off') await at.vm.quit();
-      expect((await commit(...(how === 'shut off' ? ['--offline'] : []))).error.message).toBe('none');
-      if (how === 'running') {
-        await at.vm.write('data0', 3, 2048, 64);
-        await at.vm.quit();
-      }
-      await at.start(disks.map(onBase));
-      const nodes = (await at.vm.control.execute('query-named-block-nodes', { flat: true })) as {
-        'node-name': string;
-        'dirty-bitmaps'?: { name: string; count: number; recording: boolean; inconsistent?: boolean }[];
-      }[];
-      const found = nodes.find((node) => node['node-name'] === 'node-data0')?.['dirty-bitmaps'];
-      expect(found).toMatchObject([{ name: 'theirs', recording: true, count: (how === 'running' ? 4 : 3) * 65_536 }]);
-      expect(found?.[0]?.inconsistent).toBe(undefined);
-    },
-  );
 });

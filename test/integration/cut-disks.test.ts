@@ -67,6 +67,13 @@ async function otherFormat(images: string): Promise<string[]> {
   return disk('vdi0', `driver=vdi,node-name=node-vdi0,file.driver=file,file.filename=${file}`);
 }
 
+/** QEMU writes to a file that it has removed already. */
+async function throwAway(images: string): Promise<string[]> {
+  const file = await image(`${images}/kept.qcow2`, 'qcow2');
+  const drive = `file=${file},format=qcow2,if=none,id=thrown,snapshot=on`;
+  return ['-drive', drive, '-device', 'virtio-blk-pci,id=thrown0,drive=thrown,serial=thrown0'];
+}
+
 function folderOfHost(images: string): Promise<string[]> {
   const share = `local,id=share,path=${images},security_model=none`;
   return Promise.resolve(['-fsdev', share, '-device', 'virtio-9p-pci,id=share0,fsdev=share,mount_tag=share']);
@@ -82,6 +89,7 @@ requires(
     ['a disk that others may write to', 'shared0', shared, 'others may write to it at the same time (share-rw)'],
     ['a filter below the format', 'slow0', throttledBelow, 'a throttle node lies between its format and its file'],
     ['a format that takes no overlay', 'vdi0', otherFormat, 'its format is vdi, expected raw or qcow2'],
+    ['a disk whose writes QEMU throws away', 'thrown0', throwAway, 'its image cannot be found from here'],
     ['a shared folder', 'share0', folderOfHost, 'a folder of the host: it lies in no disk'],
   ])('%s is left out with its reason, the others are cut, and every command works beside it', async (...given) => {
     const [, name, words, reason] = given;
@@ -105,7 +113,7 @@ requires(
     expect(await at.bridge(['recover'])).toMatchObject({ code: 0, json: { findings: [] } });
     expect((await at.bridge(['snapshot', 'commit', 's1'])).error.message).toBe('none');
     expect((await at.bridge(['snapshot', 'delete', 's1'])).error.message).toBe('none');
-    expect((await at.filesInUse()).slice(0, 2)).toEqual(bases());
+    expect(await at.filesInUse()).toEqual(expect.arrayContaining(bases()));
   });
 
   it('an image on the network is left out', async () => {

@@ -168,6 +168,13 @@ requires(
         level: 'crash',
         disks: [{ level: 'crash' }],
       });
+      // Shut off since: nobody can say any more that it lies on what it should.
+      await host.run(['destroy', NAME]);
+      const blind = compared({ ...proved, disks: [proved] }, await cut.verify(), ['vda']);
+      expect(blind).toMatchObject({ level: 'crash', disks: [{ level: 'crash' }] });
+      expect(blind.evidence.join()).toContain(
+        'disk vda: whether somebody else changed the disk before the cut could not',
+      );
     },
   );
 });

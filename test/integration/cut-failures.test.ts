@@ -106,9 +106,7 @@ requires(
 
     it('a VM that is on its way to another machine, or to a file', async () => {
       // Half a minute for its 16 MiB. Once all is sent, QEMU completes it in its main loop, and answers nobody meanwhile.
-      await at.vm.control.execute('migrate-set-parameters', { 'max-bandwidth': 1024 });
-      await at.vm.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
-      await expect.poll(async () => await at.vm.control.execute('query-migrate')).toMatchObject({ status: 'active' });
+      await at.vm.beginMigration();
       await expectUntouched(await at.create('s1'), 5, 'the VM is being migrated or saved (active)');
     });
 

@@ -40,6 +40,18 @@ const NEEDS = ['root', 'loop', 'libvirtd', 'virsh', 'qemu-system-x86_64', 'qemu-
 requires(...NEEDS)('a libvirt domain', () => {
   // libvirt asks QEMU anew for what it can do when either is new.
   vi.setConfig({ testTimeout: 120_000 });
+  test('a transient disk is left out, with its reason, and the others are cut', async () => {
+    const dir = await BareDomain.folder(host, 'transient');
+    const [kept, thrown] = [path.join(dir, 'kept.qcow2'), path.join(dir, 'thrown.qcow2')];
+    for (const file of [kept, thrown]) await createBlank(file, 16);
+    const devices = () => fileDisk(kept) + fileDisk(thrown, '<transient/>').replace("dev='vda'", "dev='vdb'");
+    await using domain = await BareDomain.start(host, 'transient', { devices });
+    const made = await domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash']);
+    expect(made).toMatchObject({ code: 0, manifest: { state: 'cut', disks: [{ base: { file: kept } }] } });
+    expect(made.manifest.leftOut.map(({ reason }) => reason).join()).toContain('transient');
+    expect(await domain.bridge(['recover'])).toMatchObject({ code: 0 });
+  });
+
   test('a set on a block device is deleted with the domain shut off: the definition is what it was before the cut', async () => {
     const dir = await BareDomain.folder(host, 'device');
     await createBlank(path.join(dir, 'lv'), 32, 'raw');

@@ -1,10 +1,11 @@
 // What `show` and `list` say of a set while things happen to its VM and its images: worth, whether the cut is still there,
 // and which image is the newest.
 import { execa } from 'execa';
-import { readFileSync, readlinkSync, utimesSync } from 'node:fs';
+import { readFileSync, readdirSync, readlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { ConsistencyLevel } from '../../src/consistency.js';
+import type { CreateCheck } from '../../src/host/create/create-check.js';
 import type { DiskView } from '../../src/host/sets/set-view.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
@@ -217,6 +218,53 @@ requires(
         disks.map((disk) => ({ image: { file: base(disk), format: disk.format } })),
       );
       expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
+    });
+
+    it('has links that a script reads: a VM started from the link itself is not cut, and loses nothing', async () => {
+      const overlays = await cutAndWrite();
+      const [link, other] = [at.state('.images/root0'), at.state('.images/data0')];
+      const started = (first: string, second: string): BareDisk[] => [
+        { ...root, format: 'qcow2', file: first },
+        { ...data, format: 'qcow2', file: second },
+      ];
+      await at.restart(started(link, overlays[1] ?? ''));
+      const check = await at.bridge(['snapshot', 'create', '--check']);
+      expect((check.json as unknown as CreateCheck).missing[0]?.reason).toContain(`"readlink ${link}" says`);
+      const named = await at.bridge(['snapshot', 'create', '--name', 's2', '--disk', 'root0']);
+      expect(named).toMatchObject({ code: 2, error: { code: 'E_DISK' } });
+      // What is in the folder and no link is somebody's.
+      const image = at.state('.images/image.qcow2');
+      writeFileSync(image, 'image');
+      expect((await at.bridge(commit)).error.message).toBe('none');
+      expect(readFileSync(image, 'utf8')).toBe('image');
+      expect([readlinkSync(link), readlinkSync(other)]).toEqual([base(root), base(data)]);
+    });
+
+    it('keeps the links when the last set is deleted: they lead to the bases', async () => {
+      await cutAndWrite();
+      const link = at.state('.images/root0');
+      expect((await at.bridge(commit)).error.message).toBe('none');
+      expect((await at.bridge(['snapshot', 'delete', 's1'])).error.message).toBe('none');
+      expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
+      await cutAndWrite();
+      await at.vm.quit();
+      expect((await at.bridge(['snapshot', 'delete', 's1', '--yes'])).error.message).toBe('none');
+      expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
+    });
+
+    it('gives node names that QEMU takes, and links, to disks that nobody named', async () => {
+      const plain = imagePath(at.folder, { name: 'plain', format: 'raw' });
+      await execa('qemu-img', ['create', '-q', '-f', 'raw', plain, '16M']);
+      await at.restart([], ['-drive', `file=${plain},format=raw,if=virtio`]);
+      expect((await at.create('s1', '--require', 'crash')).error.message).toBe('none');
+      const [line = ''] = (await printed()).stdout.split('\n');
+      const words = /-blockdev (\S+)/.exec(line)?.[1] ?? '';
+      const { file } = (await at.bridge(['snapshot', 'show', 's1'])).manifest.disks[0]?.overlay ?? {};
+      expect(readdirSync(at.state('.images')).filter((name) => !name.endsWith('.format'))).toHaveLength(1);
+      await at.vm.quit();
+      await at.start([], ['-blockdev', words]);
+      const nodes = (await at.vm.control.execute('query-named-block-nodes')) as { image: { filename: string } }[];
+      expect(nodes.map(({ image }) => image.filename)).toContain(file);
     });
 
     it('names no image where only a person can tell which is the newest', async () => {

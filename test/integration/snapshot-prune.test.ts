@@ -298,6 +298,28 @@ requires(
       expect(await holdsPattern(imagePath(at.folder, disk), disk.format, 2, 0, 8192)).toBe(true);
   });
 
+  it('does not change over once the VM is on its way to another machine', async () => {
+    await cutThree();
+    // Asked: before the flush, when all of the first layer is copied.
+    const step = { command: 'human-monitor-command', when: 'before' } as const;
+    await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
+    const work = prune('--qmp', proxy.path);
+    await proxy.reached;
+    await at.vm.beginMigration();
+    proxy.goOn();
+    const run = await work;
+    expect(run).toMatchObject({ code: 5, error: { code: 'E_PRUNE' } });
+    expect(run.error.message).toContain('the VM is being migrated or saved (active)');
+    expect(await jobs()).toEqual([]);
+    for (const [index, file] of overlaysOf('s2').entries()) {
+      expect(await backingOf(file)).toBe(overlaysOf('s1')[index]);
+    }
+    await at.vm.cancelMigration();
+    expect((await prune()).error.message).toBe('none');
+    await at.vm.quit();
+    for (const file of overlaysOf('s3')) await expectState(file, 'qcow2', 4);
+  });
+
   it('killed while qemu-img merges, the VM shut off, waits for it, and goes on', async () => {
     await at.vm.write('data0', 1, 0, 64);
     for (const set of ['s1', 's2']) {
@@ -321,7 +343,8 @@ requires(
       const images = at.images();
       const refused = await prune(...words);
       expect(refused.error.message).toMatch(message);
-      expect(refused).toMatchObject({ code: 2, error: { code } });
+      // Right as it was asked for, and possible later.
+      expect(refused).toMatchObject({ code: code === 'E_VM_STATE' ? 5 : 2, error: { code } });
       expect(at.images()).toEqual(images);
       for (const set of sets) expect(manifestOf(set).state).toBe('cut');
     }
@@ -385,6 +408,14 @@ requires(
       expect((await at.create('s1')).code).toBe(0);
       for (const set of ['s2', 's3']) expect((await at.create(set, '--disk', 'data0')).code).toBe(0);
       await expectRefused('E_NOT_BELOW', /no newer set lies on disk root0 of s1/);
+    });
+
+    it('a VM that is on its way to another machine', async () => {
+      await cutThree();
+      await at.vm.beginMigration();
+      await expectRefused('E_VM_STATE', /the VM is being migrated or saved \(active\): nothing was pruned/);
+      await at.vm.cancelMigration();
+      expect((await prune()).error.message).toBe('none');
     });
 
     it('to keep none', async () => {

@@ -108,6 +108,27 @@ export class BareQemu implements AsyncDisposable {
     if (output !== '') throw new Error(`qemu-io: ${String(output)}`);
   }
 
+  /** The VM is on its way to another machine when it returns, and stays so. */
+  async beginMigration(): Promise<void> {
+    await this.control.execute('migrate-set-parameters', { 'max-bandwidth': 1024 });
+    await this.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
+    await this.#untilMigration('active');
+  }
+
+  async cancelMigration(): Promise<void> {
+    await this.control.execute('migrate_cancel');
+    await this.#untilMigration('cancelled');
+  }
+
+  async #untilMigration(status: string): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      const found = (await this.control.execute('query-migrate')) as { status?: string };
+      if (found.status === status) return;
+      if (attempt === 100) throw new Error(`migration: expected ${status}, found ${found.status ?? 'none'}`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
   /** Ends QEMU as a power cut would. */
   async kill(): Promise<void> {
     this.#process.kill('SIGKILL');

@@ -16,7 +16,11 @@ export const exitCodes = [
   { code: 2, name: 'usage', meaning: 'usage: the call, a name or the configuration is wrong; nothing was done' },
   { code: 3, name: 'unreachable', meaning: 'agent or monitor unreachable; nothing was done' },
   { code: 4, name: 'quiesce', meaning: 'quiesce refused or failed, or interrupted: guest thawed, nothing cut' },
-  { code: 5, name: 'cut', meaning: 'cut or copy failed; guest thawed' },
+  {
+    code: 5,
+    name: 'cut',
+    meaning: 'cut, copy or merge failed, or refused while the VM is being migrated or saved; guest thawed',
+  },
   { code: 6, name: 'thaw-unconfirmed', meaning: 'THAW NOT CONFIRMED: look at the guest now' },
   {
     code: 7,

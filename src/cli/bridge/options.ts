@@ -59,8 +59,12 @@ export const agentTimeout = {
   group: 'Limits:',
 } as const;
 
-/** `~/x` when no shell expanded it (`--qmp=~/x`). */
+/**
+ * Absolute; `~/x` when no shell expanded it (`--qmp=~/x`). Throws a UsageError for nothing at all: a variable that a script
+ * did not set is not the current folder.
+ */
 export function path(value: string): string {
+  if (value === '') throw new UsageError('E_USAGE', 'expected a path, found nothing: an option with a path is empty');
   return resolve(value.startsWith('~/') ? `${homedir()}${value.slice(1)}` : value);
 }
 

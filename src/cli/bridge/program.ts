@@ -79,12 +79,26 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
       read(guest.runWait(args, output, signal)),
     )
     .demandCommand(1, 'which command? See --help')
+    .check(checkGivenOnce)
     .strict()
     .locale('en')
     .recommendCommands()
     .version(packageVersion)
     .wrap(110)
     .epilogue(`Exit codes:\n${codes}`);
+}
+
+/** Options that may be given several times. */
+const LISTS = ['disk'];
+
+// yargs makes a list of what is given twice: of two monitors, none is meant for certain.
+function checkGivenOnce(args: Readonly<Record<string, unknown>>): boolean {
+  const twice = Object.entries(args).find(
+    ([name, value]) => Array.isArray(value) && !LISTS.includes(name) && name !== '_',
+  );
+  if (twice === undefined) return true;
+  const [name, values] = twice;
+  throw new UsageError('E_USAGE', `--${name} is given more than once (${String(values)}): expected one value`);
 }
 
 /** Runs one command line. `signal` interrupts it: the guest is thawed first. Never throws. */

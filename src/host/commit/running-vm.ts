@@ -20,8 +20,7 @@ export function byRunningVm(hypervisor: Hypervisor): CommitWay {
   return {
     monitors: [hypervisor],
     async check(consequence) {
-      const { status } = await runQmp(hypervisor, 'query-status', {});
-      await refuseMigration(hypervisor, status, consequence);
+      await refuseMigration(hypervisor, consequence);
     },
     steps: async (manifest) =>
       await Promise.all((await mergesOf(hypervisor, manifest)).map((merge) => stepOf(merge, manifest))),

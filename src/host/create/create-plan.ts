@@ -1,4 +1,5 @@
 // The first step of a cut: look at the VM and at the guest, and refuse what cannot succeed. Changes nothing.
+import { stat } from 'node:fs/promises';
 import { QuiesceError, CutError, UnreachableError, describeError } from '../../errors.js';
 import type { DiskRef } from '../../consistency.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
@@ -11,6 +12,8 @@ import { whyNotItsAgent } from '../guest/agent-owner.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
 import type { Hypervisor, OverlayHost } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
+import { linkIn } from '../sets/current-images.js';
+import { shellWord } from '../shell-word.js';
 import { refuseMigration } from '../vm/migration.js';
 import type { Vm } from '../vm/vm.js';
 
@@ -37,7 +40,7 @@ export interface CreatePlan extends DiskChoice {
 /** Throws UsageError, CutError, UnreachableError or QuiesceError: what cannot succeed, before anything is done. */
 export async function planCreate(monitor: Hypervisor, options: PlanOptions): Promise<CreatePlan> {
   const { status, running } = await runQmp(monitor, 'query-status', {});
-  await refuseMigration(monitor, status, 'nothing was cut');
+  await refuseMigration(monitor, 'nothing was cut');
   await refuseBlockJobs(monitor);
   const all = await monitor.disks();
   const facts = { refusals: await refusalsOf(monitor, all), outside: await readOutside(monitor) };
@@ -57,10 +60,31 @@ async function refusalsOf(
 ): Promise<ReadonlyMap<VmDisk, string>> {
   const refusals = new Map<VmDisk, string>();
   for (const disk of all) {
-    const why = (await backingNameOf(disk)).why ?? (await host.whyNoOverlay(disk));
+    const why =
+      (await whyMoves(disk)) ??
+      (await backingNameOf(disk)).why ??
+      (await whyNotThere(disk)) ??
+      (await host.whyNoOverlay(disk));
     if (why !== undefined) refusals.set(disk, why);
   }
   return refusals;
+}
+
+async function whyMoves({ file }: VmDisk): Promise<string | undefined> {
+  const link = await linkIn(file);
+  if (link === undefined) return undefined;
+  const how = `start it from what the link leads to, as "readlink ${shellWord(link)}" says`;
+  return `the VM was started from the link ${link}, which the cut would switch: ${how}`;
+}
+
+/** QEMU may have a file open that has no name (`snapshot=on`), or one that only QEMU can reach. */
+async function whyNotThere({ file }: VmDisk): Promise<string | undefined> {
+  try {
+    await stat(file);
+    return undefined;
+  } catch (error) {
+    return `its image cannot be found from here (${describeError(error)})`;
+  }
 }
 
 interface FoundAgent {

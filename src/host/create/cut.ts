@@ -25,7 +25,10 @@ export interface Cut<F extends CutFinding = CutFinding> {
   /** After an answer that did not come, the guest thawed: it is all or nothing. Throws if that cannot be known. */
   became(timeoutMs: number): Promise<'cut' | 'not cut'>;
 
-  /** The guest thawed: what was cut, compared with the plan, in its order. Throws what the monitor throws. */
+  /**
+   * The guest thawed: what was cut, compared with the plan, in its order. Never throws: the set is there, and what cannot be
+   * asked any more is a doubt, unless the cut itself proved it.
+   */
   verify(): Promise<readonly F[]>;
 }
 

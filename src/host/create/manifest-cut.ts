@@ -10,16 +10,8 @@ import type { OverlayFinding } from './overlay-cut.js';
 
 type Layer = ManifestDisk['base'];
 
-/** The worth once it is known whether what was cut is what was planned. Without findings that could not be asked. */
-export function compared(
-  worth: SetWorth,
-  findings: readonly OverlayFinding[] | undefined,
-  names: readonly string[],
-): SetWorth {
-  if (findings === undefined) {
-    const unknown = 'what lies below the overlays could not be compared with the plan after the cut';
-    return { ...worth, evidence: [...worth.evidence, unknown] };
-  }
+/** The worth once it is known whether what was cut is what was planned. */
+export function compared(worth: SetWorth, findings: readonly OverlayFinding[], names: readonly string[]): SetWorth {
   const disks = worth.disks.map((disk, index) => {
     const { doubt, isLost = false } = findings[index] ?? {};
     if (doubt === undefined) return disk;
@@ -40,13 +32,13 @@ export function compared(
 export async function cutDisks(
   draft: Manifest,
   overlays: readonly Overlay[],
-  findings: readonly OverlayFinding[] | undefined,
+  findings: readonly OverlayFinding[],
   worth: SetWorth,
 ): Promise<ManifestDisk[]> {
   return await Promise.all(
     draft.disks.map(async (disk, index) => {
       const { level, evidence } = worth.disks[index] ?? { level: 'crash', evidence: [] };
-      const [base = disk.base, ...below] = findings?.[index]?.chain ?? [disk.base, ...(disk.below ?? [])];
+      const [base = disk.base, ...below] = findings[index]?.chain ?? [disk.base, ...(disk.below ?? [])];
       const planned = overlays[index]?.disk;
       const isPlanned = base.file === planned?.file;
       return {

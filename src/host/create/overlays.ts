@@ -2,6 +2,7 @@
 // Every step registers its undo at once. Facts 4.1: the file names its base, so that a killed VM finds it again.
 import { chmod, chown, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, parse, join } from 'node:path';
+import { StringDecoder } from 'node:string_decoder';
 import { CutError, UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Reverter } from '../../reverter.js';
@@ -33,16 +34,38 @@ export async function planOverlays(
       throw new UsageError('E_OVERLAY_DIR', message);
     }
     const folder = dir ?? dirname(disk.file);
-    const { name } = parse(disk.file);
-    // Two images of one name in different folders may share an overlay folder.
-    let file = join(folder, `${name}.${set}-${id}.qcow2`);
-    if (taken.has(file)) file = join(folder, `${name}-${index}.${set}-${id}.qcow2`);
+    const file = freeName(folder, originalName(disk.file), `.${set}-${id}.qcow2`, taken);
     taken.add(file);
     const { name: baseName, why } = await backingNameOf(disk);
     if (baseName === undefined) throw new UsageError('E_DISK', `cannot cut disk ${diskName(disk)}: ${why ?? ''}`);
     overlays.push({ disk, file, node: `fsb-${id}-${index}`, baseName });
   }
   return overlays;
+}
+
+/** NAME_MAX of Linux, bytes: most filesystems have it. */
+const MAX_FILE_NAME_BYTES = 255;
+
+/**
+ * Of an overlay of ours, the name of the image that the first one was laid on: names must not grow with every set. What a
+ * set's name has before a dot stays, since it cannot be told from the image's: the bound of a file name ends that.
+ */
+function originalName(image: string): string {
+  return parse(image).name.replace(/(\.[A-Za-z0-9][A-Za-z0-9_-]*-[0-9a-f]{8})+$/, '');
+}
+
+// Two images of one name in different folders may share an overlay folder.
+function freeName(folder: string, image: string, end: string, taken: ReadonlySet<string>): string {
+  for (let number = 1; ; number++) {
+    const rest = number === 1 ? end : `-${number}${end}`;
+    const file = join(folder, `${clipBytes(image, MAX_FILE_NAME_BYTES - Buffer.byteLength(rest))}${rest}`);
+    if (!taken.has(file)) return file;
+  }
+}
+
+/** As many whole characters as fit. */
+function clipBytes(text: string, bytes: number): string {
+  return new StringDecoder('utf8').write(Buffer.from(text).subarray(0, bytes));
 }
 
 async function isDevice(file: string): Promise<boolean> {

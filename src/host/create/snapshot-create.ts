@@ -164,7 +164,7 @@ async function create(run: Run): Promise<CreateResult> {
   run.isCut = true;
   // The counts first: the guest writes again.
   const still = stillDisks(plan.chosen, before, await orUndefined(readWriteCounts(monitor)));
-  const findings = await orUndefined(cut.verify());
+  const findings = await cut.verify();
   const counted = guestDisks.map((disk, index) => ({ ...disk, still: still[index] }));
   const worth = compared(
     worthOf(held, counted),

@@ -1,9 +1,13 @@
 // Files that must survive a power cut: written beside their place, synced, renamed, and the folder synced.
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { CutError } from '../../errors.js';
 import { isErrno } from '../errno.js';
 
-/** Replaces `file` by `text`: after a crash at any moment it holds the old text or the new one, whole. */
+/**
+ * Replaces `file` by `text`: after a crash at any moment it holds the old text or the new one, whole. Throws a CutError
+ * (`E_WRITE`) if it cannot: a full or read-only filesystem, a folder that is not there.
+ */
 export async function writeDurably(file: string, text: string): Promise<void> {
   const draft = `${file}.${process.pid}.tmp`;
   try {
@@ -15,9 +19,9 @@ export async function writeDurably(file: string, text: string): Promise<void> {
       await handle.close();
     }
     await rename(draft, file);
-  } catch (error) {
-    await rm(draft, { force: true });
-    throw error;
+  } catch (cause) {
+    await rm(draft, { force: true }).catch(() => undefined);
+    throw new CutError('E_WRITE', `cannot write ${file}`, { cause });
   }
   await syncPath(dirname(file));
 }

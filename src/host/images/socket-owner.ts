@@ -78,6 +78,11 @@ export async function imageKey(monitorPath: string, name: string): Promise<strin
   return file === undefined ? undefined : await fileKey(file);
 }
 
+/** The same, to tell files apart; of one that is not known its name alone. */
+export async function keyOrName(monitorPath: string, name: string): Promise<string> {
+  return (await imageKey(monitorPath, name)) ?? name;
+}
+
 /** What a socket that the QEMU behind the monitor calls by this name may be. */
 export async function socketsOf(monitorPath: string, name: string): Promise<string[]> {
   if (isAbsolute(name)) return [name];

@@ -11,7 +11,7 @@ import type { Hypervisor } from '../vm/hypervisor.js';
 import type { LibvirtAddress } from '../vm/libvirt/address.js';
 import { LibvirtDomain } from '../vm/libvirt/domain.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
-import { refuseMigration } from './running-merger.js';
+import { refuseMigration } from '../vm/migration.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
 
 const ASK_MS = 30_000;
@@ -35,7 +35,7 @@ export class DomainMerger implements Merger {
   }
 
   async check(step: MergeStep): Promise<void> {
-    await refuseMigration(this.#domain);
+    await refuseMigration(this.#domain, 'nothing was pruned');
     if ((await this.#disk(step)) !== undefined) return;
     const chain = `${step.above} over ${step.layer} over ${step.base.file}`;
     throw new UsageError('E_NOT_ACTIVE', `the VM does not run on ${chain}: start it from its newest overlays`);
@@ -47,6 +47,7 @@ export class DomainMerger implements Merger {
   }
 
   async change(step: MergeStep, { limitMs, speed, signal, onProgress }: MergeLimits): Promise<void> {
+    await refuseMigration(this.#domain, `${step.layer} is not merged`);
     const target = (await this.#disk(step))?.device;
     if (target === undefined) throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
     const deadline = new Deadline(limitMs);

@@ -29,7 +29,7 @@ export interface MergeSetOptions extends Omit<MergeLimits, 'onProgress'> {
 
 /**
  * Merges all of its disks; the set is `committed` then. Throws a UsageError if one cannot be merged (nothing was changed,
- * unless an earlier prune had begun), a CutError if it failed or was interrupted: prune again.
+ * unless an earlier prune had begun), a CutError if it failed, was interrupted, or the VM is being migrated: prune again.
  */
 export async function mergeSet(set: string, options: MergeSetOptions): Promise<void> {
   const { store, live, signal } = options;

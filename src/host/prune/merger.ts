@@ -26,7 +26,10 @@ export interface Merger extends AsyncDisposable {
   /** Of the VM; none if it is shut off. */
   readonly monitors: readonly Monitor[];
 
-  /** Throws a UsageError if it cannot be merged, before anything is changed; also what the VM runs on is looked at. */
+  /**
+   * Throws a UsageError if it cannot be merged, before anything is changed, and a CutError while the VM is being migrated.
+   * Also what the VM runs on is looked at.
+   */
   check(step: MergeStep): Promise<void>;
 
   /** Copies all of `layer` into `base`, durably. What reads through `above` reads the same all the while. */

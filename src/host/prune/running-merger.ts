@@ -8,6 +8,7 @@ import type { QmpClient } from '../../qmp/client.js';
 import { runQmp } from '../../qmp/commands.js';
 import { dismissJob, findJob, waitForJob } from '../../qmp/jobs.js';
 import type { Monitor } from '../../qmp/monitor.js';
+import { refuseMigration } from '../vm/migration.js';
 import { giveUpJob } from '../vm/plain-merge.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
 
@@ -31,7 +32,7 @@ export class RunningMerger implements Merger {
   }
 
   async check(step: MergeStep): Promise<void> {
-    await refuseMigration(this.#client);
+    await refuseMigration(this.#client, 'nothing was pruned');
     if ((await findJob(this.#client, step.jobId)) !== undefined) return;
     const { root, base, layer } = await this.#nodes(step);
     if (root !== undefined && base !== undefined && layer !== undefined) return;
@@ -53,6 +54,7 @@ export class RunningMerger implements Merger {
         },
       });
       await this.#flush(step);
+      await refuseMigration(client, `${step.layer} is not merged`);
     } catch (error) {
       await giveUpJob(client, jobId);
       throw error;
@@ -140,16 +142,4 @@ export class RunningMerger implements Merger {
 
 function only(names: readonly string[]): string | undefined {
   return names.length === 1 ? names[0] : undefined;
-}
-
-/** Throws a UsageError while the VM's images belong to another QEMU, too, or soon will. */
-export async function refuseMigration(monitor: Monitor): Promise<void> {
-  const { status } = await runQmp(monitor, 'query-migrate', {});
-  const { status: state } = await runQmp(monitor, 'query-status', {});
-  const resting = [undefined, 'none', 'completed', 'failed', 'cancelled'];
-  if (resting.includes(status) && !/migrate|save-vm|restore-vm|colo/.test(state)) return;
-  throw new UsageError(
-    'E_VM_STATE',
-    `nothing was pruned: the VM is being migrated or saved (${state}, ${status ?? 'none'})`,
-  );
 }

@@ -35,7 +35,8 @@ export interface PruneOptions {
 
 /**
  * Gives what was done, or with `dryRun` would be. Throws a UsageError for what must not be merged, a QuiesceError if the
- * answer was no (nothing was changed), a CutError if a merge failed or was interrupted: prune again.
+ * answer was no (nothing was changed), a CutError if a merge failed, was interrupted, or the VM is being migrated:
+ * prune again.
  */
 export async function pruneSnapshots(options: PruneOptions): Promise<PrunePlan> {
   const { store, stateDir, dryRun, confirm, signal } = options;

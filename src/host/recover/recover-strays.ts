@@ -7,14 +7,14 @@ import { runQmp } from '../../qmp/commands.js';
 import { dismissJob } from '../../qmp/jobs.js';
 import { isErrno } from '../errno.js';
 import { holdersOf } from '../images/image-file.js';
-import { imageKey, imageOf } from '../images/socket-owner.js';
+import { imageOf, keyOrName } from '../images/socket-owner.js';
 import { parseLibvirtAddress } from '../vm/libvirt/address.js';
 import { witnessesFor } from '../sets/claims.js';
 import type { Manifest } from '../sets/manifest.js';
 import { holdsData } from '../images/overlay-data.js';
 import { whyInUse } from '../images/use.js';
 import { allManifests } from './recover-targets.js';
-import { removeFiles } from '../images/durable-file.js';
+import { exists, removeFiles } from '../images/durable-file.js';
 import type { Recovery } from './recovery.js';
 import { shellWord } from '../shell-word.js';
 
@@ -68,7 +68,7 @@ async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: rea
     const file = imageFile(image.filename);
     const owner = manifests.find(({ id }) => id === setId);
     if (setId === undefined || owner !== undefined || nodesInUse.has(name)) continue;
-    if (filesInUse.has(await fileIn(monitor, file))) continue;
+    if (filesInUse.has(await keyOrName(monitor.path, file))) continue;
     const found = `block node ${name} (${file}) was left in QEMU; no disk uses it, and no set knows it`;
     const did = 'take it out of QEMU, and remove its file if it is empty';
     await recovery.repair({ kind: 'node-left', found, did }, async () => {
@@ -93,8 +93,10 @@ async function tellOfUnknownOverlays(
   for (const disk of await readDisks(monitor)) {
     const { file, id, backingFiles } = disk;
     const [base] = backingFiles;
-    if (base === undefined || disk.readOnly || known.has(await fileIn(monitor, file))) continue;
-    const line = await commandLineOf((await imageOf(monitor.path, file)) ?? file);
+    if (base === undefined || disk.readOnly || known.has(await keyOrName(monitor.path, file))) continue;
+    const image = (await imageOf(monitor.path, file)) ?? file;
+    if (await isThrownAway(image)) continue;
+    const line = await commandLineOf(image);
     // It was started with this image: an ordinary clone.
     if (line?.includes(file) === true) continue;
     const maker =
@@ -117,13 +119,16 @@ async function tellOfUnknownOverlays(
   }
 }
 
-// By what it is; by its name alone if nobody knows where that leads.
-async function fileIn(monitor: Monitor, name: string): Promise<string> {
-  return (await imageKey(monitor.path, name)) ?? name;
+/**
+ * Its user asked for a disk whose writes are lost at the end: QEMU has removed the file already (`snapshot=on`), or libvirt
+ * made it (`<transient/>`: IMAGE.TRANSIENT-DOMAIN). To merge that one would change what must stay as it is.
+ */
+async function isThrownAway(file: string): Promise<boolean> {
+  return /\.TRANSIENT-[^/]+$/.test(file) || !(await exists(file));
 }
 
 async function filesOfAll(monitor: Monitor, names: readonly string[]): Promise<ReadonlySet<string>> {
-  return new Set(await Promise.all(names.map((name) => fileIn(monitor, name))));
+  return new Set(await Promise.all(names.map((name) => keyOrName(monitor.path, name))));
 }
 
 /** Where libvirt was reached, if that is not virsh's own choice. */

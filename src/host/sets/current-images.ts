@@ -1,9 +1,10 @@
 // The image that each disk of a VM is to be started from: what the newest set of the disk says. For plain QEMU, whose command
 // line is somebody else's: `snapshot start-args` prints them, and links in the state folder lead to them, switched whenever
 // a set changes, so that a start script may name these instead.
-import { mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { exists, syncPath } from '../images/durable-file.js';
+import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { viewSet, type SetView } from './set-view.js';
 
@@ -53,32 +54,76 @@ export function currentImages(views: readonly SetView[]): CurrentImage[] {
 }
 
 /**
- * Makes `folder/ID` a link to the image of each disk and `folder/ID.format` a file with its format; what is right already
- * is not touched. A disk whose image is not known has no link: to start from a wrong one is worse than not to start.
+ * Makes `folder/DISK` a link to the image of each disk and `folder/DISK.format` a file with its format; what is right
+ * already is not touched. A disk whose image is not known has no link: to start from a wrong one is worse than not to
+ * start. A disk that no set holds any more keeps a link that leads somewhere: start scripts name it.
  */
 export async function switchLinks(folder: string, images: readonly CurrentImage[]): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
-  const wanted = new Map<string, string>();
-  for (const { id, image } of images) {
-    if (image === undefined || !isPlain(id)) continue;
-    wanted.set(id, image.file);
-    wanted.set(`${id}.format`, image.format);
+  const wanted = linksOf(images);
+  for (const name of await readdir(folder)) {
+    const link = name.replace(/\.format$/, '');
+    const stays = wanted.has(link) ? wanted.get(link) !== undefined : await leadsSomewhere(join(folder, link));
+    if (!stays && (await isOurs(join(folder, name)))) await rm(join(folder, name), { force: true });
   }
-  for (const name of await readdir(folder)) if (!wanted.has(name)) await rm(join(folder, name), { force: true });
-  for (const { id, image } of images) {
-    if (image === undefined || !isPlain(id)) continue;
-    const link = join(folder, id);
-    if ((await readlink(link).catch(() => undefined)) === image.file) continue;
-    // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.
-    await rm(link, { force: true });
-    await writeFile(`${link}.format`, `${image.format}\n`);
-    await symlink(image.file, `${link}.new`);
-    await rename(`${link}.new`, link);
-  }
+  for (const [name, image] of wanted) if (image !== undefined) await switchLink(join(folder, name), image);
   await syncPath(folder);
 }
 
-/** Names a file: what a monitor says of its devices need not. */
-function isPlain(id: string): boolean {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(id) && !id.endsWith('.format') && !id.endsWith('.new');
+/** Before overlays are removed: a link that leads to one of them leads to the image below it from then on. */
+export async function leaveOverlays(folder: string, manifest: Manifest, overlays: readonly string[]): Promise<void> {
+  for (const { id, overlay, base } of manifest.disks) {
+    const link = join(folder, linkName(id));
+    const target = await readlink(link).catch(() => undefined);
+    if (target === overlay.file && overlays.includes(target)) await switchLink(link, base);
+  }
+}
+
+type Image = NonNullable<CurrentImage['image']>;
+
+/** By the links' names; undefined where none may be: the image is not known, or two disks would share the name. */
+function linksOf(images: readonly CurrentImage[]): ReadonlyMap<string, Image | undefined> {
+  const links = new Map<string, Image | undefined>();
+  for (const { id, image } of images) links.set(linkName(id), links.has(linkName(id)) ? undefined : image);
+  return links;
+}
+
+async function switchLink(link: string, { file, format }: Image): Promise<void> {
+  if ((await readlink(link).catch(() => undefined)) === file) return;
+  // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.
+  await rm(link, { force: true });
+  await writeFile(`${link}.format`, `${format}\n`);
+  await symlink(file, `${link}.new`);
+  await rename(`${link}.new`, link);
+}
+
+async function leadsSomewhere(link: string): Promise<boolean> {
+  return await exists(link).catch(() => false);
+}
+
+// Somebody may have put an image there: that one is no link.
+async function isOurs(file: string): Promise<boolean> {
+  return file.endsWith('.format') || (await lstat(file)).isSymbolicLink();
+}
+
+/**
+ * The link of ours that the name is, or leads through; undefined for other names. QEMU keeps the name for as long as it
+ * runs, while the link is switched at the next cut: then the name means another file, to us as well as in a header.
+ */
+export async function linkIn(file: string): Promise<string | undefined> {
+  let name = file;
+  // As many as the kernel follows.
+  for (let depth = 0; depth < 40; depth++) {
+    const target = await readlink(name).catch(() => undefined);
+    if (target === undefined) return undefined;
+    if (basename(dirname(name)) === LINKS) return name;
+    name = resolve(dirname(name), target);
+  }
+  return undefined;
+}
+
+/** A file's name: what a monitor says of its devices need not be one (`device[0]` of a `-drive if=virtio`). */
+export function linkName(id: string): string {
+  const name = id.replace(/[^A-Za-z0-9._-]+/g, '-').replace(/^[^A-Za-z0-9]+|-+$/g, '');
+  return /^$|\.(format|new)$/.test(name) ? `disk-${name}`.replace(/\./g, '-') : name;
 }

@@ -5,11 +5,12 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
-import { BridgeError, UsageError } from '../../errors.js';
+import { UsageError } from '../../errors.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
 import { isErrno } from '../errno.js';
 import { checkName } from '../names.js';
 import type { VmIdentity } from '../vm/identity.js';
+import { oldestFirst } from './chain-order.js';
 import { manifestSchema, type Manifest } from './manifest.js';
 import { lockHolder } from './owner-lock.js';
 import { setNames } from './set-names.js';
@@ -50,6 +51,11 @@ export class ManifestStore {
     this.#elsewhere = elsewhere ?? (() => Promise.resolve(undefined));
   }
 
+  /** The VM's. */
+  get folder(): string {
+    return this.#dir;
+  }
+
   /** Takes the name, with the journal's first text. Throws a UsageError if it is taken, or if the folder cannot be made. */
   async claim(set: string, journal: string): Promise<void> {
     const folder = this.#folder(set);
@@ -85,7 +91,7 @@ export class ManifestStore {
     return stamped;
   }
 
-  /** Throws a UsageError if there is no such set, a BridgeError if its manifest is not one. */
+  /** Throws a UsageError if there is no such set, or if its manifest is not one (`E_MANIFEST`). */
   async read(set: string): Promise<Manifest> {
     checkName('snapshot set', set);
     const file = this.file(set);
@@ -93,7 +99,7 @@ export class ManifestStore {
     try {
       json = JSON.parse(await readFile(file, 'utf8'));
     } catch (cause) {
-      if (!isErrno(cause, 'ENOENT')) throw new BridgeError('E_MANIFEST', `cannot read manifest ${file}`, { cause });
+      if (!isErrno(cause, 'ENOENT')) throw new UsageError('E_MANIFEST', `cannot read manifest ${file}`, { cause });
       const known = (await this.names()).join(', ') || 'none';
       const elsewhere = await this.#elsewhere(set);
       const hint = elsewhere === undefined ? '' : `; ${elsewhere}`;
@@ -103,7 +109,7 @@ export class ManifestStore {
     // One that was moved may have got another name.
     if (parsed.success) return { ...parsed.output, set };
     const [issue] = parsed.issues;
-    throw new BridgeError('E_MANIFEST', `manifest ${file}: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
+    throw new UsageError('E_MANIFEST', `manifest ${file}: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
   }
 
   /** Names of all sets, also of those whose manifest cannot be read. */
@@ -126,8 +132,7 @@ export class ManifestStore {
         }
       }
     }
-    manifests.sort((a, b) => a.createdAt.localeCompare(b.createdAt));
-    return { manifests, unreadable };
+    return { manifests: await oldestFirst(manifests), unreadable };
   }
 
   /**

@@ -58,7 +58,8 @@ export async function lockVm(request: LockRequest, { identity, isSure }: FoundVm
     await noteReached(stateDir, identity, vm);
   } catch (cause) {
     await lock?.[Symbol.asyncDispose]();
-    if (cause instanceof BridgeError) throw cause;
+    // Nothing was begun yet: what cannot be written is the folder's matter.
+    if (cause instanceof BridgeError && cause.code !== 'E_WRITE') throw cause;
     throw new UsageError('E_STATE_DIR', `cannot work in ${folder}`, { cause });
   }
   const release = async (): Promise<void> => {

@@ -63,6 +63,9 @@ export interface CutAction {
 
 /** Questions, and the cut. */
 export interface CutHost extends Monitor, AsyncDisposable {
+  /** A cut names the layers it lies on, and is refused if one is not on top any more: done, it proves what lies below. */
+  readonly cutProvesBase: boolean;
+
   /** The VM's disks, each with the name its user knows. */
   disks(): Promise<readonly VmDisk[]>;
 

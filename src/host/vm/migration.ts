@@ -10,8 +10,12 @@ const untouchable = ['inmigrate', 'postmigrate', 'finish-migrate', 'save-vm', 'r
 /** MigrationStatus of what is over (QEMU qapi/migration.json). */
 const noMigration = ['none', 'completed', 'failed', 'cancelled'];
 
-/** `runState` is QEMU's, as it was just asked. Throws a CutError that says `consequence`. */
-export async function refuseMigration(monitor: Monitor, runState: string, consequence: string): Promise<void> {
+/**
+ * Throws a CutError, `E_VM_STATE`, that says `consequence`: what was asked for was right, and may be asked again when the
+ * VM has arrived.
+ */
+export async function refuseMigration(monitor: Monitor, consequence: string): Promise<void> {
+  const { status: runState } = await runQmp(monitor, 'query-status', {});
   if (untouchable.includes(runState)) {
     throw new CutError('E_VM_STATE', `the VM is in state ${runState}: ${consequence}`);
   }

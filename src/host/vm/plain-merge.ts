@@ -6,6 +6,7 @@ import { runQmp, type QmpArgs } from '../../qmp/commands.js';
 import { QmpError } from '../../qmp/errors.js';
 import { dismissJob, findJob, waitForJob } from '../../qmp/jobs.js';
 import type { MergeLayer, MergeOptions } from './hypervisor.js';
+import { bitmapsToBase } from './plain-bitmaps.js';
 
 /** When it returns, the job is concluded, not dismissed: the last trace of what was done. */
 export async function mergeByJob(
@@ -30,7 +31,7 @@ export async function mergeByJob(
       ...(speed === undefined ? {} : { speed }),
     });
   }
-  await finishJob(client, options);
+  await finishJob(client, options, () => bitmapsToBase(client, overlayNode, baseNode));
 }
 
 async function begin(client: QmpClient, args: QmpArgs<'block-commit'>): Promise<void> {
@@ -46,10 +47,12 @@ async function begin(client: QmpClient, args: QmpArgs<'block-commit'>): Promise<
 async function finishJob(
   client: QmpClient,
   { jobId, limitMs, signal, onProgress, beforePivot }: MergeOptions,
+  whenReady: () => Promise<void>,
 ): Promise<void> {
   try {
     const { status } = await waitForJob(client, jobId, ['ready', 'concluded'], { limitMs, signal, onProgress });
     if (status === 'ready') {
+      await whenReady();
       await beforePivot();
       await runQmp(client, 'job-complete', { id: jobId });
       await waitForJob(client, jobId, ['concluded'], { limitMs });

@@ -2,18 +2,24 @@
 // back on any error. Specification: QEMU qapi/transaction.json, block-core.json; facts 4.1.
 import { readDisks, type VmDisk } from '../../qmp/block-graph.js';
 import { QmpClient, type QmpConnectOptions, type QmpExecuteOptions } from '../../qmp/client.js';
-import { runQmp } from '../../qmp/commands.js';
+import { runQmp, type TransactionAction } from '../../qmp/commands.js';
 import { dismissJob, findJob } from '../../qmp/jobs.js';
 import type { Reverter } from '../../reverter.js';
 import { watchAgentPort, type PortWatch } from './agent-port.js';
 import type { CutAction, Hypervisor, MergeLayer, MergeOptions, VmDescription } from './hypervisor.js';
 import type { Overlay } from './overlay.js';
+import { bitmapsToOverlay } from './plain-bitmaps.js';
 import { addNode, checkAdded, nodeIsThere, whyNoEncryption } from './plain-nodes.js';
 import { mergeByJob } from './plain-merge.js';
 
 export class PlainQemu implements Hypervisor {
   readonly keepsNodeNames = true;
+  // The transaction names the base's node, which stays the same file for as long as a disk uses it, and QEMU refuses to
+  // lay a second overlay on it.
+  readonly cutProvesBase = true;
   readonly #client: QmpClient;
+  /** What is sent along with the cut. */
+  #bitmaps: readonly TransactionAction[] = [];
 
   private constructor(client: QmpClient) {
     this.#client = client;
@@ -55,6 +61,9 @@ export class PlainQemu implements Hypervisor {
       await addNode(this.#client, overlay, reverter);
     }
     await checkAdded(this.#client, overlays);
+    const bitmaps: TransactionAction[] = [];
+    for (const { disk, node } of overlays) bitmaps.push(...(await bitmapsToOverlay(this.#client, disk.node, node)));
+    this.#bitmaps = bitmaps;
   }
 
   async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
@@ -62,7 +71,7 @@ export class PlainQemu implements Hypervisor {
       type: 'blockdev-snapshot' as const,
       data: { node: disk.node, overlay: node },
     }));
-    await runQmp(this.#client, 'transaction', { actions: transaction }, { timeoutMs });
+    await runQmp(this.#client, 'transaction', { actions: [...transaction, ...this.#bitmaps] }, { timeoutMs });
   }
 
   async cutIsOver(timeoutMs: number): Promise<void> {

@@ -49,6 +49,22 @@ describe('exit codes', () => {
 
 describe('the command line', () => {
   it.each([
+    ['--qmp', 'status', '--qmp', '/a', '--qmp', '/b'],
+    ['--state-dir', 'snapshot', 'list', '--vm', 'x', '--state-dir', '/a', '--state-dir', '/b'],
+    ['--monitor-timeout', 'status', '--vm', 'x', '--monitor-timeout', '1', '--monitor-timeout', '2'],
+  ])('refuses %s given twice', async (option, ...words) => {
+    const { code, stderr } = await run(...words);
+    expect(code).toBe(2);
+    expect(stderr).toContain(`${option} is given more than once`);
+  });
+
+  it('refuses an empty path: a variable that is not set is not the current folder', async () => {
+    const { code, stderr } = await run('status', '--qmp', '');
+    expect(code).toBe(2);
+    expect(stderr).toContain('expected a path, found nothing');
+  });
+
+  it.each([
     [[], 'which command?'],
     [['snapshot'], 'snapshot needs a command'],
     [['snapsot'], 'Did you mean snapshot?'],

@@ -9,6 +9,7 @@ const diskSchema = v.object({
   alias: v.optional(v.object({ name: v.string() })),
   /** Absent for an empty drive; `file`, `dev`, or what a network disk has. */
   source: v.optional(v.union([v.object({ file: v.optional(v.string()), dev: v.optional(v.string()) }), v.literal('')])),
+  transient: v.optional(v.unknown()),
   mirror: v.optional(v.object({ job: v.optional(v.string()), ready: v.optional(v.string()) })),
 });
 const domainSchema = v.object({
@@ -36,6 +37,8 @@ export interface DomainDisk {
   readonly alias?: string;
   /** The active layer, a file or a device. */
   readonly file?: string;
+  /** libvirt lays an overlay of its own on it, and throws that away with the domain's end. */
+  readonly isTransient: boolean;
   /** A job that copies, or merges the active layer. */
   readonly mirror?: { readonly job: string; readonly ready: boolean };
 }
@@ -54,10 +57,11 @@ export function domainDisks(xml: string): readonly DomainDisk[] {
     const [issue] = parsed.issues;
     throw new BridgeError('E_DOMAIN_XML', `libvirt's XML: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
   }
-  return parsed.output.domain.devices.disk.map(({ target, alias, source, mirror }) => {
+  return parsed.output.domain.devices.disk.map(({ target, alias, source, mirror, transient }) => {
     const file = typeof source === 'object' ? (source.file ?? source.dev) : undefined;
     return {
       target: target.dev,
+      isTransient: transient !== undefined,
       ...(alias === undefined ? {} : { alias: alias.name }),
       ...(file === undefined ? {} : { file }),
       ...(mirror === undefined ? {} : { mirror: { job: mirror.job ?? 'copy', ready: mirror.ready === 'yes' } }),

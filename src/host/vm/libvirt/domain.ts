@@ -23,6 +23,8 @@ const ASK_MS = 30_000;
 
 export class LibvirtDomain implements Hypervisor {
   readonly keepsNodeNames = false;
+  // `snapshot-create-as` names the disk, and lays the overlay on whatever the disk uses by then.
+  readonly cutProvesBase = false;
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
   /** What `snapshot-create-as` is told of the disks that are not cut. */
@@ -73,6 +75,10 @@ export class LibvirtDomain implements Hypervisor {
   }
 
   async whyNoOverlay(disk: VmDisk): Promise<string | undefined> {
+    const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
+    if (known.some(({ target, isTransient }) => isTransient && target === disk.device)) {
+      return 'it is transient: libvirt throws its writes away, and makes no snapshot of it';
+    }
     // `snapshot-create-as` has no word for a secret.
     if (disk.encryption !== undefined) return 'it is encrypted, and libvirt would lay an overlay in clear text on it';
     const { name = '' } = await backingNameOf(disk);

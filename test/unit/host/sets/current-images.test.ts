@@ -1,8 +1,17 @@
-import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { currentImages, switchLinks } from '../../../../src/host/sets/current-images.js';
+import { currentImages, leaveOverlays, linkName, switchLinks } from '../../../../src/host/sets/current-images.js';
 import type { DiskView, SetView } from '../../../../src/host/sets/set-view.js';
 import { manifest } from '../../../support/manifests.js';
 
@@ -44,4 +53,44 @@ it('makes no file of a name that a monitor made up', async () => {
   if (image === undefined) throw new Error('no image');
   await switchLinks(folder, [{ ...image, id: '../../evil' }]);
   expect(existsSync(join(folder, '../../evil'))).toBe(false);
+});
+
+it('keeps the link of a disk that no set holds any more, if it leads somewhere', async () => {
+  const image = join(folder, 'image');
+  writeFileSync(image, '');
+  const links = join(folder, 'links');
+  const [current] = currentImages([view('s1', base)]);
+  if (current === undefined) throw new Error('no image');
+  await switchLinks(links, [{ ...current, image: { file: image, format: 'raw' } }]);
+  await switchLinks(links, []);
+  expect(readdirSync(links).sort()).toEqual(['vd0', 'vd0.format']);
+  rmSync(image);
+  await switchLinks(links, []);
+  expect(readdirSync(links)).toEqual([]);
+});
+
+it('leads to the base before the overlay is removed, and leaves a link elsewhere alone', async () => {
+  const link = join(folder, 'vd0');
+  symlinkSync('/img/a.s1', link);
+  await leaveOverlays(folder, manifest('s1'), ['/img/other']);
+  expect(readlinkSync(link)).toBe('/img/a.s1');
+  await leaveOverlays(folder, manifest('s1'), ['/img/a.s1']);
+  expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual(['/img/a', 'raw\n']);
+});
+
+it('has a name for the device that nobody gave one, and none for two of the same name', async () => {
+  expect(['device[0]', '/machine/peripheral-anon/device[1]', 'a.format', '..'].map(linkName)).toEqual([
+    'device-0',
+    'machine-peripheral-anon-device-1',
+    'disk-a-format',
+    'disk-',
+  ]);
+  const [current] = currentImages([view('s1', base)]);
+  if (current === undefined) throw new Error('no image');
+  await switchLinks(folder, [
+    { ...current, id: 'a[0]' },
+    { ...current, id: 'a 0' },
+    { ...current, id: 'b' },
+  ]);
+  expect(readdirSync(folder).sort()).toEqual(['b', 'b.format']);
 });
