@@ -15,3 +15,20 @@ export async function makeLuks(file: string): Promise<void> {
     if (triesLeft === 0 || !stderr.includes('accurate CPU usage')) throw new Error(`qemu-img: ${stderr}`);
   }
 }
+
+/** Words for a QEMU that opens the image as disk `luks0`. */
+export const luksWords = (file: string): string[] => [
+  '-object',
+  LUKS_OBJECT,
+  '-blockdev',
+  `driver=qcow2,node-name=node-luks0,encrypt.format=luks,encrypt.key-secret=s0,file.driver=file,file.filename=${file}`,
+  '-device',
+  'virtio-blk-pci,id=luks0,drive=node-luks0,serial=luks0',
+];
+
+/** Makes the image `luks0.qcow2` in the folder; gives those words. */
+export async function luksDisk(images: string): Promise<string[]> {
+  const file = `${images}/luks0.qcow2`;
+  await makeLuks(file);
+  return luksWords(file);
+}
