@@ -85,7 +85,7 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
       `${set} is ${manifest.state}: expected a set that was cut and not committed`,
     );
   }
-  const above = newerSets(manifest, await store.readAllOrRefuse());
+  const above = await newerSets(manifest, await store.readAllOrRefuse());
   if (above.length > 0) {
     throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: delete ${above.join(', ')} first`);
   }
