@@ -59,6 +59,23 @@ export const agentTimeout = {
   group: 'Limits:',
 } as const;
 
+export const thawTimeout = {
+  type: 'number',
+  default: 120,
+  describe: 'seconds to try for a confirmed thaw',
+  group: 'Limits:',
+} as const;
+export const setName = { type: 'string', demandOption: true, describe: 'name of the snapshot set' } as const;
+export const yes = { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' } as const;
+export const speed = { type: 'number', describe: 'MiB per second at most' } as const;
+/** Of a merge. */
+export const diskTimeout = {
+  type: 'number',
+  default: 3600,
+  describe: 'seconds for each disk',
+  group: 'Limits:',
+} as const;
+
 /** `~/x` when no shell expanded it (`--qmp=~/x`). */
 export function path(value: string): string {
   return resolve(value.startsWith('~/') ? `${homedir()}${value.slice(1)}` : value);
