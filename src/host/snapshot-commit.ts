@@ -110,7 +110,7 @@ class Commit {
     const monitors = this.#hypervisor === undefined ? [] : [this.#hypervisor];
     let manifest = withMarks(await settleState(monitors, store, await store.read(set)));
     checkState(manifest);
-    const above = newerSets(manifest, all);
+    const above = await newerSets(manifest, all);
     if (above.length > 0) {
       throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: commit ${above.join(', ')} first`);
     }

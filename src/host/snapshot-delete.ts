@@ -100,7 +100,7 @@ async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Pro
   if (manifest.state === 'reverting') {
     throw new UsageError('E_STATE_OF_SET', `${set} is reverted in part: revert it again first`);
   }
-  const above = newerSets(manifest, await store.readAllOrRefuse());
+  const above = await newerSets(manifest, await store.readAllOrRefuse());
   if (above.length > 0) {
     const message = `newer snapshot sets lie on ${set}: ${above.join(', ')}; delete or commit them first`;
     throw new UsageError('E_NEWER_SETS', message);

@@ -32,9 +32,10 @@ export interface RevertOptions {
 }
 
 /**
- * Reverts. Throws a UsageError if the VM is not shut off, somebody needs one of the overlays, newer sets lie above, or the
- * set was never cut or is committed, be it in part; a QuiesceError if the answer was no, or when interrupted. Nothing was changed in
- * these cases. A CutError that says `reverting` leaves the set in that state: revert again.
+ * Reverts. Throws a UsageError if the VM is not shut off, somebody needs one of the overlays, newer sets lie above, a disk
+ * is encrypted, or the set was never cut or is committed, be it in part; a QuiesceError if the answer was no, or when
+ * interrupted. Nothing was changed in these cases. A CutError that says `reverting` leaves the set in that state: revert
+ * again.
  */
 export async function revertSnapshot(options: RevertOptions): Promise<Manifest> {
   const { store, set, confirm, signal } = options;
@@ -84,7 +85,7 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
       `${set} is ${manifest.state}: expected a set that was cut and not committed`,
     );
   }
-  const above = newerSets(manifest, await store.readAllOrRefuse());
+  const above = await newerSets(manifest, await store.readAllOrRefuse());
   if (above.length > 0) {
     throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: delete ${above.join(', ')} first`);
   }
@@ -99,7 +100,14 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
 }
 
 async function checkDisk(disk: ManifestDisk, witnesses: UseWitnesses): Promise<void> {
-  const { id, base, overlay } = disk;
+  const { id, base, overlay, encryption } = disk;
+  if (encryption !== undefined) {
+    const why = `disk ${id} is encrypted, and only QEMU, with its secret, can make an empty overlay of it`;
+    throw new UsageError(
+      'E_ENCRYPTED',
+      `${why}: delete the set, and start the VM from ${base.file}, which holds the cut`,
+    );
+  }
   if (disk.merged || disk.merge === 'begun' || disk.pivoting === true || disk.pivoted === true) {
     const message = `disk ${id}: its overlay is merged back, or was in part: the state of the cut is gone`;
     throw new UsageError('E_STATE_OF_SET', message);

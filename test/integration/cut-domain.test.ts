@@ -60,6 +60,7 @@ function xml(): string {
     ${disk('qcow2', 'luks.qcow2', 'vdc', '', encryption)}
     ${disk('raw', 'slice.raw', 'vdd', '', slices)}
     ${disk('qcow2', 'clone.qcow2', 'vde')}
+    ${disk('raw', 'whole.luks', 'vdf', '', encryption)}
     <controller type='usb' model='none'/><memballoon model='none'/>
   </devices>
   <seclabel type='none'/>
@@ -79,6 +80,7 @@ requires(
     const secret = `<secret ephemeral='no' private='yes'><uuid>${SECRET}</uuid></secret>`;
     await host.run(['secret-define', await host.file(secret)]);
     await makeLuks(path.join(host.dir, 'luks.qcow2'));
+    await makeLuks(path.join(host.dir, 'whole.luks'), 'luks');
     await host.run(['secret-set-value', SECRET, Buffer.from('abc123').toString('base64')]);
   }, 120_000);
   afterAll(async () => {
@@ -93,7 +95,7 @@ requires(
     writeFileSync(file('halt.bin'), firmware);
     const make = (...words: string[]) => execa('qemu-img', ['create', '-q', ...words], { cwd: dir });
     for (const name of ['plain', 'shared', 'slice', 'golden']) await make('-f', 'raw', `${name}.raw`, '16M');
-    await copyFile(path.join(host.dir, 'luks.qcow2'), file('luks.qcow2'));
+    for (const name of ['luks.qcow2', 'whole.luks']) await copyFile(path.join(host.dir, name), file(name));
     // A relative name in the header: QEMU then tells of its backing file as an option.
     await make('-f', 'qcow2', '-b', 'golden.raw', '-F', 'raw', 'clone.qcow2');
     await host.run(['define', await host.file(xml())]);
@@ -109,14 +111,27 @@ requires(
     { timeout: 240_000 },
     async () => {
       await io('vdd', 'write -P 5 0 64k');
+      const reasonsOf = (leftOut: Manifest['leftOut']): string =>
+        leftOut.map(({ what, reason }) => `${what.slice(0, 3)} ${reason}`).join('\n');
+      const check = await bridge('snapshot', 'create', '--check', '--require', 'crash');
+      expect(check.code).toBe(0);
       const { code, json } = await bridge('snapshot', 'create', '--name', 's1', '--require', 'crash');
       expect(json.error?.message).toBeUndefined();
       expect(code).toBe(0);
       expect(json.disks.map(({ id }) => id)).toEqual(['vda', 'vdd', 'vde']);
       expect(json.disks[2]?.below).toMatchObject([{ file: file('golden.raw'), format: 'raw' }]);
-      const reasons = json.leftOut.map(({ what, reason }) => `${what.slice(0, 3)} ${reason}`).join('\n');
+      const reasons = reasonsOf(json.leftOut);
+      expect(reasonsOf(check.json.leftOut)).toBe(reasons);
       expect(reasons).toMatch(/^vdb others may write to it at the same time/m);
       expect(reasons).toMatch(/^vdc it is encrypted, and libvirt would lay an overlay in clear text on it/m);
+      expect(reasons).toMatch(
+        /^vdf it is encrypted as a whole \(LUKS, not within qcow2\): its overlay would hold clear/m,
+      );
+      for (const target of ['vdc', 'vdf']) {
+        const named = await bridge('snapshot', 'create', '--name', 's2', '--disk', target, '--require', 'crash');
+        expect(named.code).toBe(2);
+        expect(named.json.error?.message).toContain('it is encrypted');
+      }
       await io('vdd', 'write -P 6 64k 64k');
       await host.run(['destroy', NAME]);
       await host.run(['start', NAME]);
@@ -141,7 +156,7 @@ requires(
       await domain.prepare(overlays);
       await checkUnchanged(domain, overlays);
       const foreign = `vda,snapshot=external,driver=qcow2,file=${file('foreign.qcow2')}`;
-      const others = ['vdb', 'vdc', 'vdd', 'vde'].flatMap((target) => ['--diskspec', `${target},snapshot=no`]);
+      const others = ['vdb', 'vdc', 'vdd', 'vde', 'vdf'].flatMap((target) => ['--diskspec', `${target},snapshot=no`]);
       const words = ['--disk-only', '--atomic', '--no-metadata', '--diskspec', foreign, ...others];
       await host.run(['snapshot-create-as', NAME, ...words]);
       await expect(checkUnchanged(domain, overlays)).rejects.toMatchObject({

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { symlinkSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
-import { imagePath, type BareDisk } from '../support/bare-qemu.js';
+import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
 import { SlowProxy } from '../support/slow-proxy.js';
 import { requires } from '../support/requires.js';
@@ -52,6 +52,45 @@ requires(
       await at.vm.write('data0', 7, 0, 64);
       expect((await at.bridge(['snapshot', 'commit', 's1'])).error.message).toBe('none');
       expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+    });
+  });
+
+  describe('through a symbolic link, and cut again', () => {
+    beforeEach(async () => {
+      await at.restart(overlays(at.folder.path('linked')));
+      for (const { name } of disks) await at.vm.write(name, 7, 0, 64);
+      expect((await at.create('s2')).error.message).toBe('none');
+      for (const { name } of disks) await at.vm.write(name, 8, 64, 64);
+    });
+
+    it.each([
+      ['commit', []],
+      ['delete', ['--yes']],
+    ])('has a newer set on them: no %s', async (command, words) => {
+      const run = await at.bridge(['snapshot', command, 's1', ...words]);
+      expect(run).toMatchObject({ code: 2, error: { code: 'E_NEWER_SETS' } });
+      expect(run.error.message).toContain('s2');
+    });
+
+    it('nor a revert', async () => {
+      await at.vm.quit();
+      const run = await at.bridge(['snapshot', 'revert', 's1', '--yes']);
+      expect(run).toMatchObject({ code: 2, error: { code: 'E_NEWER_SETS' } });
+    });
+
+    it.each(['running', 'shut off'])('has the older set merged by a prune (%s)', async (how) => {
+      if (how === 'shut off') await at.vm.quit();
+      expect((await at.bridge(['snapshot', 'prune', '--keep', '1', '--yes'])).error.message).toBe('none');
+      const { json } = await at.bridge(['snapshot', 'show', 's2']);
+      expect(json).toMatchObject({ level: 'filesystem' });
+      if (how === 'running') {
+        expect((await at.bridge(['snapshot', 'commit', 's2'])).error.message).toBe('none');
+        await at.vm.quit();
+        for (const disk of disks) {
+          expect(await holdsPattern(imagePath(at.folder, disk), disk.format, 7, 0, 64)).toBe(true);
+          expect(await holdsPattern(imagePath(at.folder, disk), disk.format, 8, 64, 64)).toBe(true);
+        }
+      }
     });
   });
 

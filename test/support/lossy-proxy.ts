@@ -1,6 +1,7 @@
 // Between the tool and a real monitor. LossyProxy passes everything on, but loses one command's request or answer, or
 // hangs up. StepProxy stops the conversation at one step, so that something can be done to either side exactly there.
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
+import { MonitorProxy, onLines } from './monitor-proxy.js';
 
 /**
  * request  the command never reaches QEMU, and is never answered
@@ -9,72 +10,37 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
  */
 export type Loss = 'request' | 'answer' | 'hang-up';
 
-export class LossyProxy implements AsyncDisposable {
-  readonly path: string;
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
+export class LossyProxy extends MonitorProxy {
+  readonly #command: string;
+  readonly #loss: Loss;
 
   private constructor(path: string, target: string, command: string, loss: Loss) {
-    this.path = path;
-    this.#server = createServer((tool) => {
-      const qemu = connect(target);
-      let lost: unknown;
-      this.#track(tool, qemu);
-      this.#lines(tool, (line) => {
-        const request = JSON.parse(line) as { execute: string; id: unknown };
-        if (request.execute === command) {
-          lost = request.id;
-          if (loss === 'request') return;
-        }
-        qemu.write(`${line}\n`);
-      });
-      this.#lines(qemu, (line) => {
-        const reply = JSON.parse(line) as { id?: unknown };
-        if (lost !== undefined && reply.id === lost) {
-          if (loss === 'hang-up') tool.destroy();
-          return;
-        }
-        tool.write(`${line}\n`);
-      });
-    });
+    super(path, target);
+    this.#command = command;
+    this.#loss = loss;
   }
 
   static async listen(path: string, target: string, command: string, loss: Loss): Promise<LossyProxy> {
-    const proxy = new LossyProxy(path, target, command, loss);
-    await new Promise<void>((resolve) => {
-      proxy.#server.listen(path, resolve);
-    });
-    return proxy;
+    return await new LossyProxy(path, target, command, loss).listen();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise<void>((resolve) => {
-      this.#server.close(() => {
-        resolve();
-      });
-    });
-  }
-
-  #track(tool: Socket, qemu: Socket): void {
-    for (const [own, other] of [
-      [tool, qemu],
-      [qemu, tool],
-    ] as const) {
-      this.#sockets.add(own);
-      own.on('error', () => undefined);
-      own.on('close', () => other.destroy());
-    }
-  }
-
-  #lines(from: Socket, take: (line: string) => void): void {
-    let pending = '';
-    from.on('data', (chunk) => {
-      pending += chunk.toString('utf8');
-      for (let end = pending.indexOf('\n'); end >= 0; end = pending.indexOf('\n')) {
-        take(pending.slice(0, end));
-        pending = pending.slice(end + 1);
+  protected override pass(tool: Socket, monitor: Socket): void {
+    let lost: unknown;
+    onLines(tool, (line) => {
+      const request = JSON.parse(line) as { execute: string; id: unknown };
+      if (request.execute === this.#command) {
+        lost = request.id;
+        if (this.#loss === 'request') return;
       }
+      monitor.write(`${line}\n`);
+    });
+    onLines(monitor, (line) => {
+      const reply = JSON.parse(line) as { id?: unknown };
+      if (lost !== undefined && reply.id === lost) {
+        if (this.#loss === 'hang-up') tool.destroy();
+        return;
+      }
+      tool.write(`${line}\n`);
     });
   }
 }
@@ -86,66 +52,43 @@ export interface Step {
   readonly when: 'before' | 'after';
 }
 
-export class StepProxy implements AsyncDisposable {
-  readonly path: string;
+export class StepProxy extends MonitorProxy {
   /** Settles when the step is reached; nothing passes from then on, until `goOn`. */
   readonly reached: Promise<void>;
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
+  readonly #step: Step;
+  #reach: () => void = () => undefined;
+  #seen = 0;
+  #awaited: unknown;
   #held: (() => void)[] | undefined;
   #done = false;
 
-  private constructor(path: string, target: string, { command, nth = 1, when }: Step) {
-    this.path = path;
-    let reach: () => void = () => undefined;
+  private constructor(path: string, target: string, step: Step) {
+    super(path, target);
+    this.#step = step;
     this.reached = new Promise((resolve) => {
-      reach = resolve;
-    });
-    let seen = 0;
-    let awaited: unknown;
-    const hold = (): void => {
-      if (this.#done) return;
-      this.#done = true;
-      this.#held = [];
-      reach();
-    };
-    this.#server = createServer((tool) => {
-      const qemu = connect(target);
-      for (const [own, other] of [
-        [tool, qemu],
-        [qemu, tool],
-      ] as const) {
-        this.#sockets.add(own);
-        own.on('error', () => undefined);
-        own.on('close', () => other.destroy());
-      }
-      const pass = (to: Socket, line: string): void => {
-        const send = (): void => void to.write(`${line}\n`);
-        if (this.#held === undefined) send();
-        else this.#held.push(send);
-      };
-      onLines(tool, (line) => {
-        const request = JSON.parse(line) as { execute: string; id: unknown };
-        if (request.execute === command && ++seen === nth) {
-          awaited = request.id;
-          if (when === 'before') hold();
-        }
-        pass(qemu, line);
-      });
-      onLines(qemu, (line) => {
-        const { id } = JSON.parse(line) as { id?: unknown };
-        if (when === 'after' && awaited !== undefined && id === awaited) hold();
-        pass(tool, line);
-      });
+      this.#reach = resolve;
     });
   }
 
   static async listen(path: string, target: string, step: Step): Promise<StepProxy> {
-    const proxy = new StepProxy(path, target, step);
-    await new Promise<void>((resolve) => {
-      proxy.#server.listen(path, resolve);
+    return await new StepProxy(path, target, step).listen();
+  }
+
+  protected override pass(tool: Socket, monitor: Socket): void {
+    const { command, nth = 1, when } = this.#step;
+    onLines(tool, (line) => {
+      const request = JSON.parse(line) as { execute: string; id: unknown };
+      if (request.execute === command && ++this.#seen === nth) {
+        this.#awaited = request.id;
+        if (when === 'before') this.#hold();
+      }
+      this.#send(monitor, line);
     });
-    return proxy;
+    onLines(monitor, (line) => {
+      const { id } = JSON.parse(line) as { id?: unknown };
+      if (when === 'after' && this.#awaited !== undefined && id === this.#awaited) this.#hold();
+      this.#send(tool, line);
+    });
   }
 
   /** Lets pass what was held back, and all that follows. */
@@ -155,23 +98,16 @@ export class StepProxy implements AsyncDisposable {
     for (const send of held) send();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise<void>((resolve) => {
-      this.#server.close(() => {
-        resolve();
-      });
-    });
+  #hold(): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#held = [];
+    this.#reach();
   }
-}
 
-function onLines(from: Socket, take: (line: string) => void): void {
-  let pending = '';
-  from.on('data', (chunk) => {
-    pending += chunk.toString('utf8');
-    for (let end = pending.indexOf('\n'); end >= 0; end = pending.indexOf('\n')) {
-      take(pending.slice(0, end));
-      pending = pending.slice(end + 1);
-    }
-  });
+  #send(to: Socket, line: string): void {
+    const send = (): void => void to.write(`${line}\n`);
+    if (this.#held === undefined) send();
+    else this.#held.push(send);
+  }
 }

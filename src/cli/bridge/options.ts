@@ -59,6 +59,23 @@ export const agentTimeout = {
   group: 'Limits:',
 } as const;
 
+export const thawTimeout = {
+  type: 'number',
+  default: 120,
+  describe: 'seconds to try for a confirmed thaw',
+  group: 'Limits:',
+} as const;
+export const setName = { type: 'string', demandOption: true, describe: 'name of the snapshot set' } as const;
+export const yes = { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' } as const;
+export const speed = { type: 'number', describe: 'MiB per second at most' } as const;
+/** Of a merge. */
+export const diskTimeout = {
+  type: 'number',
+  default: 3600,
+  describe: 'seconds for each disk',
+  group: 'Limits:',
+} as const;
+
 /**
  * Absolute; `~/x` when no shell expanded it (`--qmp=~/x`). Throws a UsageError for nothing at all: a variable that a script
  * did not set is not the current folder.

@@ -17,6 +17,7 @@ import {
   lockWaitMs,
   monitorTimeout,
   path,
+  thawTimeout,
   vmOf,
   withVm,
   type LockArgs,
@@ -48,12 +49,7 @@ export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
     .option('monitor-timeout', monitorTimeout)
     .option('lock-timeout', lockTimeout)
     .option('agent-timeout', agentTimeout)
-    .option('thaw-timeout', {
-      type: 'number',
-      default: 120,
-      describe: 'seconds to try for a confirmed thaw',
-      group: 'Limits:',
-    })
+    .option('thaw-timeout', thawTimeout)
     .option('timeout', {
       type: 'number',
       default: 3600,

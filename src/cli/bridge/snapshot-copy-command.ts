@@ -12,6 +12,8 @@ import {
   lockTimeout,
   monitorTimeout,
   path,
+  setName,
+  speed,
   vmOf,
   withVm,
   type LockArgs,
@@ -43,7 +45,7 @@ const epilogue = [
 
 export function copyOptions(yargs: Argv): Argv<CopyArgs> {
   return withVm(yargs)
-    .positional('set', { type: 'string', demandOption: true, describe: 'name of the snapshot set' })
+    .positional('set', setName)
     .positional('dir', { type: 'string', demandOption: true, describe: 'folder to be made' })
     .option('format', { choices: formats, default: 'qcow2' as const, describe: 'of the images made' })
     .option('compress', { type: 'boolean', default: false, describe: 'compress them (qcow2)' })
@@ -57,7 +59,7 @@ export function copyOptions(yargs: Argv): Argv<CopyArgs> {
       default: true,
       describe: 'read both again and compare; --no-verify: do not',
     })
-    .option('speed', { type: 'number', describe: 'MiB per second at most' })
+    .option('speed', speed)
     .option('monitor-timeout', monitorTimeout)
     .option('lock-timeout', lockTimeout)
     .option('timeout', { type: 'number', default: 86_400, describe: 'seconds for everything', group: 'Limits:' })

@@ -14,6 +14,7 @@ import {
   lockWaitMs,
   monitorTimeout,
   path,
+  thawTimeout,
   vmOf,
   withVm,
   type LockArgs,
@@ -108,12 +109,7 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
       describe: 'seconds until the guest is held, with all its writers have to prepare',
       group: 'Limits:',
     })
-    .option('thaw-timeout', {
-      type: 'number',
-      default: 120,
-      describe: 'seconds to try for a confirmed thaw',
-      group: 'Limits:',
-    })
+    .option('thaw-timeout', thawTimeout)
     .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks')
     .example('$0 snapshot create --vm db1 --name nightly --require application --json', 'a VM of the configuration')
     .example('$0 snapshot create --vm libvirt:db1', 'a libvirt domain')

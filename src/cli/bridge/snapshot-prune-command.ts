@@ -7,13 +7,16 @@ import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   bytesPerSecond,
+  diskTimeout,
   limitMs,
   lockRequest,
   lockTimeout,
   monitorTimeout,
   path,
+  speed,
   vmOf,
   withVm,
+  yes,
   type LockArgs,
   type VmArgs,
 } from './options.js';
@@ -37,9 +40,9 @@ export function pruneOptions(yargs: Argv): Argv<PruneArgs> {
     .option('keep', { type: 'number', demandOption: true, describe: 'so many of the newest sets stay, at least 1' })
     .option('older-than', { type: 'number', describe: 'only sets older than so many days go' })
     .option('dry-run', { type: 'boolean', default: false, describe: 'say what would be done' })
-    .option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' })
-    .option('speed', { type: 'number', describe: 'MiB per second at most' })
-    .option('timeout', { type: 'number', default: 3600, describe: 'seconds for each disk', group: 'Limits:' })
+    .option('yes', yes)
+    .option('speed', speed)
+    .option('timeout', diskTimeout)
     .option('monitor-timeout', monitorTimeout)
     .option('lock-timeout', lockTimeout)
     .example('$0 snapshot prune --keep 7 --vm db1 --dry-run', 'what would go')

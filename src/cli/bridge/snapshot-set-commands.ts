@@ -11,14 +11,18 @@ import { confirmWith } from './confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   bytesPerSecond,
+  diskTimeout,
   limitMs,
   lockRequest,
   lockTimeout,
   monitorTimeout,
   path,
+  setName,
+  speed,
   storeOf,
   vmOf,
   withVm,
+  yes,
   type LockArgs,
   type VmArgs,
 } from './options.js';
@@ -42,9 +46,7 @@ interface CommitArgs extends AskingArgs {
 }
 
 function withSet(yargs: Argv): Argv<SetArgs> {
-  return withVm(yargs)
-    .positional('set', { type: 'string', demandOption: true, describe: 'name of the snapshot set' })
-    .option('monitor-timeout', monitorTimeout);
+  return withVm(yargs).positional('set', setName).option('monitor-timeout', monitorTimeout);
 }
 
 export function listOptions(yargs: Argv): Argv<ListArgs> {
@@ -97,8 +99,8 @@ export function commitOptions(yargs: Argv): Argv<CommitArgs> {
       default: false,
       describe: 'the VM is shut off: qemu-img merges, if nobody uses the images',
     })
-    .option('timeout', { type: 'number', default: 3600, describe: 'seconds for each disk', group: 'Limits:' })
-    .option('speed', { type: 'number', describe: 'MiB per second at most' })
+    .option('timeout', diskTimeout)
+    .option('speed', speed)
     .example('$0 snapshot commit nightly --vm db1', 'merge the overlays back while the guest writes on')
     .example('$0 snapshot commit nightly --vm db1 --disk vdb', 'merge one disk; the others stay cut')
     .example('$0 snapshot commit nightly --vm db1 --offline', 'the same with the VM shut off')
@@ -202,9 +204,7 @@ export async function runDelete(args: AskingArgs, output: Output, signal: AbortS
 }
 
 function withAnswer(yargs: Argv<SetArgs>): Argv<AskingArgs> {
-  return yargs
-    .option('lock-timeout', lockTimeout)
-    .option('yes', { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' });
+  return yargs.option('lock-timeout', lockTimeout).option('yes', yes);
 }
 
 function summary({ manifest, level, notes }: SetView): object {

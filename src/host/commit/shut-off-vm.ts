@@ -74,7 +74,7 @@ const CLOCK_SLACK_MS = 2000;
 
 async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerge, vm: ShutOffVm): Promise<Step> {
   if (disk.merged) return { step: 'nothing' };
-  const { id, pivoted, pivoting } = disk;
+  const { id, pivoted, pivoting, encryption } = disk;
   const { base, overlay } = merge;
   if (!(await exists(overlay))) {
     return pivoted === true ? { step: 'remove' } : { step: 'cannot', why: `overlay ${overlay} is not there` };
@@ -82,6 +82,10 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerg
   const backing = await backingOf(overlay);
   if (backing === undefined || !(await sameFile(backing, base)) || !(await exists(base))) {
     return { step: 'cannot', why: `overlay ${overlay} lies on ${backing ?? 'nothing'}, expected ${base}` };
+  }
+  // Merged already, it only has to go.
+  if (encryption !== undefined && pivoted !== true) {
+    return { step: 'cannot', why: 'it is encrypted, and only QEMU has its secret: commit while the VM runs' };
   }
   if (!(await holdsData(overlay))) return { step: pivoted === true ? 'remove' : 'merge' };
   const written = { base: (await stat(base)).mtimeMs, overlay: (await stat(overlay)).mtimeMs };

@@ -3,26 +3,27 @@
 // durable before the cut, and whatever happens the guest is thawed before anything else is undone.
 import { randomBytes, randomUUID } from 'node:crypto';
 import { satisfies } from '../../consistency.js';
-import { CutError, ThawUnconfirmedError, describeError } from '../../errors.js';
+import { ThawUnconfirmedError } from '../../errors.js';
 import { Reverter } from '../../reverter.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
 import { undoCreate } from './create-undo.js';
 import { checkName } from '../names.js';
 import { diskName, firmwareOf, type LeftOut } from '../vm/disk-choice.js';
 import { holdAndCut, type HeldCut } from './held-cut.js';
-import type { Hypervisor, StateFolder } from '../vm/hypervisor.js';
+import type { Hypervisor } from '../vm/hypervisor.js';
 import { Journal } from '../sets/journal.js';
 import { crashOnly, levelsOf, type CutDisk, type SetWorth } from '../guest/level.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { Marks } from '../sets/point-in-time.js';
 import { draftManifest } from './manifest-draft.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
-import { saveState, saveTexts } from '../sets/saved-files.js';
+import { saveTexts } from '../sets/saved-files.js';
 import { describeIdentity } from '../vm/identity.js';
 import { openAndLockVm } from '../sets/vm-lock.js';
 import { checkUnchanged, overlayCut } from './overlay-cut.js';
 import { checkOverlays, checkRoom, makeOverlays, planOverlays, readRoom } from './overlays.js';
 import { compared, cutDisks } from './manifest-cut.js';
+import { record, unconfirmed, withState } from './record-set.js';
 import { refuseHalfCommitted } from '../sets/set-state.js';
 import { sentence } from '../guest/report-size.js';
 import { requiredLevel } from '../guest/requirement.js';
@@ -199,44 +200,6 @@ async function create(run: Run): Promise<CreateResult> {
   if (unrecorded !== undefined) throw unrecorded;
   const whole = await withState(store, manifest, [...firmwareOf(plan.all), ...description.folders]);
   return { manifest: whole, satisfied: satisfies(whole.level, whole.required), missing: plan.missing };
-}
-
-/** The set with what the VM keeps beside its disks; recorded once more, since a tool killed here has a whole set. */
-async function withState(store: ManifestStore, manifest: Manifest, folders: readonly StateFolder[]): Promise<Manifest> {
-  if (folders.length === 0) return manifest;
-  const { saved, leftOut } = await saveState(store, manifest.set, folders);
-  const whole = {
-    ...manifest,
-    saved: [...(manifest.saved ?? []), ...saved],
-    leftOut: [...manifest.leftOut, ...leftOut],
-  };
-  const unrecorded = await record(store, whole);
-  if (unrecorded !== undefined) throw unrecorded;
-  return whole;
-}
-
-/** Gives the failure: what is to be told before it, if anything, is the caller's to know. */
-async function record(store: ManifestStore, manifest: Manifest): Promise<CutError | undefined> {
-  try {
-    await store.write(manifest);
-    return undefined;
-  } catch (cause) {
-    const message = `the disks are cut (level ${manifest.level}), but the manifest of ${manifest.set} could not be written`;
-    return new CutError('E_RECORD', `${message}: ${describeError(cause)}`, { cause });
-  }
-}
-
-/** The guest comes first; a manifest that could not be written is told beside it. */
-function unconfirmed(
-  { code, message, cause }: ThawUnconfirmedError,
-  { set, level }: Manifest,
-  unrecorded: CutError | undefined,
-): ThawUnconfirmedError {
-  const about = unrecorded?.message ?? `snapshot set ${set} was cut, level ${level}`;
-  return new ThawUnconfirmedError(code, `${message} (${about})`, {
-    cause,
-    facts: { set, level, ...(unrecorded === undefined ? {} : { unrecorded: unrecorded.message }) },
-  });
 }
 
 /** The disks of the cut as the guest knows them; nobody has counted their writes yet. */

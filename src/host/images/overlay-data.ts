@@ -2,6 +2,7 @@
 // gone.
 import { stat } from 'node:fs/promises';
 import { isErrno } from '../errno.js';
+import { encryptedLayer } from './encrypted-layer.js';
 import { mapOfLayer } from './image-file.js';
 
 /**
@@ -15,6 +16,8 @@ export async function holdsData(file: string): Promise<boolean> {
     if (isErrno(error, 'ENOENT')) return false;
     throw error;
   }
+  const encrypted = await encryptedLayer(file);
+  if (encrypted !== undefined) return encrypted.holdsData;
   return (await mapOfLayer(file)).some(({ present, data }) => present ?? data);
 }
 

@@ -13,6 +13,7 @@ import { LibvirtDomain } from '../vm/libvirt/domain.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
 import { refuseMigration } from '../vm/migration.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
+import { diskOfStep, isUsed } from './step-place.js';
 
 const ASK_MS = 30_000;
 const ABORT_MS = 120_000;
@@ -82,16 +83,12 @@ export class DomainMerger implements Merger {
     await this.#domain[Symbol.asyncDispose]();
   }
 
-  async #disk({ base, layer, above }: MergeStep): Promise<VmDisk | undefined> {
-    return (await this.#domain.disks()).find(({ file, backingFiles }) => {
-      const chain = [file, ...backingFiles];
-      const at = chain.indexOf(layer);
-      return at > 0 && chain[at - 1] === above && chain[at + 1] === base.file;
-    });
+  async #disk(step: MergeStep): Promise<VmDisk | undefined> {
+    return await diskOfStep(this.#domain.path, await this.#domain.disks(), step);
   }
 
   async #isUsed({ layer }: MergeStep): Promise<boolean> {
-    return (await this.#domain.disks()).some(({ file, backingFiles }) => [file, ...backingFiles].includes(layer));
+    return await isUsed(this.#domain.path, await this.#domain.disks(), layer);
   }
 
   /** Undefined if nothing is being done with the disk. */

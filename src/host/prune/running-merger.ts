@@ -3,14 +3,17 @@
 // over a base that lacks clusters. So we flush the base first; QMP has no command for it, HMP's qemu-io has.
 // Specification: QEMU qapi/block-core.json (block-commit), job.json (job-finalize).
 import { BridgeError, CutError, UsageError } from '../../errors.js';
-import { nodesOfFile, readDisks, readNodes } from '../../qmp/block-graph.js';
+import { imageFile, nodesOfFile, readDisks, readNodes } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp } from '../../qmp/commands.js';
 import { dismissJob, findJob, waitForJob } from '../../qmp/jobs.js';
 import type { Monitor } from '../../qmp/monitor.js';
+import { fileKey } from '../images/same-file.js';
+import { keyOrName } from '../images/socket-owner.js';
 import { refuseMigration } from '../vm/migration.js';
 import { giveUpJob } from '../vm/plain-merge.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
+import { diskOfStep, isUsed } from './step-place.js';
 
 const FLUSH_MS = 120_000;
 
@@ -71,7 +74,7 @@ export class RunningMerger implements Merger {
     const job = await findJob(client, step.jobId);
     if (job?.status === 'concluded') await dismissJob(client, step.jobId);
     const disks = await readDisks(client);
-    if (disks.some(({ file, backingFiles }) => [file, ...backingFiles].includes(step.layer))) {
+    if (await isUsed(client.path, disks, step.layer)) {
       throw new BridgeError('E_BLOCK_GRAPH', `the VM still runs on ${step.layer}`);
     }
     const { layer } = await this.#nodes(step);
@@ -122,20 +125,22 @@ export class RunningMerger implements Merger {
     if (answer.trim() !== '') throw new CutError('E_FLUSH', `${step.base.file} could not be flushed: ${answer.trim()}`);
   }
 
-  async #nodes({ base, layer, above }: MergeStep): Promise<Nodes> {
-    const nodes = [...(await readNodes(this.#client)).values()];
-    const disks = await readDisks(this.#client);
+  async #nodes(step: MergeStep): Promise<Nodes> {
+    const client = this.#client;
+    const nodes = [...(await readNodes(client)).values()];
+    const keys = new Map<string, string>();
+    for (const { image } of nodes) {
+      const name = imageFile(image.filename);
+      keys.set(name, await keyOrName(client.path, name));
+    }
+    const [base, layer] = [await fileKey(step.base.file), await fileKey(step.layer)];
     // QEMU would write the driver of the base as its format: a file without a format node gives a wrong one.
-    const ofBase = only(nodesOfFile(nodes, (name) => name === base.file, base.format));
-    const isFormat = nodes.some((node) => node['node-name'] === ofBase && node.drv === base.format);
+    const ofBase = only(nodesOfFile(nodes, (name) => keys.get(name) === base, step.base.format));
+    const isFormat = nodes.some((node) => node['node-name'] === ofBase && node.drv === step.base.format);
     return {
-      root: disks.find(({ file, backingFiles }) => {
-        const chain = [file, ...backingFiles];
-        const at = chain.indexOf(layer);
-        return at > 0 && chain[at - 1] === above && chain[at + 1] === base.file;
-      })?.rootNode,
+      root: (await diskOfStep(client.path, await readDisks(client), step))?.rootNode,
       base: isFormat ? ofBase : undefined,
-      layer: only(nodesOfFile(nodes, (name) => name === layer, 'qcow2')),
+      layer: only(nodesOfFile(nodes, (name) => keys.get(name) === layer, 'qcow2')),
     };
   }
 }

@@ -3,6 +3,7 @@
 import { Deadline } from '../../deadline.js';
 import { UnreachableError, UsageError } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
+import { encryptedLayer } from '../images/encrypted-layer.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
 import { backingOf } from '../images/references.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
@@ -31,6 +32,10 @@ export class ShutOffMerger implements Merger {
       if (holders.length === 0) continue;
       const message = `no monitor of the VM answers, but ${file} is in use by ${describeHolders(holders)}`;
       throw new UsageError('E_IN_USE', `${message}: nothing was pruned; if the VM runs, say with --qmp where it is`);
+    }
+    if ((await encryptedLayer(layer)) !== undefined) {
+      const message = `${layer} is encrypted, and only QEMU has its secret`;
+      throw new UsageError('E_ENCRYPTED', `nothing was pruned: ${message}: prune while the VM runs`);
     }
     for (const domain of this.#domains) await freeDefinition(domain, layer, this.#overlays);
     const found = await backingOf(layer);

@@ -5,6 +5,7 @@ import { QmpClient } from '../../qmp/client.js';
 import { throwIfInterrupted, type Confirm } from '../confirm.js';
 import { everySet } from '../sets/claims.js';
 import { Journal, refuseBusy } from '../sets/journal.js';
+import { inOneSpelling } from '../sets/one-spelling.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { deleteSnapshot } from '../snapshot-delete.js';
 import { parseLibvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
@@ -61,7 +62,7 @@ async function planOf({ store, keep, olderThanMs }: PruneOptions): Promise<Prune
   if (!Number.isInteger(keep) || keep < 1) {
     throw new UsageError('E_LIMIT', `--keep: expected 1 or more, found ${keep}: the newest set is merged by "commit"`);
   }
-  const manifests = await store.readAllOrRefuse();
+  const manifests = await inOneSpelling(await store.readAllOrRefuse());
   const choice = { keep, nowMs: Date.now(), ...(olderThanMs === undefined ? {} : { olderThanMs }) };
   return planPrune(manifests, choice);
 }

@@ -56,7 +56,7 @@ export async function recoverRevert(recovery: Recovery, manifest: Manifest): Pro
         disks.map(({ overlay }) => overlay.file),
       );
       if (why !== undefined) throw new BridgeError('E_IN_USE', `${why}: not reverted`);
-      const above = newerSets(manifest, await allManifests(options.stateDir));
+      const above = await newerSets(manifest, await allManifests(options.stateDir));
       if (above.length > 0) throw new BridgeError('E_NEWER_SETS', `newer sets lie on ${set}: ${above.join(', ')}`);
       await takeDrafts(store, manifest, drafts);
     });

@@ -30,19 +30,24 @@ export async function recoverStrays(recovery: Recovery): Promise<void> {
 }
 
 const ourJob = /^fsb-commit-([0-9a-f]{8})-\d+$/;
+/** Formats an encrypted overlay that is not in use yet; it is short, and cannot be cancelled. */
+const formatJob = /^fsb-[0-9a-f]{8}-\d+-create$/;
 
 async function recoverJobs(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
   for (const { id, status } of await runQmp(monitor, 'query-jobs', {})) {
+    if (formatJob.test(id)) {
+      const left = `job ${id} (${status}), which formatted an overlay, was left in QEMU`;
+      if (status === 'concluded') await dismiss(recovery, monitor, id, left);
+      else recovery.note('busy', { kind: 'job-left', found: left, did: 'it ends by itself: recover again' });
+      continue;
+    }
     const setId = ourJob.exec(id)?.[1];
     const owner = manifests.find((manifest) => manifest.id === setId);
     // Its commit goes on, or has been told of.
     if (setId === undefined || owner?.state === 'committing') continue;
     const found = `job ${id} (${status}) was left in QEMU, and no set is being committed`;
     if (status === 'concluded') {
-      await recovery.repair({ kind: 'job-left', found, did: 'dismiss it' }, async () => {
-        await dismissJob(monitor, id);
-        return undefined;
-      });
+      await dismiss(recovery, monitor, id, found);
       continue;
     }
     const did =
@@ -52,6 +57,13 @@ async function recoverJobs(recovery: Recovery, monitor: Monitor, manifests: read
     );
     recovery.note('yours', { kind: 'job-left', found, did, commands });
   }
+}
+
+async function dismiss(recovery: Recovery, monitor: Monitor, id: string, found: string): Promise<void> {
+  await recovery.repair({ kind: 'job-left', found, did: 'dismiss it' }, async () => {
+    await dismissJob(monitor, id);
+    return undefined;
+  });
 }
 
 const ourNode = /^fsb-([0-9a-f]{8})-\d+$/;

@@ -6,6 +6,7 @@ import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { layersOf, type Layer } from './layers.js';
 import { withData } from '../images/overlay-data.js';
+import { fileKey } from '../images/same-file.js';
 
 /**
  * The manifest with its state settled: `cutting` becomes `cut` (level crash: nobody proved more) if the VM writes to
@@ -62,11 +63,15 @@ export async function refuseHalfCommitted(monitor: Monitor, manifests: readonly 
   }
 }
 
-/** Sets of which a disk lies on a layer of this one: they must go first. */
-export function newerSets(manifest: Manifest, all: readonly Manifest[]): string[] {
-  const own = new Set(manifest.disks.filter(({ merged }) => !merged).map(({ overlay }) => overlay.file));
-  return all
-    .filter(({ id, state }) => id !== manifest.id && state !== 'committed' && state !== 'failed')
-    .filter(({ disks }) => disks.some(({ base, merged }) => !merged && own.has(base.file)))
-    .map(({ set }) => set);
+/** Sets of which a disk lies on a layer of this one, however they spell it: they must go first. */
+export async function newerSets(manifest: Manifest, all: readonly Manifest[]): Promise<string[]> {
+  const overlays = manifest.disks.filter(({ merged }) => !merged).map(({ overlay }) => fileKey(overlay.file));
+  const own = new Set(await Promise.all(overlays));
+  const newer: string[] = [];
+  for (const { id, set, state, disks } of all) {
+    if (id === manifest.id || state === 'committed' || state === 'failed') continue;
+    const bases = disks.filter(({ merged }) => !merged).map(({ base }) => fileKey(base.file));
+    if ((await Promise.all(bases)).some((key) => own.has(key))) newer.push(set);
+  }
+  return newer;
 }

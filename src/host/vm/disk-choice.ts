@@ -136,6 +136,9 @@ function whyImpossible({ readOnly, trouble, shared, model, name, format, file }:
   if (model !== undefined && passedThrough.includes(model)) return `it is passed through to the guest (${model})`;
   const { driver } = parseImageName(name);
   if (driver !== undefined && networks.includes(driver)) return `its image lies on the network: ${file}`;
+  // The key is the LUKS layer's own: a qcow2 over it would hold what is written after the cut without any.
+  if (format === 'luks')
+    return 'it is encrypted as a whole (LUKS, not within qcow2): its overlay would hold clear text';
   if (!formats.includes(format)) return `its format is ${format}, expected ${formats.join(' or ')}`;
   if (name.startsWith('json:') && driver !== undefined && !protocols.includes(driver)) {
     return `a ${driver} node lies between its format and its file`;
