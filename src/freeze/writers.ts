@@ -7,16 +7,22 @@ import { monotonicMs } from './clock.js';
 import { ResidentWriter } from './resident-writer.js';
 import { phaseLimitsMs } from './writer-description.js';
 import type { Writer } from './writer-folders.js';
+import { TERM_GRACE_MS } from './process-group.js';
 import { LeftOutput } from './writer-output.js';
 import { phaseReport, readResult, runPhase, startResident, type PhaseContext, type Verdict } from './writer-phase.js';
 import { eventless, type ProcessResult } from './writer-process.js';
 
-export type SessionOutcome = (typeof outcomes)[number];
+/** How a session came out, as writers are told. */
+export type SessionOutcome = Exclude<(typeof outcomes)[number], 'incomplete' | 'unreleased'>;
 
 export interface WriterContext extends PhaseContext {
   /** Zero of the report's times, on CLOCK_MONOTONIC. */
   readonly zeroMs: number;
   readonly limitsMs?: Partial<Readonly<Record<WriterPhase, number>>>;
+  /** Of each phase of a plain hook; without it, `limitsMs`. */
+  readonly plainHookLimitMs?: number;
+  /** The failure of this writer ends the attempt; without it, of none. */
+  readonly vetoes?: (writer: Writer) => boolean;
 }
 
 /** One writer of the session and what became of it. */
@@ -27,6 +33,7 @@ interface Run {
   /** Its freeze was started: it must be released. */
   started: boolean;
   frozen: boolean;
+  isBusy: boolean;
   /** Its `thaw` succeeded, or its process is gone and its hold with it. */
   released: boolean;
   /** How often its `verify` passed. */
@@ -49,6 +56,10 @@ export class WriterSet {
   readonly #runs: Run[];
   readonly #context: WriterContext;
   readonly #left = new LeftOutput();
+  /** What is under way in steps that a hurry cuts short. */
+  readonly #underWay = new Map<AbortController, 'release' | 'after'>();
+  #hurryMs: number | undefined;
+  #hurryUntilMs: number | undefined;
 
   constructor(writers: readonly Writer[], context: WriterContext) {
     this.#context = context;
@@ -58,6 +69,7 @@ export class WriterSet {
       state: 'taking-part',
       started: false,
       frozen: false,
+      isBusy: false,
       released: false,
       verified: 0,
       reason: undefined,
@@ -77,11 +89,18 @@ export class WriterSet {
     return this.#runs.some(({ state }) => state !== 'not-applicable');
   }
 
-  /** Required writers that failed so far, for people. */
-  get requiredFailures(): readonly string[] {
-    return this.#runs
-      .filter(({ state, writer }) => state === 'failed' && writer.required)
-      .map(({ writer, reason }) => `${writer.name}: ${reason ?? 'failed'}`);
+  /** Writers that failed so far, for people. */
+  get failures(): readonly string[] {
+    return this.#failed.map(told);
+  }
+
+  /** Those whose failure ends the attempt. */
+  get vetoes(): readonly string[] {
+    return this.#failed.filter(({ writer }) => this.#context.vetoes?.(writer) === true).map(told);
+  }
+
+  get #failed(): readonly Run[] {
+    return this.#runs.filter(({ state }) => state === 'failed');
   }
 
   /** Step 2: residents are started, and all that have the phase run it, side by side. */
@@ -99,13 +118,13 @@ export class WriterSet {
     );
   }
 
-  /** Step 3. Stops at the first rank in which a required writer failed, if told to. */
-  async freeze(remainingMs: () => number, signal: AbortSignal, stopAtFailure: boolean): Promise<void> {
+  /** Step 3. Stops at the first writer whose failure ends the attempt. */
+  async freeze(remainingMs: () => number, signal: AbortSignal): Promise<void> {
     for (const rank of ranks(this.#runs)) {
       await byRank(
         this.#with('freeze').filter(({ writer }) => writer.rank === rank),
         async (run) => {
-          if (signal.aborted || (stopAtFailure && this.requiredFailures.length > 0)) return;
+          if (signal.aborted || this.vetoes.length > 0) return;
           // Noted first: should this process die now, its successor must release the writer.
           try {
             this.#context.record.noteStarted(run.writer, this.#limit(run.writer, 'thaw'));
@@ -119,7 +138,7 @@ export class WriterSet {
           run.frozen = verdict.kind === 'done';
         },
       );
-      if (signal.aborted || (stopAtFailure && this.requiredFailures.length > 0)) return;
+      if (signal.aborted || this.vetoes.length > 0) return;
     }
   }
 
@@ -135,22 +154,71 @@ export class WriterSet {
 
   /**
    * Step 7, `thaw` for every writer whose freeze was started. What fails is tried once more when all others are
-   * released; `unreleased` names what still failed then.
+   * released, unless it hung or there is a hurry; `unreleased` names what still failed then.
    */
   async release(outcome: SessionOutcome): Promise<void> {
     // They hold nothing yet, and nobody waits for them.
     for (const run of this.#runs) if (!run.started && run.resident instanceof ResidentWriter) void run.resident.end();
-    for (let tries = 0; tries < 2; tries++) {
-      const held = this.#runs.filter((run) => run.started && !run.released).reverse();
-      for (const rank of ranks(held).reverse()) {
-        await byRank(
-          held.filter(({ writer }) => writer.rank === rank),
-          async (run) => {
-            await this.#release(run, outcome);
-          },
-        );
-      }
+    await this.#releaseAll(this.#held, outcome);
+    const again = this.#held.filter((run) => lastThaw(run)?.timedOut !== true);
+    await this.#releaseAll(again, outcome, () => this.#hurryMs === undefined);
+  }
+
+  /** Long after: one more try for what still holds. `signal` ends one that is under way. */
+  async retry(outcome: SessionOutcome, signal: AbortSignal): Promise<void> {
+    await this.#releaseAll(this.#held, outcome, () => !signal.aborted, signal);
+    this.#left.close();
+  }
+
+  async #releaseAll(runs: Run[], outcome: SessionOutcome, goesOn = () => true, signal?: AbortSignal): Promise<void> {
+    const held = [...runs].reverse();
+    let untried = held.length;
+    for (const rank of ranks(held).reverse()) {
+      await byRank(
+        held.filter(({ writer }) => writer.rank === rank),
+        async (run) => {
+          if (goesOn()) await this.#release(run, outcome, untried--, signal);
+        },
+      );
     }
+  }
+
+  /**
+   * From now on the release and what comes after it have this long together: each writer gets its first try within its
+   * share, and none a second one. For a process that is told to end.
+   */
+  hurry(limitMs: number): void {
+    if (this.#hurryMs !== undefined) return;
+    this.#hurryMs = limitMs;
+    for (const [cut, step] of this.#underWay)
+      setTimeout(
+        () => {
+          cut.abort();
+        },
+        step === 'release' ? this.#share(this.#held.length) : limitMs,
+      ).unref();
+  }
+
+  /** Of those still to be tried, in milliseconds; undefined while there is no hurry. The time runs from the first one on. */
+  #share(untried: number): number | undefined {
+    if (this.#hurryMs === undefined) return undefined;
+    this.#hurryUntilMs ??= monotonicMs() + this.#hurryMs;
+    return Math.max(100, (this.#hurryUntilMs - monotonicMs()) / Math.max(1, untried) - TERM_GRACE_MS);
+  }
+
+  /** Writers whose freeze was started and that have not let go. */
+  get #held(): Run[] {
+    return this.#runs.filter((run) => run.started && !run.released);
+  }
+
+  /** Some writer may be holding. */
+  get holds(): boolean {
+    return this.#held.length > 0;
+  }
+
+  /** It let go for another session: nothing is left to do. */
+  noteReleased(path: string): void {
+    for (const run of this.#runs) if (run.writer.path === path) run.released = true;
   }
 
   /** The longest that `release` may take, in milliseconds. */
@@ -161,7 +229,6 @@ export class WriterSet {
 
   /** Writers whose freeze was started, in the order in which they were let go. */
   get releases(): readonly Release[] {
-    const lastThaw = ({ phases }: Run): PhaseReport | undefined => phases.findLast(({ phase }) => phase === 'thaw');
     return this.#runs
       .filter(({ started }) => started)
       .sort((a, b) => (lastThaw(a)?.endMs ?? 0) - (lastThaw(b)?.endMs ?? 0))
@@ -174,13 +241,21 @@ export class WriterSet {
       });
   }
 
+  /** Writers of which a phase is under way. */
+  get busy(): readonly string[] {
+    return this.#runs.filter(({ isBusy }) => isBusy).map(({ writer }) => writer.name);
+  }
+
   /** Writers whose `thaw` failed: their applications may still stand still. With the reason, for people. */
   get unreleased(): readonly string[] {
     return this.releases.flatMap(({ name, released, reason }) => (released ? [] : [`${name}: ${reason ?? 'unknown'}`]));
   }
 
-  async #release(run: Run, outcome: SessionOutcome): Promise<void> {
-    const verdict = await this.#phase(run, 'thaw', { outcome });
+  async #release(run: Run, outcome: SessionOutcome, untried: number, signal?: AbortSignal): Promise<void> {
+    const verdict = await this.#cuttable('release', signal, async (cut) => {
+      const budgetMs = this.#share(untried);
+      return await this.#phase(run, 'thaw', { outcome, signal: cut, ...(budgetMs === undefined ? {} : { budgetMs }) });
+    });
     run.released = verdict.kind !== 'failed';
     if (run.resident instanceof ResidentWriter) {
       // One that says so has let go, and may end while the next one has its turn. Of any other its end is the proof.
@@ -195,6 +270,20 @@ export class WriterSet {
     }
   }
 
+  async #cuttable<T>(
+    step: 'release' | 'after',
+    signal: AbortSignal | undefined,
+    act: (cut: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const cut = new AbortController();
+    this.#underWay.set(cut, step);
+    try {
+      return await act(signal === undefined ? cut.signal : AbortSignal.any([cut.signal, signal]));
+    } finally {
+      this.#underWay.delete(cut);
+    }
+  }
+
   /**
    * After the release: `post` of a session that was frozen, `abort` of an attempt that was not. When it settles no
    * resident is left.
@@ -202,7 +291,10 @@ export class WriterSet {
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     const runs = this.#runs.filter((run) => run.phases.length > 0 && run.writer.phases.includes(phase));
     const phases = runs.map(async (run) => {
-      await this.#phase(run, phase, { outcome });
+      await this.#cuttable('after', undefined, async (signal) => {
+        const budgetMs = this.#share(1);
+        await this.#phase(run, phase, { outcome, signal, ...(budgetMs === undefined ? {} : { budgetMs }) });
+      });
     });
     const residents = this.#runs.map(async ({ resident }) => {
       if (!(resident instanceof ResidentWriter)) return;
@@ -236,15 +328,21 @@ export class WriterSet {
   }
 
   #limit(writer: Writer, phase: WriterPhase): number {
+    const { limitsMs, plainHookLimitMs } = this.#context;
     const own = writer.description?.timeout[phase];
-    return own === undefined ? (this.#context.limitsMs?.[phase] ?? phaseLimitsMs[phase]) : own * 1000;
+    if (own !== undefined) return own * 1000;
+    return (writer.kind === 'plain' ? plainHookLimitMs : undefined) ?? limitsMs?.[phase] ?? phaseLimitsMs[phase];
   }
 
   async #phase(run: Run, phase: WriterPhase, how: PhaseOptions): Promise<Verdict> {
     const { writer } = run;
     const own = this.#limit(writer, phase);
     const limitMs = Math.max(1, Math.min(own, how.budgetMs ?? own));
+    run.isBusy = true;
     const result = await this.#run(run, phase, limitMs, how);
+    run.isBusy = false;
+    // Of one that is told to let go again and again the last try says all.
+    if (run.phases.length >= PHASES_KEPT) run.phases.pop();
     run.phases.push(phaseReport(phase, result, this.#context.zeroMs));
     const verdict = readResult(writer, phase, result, limitMs);
     if (verdict.kind === 'failed') {
@@ -285,6 +383,8 @@ export class WriterSet {
   }
 }
 
+/** Of one writer in a report. */
+const PHASES_KEPT = 16;
 /** For a phase that is past its limit to be ended by force, and a resident to let go. */
 const END_LIMIT_MS = 3_000;
 
@@ -300,6 +400,14 @@ async function byRank(runs: readonly Run[], act: (run: Run) => Promise<void>): P
     for (const run of runs.filter(({ writer }) => writer.kind === 'plain')) await act(run);
   };
   await Promise.all([plainInTurn(), ...runs.filter(({ writer }) => writer.kind !== 'plain').map(act)]);
+}
+
+function lastThaw({ phases }: Run): PhaseReport | undefined {
+  return phases.findLast(({ phase }) => phase === 'thaw');
+}
+
+function told({ writer, reason }: Run): string {
+  return `${writer.name}: ${reason ?? 'failed'}`;
 }
 
 function ranks(runs: readonly Run[]): number[] {

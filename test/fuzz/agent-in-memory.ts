@@ -60,6 +60,7 @@ function harmlessCoordinator(): LocalCoordinator {
         report: { ...report, state: 'frozen' },
         frozenCount: 1,
         thawedCount: 1,
+        holdsWriters: false,
         remainingMs: 1000,
         ended: new Promise(() => undefined),
         thawed: new Promise(() => undefined),
@@ -72,6 +73,7 @@ function harmlessCoordinator(): LocalCoordinator {
     },
     status: () => Promise.resolve(session === undefined ? { state: 'idle' } : { state: 'frozen', session: session.id }),
     writers: () => Promise.resolve([]),
+    unreleased: [],
     warmUp() {},
     close: () => Promise.resolve(),
   };
