@@ -129,7 +129,7 @@ export type Verdict =
   { readonly kind: 'done' | 'unsupported' | 'not-applicable' } | { readonly kind: 'failed'; readonly reason: string };
 
 export function readResult(
-  { kind }: Pick<Writer, 'kind'>,
+  { kind, phases }: Pick<Writer, 'kind' | 'phases'>,
   phase: WriterPhase,
   result: ProcessResult,
   limitMs: number,
@@ -144,7 +144,9 @@ export function readResult(
   if (result.aborted)
     return failed(`ended with the ${releasing.includes(phase) ? 'agent, or for a new session' : 'attempt'}`);
   const isDescribed = kind !== 'plain';
-  if (isDescribed && code === 3 && (phase === 'prepare' || phase === 'freeze')) return { kind: 'not-applicable' };
+  // One that holds nothing may find in verify that its application has stopped since.
+  const mayLeave = phase === 'prepare' || phase === 'freeze' || (phase === 'verify' && !phases.includes('freeze'));
+  if (isDescribed && code === 3 && mayLeave) return { kind: 'not-applicable' };
   if (fault !== undefined) return failed(`${fault}${because}`);
   if (result.signal !== undefined) return failed(`ended by ${result.signal}${because}`);
   if (code === 0) return { kind: 'done' };
