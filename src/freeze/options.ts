@@ -112,7 +112,8 @@ export interface LocalCoordinator extends Coordinator {
   readonly lastReport: FreezeReport | undefined;
   /**
    * Ends whatever is held (as `broken`: its requester may cut later) or on its way: thaws, gives each writer its first
-   * try to let go, waits for `post` phases, within 20 s for all of these but the thaw. For SIGTERM. Later freezes are refused. Throws ThawUnconfirmedError as thaw() does.
+   * try to let go, waits for `post` phases, within 20 s for all of these but the thaw. For SIGTERM. Later freezes are
+   * refused. Throws ThawUnconfirmedError as thaw() does.
    */
   close(): Promise<void>;
 }

@@ -23,7 +23,8 @@ import { withDefaults, type Settings } from './settings.js';
 import type { Writer } from './writer-folders.js';
 import type { LeftWriters } from './unreleased.js';
 import { mountpointList } from './writer-phase.js';
-import { WriterSet, type Release } from './writers.js';
+import type { Release } from './writer-run.js';
+import { WriterSet } from './writers.js';
 
 /** For the freezer to thaw what the dead one held. */
 const THAW_LIMIT_MS = 5_000;

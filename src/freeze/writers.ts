@@ -1,16 +1,28 @@
 // The writers of one session, phase by phase: who runs beside whom, and who must be released. Ranks ascend at freeze and
 // descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by one. What is
 // run and what its end means: writer-phase.ts, writer-process.ts, resident-writer.ts.
-import type { PhaseReport, WriterPhase, WriterReport, outcomes } from '../consistency.js';
+import type { WriterPhase, WriterReport, outcomes } from '../consistency.js';
 import { describeError } from '../errors.js';
 import { monotonicMs } from './clock.js';
+import { Hurry } from './hurry.js';
 import { ResidentWriter } from './resident-writer.js';
 import { phaseLimitsMs } from './writer-description.js';
 import type { Writer } from './writer-folders.js';
-import { TERM_GRACE_MS } from './process-group.js';
 import { LeftOutput } from './writer-output.js';
 import { phaseReport, readResult, runPhase, startResident, type PhaseContext, type Verdict } from './writer-phase.js';
 import { eventless, type ProcessResult } from './writer-process.js';
+import {
+  addPhase,
+  failureOf,
+  lastThaw,
+  newRun,
+  ranks,
+  releaseOf,
+  reportOf,
+  sideBySide,
+  type Release,
+  type WriterRun,
+} from './writer-run.js';
 
 /** How a session came out, as writers are told. */
 export type SessionOutcome = Exclude<(typeof outcomes)[number], 'incomplete' | 'unreleased'>;
@@ -25,56 +37,15 @@ export interface WriterContext extends PhaseContext {
   readonly vetoes?: (writer: Writer) => boolean;
 }
 
-/** One writer of the session and what became of it. */
-interface Run {
-  readonly writer: Writer;
-  readonly phases: PhaseReport[];
-  state: 'taking-part' | 'failed' | 'not-applicable';
-  /** Its freeze was started: it must be released. */
-  started: boolean;
-  frozen: boolean;
-  isBusy: boolean;
-  /** Its `thaw` succeeded, or its process is gone and its hold with it. */
-  released: boolean;
-  /** How often its `verify` passed. */
-  verified: number;
-  reason: string | undefined;
-  /** Of a resident writer, from prepare on; or how it could not be started. */
-  resident: ResidentWriter | ProcessResult | undefined;
-}
-
-/** A writer whose freeze was started, at the end. */
-export interface Release {
-  readonly name: string;
-  readonly path: string;
-  readonly released: boolean;
-  /** Why not, for people. */
-  readonly reason?: string;
-}
-
 export class WriterSet {
-  readonly #runs: Run[];
+  readonly #runs: WriterRun[];
   readonly #context: WriterContext;
   readonly #left = new LeftOutput();
-  /** What is under way in steps that a hurry cuts short. */
-  readonly #underWay = new Map<AbortController, 'release' | 'after'>();
-  #hurryMs: number | undefined;
-  #hurryUntilMs: number | undefined;
+  readonly #hurry = new Hurry();
 
   constructor(writers: readonly Writer[], context: WriterContext) {
     this.#context = context;
-    this.#runs = writers.map((writer) => ({
-      writer,
-      phases: [],
-      state: 'taking-part',
-      started: false,
-      frozen: false,
-      isBusy: false,
-      released: false,
-      verified: 0,
-      reason: undefined,
-      resident: undefined,
-    }));
+    this.#runs = writers.map(newRun);
   }
 
   /** Those that a dead process had started to freeze, in the order of their start: there is only `release` for them. */
@@ -91,15 +62,15 @@ export class WriterSet {
 
   /** Writers that failed so far, for people. */
   get failures(): readonly string[] {
-    return this.#failed.map(told);
+    return this.#failed.map(failureOf);
   }
 
   /** Those whose failure ends the attempt. */
   get vetoes(): readonly string[] {
-    return this.#failed.filter(({ writer }) => this.#context.vetoes?.(writer) === true).map(told);
+    return this.#failed.filter(({ writer }) => this.#context.vetoes?.(writer) === true).map(failureOf);
   }
 
-  get #failed(): readonly Run[] {
+  get #failed(): readonly WriterRun[] {
     return this.#runs.filter(({ state }) => state === 'failed');
   }
 
@@ -121,7 +92,7 @@ export class WriterSet {
   /** Step 3. Stops at the first writer whose failure ends the attempt. */
   async freeze(remainingMs: () => number, signal: AbortSignal): Promise<void> {
     for (const rank of ranks(this.#runs)) {
-      await byRank(
+      await sideBySide(
         this.#with('freeze').filter(({ writer }) => writer.rank === rank),
         async (run) => {
           if (signal.aborted || this.vetoes.length > 0) return;
@@ -161,7 +132,7 @@ export class WriterSet {
     for (const run of this.#runs) if (!run.started && run.resident instanceof ResidentWriter) void run.resident.end();
     await this.#releaseAll(this.#held, outcome);
     const again = this.#held.filter((run) => lastThaw(run)?.timedOut !== true);
-    await this.#releaseAll(again, outcome, () => this.#hurryMs === undefined);
+    await this.#releaseAll(again, outcome, () => !this.#hurry.isOn);
   }
 
   /** Long after: one more try for what still holds. `signal` ends one that is under way. */
@@ -170,14 +141,20 @@ export class WriterSet {
     this.#left.close();
   }
 
-  async #releaseAll(runs: Run[], outcome: SessionOutcome, goesOn = () => true, signal?: AbortSignal): Promise<void> {
+  async #releaseAll(
+    runs: WriterRun[],
+    outcome: SessionOutcome,
+    goesOn = () => true,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const held = [...runs].reverse();
-    let untried = held.length;
+    const untried = new Set(held);
     for (const rank of ranks(held).reverse()) {
-      await byRank(
+      await sideBySide(
         held.filter(({ writer }) => writer.rank === rank),
         async (run) => {
-          if (goesOn()) await this.#release(run, outcome, untried--, signal);
+          if (goesOn()) await this.#release(run, outcome, () => untried.size, signal);
+          untried.delete(run);
         },
       );
     }
@@ -188,26 +165,11 @@ export class WriterSet {
    * share, and none a second one. For a process that is told to end.
    */
   hurry(limitMs: number): void {
-    if (this.#hurryMs !== undefined) return;
-    this.#hurryMs = limitMs;
-    for (const [cut, step] of this.#underWay)
-      setTimeout(
-        () => {
-          cut.abort();
-        },
-        step === 'release' ? this.#share(this.#held.length) : limitMs,
-      ).unref();
-  }
-
-  /** Of those still to be tried, in milliseconds; undefined while there is no hurry. The time runs from the first one on. */
-  #share(untried: number): number | undefined {
-    if (this.#hurryMs === undefined) return undefined;
-    this.#hurryUntilMs ??= monotonicMs() + this.#hurryMs;
-    return Math.max(100, (this.#hurryUntilMs - monotonicMs()) / Math.max(1, untried) - TERM_GRACE_MS);
+    this.#hurry.begin(limitMs);
   }
 
   /** Writers whose freeze was started and that have not let go. */
-  get #held(): Run[] {
+  get #held(): WriterRun[] {
     return this.#runs.filter((run) => run.started && !run.released);
   }
 
@@ -232,13 +194,7 @@ export class WriterSet {
     return this.#runs
       .filter(({ started }) => started)
       .sort((a, b) => (lastThaw(a)?.endMs ?? 0) - (lastThaw(b)?.endMs ?? 0))
-      .map((run) => {
-        const { name, path } = run.writer;
-        if (run.released) return { name, path, released: true };
-        const { text, exitCode, signal } = lastThaw(run) ?? {};
-        const reason = text ?? `thaw failed (exit ${exitCode ?? signal ?? 'unknown'})`;
-        return { name, path, released: false, reason };
-      });
+      .map(releaseOf);
   }
 
   /** Writers of which a phase is under way. */
@@ -251,10 +207,14 @@ export class WriterSet {
     return this.releases.flatMap(({ name, released, reason }) => (released ? [] : [`${name}: ${reason ?? 'unknown'}`]));
   }
 
-  async #release(run: Run, outcome: SessionOutcome, untried: number, signal?: AbortSignal): Promise<void> {
-    const verdict = await this.#cuttable('release', signal, async (cut) => {
-      const budgetMs = this.#share(untried);
-      return await this.#phase(run, 'thaw', { outcome, signal: cut, ...(budgetMs === undefined ? {} : { budgetMs }) });
+  async #release(
+    run: WriterRun,
+    outcome: SessionOutcome,
+    waiting: () => number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const verdict = await this.#hurry.within(waiting, signal, async (limits) => {
+      return await this.#phase(run, 'thaw', { outcome, ...limits });
     });
     run.released = verdict.kind !== 'failed';
     if (run.resident instanceof ResidentWriter) {
@@ -270,20 +230,6 @@ export class WriterSet {
     }
   }
 
-  async #cuttable<T>(
-    step: 'release' | 'after',
-    signal: AbortSignal | undefined,
-    act: (cut: AbortSignal) => Promise<T>,
-  ): Promise<T> {
-    const cut = new AbortController();
-    this.#underWay.set(cut, step);
-    try {
-      return await act(signal === undefined ? cut.signal : AbortSignal.any([cut.signal, signal]));
-    } finally {
-      this.#underWay.delete(cut);
-    }
-  }
-
   /**
    * After the release: `post` of a session that was frozen, `abort` of an attempt that was not. When it settles no
    * resident is left.
@@ -291,10 +237,11 @@ export class WriterSet {
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     const runs = this.#runs.filter((run) => run.phases.length > 0 && run.writer.phases.includes(phase));
     const phases = runs.map(async (run) => {
-      await this.#cuttable('after', undefined, async (signal) => {
-        const budgetMs = this.#share(1);
-        await this.#phase(run, phase, { outcome, signal, ...(budgetMs === undefined ? {} : { budgetMs }) });
-      });
+      await this.#hurry.within(
+        () => 1,
+        undefined,
+        async (limits) => await this.#phase(run, phase, { outcome, ...limits }),
+      );
     });
     const residents = this.#runs.map(async ({ resident }) => {
       if (!(resident instanceof ResidentWriter)) return;
@@ -307,23 +254,10 @@ export class WriterSet {
 
   /** `final`: after the second verification, without which nothing is verified any more. */
   reports(final: boolean): WriterReport[] {
-    return this.#runs.map((run) => {
-      const { name, path, kind, required, rank, description } = run.writer;
-      return {
-        name,
-        path,
-        kind,
-        required,
-        rank,
-        ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
-        verdict: verdictOf(run, final),
-        ...(run.reason === undefined ? {} : { reason: run.reason }),
-        phases: [...run.phases],
-      };
-    });
+    return this.#runs.map((run) => reportOf(run, final));
   }
 
-  #with(phase: WriterPhase): Run[] {
+  #with(phase: WriterPhase): WriterRun[] {
     return this.#runs.filter(({ state, writer }) => state === 'taking-part' && writer.phases.includes(phase));
   }
 
@@ -334,16 +268,14 @@ export class WriterSet {
     return (writer.kind === 'plain' ? plainHookLimitMs : undefined) ?? limitsMs?.[phase] ?? phaseLimitsMs[phase];
   }
 
-  async #phase(run: Run, phase: WriterPhase, how: PhaseOptions): Promise<Verdict> {
+  async #phase(run: WriterRun, phase: WriterPhase, how: PhaseOptions): Promise<Verdict> {
     const { writer } = run;
     const own = this.#limit(writer, phase);
     const limitMs = Math.max(1, Math.min(own, how.budgetMs ?? own));
     run.isBusy = true;
     const result = await this.#run(run, phase, limitMs, how);
     run.isBusy = false;
-    // Of one that is told to let go again and again the last try says all.
-    if (run.phases.length >= PHASES_KEPT) run.phases.pop();
-    run.phases.push(phaseReport(phase, result, this.#context.zeroMs));
+    addPhase(run, phaseReport(phase, result, this.#context.zeroMs));
     const verdict = readResult(writer, phase, result, limitMs);
     if (verdict.kind === 'failed') {
       // A failed post says nothing of what was held before.
@@ -356,7 +288,12 @@ export class WriterSet {
     return verdict;
   }
 
-  async #run(run: Run, phase: WriterPhase, limitMs: number, { signal, outcome }: PhaseOptions): Promise<ProcessResult> {
+  async #run(
+    run: WriterRun,
+    phase: WriterPhase,
+    limitMs: number,
+    { signal, outcome }: PhaseOptions,
+  ): Promise<ProcessResult> {
     const { writer, resident } = run;
     if (writer.kind !== 'resident') {
       const onLost = (reason: string): void => {
@@ -376,15 +313,13 @@ export class WriterSet {
   }
 
   // Between its phases, when nobody asks.
-  #lose(run: Run, reason: string): void {
+  #lose(run: WriterRun, reason: string): void {
     if (run.state !== 'taking-part' || run.released) return;
     run.state = 'failed';
     run.reason ??= `${run.frozen ? 'lost its hold' : 'before its freeze'}: ${reason}`;
   }
 }
 
-/** Of one writer in a report. */
-const PHASES_KEPT = 16;
 /** For a phase that is past its limit to be ended by force, and a resident to let go. */
 const END_LIMIT_MS = 3_000;
 
@@ -392,31 +327,4 @@ interface PhaseOptions {
   readonly budgetMs?: number;
   readonly signal?: AbortSignal;
   readonly outcome?: SessionOutcome;
-}
-
-// Plain hooks one by one, all others at the same time as them.
-async function byRank(runs: readonly Run[], act: (run: Run) => Promise<void>): Promise<void> {
-  const plainInTurn = async (): Promise<void> => {
-    for (const run of runs.filter(({ writer }) => writer.kind === 'plain')) await act(run);
-  };
-  await Promise.all([plainInTurn(), ...runs.filter(({ writer }) => writer.kind !== 'plain').map(act)]);
-}
-
-function lastThaw({ phases }: Run): PhaseReport | undefined {
-  return phases.findLast(({ phase }) => phase === 'thaw');
-}
-
-function told({ writer, reason }: Run): string {
-  return `${writer.name}: ${reason ?? 'failed'}`;
-}
-
-function ranks(runs: readonly Run[]): number[] {
-  return [...new Set(runs.map(({ writer }) => writer.rank))].sort((a, b) => a - b);
-}
-
-function verdictOf(run: Run, final: boolean): WriterReport['verdict'] {
-  if (run.state !== 'taking-part') return run.state;
-  const { phases } = run.writer;
-  const held = run.frozen || !phases.includes('freeze');
-  return phases.includes('verify') && held && run.verified >= (final ? 2 : 1) ? 'verified' : 'claimed';
 }
