@@ -114,12 +114,19 @@ export const sessionSteps = ['plan', 'prepare', 'hold', 'freeze', 'frozen', 'tha
 export type SessionStep = (typeof sessionSteps)[number];
 
 /**
- * ok        held as asked and thawed by the requester (or still frozen)
- * failed    given up before it was frozen, everything thawed and released
- * expired   the lease ended before the requester asked for the thaw
- * broken    the freezer died or a stranger thawed: what was cut meanwhile is worth `crash` at most
+ * ok          held as asked and thawed by the requester (or still frozen)
+ * incomplete  the same, but without a writer that should have taken part: it failed, or could not be run safely
+ * unreleased  the same, but a writer could not be let go since: its application may still stand still
+ * failed      given up before it was frozen, everything thawed and released
+ * expired     the lease ended before the requester asked for the thaw
+ * broken      the freezer died or a stranger thawed: what was cut meanwhile is worth `crash` at most
  */
-export const outcomes = ['ok', 'failed', 'expired', 'broken'] as const;
+export const outcomes = ['ok', 'incomplete', 'unreleased', 'failed', 'expired', 'broken'] as const;
+
+/** The filesystems were held until the requester asked for the thaw, whatever became of single writers. */
+export function lasted({ outcome }: Pick<FreezeReport, 'outcome'>): boolean {
+  return outcome === 'ok' || outcome === 'incomplete' || outcome === 'unreleased';
+}
 
 export const freezeReportSchema = v.strictObject({
   session: v.string(),
@@ -136,6 +143,8 @@ export const freezeReportSchema = v.strictObject({
   writers: v.array(writerReportSchema),
   /** Writers that should have run and could not, safely: what they speak for is concerned all the same. */
   unsafeWriters: v.optional(v.array(v.strictObject({ what: v.string(), reason: v.string() }))),
+  /** Writers that were held and could not be let go when it ended; whether they were since, bridge-status tells. */
+  unreleased: v.optional(v.array(v.strictObject({ what: v.string(), reason: v.string() }))),
   /** What was left out, and why: mounts, hooks that may not be run. */
   skipped: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
   steps: v.array(v.strictObject({ step: v.string(), ...spanSchema.entries })),

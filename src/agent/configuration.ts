@@ -3,6 +3,7 @@
 // the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
 import * as v from 'valibot';
 import { UsageError } from '../errors.js';
+import { hookFailures } from '../freeze/requirement.js';
 import { mountpointGlob } from '../freeze/rules.js';
 import { policyPresets } from '../qga/command.js';
 import { commandNames } from '../qga/commands.js';
@@ -87,7 +88,12 @@ const bridgeSchema = v.strictObject({
   /** No lease, renewed or not, holds the guest longer than this after its first FIFREEZE. */
   'lease-max-s': v.optional(wholeNumber(1, 3600, 'seconds'), '600'),
   'prepare-budget-s': v.optional(wholeNumber(1, 3600, 'seconds'), '60'),
+  'plain-prepare-s': v.optional(wholeNumber(1, 3600, 'seconds'), '5'),
   'hold-budget-s': v.optional(wholeNumber(1, 600, 'seconds'), '15'),
+  /** Of each phase of a plain hook; a described writer names its own. */
+  'plain-hook-s': v.optional(wholeNumber(1, 600, 'seconds'), '10'),
+  /** Of the administrator's own hooks, in a plain freeze. */
+  'hook-failure': v.optional(v.picklist(hookFailures, `one of ${hookFailures.join(', ')}`), 'refuse'),
   /** Below the 10 s lease of `bridge-*`: a filesystem that hangs is named before the lease ends it all. */
   'freeze-limit-ms': v.optional(wholeNumber(100, 3_600_000, 'milliseconds'), '8000'),
   'include-mountpoints': v.optional(mountpointGlobs, ''),
@@ -158,12 +164,14 @@ function readBridge(keyfile: Keyfile, file: string): BridgeConfiguration {
   );
   const parsed = v.safeParse(bridgeSchema, Object.fromEntries(entries));
   if (parsed.success) {
-    const { 'lease-ms': leaseMs, 'lease-max-s': maxS } = parsed.output;
-    if (leaseMs <= maxS * 1000) return parsed.output;
-    throw new UsageError(
-      'E_CONFIG',
-      `${file}: [bridge] lease-ms: expected at most lease-max-s (${maxS * 1000} ms), found ${leaseMs}`,
-    );
+    const { 'lease-ms': leaseMs, 'lease-max-s': maxS, 'plain-hook-s': hookS, 'hold-budget-s': holdS } = parsed.output;
+    const atMost = (key: string, most: string, found: number): UsageError =>
+      new UsageError('E_CONFIG', `${file}: [bridge] ${key}: expected at most ${most}, found ${found}`);
+    if (leaseMs > maxS * 1000) throw atMost('lease-ms', `lease-max-s (${maxS * 1000} ms)`, leaseMs);
+    // Left out, it gives way to a short hold.
+    if (hookS > holdS && entries.some(([key]) => key === 'plain-hook-s'))
+      throw atMost('plain-hook-s', `hold-budget-s (${holdS} s), which bounds all hooks together`, hookS);
+    return parsed.output;
   }
   const [issue] = parsed.issues;
   const key = v.getDotPath(issue) ?? '';

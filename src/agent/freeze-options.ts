@@ -1,10 +1,8 @@
-// The freeze path's options from the agent's settings. A hook given as qemu-ga's -F comes before all other writers. The
-// stock dispatcher is replaced by its .d folder, so that nothing runs twice; any other program becomes the one writer of
-// a folder in the runtime directory, by a link that is followed and checked like every writer.
-import { mkdirSync, rmSync, symlinkSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+// The freeze path's options from the agent's settings. A hook given as qemu-ga's -F comes before all other writers.
+import { basename, dirname } from 'node:path';
+import { foldersWithHook } from '../freeze/dispatcher.js';
 import type { CoordinatorOptions, FreezeLog } from '../freeze/options.js';
-import { defaultWriterFolders, dispatcherFolder, type WriterFolder } from '../freeze/writer-folders.js';
+import { defaultWriterFolders, type WriterFolder } from '../freeze/writer-folders.js';
 import type { BridgeConfiguration } from './configuration.js';
 
 interface FreezeSettings {
@@ -12,22 +10,21 @@ interface FreezeSettings {
   readonly fsfreezeHook?: string;
 }
 
-/** Makes the folder for a hook of its own. Throws what the file system throws. */
 export function coordinatorOptions(
   { bridge, fsfreezeHook }: FreezeSettings,
   log: FreezeLog,
 ): CoordinatorOptions & { readonly writerFolders: readonly WriterFolder[] } {
-  const runtimeDir = bridge['runtime-dir'];
   return {
-    runtimeDir,
+    runtimeDir: bridge['runtime-dir'],
     freezerPath: bridge.freezer,
-    writerFolders: [...hookFolders(fsfreezeHook, runtimeDir), ...configuredFolders(bridge['writer-folders'])].filter(
-      ({ path }, index, all) => all.findIndex((other) => other.path === path) === index,
-    ),
+    writerFolders: foldersWithHook(fsfreezeHook, configuredFolders(bridge['writer-folders'])),
     trustPlainHooks: bridge['trust-plain-hooks'],
     leaseMaxMs: bridge['lease-max-s'] * 1000,
     prepareBudgetMs: bridge['prepare-budget-s'] * 1000,
+    plainPrepareMs: bridge['plain-prepare-s'] * 1000,
     holdBudgetMs: bridge['hold-budget-s'] * 1000,
+    plainHookLimitMs: bridge['plain-hook-s'] * 1000,
+    hookFailure: bridge['hook-failure'],
     freezeLimitMs: bridge['freeze-limit-ms'],
     rules: {
       includeMountpoints: bridge['include-mountpoints'],
@@ -46,17 +43,6 @@ export function configuredFolders(paths: readonly string[] | undefined): readonl
   return paths.map(
     (path) => defaultWriterFolders.find((known) => known.path === path) ?? { path, style: styleOf(path) },
   );
-}
-
-function hookFolders(hook: string | undefined, runtimeDir: string): readonly WriterFolder[] {
-  const path = join(runtimeDir, 'hook.d');
-  rmSync(path, { recursive: true, force: true });
-  if (hook === undefined) return [];
-  const dispatched = dispatcherFolder(hook);
-  if (dispatched !== undefined) return [dispatched];
-  mkdirSync(path, { recursive: true, mode: 0o755 });
-  symlinkSync(hook, join(path, 'fsfreeze-hook'));
-  return [{ path, style: 'qemu' }];
 }
 
 // QEMU's own layout, wherever it lies: its hooks expect the verb and nothing else.

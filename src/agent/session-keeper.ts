@@ -231,6 +231,8 @@ export class SessionKeeper {
 function endedOtherwise(report: FreezeReport): string | undefined {
   switch (report.outcome) {
     case 'ok':
+    case 'incomplete':
+    case 'unreleased':
     case 'failed':
       return undefined;
     case 'expired': {

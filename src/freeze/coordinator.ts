@@ -8,12 +8,16 @@ import { monotonicMs } from './clock.js';
 import { FreezerInquiry } from './freezer-inquiry.js';
 import type { HungFilesystem } from './freezer-lines.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
+import { leftWriters } from './recovery.js';
 import { thawUnconfirmed } from './session-errors.js';
 import { checkSessionId } from './session-record.js';
 import { Session } from './session.js';
 import { withDefaults, type Settings } from './settings.js';
+import { UnreleasedWriters, type UnreleasedWriter } from './unreleased.js';
 import { findWriters, listing } from './writer-folders.js';
 
+/** For writers, when this process is told to end: its unit's TimeoutStopSec is 30 s, and the thaw comes before. */
+const STOP_LIMIT_MS = 20_000;
 /** A status must come at once, also while the freezer is stopped. */
 const STATUS_LIMIT_MS = 150;
 
@@ -29,10 +33,16 @@ class InProcessCoordinator implements LocalCoordinator {
   #last: Session | undefined;
   #stop = new AbortController();
   #closed = false;
+  readonly #unreleased: UnreleasedWriters;
 
   constructor(settings: Settings) {
     this.#settings = settings;
     this.#inquiry = new FreezerInquiry(settings.socketPath);
+    this.#unreleased = new UnreleasedWriters(settings.log);
+  }
+
+  get unreleased(): readonly UnreleasedWriter[] {
+    return this.#unreleased.list;
   }
 
   get session(): LocalSession | undefined {
@@ -58,15 +68,18 @@ class InProcessCoordinator implements LocalCoordinator {
     checkSessionId(id);
     const session = new Session(id, request, this.#settings);
     this.#current = session;
+    const before = this.#last;
     void session.ended.then(() => {
       // One that was refused before it began has no report worth keeping.
       if (session.begun) this.#last = session;
       if (this.#current === session) this.#current = undefined;
+      this.#unreleased.released(session.released);
+      if (session.left !== undefined) this.#unreleased.add(session.left);
+      this.#unreleased.resume();
     });
-    // `post` of the session before may still run, and its writers are the same.
-    await this.#last?.settled;
+    await this.#unreleased.pause();
     const signals = [this.#stop.signal, ...(signal === undefined ? [] : [signal])];
-    await session.freeze(AbortSignal.any(signals));
+    await session.freeze(AbortSignal.any(signals), before);
     return session;
   }
 
@@ -112,6 +125,7 @@ class InProcessCoordinator implements LocalCoordinator {
   }
 
   async warmUp(): Promise<void> {
+    for (const left of leftWriters(this.#settings)) this.#unreleased.add(left);
     await this.#settings.view();
   }
 
@@ -120,6 +134,8 @@ class InProcessCoordinator implements LocalCoordinator {
     this.#stop.abort();
     const current = this.#current;
     const last = current ?? this.#last;
+    last?.hurry(STOP_LIMIT_MS);
+    await this.#unreleased.close();
     if (current?.state === 'frozen')
       await current.breakOff('the agent was stopped while the guest was held', true).catch(() => undefined);
     else await current?.ended;

@@ -4,7 +4,9 @@ import type { Coordinator, FreezeReport, FreezeRequest, FreezeSession, WriterPha
 import type { HungFilesystem } from './freezer-lines.js';
 import type { ServiceManagerPaths } from './freezer-process.js';
 import type { LookAtMachine } from './machine-view.js';
+import type { HookFailure } from './requirement.js';
 import type { FreezeRules } from './rules.js';
+import type { UnreleasedWriter } from './unreleased.js';
 import type { WriterFolder } from './writer-folders.js';
 
 /** Where the freeze path reports what is no part of a result. A pino logger is one. Never throws, never blocks. */
@@ -33,12 +35,18 @@ export interface CoordinatorOptions {
   readonly writerOwner?: number;
   /** Time limits of phases a description does not set, in milliseconds. */
   readonly writerLimitsMs?: Partial<Readonly<Record<WriterPhase, number>>>;
+  /** Of each phase of a plain hook, which cannot name its own. Without it, `writerLimitsMs`. */
+  readonly plainHookLimitMs?: number;
+  /** What a plain freeze does when a hook of the administrator's fails. Default `refuse`. */
+  readonly hookFailure?: HookFailure;
   /** A plain hook's exit 0 counts as proof. Default false. */
   readonly trustPlainHooks?: boolean;
   /** No lease and no renewal goes beyond this, counted from the first FIFREEZE. Default 600 000. */
   readonly leaseMaxMs?: number;
   /** Step 2. Default 60 000. */
   readonly prepareBudgetMs?: number;
+  /** Step 2 of a plain freeze, whose callers wait 5 to 60 s for all of it. Default 5 000. */
+  readonly plainPrepareMs?: number;
   /** Step 3. Default 15 000. */
   readonly holdBudgetMs?: number;
   /** RCU grace periods may be expedited for the moment of the freeze. Default true. */
@@ -73,6 +81,8 @@ export interface LocalSession extends FreezeSession {
   readonly frozenCount: number;
   /** Filesystems of this session whose FITHAW returned 0 (guest-fsfreeze-thaw answers this number). */
   readonly thawedCount: number;
+  /** Writers may be holding for it: those whose freeze was started and that were not let go. */
+  readonly holdsWriters: boolean;
   /** Milliseconds until the guest thaws itself. */
   readonly remainingMs: number;
   /** Settles, never rejects, when everything is thawed and released, whoever ended it. */
@@ -95,8 +105,13 @@ export interface LocalCoordinator extends Coordinator {
   freeze(request: FreezeRequest, signal?: AbortSignal): Promise<LocalSession>;
   /** The session that is frozen (or on its way out of it); not one that is still on its way in. */
   readonly session: LocalSession | undefined;
-  /** Looks at mounts and disks now, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does. */
+  /**
+   * At the start of the process: takes over the writers that recoverSessions could not release, and looks at mounts and
+   * disks, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does.
+   */
   warmUp(): Promise<void>;
+  /** Writers of sessions that ended, which have not let go: told to again and again. */
+  readonly unreleased: readonly UnreleasedWriter[];
   /**
    * What the kernel has not returned a call on, and later sessions work without: named for people. Empty while no freezer
    * answers. Never rejects, and answers as soon as status() does.
@@ -105,8 +120,9 @@ export interface LocalCoordinator extends Coordinator {
   /** Of the last session or attempt that ended, with what its `post` phases added. */
   readonly lastReport: FreezeReport | undefined;
   /**
-   * Ends whatever is held (as `broken`: its requester may cut later) or on its way: thaws, releases the writers, waits
-   * for `post` phases. For SIGTERM. Later freezes are refused. Throws ThawUnconfirmedError as thaw() does.
+   * Ends whatever is held (as `broken`: its requester may cut later) or on its way: thaws, gives each writer its first
+   * try to let go, waits for `post` phases, within 20 s for all of these but the thaw. For SIGTERM. Later freezes are
+   * refused. Throws ThawUnconfirmedError as thaw() does.
    */
   close(): Promise<void>;
 }
@@ -115,7 +131,9 @@ export const defaultOptions = {
   runtimeDir: '/run/fsfreeze-bridge',
   trustPlainHooks: false,
   leaseMaxMs: 600_000,
+  hookFailure: 'refuse',
   prepareBudgetMs: 60_000,
+  plainPrepareMs: 5_000,
   holdBudgetMs: 15_000,
   freezeLimitMs: 8_000,
   expediteRcu: true,

@@ -4,7 +4,7 @@
 import { writeFileSync } from 'node:fs';
 
 /** Between SIGTERM and SIGKILL. It is time the other applications stand still. */
-const TERM_GRACE_MS = 250;
+export const TERM_GRACE_MS = 250;
 const REAP_LIMIT_MS = 1_000;
 /** For the rest of a group to follow its leader; a machine whose init does not reap keeps it for ever. */
 const FOLLOW_LIMIT_MS = 200;

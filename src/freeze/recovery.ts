@@ -21,7 +21,10 @@ import {
 } from './session-record.js';
 import { withDefaults, type Settings } from './settings.js';
 import type { Writer } from './writer-folders.js';
-import { WriterSet, type Release } from './writers.js';
+import type { LeftWriters } from './unreleased.js';
+import { mountpointList } from './writer-phase.js';
+import type { Release } from './writer-run.js';
+import { WriterSet } from './writers.js';
 
 /** For the freezer to thaw what the dead one held. */
 const THAW_LIMIT_MS = 5_000;
@@ -160,11 +163,7 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
     const running = record.runningProcesses();
     const residents = started.filter(({ kind }) => kind === 'resident').map((one) => releaseOf(one, running));
     for (const { path, released } of residents) if (released) record.noteReleased(path);
-    const { leaseMs = 0, mountpoints = [] } = head ?? {};
-    const writers = WriterSet.abandoned(
-      started.filter(({ kind }) => kind !== 'resident').map((one) => asWriter(one, settings.writerOwner)),
-      { session, leaseMs, mountpoints, record, zeroMs: monotonicMs(), limitsMs: settings.writerLimitsMs },
-    );
+    const writers = startedWriters({ session, record, head }, settings);
     await writers.release('broken');
     if (record.unreleased().length === 0) record.remove();
     else record.noteEnded();
@@ -172,6 +171,32 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
   } catch (error) {
     return { ...told, writers: [], problem: describeError(error) };
   }
+}
+
+/** Residents apart, which cannot be started only to let go. */
+function startedWriters({ session, record, head }: Abandoned, settings: Settings): WriterSet {
+  const { leaseMs = 0, mountpoints = [] } = head ?? {};
+  const started = record.unreleased().filter(({ kind }) => kind !== 'resident');
+  return WriterSet.abandoned(
+    started.map((one) => asWriter(one, settings.writerOwner)),
+    {
+      session,
+      leaseMs,
+      mountpoints: mountpointList(mountpoints),
+      record,
+      zeroMs: monotonicMs(),
+      limitsMs: settings.writerLimitsMs,
+    },
+  );
+}
+
+/** What `recoverSessions` could not release. */
+export function leftWriters(settings: Settings): readonly LeftWriters[] {
+  return abandonedSessions(settings.runtimeDir).flatMap((one) => {
+    const { session, record } = one;
+    const writers = startedWriters(one, settings);
+    return writers.holds ? [{ session, outcome: 'broken', writers, record, settled: Promise.resolve() }] : [];
+  });
 }
 
 /** A resident lets go when its standard input closes, which the death of its agent did: that it is gone is the proof. */

@@ -2,6 +2,7 @@
 import type { FreezeReport, FilesystemReport, SessionStep, Span, WriterReport } from '../consistency.js';
 import type { Verdict } from './verdict.js';
 import type { SkippedMount } from './mounts.js';
+import type { SessionOutcome } from './writers.js';
 
 /** When each step began and ended, in milliseconds on CLOCK_MONOTONIC. */
 export class StepClock {
@@ -49,12 +50,14 @@ export interface ReportParts {
   readonly final: boolean;
   /** Everything is known to be thawed, once it is final. */
   readonly thawed: boolean;
-  readonly outcome: FreezeReport['outcome'];
+  readonly outcome: SessionOutcome;
   readonly verdict: Verdict;
   readonly error: string | undefined;
   readonly filesystems: FilesystemReport[];
   readonly writers: WriterReport[];
   readonly unsafeWriters: readonly { readonly what: string; readonly reason: string }[];
+  /** Writers that could not be let go; empty while nobody tried. */
+  readonly unreleased: readonly { readonly what: string; readonly reason: string }[];
   readonly skipped: readonly SkippedMount[];
   readonly clock: StepClock;
   readonly leaseMs: number;
@@ -65,6 +68,13 @@ export interface ReportParts {
 /** In steps 3 and 7, while applications may be held for it. */
 function tookPart({ phases }: WriterReport): boolean {
   return phases.some(({ phase }) => phase === 'freeze' || phase === 'verify');
+}
+
+function outcomeOf({ outcome, writers, unsafeWriters, unreleased }: ReportParts): FreezeReport['outcome'] {
+  if (outcome !== 'ok') return outcome;
+  if (unreleased.length > 0) return 'unreleased';
+  const isWhole = unsafeWriters.length === 0 && writers.every(({ verdict }) => verdict !== 'failed');
+  return isWhole ? 'ok' : 'incomplete';
 }
 
 export function buildReport(parts: ReportParts): FreezeReport {
@@ -80,13 +90,16 @@ export function buildReport(parts: ReportParts): FreezeReport {
     session: parts.session,
     requester: parts.requester,
     state: final && parts.thawed ? 'thawed' : 'frozen',
-    outcome: parts.outcome,
+    outcome: outcomeOf(parts),
     level: parts.verdict.level,
     evidence: [...parts.verdict.evidence],
     ...(error === undefined ? {} : { error }),
     filesystems: parts.filesystems,
     writers: parts.writers,
-    ...(parts.unsafeWriters.length === 0 ? {} : { unsafeWriters: [...parts.unsafeWriters] }),
+    ...(parts.unsafeWriters.length === 0
+      ? {}
+      : { unsafeWriters: parts.unsafeWriters.map(({ what, reason }) => ({ what, reason })) }),
+    ...(parts.unreleased.length === 0 ? {} : { unreleased: [...parts.unreleased] }),
     skipped: parts.skipped.map(({ what, reason }) => ({ what, reason })),
     steps: clock.steps,
     leaseMs: parts.leaseMs,

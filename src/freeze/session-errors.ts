@@ -12,7 +12,8 @@ export function sessionFailure(error: unknown, report: FreezeReport, unconfirmed
   if (error instanceof StateError || error instanceof UsageError) return error;
   if (error instanceof QuiesceError)
     return new QuiesceError(error.code, error.message, { facts: { ...error.facts, report }, cause: error.cause });
-  return new QuiesceError('E_QUIESCE', describeError(error), { facts: { report }, cause: error });
+  // Its message is all that there is to say: as a cause it would be told once more.
+  return new QuiesceError('E_QUIESCE', describeError(error), { facts: { report } });
 }
 
 export function thawUnconfirmed(why: string, report: FreezeReport, cause?: unknown): ThawUnconfirmedError {

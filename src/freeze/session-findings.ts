@@ -7,7 +7,7 @@ import type { Change } from './changes.js';
 import { FilesystemSet } from './filesystem-set.js';
 import { concernedWriters, halvesOf, makePlan } from './plan.js';
 import { buildReport, type StepClock } from './report.js';
-import { checkLevel, levelNeeded } from './requirement.js';
+import { checkLevel, levelNeeded, type UnsafeWriter } from './requirement.js';
 import { SecondLook } from './second-look.js';
 import type { SessionEnding } from './session-ending.js';
 import type { Settings } from './settings.js';
@@ -31,7 +31,7 @@ export class SessionFindings {
   #bare: BareDisks | undefined;
   #secondLook: SecondLook | undefined;
   #skipped: FreezeReport['skipped'] = [];
-  #unsafeWriters: readonly Change[] = [];
+  #unsafeWriters: readonly UnsafeWriter[] = [];
   /** Set as soon as there is one. */
   writers: WriterSet | undefined;
 
@@ -58,13 +58,18 @@ export class SessionFindings {
     const { concerned, skipped } = concernedWriters(found, view.table, plan);
     const unknownSkipped = plan.unknownMountpoints.map((what) => ({ what, reason: 'nothing is mounted there' }));
     this.#skipped = [...plan.skipped, ...unknownSkipped, ...skipped];
-    this.#unsafeWriters = found.flatMap(({ path, problem, problemKind }) =>
-      problem !== undefined && problemKind === 'unsafe' ? [{ what: path, reason: problem }] : [],
+    this.#unsafeWriters = found.flatMap(({ path, problem, problemKind, required, shipped = false }) =>
+      problem !== undefined && problemKind === 'unsafe' ? [{ what: path, reason: problem, required, shipped }] : [],
     );
     this.#bare = new BareDisks(plan, settings);
     const filesystems = new FilesystemSet(plan, settings.sysRoot, clock.zeroMs);
     this.#filesystems = filesystems;
     return { filesystems, concerned };
+  }
+
+  /** Writers that should run and may not. */
+  get unsafeWriters(): readonly UnsafeWriter[] {
+    return this.#unsafeWriters;
   }
 
   /** After the last sync: what must stand still from now on, and what is no longer as it was planned. */
@@ -76,7 +81,8 @@ export class SessionFindings {
   /** Before the first FIFREEZE: what is no longer as it was planned, as far as that is soon seen. */
   async lookAgain(): Promise<void> {
     await this.#secondLook?.atFilesystems('held');
-    this.#unsafeWriters = [...this.#unsafeWriters, ...(this.#secondLook?.atWriters() ?? [])];
+    const changed = this.#secondLook?.atWriters() ?? [];
+    this.#unsafeWriters = [...this.#unsafeWriters, ...changed.map((change) => ({ ...change, required: true }))];
   }
 
   /** After the last FITHAW. */
@@ -111,11 +117,17 @@ export class SessionFindings {
       filesystems: this.#filesystems?.reports() ?? [],
       writers: this.writers?.reports(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
+      unreleased: final ? this.#unreleased() : [],
       skipped: this.#skipped,
       clock,
       leaseMs,
       frozenSpan: this.#filesystems?.frozenSpan,
     });
+  }
+
+  #unreleased(): readonly Change[] {
+    const releases = this.writers?.releases ?? [];
+    return releases.flatMap(({ path, released, reason = 'unknown' }) => (released ? [] : [{ what: path, reason }]));
   }
 
   #judge({ final, assumeFrozen = false }: { final: boolean; assumeFrozen?: boolean }): Verdict {

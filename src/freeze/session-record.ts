@@ -60,6 +60,9 @@ export type WriterProcess = Extract<v.InferOutput<typeof lineSchema>, { event: '
 type StartingPhase = Extract<v.InferOutput<typeof lineSchema>, { event: 'starting' }>;
 export type StartedWriter = Extract<v.InferOutput<typeof lineSchema>, { event: 'started' }>;
 
+/** In a session's folder; no writer has such a name. */
+const MOUNTPOINTS = 'scratch/.mountpoints';
+
 /** Of a session that is being made: `.new-PID-START-ID`. */
 const NEW = /^\.new-(\d+)-(\d+)-/;
 
@@ -103,12 +106,14 @@ export class SessionRecord {
     const startTime = processStat(pid)?.startTime ?? '';
     const unfinished = join(sessions, `.new-${pid}-${startTime}-${head.session}`);
     rmSync(unfinished, { recursive: true, force: true });
-    for (const dir of [unfinished, join(unfinished, 'output')]) mkdirSync(dir, { mode: 0o700 });
-    mkdirSync(join(unfinished, 'scratch'), { mode: 0o711 });
-    const whole: SessionHead = { version: 1, pid, startTime, beganMs: monotonicMs(), ...head };
-    writeFileSync(join(unfinished, 'head.json'), JSON.stringify(whole));
     const record = new SessionRecord(join(sessions, head.session));
     try {
+      for (const dir of [unfinished, join(unfinished, 'output')]) mkdirSync(dir, { mode: 0o700 });
+      mkdirSync(join(unfinished, 'scratch'), { mode: 0o711 });
+      const whole: SessionHead = { version: 1, pid, startTime, beganMs: monotonicMs(), ...head };
+      const list = mountpointLines(head.mountpoints).map((line) => `${line}\n`);
+      writeWhole(join(unfinished, MOUNTPOINTS), list.join(''));
+      writeWhole(join(unfinished, 'head.json'), JSON.stringify(whole));
       renameSync(unfinished, record.dir);
     } catch (error) {
       rmSync(unfinished, { recursive: true, force: true });
@@ -132,6 +137,11 @@ export class SessionRecord {
     } catch {
       // Then what is printed from now on is lost.
     }
+  }
+
+  /** A file of all mount points of the session, one on a line. */
+  get mountpointsPath(): string {
+    return join(this.dir, MOUNTPOINTS);
   }
 
   scratchPath(writerName: string): string {
@@ -183,7 +193,9 @@ export class SessionRecord {
     // After a line that was cut short (a death, a full tmpfs) this one must not become a part of it.
     const before = this.#isWhole || endsWhole(file) ? '' : '\n';
     this.#isWhole = false;
-    appendFileSync(file, `${before}${JSON.stringify(line)}\n`);
+    naming(file, () => {
+      appendFileSync(file, `${before}${JSON.stringify(line)}\n`);
+    });
     this.#isWhole = true;
   }
 
@@ -239,6 +251,27 @@ export class SessionRecord {
       const parsed = v.safeParse(lineSchema, parseJson(line));
       return parsed.success ? [parsed.output] : [];
     });
+  }
+}
+
+/** A name with a newline cannot be told on a line, and is left out. */
+export function mountpointLines(paths: readonly string[]): readonly string[] {
+  return paths.filter((path) => !path.includes('\n'));
+}
+
+function writeWhole(path: string, text: string): void {
+  naming(path, () => {
+    writeFileSync(path, text);
+  });
+}
+
+/** What write(2) cannot do Node tells without the file. */
+function naming(path: string, act: () => void): void {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof Error && !error.message.includes(path)) error.message += ` '${path}'`;
+    throw error;
   }
 }
 

@@ -8,16 +8,19 @@ import type { FilesystemSet } from './filesystem-set.js';
 import type { FreezerConnection, Refusal } from './freezer-client.js';
 import { FreezerHold, type HoldEnd } from './freezer-hold.js';
 import { longestLeaseMs } from './lease.js';
+import { Timer } from './process-group.js';
 import type { LocalSession } from './options.js';
 import { StepClock } from './report.js';
-import { checkPlain, checkWriters, writersMustHold } from './requirement.js';
+import { checkPlain, checkUnsafe, checkWriters, vetoes } from './requirement.js';
 import type { Settings } from './settings.js';
 import { SessionEnding, type Ending } from './session-ending.js';
 import { aborted, notFrozen, sessionFailure } from './session-errors.js';
 import { SessionFindings } from './session-findings.js';
 import { SessionRecord } from './session-record.js';
 import { stepTo, type SessionState } from './session-state.js';
+import type { LeftWriters } from './unreleased.js';
 import { untilThawed } from './until-thawed.js';
+import { mountpointList } from './writer-phase.js';
 import { WriterSet } from './writers.js';
 
 /** What step 1 finds; everything later works on it. */
@@ -102,6 +105,23 @@ export class Session implements LocalSession {
     return this.#parts.hold?.remainingMs ?? 0;
   }
 
+  /** Writers may be holding for it. */
+  get holdsWriters(): boolean {
+    return this.#parts.writers?.holds === true;
+  }
+
+  /** It ended: the writers that let go. */
+  get released(): readonly string[] {
+    return (this.#parts.writers?.releases ?? []).flatMap(({ path, released }) => (released ? [path] : []));
+  }
+
+  /** It ended: the writers that did not; undefined if there are none. */
+  get left(): LeftWriters | undefined {
+    const { writers, record } = this.#parts;
+    if (writers === undefined || record === undefined || writers.unreleased.length === 0) return undefined;
+    return { session: this.id, outcome: this.#fate.outcome, writers, record, settled: this.settled };
+  }
+
   /** It ended, and why it is not known that everything is thawed; undefined if it is. */
   get unconfirmed(): string | undefined {
     return this.#fate.unconfirmed;
@@ -121,8 +141,16 @@ export class Session implements LocalSession {
     return this.#after;
   }
 
-  /** Steps 1-4. Whatever it throws, everything is thawed and released before. */
-  async freeze(signal?: AbortSignal): Promise<void> {
+  /** This process is to end: the release and what comes after it have this long together. */
+  hurry(limitMs: number): void {
+    this.#parts.writers?.hurry(limitMs);
+  }
+
+  /**
+   * Steps 1-4. Whatever it throws, everything is thawed and released before. `before`: the session before, whose `post`
+   * may still run, of the same writers; it is waited for as long as this one may prepare.
+   */
+  async freeze(signal?: AbortSignal, before?: Session): Promise<void> {
     const onAbort = (): void => {
       this.#stop.abort();
     };
@@ -130,6 +158,7 @@ export class Session implements LocalSession {
     if (signal?.aborted === true) onAbort();
     this.#to('preparing');
     try {
+      if (before !== undefined) await this.#waitFor(before);
       const parts = await this.#stepPlan();
       await this.#stepPrepare(parts);
       await this.#stepHold(parts);
@@ -171,36 +200,61 @@ export class Session implements LocalSession {
 
   // ---- steps 1-4 ----
 
+  async #waitFor(before: Session): Promise<void> {
+    this.#checkStop();
+    const timer = new Timer();
+    try {
+      const first = await this.#unlessStopped(
+        Promise.race([before.settled, timer.after(this.#prepareBudgetMs, 'late' as const)]),
+      );
+      if (first !== 'late') return;
+      const names = before.#parts.writers?.busy.join(', ') ?? 'a writer';
+      const text = `post of ${names} still runs since session ${before.id}: freeze later, or shorten its timeout.post`;
+      throw new QuiesceError('E_WRITER', text);
+    } finally {
+      timer.clear();
+    }
+  }
+
   async #stepPlan(): Promise<Parts> {
     this.#clock.begin('plan');
     this.#checkStop();
-    const { runtimeDir, writerLimitsMs } = this.#settings;
+    const { require } = this.#request;
+    const { runtimeDir, writerLimitsMs, plainHookLimitMs, hookFailure } = this.#settings;
     const { filesystems, concerned } = await this.#findings.plan();
     this.#checkStop();
     this.#parts = { filesystems };
     const hold = await this.#takeFreezer(filesystems);
     this.#parts = { filesystems, hold };
-    checkPlain(this.#request.require, filesystems.freezeErrors);
+    checkPlain(require, filesystems.freezeErrors);
 
     const { mountpoints } = filesystems;
     const head = { session: this.id, requester: this.requester, leaseMs: this.#leaseMs, mountpoints };
     const record = SessionRecord.create(runtimeDir, head);
     this.#parts = { filesystems, hold, record };
-    const context = { ...head, record, zeroMs: this.#clock.zeroMs, limitsMs: writerLimitsMs };
-    const writers = new WriterSet(concerned, context);
+    const writers = new WriterSet(concerned, {
+      ...head,
+      mountpoints: mountpointList(mountpoints),
+      record,
+      zeroMs: this.#clock.zeroMs,
+      limitsMs: writerLimitsMs,
+      ...(plainHookLimitMs === undefined ? {} : { plainHookLimitMs }),
+      vetoes: (writer) => vetoes(writer, require, hookFailure),
+    });
     this.#findings.writers = writers;
     const parts = { filesystems, hold, record, writers };
     this.#parts = parts;
+    checkUnsafe(require, hookFailure, this.#findings.unsafeWriters);
     return parts;
   }
 
   async #takeFreezer(filesystems: FilesystemSet): Promise<FreezerHold> {
-    const { prepareBudgetMs, holdBudgetMs, freezeLimitMs, expediteRcu } = this.#settings;
+    const { holdBudgetMs, freezeLimitMs, expediteRcu } = this.#settings;
     const request = {
       session: this.id,
       owner: this.requester,
       leaseMaxMs: this.#leaseMaxMs,
-      budgetMs: prepareBudgetMs + holdBudgetMs,
+      budgetMs: this.#prepareBudgetMs + holdBudgetMs,
       freezeLimitMs,
       expedite: expediteRcu,
     };
@@ -215,11 +269,11 @@ export class Session implements LocalSession {
   async #stepPrepare({ writers, filesystems, hold }: Parts): Promise<void> {
     this.#clock.begin('prepare');
     this.#checkStop();
-    const endMs = monotonicMs() + this.#settings.prepareBudgetMs;
+    const endMs = monotonicMs() + this.#prepareBudgetMs;
     const remaining = (): number => endMs - monotonicMs();
     await writers.prepare(remaining(), this.#stop.signal);
     this.#checkStop();
-    checkWriters(this.#request.require, writers.requiredFailures);
+    checkWriters(this.#request.require, writers.vetoes);
     await this.#unlessStopped(filesystems.sync(hold.connection, remaining, this.#stop.signal));
     await this.#findings.synced();
   }
@@ -232,14 +286,20 @@ export class Session implements LocalSession {
     const { signal } = this.#stop;
     const endMs = monotonicMs() + this.#settings.holdBudgetMs;
     const remaining = (): number => Math.max(1, endMs - monotonicMs());
-    await writers.freeze(remaining, signal, writersMustHold(require));
+    await writers.freeze(remaining, signal);
     this.#checkStop();
-    checkWriters(require, writers.requiredFailures);
+    checkWriters(require, writers.vetoes);
     await writers.verify(remaining(), signal);
     this.#checkStop();
-    checkWriters(require, writers.requiredFailures);
+    checkWriters(require, writers.vetoes);
     await this.#findings.lookAgain();
     this.#checkStop();
+    const without = [
+      ...writers.failures,
+      ...this.#findings.unsafeWriters.map(({ what, reason }) => `${what}: ${reason}`),
+    ];
+    if (without.length > 0)
+      this.#settings.log.warn({ session: this.id, without }, `goes on without ${without.join('; ')}`);
     // Nothing is frozen in vain: what the freeze can reach at best is known by now.
     this.#findings.checkLevel({ assumeFrozen: true });
   }
@@ -258,6 +318,12 @@ export class Session implements LocalSession {
     this.#to('frozen');
     this.#reachedFrozen = true;
     this.#clock.begin('frozen');
+  }
+
+  /** Who asks for a plain freeze does not wait as long as `bridge-freeze` is waited for. */
+  get #prepareBudgetMs(): number {
+    const { prepareBudgetMs, plainPrepareMs } = this.#settings;
+    return this.#request.require === 'plain' ? Math.min(plainPrepareMs, prepareBudgetMs) : prepareBudgetMs;
   }
 
   // ---- what ends it ----
@@ -372,7 +438,7 @@ export class Session implements LocalSession {
     if (unreleased.length > 0)
       this.#settings.log.error(
         { session: this.id, unreleased },
-        `not released, tried again when the agent starts: ${unreleased.join('; ')}`,
+        `not released, tried again and again: ${unreleased.join('; ')}`,
       );
   }
 

@@ -7,8 +7,8 @@ import {
   type DiskRef,
   type FilesystemReport,
   type WriterReport,
-  type outcomes,
 } from '../consistency.js';
+import type { SessionOutcome } from './writers.js';
 
 /** A disk that the request names, as it was found here. */
 export interface DiskFacts {
@@ -25,7 +25,7 @@ export interface DiskFacts {
 }
 
 export interface VerdictFacts {
-  readonly outcome: (typeof outcomes)[number];
+  readonly outcome: SessionOutcome;
   readonly error?: string;
   readonly filesystems: readonly FilesystemReport[];
   /** Filesystems of which a part lies on disks that are not in the cut, for people. */

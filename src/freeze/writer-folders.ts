@@ -1,7 +1,7 @@
 // Which writers there are: the folders in their precedence, the names that are ignored, and the checks a file must
 // pass before root runs it. Looks at files only; what they say of themselves is read by writer-description.ts.
 import { closeSync, openSync, readdirSync, readFileSync, readSync, realpathSync, statSync, type Stats } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { WriterListing, WriterPhase } from '../consistency.js';
 import {
   describeScript,
@@ -19,6 +19,10 @@ export interface WriterFolder {
    * (`bridge`) they are in the environment.
    */
   readonly style: 'qemu' | 'dragonsdawn' | 'bridge';
+  /** The one name in it that counts, whatever it is called. */
+  readonly only?: string;
+  /** Holds what our package installs: a plain freeze goes on without a writer of it that fails. */
+  readonly shipped?: boolean;
 }
 
 /** The earlier one wins where two hold the same name. */
@@ -27,7 +31,7 @@ export const defaultWriterFolders: readonly WriterFolder[] = [
   { path: '/etc/qemu/fsfreeze-hook.d', style: 'qemu' },
   { path: '/etc/qemu-ga/fsfreeze-hook.d', style: 'qemu' },
   { path: '/usr/lib/snapshot/writers.d', style: 'dragonsdawn' },
-  { path: '/usr/lib/fsfreeze-bridge/fsfreeze-hook.d', style: 'bridge' },
+  { path: '/usr/lib/fsfreeze-bridge/fsfreeze-hook.d', style: 'bridge', shipped: true },
 ];
 
 /** A file found in a folder. It may be run if it has no `problem`. */
@@ -37,6 +41,8 @@ export interface Writer {
   readonly folder: WriterFolder;
   readonly kind: 'plain' | 'described' | 'resident';
   readonly required: boolean;
+  /** The file itself, links followed, lies in a folder of ours: not the administrator's. */
+  readonly shipped?: boolean;
   readonly rank: number;
   readonly phases: readonly WriterPhase[];
   readonly description?: WriterDescription;
@@ -74,8 +80,11 @@ export function findWriters(
 ): readonly Writer[] {
   const found = new Map<string, Writer>();
   const hidden: Writer[] = [];
+  const ours = new Set(folders.flatMap(({ path, shipped }) => (shipped === true ? (realPath(path) ?? []) : [])));
   for (const folder of folders) {
-    for (const writer of writersIn(folder, owner)) {
+    for (const one of writersIn(folder, owner)) {
+      const real = ours.size === 0 ? undefined : realPath(one.path);
+      const writer = real !== undefined && ours.has(dirname(real)) ? { ...one, shipped: true } : one;
       const earlier = found.get(writer.name);
       if (earlier === undefined) found.set(writer.name, writer);
       else if (earlier.path !== writer.path && !sameFile(earlier.path, writer.path))
@@ -101,34 +110,24 @@ export function listing(writer: Writer): WriterListing {
   };
 }
 
-/**
- * The folders for a hook given as qemu-ga's `-F`: QEMU's dispatcher is replaced by its `.d` folder, so that nothing runs
- * twice. Undefined if the file is no dispatcher of that kind: then it is a hook of its own.
- */
-export function dispatcherFolder(hookPath: string): WriterFolder | undefined {
-  try {
-    const text = readFileSync(hookPath, 'utf8');
-    const folder = `${hookPath}.d`;
-    return text.includes('fsfreeze-hook.d') && statSync(folder).isDirectory()
-      ? { path: folder, style: 'qemu' }
-      : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 function writersIn(folder: WriterFolder, owner: number): Writer[] {
-  let names: string[];
-  try {
-    names = readdirSync(folder.path).sort();
-  } catch {
-    return [];
-  }
+  const { only } = folder;
+  const names = namesIn(folder.path);
   const sidecars = new Set(names.filter((name) => name.endsWith('.json')));
+  // Asked for by name: one that is not there is something to mend.
+  if (only !== undefined) return [writerAt(folder, only, owner, sidecars.has(`${only}.json`))];
   return names
     .filter((name) => !isIgnoredName(name) && !sidecars.has(name))
     .filter((name) => !isDirectory(join(folder.path, name)))
     .map((name) => writerAt(folder, name, owner, sidecars.has(`${name}.json`)));
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder).sort();
+  } catch {
+    return [];
+  }
 }
 
 function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar: boolean): Writer {
@@ -145,9 +144,13 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
   } as const;
   if (realPath(path) === '/dev/null')
     return { ...plain, problem: 'switched off (link to /dev/null)', problemKind: 'switched-off' };
+  // Before safety: what is never run, a note that a group keeps beside its hooks, is no danger.
+  if (statOf(path)?.isFile() === true && !isExecutable(path))
+    return folder.only === undefined
+      ? { ...plain, problem: 'not executable', problemKind: 'switched-off' }
+      : { ...plain, problem: `not executable: chmod +x ${path}`, problemKind: 'unsafe' };
   const unsafe = whyUnsafe(path, owner) ?? (hasSidecar ? whyUnsafe(`${path}.json`, owner) : undefined);
   if (unsafe !== undefined) return { ...plain, problem: unsafe, problemKind: 'unsafe' };
-  if (!isExecutable(path)) return { ...plain, problem: 'not executable', problemKind: 'switched-off' };
   const described = describe(path, hasSidecar);
   if (described.kind === 'plain') return plain;
   if (described.kind === 'bad')

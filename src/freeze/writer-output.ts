@@ -120,6 +120,7 @@ export class LeftOutput {
 
   close(): void {
     clearInterval(this.#timer);
+    this.#timer = undefined;
     for (const output of this.#watched.keys()) output.close();
     this.#watched.clear();
   }

@@ -4,7 +4,7 @@ import type { PhaseReport, WriterPhase } from '../consistency.js';
 import { describeError } from '../errors.js';
 import { monotonicMs } from './clock.js';
 import { ResidentWriter } from './resident-writer.js';
-import type { SessionRecord } from './session-record.js';
+import { mountpointLines, type SessionRecord } from './session-record.js';
 import type { Writer } from './writer-folders.js';
 import type { LeftOutput } from './writer-output.js';
 import { eventless, runProcess, type ProcessResult } from './writer-process.js';
@@ -13,12 +13,26 @@ import type { SessionOutcome } from './writers.js';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
+/** execve(2) takes 128 KiB for one word (MAX_ARG_STRLEN), and with small stacks about as much for all. */
+const SHORT_LIST_BYTES = 64 * 1024;
+
 export interface PhaseContext {
   readonly session: string;
   readonly leaseMs: number;
-  /** All mount points of the filesystems of the set. */
-  readonly mountpoints: readonly string[];
+  readonly mountpoints: MountpointList;
   readonly record: SessionRecord;
+}
+
+/** All mount points of the filesystems of the set, as writers are told of them. */
+export interface MountpointList {
+  readonly paths: readonly string[];
+  /** One on a line; undefined if that is too long to be handed over when a program is started. */
+  readonly short: string | undefined;
+}
+
+export function mountpointList(paths: readonly string[]): MountpointList {
+  const lines = mountpointLines(paths).join('\n');
+  return { paths, short: Buffer.byteLength(lines) <= SHORT_LIST_BYTES ? lines : undefined };
 }
 
 export interface PhaseOptions {
@@ -40,12 +54,17 @@ export async function runPhase(
   context: PhaseContext,
   { limitMs, signal, outcome, left, onLost }: PhaseOptions,
 ): Promise<ProcessResult> {
-  const { mountpoints } = context;
+  const { paths, short } = context.mountpoints;
   const isRelease = releasing.includes(phase);
-  const what = prepared(writer, phase, context, isRelease, outcome);
-  if ('fault' in what) return what;
   const withMountpoints = writer.kind === 'plain' && writer.folder.style === 'dragonsdawn';
-  const args = [phase, ...(withMountpoints ? mountpoints : [])];
+  if (withMountpoints && short === undefined && !isRelease)
+    return notStarted(
+      `${paths.length} mount points do not fit on its command line: in /etc/fsfreeze-bridge/fsfreeze-hook.d ` +
+        'it can read them from the file $FSFREEZE_MOUNTPOINTS_FILE',
+    );
+  const what = prepared(writer, phase, context, isRelease, { outcome, limitMs });
+  if ('fault' in what) return what;
+  const args = [phase, ...(withMountpoints && short !== undefined ? paths : [])];
   return await runProcess({ ...what, args, limitMs, ...(left === undefined ? {} : { left }), onFlood: onLost }, signal);
 }
 
@@ -55,7 +74,7 @@ export function startResident(
   context: PhaseContext,
   onLost: (reason: string) => void,
 ): ResidentWriter | ProcessResult {
-  const what = prepared(writer, 'resident', context, false, undefined);
+  const what = prepared(writer, 'resident', context, false);
   return 'fault' in what ? what : new ResidentWriter({ ...what, args: ['resident'], onLost });
 }
 
@@ -64,22 +83,18 @@ function prepared(
   phase: WriterPhase | 'resident',
   context: PhaseContext,
   isRelease: boolean,
-  outcome: SessionOutcome | undefined,
+  { outcome, limitMs }: { readonly outcome?: SessionOutcome | undefined; readonly limitMs?: number } = {},
 ) {
   const { name, path } = writer;
   const { record, session, leaseMs, mountpoints } = context;
-  const not = (fault: string): ProcessResult & { readonly fault: string } => {
-    const now = monotonicMs();
-    return { ...eventless, startMs: now, endMs: now, fault };
-  };
   const unsafe = whyNotNow(writer, isRelease);
-  if (unsafe !== undefined) return not(`not started: ${unsafe}`);
+  if (unsafe !== undefined) return notStarted(unsafe);
   let scratch = record.scratchPath(name);
   try {
     scratch = record.scratch(name);
   } catch (error) {
     // A full tmpfs must keep nobody from letting go.
-    if (!isRelease) return not(`not started, no scratch directory: ${describeError(error)}`);
+    if (!isRelease) return notStarted(`no scratch directory: ${describeError(error)}`);
   }
   record.noteStarting(writer, phase);
   return {
@@ -91,8 +106,9 @@ function prepared(
       FSFREEZE_SESSION: session,
       FSFREEZE_PHASE: phase,
       FSFREEZE_LEASE_MS: String(Math.round(leaseMs)),
-      // One on a line: a name with a newline cannot be told, and is left out.
-      FSFREEZE_MOUNTPOINTS: mountpoints.filter((mountpoint) => !mountpoint.includes('\n')).join('\n'),
+      ...(limitMs === undefined ? {} : { FSFREEZE_LIMIT_MS: String(Math.floor(limitMs)) }),
+      ...(mountpoints.short === undefined ? {} : { FSFREEZE_MOUNTPOINTS: mountpoints.short }),
+      FSFREEZE_MOUNTPOINTS_FILE: record.mountpointsPath,
       FSFREEZE_OUTCOME: outcome ?? '',
       FSFREEZE_SCRATCH: scratch,
     },
@@ -103,12 +119,17 @@ function prepared(
   };
 }
 
+function notStarted(why: string): ProcessResult & { readonly fault: string } {
+  const now = monotonicMs();
+  return { ...eventless, startMs: now, endMs: now, fault: `not started: ${why}` };
+}
+
 /** What the end of a phase says. */
 export type Verdict =
   { readonly kind: 'done' | 'unsupported' | 'not-applicable' } | { readonly kind: 'failed'; readonly reason: string };
 
 export function readResult(
-  { kind }: Pick<Writer, 'kind'>,
+  { kind, phases }: Pick<Writer, 'kind' | 'phases'>,
   phase: WriterPhase,
   result: ProcessResult,
   limitMs: number,
@@ -120,9 +141,12 @@ export function readResult(
   if (answer === 'error') return failed(text === undefined || text === '' ? 'it gave no reason' : text);
   if (result.unkillable) return failed(`still runs after SIGKILL${because}`);
   if (result.timedOut) return failed(`not done within ${Math.round(limitMs)} ms${because}`);
-  if (result.aborted) return failed('ended with the attempt');
+  if (result.aborted)
+    return failed(`ended with the ${releasing.includes(phase) ? 'agent, or for a new session' : 'attempt'}`);
   const isDescribed = kind !== 'plain';
-  if (isDescribed && code === 3 && (phase === 'prepare' || phase === 'freeze')) return { kind: 'not-applicable' };
+  // One that holds nothing may find in verify that its application has stopped since.
+  const mayLeave = phase === 'prepare' || phase === 'freeze' || (phase === 'verify' && !phases.includes('freeze'));
+  if (isDescribed && code === 3 && mayLeave) return { kind: 'not-applicable' };
   if (fault !== undefined) return failed(`${fault}${because}`);
   if (result.signal !== undefined) return failed(`ended by ${result.signal}${because}`);
   if (code === 0) return { kind: 'done' };

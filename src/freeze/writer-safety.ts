@@ -22,7 +22,7 @@ export interface CheckedFile {
 }
 
 /**
- * Why root must not run this file, or undefined. The file, its folder, and the folder of the path given must belong to
+ * Why root must not run this file, and what mends it, or undefined. The file, its folder, and the folder of the path given must belong to
  * root or `owner` and be writable by nobody else; of every other folder on the way the same is true, or it is sticky
  * (as `/tmp`) and what is looked up in it belongs to root or `owner`. Never throws.
  */
@@ -107,11 +107,12 @@ function placeAt(path: string): Place {
 function placeProblem({ path, kind, stats }: Place, stickyWillDo: boolean, owner: number): string | undefined {
   const { uid } = stats;
   const mode = Number(stats.mode);
-  if (uid !== 0n && uid !== BigInt(owner)) return `${path} belongs to user ${uid}, not to root`;
+  if (uid !== 0n && uid !== BigInt(owner))
+    return `${path} belongs to user ${uid}, not to root: chown ${kind === 'link' ? '-h ' : ''}root ${path}`;
   // A link's own mode says nothing.
   const sticky = stickyWillDo && kind === 'folder' && (mode & 0o1000) !== 0;
   if (kind !== 'link' && (mode & (constants.S_IWGRP | constants.S_IWOTH)) !== 0 && !sticky)
-    return `${path} is writable by others (mode ${(mode & 0o7777).toString(8)})`;
+    return `${path} is writable by others (mode ${(mode & 0o7777).toString(8)}): chmod go-w ${path}`;
   return undefined;
 }
 

@@ -1,5 +1,6 @@
-// Tells of a bad hook when it is dropped in, and not at three in the night. The one place of chokidar. It keeps no
-// process alive, polls nothing, and is quiet while nothing changes; what may be run is decided anew at every session.
+// Tells of a bad hook when it is dropped in, and not at three in the night, when it refuses the backup: that is what it
+// is for. bridge-writers and every session look at the folders themselves, so that what they say is never older than the
+// question. The one place of chokidar. It keeps no process alive, polls nothing, and is quiet while nothing changes.
 import { watch, type FSWatcher } from 'chokidar';
 import type { WriterListing } from '../consistency.js';
 import { findWriters, listing, type WriterFolder } from './writer-folders.js';

@@ -1,68 +1,51 @@
 // The writers of one session, phase by phase: who runs beside whom, and who must be released. Ranks ascend at freeze and
 // descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by one. What is
 // run and what its end means: writer-phase.ts, writer-process.ts, resident-writer.ts.
-import type { PhaseReport, WriterPhase, WriterReport, outcomes } from '../consistency.js';
+import type { WriterPhase, WriterReport, outcomes } from '../consistency.js';
 import { describeError } from '../errors.js';
 import { monotonicMs } from './clock.js';
+import { Hurry } from './hurry.js';
 import { ResidentWriter } from './resident-writer.js';
 import { phaseLimitsMs } from './writer-description.js';
 import type { Writer } from './writer-folders.js';
 import { LeftOutput } from './writer-output.js';
 import { phaseReport, readResult, runPhase, startResident, type PhaseContext, type Verdict } from './writer-phase.js';
 import { eventless, type ProcessResult } from './writer-process.js';
+import {
+  addPhase,
+  failureOf,
+  lastThaw,
+  newRun,
+  ranks,
+  releaseOf,
+  reportOf,
+  sideBySide,
+  type Release,
+  type WriterRun,
+} from './writer-run.js';
 
-export type SessionOutcome = (typeof outcomes)[number];
+/** How a session came out, as writers are told. */
+export type SessionOutcome = Exclude<(typeof outcomes)[number], 'incomplete' | 'unreleased'>;
 
 export interface WriterContext extends PhaseContext {
   /** Zero of the report's times, on CLOCK_MONOTONIC. */
   readonly zeroMs: number;
   readonly limitsMs?: Partial<Readonly<Record<WriterPhase, number>>>;
-}
-
-/** One writer of the session and what became of it. */
-interface Run {
-  readonly writer: Writer;
-  readonly phases: PhaseReport[];
-  state: 'taking-part' | 'failed' | 'not-applicable';
-  /** Its freeze was started: it must be released. */
-  started: boolean;
-  frozen: boolean;
-  /** Its `thaw` succeeded, or its process is gone and its hold with it. */
-  released: boolean;
-  /** How often its `verify` passed. */
-  verified: number;
-  reason: string | undefined;
-  /** Of a resident writer, from prepare on; or how it could not be started. */
-  resident: ResidentWriter | ProcessResult | undefined;
-}
-
-/** A writer whose freeze was started, at the end. */
-export interface Release {
-  readonly name: string;
-  readonly path: string;
-  readonly released: boolean;
-  /** Why not, for people. */
-  readonly reason?: string;
+  /** Of each phase of a plain hook; without it, `limitsMs`. */
+  readonly plainHookLimitMs?: number;
+  /** The failure of this writer ends the attempt; without it, of none. */
+  readonly vetoes?: (writer: Writer) => boolean;
 }
 
 export class WriterSet {
-  readonly #runs: Run[];
+  readonly #runs: WriterRun[];
   readonly #context: WriterContext;
   readonly #left = new LeftOutput();
+  readonly #hurry = new Hurry();
 
   constructor(writers: readonly Writer[], context: WriterContext) {
     this.#context = context;
-    this.#runs = writers.map((writer) => ({
-      writer,
-      phases: [],
-      state: 'taking-part',
-      started: false,
-      frozen: false,
-      released: false,
-      verified: 0,
-      reason: undefined,
-      resident: undefined,
-    }));
+    this.#runs = writers.map(newRun);
   }
 
   /** Those that a dead process had started to freeze, in the order of their start: there is only `release` for them. */
@@ -77,11 +60,18 @@ export class WriterSet {
     return this.#runs.some(({ state }) => state !== 'not-applicable');
   }
 
-  /** Required writers that failed so far, for people. */
-  get requiredFailures(): readonly string[] {
-    return this.#runs
-      .filter(({ state, writer }) => state === 'failed' && writer.required)
-      .map(({ writer, reason }) => `${writer.name}: ${reason ?? 'failed'}`);
+  /** Writers that failed so far, for people. */
+  get failures(): readonly string[] {
+    return this.#failed.map(failureOf);
+  }
+
+  /** Those whose failure ends the attempt. */
+  get vetoes(): readonly string[] {
+    return this.#failed.filter(({ writer }) => this.#context.vetoes?.(writer) === true).map(failureOf);
+  }
+
+  get #failed(): readonly WriterRun[] {
+    return this.#runs.filter(({ state }) => state === 'failed');
   }
 
   /** Step 2: residents are started, and all that have the phase run it, side by side. */
@@ -99,13 +89,13 @@ export class WriterSet {
     );
   }
 
-  /** Step 3. Stops at the first rank in which a required writer failed, if told to. */
-  async freeze(remainingMs: () => number, signal: AbortSignal, stopAtFailure: boolean): Promise<void> {
+  /** Step 3. Stops at the first writer whose failure ends the attempt. */
+  async freeze(remainingMs: () => number, signal: AbortSignal): Promise<void> {
     for (const rank of ranks(this.#runs)) {
-      await byRank(
+      await sideBySide(
         this.#with('freeze').filter(({ writer }) => writer.rank === rank),
         async (run) => {
-          if (signal.aborted || (stopAtFailure && this.requiredFailures.length > 0)) return;
+          if (signal.aborted || this.vetoes.length > 0) return;
           // Noted first: should this process die now, its successor must release the writer.
           try {
             this.#context.record.noteStarted(run.writer, this.#limit(run.writer, 'thaw'));
@@ -119,7 +109,7 @@ export class WriterSet {
           run.frozen = verdict.kind === 'done';
         },
       );
-      if (signal.aborted || (stopAtFailure && this.requiredFailures.length > 0)) return;
+      if (signal.aborted || this.vetoes.length > 0) return;
     }
   }
 
@@ -135,22 +125,62 @@ export class WriterSet {
 
   /**
    * Step 7, `thaw` for every writer whose freeze was started. What fails is tried once more when all others are
-   * released; `unreleased` names what still failed then.
+   * released, unless it hung or there is a hurry; `unreleased` names what still failed then.
    */
   async release(outcome: SessionOutcome): Promise<void> {
     // They hold nothing yet, and nobody waits for them.
     for (const run of this.#runs) if (!run.started && run.resident instanceof ResidentWriter) void run.resident.end();
-    for (let tries = 0; tries < 2; tries++) {
-      const held = this.#runs.filter((run) => run.started && !run.released).reverse();
-      for (const rank of ranks(held).reverse()) {
-        await byRank(
-          held.filter(({ writer }) => writer.rank === rank),
-          async (run) => {
-            await this.#release(run, outcome);
-          },
-        );
-      }
+    await this.#releaseAll(this.#held, outcome);
+    const again = this.#held.filter((run) => lastThaw(run)?.timedOut !== true);
+    await this.#releaseAll(again, outcome, () => !this.#hurry.isOn);
+  }
+
+  /** Long after: one more try for what still holds. `signal` ends one that is under way. */
+  async retry(outcome: SessionOutcome, signal: AbortSignal): Promise<void> {
+    await this.#releaseAll(this.#held, outcome, () => !signal.aborted, signal);
+    this.#left.close();
+  }
+
+  async #releaseAll(
+    runs: WriterRun[],
+    outcome: SessionOutcome,
+    goesOn = () => true,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const held = [...runs].reverse();
+    const untried = new Set(held);
+    for (const rank of ranks(held).reverse()) {
+      await sideBySide(
+        held.filter(({ writer }) => writer.rank === rank),
+        async (run) => {
+          if (goesOn()) await this.#release(run, outcome, () => untried.size, signal);
+          untried.delete(run);
+        },
+      );
     }
+  }
+
+  /**
+   * From now on the release and what comes after it have this long together: each writer gets its first try within its
+   * share, and none a second one. For a process that is told to end.
+   */
+  hurry(limitMs: number): void {
+    this.#hurry.begin(limitMs);
+  }
+
+  /** Writers whose freeze was started and that have not let go. */
+  get #held(): WriterRun[] {
+    return this.#runs.filter((run) => run.started && !run.released);
+  }
+
+  /** Some writer may be holding. */
+  get holds(): boolean {
+    return this.#held.length > 0;
+  }
+
+  /** It let go for another session: nothing is left to do. */
+  noteReleased(path: string): void {
+    for (const run of this.#runs) if (run.writer.path === path) run.released = true;
   }
 
   /** The longest that `release` may take, in milliseconds. */
@@ -161,17 +191,15 @@ export class WriterSet {
 
   /** Writers whose freeze was started, in the order in which they were let go. */
   get releases(): readonly Release[] {
-    const lastThaw = ({ phases }: Run): PhaseReport | undefined => phases.findLast(({ phase }) => phase === 'thaw');
     return this.#runs
       .filter(({ started }) => started)
       .sort((a, b) => (lastThaw(a)?.endMs ?? 0) - (lastThaw(b)?.endMs ?? 0))
-      .map((run) => {
-        const { name, path } = run.writer;
-        if (run.released) return { name, path, released: true };
-        const { text, exitCode, signal } = lastThaw(run) ?? {};
-        const reason = text ?? `thaw failed (exit ${exitCode ?? signal ?? 'unknown'})`;
-        return { name, path, released: false, reason };
-      });
+      .map(releaseOf);
+  }
+
+  /** Writers of which a phase is under way. */
+  get busy(): readonly string[] {
+    return this.#runs.filter(({ isBusy }) => isBusy).map(({ writer }) => writer.name);
   }
 
   /** Writers whose `thaw` failed: their applications may still stand still. With the reason, for people. */
@@ -179,8 +207,15 @@ export class WriterSet {
     return this.releases.flatMap(({ name, released, reason }) => (released ? [] : [`${name}: ${reason ?? 'unknown'}`]));
   }
 
-  async #release(run: Run, outcome: SessionOutcome): Promise<void> {
-    const verdict = await this.#phase(run, 'thaw', { outcome });
+  async #release(
+    run: WriterRun,
+    outcome: SessionOutcome,
+    waiting: () => number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const verdict = await this.#hurry.within(waiting, signal, async (limits) => {
+      return await this.#phase(run, 'thaw', { outcome, ...limits });
+    });
     run.released = verdict.kind !== 'failed';
     if (run.resident instanceof ResidentWriter) {
       // One that says so has let go, and may end while the next one has its turn. Of any other its end is the proof.
@@ -202,7 +237,11 @@ export class WriterSet {
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     const runs = this.#runs.filter((run) => run.phases.length > 0 && run.writer.phases.includes(phase));
     const phases = runs.map(async (run) => {
-      await this.#phase(run, phase, { outcome });
+      await this.#hurry.within(
+        () => 1,
+        undefined,
+        async (limits) => await this.#phase(run, phase, { outcome, ...limits }),
+      );
     });
     const residents = this.#runs.map(async ({ resident }) => {
       if (!(resident instanceof ResidentWriter)) return;
@@ -215,37 +254,28 @@ export class WriterSet {
 
   /** `final`: after the second verification, without which nothing is verified any more. */
   reports(final: boolean): WriterReport[] {
-    return this.#runs.map((run) => {
-      const { name, path, kind, required, rank, description } = run.writer;
-      return {
-        name,
-        path,
-        kind,
-        required,
-        rank,
-        ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
-        verdict: verdictOf(run, final),
-        ...(run.reason === undefined ? {} : { reason: run.reason }),
-        phases: [...run.phases],
-      };
-    });
+    return this.#runs.map((run) => reportOf(run, final));
   }
 
-  #with(phase: WriterPhase): Run[] {
+  #with(phase: WriterPhase): WriterRun[] {
     return this.#runs.filter(({ state, writer }) => state === 'taking-part' && writer.phases.includes(phase));
   }
 
   #limit(writer: Writer, phase: WriterPhase): number {
+    const { limitsMs, plainHookLimitMs } = this.#context;
     const own = writer.description?.timeout[phase];
-    return own === undefined ? (this.#context.limitsMs?.[phase] ?? phaseLimitsMs[phase]) : own * 1000;
+    if (own !== undefined) return own * 1000;
+    return (writer.kind === 'plain' ? plainHookLimitMs : undefined) ?? limitsMs?.[phase] ?? phaseLimitsMs[phase];
   }
 
-  async #phase(run: Run, phase: WriterPhase, how: PhaseOptions): Promise<Verdict> {
+  async #phase(run: WriterRun, phase: WriterPhase, how: PhaseOptions): Promise<Verdict> {
     const { writer } = run;
     const own = this.#limit(writer, phase);
     const limitMs = Math.max(1, Math.min(own, how.budgetMs ?? own));
+    run.isBusy = true;
     const result = await this.#run(run, phase, limitMs, how);
-    run.phases.push(phaseReport(phase, result, this.#context.zeroMs));
+    run.isBusy = false;
+    addPhase(run, phaseReport(phase, result, this.#context.zeroMs));
     const verdict = readResult(writer, phase, result, limitMs);
     if (verdict.kind === 'failed') {
       // A failed post says nothing of what was held before.
@@ -258,7 +288,12 @@ export class WriterSet {
     return verdict;
   }
 
-  async #run(run: Run, phase: WriterPhase, limitMs: number, { signal, outcome }: PhaseOptions): Promise<ProcessResult> {
+  async #run(
+    run: WriterRun,
+    phase: WriterPhase,
+    limitMs: number,
+    { signal, outcome }: PhaseOptions,
+  ): Promise<ProcessResult> {
     const { writer, resident } = run;
     if (writer.kind !== 'resident') {
       const onLost = (reason: string): void => {
@@ -278,7 +313,7 @@ export class WriterSet {
   }
 
   // Between its phases, when nobody asks.
-  #lose(run: Run, reason: string): void {
+  #lose(run: WriterRun, reason: string): void {
     if (run.state !== 'taking-part' || run.released) return;
     run.state = 'failed';
     run.reason ??= `${run.frozen ? 'lost its hold' : 'before its freeze'}: ${reason}`;
@@ -292,23 +327,4 @@ interface PhaseOptions {
   readonly budgetMs?: number;
   readonly signal?: AbortSignal;
   readonly outcome?: SessionOutcome;
-}
-
-// Plain hooks one by one, all others at the same time as them.
-async function byRank(runs: readonly Run[], act: (run: Run) => Promise<void>): Promise<void> {
-  const plainInTurn = async (): Promise<void> => {
-    for (const run of runs.filter(({ writer }) => writer.kind === 'plain')) await act(run);
-  };
-  await Promise.all([plainInTurn(), ...runs.filter(({ writer }) => writer.kind !== 'plain').map(act)]);
-}
-
-function ranks(runs: readonly Run[]): number[] {
-  return [...new Set(runs.map(({ writer }) => writer.rank))].sort((a, b) => a - b);
-}
-
-function verdictOf(run: Run, final: boolean): WriterReport['verdict'] {
-  if (run.state !== 'taking-part') return run.state;
-  const { phases } = run.writer;
-  const held = run.frozen || !phases.includes('freeze');
-  return phases.includes('verify') && held && run.verified >= (final ? 2 : 1) ? 'verified' : 'claimed';
 }

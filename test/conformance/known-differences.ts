@@ -45,7 +45,7 @@ export const knownDifferences: {
     '-v': ['the lines are JSON'],
     '-l': ['what the host made the guest run, open or change is told there or in the journal, and not to syslog'],
     '-h': ['the text is ours, with our options'],
-    '-F': ['without it the folders of the manual are used; a stock dispatcher is replaced by its `.d`'],
+    '-F': ["without it the folders of the manual are used; QEMU's own dispatcher is replaced by its folder"],
     signals: [
       'while frozen all of them thaw first, however often they come; qemu-ga ignores SIGTERM and SIGINT, and of the others dies frozen',
     ],

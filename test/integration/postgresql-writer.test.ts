@@ -1,10 +1,12 @@
 // fsfreeze-hook.d/50-postgresql against a real server in a directory of its own. Its phases are run by hand with a made-up
 // set: nothing is frozen. Whether a cut recovers is proved in a guest (test/vm).
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFileSync,
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -50,19 +52,27 @@ requires(
   const mountOf = (path: string): string =>
     execFileSync('findmnt', ['-n', '-o', 'TARGET', '-T', path], { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '/';
 
-  function run(phase: string, mountpoints = mountOf(dir)): { code: number | null; text: string } {
-    const { status, stdout, stderr } = spawnSync(hook, [phase], {
-      encoding: 'utf8',
-      cwd: '/',
-      env: {
-        PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-        HOME: '/root',
-        FSFREEZE_SCRATCH: scratch,
-        FSFREEZE_MOUNTPOINTS: mountpoints,
-        FSFREEZE_POSTGRESQL_CONF: conf,
-      },
-    });
+  const environment = (more: Readonly<Record<string, string>> = {}) => ({
+    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+    HOME: '/root',
+    FSFREEZE_SCRATCH: scratch,
+    FSFREEZE_POSTGRESQL_CONF: conf,
+    ...more,
+  });
+
+  function run(phase: string, mountpoints = mountOf(dir), more = {}): { code: number | null; text: string } {
+    const env = environment({ FSFREEZE_MOUNTPOINTS: mountpoints, ...more });
+    const { status, stdout, stderr } = spawnSync(hook, [phase], { encoding: 'utf8', cwd: '/', env });
     return { code: status, text: (stderr + stdout).trim() };
+  }
+
+  async function runAside(phase: string): Promise<{ code: number | null; text: string }> {
+    const child = spawn(hook, [phase], { cwd: '/', env: environment({ FSFREEZE_MOUNTPOINTS: mountOf(dir) }) });
+    let text = '';
+    child.stdout.on('data', (data: Buffer) => (text += data.toString()));
+    child.stderr.on('data', (data: Buffer) => (text += data.toString()));
+    const [code] = (await once(child, 'close')) as [number | null];
+    return { code, text: text.trim() };
   }
 
   const ignoring = (paths: readonly string[]): void => {
@@ -172,7 +182,7 @@ requires(
 
   test('a configuration file that was not there in prepare, or is not now, is seen', () => {
     expect(run('prepare').code).toBe(0);
-    const kept = join(scratch, readdirSync(scratch).find((name) => /^\d+$/.test(name)) ?? '', 'config.then');
+    const kept = join(scratch, readdirSync(scratch).find((name) => /^\d+\.\d+$/.test(name)) ?? '', 'config.then');
     const lines = readFileSync(kept, 'utf8');
     writeFileSync(kept, lines.split('\n').slice(1).join('\n'));
     expect(run('verify').text).toContain('its configuration was touched since prepare');
@@ -226,10 +236,116 @@ requires(
   test('a server restarted or stopped since prepare is not the one that was asked', () => {
     expect(run('prepare').code).toBe(0);
     control('restart', '-m', 'fast');
-    expect(run('verify').code).toBe(1);
+    const { code, text } = run('verify');
+    expect(code).toBe(1);
+    expect(text).toMatch(/the server was started anew since prepare \(pid \d+, was \d+\)/);
     expect(run('prepare').code).toBe(0);
     control('stop', '-m', 'immediate');
-    expect(run('verify').code).toBe(1);
+    expect(run('verify')).toEqual({ code: 3, text: 'PostgreSQL has stopped since prepare' });
+  });
+
+  test.each(['stop', 'restart'])(
+    'a server that %ss while it is asked is never a failure: it is passed over, or asked again when it is back',
+    async (act) => {
+      for (const delayMs of [0, 30, 60, 100, 150, 250]) {
+        if (!existsSync(join(dir, 'data/postmaster.pid'))) control('start');
+        const words = ['-D', join(dir, 'data'), '-l', join(dir, 'data/log'), '-w', '-s', '-m', 'fast', act];
+        const preparing = runAside('prepare');
+        await new Promise((resolve) => setTimeout(resolve, delayMs));
+        const acting = spawn('runuser', ['-u', 'postgres', '--', join(binaries, 'pg_ctl'), ...words], { cwd: '/' });
+        const acted = once(acting, 'close');
+        const { code, text } = await preparing;
+        expect([code, text]).toEqual([code === 3 ? 3 : 0, code === 3 ? 'PostgreSQL does not run here' : text]);
+        await acted;
+        const verified = run('verify');
+        // Stopped after it was asked: passed over; back as another server: not the one that was asked.
+        if (code === 0) expect(verified.code === 0 ? '' : verified.text).toMatch(/^$|has stopped|started anew/);
+        if (act === 'stop' && code === 0) expect(verified.code).not.toBe(1);
+      }
+    },
+  );
+
+  test('one that is back after it was passed over is not vouched for by the others', () => {
+    expect(run('prepare').code).toBe(0);
+    // As prepare notes it.
+    writeFileSync(join(scratch, 'stopped'), `${join(dir, 'data')}\n`);
+    expect(run('verify').text).toContain('the server was started anew since prepare');
+  });
+
+  test('a postmaster in a container fails with what passes over it, and beside it the others are asked all the same', async () => {
+    mkdirSync(join(dir, 'inside'), { recursive: true });
+    copyFileSync('/bin/sleep', join(dir, 'postgres'));
+    const lines = '1\n/var/lib/postgresql/data\n1700000000\n5432\n/var/run/postgresql\n*\n';
+    writeFileSync(join(dir, 'inside/postmaster.pid'), lines);
+    const script = `cd '${join(dir, 'inside')}' && exec '${join(dir, 'postgres')}' 600`;
+    const container = spawn('unshare', ['--pid', '--fork', '--kill-child', 'sh', '-c', script]);
+    try {
+      await expect.poll(() => run('prepare').code, { timeout: 5_000 }).toBe(1);
+      const { text } = run('prepare');
+      expect(text).toMatch(/^PostgreSQL \(pid \d+\) runs in a container, .*IGNORE=.*inside in .* passes over it$/);
+      ignoring([...foreign, join(dir, 'inside')]);
+      expect(run('prepare')).toEqual({ code: 0, text: '' });
+    } finally {
+      container.kill('SIGKILL');
+    }
+  });
+
+  test('`local all all scram`: it asks for no password, and names what lets it ask', () => {
+    const file = join(dir, 'data/pg_hba.conf');
+    const before = readFileSync(file, 'utf8');
+    writeFileSync(file, 'local all all scram-sha-256\n');
+    try {
+      control('restart', '-m', 'fast');
+      const { code, text } = run('prepare');
+      expect(code).toBe(1);
+      expect(text).toMatch(
+        /no password supplied \(this writer has none: a line `local all postgres peer` first in pg_hba/,
+      );
+    } finally {
+      writeFileSync(file, before);
+      control('restart', '-m', 'fast');
+    }
+  });
+
+  test('a server without a unix socket cannot be asked: it says so', () => {
+    const file = join(dir, 'data/conf.d/socket.conf');
+    writeFileSync(file, "unix_socket_directories = ''\nlisten_addresses = '127.0.0.1'\nport = 54329\n");
+    try {
+      control('restart', '-m', 'fast');
+      const { code, text } = run('prepare');
+      expect(code).toBe(1);
+      expect(text).toContain('the server has no unix socket (unix_socket_directories), it cannot be asked');
+    } finally {
+      rmSync(file);
+      control('restart', '-m', 'fast');
+    }
+  });
+
+  test('a CHECKPOINT that is not done in the time there is ends early, and is no failure', () => {
+    const pid = Number(sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"));
+    sql('CREATE TABLE IF NOT EXISTS t (n int); INSERT INTO t VALUES (2)');
+    process.kill(pid, 'SIGSTOP');
+    try {
+      const started = performance.now();
+      const { code, text } = run('prepare', mountOf(dir), { FSFREEZE_LIMIT_MS: '3000' });
+      expect(performance.now() - started).toBeLessThan(3_000);
+      expect(code).toBe(0);
+      expect(text).toMatch(/no CHECKPOINT in the time there is, .*statement timeout$/);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    expect(run('verify')).toEqual({ code: 0, text: '' });
+  });
+
+  test('mount points that are too many for a variable are looked up in the file', () => {
+    const many = Array.from({ length: 20_000 }, (_, n) => `/jails/${n}/usr/share`);
+    const file = join(scratch, 'list');
+    const env = environment({ FSFREEZE_MOUNTPOINTS_FILE: file });
+    const prepare = (): number | null => spawnSync(hook, ['prepare'], { cwd: '/', env }).status;
+    writeFileSync(file, [...many, mountOf(dir), ''].join('\n'));
+    expect(prepare()).toBe(0);
+    writeFileSync(file, [...many, ''].join('\n'));
+    expect(prepare()).toBe(3);
   });
 
   test('a server that cannot be asked fails with the reason', () => {

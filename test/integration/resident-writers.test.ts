@@ -253,7 +253,7 @@ describe('its hold is broken while everything is frozen', () => {
     await expect.poll(() => session.report.level).toBe('filesystem');
     expect(harness.freezer.frozen).toHaveLength(2);
     const report = await session.thaw();
-    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+    expect(report).toMatchObject({ outcome: 'incomplete', level: 'filesystem' });
     expect(writer(report, 'r')).toMatchObject({ verdict: 'failed', reason: expect.stringMatching(reason) as string });
     expect(harness.journal.at(-1)).toBe('thaw a');
     await coordinator.close();
@@ -268,7 +268,7 @@ describe('its hold is broken while everything is frozen', () => {
       await new Promise((resolve) => setTimeout(resolve, 200));
       process.kill(pidOf('r'), 'SIGKILL');
     });
-    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+    expect(report).toMatchObject({ outcome: 'incomplete', level: 'filesystem' });
     expect(writer(report, 'r').verdict).toBe('failed');
   });
 

@@ -208,8 +208,8 @@ test.each(['hangs', 'ignores SIGTERM'])(
     const started = Date.now();
     const [recovered] = await recoverSessions(harness.options);
     expect(recovered?.writers).toMatchObject([
-      { name: 'a', released: true },
       { name: 'b', released: false },
+      { name: 'a', released: true },
     ]);
     const [first = 0, next = 0] = thaws().map((line) => Number(line.split(' ')[2]));
     expect(first - started).toBeLessThan(5_000);
@@ -367,7 +367,12 @@ test('a hook that became unsafe is not run by the successor either, and is told 
   const [recovered] = await recoverSessions(harness.options);
   expect(recovered?.writers).toEqual([
     { name: 'gone', path: join(harness.dir, 'first/gone'), released: false, reason: 'not started: it is not there' },
-    { name: 'a', path, released: false, reason: `not started: ${path} is writable by others (mode 777)` },
+    {
+      name: 'a',
+      path,
+      released: false,
+      reason: `not started: ${path} is writable by others (mode 777): chmod go-w ${path}`,
+    },
   ]);
   expect(harness.journal).toEqual([]);
   expect(existsSync(join(harness.dir, 'run/sessions/s'))).toBe(true);

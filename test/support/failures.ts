@@ -18,7 +18,8 @@ export const failures = {
   hookFailsAtThaw: {
     fault: 'a hook fails at thaw',
     stock: 'snapshot taken and in use, virsh reports a failure; guest thawed',
-    agent: 'snapshot taken; thaw answers the count, the failure is in the report and in the log; guest thawed',
+    agent:
+      'snapshot taken; thaw answers the count, the failure is in the report (`unreleased`) and in the log, and is tried again; guest thawed',
     tool: 'exit 7: the set is kept, labelled `filesystem`, and names the hook',
   },
   slowFreeze: {

@@ -33,8 +33,13 @@ export class FreezeHarness implements AsyncDisposable {
   }
 
   get folders(): readonly WriterFolder[] {
-    const style = { first: 'bridge', qemu: 'qemu', dragonsdawn: 'dragonsdawn' } as const;
-    return folderNames.map((name) => ({ path: join(this.dir, name), style: style[name] }));
+    const style = { first: 'bridge', qemu: 'qemu', dragonsdawn: 'dragonsdawn', shipped: 'bridge' } as const;
+    const ours = { shipped: true };
+    return folderNames.map((name) => ({
+      path: join(this.dir, name),
+      style: style[name],
+      ...(name === 'shipped' ? ours : {}),
+    }));
   }
 
   get freezer(): FakeFreezer {
@@ -104,7 +109,7 @@ export class FreezeHarness implements AsyncDisposable {
   }
 }
 
-const folderNames = ['first', 'qemu', 'dragonsdawn'] as const;
+const folderNames = ['first', 'qemu', 'dragonsdawn', 'shipped'] as const;
 
 function headOf(body: string): string {
   return body

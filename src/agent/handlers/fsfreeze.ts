@@ -36,10 +36,10 @@ export function fsfreezeHandlers({
   };
 }
 
-// Nothing frozen: qemu-ga's state is `thawed` then, and its client need not thaw. It leaves applications quiesced;
-// we release them.
+// Writers are held until the thaw or the lease, whatever was frozen: a guest on ZFS alone is cut now. Where nothing is
+// held at all qemu-ga's state is `thawed`, and its client need not thaw.
 async function countOrRelease(session: LocalSession): Promise<number> {
-  const { frozenCount } = session;
-  if (frozenCount === 0) await session.thaw();
+  const { frozenCount, holdsWriters } = session;
+  if (frozenCount === 0 && !holdsWriters) await session.thaw();
   return frozenCount;
 }

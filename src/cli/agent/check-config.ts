@@ -6,8 +6,8 @@ import type { IgnoredSetting, UsedSetting } from '../../agent/distribution-setti
 import { configuredFolders } from '../../agent/freeze-options.js';
 import { searchPath } from '../../agent/program.js';
 import { tools, type Tool } from '../../agent/tools.js';
-import { dispatcherFolder, findWriters } from '../../freeze/writer-folders.js';
-import { whyUnsafe } from '../../freeze/writer-safety.js';
+import { foldersWithHook } from '../../freeze/dispatcher.js';
+import { findWriters } from '../../freeze/writer-folders.js';
 import { commandNames } from '../../qga/commands.js';
 import { listsOf, namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';
@@ -15,8 +15,8 @@ import type { Settings } from './options.js';
 
 interface HookCheck {
   readonly path: string;
-  /** `refuses`: every freeze fails until it is mended. */
-  readonly verdict: 'runs' | 'refuses' | 'switched-off';
+  /** `refuses`: every freeze fails until it is mended; `lowers`: the freeze goes on without it, at a lower level. */
+  readonly verdict: 'runs' | 'refuses' | 'lowers' | 'switched-off';
   readonly why?: string;
   /** What its text lets one fear; what it does is known only when it runs. */
   readonly doubt?: string;
@@ -49,14 +49,14 @@ export function checkConfiguration(settings: Settings, configurationFile: string
     })),
   );
   const ignored = [...distribution.ignored, ...unusedHooks(distribution, fsfreezeHook), ...unknown];
-  const hooks = [...ownHook(fsfreezeHook), ...hooksIn(settings)];
+  const hooks = hooksIn(settings);
   const missingPrograms = tools.filter(({ program }) => !isThere(program));
   const freezer = { path: bridge.freezer, found: isThere(bridge.freezer) };
   const isWell =
     ignored.length === 0 &&
     missingPrograms.length === 0 &&
     freezer.found &&
-    hooks.every(({ verdict, doubt }) => verdict !== 'refuses' && doubt === undefined);
+    hooks.every(({ verdict, doubt }) => !['refuses', 'lowers'].includes(verdict) && doubt === undefined);
   const ours = listsOf({ preset: policy, alsoAllow: bridge['also-allow'] ?? [], ...lists });
   const stock = listsOf({ preset: 'full', ...lists });
   return {
@@ -76,20 +76,13 @@ export function checkConfiguration(settings: Settings, configurationFile: string
 }
 
 function hooksIn({ bridge, fsfreezeHook }: Settings): readonly HookCheck[] {
-  const dispatched = fsfreezeHook === undefined ? undefined : dispatcherFolder(fsfreezeHook);
-  const folders = configuredFolders(bridge['writer-folders']);
-  return findWriters(dispatched === undefined ? folders : [dispatched, ...folders]).map((writer) => {
-    const { path, kind, problem, problemKind } = writer;
+  const folders = foldersWithHook(fsfreezeHook, configuredFolders(bridge['writer-folders']));
+  return findWriters(folders).map((writer) => {
+    const { path, kind, problem, problemKind, shipped = false } = writer;
     if (problem === undefined) return { path, verdict: 'runs', ...(kind === 'plain' ? doubtOf(path) : {}) };
-    return { path, verdict: problemKind === 'switched-off' ? 'switched-off' : 'refuses', why: problem };
+    if (problemKind === 'switched-off') return { path, verdict: 'switched-off', why: problem };
+    return { path, verdict: shipped || bridge['hook-failure'] === 'lower' ? 'lowers' : 'refuses', why: problem };
   });
-}
-
-/** One that is given by its path, unless it is the dispatcher of a folder. */
-function ownHook(path: string | undefined): readonly HookCheck[] {
-  if (path === undefined || dispatcherFolder(path) !== undefined) return [];
-  const why = whyUnsafe(path, process.getuid?.() ?? 0) ?? (isThere(path) ? undefined : 'not executable');
-  return [why === undefined ? { path, verdict: 'runs', ...doubtOf(path) } : { path, verdict: 'refuses', why }];
 }
 
 /** A script that ends with a test ends with the test's code, however well all went. */

@@ -25,7 +25,12 @@ export function describeCheck(check: ConfigurationCheck): string {
     section(
       'hooks',
       hooks.map(({ path, verdict, why, doubt }) => {
-        const words = { runs: 'runs', refuses: 'REFUSES every freeze', 'switched-off': 'not run' } as const;
+        const words = {
+          runs: 'runs',
+          refuses: 'REFUSES every freeze',
+          lowers: 'not run, LOWERS every freeze',
+          'switched-off': 'not run',
+        } as const;
         return [`${path}: ${words[verdict]}`, why, doubt].filter((part) => part !== undefined).join(': ');
       }),
     ),

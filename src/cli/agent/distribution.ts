@@ -10,7 +10,7 @@ import {
 import { splitList } from '../../agent/keyfile.js';
 import { isExecutable } from '../../agent/program.js';
 import { UsageError } from '../../errors.js';
-import { dispatcherFolder } from '../../freeze/writer-folders.js';
+import { dispatchedFolder } from '../../freeze/dispatcher.js';
 import { policyPresets } from '../../qga/command.js';
 import { commandsOf } from '../../qga/policy.js';
 import { GetoptError, normalise } from './getopt.js';
@@ -136,6 +136,6 @@ export function allowedWithin(
 /** QEMU's dispatcher is none of the administrator's own: the folder beside it is what matters. */
 export function hookAt(path: string): HookKind {
   if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return 'none';
-  if (dispatcherFolder(path) !== undefined) return 'dispatcher';
+  if (dispatchedFolder(path) !== undefined) return 'dispatcher';
   return isExecutable(path) ? 'own' : 'not-executable';
 }

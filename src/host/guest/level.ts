@@ -10,6 +10,7 @@ import {
   type DiskRef,
   type FilesystemReport,
   type FreezeReport,
+  lasted,
 } from '../../consistency.js';
 import { sameDisk } from '../vm/disk-choice.js';
 
@@ -114,7 +115,7 @@ export function crashOnly(disks: readonly CutDisk[], reason: string): SetWorth {
 }
 
 function levelOf(report: FreezeReport, disk: CutDisk): Worth {
-  if (report.state !== 'thawed' || report.outcome !== 'ok') {
+  if (report.state !== 'thawed' || !lasted(report)) {
     return {
       level: 'crash',
       evidence: [`the guest's hold did not last: ${report.error ?? `it ended ${report.outcome}`}`],

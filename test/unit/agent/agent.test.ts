@@ -62,6 +62,7 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
           report: { ...report, state: 'frozen' },
           frozenCount: count,
           thawedCount: count,
+          holdsWriters: false,
           remainingMs: 1,
           ended: new Promise(() => undefined),
           thawed: new Promise(() => undefined),
@@ -83,6 +84,7 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
       status: () => Promise.resolve({ state: session === undefined ? 'idle' : 'frozen' }),
       writers: () => Promise.resolve([]),
       hungFilesystems: () => Promise.resolve([]),
+      unreleased: [],
       warmUp() {
         calls.push('warmUp');
         return Promise.resolve();

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -48,26 +48,24 @@ it('knows how hooks of each folder are called', () => {
   ]);
 });
 
-it('replaces the stock dispatcher by its folder, once', () => {
-  const hook = join(folder, 'fsfreeze-hook');
-  writeFileSync(hook, '#!/bin/sh\nFSFREEZE_D=$(dirname -- "$0")/fsfreeze-hook.d\n');
-  mkdirSync(`${hook}.d`);
-  expect(options('writer-folders=/a', hook).writerFolders).toEqual([
-    { path: `${hook}.d`, style: 'qemu' },
-    { path: '/a', style: 'bridge' },
-  ]);
-  expect(options(`writer-folders=/a,${hook}.d`, hook).writerFolders.map(({ path }) => path)).toEqual([
-    `${hook}.d`,
-    '/a',
-  ]);
+it('gives a plain freeze what its own keys say', () => {
+  expect(options()).toMatchObject({ plainPrepareMs: 5_000, plainHookLimitMs: 10_000, hookFailure: 'refuse' });
+  expect(options('plain-prepare-s=2\nplain-hook-s=25\nhold-budget-s=30\nhook-failure=lower')).toMatchObject({
+    plainPrepareMs: 2_000,
+    plainHookLimitMs: 25_000,
+    holdBudgetMs: 30_000,
+    hookFailure: 'lower',
+  });
+  expect(() => options('plain-hook-s=20')).toThrow(
+    'f: [bridge] plain-hook-s: expected at most hold-budget-s (15 s), which bounds all hooks together, found 20',
+  );
+  expect(options('hold-budget-s=3')).toMatchObject({ holdBudgetMs: 3_000 });
+  expect(() => options('hook-failure=ignore')).toThrow('expected one of refuse, lower, found "ignore"');
 });
 
-it('makes any other hook a writer of its own, and forgets it when it is no longer given', () => {
-  const hook = join(folder, 'my-hook');
-  writeFileSync(hook, '#!/bin/sh\n');
-  const [own] = options('', hook).writerFolders;
-  expect(own).toEqual({ path: join(folder, 'hook.d'), style: 'qemu' });
-  expect(readlinkSync(join(folder, 'hook.d/fsfreeze-hook'))).toBe(hook);
-  expect(options().writerFolders).toEqual(defaultWriterFolders);
-  expect(() => readlinkSync(join(folder, 'hook.d/fsfreeze-hook'))).toThrow('ENOENT');
+it('puts the hook of -F before the folders', () => {
+  expect(options('writer-folders=/a', '/opt/backup/hook.sh').writerFolders).toEqual([
+    { path: '/opt/backup', only: 'hook.sh', style: 'qemu' },
+    { path: '/a', style: 'bridge' },
+  ]);
 });

@@ -34,6 +34,7 @@ function idle(wiring: { onHold?: (session: string) => void }): LocalCoordinator 
     freeze: () => Promise.reject(new Error('not in this test')),
     status: () => Promise.resolve({ state: 'idle' }),
     writers: () => Promise.resolve([]),
+    unreleased: [],
     warmUp: () => Promise.resolve(),
     hungFilesystems: () => Promise.resolve([]),
     close: () => Promise.resolve(),

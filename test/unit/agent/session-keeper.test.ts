@@ -57,6 +57,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
       }),
     status: () => Promise.resolve({ state: 'idle' }),
     writers: () => Promise.resolve([]),
+    unreleased: [],
     warmUp: () => Promise.resolve(),
     hungFilesystems: () => Promise.resolve([]),
     close: () => Promise.resolve(),
@@ -80,6 +81,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
         report: report(id, 'ok'),
         frozenCount: 3,
         thawedCount: 3,
+        holdsWriters: false,
         remainingMs: 1000,
         ended,
         thawed: new Promise((resolve) => {

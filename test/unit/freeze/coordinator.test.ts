@@ -606,7 +606,7 @@ test('read-only filesystems of the cut are named to writers, those beside it are
   expect(harness.journal).toContain('freeze w /data');
 });
 
-test('a thaw that fails is tried once more; one that fails again is kept for the next start of the agent', async () => {
+test('a thaw that fails is tried once more; one that fails again is kept for the next start of the agent, too', async () => {
   const errors: string[] = [];
   const log = {
     ...silentLog,
@@ -629,7 +629,7 @@ test('a thaw that fails is tried once more; one that fails again is kept for the
   await (await next.freeze(request({ session: 'second' }))).thaw();
   await next.close();
   expect(harness.journal.filter((line) => line === 'thaw stuck')).toHaveLength(2);
-  expect(errors).toEqual(['not released, tried again when the agent starts: stuck: no']);
+  expect(errors).toEqual(['not released, tried again and again: stuck: no']);
   // As after the death of its process.
   const head = join(harness.dir, 'run/sessions/second/head.json');
   writeFileSync(head, readFileSync(head, 'utf8').replace(/"pid":\d+/, '"pid":999999999'));
@@ -650,7 +650,8 @@ test('with nothing to freeze the freezer bounds the writers by the lease, also a
       .split('\n')
       .flatMap((line) => (line.startsWith('freezer plan ') ? [Number(line.split(' ')[5])] : []));
   const SLACK = 30_000;
-  expect(budgets()).toEqual([75_000 + SLACK, 2_000 + SLACK]);
+  // 5 s to prepare, as it is a plain one, and 15 s to hold.
+  expect(budgets()).toEqual([20_000 + SLACK, 2_000 + SLACK]);
   expect((await session.renew(3_000)).remainingMs).toBeGreaterThan(2_500);
   expect(budgets().at(-1)).toBe(3_000 + SLACK);
   expect((await session.thaw()).outcome).toBe('ok');

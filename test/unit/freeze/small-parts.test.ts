@@ -1,6 +1,6 @@
 // The small pure pieces: the freezer's lines, write counters, the longest lease, the table of states, dispatchers.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { coordinatorStates } from '../../../src/consistency.js';
@@ -8,10 +8,9 @@ import { StateError } from '../../../src/errors.js';
 import { freezerText, freezerWord, parseFreezerLine } from '../../../src/freeze/freezer-lines.js';
 import { killFreezer, processStartTime } from '../../../src/freeze/freezer-process.js';
 import { longestLeaseMs } from '../../../src/freeze/lease.js';
-import { levelNeeded, writersMustHold } from '../../../src/freeze/requirement.js';
+import { levelNeeded, vetoes, type HookFailure } from '../../../src/freeze/requirement.js';
 import { sessionTransitions, stepTo } from '../../../src/freeze/session-state.js';
 import { readWriteCount } from '../../../src/freeze/write-counters.js';
-import { dispatcherFolder } from '../../../src/freeze/writer-folders.js';
 import { FakeMachine } from '../../support/fake-machine.js';
 
 let dir: string;
@@ -112,14 +111,13 @@ test('what a request requires', () => {
   expect(levelNeeded('auto', false)).toBe('filesystem');
   expect(levelNeeded('plain', true)).toBeUndefined();
   expect(levelNeeded('crash', true)).toBe('crash');
-  expect((['auto', 'application', 'plain', 'filesystem', 'crash', 'none'] as const).map(writersMustHold)).toEqual([
-    true,
-    true,
-    true,
-    false,
-    false,
-    false,
-  ]);
+  const asked = ['auto', 'application', 'plain', 'filesystem', 'crash', 'none'] as const;
+  const vetoing = (writer: { required: boolean; shipped: boolean }, hookFailure: HookFailure): readonly string[] =>
+    asked.filter((require) => vetoes(writer, require, hookFailure));
+  expect(vetoing({ required: true, shipped: false }, 'refuse')).toEqual(['auto', 'application', 'plain']);
+  expect(vetoing({ required: true, shipped: false }, 'lower')).toEqual(['auto', 'application']);
+  expect(vetoing({ required: true, shipped: true }, 'refuse')).toEqual(['auto', 'application']);
+  expect(vetoing({ required: false, shipped: false }, 'refuse')).toEqual([]);
 });
 
 test('a process is named by pid and start time; only such a one is killed', () => {
@@ -129,15 +127,4 @@ test('a process is named by pid and start time; only such a one is killed', () =
   expect(killFreezer({ pid: process.pid, startTime: own ?? '' })).toBe(false);
   expect(killFreezer({ pid: 1, startTime: processStartTime(1) ?? '' })).toBe(false);
   expect(killFreezer({ pid: 2 ** 30, startTime: '' })).toBe(false);
-});
-
-test("QEMU's dispatcher stands for its folder, any other hook for itself", () => {
-  const dispatcher = join(dir, 'fsfreeze-hook');
-  writeFileSync(dispatcher, '#!/bin/sh\nFSFREEZE_D=$(dirname -- "$0")/fsfreeze-hook.d\n');
-  expect(dispatcherFolder(dispatcher)).toBeUndefined();
-  mkdirSync(`${dispatcher}.d`);
-  expect(dispatcherFolder(dispatcher)).toEqual({ path: `${dispatcher}.d`, style: 'qemu' });
-  writeFileSync(dispatcher, '#!/bin/sh\nexec /opt/own-hook "$@"\n');
-  expect(dispatcherFolder(dispatcher)).toBeUndefined();
-  expect(dispatcherFolder(join(dir, 'none'))).toBeUndefined();
 });

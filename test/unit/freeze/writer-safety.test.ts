@@ -48,21 +48,21 @@ test('below /tmp, of our own: fine', () => {
 test.each([0o775, 0o757, 0o777, 0o1777])('mode %o of the file, of its folder, of the folder of its target', (mode) => {
   const said = `is writable by others (mode ${mode.toString(8)})`;
   chmodSync(hook, mode);
-  expect(why()).toBe(`${hook} ${said}`);
+  expect(why()).toBe(`${hook} ${said}: chmod go-w ${hook}`);
   chmodSync(hook, 0o755);
   chmodSync(join(dir, 'hooks'), mode);
-  expect(why()).toBe(`${join(dir, 'hooks')} ${said}`);
+  expect(why()).toBe(`${join(dir, 'hooks')} ${said}: chmod go-w ${join(dir, 'hooks')}`);
   chmodSync(join(dir, 'hooks'), 0o755);
   linked('elsewhere/h');
   chmodSync(join(dir, 'elsewhere'), mode);
-  expect(why()).toBe(`${join(dir, 'elsewhere')} ${said}`);
+  expect(why()).toBe(`${join(dir, 'elsewhere')} ${said}: chmod go-w ${join(dir, 'elsewhere')}`);
 });
 
 test('a folder above: sticky will do', () => {
   chmodSync(dir, 0o1777);
   expect(why()).toBeUndefined();
   chmodSync(dir, 0o777);
-  expect(why()).toBe(`${dir} is writable by others (mode 777)`);
+  expect(why()).toBe(`${dir} is writable by others (mode 777): chmod go-w ${dir}`);
 });
 
 test('a folder that only the way leads through', () => {
@@ -71,7 +71,7 @@ test('a folder that only the way leads through', () => {
   linked('safe/h', 'between/h');
   expect(why()).toBeUndefined();
   chmodSync(join(dir, 'between'), 0o777);
-  expect(why()).toBe(`${join(dir, 'between')} is writable by others (mode 777)`);
+  expect(why()).toBe(`${join(dir, 'between')} is writable by others (mode 777): chmod go-w ${join(dir, 'between')}`);
 });
 
 test('links to folders, upwards, to nothing, to themselves, to what is no file', () => {
@@ -94,7 +94,7 @@ requires('root')('of somebody else', () => {
   test.each(['the file', 'its folder', 'a folder above'])('%s', (what) => {
     const place = what === 'the file' ? hook : what === 'its folder' ? join(dir, 'hooks') : dir;
     chownSync(place, NOBODY, NOBODY);
-    expect(why()).toBe(`${place} belongs to user ${NOBODY}, not to root`);
+    expect(why()).toBe(`${place} belongs to user ${NOBODY}, not to root: chown root ${place}`);
     // Unless it is the agent's.
     expect(whyUnsafe(hook, NOBODY)).toBeUndefined();
   });
@@ -106,7 +106,8 @@ requires('root')('of somebody else', () => {
     linked('safe/h', 'sticky/h');
     expect(why()).toBeUndefined();
     lchownSync(join(dir, 'sticky/h'), NOBODY, NOBODY);
-    expect(why()).toBe(`${join(dir, 'sticky/h')} belongs to user ${NOBODY}, not to root`);
+    const link = join(dir, 'sticky/h');
+    expect(why()).toBe(`${link} belongs to user ${NOBODY}, not to root: chown -h root ${link}`);
   });
 });
 

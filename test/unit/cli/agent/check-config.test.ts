@@ -50,14 +50,24 @@ describe('hooks', () => {
     const found = check();
     expect(found.exitCode).toBe(1);
     expect(found.hooks).toMatchObject([
-      { path: shared, verdict: 'refuses', why: `${shared} is writable by others (mode 775)` },
+      { path: shared, verdict: 'refuses', why: `${shared} is writable by others (mode 775): chmod go-w ${shared}` },
       { path: typo, verdict: 'refuses', why: expect.stringContaining('bad description') as string },
       { path: off, verdict: 'switched-off' },
       { path: good, verdict: 'runs' },
     ]);
     const text = describeCheck(found);
-    expect(text).toContain(`  ${shared}: REFUSES every freeze: ${shared} is writable by others (mode 775)\n`);
+    expect(text).toContain(
+      `  ${shared}: REFUSES every freeze: ${shared} is writable by others (mode 775): chmod go-w ${shared}\n`,
+    );
     expect(text).toContain(`  ${good}: runs\n`);
+  });
+
+  it('lower the level where the administrator said so, and do not refuse', () => {
+    const shared = hook('10-shared', '#!/bin/sh\n', 0o775);
+    const found = check({}, '', 'hook-failure=lower');
+    expect(found.hooks).toMatchObject([{ path: shared, verdict: 'lowers' }]);
+    expect(found.exitCode).toBe(1);
+    expect(describeCheck(found)).toContain(`  ${shared}: not run, LOWERS every freeze: `);
   });
 
   it('doubts a published hook that ends with a test, and no other', () => {
@@ -79,7 +89,9 @@ describe('hooks', () => {
     writeFileSync(own, '#!/bin/sh\n', { mode: 0o755 });
     expect(check({}, `fsfreeze-hook=${own}`).hooks).toEqual([{ path: own, verdict: 'runs' }]);
     chmodSync(own, 0o644);
-    expect(check({}, `fsfreeze-hook=${own}`).hooks).toEqual([{ path: own, verdict: 'refuses', why: 'not executable' }]);
+    expect(check({}, `fsfreeze-hook=${own}`).hooks).toEqual([
+      { path: own, verdict: 'refuses', why: `not executable: chmod +x ${own}` },
+    ]);
     const gone = folder.path('gone.sh');
     expect(check({}, `fsfreeze-hook=${gone}`).hooks).toEqual([
       { path: gone, verdict: 'refuses', why: 'it is not there' },
