@@ -3,7 +3,7 @@
 // held inside the guest refuses it, naming its holder, and the other way round. Also keeps what is owed to a plain
 // thaw that comes too late: one error, then 0 (freeze path, "The guest always comes back", rule 8); the host is owed it
 // by the next agent too.
-import type { FreezeReport, FreezeRequest } from '../consistency.js';
+import type { FreezeReport, FreezeRequest, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
 import type { OwedNote } from './owed-note.js';
@@ -36,8 +36,10 @@ interface Held {
   told: boolean;
 }
 
-/** Final reports kept for a requester whose reply was lost. */
+/** Final reports kept for a requester whose reply was lost, and ends that no requester has asked for. */
 const reportsKept = 16;
+/** No session has this name. */
+const PREDECESSORS = '';
 
 export class SessionKeeper {
   readonly #coordinator: LocalCoordinator;
@@ -45,6 +47,8 @@ export class SessionKeeper {
   #held: Held | undefined;
   readonly #ended = new Map<string, { readonly origin: Origin; readonly report: FreezeReport }>();
   readonly #owed = new Map<Origin, QuiesceError | ThawUnconfirmedError>();
+  /** By session. An end stays here when a new freeze has made the error moot that was owed for it. */
+  readonly #untold = new Map<string, Untold>();
   readonly #note: OwedNote;
 
   /** The host is owed what the note says. */
@@ -52,7 +56,17 @@ export class SessionKeeper {
     this.#coordinator = coordinator;
     this.#note = note;
     const owed = note.read();
-    if (owed !== undefined) this.#owed.set('host', new QuiesceError('E_ENDED', owed));
+    if (owed === undefined) return;
+    this.#owed.set('host', new QuiesceError('E_ENDED', owed));
+    this.#untold.set(PREDECESSORS, { reason: owed });
+  }
+
+  /**
+   * Sessions that ended by themselves and whose requesters were not told, the latest last. Who only asks for it is not
+   * told by it: a requester is by its thaw, or by asking for its session.
+   */
+  get untold(): readonly Untold[] {
+    return [...this.#untold.values()];
   }
 
   /** What this side's next plain thaw will be told. */
@@ -120,7 +134,10 @@ export class SessionKeeper {
       const owed = this.#owed.get(origin);
       if (owed === undefined) return 0;
       // A thaw that nobody confirmed is no matter of one error: 0 would say that all is well.
-      if (owed instanceof QuiesceError) this.#forget(origin);
+      if (owed instanceof QuiesceError) {
+        this.#untold.delete(sessionOf(owed));
+        this.#forget(origin);
+      }
       throw owed;
     }
     const held = this.#held;
@@ -152,7 +169,10 @@ export class SessionKeeper {
     if (ended === undefined) throw unknownSession(id, this.holder);
     this.#refuseStranger(ended.origin, origin);
     if (ended.report.state === 'frozen') throw unconfirmedError(ended.report);
-    if (this.#owed.get(origin) instanceof QuiesceError) this.#forget(origin);
+    this.#untold.delete(id);
+    const owed = this.#owed.get(origin);
+    // What another session's requester is owed stays owed.
+    if (owed instanceof QuiesceError && sessionOf(owed) === id) this.#forget(origin);
     return ended.report;
   }
 
@@ -163,6 +183,7 @@ export class SessionKeeper {
       const ended = this.#ended.get(id)?.report;
       if (ended === undefined) throw unknownSession(id, this.holder);
       const how = endedOtherwise(ended) ?? 'it was thawed';
+      this.#untold.delete(id);
       throw new QuiesceError('E_ENDED', `session ${id} has ended: ${how}`, { facts: { report: ended } });
     }
     this.#refuseStranger(held.origin, origin);
@@ -178,7 +199,12 @@ export class SessionKeeper {
       this.#remember(origin, report);
       const failure = endedError(report);
       if (report.state === 'frozen') this.#owed.set(origin, unconfirmedError(report));
-      else if (!held.told && failure !== undefined) this.#owed.set(origin, failure);
+      else if (!held.told && failure !== undefined) {
+        this.#owed.set(origin, failure);
+        const { session: id, requester } = report;
+        this.#untold.set(id, { session: id, requester, reason: failure.message });
+        dropOldest(this.#untold);
+      }
     });
     void session.thawed.then((report) => {
       const before = this.#ended.get(report.session)?.report;
@@ -215,10 +241,7 @@ export class SessionKeeper {
     if (report === undefined) return;
     this.#ended.delete(report.session);
     this.#ended.set(report.session, { origin, report });
-    for (const oldest of this.#ended.keys()) {
-      if (this.#ended.size <= reportsKept) break;
-      this.#ended.delete(oldest);
-    }
+    dropOldest(this.#ended);
   }
 
   #refuseStranger(holder: Origin, origin: Origin): void {
@@ -249,6 +272,18 @@ function endedError(report: FreezeReport): QuiesceError | undefined {
 
 function unconfirmedError(report: FreezeReport): ThawUnconfirmedError {
   return new ThawUnconfirmedError('E_THAW', report.error ?? 'nobody confirmed the thaw', { facts: { report } });
+}
+
+/** The session that this error tells the end of. */
+function sessionOf(owed: QuiesceError): string {
+  return reportOf(owed)?.session ?? PREDECESSORS;
+}
+
+function dropOldest(kept: Map<string, unknown>): void {
+  for (const oldest of kept.keys()) {
+    if (kept.size <= reportsKept) break;
+    kept.delete(oldest);
+  }
 }
 
 function reportOf(error: unknown): FreezeReport | undefined {

@@ -242,6 +242,47 @@ it('answers one error after the lease ended, then 0', async () => {
   expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
 });
 
+it('tells a manager that asks for the status and sends no thaw by bridge-status and in the log, and drops nothing for it', async () => {
+  configure('lease-ms=300');
+  const agent = await start();
+  const host = await connect();
+  const status = async (client = host) => (await client.call('bridge-status')) as { untold: unknown[] };
+  expect(await host.call('guest-fsfreeze-freeze')).toBeGreaterThan(0);
+  await expect.poll(async () => await host.call('guest-fsfreeze-status'), { timeout: 5000 }).toBe('thawed');
+  const first = {
+    session: expect.any(String) as string,
+    requester: `guest-fsfreeze-freeze on unix-listen ${hostPath()}`,
+    reason: expect.stringMatching(
+      /^thawed after 0\.\d s, before the requester asked: the snapshot is not consistent$/,
+    ) as string,
+  };
+  // Who asks, on either side, takes nothing from the one who is owed the error.
+  const local = await connect(localPath());
+  for (const client of [host, local]) {
+    expect(await client.call('guest-fsfreeze-status')).toBe('thawed');
+    expect(await status(client)).toMatchObject({
+      status: { state: 'idle' },
+      report: { outcome: 'expired' },
+      untold: [first],
+    });
+  }
+  expect(await local.call('guest-fsfreeze-thaw')).toBe(0);
+  expect(await status()).toMatchObject({ untold: [first] });
+  expect(agent.stderr()).toMatch(/"outcome":"expired".*"msg":"session ended by its lease, before its requester asked"/);
+
+  // The next session: its requester must not be blamed, and the one before is not forgotten.
+  expect(await host.call('guest-fsfreeze-freeze')).toBeGreaterThan(0);
+  expect(await host.call('guest-fsfreeze-thaw')).toBeGreaterThan(0);
+  expect(await status()).toMatchObject({ report: { outcome: 'ok' }, untold: [first] });
+
+  expect(await host.call('guest-fsfreeze-freeze')).toBeGreaterThan(0);
+  await expect.poll(async () => await host.call('guest-fsfreeze-status'), { timeout: 5000 }).toBe('thawed');
+  expect((await status()).untold).toHaveLength(2);
+  await expect(host.call('guest-fsfreeze-thaw')).rejects.toThrow('before the requester asked');
+  expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
+  expect((await status()).untold).toEqual([first]);
+});
+
 it('keeps a session held in the guest from the host, and one of the host over a reconnect', async () => {
   await start();
   const local = await connect(localPath());
