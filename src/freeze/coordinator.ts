@@ -13,7 +13,7 @@ import { withDefaults, type Settings } from './settings.js';
 import { findWriters, listing } from './writer-folders.js';
 
 /** A status must come at once, also while the freezer is stopped. */
-const STATUS_LIMIT_MS = 1_000;
+const STATUS_LIMIT_MS = 150;
 
 /** Starts nothing and opens nothing yet. */
 export function createCoordinator(options: CoordinatorOptions = {}): LocalCoordinator {
