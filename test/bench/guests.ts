@@ -43,12 +43,11 @@ export async function withoutWriters(guest: Pick<Guest, 'exec'>): Promise<void> 
 
 /** Adds a disk with a filesystem of its own, mounted at /srv/NAME. Gives the mount point. */
 export async function addFilesystem(guest: Guest, name: string, type: 'ext4' | 'xfs'): Promise<string> {
-  await guest.addBlankDisk(name, 400);
+  const { path } = await guest.addBlankDisk(name, 400);
   const options = type === 'ext4' ? '-q -E lazy_itable_init=0,lazy_journal_init=0' : '-q';
-  await guest.exec(
-    `mkfs.${type} ${options} /dev/disk/by-id/virtio-${name} && mkdir -p /srv/${name} && mount /dev/disk/by-id/virtio-${name} /srv/${name}`,
-    { timeoutMs: 60_000 },
-  );
+  await guest.exec(`mkfs.${type} ${options} ${path} && mkdir -p /srv/${name} && mount ${path} /srv/${name}`, {
+    timeoutMs: 60_000,
+  });
   return `/srv/${name}`;
 }
 
