@@ -69,7 +69,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
       thawed(report(id, 'broken', 'nobody confirmed the thaw of /'));
     },
     /** The attempt under way ends well. */
-    frozen(this: void, id: string, thawOutcome: FreezeReport['outcome'] = 'ok') {
+    frozen: (id: string, thawOutcome: FreezeReport['outcome'] = 'ok') => {
       const ended = new Promise<FreezeReport>((resolve) => {
         end = resolve;
       });
