@@ -1,11 +1,11 @@
 // Who holds the guest, and who may end it. The coordinator knows one session; this knows from which side it came: a
 // plain thaw of any host channel ends a host session, whichever channel began it, or aborts one on its way; a session
-// held inside the guest refuses it, naming its holder, and the other way round. Also keeps what is owed to a plain
-// thaw that comes too late: one error, then 0 (freeze path, "The guest always comes back", rule 8); the host is owed it
-// by the next agent too.
+// held inside the guest refuses it, naming its holder, and the other way round. What is owed to a plain thaw that comes
+// too late: owed-errors.ts.
 import type { FreezeReport, FreezeRequest, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
+import { dropOldest, OwedErrors, reportOf } from './owed-errors.js';
 import type { OwedNote } from './owed-note.js';
 
 /** The host, on its channel; or a program in the guest, on the local socket. */
@@ -36,42 +36,33 @@ interface Held {
   told: boolean;
 }
 
-/** Final reports kept for a requester whose reply was lost, and ends that no requester has asked for. */
-const reportsKept = 16;
-/** No session has this name. */
-const PREDECESSORS = '';
+/** Final reports kept for a requester whose reply was lost. */
+const REPORTS_KEPT = 16;
 
 export class SessionKeeper {
   readonly #coordinator: LocalCoordinator;
   #attempt: Attempt | undefined;
   #held: Held | undefined;
   readonly #ended = new Map<string, { readonly origin: Origin; readonly report: FreezeReport }>();
-  readonly #owed = new Map<Origin, QuiesceError | ThawUnconfirmedError>();
-  /** By session. An end stays here when a new freeze has made the error moot that was owed for it. */
-  readonly #untold = new Map<string, Untold>();
-  readonly #note: OwedNote;
+  readonly #owed: OwedErrors;
 
   /** The host is owed what the note says. */
   constructor(coordinator: LocalCoordinator, note: OwedNote) {
     this.#coordinator = coordinator;
-    this.#note = note;
-    const owed = note.read();
-    if (owed === undefined) return;
-    this.#owed.set('host', new QuiesceError('E_ENDED', owed));
-    this.#untold.set(PREDECESSORS, { reason: owed });
+    this.#owed = new OwedErrors(note);
   }
 
   /**
    * Sessions that ended by themselves and whose requesters were not told, the latest last. Who only asks for it is not
-   * told by it: a requester is by its thaw, or by asking for its session.
+   * told by it: a requester is by its thaw, plain or by name.
    */
   get untold(): readonly Untold[] {
-    return [...this.#untold.values()];
+    return this.#owed.untold;
   }
 
   /** What this side's next plain thaw will be told. */
   owedTo(origin: Origin): string | undefined {
-    return this.#owed.get(origin)?.message;
+    return this.#owed.to(origin)?.message;
   }
 
   /** Who holds the guest, for the one who is refused; undefined while nobody does. */
@@ -91,7 +82,7 @@ export class SessionKeeper {
     // Somebody else is at it: the coordinator says who, and the attempt that is recorded stays recorded.
     if (this.#attempt !== undefined) return await this.#coordinator.freeze(request);
     // Of a thaw that nobody confirmed only a freeze that succeeds says that it is done: nothing freezes before.
-    if (this.#owed.get(origin) instanceof QuiesceError) this.#forget(origin);
+    if (this.#owed.to(origin) instanceof QuiesceError) this.#owed.forget(origin);
     const abort = new AbortController();
     const isPlain = request.require === 'plain';
     const freezing = this.#record(origin, isPlain, this.#coordinator.freeze(request, abort.signal));
@@ -106,12 +97,12 @@ export class SessionKeeper {
   async #record(origin: Origin, plain: boolean, freezing: Promise<LocalSession>): Promise<LocalSession> {
     try {
       const held = await freezing;
-      this.#forget(origin);
+      this.#owed.forget(origin);
       this.#hold(origin, plain, held);
       return held;
     } catch (error) {
       this.#remember(origin, reportOf(error));
-      if (error instanceof ThawUnconfirmedError) this.#owed.set(origin, error);
+      if (error instanceof ThawUnconfirmedError) this.#owed.owe(origin, error);
       throw error;
     } finally {
       this.#attempt = undefined;
@@ -131,13 +122,8 @@ export class SessionKeeper {
       await attempt.done;
     }
     if (this.#held === undefined) {
-      const owed = this.#owed.get(origin);
+      const owed = this.#owed.tell(origin);
       if (owed === undefined) return 0;
-      // A thaw that nobody confirmed is no matter of one error: 0 would say that all is well.
-      if (owed instanceof QuiesceError) {
-        this.#untold.delete(sessionOf(owed));
-        this.#forget(origin);
-      }
       throw owed;
     }
     const held = this.#held;
@@ -169,10 +155,7 @@ export class SessionKeeper {
     if (ended === undefined) throw unknownSession(id, this.holder);
     this.#refuseStranger(ended.origin, origin);
     if (ended.report.state === 'frozen') throw unconfirmedError(ended.report);
-    this.#untold.delete(id);
-    const owed = this.#owed.get(origin);
-    // What another session's requester is owed stays owed.
-    if (owed instanceof QuiesceError && sessionOf(owed) === id) this.#forget(origin);
+    this.#owed.told(id, origin);
     return ended.report;
   }
 
@@ -183,7 +166,6 @@ export class SessionKeeper {
       const ended = this.#ended.get(id)?.report;
       if (ended === undefined) throw unknownSession(id, this.holder);
       const how = endedOtherwise(ended) ?? 'it was thawed';
-      this.#untold.delete(id);
       throw new QuiesceError('E_ENDED', `session ${id} has ended: ${how}`, { facts: { report: ended } });
     }
     this.#refuseStranger(held.origin, origin);
@@ -198,13 +180,8 @@ export class SessionKeeper {
       if (this.#held === held) this.#held = undefined;
       this.#remember(origin, report);
       const failure = endedError(report);
-      if (report.state === 'frozen') this.#owed.set(origin, unconfirmedError(report));
-      else if (!held.told && failure !== undefined) {
-        this.#owed.set(origin, failure);
-        const { session: id, requester } = report;
-        this.#untold.set(id, { session: id, requester, reason: failure.message });
-        dropOldest(this.#untold);
-      }
+      if (report.state === 'frozen') this.#owed.owe(origin, unconfirmedError(report));
+      else if (!held.told && failure !== undefined) this.#owed.oweEnd(origin, failure, report);
     });
     void session.thawed.then((report) => {
       const before = this.#ended.get(report.session)?.report;
@@ -212,8 +189,8 @@ export class SessionKeeper {
       this.#remember(origin, report);
       const failure = endedError(report);
       // Now it is a matter of one error, if it was not made moot by a new freeze.
-      if (failure !== undefined && this.#owed.get(origin) instanceof ThawUnconfirmedError)
-        this.#owed.set(origin, failure);
+      if (failure !== undefined && this.#owed.to(origin) instanceof ThawUnconfirmedError)
+        this.#owed.owe(origin, failure);
     });
   }
 
@@ -225,28 +202,26 @@ export class SessionKeeper {
       this.#remember(held.origin, report);
       return report;
     } catch (error) {
-      if (error instanceof ThawUnconfirmedError) this.#owed.set(held.origin, error);
+      if (error instanceof ThawUnconfirmedError) this.#owed.owe(held.origin, error);
       throw error;
     } finally {
       if (this.#held === held) this.#held = undefined;
     }
   }
 
-  #forget(origin: Origin): void {
-    this.#owed.delete(origin);
-    if (origin === 'host') this.#note.remove();
-  }
-
   #remember(origin: Origin, report: FreezeReport | undefined): void {
     if (report === undefined) return;
     this.#ended.delete(report.session);
     this.#ended.set(report.session, { origin, report });
-    dropOldest(this.#ended);
+    dropOldest(this.#ended, REPORTS_KEPT);
   }
 
   #refuseStranger(holder: Origin, origin: Origin): void {
     if (holder === origin) return;
-    throw new QuiesceError('E_HELD', `the guest is held by ${this.holder ?? where(holder)}: it alone can end that`);
+    throw new QuiesceError(
+      'E_HELD',
+      `the guest is held by ${this.holder ?? `a requester ${where(holder)}`}: it alone can end that`,
+    );
   }
 }
 
@@ -272,24 +247,6 @@ function endedError(report: FreezeReport): QuiesceError | undefined {
 
 function unconfirmedError(report: FreezeReport): ThawUnconfirmedError {
   return new ThawUnconfirmedError('E_THAW', report.error ?? 'nobody confirmed the thaw', { facts: { report } });
-}
-
-/** The session that this error tells the end of. */
-function sessionOf(owed: QuiesceError): string {
-  return reportOf(owed)?.session ?? PREDECESSORS;
-}
-
-function dropOldest(kept: Map<string, unknown>): void {
-  for (const oldest of kept.keys()) {
-    if (kept.size <= reportsKept) break;
-    kept.delete(oldest);
-  }
-}
-
-function reportOf(error: unknown): FreezeReport | undefined {
-  if (!(error instanceof QuiesceError || error instanceof ThawUnconfirmedError)) return undefined;
-  // Its own coordinator put it there (src/consistency.ts, Coordinator.freeze).
-  return error.facts['report'] as FreezeReport | undefined;
 }
 
 function unknownSession(id: string, holder: string | undefined): QuiesceError {
