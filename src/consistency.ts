@@ -228,7 +228,7 @@ export const unreleasedWriterSchema = v.strictObject({
 });
 export type UnreleasedWriter = v.InferOutput<typeof unreleasedWriterSchema>;
 
-export const hungCalls = ['open', 'sync', 'freeze', 'thaw'] as const;
+const hungCalls = ['open', 'sync', 'freeze', 'thaw'] as const;
 /** A filesystem on which a call has not returned, and which sessions go without meanwhile. */
 export const hungFilesystemSchema = v.strictObject({
   mountpoint: v.string(),

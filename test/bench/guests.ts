@@ -13,7 +13,6 @@ import {
   type QemuGuest,
   type UserModeGuest,
 } from '../../src/testing/index.js';
-
 import { agentImage } from '../support/agent-guest.js';
 
 const deb = fileURLToPath(new URL('../../build/fsfreeze-agent.deb', import.meta.url));

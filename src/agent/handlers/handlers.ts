@@ -8,7 +8,7 @@ import type { ChannelContext, SessionKeeper } from '../session-keeper.js';
 export type Handlers = HandlersOf<ChannelContext>;
 
 /** What sessions left behind that have ended. */
-export interface Leftovers {
+interface Leftovers {
   readonly unreleased: readonly UnreleasedWriter[];
   /** `sinceMs` on CLOCK_MONOTONIC. Never rejects. */
   hungFilesystems(): Promise<readonly (Omit<HungFilesystem, 'forMs'> & { readonly sinceMs: number })[]>;
