@@ -214,6 +214,42 @@ export const writerListingSchema = v.strictObject({
 });
 export type WriterListing = v.InferOutput<typeof writerListingSchema>;
 
+/** A session that ended otherwise than its requester knows; without a name, one of the agent before. */
+export const untoldSchema = v.strictObject({
+  session: v.optional(v.string()),
+  requester: v.optional(v.string()),
+  /** In the words of the error that guest-fsfreeze-thaw is answered with. */
+  reason: v.string(),
+});
+export type Untold = v.InferOutput<typeof untoldSchema>;
+
+/** A writer that was told to let go and has not: its application may still stand still. */
+export const unreleasedWriterSchema = v.strictObject({
+  session: v.string(),
+  name: v.string(),
+  path: v.string(),
+  /** Of the last try, for people. */
+  reason: v.string(),
+  /** How often it was told so since its session ended. */
+  tries: finite,
+  /** Milliseconds until the next try; 0 while one is under way, or waits for a session to end. */
+  nextTryMs: finite,
+});
+export type UnreleasedWriter = v.InferOutput<typeof unreleasedWriterSchema>;
+
+const hungCalls = ['open', 'sync', 'freeze', 'thaw'] as const;
+/** A filesystem on which a call has not returned, and which sessions go without meanwhile. */
+export const hungFilesystemSchema = v.strictObject({
+  mountpoint: v.string(),
+  /** After a `freeze` it is thawed as soon as that returns; a `thaw` means that it is frozen until then. */
+  call: told(hungCalls, 'thaw'),
+  /** Milliseconds since the call began, of guest running time. */
+  forMs: finite,
+  /** The session that gave it up. */
+  session: v.string(),
+});
+export type HungFilesystem = v.InferOutput<typeof hungFilesystemSchema>;
+
 export interface Coordinator {
   /**
    * Steps 1-4 of the freeze path. `signal` aborts an attempt that is on its way: everything is thawed and released

@@ -64,5 +64,8 @@ export class StateError extends BridgeError {
 /** One line for people: the message and the messages of its causes. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.cause === undefined ? error.message : `${error.message}: ${describeError(error.cause)}`;
+  if (error.cause === undefined) return error.message;
+  const cause = describeError(error.cause);
+  // Whoever wrote the message may have quoted it already.
+  return error.message.includes(cause) ? error.message : `${error.message}: ${cause}`;
 }

@@ -14,7 +14,7 @@ import { Dispatcher } from '../rpc/dispatcher.js';
 import type { ByteStream, Listener } from '../transport/byte-stream.js';
 import { accounted } from './accounting.js';
 import { openHostChannel, openLocalSocket, type HostChannelOptions } from './channels.js';
-import { collectStartUpGarbage, compileAtFirstCall } from './engine.js';
+import { collectAtRest, tuneForRareCalls } from './engine.js';
 import { bridgeHandlers } from './handlers/bridge.js';
 import { filesystemHandlers } from './handlers/filesystems.js';
 import { fsfreezeHandlers } from './handlers/fsfreeze.js';
@@ -80,6 +80,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     if (frozen.size === 0) logger.release();
   };
   const isFrozen = (): boolean => frozen.size > 0;
+  const rest = collectAtRest(() => isFrozen() || keeper.holder !== undefined);
   if (options.recovered !== undefined) {
     const PREDECESSOR = '';
     hold(PREDECESSOR);
@@ -94,8 +95,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     onHold: hold,
     onReleased(report, byItself) {
       release(report.session);
-      const { session, outcome, level, frozenWindowMs } = report;
-      log[outcome === 'ok' ? 'info' : 'warn']({ session, outcome, level, frozenWindowMs, byItself }, 'session ended');
+      const { session, requester, outcome, level, frozenWindowMs, error } = report;
+      const facts = { session, requester, outcome, level, frozenWindowMs, byItself, error };
+      // Nobody may ask for it any more: a manager that sees `thawed` sends no thaw.
+      if (outcome === 'expired') log.warn(facts, 'session ended by its lease, before its requester asked');
+      else log[outcome === 'ok' ? 'info' : 'warn'](facts, 'session ended');
+      rest();
     },
   });
   const note = owedNote(options.runtimeDir);
@@ -183,9 +188,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const onStream = serve({ origin: 'host', name: `${method} ${path}` });
     listeners.push(await openHostChannel({ ...options.channel, onStream, onLost: lose, log }));
     log.info({ method, path, localSocket: options.localSocket, compat }, 'serving');
-    compileAtFirstCall();
+    tuneForRareCalls();
     await coordinator.warmUp();
-    collectStartUpGarbage(() => !isFrozen());
+    rest();
   } catch (error) {
     await closeChannels();
     await coordinator.close();

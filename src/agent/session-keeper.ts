@@ -1,11 +1,11 @@
 // Who holds the guest, and who may end it. The coordinator knows one session; this knows from which side it came: a
 // plain thaw of any host channel ends a host session, whichever channel began it, or aborts one on its way; a session
-// held inside the guest refuses it, naming its holder, and the other way round. Also keeps what is owed to a plain
-// thaw that comes too late: one error, then 0 (freeze path, "The guest always comes back", rule 8); the host is owed it
-// by the next agent too.
-import type { FreezeReport, FreezeRequest } from '../consistency.js';
+// held inside the guest refuses it, naming its holder, and the other way round. What is owed to a plain thaw that comes
+// too late: owed-errors.ts.
+import type { FreezeReport, FreezeRequest, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
+import { dropOldest, OwedErrors, reportOf } from './owed-errors.js';
 import type { OwedNote } from './owed-note.js';
 
 /** The host, on its channel; or a program in the guest, on the local socket. */
@@ -37,27 +37,32 @@ interface Held {
 }
 
 /** Final reports kept for a requester whose reply was lost. */
-const reportsKept = 16;
+const REPORTS_KEPT = 16;
 
 export class SessionKeeper {
   readonly #coordinator: LocalCoordinator;
   #attempt: Attempt | undefined;
   #held: Held | undefined;
   readonly #ended = new Map<string, { readonly origin: Origin; readonly report: FreezeReport }>();
-  readonly #owed = new Map<Origin, QuiesceError | ThawUnconfirmedError>();
-  readonly #note: OwedNote;
+  readonly #owed: OwedErrors;
 
   /** The host is owed what the note says. */
   constructor(coordinator: LocalCoordinator, note: OwedNote) {
     this.#coordinator = coordinator;
-    this.#note = note;
-    const owed = note.read();
-    if (owed !== undefined) this.#owed.set('host', new QuiesceError('E_ENDED', owed));
+    this.#owed = new OwedErrors(note);
+  }
+
+  /**
+   * Sessions that ended by themselves and whose requesters were not told, the latest last. Who only asks for it is not
+   * told by it: a requester is by its thaw, plain or by name.
+   */
+  get untold(): readonly Untold[] {
+    return this.#owed.untold;
   }
 
   /** What this side's next plain thaw will be told. */
   owedTo(origin: Origin): string | undefined {
-    return this.#owed.get(origin)?.message;
+    return this.#owed.to(origin)?.message;
   }
 
   /** Who holds the guest, for the one who is refused; undefined while nobody does. */
@@ -77,7 +82,7 @@ export class SessionKeeper {
     // Somebody else is at it: the coordinator says who, and the attempt that is recorded stays recorded.
     if (this.#attempt !== undefined) return await this.#coordinator.freeze(request);
     // Of a thaw that nobody confirmed only a freeze that succeeds says that it is done: nothing freezes before.
-    if (this.#owed.get(origin) instanceof QuiesceError) this.#forget(origin);
+    if (this.#owed.to(origin) instanceof QuiesceError) this.#owed.forget(origin);
     const abort = new AbortController();
     const isPlain = request.require === 'plain';
     const freezing = this.#record(origin, isPlain, this.#coordinator.freeze(request, abort.signal));
@@ -92,12 +97,12 @@ export class SessionKeeper {
   async #record(origin: Origin, plain: boolean, freezing: Promise<LocalSession>): Promise<LocalSession> {
     try {
       const held = await freezing;
-      this.#forget(origin);
+      this.#owed.forget(origin);
       this.#hold(origin, plain, held);
       return held;
     } catch (error) {
       this.#remember(origin, reportOf(error));
-      if (error instanceof ThawUnconfirmedError) this.#owed.set(origin, error);
+      if (error instanceof ThawUnconfirmedError) this.#owed.owe(origin, error);
       throw error;
     } finally {
       this.#attempt = undefined;
@@ -117,10 +122,8 @@ export class SessionKeeper {
       await attempt.done;
     }
     if (this.#held === undefined) {
-      const owed = this.#owed.get(origin);
+      const owed = this.#owed.tell(origin);
       if (owed === undefined) return 0;
-      // A thaw that nobody confirmed is no matter of one error: 0 would say that all is well.
-      if (owed instanceof QuiesceError) this.#forget(origin);
       throw owed;
     }
     const held = this.#held;
@@ -152,7 +155,7 @@ export class SessionKeeper {
     if (ended === undefined) throw unknownSession(id, this.holder);
     this.#refuseStranger(ended.origin, origin);
     if (ended.report.state === 'frozen') throw unconfirmedError(ended.report);
-    if (this.#owed.get(origin) instanceof QuiesceError) this.#forget(origin);
+    this.#owed.told(id, origin);
     return ended.report;
   }
 
@@ -177,8 +180,8 @@ export class SessionKeeper {
       if (this.#held === held) this.#held = undefined;
       this.#remember(origin, report);
       const failure = endedError(report);
-      if (report.state === 'frozen') this.#owed.set(origin, unconfirmedError(report));
-      else if (!held.told && failure !== undefined) this.#owed.set(origin, failure);
+      if (report.state === 'frozen') this.#owed.owe(origin, unconfirmedError(report));
+      else if (!held.told && failure !== undefined) this.#owed.oweEnd(origin, failure, report);
     });
     void session.thawed.then((report) => {
       const before = this.#ended.get(report.session)?.report;
@@ -186,8 +189,8 @@ export class SessionKeeper {
       this.#remember(origin, report);
       const failure = endedError(report);
       // Now it is a matter of one error, if it was not made moot by a new freeze.
-      if (failure !== undefined && this.#owed.get(origin) instanceof ThawUnconfirmedError)
-        this.#owed.set(origin, failure);
+      if (failure !== undefined && this.#owed.to(origin) instanceof ThawUnconfirmedError)
+        this.#owed.owe(origin, failure);
     });
   }
 
@@ -199,31 +202,26 @@ export class SessionKeeper {
       this.#remember(held.origin, report);
       return report;
     } catch (error) {
-      if (error instanceof ThawUnconfirmedError) this.#owed.set(held.origin, error);
+      if (error instanceof ThawUnconfirmedError) this.#owed.owe(held.origin, error);
       throw error;
     } finally {
       if (this.#held === held) this.#held = undefined;
     }
   }
 
-  #forget(origin: Origin): void {
-    this.#owed.delete(origin);
-    if (origin === 'host') this.#note.remove();
-  }
-
   #remember(origin: Origin, report: FreezeReport | undefined): void {
     if (report === undefined) return;
     this.#ended.delete(report.session);
     this.#ended.set(report.session, { origin, report });
-    for (const oldest of this.#ended.keys()) {
-      if (this.#ended.size <= reportsKept) break;
-      this.#ended.delete(oldest);
-    }
+    dropOldest(this.#ended, REPORTS_KEPT);
   }
 
   #refuseStranger(holder: Origin, origin: Origin): void {
     if (holder === origin) return;
-    throw new QuiesceError('E_HELD', `the guest is held by ${this.holder ?? where(holder)}: it alone can end that`);
+    throw new QuiesceError(
+      'E_HELD',
+      `the guest is held by ${this.holder ?? `a requester ${where(holder)}`}: it alone can end that`,
+    );
   }
 }
 
@@ -251,12 +249,6 @@ function endedError(report: FreezeReport): QuiesceError | undefined {
 
 function unconfirmedError(report: FreezeReport): ThawUnconfirmedError {
   return new ThawUnconfirmedError('E_THAW', report.error ?? 'nobody confirmed the thaw', { facts: { report } });
-}
-
-function reportOf(error: unknown): FreezeReport | undefined {
-  if (!(error instanceof QuiesceError || error instanceof ThawUnconfirmedError)) return undefined;
-  // Its own coordinator put it there (src/consistency.ts, Coordinator.freeze).
-  return error.facts['report'] as FreezeReport | undefined;
 }
 
 function unknownSession(id: string, holder: string | undefined): QuiesceError {

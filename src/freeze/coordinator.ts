@@ -1,7 +1,13 @@
 // The in-process implementation of Coordinator (../consistency.ts): at most one session at a time in this process, and
 // by the freezer's lock at most one on this machine. What a session does: session.ts.
 import { randomUUID } from 'node:crypto';
-import type { CoordinatorStatus, FreezeReport, FreezeRequest, WriterListing } from '../consistency.js';
+import type {
+  CoordinatorStatus,
+  FreezeReport,
+  FreezeRequest,
+  UnreleasedWriter,
+  WriterListing,
+} from '../consistency.js';
 import { withLimit } from '../deadline.js';
 import { StateError, UsageError } from '../errors.js';
 import { monotonicMs } from './clock.js';
@@ -13,7 +19,7 @@ import { thawUnconfirmed } from './session-errors.js';
 import { checkSessionId } from './session-record.js';
 import { Session } from './session.js';
 import { withDefaults, type Settings } from './settings.js';
-import { UnreleasedWriters, type UnreleasedWriter } from './unreleased.js';
+import { UnreleasedWriters } from './unreleased.js';
 import { findWriters, listing } from './writer-folders.js';
 
 /** For writers, when this process is told to end: its unit's TimeoutStopSec is 30 s, and the thaw comes before. */

@@ -1,12 +1,18 @@
 // What the freeze path can be told, with its defaults, and what the in-process coordinator offers beyond the shared
 // interface (../consistency.ts): the agent's log, its counts and its shutdown hang on these.
-import type { Coordinator, FreezeReport, FreezeRequest, FreezeSession, WriterPhase } from '../consistency.js';
+import type {
+  Coordinator,
+  FreezeReport,
+  FreezeRequest,
+  FreezeSession,
+  UnreleasedWriter,
+  WriterPhase,
+} from '../consistency.js';
 import type { HungFilesystem } from './freezer-lines.js';
 import type { ServiceManagerPaths } from './freezer-process.js';
 import type { LookAtMachine } from './machine-view.js';
 import type { HookFailure } from './requirement.js';
 import type { FreezeRules } from './rules.js';
-import type { UnreleasedWriter } from './unreleased.js';
 import type { WriterFolder } from './writer-folders.js';
 
 /** Where the freeze path reports what is no part of a result. A pino logger is one. Never throws, never blocks. */

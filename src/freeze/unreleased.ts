@@ -1,6 +1,7 @@
 // Writers whose `thaw` failed when their session ended: their applications may still stand still, so they are told to
 // let go again and again, with a growing pause, for as long as this process lives. (A process that starts anew tries
 // too: recovery.ts.) A new session comes first: nothing is started while something is held.
+import type { UnreleasedWriter } from '../consistency.js';
 import { describeError } from '../errors.js';
 import type { FreezeLog } from './options.js';
 import { monotonicMs } from './clock.js';
@@ -9,19 +10,6 @@ import type { SessionOutcome, WriterSet } from './writers.js';
 
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
-
-/** A writer that has not let go. */
-export interface UnreleasedWriter {
-  readonly session: string;
-  readonly name: string;
-  readonly path: string;
-  /** Of the last try, for people. */
-  readonly reason: string;
-  /** How often its `thaw` was tried since the session ended. */
-  readonly tries: number;
-  /** Milliseconds until the next try; 0 while it is under way, or waits for a session to end. */
-  readonly nextTryMs: number;
-}
 
 /** What a session left behind. */
 export interface LeftWriters {

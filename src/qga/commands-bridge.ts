@@ -6,6 +6,9 @@ import {
   coordinatorStatusSchema,
   finite,
   freezeReportSchema,
+  hungFilesystemSchema,
+  unreleasedWriterSchema,
+  untoldSchema,
   writerListingSchema,
 } from '../consistency.js';
 import { command, intFrom, members, noArgs } from './command.js';
@@ -58,13 +61,19 @@ export const bridgeCommands = {
     returns: v.object({ report }),
     whenFrozen: true,
   }),
-  /** `report` is of the session under way, else of the last one. */
+  /** `report` is of the session under way, else of the last one. An older agent has not the lists. */
   'bridge-status': command({
     name: 'bridge-status',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: noArgs,
-    returns: v.object({ status: tolerant(coordinatorStatusSchema), report: v.optional(report) }),
+    returns: v.object({
+      status: tolerant(coordinatorStatusSchema),
+      report: v.optional(report),
+      untold: v.optional(v.array(tolerant(untoldSchema))),
+      unreleased: v.optional(v.array(tolerant(unreleasedWriterSchema))),
+      hung: v.optional(v.array(tolerant(hungFilesystemSchema))),
+    }),
     whenFrozen: true,
   }),
   'bridge-writers': command({

@@ -4,14 +4,33 @@ import { fileURLToPath } from 'node:url';
 import { Deadline } from '../../src/deadline.js';
 import { DeadlineError } from '../../src/errors.js';
 import type { AgentChannel } from '../../src/testing/agent-channel.js';
-import type { Guest, QemuGuest } from '../../src/testing/index.js';
-import { installedGuest } from '../../src/testing/guest-states.js';
-import { restoreGuest } from '../../src/testing/index.js';
+import {
+  bootGuest,
+  installedGuest,
+  restoreGuest,
+  waitForAgent,
+  type Guest,
+  type QemuGuest,
+  type UserModeGuest,
+} from '../../src/testing/index.js';
+import { agentImage } from '../support/agent-guest.js';
 
 const deb = fileURLToPath(new URL('../../build/fsfreeze-agent.deb', import.meta.url));
 
 export async function benchGuest(): Promise<QemuGuest> {
   return await restoreGuest(await installedGuest({ debs: [deb] }));
+}
+
+/** The same as a process of this machine, in which code runs natively. */
+export async function userModeBenchGuest(): Promise<UserModeGuest> {
+  const guest = await bootGuest({ kind: 'user-mode', image: await agentImage() });
+  try {
+    await waitForAgent(guest);
+    return guest;
+  } catch (cause) {
+    await guest[Symbol.asyncDispose]();
+    throw cause;
+  }
 }
 
 /** Switches our writers off: the peer has none. */
@@ -23,12 +42,11 @@ export async function withoutWriters(guest: Pick<Guest, 'exec'>): Promise<void> 
 
 /** Adds a disk with a filesystem of its own, mounted at /srv/NAME. Gives the mount point. */
 export async function addFilesystem(guest: Guest, name: string, type: 'ext4' | 'xfs'): Promise<string> {
-  await guest.addBlankDisk(name, 400);
+  const { path } = await guest.addBlankDisk(name, 400);
   const options = type === 'ext4' ? '-q -E lazy_itable_init=0,lazy_journal_init=0' : '-q';
-  await guest.exec(
-    `mkfs.${type} ${options} /dev/disk/by-id/virtio-${name} && mkdir -p /srv/${name} && mount /dev/disk/by-id/virtio-${name} /srv/${name}`,
-    { timeoutMs: 60_000 },
-  );
+  await guest.exec(`mkfs.${type} ${options} ${path} && mkdir -p /srv/${name} && mount ${path} /srv/${name}`, {
+    timeoutMs: 60_000,
+  });
   return `/srv/${name}`;
 }
 

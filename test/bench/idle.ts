@@ -12,28 +12,23 @@ import { DeadlineError } from '../../src/errors.js';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
 import type { Guest } from '../../src/testing/index.js';
 import { guestPid } from '../../src/testing/faults.js';
-import { benchGuest } from './guests.js';
+import { memoryOf, type GuestMemory } from '../support/guest-memory.js';
+import { benchGuest, freezeAndThaw, userModeBenchGuest } from './guests.js';
 import { compare, measure, type PeerSample, type Row } from './table.js';
 
 const WATCH_MS = 60_000;
 /** Start-up is over: compiled, collected. */
 const SETTLE_MS = 15_000;
 const START_UPS = 10;
+const FREEZES = 2000;
 const TICKS_PER_SECOND = 100;
 const ANSWER_LIMIT_MS = 10_000;
 
 const build = fileURLToPath(new URL('../../build/', import.meta.url));
 
-interface Usage {
-  readonly rssMiB: number;
-  readonly dirtyMiB: number;
-  /** Processor time so far, in seconds. */
-  readonly cpuS: number;
-}
-
 export async function idle(): Promise<readonly Row[]> {
   console.log(`Node in the agent: ${await runtimeVersion()}`);
-  return [...(await inGuest()), ...(await natively())];
+  return [...(await inGuest()), ...(await afterFreezes()), ...(await natively())];
 }
 
 async function runtimeVersion(): Promise<string> {
@@ -54,32 +49,48 @@ async function inGuest(): Promise<readonly Row[]> {
   const connected = await watch(guest, [agent, freezer]);
   channel.close();
   const alone = await watch(guest, [agent, freezer]);
-  const [ours, small, qga] = [await usage(guest, agent), await usage(guest, freezer), await usage(guest, peer)];
+  const [ours, small, qga] = [
+    await memoryOf(guest, [agent, freezer]),
+    await memoryOf(guest, [freezer]),
+    await memoryOf(guest, [peer]),
+  ];
   return [
-    compare('RSS of agent and freezer, MiB', [ours.rssMiB + small.rssMiB], [qga.rssMiB], null),
-    measure('RSS of agent and freezer, MiB', [ours.rssMiB + small.rssMiB], 75),
-    compare('private dirty, MiB', [ours.dirtyMiB + small.dirtyMiB], [qga.dirtyMiB], null),
-    measure('private dirty, MiB', [ours.dirtyMiB + small.dirtyMiB], 20),
+    compare('RSS of agent and freezer, MiB', [ours.rssMiB], [qga.rssMiB], null),
+    ...limits('', ours),
+    compare('private dirty, MiB', [ours.dirtyMiB], [qga.dirtyMiB], null),
     measure('RSS of the freezer, MiB', [small.rssMiB], 2),
     measure('processor in the guest, host connected, %', [connected], 0.5),
     measure('processor in the guest, host not connected, %', [alone], 0.5),
   ];
 }
 
+function limits(when: string, { rssMiB, dirtyMiB }: GuestMemory): readonly Row[] {
+  return [
+    measure(`RSS of agent and freezer${when}, MiB`, [rssMiB], 75),
+    measure(`private dirty${when}, MiB`, [dirtyMiB], 20),
+  ];
+}
+
+/** In a user-mode guest: in an emulator it takes a quarter of an hour. */
+async function afterFreezes(): Promise<readonly Row[]> {
+  await using guest = await userModeBenchGuest();
+  await using channel = new AgentChannel(guest.qgaPath);
+  const agent = await guestPid(guest, { unit: 'fsfreeze-agent.service' });
+  const freezer = await guestPid(guest, { unit: 'fsfreeze-freezer.service' });
+  for (let round = 0; round < FREEZES; round++) await freezeAndThaw(channel);
+  await sleep(WATCH_MS);
+  return limits(`, a minute after ${FREEZES} freezes`, await memoryOf(guest, [agent, freezer]));
+}
+
 /** Share of one processor that these processes of the guest took over a minute, in percent. */
 async function watch(guest: Guest, pids: readonly number[]): Promise<number> {
-  const total = async () =>
-    (await Promise.all(pids.map(async (pid) => (await usage(guest, pid)).cpuS))).reduce((a, b) => a + b);
+  const total = async () => {
+    const stats = pids.map(async (pid) => (await guest.exec(['/bin/cat', `/proc/${pid}/stat`])).stdout);
+    return (await Promise.all(stats)).map(cpuSeconds).reduce((a, b) => a + b);
+  };
   const before = await total();
   await sleep(WATCH_MS);
   return ((await total()) - before) / (WATCH_MS / 100_000);
-}
-
-async function usage(guest: Guest, pid: number): Promise<Usage> {
-  const rollup = await guest.exec(['/bin/cat', `/proc/${pid}/smaps_rollup`]);
-  const stat = await guest.exec(['/bin/cat', `/proc/${pid}/stat`]);
-  const mebibytes = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(rollup.stdout)?.[1]) / 1024;
-  return { rssMiB: mebibytes('Rss'), dirtyMiB: mebibytes('Private_Dirty'), cpuS: cpuSeconds(stat.stdout) };
 }
 
 /** User and system time of a /proc/PID/stat line. */

@@ -1,5 +1,5 @@
-// npm run bench -- NAME [--json]: ratios against the real qemu-ga on the same guest, in one run. Exit 1 if a limit is
-// not kept, 2 on usage.
+// npm run bench -- NAME [--guest KIND] [--json]: ratios against the real qemu-ga on the same guest, in one run. Exit 1 if
+// a limit is not kept, 2 on usage.
 import { parseArgs } from 'node:util';
 import { guestKinds } from './guest-kinds.js';
 import { idle } from './idle.js';
@@ -9,9 +9,10 @@ import { recovery } from './recovery.js';
 import { start } from './start.js';
 import { report, type Row } from './table.js';
 import { virsh } from './virsh.js';
+import type { GuestKind } from '../../src/testing/index.js';
 import { windows } from './windows.js';
 
-const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = {
+const benches: Readonly<Record<string, (kind: GuestKind) => Promise<readonly Row[]>>> = {
   windows,
   pause,
   idle,
@@ -23,16 +24,19 @@ const benches: Readonly<Record<string, () => Promise<readonly Row[]>>> = {
 };
 
 const { values, positionals } = parseArgs({
-  options: { json: { type: 'boolean', default: false } },
+  options: { json: { type: 'boolean', default: false }, guest: { type: 'string', default: 'qemu' } },
   allowPositionals: true,
 });
 const [name = ''] = positionals;
 const bench = benches[name];
-if (bench === undefined || positionals.length !== 1) {
+const kinds: readonly GuestKind[] = name === 'windows' ? ['qemu', 'user-mode'] : ['qemu'];
+const kind = kinds.find((known) => known === values.guest);
+if (bench === undefined || kind === undefined || positionals.length !== 1) {
+  const found = process.argv.slice(2).join(' ') || 'nothing';
   console.error(
-    `usage: npm run bench -- ${Object.keys(benches).join('|')} [--json]; found: ${positionals.join(' ') || 'nothing'}`,
+    `usage: npm run bench -- ${Object.keys(benches).join('|')} [--guest qemu|user-mode (windows)] [--json]; found: ${found}`,
   );
   process.exitCode = 2;
-} else if (!report(name, await bench(), values.json)) {
+} else if (!report(name, await bench(kind), values.json)) {
   process.exitCode = 1;
 }

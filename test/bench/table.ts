@@ -55,6 +55,12 @@ export function measure(name: string, ours: readonly number[], limit: number | n
   return { case: name, ours: median(ours), peer: null, peerAtLeast: false, ratio: null, limit, spread };
 }
 
+/** How many times our median our worst sample was: how far a requester can rely on the median. */
+export function worst(name: string, ours: readonly number[], limit: number): Row {
+  const most = Math.max(...ours);
+  return { ...measure(name, [most / median(ours)], limit), spread: `${digits(most)} of ${digits(median(ours))}` };
+}
+
 /** Prints the table, then with `json` the object. Returns whether every limit was kept. */
 export function report(bench: string, rows: readonly Row[], json: boolean): boolean {
   const show = (value: number | null): string => (value === null ? '-' : digits(value));

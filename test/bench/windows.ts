@@ -1,15 +1,18 @@
 // bench -- windows: what a freeze costs with 1, 3 and 6 filesystems and no hooks, our agent and stock qemu-ga in turns
-// on one guest. Write stall: the longest gap an O_DIRECT writer saw on the worst filesystem. Reply window: freeze
+// on one guest. In a user-mode guest code runs natively, and a grace period of RCU, for which qemu-ga's FIFREEZE and
+// FITHAW wait, costs nothing on its one processor. Write stall: the longest gap an O_DIRECT writer saw on the worst filesystem. Reply window: freeze
 // request sent to thaw reply received.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DeadlineError } from '../../src/errors.js';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
 import { startStallProbe, type StallProbe } from '../../src/testing/stall-probe.js';
-import type { Guest } from '../../src/testing/index.js';
-import { addFilesystem, benchGuest, freezeAndThaw, thawAtLast, withoutWriters } from './guests.js';
-import { compare, measure, type PeerSample, type Row } from './table.js';
+import type { Guest, GuestKind } from '../../src/testing/index.js';
+import { addFilesystem, benchGuest, freezeAndThaw, thawAtLast, userModeBenchGuest, withoutWriters } from './guests.js';
+import { compare, measure, worst, type PeerSample, type Row } from './table.js';
 
-const ROUNDS = 12;
+const ROUNDS = 20;
+/** The worst of the rounds, in our medians. */
+const WORST_LIMIT = 3;
 /** Not counted, of either side: an emulator translates every line of a restored guest's code when it first runs. */
 const WARM_UP_ROUNDS = 3;
 /** Long enough that no sample lives on the grace period of the one before. */
@@ -20,8 +23,8 @@ const LIMITS = [
   { count: 6, stall: 0.2, reply: 0.5 },
 ] as const;
 
-export async function windows(): Promise<readonly Row[]> {
-  await using guest = await benchGuest();
+export async function windows(kind: GuestKind): Promise<readonly Row[]> {
+  await using guest: Guest = kind === 'qemu' ? await benchGuest() : await userModeBenchGuest();
   await withoutWriters(guest);
   await guest.exec(['/bin/umount', '/srv/data']);
   await using ours = new AgentChannel(guest.qgaPath);
@@ -74,6 +77,8 @@ async function measureWith(
     measure(`${name}: longest gap with nothing frozen, ms`, nothing, null),
     compare(`${name}: write stall, ms`, samples.ours.stall, samples.peer.stall, stallLimit),
     compare(`${name}: reply window, ms`, samples.ours.reply, samples.peer.reply, replyLimit),
+    worst(`${name}: worst write stall of ${ROUNDS}, in our medians`, samples.ours.stall, WORST_LIMIT),
+    worst(`${name}: worst reply window of ${ROUNDS}, in our medians`, samples.ours.reply, WORST_LIMIT),
   ];
 }
 
@@ -113,5 +118,6 @@ async function expectKnob(guest: Guest, knob: string): Promise<void> {
 }
 
 async function rcuExpedited(guest: Guest): Promise<string> {
-  return (await guest.exec(['/bin/cat', '/sys/kernel/rcu_expedited'])).stdout.trim();
+  // A kernel for one processor has none.
+  return (await guest.exec('cat /sys/kernel/rcu_expedited 2>/dev/null || echo absent')).stdout.trim();
 }

@@ -6,7 +6,7 @@ import { createConnection } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { FreezeReport } from '../../src/consistency.js';
 import { connectAgent, type AgentClient } from '../support/agent-client.js';
 import { FakeFreezer } from '../support/fake-freezer.js';
@@ -18,7 +18,7 @@ let folder: string;
 let freezer: FakeFreezer;
 /** What the freezer was asked and did; how long its FIFREEZE takes. */
 let asked: string[];
-let freezing: { freezeMs: number };
+let freezing: { freezeMs: number; syncMs?: number };
 const cleanups: (() => Promise<void> | void)[] = [];
 
 beforeEach(async () => {
@@ -63,10 +63,12 @@ interface RunningAgent {
   readonly stderr: () => string;
 }
 
-function launch(args: readonly string[]): RunningAgent {
+/** @param inside a program that executes its arguments */
+function launch(args: readonly string[], inside: readonly string[] = []): RunningAgent {
   if (!existsSync(program)) throw new Error(`${program} is missing: run npm run build first`);
+  const [file = '', ...words] = [...inside, process.execPath, program, '-c', join(folder, 'conf'), ...args];
   // As in a unit: no PATH, no HOME, nothing to read.
-  const child = execa(process.execPath, [program, '-c', join(folder, 'conf'), ...args], {
+  const child = execa(file, words, {
     env: {},
     extendEnv: false,
     stdin: 'ignore',
@@ -90,8 +92,10 @@ function launch(args: readonly string[]): RunningAgent {
   };
 }
 
-async function start(args: readonly string[] = ['-m', 'unix-listen', '-p', hostPath()]): Promise<RunningAgent> {
-  const agent = launch(args);
+const onHostPath = (): readonly string[] => ['-m', 'unix-listen', '-p', hostPath()];
+
+async function start(args = onHostPath(), inside: readonly string[] = []): Promise<RunningAgent> {
+  const agent = launch(args, inside);
   await expect.poll(() => agent.stderr(), { timeout: 10_000 }).toContain('"msg":"serving"');
   return agent;
 }
@@ -190,6 +194,84 @@ it('answers ping and info on other sockets while a freeze is under way, and a sy
   expect(freezer.frozen).toEqual([]);
 });
 
+/** How soon the local socket is to answer, and what a busy machine may add to one answer of many. */
+const PROMPT_MS = 200;
+const LATE_MS = 1000;
+
+/** Asks on the local socket, again and again until `over`, and sees how long each answer takes. */
+async function expectPrompt(over: () => boolean): Promise<void> {
+  const local = await connect(localPath());
+  const took: number[] = [];
+  while (!over() || took.length < 20) {
+    for (const command of ['guest-ping', 'guest-info', 'guest-fsfreeze-status', 'bridge-status']) {
+      const asked = performance.now();
+      await local.call(command, undefined, 10_000);
+      took.push(performance.now() - asked);
+    }
+    await sleep(10);
+  }
+  took.sort((a, b) => a - b);
+  expect(took[took.length >> 1]).toBeLessThan(PROMPT_MS);
+  expect(took.at(-1)).toBeLessThan(LATE_MS);
+}
+
+describe('the local socket answers ping, info and status within 200 ms', () => {
+  /** A freeze on the host's channel, whose answer comes some time. */
+  const freeze = async (): Promise<{ readonly isOver: () => boolean; readonly answered: Promise<unknown> }> => {
+    const host = await connect();
+    let isOver = false;
+    const answered = host.call('guest-fsfreeze-freeze', undefined, 60_000).finally(() => {
+      isOver = true;
+    });
+    answered.catch(() => undefined);
+    return { isOver: () => isOver, answered };
+  };
+  it('while a FIFREEZE takes its time, and while the guest is frozen', async () => {
+    freezing.freezeMs = 2000;
+    await start();
+    const { isOver, answered } = await freeze();
+    await expectPrompt(isOver);
+    expect(await answered).toBeGreaterThan(0);
+    await expectPrompt(() => true);
+  });
+
+  it('while a sync hangs', async () => {
+    configure('prepare-budget-s=3');
+    freezing.syncMs = 60_000;
+    await start();
+    const { isOver } = await freeze();
+    await expect.poll(() => asked.some((line) => line.startsWith('sync '))).toBe(true);
+    await expectPrompt(isOver);
+  });
+
+  it('while a writer is slow to hold', async () => {
+    writeFileSync(join(folder, 'writers/10-app'), '#!/bin/sh\n[ "$1" != freeze ] || /bin/sleep 2\n');
+    chmodSync(join(folder, 'writers/10-app'), 0o755);
+    await start();
+    const { isOver, answered } = await freeze();
+    await expectPrompt(isOver);
+    expect(await answered).toBeGreaterThan(0);
+  });
+
+  it('while the freezer says nothing', async () => {
+    await start();
+    freezer.silent = true;
+    await expectPrompt(() => true);
+  });
+
+  // Each of them doubles what is there: 16,384 mounts of one filesystem, as in a guest full of jails.
+  requires('root')('in a namespace of 16,384 mounts', () => {
+    it('while they are planned, and the first time after they came', async () => {
+      const doubling = Array.from({ length: 14 }, (_, turn) => `mkdir m/${turn}; mount --rbind m m/${turn}`).join('; ');
+      const setUp = `cd ${folder}; mkdir m; mount --bind m m; ${doubling}; cd /; exec "$@"`;
+      await start(onHostPath(), ['/usr/bin/unshare', '-m', '--propagation', 'private', '/bin/sh', '-ec', setUp, 'sh']);
+      const { isOver, answered } = await freeze();
+      await expectPrompt(isOver);
+      expect(await answered).toBeGreaterThan(0);
+    }, 120_000);
+  });
+});
+
 it('lets another host aborting thaw through while a freeze is under way', async () => {
   await start();
   freezing.freezeMs = 60_000;
@@ -240,6 +322,47 @@ it('answers one error after the lease ended, then 0', async () => {
     /GenericError: thawed after 0\.\d s, before the requester asked: the snapshot is not consistent/,
   );
   expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
+});
+
+it('tells a manager that asks for the status and sends no thaw by bridge-status and in the log, and drops nothing for it', async () => {
+  configure('lease-ms=300');
+  const agent = await start();
+  const host = await connect();
+  const status = async (client = host) => (await client.call('bridge-status')) as { untold: unknown[] };
+  expect(await host.call('guest-fsfreeze-freeze')).toBeGreaterThan(0);
+  await expect.poll(async () => await host.call('guest-fsfreeze-status'), { timeout: 5000 }).toBe('thawed');
+  const first = {
+    session: expect.any(String) as string,
+    requester: `guest-fsfreeze-freeze on unix-listen ${hostPath()}`,
+    reason: expect.stringMatching(
+      /^thawed after 0\.\d s, before the requester asked: the snapshot is not consistent$/,
+    ) as string,
+  };
+  // Who asks, on either side, takes nothing from the one who is owed the error.
+  const local = await connect(localPath());
+  for (const client of [host, local]) {
+    expect(await client.call('guest-fsfreeze-status')).toBe('thawed');
+    expect(await status(client)).toMatchObject({
+      status: { state: 'idle' },
+      report: { outcome: 'expired' },
+      untold: [first],
+    });
+  }
+  expect(await local.call('guest-fsfreeze-thaw')).toBe(0);
+  expect(await status()).toMatchObject({ untold: [first] });
+  expect(agent.stderr()).toMatch(/"outcome":"expired".*"msg":"session ended by its lease, before its requester asked"/);
+
+  // The next session: its requester must not be blamed, and the one before is not forgotten.
+  expect(await host.call('guest-fsfreeze-freeze')).toBeGreaterThan(0);
+  expect(await host.call('guest-fsfreeze-thaw')).toBeGreaterThan(0);
+  expect(await status()).toMatchObject({ report: { outcome: 'ok' }, untold: [first] });
+
+  expect(await host.call('guest-fsfreeze-freeze')).toBeGreaterThan(0);
+  await expect.poll(async () => await host.call('guest-fsfreeze-status'), { timeout: 5000 }).toBe('thawed');
+  expect((await status()).untold).toHaveLength(2);
+  await expect(host.call('guest-fsfreeze-thaw')).rejects.toThrow('before the requester asked');
+  expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
+  expect((await status()).untold).toEqual([first]);
 });
 
 it('keeps a session held in the guest from the host, and one of the host over a reconnect', async () => {

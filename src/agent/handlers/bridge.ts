@@ -1,5 +1,6 @@
 // Our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
 import type { FreezeReport } from '../../consistency.js';
+import { monotonicMs } from '../../freeze/clock.js';
 import type { FreezeEnvironment, Handlers } from './handlers.js';
 
 export function bridgeHandlers({
@@ -35,7 +36,16 @@ export function bridgeHandlers({
     },
     async 'bridge-status'() {
       const report: FreezeReport | undefined = coordinator.session?.report ?? coordinator.lastReport;
-      return { status: await coordinator.status(), ...(report === undefined ? {} : { report }) };
+      // Both ask the freezer, which may be stopped.
+      const [status, hung] = await Promise.all([coordinator.status(), coordinator.hungFilesystems()]);
+      const now = monotonicMs();
+      return {
+        status,
+        ...(report === undefined ? {} : { report }),
+        untold: [...keeper.untold],
+        unreleased: [...coordinator.unreleased],
+        hung: hung.map(({ sinceMs, ...rest }) => ({ ...rest, forMs: Math.max(0, now - sinceMs) })),
+      };
     },
     async 'bridge-writers'() {
       return { writers: [...(await coordinator.writers())] };

@@ -71,7 +71,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
       thawed(report(id, 'broken', 'nobody confirmed the thaw of /'));
     },
     /** The attempt under way ends well. */
-    frozen(id: string, thawOutcome: FreezeReport['outcome'] = 'ok') {
+    frozen: (id: string, thawOutcome: FreezeReport['outcome'] = 'ok') => {
       const ended = new Promise<FreezeReport>((resolve) => {
         end = resolve;
       });
@@ -270,6 +270,19 @@ describe('a plain thaw', () => {
     expect(await cleared.keeper.thawPlain(host)).toBe(3);
   });
 
+  it('keeps what one session is owed when the report of another that ended is asked for', async () => {
+    const { keeper, frozen, ends } = await held();
+    ends('s1', 'expired');
+    await Promise.resolve();
+    const second = keeper.freeze({ ...plain, session: 's2' }, host);
+    frozen('s2');
+    await second;
+    ends('s2', 'expired');
+    await Promise.resolve();
+    expect(await keeper.thaw('s1', host)).toMatchObject({ session: 's1', outcome: 'expired' });
+    await expect(keeper.thawPlain(host)).rejects.toThrow('thawed after 60 s, before the requester asked');
+  });
+
   it('owes nothing after a new freeze', async () => {
     const stage = await held();
     stage.ends('s1', 'expired');
@@ -320,5 +333,71 @@ describe('a session by its id', () => {
     await Promise.resolve();
     await expect(keeper.renew('s1', 5000, host)).rejects.toThrow(/session s1 has ended: thawed after 60 s/);
     await expect(keeper.renew('nope', 5000, host)).rejects.toThrow(/nobody holds the guest/);
+  });
+});
+
+describe('a session that ended by itself', () => {
+  const untold = {
+    session: 's1',
+    requester: 'r',
+    reason: 'thawed after 60 s, before the requester asked: the snapshot is not consistent',
+  };
+  const expired = async () => {
+    const stage = await held();
+    stage.ends('s1', 'expired');
+    await Promise.resolve();
+    return stage;
+  };
+
+  it('stays untold while nobody asks for it, also when a new freeze has made the error moot', async () => {
+    const { keeper, frozen } = await expired();
+    expect(keeper.untold).toEqual([untold]);
+    const second = keeper.freeze({ ...plain, session: 's2' }, host);
+    frozen('s2');
+    await second;
+    expect(keeper.untold).toEqual([untold]);
+    expect(await keeper.thawPlain(host)).toBe(3);
+    expect(keeper.untold).toEqual([untold]);
+  });
+
+  it('is told by a plain thaw and by bridge-thaw of its side, and by nothing else', async () => {
+    for (const ask of ['plain', 'thaw'] as const) {
+      const { keeper } = await expired();
+      expect(await keeper.thawPlain(guest)).toBe(0);
+      await expect(keeper.renew('s1', 1000, host)).rejects.toThrow('has ended');
+      await expect(keeper.renew('s1', 1000, guest)).rejects.toThrow('has ended');
+      await expect(keeper.thaw('s1', guest)).rejects.toThrow('held by a requester on the host');
+      expect(keeper.untold, ask).toEqual([untold]);
+      if (ask === 'plain') await expect(keeper.thawPlain(host)).rejects.toThrow('before the requester asked');
+      else await keeper.thaw('s1', host);
+      expect(keeper.untold, ask).toEqual([]);
+    }
+  });
+
+  it('was told if its own thaw came too late by a blink', async () => {
+    const { keeper } = await held('host', 'expired');
+    await expect(keeper.thawPlain(host)).rejects.toThrow('before the requester asked');
+    expect(keeper.untold).toEqual([]);
+  });
+
+  it('of the agent before is untold without a name, until the host thaws', async () => {
+    const { keeper } = play({ owed: 'the agent died' });
+    expect(keeper.untold).toEqual([{ reason: 'the agent died' }]);
+    await expect(keeper.thawPlain(host)).rejects.toThrow('the agent died');
+    expect(keeper.untold).toEqual([]);
+  });
+
+  it('is kept with the fifteen after it, and no more', async () => {
+    const { keeper, frozen, ends } = play();
+    for (let number = 1; number <= 17; number++) {
+      const freezing = keeper.freeze({ ...plain, session: `s${number}` }, host);
+      frozen(`s${number}`);
+      await freezing;
+      ends(`s${number}`, 'expired');
+      await Promise.resolve();
+    }
+    expect(keeper.untold.map(({ session }) => session)).toEqual(
+      Array.from({ length: 16 }, (_, index) => `s${index + 2}`),
+    );
   });
 });
