@@ -36,21 +36,54 @@ export function parseImageName(name: string): ImageName {
   return scheme === undefined ? { ...nothing, file: name, driver: 'file' } : { ...nothing, driver: scheme };
 }
 
+/** The options that open the image; undefined if the name is a path, or cannot be read. */
+export function imageOptions(name: string): Readonly<Record<string, unknown>> | undefined {
+  return name.startsWith('json:') ? readOptions(name.slice('json:'.length)) : undefined;
+}
+
+/** The same without the layer below it. */
+export function layerOptions(name: string): Readonly<Record<string, unknown>> | undefined {
+  const options = imageOptions(name);
+  if (options === undefined) return undefined;
+  return Object.fromEntries(Object.entries(options).filter(([key]) => key !== 'backing'));
+}
+
 /** The local file behind the name, else the name: to tell images apart, never to open one. */
 export function imageFile(name: string): string {
   return parseImageName(name).file ?? name;
 }
 
 function parseOptions(text: string): ImageName {
+  const options = readOptions(text);
+  return options === undefined ? nothing : fromOptions(options);
+}
+
+function readOptions(text: string): NodeOptions | undefined {
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch {
     // QEMU cuts names at 4095 bytes.
-    return nothing;
+    return undefined;
   }
   const parsed = v.safeParse(objectSchema, json);
-  return parsed.success ? fromOptions(parsed.output) : nothing;
+  return parsed.success ? withNodes(parsed.output) : undefined;
+}
+
+/** What other tools write in a header: `file.filename` is the `filename` within `file`. */
+function withNodes(flat: NodeOptions): NodeOptions {
+  const nested: NodeOptions = { driver: flat.driver };
+  for (const [key, value] of Object.entries(flat)) {
+    const [, node, member] = /^(file|backing)\.(.+)$/.exec(key) ?? [];
+    if (node === undefined || member === undefined) nested[key] = value;
+    else
+      nested[node] = { ...v.parse(v.fallback(v.record(v.string(), v.unknown()), {}), nested[node]), [member]: value };
+  }
+  for (const node of ['file', 'backing']) {
+    const inner = v.safeParse(objectSchema, nested[node]);
+    if (inner.success) nested[node] = withNodes(inner.output);
+  }
+  return nested;
 }
 
 function fromOptions(node: NodeOptions): ImageName {
