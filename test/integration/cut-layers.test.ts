@@ -8,7 +8,7 @@ import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { StepProxy } from '../support/lossy-proxy.js';
-import { LUKS_OBJECT, makeLuks } from '../support/luks.js';
+import { luks, luksDisk, luksHolds } from '../support/luks.js';
 import { requires } from '../support/requires.js';
 
 const two: readonly BareDisk[] = [
@@ -29,26 +29,6 @@ const qemuImg = async (...words: string[]): Promise<void> => {
 async function startOne(name: string, extra: (images: string) => Promise<readonly string[]>): Promise<void> {
   at = await CutHarness.start([], extra);
   at.agent.report = freezeReport({ filesystems: [filesystemReport('/', name)] });
-}
-
-const luks = (file: string): string[] => [
-  '-object',
-  LUKS_OBJECT,
-  '-blockdev',
-  `driver=qcow2,node-name=node-luks0,encrypt.format=luks,encrypt.key-secret=s0,file.driver=file,file.filename=${file}`,
-  ...device('luks0'),
-];
-async function luksDisk(images: string): Promise<string[]> {
-  const file = `${images}/luks0.qcow2`;
-  await makeLuks(file);
-  return luks(file);
-}
-async function luksHolds(file: string, pattern: number): Promise<boolean> {
-  const options = `driver=qcow2,encrypt.key-secret=s0,file.filename=${file}`;
-  const words = ['--object', LUKS_OBJECT, '-r', '-U', '--image-opts', '-c', `read -P ${pattern} 0 64k`, options];
-  const { stdout, stderr } = await execa('qemu-io', words, { reject: false });
-  if (!stdout.includes('read 65536/65536')) throw new Error(`qemu-io: ${stdout} ${stderr}`);
-  return !stdout.includes('verification failed');
 }
 
 const MIB = 1024 * 1024;

@@ -15,3 +15,29 @@ export async function makeLuks(file: string): Promise<void> {
     if (triesLeft === 0 || !stderr.includes('accurate CPU usage')) throw new Error(`qemu-img: ${stderr}`);
   }
 }
+
+/** QEMU's words for a disk `luks0` on such an image. */
+export const luks = (file: string): string[] => [
+  '-object',
+  LUKS_OBJECT,
+  '-blockdev',
+  `driver=qcow2,node-name=node-luks0,encrypt.format=luks,encrypt.key-secret=s0,file.driver=file,file.filename=${file}`,
+  '-device',
+  'virtio-blk-pci,id=luks0,drive=node-luks0,serial=luks0',
+];
+
+/** The same, on one that is made here. */
+export async function luksDisk(images: string): Promise<string[]> {
+  const file = `${images}/luks0.qcow2`;
+  await makeLuks(file);
+  return luks(file);
+}
+
+/** True if it holds the pattern in its first 64 KiB, read as a VM would that is started from it with the secret. */
+export async function luksHolds(file: string, pattern: number): Promise<boolean> {
+  const options = `driver=qcow2,encrypt.key-secret=s0,file.filename=${file}`;
+  const words = ['--object', LUKS_OBJECT, '-r', '-U', '--image-opts', '-c', `read -P ${pattern} 0 64k`, options];
+  const { stdout, stderr } = await execa('qemu-io', words, { reject: false });
+  if (!stdout.includes('read 65536/65536')) throw new Error(`qemu-io: ${stdout} ${stderr}`);
+  return !stdout.includes('verification failed');
+}
