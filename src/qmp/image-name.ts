@@ -27,6 +27,7 @@ const nothing: ImageName = {
   keySecret: undefined,
 };
 const objectSchema = v.looseObject({ driver: v.string() });
+const membersSchema = v.record(v.string(), v.unknown());
 type NodeOptions = v.InferOutput<typeof objectSchema>;
 
 export function parseImageName(name: string): ImageName {
@@ -66,24 +67,34 @@ function readOptions(text: string): NodeOptions | undefined {
     // QEMU cuts names at 4095 bytes.
     return undefined;
   }
-  const parsed = v.safeParse(objectSchema, json);
-  return parsed.success ? withNodes(parsed.output) : undefined;
+  const members = v.safeParse(membersSchema, json);
+  if (!members.success) return undefined;
+  const nested = withNodes(members.output);
+  const whole = v.safeParse(objectSchema, nested);
+  if (whole.success) return whole.output;
+  // In a header, where the format stands beside it, libvirt names no driver of the whole.
+  const file = v.safeParse(objectSchema, nested['file']);
+  return file.success && ['raw', ...protocols].includes(file.output.driver) ? file.output : undefined;
 }
 
 /** What other tools write in a header: `file.filename` is the `filename` within `file`. */
-function withNodes(flat: NodeOptions): NodeOptions {
-  const nested: NodeOptions = { driver: flat.driver };
+function withNodes(flat: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const nested: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(flat)) {
     const [, node, member] = /^(file|backing)\.(.+)$/.exec(key) ?? [];
     if (node === undefined || member === undefined) nested[key] = value;
-    else
-      nested[node] = { ...v.parse(v.fallback(v.record(v.string(), v.unknown()), {}), nested[node]), [member]: value };
+    else nested[node] = { ...membersOf(nested[node]), [member]: value };
   }
   for (const node of ['file', 'backing']) {
-    const inner = v.safeParse(objectSchema, nested[node]);
-    if (inner.success) nested[node] = withNodes(inner.output);
+    const inner = membersOf(nested[node]);
+    if (inner !== undefined) nested[node] = withNodes(inner);
   }
   return nested;
+}
+
+function membersOf(value: unknown): Readonly<Record<string, unknown>> | undefined {
+  const parsed = v.safeParse(membersSchema, value);
+  return parsed.success ? parsed.output : undefined;
 }
 
 function fromOptions(node: NodeOptions): ImageName {

@@ -32,6 +32,12 @@ requires('qemu-img')('a header', () => {
       }),
       '/m',
     ],
+    [
+      'part of a file, in the words of libvirt',
+      json({ file: { driver: 'raw', offset: 512, file: nested('/img/a') } }),
+      '/img/a',
+    ],
+    ['no driver', json({ 'file.driver': 'file', 'file.filename': '/img/a' }), '/img/a'],
     ['no one file', json({ driver: 'quorum', children: [nested('/a'), nested('/b')] }), undefined],
   ])('that names %s: its backing file', async (_what, name, expected) => {
     using folder = scratch();
