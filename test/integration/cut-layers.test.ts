@@ -8,7 +8,7 @@ import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { StepProxy } from '../support/lossy-proxy.js';
-import { luks, luksDisk, luksHolds } from '../support/luks.js';
+import { luksDisk, luksHolds, luksWords as luks } from '../support/luks.js';
 import { requires } from '../support/requires.js';
 
 const two: readonly BareDisk[] = [
@@ -125,9 +125,9 @@ requires(
   it('of a linked clone, and of an image with a data file: what holds the cut is named', async () => {
     await startOne('clone0', async (images) => {
       await qemuImg('create', '-q', '-f', 'raw', `${images}/golden.raw`, '16M');
-      // QEMU takes it from its working directory, which is ours.
-      const data = `data_file=${path.relative(process.cwd(), images)}/df.raw,data_file_raw=on`;
-      await qemuImg('create', '-q', '-f', 'qcow2', '-o', data, `${images}/df.qcow2`, '16M');
+      // QEMU takes it from its working directory, which is above.
+      const data = ['-o', 'data_file=images/df.raw,data_file_raw=on', 'images/df.qcow2', '16M'];
+      await execa('qemu-img', ['create', '-q', '-f', 'qcow2', ...data], { cwd: path.dirname(images) });
       await qemuImg('create', '-q', '-f', 'qcow2', '-b', 'golden.raw', '-F', 'raw', `${images}/clone0.qcow2`);
       const node = (name: string, file: string): string[] => [
         '-blockdev',

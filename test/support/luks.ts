@@ -16,8 +16,8 @@ export async function makeLuks(file: string): Promise<void> {
   }
 }
 
-/** QEMU's words for a disk `luks0` on such an image. */
-export const luks = (file: string): string[] => [
+/** Words for a QEMU that opens the image as disk `luks0`. */
+export const luksWords = (file: string): string[] => [
   '-object',
   LUKS_OBJECT,
   '-blockdev',
@@ -26,11 +26,11 @@ export const luks = (file: string): string[] => [
   'virtio-blk-pci,id=luks0,drive=node-luks0,serial=luks0',
 ];
 
-/** The same, on one that is made here. */
+/** Makes the image `luks0.qcow2` in the folder; gives those words. */
 export async function luksDisk(images: string): Promise<string[]> {
   const file = `${images}/luks0.qcow2`;
   await makeLuks(file);
-  return luks(file);
+  return luksWords(file);
 }
 
 /** True if it holds the pattern in its first 64 KiB, read as a VM would that is started from it with the secret. */
