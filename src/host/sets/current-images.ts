@@ -3,12 +3,23 @@
 // a set changes, so that a start script may name these instead.
 import { mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { parseImageName } from '../../qmp/image-name.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import type { ManifestStore } from './manifest-store.js';
-import { viewSet, type SetView } from './set-view.js';
+import type { ManifestDisk } from './manifest.js';
+import { viewSet, type DiskView, type SetView } from './set-view.js';
 
 /** Folder of the links, in the VM's. Hidden: others in there are sets. */
 export const LINKS = '.images';
+
+export interface StartImage {
+  readonly file: string;
+  readonly format: string;
+  /** QEMU's name of it, where the path does not say all: with an offset, a key, another backing file. */
+  readonly name?: string;
+  /** The id of the object in QEMU that holds its key, as far as it is known. */
+  readonly keySecret?: string;
+}
 
 export interface CurrentImage {
   /** Of the disk, as the set has it. */
@@ -17,7 +28,7 @@ export interface CurrentImage {
   /** The node's name at the cut, if it had one. */
   readonly node?: string;
   /** Undefined if only a person can tell: `notes` of the set's view say why. */
-  readonly image: { readonly file: string; readonly format: string } | undefined;
+  readonly image: StartImage | undefined;
   /** That says so. */
   readonly set: string;
 }
@@ -44,7 +55,7 @@ export function currentImages(views: readonly SetView[]): CurrentImage[] {
         id,
         ...(serial === undefined ? {} : { serial }),
         ...(base.node === undefined ? {} : { node: base.node }),
-        image: newest === undefined ? undefined : { file: newest.file, format: newest.format },
+        image: newest === undefined ? undefined : startImage(newest, base),
         set: manifest.set,
       });
     }
@@ -52,21 +63,41 @@ export function currentImages(views: readonly SetView[]): CurrentImage[] {
   return [...images.values()];
 }
 
+function startImage(
+  { layer, file, format }: NonNullable<DiskView['newest']>,
+  { name }: ManifestDisk['base'],
+): StartImage {
+  // The overlay of an encrypted base is encrypted with the same secret.
+  const { keySecret } = parseImageName(name ?? '');
+  return {
+    file,
+    format,
+    ...(layer === 'base' && name !== undefined ? { name } : {}),
+    ...(keySecret === undefined ? {} : { keySecret }),
+  };
+}
+
+/** False for an image that a path alone does not open as it must be; its secret is given by whoever starts the VM. */
+export function canBeLinked({ name = '' }: StartImage): boolean {
+  return parseImageName(name).options.every((option) => /^encrypt(\.|$)/.test(option));
+}
+
 /**
  * Makes `folder/ID` a link to the image of each disk and `folder/ID.format` a file with its format; what is right already
- * is not touched. A disk whose image is not known has no link: to start from a wrong one is worse than not to start.
+ * is not touched. A disk whose image is not known, or is not opened by its path alone, has no link: to start from a wrong
+ * one is worse than not to start.
  */
 export async function switchLinks(folder: string, images: readonly CurrentImage[]): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
   const wanted = new Map<string, string>();
   for (const { id, image } of images) {
-    if (image === undefined || !isPlain(id)) continue;
+    if (image === undefined || !canBeLinked(image) || !isPlain(id)) continue;
     wanted.set(id, image.file);
     wanted.set(`${id}.format`, image.format);
   }
   for (const name of await readdir(folder)) if (!wanted.has(name)) await rm(join(folder, name), { force: true });
   for (const { id, image } of images) {
-    if (image === undefined || !isPlain(id)) continue;
+    if (image === undefined || !wanted.has(id)) continue;
     const link = join(folder, id);
     if ((await readlink(link).catch(() => undefined)) === image.file) continue;
     // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.

@@ -45,3 +45,19 @@ it('makes no file of a name that a monitor made up', async () => {
   await switchLinks(folder, [{ ...image, id: '../../evil' }]);
   expect(existsSync(join(folder, '../../evil'))).toBe(false);
 });
+
+it('leaves no link to a base that its path alone does not open, unless all it lacks is the key', async () => {
+  const link = join(folder, 'vd0');
+  const onBase = async (options: object): Promise<boolean> => {
+    const set = view('s1', base);
+    const name = `json:${JSON.stringify({ driver: 'raw', ...options, file: { driver: 'file', filename: '/img/a' } })}`;
+    const disks = set.manifest.disks.map((disk) => ({ ...disk, base: { ...disk.base, name } }));
+    const images = currentImages([{ ...set, manifest: { ...set.manifest, disks } }]);
+    expect(images).toMatchObject([{ image: { file: '/img/a', name } }]);
+    await switchLinks(folder, images);
+    return existsSync(link);
+  };
+  expect(await onBase({ 'encrypt.key-secret': 's0' })).toBe(true);
+  expect(await onBase({ offset: 512, size: 1024 })).toBe(false);
+  expect(existsSync(`${link}.format`)).toBe(false);
+});
