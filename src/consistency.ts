@@ -248,7 +248,6 @@ export const hungFilesystemSchema = v.strictObject({
   /** The session that gave it up. */
   session: v.string(),
 });
-export type HungFilesystem = v.InferOutput<typeof hungFilesystemSchema>;
 
 export interface Coordinator {
   /**

@@ -13,6 +13,7 @@ import { describeHolders, holdersOf, makeOverlay } from './images/image-file.js'
 import { backingOf } from './images/references.js';
 import { whyInUse, type UseWitnesses } from './images/use.js';
 import { witnessesFor } from './sets/claims.js';
+import { baseNameOf, whySecret } from './sets/disk-layers.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
@@ -100,17 +101,16 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
 }
 
 async function checkDisk(disk: ManifestDisk, witnesses: UseWitnesses): Promise<void> {
-  const { id, base, overlay, encryption } = disk;
-  if (encryption !== undefined) {
-    const why = `disk ${id} is encrypted, and only QEMU, with its secret, can make an empty overlay of it`;
-    throw new UsageError(
-      'E_ENCRYPTED',
-      `${why}: delete the set, and start the VM from ${base.file}, which holds the cut`,
-    );
-  }
+  const { id, base, overlay } = disk;
   if (disk.merged || disk.merge === 'begun' || disk.pivoting === true || disk.pivoted === true) {
     const message = `disk ${id}: its overlay is merged back, or was in part: the state of the cut is gone`;
     throw new UsageError('E_STATE_OF_SET', message);
+  }
+  const secret = await whySecret(disk);
+  if (secret !== undefined) {
+    const message = `disk ${id}: ${secret}, and only the VM has its secret, without which an empty overlay would be in clear text`;
+    const remedy = `delete the set instead: ${base.file} holds the state of the cut, and the VM is started from it`;
+    throw new UsageError('E_ENCRYPTED', `${message}: nothing was reverted; ${remedy}`);
   }
   // Whoever has the base open may be the VM, started from it.
   const holders = await holdersOf(base.file);
@@ -155,10 +155,11 @@ async function makeDrafts({ set, disks }: Manifest, signal: AbortSignal): Promis
   }
 }
 
-async function makeDraft({ base, overlay, virtualSize }: ManifestDisk): Promise<void> {
+async function makeDraft(disk: ManifestDisk): Promise<void> {
+  const { base, overlay, virtualSize } = disk;
   const draft = draftOf(overlay.file);
   const { uid, gid, mode } = await stat(overlay.file);
-  await makeOverlay({ file: draft, base: base.file, baseFormat: base.format, virtualSize });
+  await makeOverlay({ file: draft, base: await baseNameOf(disk), baseFormat: base.format, virtualSize });
   await chown(draft, uid, gid);
   await chmod(draft, mode & 0o777);
   await syncPath(draft);

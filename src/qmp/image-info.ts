@@ -2,13 +2,15 @@
 // `image` of query-block, which nests what lies below; the flat list of nodes does not. Specification: QEMU
 // qapi/block-core.json, ImageInfo.
 import * as v from 'valibot';
-import { imageFile, protocols } from './image-name.js';
+import { imageFile, parseImageName, protocols } from './image-name.js';
 
 /** A layer of a chain. */
 export interface ImageLayer {
   /** As QEMU has it: may be no local file at all. */
   readonly file: string;
   readonly format: string;
+  /** QEMU's name of it, where the path loses an option other than what lies below. */
+  readonly name?: string;
 }
 
 const layerSchema = v.object({
@@ -61,6 +63,7 @@ export function readChain(image: unknown, own: { readonly filename: string; read
     below: chain.slice(1).map(({ filename, format }) => ({
       file: imageFile(filename),
       format: protocols.includes(format) ? 'raw' : format,
+      ...(parseImageName(filename).options.every((option) => option === 'backing') ? {} : { name: filename }),
     })),
     dataFiles: facts.flatMap(({ 'data-file': dataFile }) => (dataFile === undefined ? [] : [imageFile(dataFile)])),
     encryption: isEncrypted ? encryptionOf(facts[0]?.encrypt) : undefined,

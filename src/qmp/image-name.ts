@@ -27,6 +27,7 @@ const nothing: ImageName = {
   keySecret: undefined,
 };
 const objectSchema = v.looseObject({ driver: v.string() });
+const membersSchema = v.record(v.string(), v.unknown());
 type NodeOptions = v.InferOutput<typeof objectSchema>;
 
 export function parseImageName(name: string): ImageName {
@@ -36,21 +37,64 @@ export function parseImageName(name: string): ImageName {
   return scheme === undefined ? { ...nothing, file: name, driver: 'file' } : { ...nothing, driver: scheme };
 }
 
+/** The options that open the image; undefined if the name is a path, or cannot be read. */
+export function imageOptions(name: string): Readonly<Record<string, unknown>> | undefined {
+  return name.startsWith('json:') ? readOptions(name.slice('json:'.length)) : undefined;
+}
+
+/** The same without the layer below it. */
+export function layerOptions(name: string): Readonly<Record<string, unknown>> | undefined {
+  const options = imageOptions(name);
+  if (options === undefined) return undefined;
+  return Object.fromEntries(Object.entries(options).filter(([key]) => key !== 'backing'));
+}
+
 /** The local file behind the name, else the name: to tell images apart, never to open one. */
 export function imageFile(name: string): string {
   return parseImageName(name).file ?? name;
 }
 
 function parseOptions(text: string): ImageName {
+  const options = readOptions(text);
+  return options === undefined ? nothing : fromOptions(options);
+}
+
+function readOptions(text: string): NodeOptions | undefined {
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch {
     // QEMU cuts names at 4095 bytes.
-    return nothing;
+    return undefined;
   }
-  const parsed = v.safeParse(objectSchema, json);
-  return parsed.success ? fromOptions(parsed.output) : nothing;
+  const members = v.safeParse(membersSchema, json);
+  if (!members.success) return undefined;
+  const nested = withNodes(members.output);
+  const whole = v.safeParse(objectSchema, nested);
+  if (whole.success) return whole.output;
+  // In a header, where the format stands beside it, libvirt names no driver of the whole.
+  const file = v.safeParse(objectSchema, nested['file']);
+  return file.success && ['raw', ...protocols].includes(file.output.driver) ? file.output : undefined;
+}
+
+/** What other tools write in a header: `file.filename` is the `filename` within `file`. */
+function withNodes(flat: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const nested: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(flat)) {
+    const [, node, member] = /^(file|backing)\.(.+)$/.exec(key) ?? [];
+    if (node === undefined || member === undefined) nested[key] = value;
+    else nested[node] = { ...membersOf(nested[node]), [member]: value };
+  }
+  for (const node of ['file', 'backing']) {
+    const inner = membersOf(nested[node]);
+    if (inner !== undefined) nested[node] = withNodes(inner);
+  }
+  return nested;
+}
+
+function membersOf(value: unknown): Readonly<Record<string, unknown>> | undefined {
+  const parsed = v.safeParse(membersSchema, value);
+  return parsed.success ? parsed.output : undefined;
 }
 
 function fromOptions(node: NodeOptions): ImageName {

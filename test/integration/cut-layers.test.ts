@@ -8,7 +8,7 @@ import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { StepProxy } from '../support/lossy-proxy.js';
-import { LUKS_OBJECT, luksDisk, luksWords as luks } from '../support/luks.js';
+import { luksDisk, luksHolds, luksWords as luks } from '../support/luks.js';
 import { requires } from '../support/requires.js';
 
 const two: readonly BareDisk[] = [
@@ -29,14 +29,6 @@ const qemuImg = async (...words: string[]): Promise<void> => {
 async function startOne(name: string, extra: (images: string) => Promise<readonly string[]>): Promise<void> {
   at = await CutHarness.start([], extra);
   at.agent.report = freezeReport({ filesystems: [filesystemReport('/', name)] });
-}
-
-async function luksHolds(file: string, pattern: number): Promise<boolean> {
-  const options = `driver=qcow2,encrypt.key-secret=s0,file.filename=${file}`;
-  const words = ['--object', LUKS_OBJECT, '-r', '-U', '--image-opts', '-c', `read -P ${pattern} 0 64k`, options];
-  const { stdout, stderr } = await execa('qemu-io', words, { reject: false });
-  if (!stdout.includes('read 65536/65536')) throw new Error(`qemu-io: ${stdout} ${stderr}`);
-  return !stdout.includes('verification failed');
 }
 
 const MIB = 1024 * 1024;
@@ -133,10 +125,9 @@ requires(
   it('of a linked clone, and of an image with a data file: what holds the cut is named', async () => {
     await startOne('clone0', async (images) => {
       await qemuImg('create', '-q', '-f', 'raw', `${images}/golden.raw`, '16M');
-      // Taken from the working directory, which is the VM's folder.
-      const data = 'data_file=images/df.raw,data_file_raw=on';
-      const words = ['create', '-q', '-f', 'qcow2', '-o', data, 'images/df.qcow2', '16M'];
-      await execa('qemu-img', words, { cwd: path.dirname(images) });
+      // QEMU takes it from its working directory, which is above.
+      const data = ['-o', 'data_file=images/df.raw,data_file_raw=on', 'images/df.qcow2', '16M'];
+      await execa('qemu-img', ['create', '-q', '-f', 'qcow2', ...data], { cwd: path.dirname(images) });
       await qemuImg('create', '-q', '-f', 'qcow2', '-b', 'golden.raw', '-F', 'raw', `${images}/clone0.qcow2`);
       const node = (name: string, file: string): string[] => [
         '-blockdev',

@@ -35,3 +35,12 @@ export async function luksDisk(images: string): Promise<string[]> {
   await makeLuks(file);
   return luksWords(file);
 }
+
+/** True if it holds the pattern in its first 64 KiB, read as a VM would that is started from it with the secret. */
+export async function luksHolds(file: string, pattern: number): Promise<boolean> {
+  const options = `driver=qcow2,encrypt.key-secret=s0,file.filename=${file}`;
+  const words = ['--object', LUKS_OBJECT, '-r', '-U', '--image-opts', '-c', `read -P ${pattern} 0 64k`, options];
+  const { stdout, stderr } = await execa('qemu-io', words, { reject: false });
+  if (!stdout.includes('read 65536/65536')) throw new Error(`qemu-io: ${stdout} ${stderr}`);
+  return !stdout.includes('verification failed');
+}

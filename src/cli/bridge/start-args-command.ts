@@ -1,9 +1,16 @@
 // `fsfreeze-bridge snapshot start-args`: what a plain QEMU is to be started with, so that it goes on where the VM was.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import { currentImages, linkName, type CurrentImage } from '../../host/sets/current-images.js';
+import {
+  canBeLinked,
+  currentImages,
+  linkName,
+  type CurrentImage,
+  type StartImage,
+} from '../../host/sets/current-images.js';
 import { shellWord } from '../../host/shell-word.js';
 import { viewSnapshots } from '../../host/snapshot-view.js';
+import { imageOptions } from '../../qmp/image-name.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
@@ -42,19 +49,47 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
     throw new UsageError('E_NEWEST_UNKNOWN', `${message}: ${notes?.join('; ') ?? 'no reason known'}`);
   }
   if (images.length === 0) output.warn(`no snapshot set of ${vm.name}: start it from the images it always had`);
+  for (const { id, image } of images) {
+    if (image === undefined) continue;
+    if (!canBeLinked(image)) output.warn(`disk ${id} has no link: its image is not opened by its path alone`);
+    if (image.keySecret !== undefined) {
+      output.warn(`disk ${id} is encrypted: give QEMU its secret, -object secret,id=${image.keySecret},...`);
+    }
+  }
   output.result({ vm: vm.name, disks: images }, () => images.map(startWords));
   return exitCode('done');
 }
 
+const KEY_SECRET = 'encrypt.key-secret';
+
 function startWords({ id, node, image }: CurrentImage): string {
-  const { file = '', format = '' } = image ?? {};
-  const options = [
-    `driver=${format}`,
-    `node-name=${nodeName(id, node)}`,
-    'file.driver=file',
-    `file.filename=${file.replaceAll(',', ',,')}`,
-  ];
-  return `-blockdev ${shellWord(options.join(','))}`;
+  const { driver, ...rest } = image === undefined ? {} : openOptions(image);
+  return `-blockdev ${shellWord(words({ driver, 'node-name': nodeName(id, node), ...rest }).join(','))}`;
+}
+
+function openOptions({ file, format, name = '', keySecret }: StartImage): Readonly<Record<string, unknown>> {
+  const named = imageOptions(name);
+  if (named !== undefined) return named;
+  const encrypted = keySecret === undefined ? {} : { [KEY_SECRET]: keySecret };
+  return { driver: format, ...encrypted, file: { driver: 'file', filename: file } };
+}
+
+/** `a.b=c`, as -blockdev has it. */
+function words(options: object, prefix = ''): string[] {
+  return Object.entries(options).flatMap(([key, value]: [string, unknown]) => {
+    if (typeof value === 'object' && value !== null) return words(value, `${prefix}${key}.`);
+    const text = textOf(value);
+    const word = `${prefix}${key}=${text.replaceAll(',', ',,')}`;
+    // QEMU's names of images leave it out; -blockdev does not. No other has overlays.
+    return key === KEY_SECRET ? [`${prefix}encrypt.format=luks`, word] : [word];
+  });
+}
+
+function textOf(value: unknown): string {
+  // Nothing is no node.
+  if (value === null) return '';
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 /** QEMU makes names that it does not take itself (`#block143`). The characters are those of its identifiers (id_wellformed). */

@@ -8,6 +8,7 @@ import { sameFile } from '../images/same-file.js';
 import { commitOffline, readsTheSame, type OfflineMerge } from '../images/offline-commit.js';
 import { holdsData } from '../images/overlay-data.js';
 import { backingOf } from '../images/references.js';
+import { openNames, whySecret } from '../sets/disk-layers.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { putBackDefinition } from '../sets/put-back-definition.js';
@@ -24,11 +25,6 @@ export interface ShutOffVm {
 }
 
 export function byShutOffVm(vm: ShutOffVm): CommitWay {
-  const mergeOf = ({ base, overlay }: ManifestDisk): OfflineMerge => ({
-    base: base.file,
-    baseFormat: base.format,
-    overlay: overlay.file,
-  });
   const diskOf = ({ disks }: Manifest, index: number): ManifestDisk => {
     const disk = disks[index];
     if (disk === undefined) throw new Error(`no disk ${index}`);
@@ -45,13 +41,13 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
     },
     async steps(manifest) {
       const steps: Step[] = [];
-      for (const disk of manifest.disks) steps.push(await stepOf(disk, manifest, mergeOf(disk), vm));
+      for (const disk of manifest.disks) steps.push(await stepOf(disk, manifest, vm));
       return steps;
     },
     besides: (overlay) => ({ base: { mergedFrom: overlay }, overlay: {} }),
     async merge(manifest, index, { limitMs, speed, signal, onProgress }) {
       const disk = diskOf(manifest, index);
-      await commitOffline(mergeOf(disk), {
+      await commitOffline(await mergeOf(disk), {
         limitMs,
         ...(speed === undefined ? {} : { speed }),
         signal,
@@ -72,10 +68,15 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
 /** Clocks of this machine and of a file server. */
 const CLOCK_SLACK_MS = 2000;
 
-async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerge, vm: ShutOffVm): Promise<Step> {
+async function mergeOf(disk: ManifestDisk): Promise<OfflineMerge> {
+  return { base: disk.base.file, names: await openNames(disk) };
+}
+
+async function stepOf(disk: ManifestDisk, manifest: Manifest, vm: ShutOffVm): Promise<Step> {
   if (disk.merged) return { step: 'nothing' };
-  const { id, pivoted, pivoting, encryption } = disk;
-  const { base, overlay } = merge;
+  const { id, pivoted, pivoting } = disk;
+  const base = disk.base.file;
+  const overlay = disk.overlay.file;
   if (!(await exists(overlay))) {
     return pivoted === true ? { step: 'remove' } : { step: 'cannot', why: `overlay ${overlay} is not there` };
   }
@@ -83,10 +84,8 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerg
   if (backing === undefined || !(await sameFile(backing, base)) || !(await exists(base))) {
     return { step: 'cannot', why: `overlay ${overlay} lies on ${backing ?? 'nothing'}, expected ${base}` };
   }
-  // Merged already, it only has to go.
-  if (encryption !== undefined && pivoted !== true) {
-    return { step: 'cannot', why: 'it is encrypted, and only QEMU has its secret: commit while the VM runs' };
-  }
+  const why = pivoted === true ? undefined : await whyNotMerged(disk);
+  if (why !== undefined) return { step: 'cannot', why };
   if (!(await holdsData(overlay))) return { step: pivoted === true ? 'remove' : 'merge' };
   const written = { base: (await stat(base)).mtimeMs, overlay: (await stat(overlay)).mtimeMs };
   const times = `${base} was written last at ${iso(written.base)}, ${overlay} at ${iso(written.overlay)}`;
@@ -99,7 +98,7 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerg
   }
   if (pivoting === true) {
     // The same in both: whichever the VM wrote to last, nothing is lost.
-    if (await readsTheSame(merge, vm)) return { step: 'remove' };
+    if (await readsTheSame(await mergeOf(disk), vm)) return { step: 'remove' };
     const begin = `QEMU ended while disk ${id} changed over from its overlay; ${times}`;
     const rest = `If ${base} is the newer one, start the VM from it and commit without --offline; here ${overlay} is merged into it`;
     return { step: 'merge', doubt: `${begin}. ${rest}` };
@@ -111,6 +110,21 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, merge: OfflineMerg
     };
   }
   return { step: 'merge' };
+}
+
+/** Why qemu-img could not open the images. */
+async function whyNotMerged(disk: ManifestDisk): Promise<string | undefined> {
+  const secret = await whySecret(disk);
+  if (secret !== undefined) {
+    return `${secret}, and only the VM has its secret: start the VM from ${disk.overlay.file}, and commit without --offline`;
+  }
+  try {
+    await openNames(disk);
+    return undefined;
+  } catch (error) {
+    if (error instanceof UsageError) return error.message;
+    throw error;
+  }
 }
 
 function isWrittenSince({ base }: ManifestDisk, written: { readonly base: number; readonly overlay: number }): boolean {

@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { CutError } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
+import { imageName, type OpenLayer } from '../images/layers.js';
 import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
-import { imageName, type ChainLayer } from './image-chain.js';
 
 export type CopyFormat = 'qcow2' | 'raw';
 
@@ -37,11 +37,7 @@ export interface CopiedFile {
 }
 
 /** Bytes that the copy of these layers may need. */
-export async function neededBytes(
-  layers: readonly ChainLayer[],
-  flatten: boolean,
-  limits: TaskLimits,
-): Promise<number> {
+export async function neededBytes(layers: readonly OpenLayer[], flatten: boolean, limits: TaskLimits): Promise<number> {
   let needed = 0;
   for (const part of flatten ? [layers] : layers.map((layer) => [layer])) {
     // Of a raw copy, too: its holes take no space.
@@ -52,10 +48,7 @@ export async function neededBytes(
 }
 
 /** Gives the files, the first of which holds the state, with the others below it. Each is on the disk when it returns. */
-export async function copyDisk(
-  layers: readonly ChainLayer[],
-  options: DiskCopyOptions,
-): Promise<readonly CopiedFile[]> {
+export async function copyDisk(layers: readonly OpenLayer[], options: DiskCopyOptions): Promise<readonly CopiedFile[]> {
   const { folder, name, format, flatten, verify } = options;
   const parts = flatten ? [layers] : layers.map((_layer, index) => layers.slice(index));
   const names = parts.map((_part, index) => `${name}${index === 0 ? '' : `.below${index}`}.${format}`);
@@ -77,7 +70,7 @@ export async function copyDisk(
 }
 
 async function convert(
-  layers: readonly ChainLayer[],
+  layers: readonly OpenLayer[],
   file: string,
   backing: string | undefined,
   { folder, format, compress, speed, deadline, signal, onProgress }: DiskCopyOptions,
@@ -105,7 +98,7 @@ async function convert(
 
 /** Reads both anew, and throws a CutError unless the guest would find the same bytes in either. */
 async function compare(
-  layers: readonly ChainLayer[],
+  layers: readonly OpenLayer[],
   file: string,
   { folder, format, deadline, signal, onProgress }: DiskCopyOptions,
 ): Promise<void> {

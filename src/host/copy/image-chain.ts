@@ -1,22 +1,15 @@
-// The layers that hold a disk's state of the cut, and how qemu-img is told of them: each with its format and with the
-// layer below, in a `json:` name, so that no header is believed and no format probed (a guest that may write to a raw
-// image can write a qcow2 header to it).
-import { stat } from 'node:fs/promises';
-import { isAbsolute } from 'node:path';
+// The layers that hold a disk's state of the cut, to be copied.
 import * as v from 'valibot';
 import { CutError, UsageError } from '../../errors.js';
+import { imageFile } from '../../qmp/image-name.js';
+import { openLayers, type NamedLayer, type OpenLayer } from '../images/layers.js';
 import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
+import { namedBase, whySecret } from '../sets/disk-layers.js';
 import type { ManifestDisk } from '../sets/manifest.js';
-
-export interface ChainLayer {
-  readonly file: string;
-  readonly format: string;
-  readonly isDevice: boolean;
-}
 
 export interface ImageChain {
   /** The base first, then what lies below it. */
-  readonly layers: readonly ChainLayer[];
+  readonly layers: readonly OpenLayer[];
   /** External data files of the layers. */
   readonly dataFiles: readonly string[];
 }
@@ -35,10 +28,15 @@ const dataFileSchema = v.object({ 'data-file': v.string() });
 
 /** Throws a UsageError for a chain that cannot be copied as it is, and what qemu-img throws. */
 export async function chainOf(disk: ManifestDisk, limits: TaskLimits): Promise<ImageChain> {
-  const { base, below, dataFiles = [], encryption, id } = disk;
-  if (encryption !== undefined) throw encrypted(id, base.file);
-  if (below !== undefined) return { layers: await layersAt(id, [base, ...below]), dataFiles };
-  if (base.format === 'raw') return { layers: await layersAt(id, [base]), dataFiles };
+  const { base, below, dataFiles = [], id } = disk;
+  const secret = await whySecret(disk);
+  if (secret !== undefined) throw encrypted(id, secret);
+  const chain = async (named: readonly NamedLayer[], files: readonly string[]): Promise<ImageChain> => ({
+    layers: await openLayers(id, named, files),
+    dataFiles: files,
+  });
+  if (below !== undefined) return await chain([await namedBase(disk), ...below], dataFiles);
+  if (base.format === 'raw') return await chain([await namedBase(disk)], dataFiles);
   // A set of an older version names its base alone. Reads headers only: -U does no harm.
   const args = ['info', '--output=json', '--backing-chain', '-U', '-f', base.format, base.file];
   const { stdout } = await runQemuImg(args, limits);
@@ -46,7 +44,7 @@ export async function chainOf(disk: ManifestDisk, limits: TaskLimits): Promise<I
   if (!parsed.success) throw new CutError('E_QEMU_IMG', `qemu-img info ${base.file}: ${parsed.issues[0].message}`);
   const infos = parsed.output;
   for (const info of infos) {
-    if (info.encrypted === true) throw encrypted(id, info.filename);
+    if (info.encrypted === true) throw encrypted(id, `${info.filename} is encrypted`);
     if (info['backing-filename'] === undefined || info['backing-filename-format'] !== undefined) continue;
     const message = `disk ${id}: ${info.filename} does not say which format ${info['backing-filename']} has`;
     throw new UsageError(
@@ -54,46 +52,15 @@ export async function chainOf(disk: ManifestDisk, limits: TaskLimits): Promise<I
       `${message}: write it down with "qemu-img rebase -u -F FORMAT -b FILE", VM shut off`,
     );
   }
-  const found = infos.map(({ filename, format }) => ({ file: filename, format }));
-  return { layers: await layersAt(id, found), dataFiles: infos.flatMap(dataFileOf) };
+  const found = infos.map(({ filename, format }) => ({ file: imageFile(filename), format, name: filename }));
+  return await chain(found, infos.flatMap(dataFileOf));
 }
 
-function encrypted(id: string, file: string): UsageError {
-  return new UsageError(
-    'E_ENCRYPTED',
-    `disk ${id}: ${file} is encrypted: its secret is not known here, nothing was copied`,
-  );
+function encrypted(id: string, what: string): UsageError {
+  return new UsageError('E_ENCRYPTED', `disk ${id}: ${what}: its secret is not known here, nothing was copied`);
 }
 
 function dataFileOf(info: v.InferOutput<typeof infoSchema>[number]): string[] {
   const parsed = v.safeParse(dataFileSchema, info['format-specific']?.data);
   return parsed.success ? [parsed.output['data-file']] : [];
-}
-
-async function layersAt(
-  id: string,
-  files: readonly { readonly file: string; readonly format: string }[],
-): Promise<ChainLayer[]> {
-  const layers: ChainLayer[] = [];
-  for (const { file, format } of files) {
-    if (!isAbsolute(file)) {
-      throw new UsageError('E_NO_IMAGE', `disk ${id}: ${file} is no path of a local file: it cannot be copied`);
-    }
-    const found = await stat(file).catch((cause: unknown) => {
-      throw new UsageError('E_NO_IMAGE', `disk ${id}: ${file}, which holds the cut, cannot be found`, { cause });
-    });
-    layers.push({ file, format, isDevice: found.isBlockDevice() });
-  }
-  return layers;
-}
-
-/** The name by which qemu-img opens the layers, the first on top. */
-export function imageName(layers: readonly ChainLayer[]): string {
-  let image: object | null = null;
-  for (const { file, format, isDevice } of layers.toReversed()) {
-    const opened = { driver: format, file: { driver: isDevice ? 'host_device' : 'file', filename: file } };
-    // Null: not what the header names. Formats that know no backing file do not know the option either.
-    image = image !== null || format === 'qcow2' ? { ...opened, backing: image } : opened;
-  }
-  return `json:${JSON.stringify(image)}`;
 }

@@ -6,6 +6,7 @@ import type { VmDisk } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { readOutside } from '../../qmp/outside.js';
+import { fileKey } from '../images/same-file.js';
 import { backingNameOf } from '../vm/backing-name.js';
 import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
 import { whyNotItsAgent } from '../guest/agent-owner.js';
@@ -64,6 +65,7 @@ async function refusalsOf(
       (await whyMoves(disk)) ??
       (await backingNameOf(disk)).why ??
       (await whyNotThere(disk)) ??
+      (await whyNoMergeBack(disk, all)) ??
       (await host.whyNoOverlay(disk));
     if (why !== undefined) refusals.set(disk, why);
   }
@@ -85,6 +87,19 @@ async function whyNotThere({ file }: VmDisk): Promise<string | undefined> {
   } catch (error) {
     return `its image cannot be found from here (${describeError(error)})`;
   }
+}
+
+// Parts of one file, for instance: while one is merged back, the other needs the file as it is.
+async function whyNoMergeBack(disk: VmDisk, all: readonly VmDisk[]): Promise<string | undefined> {
+  if (!disk.file.startsWith('/')) return undefined;
+  const own = await fileKey(disk.file);
+  for (const other of all) {
+    if (other === disk) continue;
+    const keys = await Promise.all([other.file, ...other.backingFiles].map(fileKey));
+    if (!keys.includes(own)) continue;
+    return `disk ${other.id === '' ? other.node : other.id} lies in the same file: its overlay could not be merged back`;
+  }
+  return undefined;
 }
 
 interface FoundAgent {

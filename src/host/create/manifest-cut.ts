@@ -43,7 +43,7 @@ export async function cutDisks(
       const isPlanned = base.file === planned?.file;
       return {
         ...disk,
-        base: await asCut({ ...(isPlanned ? disk.base : {}), file: base.file, format: base.format }),
+        base: await asCut(isPlanned ? { ...disk.base, format: base.format } : base),
         overlay: await asCut(disk.overlay),
         below: await Promise.all(below.map(asCut)),
         level,

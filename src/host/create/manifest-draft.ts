@@ -47,14 +47,19 @@ export async function draftManifest(
     required: requiredLevel(requirement.asked, undefined),
     level: 'none',
     evidence: [],
-    disks: overlays.map(({ disk, file, node }, index) => ({
+    disks: overlays.map(({ disk, file, node, baseName }, index) => ({
       device: disk.device,
       id: disk.id,
       ...(disk.qdev === undefined ? {} : { qdev: disk.qdev }),
       ...(disk.serial === undefined ? {} : { serial: disk.serial }),
       ...(disk.pciAddress === undefined ? {} : { pciAddress: disk.pciAddress }),
       virtualSize: disk.virtualSize,
-      base: { node: disk.node, file: disk.file, format: disk.format },
+      base: {
+        node: disk.node,
+        file: disk.file,
+        format: disk.format,
+        ...(baseName === disk.file ? {} : { name: baseName }),
+      },
       overlay: { ...(hypervisor.keepsNodeNames ? { node } : {}), file, format: 'qcow2' },
       below: [...disk.below],
       ...(disk.dataFiles.length === 0 ? {} : { dataFiles: [...(dataFiles[index] ?? [])] }),

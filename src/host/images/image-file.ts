@@ -48,20 +48,6 @@ export async function imageInfo(file: string): Promise<ImageInfo> {
   throw new CutError('E_QEMU_IMG', `qemu-img info ${file}: ${parsed.issues[0].message}`);
 }
 
-const mapSchema = v.array(
-  // `present` since QEMU 6.1: allocated in this layer, be it as zeros.
-  v.object({ data: v.boolean(), present: v.optional(v.boolean()) }),
-);
-
-/** What a qcow2 layer has allocated; the layers below are not opened. Works while a VM uses the image. */
-export async function mapOfLayer(file: string): Promise<v.InferOutput<typeof mapSchema>> {
-  const layer = { driver: 'qcow2', backing: null, file: { driver: 'file', filename: file } };
-  const text = await qemuImg(['map', '--output=json', '-U', `json:${JSON.stringify(layer)}`]);
-  const parsed = v.safeParse(mapSchema, JSON.parse(text));
-  if (parsed.success) return parsed.output;
-  throw new CutError('E_QEMU_IMG', `qemu-img map ${file}: ${parsed.issues[0].message}`);
-}
-
 export interface NewOverlay {
   readonly file: string;
   /** A path, or a name of QEMU's with options (`json:...`). */

@@ -4,9 +4,10 @@ import { CutError } from '../../errors.js';
 import { syncPath } from './durable-file.js';
 
 export interface OfflineMerge {
+  /** The file that is written to. */
   readonly base: string;
-  readonly baseFormat: string;
-  readonly overlay: string;
+  /** By which qemu-img opens them (layers.ts): the overlay over its base, and the base alone. */
+  readonly names: { readonly overlay: string; readonly base: string };
 }
 
 interface OfflineLimits {
@@ -19,13 +20,13 @@ interface OfflineLimits {
 }
 
 /** Durable when it returns. Throws a CutError with qemu-img's words, the signal's reason when aborted. */
-export async function commitOffline({ base, overlay }: OfflineMerge, limits: OfflineLimits): Promise<void> {
+export async function commitOffline({ base, names }: OfflineMerge, limits: OfflineLimits): Promise<void> {
   const { limitMs, speed, signal, onProgress } = limits;
   signal.throwIfAborted();
   const { execa } = await import('execa');
   // -d: the overlay stays as it is, so that it holds everything until the base is on the disk.
   const rate = speed === undefined ? [] : ['-r', String(speed)];
-  const work = execa('qemu-img', ['commit', '-d', '-p', '-f', 'qcow2', ...rate, overlay], {
+  const work = execa('qemu-img', ['commit', '-d', '-p', ...rate, names.overlay], {
     timeout: limitMs,
     reject: false,
     stdin: 'ignore',
@@ -49,12 +50,11 @@ export async function commitOffline({ base, overlay }: OfflineMerge, limits: Off
 
 /** True if base and overlay read the same, so that a merge changes nothing. Reads both. Throws a CutError. */
 export async function readsTheSame(
-  { base, baseFormat, overlay }: OfflineMerge,
+  { names }: OfflineMerge,
   { limitMs, signal }: Pick<OfflineLimits, 'limitMs' | 'signal'>,
 ): Promise<boolean> {
   const { execa } = await import('execa');
-  const args = ['compare', '-q', '-f', 'qcow2', '-F', baseFormat, overlay, base];
-  const result = await execa('qemu-img', args, {
+  const result = await execa('qemu-img', ['compare', '-q', names.overlay, names.base], {
     timeout: limitMs,
     reject: false,
     stdin: 'ignore',

@@ -2,8 +2,7 @@
 // gone.
 import { stat } from 'node:fs/promises';
 import { isErrno } from '../errno.js';
-import { encryptedLayer } from './encrypted-layer.js';
-import { mapOfLayer } from './image-file.js';
+import { hasClusters } from './clusters.js';
 
 /**
  * True if any cluster of the qcow2 layer is allocated: what was written to it, or discarded in it. False for a file that
@@ -16,9 +15,7 @@ export async function holdsData(file: string): Promise<boolean> {
     if (isErrno(error, 'ENOENT')) return false;
     throw error;
   }
-  const encrypted = await encryptedLayer(file);
-  if (encrypted !== undefined) return encrypted.holdsData;
-  return (await mapOfLayer(file)).some(({ present, data }) => present ?? data);
+  return await hasClusters(file);
 }
 
 /** Those of the files that hold data. */

@@ -2,6 +2,7 @@
 // that a folder of images is looked through in no time. Specification: QEMU docs/interop/qcow2.txt.
 import { open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { parseImageName } from '../../qmp/image-name.js';
 
 const QCOW2_MAGIC = 0x514649fb;
 /** QEMU's own bound for the name of a backing file. */
@@ -12,27 +13,39 @@ const V2_HEADER_BYTES = 72;
 const EXTENSION_DATA_FILE = 0x44415441;
 
 interface References {
+  /** The name of its backing file, as it stands there: a path, or a name of QEMU's with options. */
+  readonly backingName?: string;
+  /** Every file in that name: a `json:` one may name the layers below the backing file, too. */
   readonly backing: readonly string[];
   readonly dataFiles: readonly string[];
+  /** It cannot be read without a key. */
+  readonly isEncrypted: boolean;
 }
 
-/** Made absolute; none of a file that is no qcow2. Throws what open(2) and read(2) do. */
+/** Files are made absolute; nothing of a file that is no qcow2. Throws what open(2) and read(2) do. */
 export async function referencesOf(file: string): Promise<References> {
   const header = await startOf(file);
-  if (header.length < V2_HEADER_BYTES || header.readUInt32BE(0) !== QCOW2_MAGIC) return { backing: [], dataFiles: [] };
+  if (header.length < V2_HEADER_BYTES || header.readUInt32BE(0) !== QCOW2_MAGIC) {
+    return { backing: [], dataFiles: [], isEncrypted: false };
+  }
   const folder = dirname(file);
   const offset = Number(header.readBigUInt64BE(8));
   const length = header.readUInt32BE(16);
   const hasName = offset !== 0 && length !== 0 && length <= MAX_NAME_BYTES && offset + length <= header.length;
+  const backingName = hasName ? header.toString('utf8', offset, offset + length) : undefined;
   return {
-    backing: hasName ? filesNamed(header.toString('utf8', offset, offset + length), folder) : [],
+    ...(backingName === undefined ? {} : { backingName }),
+    backing: backingName === undefined ? [] : filesNamed(backingName, folder),
     dataFiles: dataFileNames(header).flatMap((name) => filesNamed(name, folder)),
+    isEncrypted: header.readUInt32BE(32) !== 0,
   };
 }
 
-/** The backing file a qcow2 header names, made absolute; undefined if the file is no qcow2, or names none. */
+/** The backing file a qcow2 header names, made absolute; undefined if the file is no qcow2, or names no one file. */
 export async function backingOf(file: string): Promise<string | undefined> {
-  return (await referencesOf(file)).backing[0];
+  const { backingName } = await referencesOf(file);
+  const backing = backingName === undefined ? undefined : parseImageName(withoutProtocol(backingName)).file;
+  return backing === undefined ? undefined : resolve(dirname(file), backing);
 }
 
 async function startOf(file: string): Promise<Buffer> {
@@ -62,7 +75,11 @@ function dataFileNames(header: Buffer): string[] {
 // A plain name is relative to the image's folder; `json:{...}` holds the names of files somewhere in it.
 function filesNamed(name: string, folder: string): string[] {
   const names = name.startsWith('json:') ? filenamesIn(parsed(name.slice('json:'.length))) : [name];
-  return names.map((each) => resolve(folder, each.replace(/^(file|host_device):/, '')));
+  return names.map((each) => resolve(folder, withoutProtocol(each)));
+}
+
+function withoutProtocol(name: string): string {
+  return name.replace(/^(file|host_device):/, '');
 }
 
 function parsed(text: string): unknown {

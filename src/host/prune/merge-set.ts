@@ -10,6 +10,7 @@ import { fileStateIfThere } from '../images/file-state.js';
 import { sameFile } from '../images/same-file.js';
 import { witnessesFor } from '../sets/claims.js';
 import { lostBases } from '../sets/base-state.js';
+import { baseNameOf, namedBase } from '../sets/disk-layers.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
@@ -62,7 +63,7 @@ async function checkMergeable(manifest: Manifest, options: MergeSetOptions): Pro
   }
   for (const [index, disk] of disks.entries()) {
     if (disk.merged || disk.pivoted === true) continue;
-    const step = stepOf(manifest, index, options.live);
+    const step = await stepOf(manifest, index, options.live);
     if (step === undefined) {
       if (disk.pivoting === true) continue;
       const message = `nothing was pruned: no newer set lies on disk ${disk.id} of ${set}: the VM writes to its overlay`;
@@ -77,9 +78,9 @@ async function mergeDisk(set: string, index: number, options: MergeSetOptions): 
   const { merger, live } = options;
   const disk = diskOf(live, set, index);
   const jobId = jobIdOf(setOf(live, set), index);
-  const gone = { jobId, base: disk.base, layer: disk.overlay.file, above: '' };
+  const gone = { jobId, base: disk.base, baseName: '', disk, layer: disk.overlay.file, above: '' };
   if (disk.pivoted !== true) {
-    const step = stepOf(setOf(live, set), index, live);
+    const step = await stepOf(setOf(live, set), index, live);
     if (step !== undefined) await changeOver(set, index, step, options);
     await merger.forget(step ?? gone);
     await tellNewerSets(set, disk, options);
@@ -93,9 +94,10 @@ async function mergeDisk(set: string, index: number, options: MergeSetOptions): 
 }
 
 /** Each that lies on the layer, or farther above: from then on it names what holds the layer's state, as that is now. */
-async function tellNewerSets(set: string, { base, overlay }: ManifestDisk, options: MergeSetOptions): Promise<void> {
+async function tellNewerSets(set: string, merged: ManifestDisk, options: MergeSetOptions): Promise<void> {
   const { live, store } = options;
-  const layer = overlay.file;
+  const layer = merged.overlay.file;
+  const base = { ...merged.base, ...(await namedBase(merged)) };
   const states = new Map([[base.file, await fileStateIfThere(base.file)]]);
   // Oldest first: what is the base of one lies below the base of the next.
   for (const [name, other] of live) {
@@ -146,7 +148,11 @@ async function isChanged({ above, base }: MergeStep): Promise<boolean> {
 }
 
 /** Undefined if no newer set names the overlay: they have been told, or there are none. Throws if several do. */
-function stepOf(manifest: Manifest, index: number, live: ReadonlyMap<string, Manifest>): MergeStep | undefined {
+async function stepOf(
+  manifest: Manifest,
+  index: number,
+  live: ReadonlyMap<string, Manifest>,
+): Promise<MergeStep | undefined> {
   const disk = manifest.disks[index];
   if (disk === undefined) throw new Error(`no disk ${index} in ${manifest.set}`);
   const layer = disk.overlay.file;
@@ -160,7 +166,15 @@ function stepOf(manifest: Manifest, index: number, live: ReadonlyMap<string, Man
     const message = `nothing was pruned: ${above.set} and ${another.set} both lie on ${layer}`;
     throw new UsageError('E_IN_USE', `${message}: delete one of them first`);
   }
-  return { jobId: jobIdOf(manifest, index), base: disk.base, layer, above: above.overlay.file };
+  const { base } = disk;
+  return {
+    jobId: jobIdOf(manifest, index),
+    base,
+    baseName: await baseNameOf(disk),
+    disk,
+    layer,
+    above: above.overlay.file,
+  };
 }
 
 /** As commit names its jobs: a set is merged by one of the two, and `recover` knows whose the job is. */

@@ -2,12 +2,17 @@
 // (running-merger.ts), or qemu-img with the VM shut off (shut-off-merger.ts). In two steps, so that what was copied is on
 // the disk, and written down, before anything relies on it.
 import type { Monitor } from '../../qmp/monitor.js';
+import type { ManifestDisk } from '../sets/manifest.js';
 
 /** base <- layer <- above becomes base <- above. `layer` keeps what it holds: it stays a true state until it is removed. */
 export interface MergeStep {
   /** Names the merge in QEMU: one that was begun is known again. */
   readonly jobId: string;
   readonly base: { readonly file: string; readonly format: string };
+  /** What the header of `above` is to name: the base's path, or QEMU's name of it with options. */
+  readonly baseName: string;
+  /** Of the set whose overlay `layer` is: what lies below. */
+  readonly disk: ManifestDisk;
   /** An overlay of ours: qcow2. */
   readonly layer: string;
   /** Likewise. */

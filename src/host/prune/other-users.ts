@@ -8,7 +8,7 @@ import { readDisks } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { sameFile } from '../images/same-file.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
-import { backingOf } from '../images/references.js';
+import { referencesOf } from '../images/references.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { MergeStep } from './merger.js';
 
@@ -60,8 +60,8 @@ async function imagesOn(file: string, folders: ReadonlySet<string>): Promise<str
     for (const entry of await readdir(folder, { withFileTypes: true })) {
       if (!entry.isFile()) continue;
       const image = join(folder, entry.name);
-      const backing = await backingOf(image).catch(() => undefined);
-      if (backing !== undefined && (await sameFile(backing, file))) found.push(image);
+      const backing = (await referencesOf(image).catch(() => undefined))?.backing ?? [];
+      if (await anySame(file, backing)) found.push(image);
     }
   }
   return found;

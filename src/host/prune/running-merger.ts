@@ -36,6 +36,10 @@ export class RunningMerger implements Merger {
 
   async check(step: MergeStep): Promise<void> {
     await refuseMigration(this.#client, 'nothing was pruned');
+    if (step.disk.encryption !== undefined && !step.baseName.startsWith('json:')) {
+      const message = `nothing was pruned: which secret opens ${step.base.file} is not recorded, and without it the VM would not start`;
+      throw new UsageError('E_ENCRYPTED', `${message}: commit the sets instead, the newest first`);
+    }
     if ((await findJob(this.#client, step.jobId)) !== undefined) return;
     const { root, base, layer } = await this.#nodes(step);
     if (root !== undefined && base !== undefined && layer !== undefined) return;
@@ -109,8 +113,8 @@ export class RunningMerger implements Merger {
       device: root,
       'top-node': layer,
       'base-node': base,
-      // Else QEMU writes its own name of the base, which may be a `json:` one.
-      'backing-file': step.base.file,
+      // Else QEMU writes a `json:` name also where the path says all.
+      'backing-file': step.baseName,
       'auto-finalize': false,
       'auto-dismiss': false,
       ...(speed === undefined ? {} : { speed }),

@@ -3,11 +3,11 @@
 import { Deadline } from '../../deadline.js';
 import { UnreachableError, UsageError } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
-import { encryptedLayer } from '../images/encrypted-layer.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
 import { backingOf } from '../images/references.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
 import { sameFile } from '../images/same-file.js';
+import { openNames, whySecret } from '../sets/disk-layers.js';
 import { libvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
 import { changeDefinition } from '../vm/libvirt/definition.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
@@ -26,16 +26,18 @@ export class ShutOffMerger implements Merger {
     this.#overlays = overlays;
   }
 
-  async check({ base, layer, above }: MergeStep): Promise<void> {
+  async check({ base, layer, above, disk }: MergeStep): Promise<void> {
+    const secret = await whySecret(disk);
+    if (secret !== undefined) {
+      const message = `nothing was pruned: ${secret}, and only the VM has its secret: prune while it runs`;
+      throw new UsageError('E_ENCRYPTED', message);
+    }
+    await openNames(disk);
     for (const file of [base.file, layer, above]) {
       const holders = await holdersOf(file);
       if (holders.length === 0) continue;
       const message = `no monitor of the VM answers, but ${file} is in use by ${describeHolders(holders)}`;
       throw new UsageError('E_IN_USE', `${message}: nothing was pruned; if the VM runs, say with --qmp where it is`);
-    }
-    if ((await encryptedLayer(layer)) !== undefined) {
-      const message = `${layer} is encrypted, and only QEMU has its secret`;
-      throw new UsageError('E_ENCRYPTED', `nothing was pruned: ${message}: prune while the VM runs`);
     }
     for (const domain of this.#domains) await freeDefinition(domain, layer, this.#overlays);
     const found = await backingOf(layer);
@@ -43,16 +45,16 @@ export class ShutOffMerger implements Merger {
     throw new UsageError('E_NO_IMAGE', `${layer} lies on ${found ?? 'nothing'}, expected ${base.file}`);
   }
 
-  async copy({ base, layer }: MergeStep, { limitMs, speed, signal, onProgress }: MergeLimits): Promise<void> {
+  async copy({ base, disk }: MergeStep, { limitMs, speed, signal, onProgress }: MergeLimits): Promise<void> {
     const rate = speed === undefined ? [] : ['-r', String(speed)];
-    const args = ['commit', '-p', '-d', '-f', 'qcow2', ...rate, layer];
+    const args = ['commit', '-p', '-d', ...rate, (await openNames(disk)).overlay];
     await runQemuImg(args, { deadline: new Deadline(limitMs), signal, onProgress });
     await syncPath(base.file);
   }
 
-  async change({ base, above }: MergeStep, { limitMs, signal }: MergeLimits): Promise<void> {
+  async change({ base, baseName, above }: MergeStep, { limitMs, signal }: MergeLimits): Promise<void> {
     // -u: what is read through it stays the same, since the base holds all of the layer by now.
-    const args = ['rebase', '-u', '-f', 'qcow2', '-b', base.file, '-F', base.format, above];
+    const args = ['rebase', '-u', '-f', 'qcow2', '-b', baseName, '-F', base.format, above];
     await runQemuImg(args, { deadline: new Deadline(limitMs), signal });
     await syncPath(above);
   }

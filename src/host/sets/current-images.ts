@@ -3,13 +3,23 @@
 // a set changes, so that a start script may name these instead.
 import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { parseImageName } from '../../qmp/image-name.js';
 import { exists, syncPath } from '../images/durable-file.js';
-import type { Manifest } from './manifest.js';
+import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
-import { viewSet, type SetView } from './set-view.js';
+import { viewSet, type DiskView, type SetView } from './set-view.js';
 
 /** Folder of the links, in the VM's. Hidden: others in there are sets. */
 export const LINKS = '.images';
+
+export interface StartImage {
+  readonly file: string;
+  readonly format: string;
+  /** QEMU's name of it, where the path does not say all: with an offset, a key, another backing file. */
+  readonly name?: string;
+  /** The id of the object in QEMU that holds its key, as far as it is known. */
+  readonly keySecret?: string;
+}
 
 export interface CurrentImage {
   /** Of the disk, as the set has it. */
@@ -18,7 +28,7 @@ export interface CurrentImage {
   /** The node's name at the cut, if it had one. */
   readonly node?: string;
   /** Undefined if only a person can tell: `notes` of the set's view say why. */
-  readonly image: { readonly file: string; readonly format: string } | undefined;
+  readonly image: StartImage | undefined;
   /** That says so. */
   readonly set: string;
 }
@@ -45,7 +55,7 @@ export function currentImages(views: readonly SetView[]): CurrentImage[] {
         id,
         ...(serial === undefined ? {} : { serial }),
         ...(base.node === undefined ? {} : { node: base.node }),
-        image: newest === undefined ? undefined : { file: newest.file, format: newest.format },
+        image: newest === undefined ? undefined : startImage(newest, base),
         set: manifest.set,
       });
     }
@@ -53,10 +63,30 @@ export function currentImages(views: readonly SetView[]): CurrentImage[] {
   return [...images.values()];
 }
 
+function startImage(
+  { layer, file, format }: NonNullable<DiskView['newest']>,
+  { name }: ManifestDisk['base'],
+): StartImage {
+  // The overlay of an encrypted base is encrypted with the same secret.
+  const { keySecret } = parseImageName(name ?? '');
+  return {
+    file,
+    format,
+    ...(layer === 'base' && name !== undefined ? { name } : {}),
+    ...(keySecret === undefined ? {} : { keySecret }),
+  };
+}
+
+/** False for an image that a path alone does not open as it must be; its secret is given by whoever starts the VM. */
+export function canBeLinked({ name = '' }: { readonly name?: string | undefined }): boolean {
+  return parseImageName(name).options.every((option) => /^encrypt(\.|$)/.test(option));
+}
+
 /**
  * Makes `folder/DISK` a link to the image of each disk and `folder/DISK.format` a file with its format; what is right
- * already is not touched. A disk whose image is not known has no link: to start from a wrong one is worse than not to
- * start. A disk that no set holds any more keeps a link that leads somewhere: start scripts name it.
+ * already is not touched. A disk whose image is not known, or is not opened by its path alone, has no link: to start from
+ * a wrong one is worse than not to start. A disk that no set holds any more keeps a link that leads somewhere: start
+ * scripts name it.
  */
 export async function switchLinks(folder: string, images: readonly CurrentImage[]): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
@@ -75,20 +105,27 @@ export async function leaveOverlays(folder: string, manifest: Manifest, overlays
   for (const { id, overlay, base } of manifest.disks) {
     const link = join(folder, linkName(id));
     const target = await readlink(link).catch(() => undefined);
-    if (target === overlay.file && overlays.includes(target)) await switchLink(link, base);
+    if (target !== overlay.file || !overlays.includes(target)) continue;
+    if (canBeLinked(base)) await switchLink(link, base);
+    else await rm(link);
   }
 }
 
-type Image = NonNullable<CurrentImage['image']>;
-
-/** By the links' names; undefined where none may be: the image is not known, or two disks would share the name. */
-function linksOf(images: readonly CurrentImage[]): ReadonlyMap<string, Image | undefined> {
-  const links = new Map<string, Image | undefined>();
-  for (const { id, image } of images) links.set(linkName(id), links.has(linkName(id)) ? undefined : image);
+/**
+ * By the links' names; undefined where none may be: the image is not known, or its path alone does not open it, or two disks
+ * would share the name.
+ */
+function linksOf(images: readonly CurrentImage[]): ReadonlyMap<string, StartImage | undefined> {
+  const links = new Map<string, StartImage | undefined>();
+  for (const { id, image } of images) {
+    const name = linkName(id);
+    const isAlone = image !== undefined && canBeLinked(image) && !links.has(name);
+    links.set(name, isAlone ? image : undefined);
+  }
   return links;
 }
 
-async function switchLink(link: string, { file, format }: Image): Promise<void> {
+async function switchLink(link: string, { file, format }: Pick<StartImage, 'file' | 'format'>): Promise<void> {
   if ((await readlink(link).catch(() => undefined)) === file) return;
   // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.
   await rm(link, { force: true });

@@ -32,6 +32,11 @@ const layerSchema = v.strictObject({
   node: v.optional(v.string()),
   file: v.string(),
   format: v.string(),
+  /**
+   * QEMU's own name of it (`json:{...}`), where its path alone would give other bytes: it is part of a file, it is
+   * encrypted, or it was opened over another backing file than its header's. Absent in sets of older versions.
+   */
+  name: v.optional(v.string()),
   /** Right after the cut. Absent in sets of older versions, and if it could not be asked. */
   asCut: v.optional(fileStateSchema),
 });

@@ -17,6 +17,16 @@ describe('parseImageName', () => {
       { file: '/img/a b', options: ['offset', 'size'] },
     ],
     [
+      'a part of a file, in the words of libvirt',
+      json({ file: { driver: 'raw', offset: 512, size: 1024, file } }),
+      { file: '/img/a b', options: ['offset', 'size'] },
+    ],
+    [
+      'options with dots',
+      json({ driver: 'raw', offset: 512, 'file.driver': 'file', 'file.filename': '/img/a b' }),
+      { file: '/img/a b', driver: 'file', options: ['offset'] },
+    ],
+    [
       'a key',
       json({ driver: 'qcow2', 'encrypt.key-secret': 's0', file }),
       { file: '/img/a b', options: ['encrypt.key-secret'], keySecret: 's0' },

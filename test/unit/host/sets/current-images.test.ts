@@ -94,3 +94,19 @@ it('has a name for the device that nobody gave one, and none for two of the same
   ]);
   expect(readdirSync(folder).sort()).toEqual(['b', 'b.format']);
 });
+
+it('leaves no link to a base that its path alone does not open, unless all it lacks is the key', async () => {
+  const link = join(folder, 'vd0');
+  const onBase = async (options: object): Promise<boolean> => {
+    const set = view('s1', base);
+    const name = `json:${JSON.stringify({ driver: 'raw', ...options, file: { driver: 'file', filename: '/img/a' } })}`;
+    const disks = set.manifest.disks.map((disk) => ({ ...disk, base: { ...disk.base, name } }));
+    const images = currentImages([{ ...set, manifest: { ...set.manifest, disks } }]);
+    expect(images).toMatchObject([{ image: { file: '/img/a', name } }]);
+    await switchLinks(folder, images);
+    return existsSync(link);
+  };
+  expect(await onBase({ 'encrypt.key-secret': 's0' })).toBe(true);
+  expect(await onBase({ offset: 512, size: 1024 })).toBe(false);
+  expect(existsSync(`${link}.format`)).toBe(false);
+});

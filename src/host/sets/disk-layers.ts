@@ -1,0 +1,62 @@
+// The layers of a set's disk as they are to be opened, and how a header is to name its base. A set of an older version
+// has no name of its base: the header of its overlay does, as it was written at the cut.
+import { imageName, openLayers, type NamedLayer, type OpenLayer } from '../images/layers.js';
+import { referencesOf } from '../images/references.js';
+import { sameFile } from '../images/same-file.js';
+import { imageFile, imageOptions } from '../../qmp/image-name.js';
+import type { ManifestDisk } from './manifest.js';
+
+/** What a header that names the disk's base must hold: its path, or QEMU's name of it with options. */
+export async function baseNameOf(disk: ManifestDisk): Promise<string> {
+  return (await namedBase(disk)).name ?? disk.base.file;
+}
+
+/** The base with its name, where its path does not say all. */
+export async function namedBase({ base, overlay }: ManifestDisk): Promise<NamedLayer> {
+  const { file, format, name } = base;
+  if (name !== undefined) return { file, format, name };
+  const { backingName } = await referencesOf(overlay.file).catch(() => ({ backingName: undefined }));
+  if (backingName === undefined || imageOptions(backingName)?.['driver'] !== format) return { file, format };
+  return (await sameFile(imageFile(backingName), file)) ? { file, format, name: backingName } : { file, format };
+}
+
+interface Chain {
+  readonly layers: readonly OpenLayer[];
+  /** False for a set of an older version, which does not say what lies below its base. */
+  readonly isWhole: boolean;
+}
+
+/** The base and what lies below it. Throws what openLayers does. */
+async function baseChain(disk: ManifestDisk): Promise<Chain> {
+  const { id, base, below, dataFiles = [] } = disk;
+  const named = [await namedBase(disk), ...(below ?? [])];
+  return { layers: await openLayers(id, named, dataFiles), isWhole: below !== undefined || base.format === 'raw' };
+}
+
+export interface OpenNames {
+  readonly base: string;
+  /** Over the base. */
+  readonly overlay: string;
+}
+
+/** The names by which qemu-img opens the disk's images, whatever their headers say. Throws what openLayers does. */
+export async function openNames(disk: ManifestDisk): Promise<OpenNames> {
+  const { layers, isWhole } = await baseChain(disk);
+  const overlay = await openLayers(disk.id, [disk.overlay], []);
+  return { base: imageName(layers, isWhole), overlay: imageName([...overlay, ...layers], isWhole) };
+}
+
+/**
+ * Why qemu-img cannot read the disk, for people: a layer is encrypted, and only the VM has the key. Undefined if it can. A
+ * layer that is not there is another's to find.
+ */
+export async function whySecret({ base, overlay, below = [], encryption }: ManifestDisk): Promise<string | undefined> {
+  if (encryption !== undefined) return `${base.file} is encrypted`;
+  for (const { file, format } of [overlay, base, ...below]) {
+    if (format === 'luks') return `${file} is encrypted`;
+    if (format !== 'qcow2') continue;
+    const { isEncrypted } = await referencesOf(file).catch(() => ({ isEncrypted: false }));
+    if (isEncrypted) return `${file} is encrypted`;
+  }
+  return undefined;
+}
