@@ -104,7 +104,7 @@ it('leaves no link to a base that its path alone does not open, unless all it la
     const images = currentImages([{ ...set, manifest: { ...set.manifest, disks } }]);
     expect(images).toMatchObject([{ image: { file: '/img/a', name } }]);
     await switchLinks(folder, images);
-    return existsSync(link);
+    return readdirSync(folder).includes('vd0');
   };
   expect(await onBase({ 'encrypt.key-secret': 's0' })).toBe(true);
   expect(await onBase({ offset: 512, size: 1024 })).toBe(false);
