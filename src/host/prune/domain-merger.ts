@@ -5,7 +5,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, DeadlineError, UsageError } from '../../errors.js';
-import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import type { LibvirtAddress } from '../vm/libvirt/address.js';
@@ -13,6 +12,7 @@ import { LibvirtDomain } from '../vm/libvirt/domain.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
 import { refuseMigration } from './running-merger.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
+import { diskOfStep, isInChain, type StepDisk } from './step-disk.js';
 
 const ASK_MS = 30_000;
 const ABORT_MS = 120_000;
@@ -47,13 +47,14 @@ export class DomainMerger implements Merger {
   }
 
   async change(step: MergeStep, { limitMs, speed, signal, onProgress }: MergeLimits): Promise<void> {
-    const target = (await this.#disk(step))?.device;
-    if (target === undefined) throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
+    const found = await this.#disk(step);
+    if (found === undefined) throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
+    const target = found.disk.device;
     const deadline = new Deadline(limitMs);
     // One that an earlier prune began goes on in libvirt.
     if ((await this.#progress(target)) === undefined) {
       const rate = speed === undefined ? [] : ['--bytes', '--bandwidth', String(speed)];
-      await this.#virsh.run('blockcommit', [target, '--top', step.layer, '--base', step.base.file, ...rate], ASK_MS);
+      await this.#virsh.run('blockcommit', [target, '--top', found.layer, '--base', found.base, ...rate], ASK_MS);
     }
     for (;;) {
       const progress = await this.#progress(target);
@@ -81,16 +82,12 @@ export class DomainMerger implements Merger {
     await this.#domain[Symbol.asyncDispose]();
   }
 
-  async #disk({ base, layer, above }: MergeStep): Promise<VmDisk | undefined> {
-    return (await this.#domain.disks()).find(({ file, backingFiles }) => {
-      const chain = [file, ...backingFiles];
-      const at = chain.indexOf(layer);
-      return at > 0 && chain[at - 1] === above && chain[at + 1] === base.file;
-    });
+  async #disk(step: MergeStep): Promise<StepDisk | undefined> {
+    return await diskOfStep(this.#domain, await this.#domain.disks(), step);
   }
 
   async #isUsed({ layer }: MergeStep): Promise<boolean> {
-    return (await this.#domain.disks()).some(({ file, backingFiles }) => [file, ...backingFiles].includes(layer));
+    return await isInChain(this.#domain, await this.#domain.disks(), layer);
   }
 
   /** Undefined if nothing is being done with the disk. */

@@ -3,13 +3,16 @@
 // over a base that lacks clusters. So we flush the base first; QMP has no command for it, HMP's qemu-io has.
 // Specification: QEMU qapi/block-core.json (block-commit), job.json (job-finalize).
 import { BridgeError, CutError, UsageError } from '../../errors.js';
-import { nodesOfFile, readDisks, readNodes } from '../../qmp/block-graph.js';
+import { imageFile, nodesOfFile, readDisks, readNodes } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp } from '../../qmp/commands.js';
 import { dismissJob, findJob, waitForJob } from '../../qmp/jobs.js';
 import type { Monitor } from '../../qmp/monitor.js';
+import { fileKey } from '../images/same-file.js';
+import { imageKey } from '../images/socket-owner.js';
 import { giveUpJob } from '../vm/plain-merge.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
+import { diskOfStep, isInChain } from './step-disk.js';
 
 const FLUSH_MS = 120_000;
 
@@ -69,7 +72,7 @@ export class RunningMerger implements Merger {
     const job = await findJob(client, step.jobId);
     if (job?.status === 'concluded') await dismissJob(client, step.jobId);
     const disks = await readDisks(client);
-    if (disks.some(({ file, backingFiles }) => [file, ...backingFiles].includes(step.layer))) {
+    if (await isInChain(client, disks, step.layer)) {
       throw new BridgeError('E_BLOCK_GRAPH', `the VM still runs on ${step.layer}`);
     }
     const { layer } = await this.#nodes(step);
@@ -120,20 +123,25 @@ export class RunningMerger implements Merger {
     if (answer.trim() !== '') throw new CutError('E_FLUSH', `${step.base.file} could not be flushed: ${answer.trim()}`);
   }
 
-  async #nodes({ base, layer, above }: MergeStep): Promise<Nodes> {
+  async #nodes(step: MergeStep): Promise<Nodes> {
     const nodes = [...(await readNodes(this.#client)).values()];
-    const disks = await readDisks(this.#client);
+    const keys = new Map<string, string | undefined>();
+    for (const { image } of nodes) {
+      const name = imageFile(image.filename);
+      if (!keys.has(name)) keys.set(name, await imageKey(this.#client.path, name));
+    }
+    const nodeOf = async (file: string, format: string): Promise<string | undefined> => {
+      const key = await fileKey(file);
+      return only(nodesOfFile(nodes, (name) => keys.get(name) === key, format));
+    };
+    const { base, layer } = step;
     // QEMU would write the driver of the base as its format: a file without a format node gives a wrong one.
-    const ofBase = only(nodesOfFile(nodes, (name) => name === base.file, base.format));
+    const ofBase = await nodeOf(base.file, base.format);
     const isFormat = nodes.some((node) => node['node-name'] === ofBase && node.drv === base.format);
     return {
-      root: disks.find(({ file, backingFiles }) => {
-        const chain = [file, ...backingFiles];
-        const at = chain.indexOf(layer);
-        return at > 0 && chain[at - 1] === above && chain[at + 1] === base.file;
-      })?.rootNode,
+      root: (await diskOfStep(this.#client, await readDisks(this.#client), step))?.disk.rootNode,
       base: isFormat ? ofBase : undefined,
-      layer: only(nodesOfFile(nodes, (name) => name === layer, 'qcow2')),
+      layer: await nodeOf(layer, 'qcow2'),
     };
   }
 }
