@@ -42,5 +42,7 @@ export async function isInChain(monitor: Monitor, disks: readonly VmDisk[], file
 }
 
 async function keysOf(monitor: Monitor, names: readonly string[]): Promise<(string | undefined)[]> {
-  return await Promise.all(names.map((name) => (isForeign.test(name) ? name : imageKey(monitor.path, name))));
+  return await Promise.all(
+    names.map(async (name) => (isForeign.test(name) ? name : await imageKey(monitor.path, name))),
+  );
 }
