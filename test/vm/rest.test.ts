@@ -7,14 +7,15 @@ import { memoryOf } from '../support/guest-memory.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 
-const FREEZES = 2000;
+/** What an agent keeps that gives nothing back shows within 600; a whole 2,000 is `npm run bench -- idle`'s. */
+const FREEZES = 500;
 
 requires(...USER_MODE)('an agent that has frozen often', () => {
   const shared = sharedGuest(async () => await userModeAgent());
 
   test(
-    'is within the limits of an idle one a minute after 2,000 plain freezes in a row',
-    { timeout: 900_000 },
+    'is within the limits of an idle one a minute after hundreds of plain freezes in a row',
+    { timeout: 600_000 },
     async () => {
       const guest = shared();
       // One filesystem: a freeze keeps as much of it as of two, and takes half the time.
