@@ -1,5 +1,6 @@
-// The four test projects. unit needs nothing; conformance Debian's qemu-ga; integration root and loop devices;
-// vm a QEMU that boots. The guests of vm share two cores, so its files run one after another.
+// The test projects. unit needs nothing; conformance Debian's qemu-ga; integration root and loop devices; vm a QEMU that
+// boots; ordinary (npm run test:ordinary, not part of npm test) the same, and guests as people have them. Guests share two
+// cores, so their files run one after another.
 import { defineConfig } from 'vitest/config';
 
 const project = (name: string, testTimeout: number, options: object = {}) => ({
@@ -23,6 +24,7 @@ export default defineConfig({
       project('conformance', 60_000, { fileParallelism: false }),
       project('integration', 60_000, { fileParallelism: false }),
       project('vm', 300_000, { fileParallelism: false }),
+      project('ordinary', 300_000, { fileParallelism: false }),
     ],
   },
 });

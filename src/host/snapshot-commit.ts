@@ -27,6 +27,7 @@ import type { ManifestStore } from './sets/manifest-store.js';
 import { withMergesCounted } from './sets/merged-disks.js';
 import { overlaysThere } from './sets/own-overlays.js';
 import { newerSets, settleState } from './sets/set-state.js';
+import { domainOf } from './vm/identity.js';
 import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import type { Hypervisor } from './vm/hypervisor.js';
 
@@ -52,34 +53,50 @@ export interface OfflineCommitOptions extends CommitOptions {
   readonly monitorTimeoutMs: number;
 }
 
+export interface Committed {
+  readonly manifest: Manifest;
+  /** Of the names of overlays that were merged, but not known to be the set's own any more: left alone. */
+  readonly foreign: readonly string[];
+}
+
 /**
  * Commits the set; its state is `committed` then, and the state of the cut is gone; or `cut`, if only some of its disks
  * were to be committed. Throws a UsageError if newer sets lie on it, somebody else needs a base or an overlay, or no disk
  * can be merged; a QuiesceError if the answer was no: nothing was changed in these cases. A CutError names the disks that
  * are left, each with its reason: the VM goes on writing to their overlays, and commit may be called again.
  */
-export async function commitSnapshot(hypervisor: Hypervisor, options: CommitOptions): Promise<Manifest> {
+export async function commitSnapshot(hypervisor: Hypervisor, options: CommitOptions): Promise<Committed> {
   return await underJournal(options, () => new Commit(byRunningVm(hypervisor), options, hypervisor).run());
 }
 
 /** The same with the VM shut off. Throws a UsageError besides, if it is not. */
-export async function commitShutOff(options: OfflineCommitOptions): Promise<Manifest> {
+export async function commitShutOff(options: OfflineCommitOptions): Promise<Committed> {
   return await underJournal(options, async (manifest) => {
     const { store, qmp, monitorTimeoutMs, limitMs, signal } = options;
     const way = byShutOffVm({ store, monitors: [qmp, manifest.vm.qmp], monitorTimeoutMs, limitMs, signal });
-    return await new Commit(way, options, undefined, await managedSaveOf(manifest.vm.qmp)).run();
+    return await new Commit(
+      way,
+      options,
+      undefined,
+      await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
+    ).run();
   });
 }
 
-/** What only a person can decide before the set is committed, as sentences. */
-export async function commitDoubts(hypervisor: Hypervisor, manifest: Manifest): Promise<string[]> {
-  return (await byRunningVm(hypervisor).steps(manifest)).flatMap(({ doubt }) => (doubt === undefined ? [] : [doubt]));
+/** What only a person can decide before these disks of the set are committed, as sentences. */
+export async function commitDoubts(
+  hypervisor: Hypervisor,
+  manifest: Manifest,
+  disks: DiskSelection | undefined,
+): Promise<string[]> {
+  const steps = await byRunningVm(hypervisor).steps(manifest);
+  return chooseDisks(manifest, disks).flatMap((index) => steps[index]?.doubt ?? []);
 }
 
 async function underJournal(
   { store, set }: CommitOptions,
-  work: (manifest: Manifest) => Promise<Manifest>,
-): Promise<Manifest> {
+  work: (manifest: Manifest) => Promise<Committed>,
+): Promise<Committed> {
   // Says that there is no such set, before a journal is begun.
   const manifest = await store.read(set);
   const journal = await Journal.begin(store, set, 'commit');
@@ -96,6 +113,7 @@ class Commit {
   readonly #options: CommitOptions;
   readonly #hypervisor: Hypervisor | undefined;
   readonly #saved: readonly Claim[];
+  readonly #foreign: string[] = [];
 
   constructor(way: CommitWay, options: CommitOptions, hypervisor?: Hypervisor, saved: readonly Claim[] = []) {
     this.#way = way;
@@ -104,7 +122,7 @@ class Commit {
     this.#saved = saved;
   }
 
-  async run(): Promise<Manifest> {
+  async run(): Promise<Committed> {
     const { store, set, signal } = this.#options;
     const all = await store.readAllOrRefuse();
     const monitors = this.#hypervisor === undefined ? [] : [this.#hypervisor];
@@ -136,7 +154,7 @@ class Commit {
       } catch (cause) {
         manifest = await this.#afterFailure(index, cause);
         if (signal.aborted)
-          throw new CutError('E_INTERRUPTED', `interrupted: ${set} is merged in part; commit it again`, { cause });
+          throw new CutError('E_INTERRUPTED', `interrupted: ${set} is merged in part; ${this.#goOn()}`, { cause });
         left.set(index, describeError(cause));
         if (isOfAll(cause)) break;
       }
@@ -145,7 +163,7 @@ class Commit {
       if (!left.has(index) && !diskAt(manifest, index).merged) left.set(index, 'its merge was not begun');
     }
     manifest = await store.write(atEnd(manifest));
-    if (left.size === 0) return manifest;
+    if (left.size === 0) return { manifest, foreign: this.#foreign };
     const merged = chosen.filter((index) => manifest.disks[index]?.merged === true).length;
     throw new CutError('E_COMMIT', `${merged} of ${chosen.length} disks merged back; ${reasons(manifest, left)}`, {
       facts: {
@@ -154,6 +172,11 @@ class Commit {
         left: [...left].map(([index, reason]) => ({ disk: manifest.disks[index]?.id, reason })),
       },
     });
+  }
+
+  #goOn(): string {
+    if (this.#hypervisor !== undefined) return 'commit it again';
+    return 'commit it again, with --offline as long as the VM is shut off';
   }
 
   /** What is to be done, and may be: a person has been asked where only a person knows. */
@@ -242,8 +265,11 @@ class Commit {
     const { overlay } = diskAt(manifest, index);
     const { stateDir } = this.#options;
     const { foreign } = await overlaysThere(manifest, (await everySet(stateDir)).manifests);
-    // Removed before this was recorded, and the name is another's by now.
-    if (overlay.asCut !== undefined && foreign.includes(overlay.file)) return;
+    // Removed before this was recorded, and the name is another's by now; or it is what an older version made.
+    if (overlay.asCut !== undefined && foreign.includes(overlay.file)) {
+      this.#foreign.push(overlay.file);
+      return;
+    }
     const witnesses = await witnessesFor(stateDir, manifest, this.#way.monitors, this.#saved);
     const use = await whyInUse([overlay.file], witnesses);
     if (use !== undefined) throw new CutError('E_IN_USE', `${use.file} is merged, but not removed: ${use.why}`);

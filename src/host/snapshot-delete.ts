@@ -10,9 +10,11 @@ import { everySet, witnessesFor } from './sets/claims.js';
 import { leaveOverlays, LINKS } from './sets/current-images.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
+import { missingOverlays } from './sets/missing-images.js';
 import type { Manifest } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
 import { overlaysThere } from './sets/own-overlays.js';
+import { domainOf } from './vm/identity.js';
 import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import { putBackDefinition } from './sets/put-back-definition.js';
 import { newerSets, settleState } from './sets/set-state.js';
@@ -46,10 +48,9 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<Deleted> {
   await refuseBusy(store, set);
   if (await store.removeEmpty(set)) return { files: [], foreign: [] };
   const asked = await checkUnused(options, 'look');
-  if (await holdsWrites(asked.manifest, asked.files)) {
-    const { manifest, files } = asked;
-    const question = `Everything the VM wrote since ${manifest.createdAt} is lost (${files.join(', ')}). Delete ${set}?`;
-    if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not deleted: the answer was no');
+  const losses = await lossesOf(asked);
+  if (losses.length > 0 && !(await confirm(`${losses.join('; ')}. Delete ${set}?`))) {
+    throw new QuiesceError('E_DECLINED', 'not deleted: the answer was no');
   }
   throwIfInterrupted(options.signal, `${set} was not deleted`);
   const journal = await Journal.begin(store, set, 'delete');
@@ -68,18 +69,33 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<Deleted> {
 
 /** The rest of a deletion that was decided; the files must be nobody's. */
 export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
+  const { removed } = await missingOverlays(manifest);
   // Before the files are gone: what libvirt is to start must be there.
-  await putBackDefinition(store, manifest, files);
+  await putBackDefinition(store, manifest, [...files, ...removed]);
   await leaveOverlays(join(store.folder, LINKS), manifest, files);
   await removeFiles(files);
   await store.remove(manifest.set);
 }
 
-// Of a set that was never cut only what its overlays hold can be lost: its maker may have been killed after all.
-async function holdsWrites({ state }: Manifest, files: readonly string[]): Promise<boolean> {
-  if (files.length === 0 || state === 'deleting') return false;
-  if (state !== 'failed' && state !== 'creating') return true;
-  return (await withData(files)).length > 0;
+/** What may be lost that the VM wrote, as sentences. */
+async function lossesOf({ manifest, files, foreign }: Unused): Promise<string[]> {
+  const { state, createdAt } = manifest;
+  const { removed, unseen } = await missingOverlays(manifest);
+  const losses: string[] = [];
+  const lose = (those: readonly string[], why: string): void => {
+    if (those.length > 0) losses.push(`${those.join(', ')} ${why}`);
+  };
+  const isOver = state === 'deleting' || state === 'committed';
+  // Of a set that was never cut only what its overlays hold can be lost: its maker may have been killed after all.
+  const isUncut = state === 'failed' || state === 'creating';
+  const dropped = isOver ? [] : isUncut ? await withData(files) : files;
+  if (dropped.length > 0) losses.push(`Everything the VM wrote since ${createdAt} is lost (${dropped.join(', ')})`);
+  const mayHold = `what the VM wrote since ${createdAt} may be in it, and nothing names it afterwards`;
+  lose(foreign, `is not known to be the set's own, and is left alone: ${mayHold}`);
+  lose(unseen, `is not there, and its filesystem may only be not mounted: ${mayHold}`);
+  if (!isOver && !isUncut)
+    lose(removed, 'was removed, with what the VM wrote to it: only the state of the cut is left');
+  return losses;
 }
 
 interface Unused {
@@ -107,7 +123,12 @@ async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Pro
   }
   const { own: files, foreign } = await overlaysThere(manifest, (await everySet(stateDir)).manifests);
   refuseHalf(manifest, files);
-  const witnesses = await witnessesFor(stateDir, manifest, monitors.open, await managedSaveOf(manifest.vm.qmp));
+  const witnesses = await witnessesFor(
+    stateDir,
+    manifest,
+    monitors.open,
+    await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
+  );
   const loaded = await loadedOverlays(monitors.open, manifest);
   for (const file of files) {
     refuse(set, await whyInUse([file], witnesses, loaded.has(file) ? { vmOf: file } : {}));

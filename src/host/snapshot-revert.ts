@@ -17,6 +17,7 @@ import { baseNameOf, whySecret } from './sets/disk-layers.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
+import { domainOf } from './vm/identity.js';
 import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import { openMonitors } from './vm/monitors.js';
 import { newerSets } from './sets/set-state.js';
@@ -95,7 +96,12 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
   if (running !== undefined) {
     throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
   }
-  const witnesses = await witnessesFor(stateDir, manifest, [], await managedSaveOf(manifest.vm.qmp));
+  const witnesses = await witnessesFor(
+    stateDir,
+    manifest,
+    [],
+    await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
+  );
   for (const disk of manifest.disks) await checkDisk(disk, witnesses);
   return manifest;
 }

@@ -410,7 +410,7 @@ requires(
       await execa('qemu-io', ['-f', 'raw', '-c', 'write -P 7 8M 4k', base(root)]);
       const asked = await commit('--offline');
       expect(asked).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
-      expect(asked.error.message).toContain(`${base(root)} was written after the cut`);
+      expect(asked.error.message).toContain(`${base(root)} was changed after the cut`);
       expect(manifest().state).toBe('cut');
       expect((await commit('--offline', '--yes')).error.message).toBe('none');
       await expectMerged();

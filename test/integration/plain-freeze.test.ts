@@ -430,7 +430,7 @@ describe('a hook whose thaw fails', () => {
     writeFileSync(head, readFileSync(head, 'utf8').replace(/"pid":\d+/, '"pid":999999999'));
     await recoverSessions(harness.options);
     const next = createCoordinator(harness.options);
-    next.warmUp();
+    await next.warmUp();
     expect(next.unreleased).toMatchObject([{ session: 's', name: 'stuck' }]);
     writeFileSync(mended, '');
     await expect.poll(() => next.unreleased, { timeout: 5_000 }).toEqual([]);

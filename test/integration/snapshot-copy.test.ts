@@ -197,6 +197,10 @@ requires(
     const store = new ManifestStore(at.folder.path('state'), basename(at.state()));
     // qemu-img writes on until it ends: the draft is not touched before.
     expect(await deadDraftOf(store, 's1')).toBeUndefined();
+    const told = (await at.bridge(['recover'])).json['findings'];
+    expect(told).toMatchObject([{ kind: 'file-left', status: 'busy', set: 's1' }]);
+    expect(JSON.stringify(told)).toMatch(/qemu-img \(process \d+\) still writes to it: .*\.draft-nightly/);
+    expect(backups()).toEqual([draft]);
     await expect.poll(() => deadDraftOf(store, 's1'), { timeout: 30_000 }).toBe(at.folder.path(`backup/${draft}`));
     await expectCopied(await copy());
   });

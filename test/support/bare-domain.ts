@@ -17,13 +17,23 @@ export interface BareDomainParts {
 
 export class BareDomain implements AsyncDisposable {
   readonly host: LibvirtHost;
-  readonly name: string;
+  #name: string;
   readonly dir: string;
 
   private constructor(host: LibvirtHost, name: string, dir: string) {
     this.host = host;
-    this.name = name;
+    this.#name = name;
     this.dir = dir;
+  }
+
+  get name(): string {
+    return this.#name;
+  }
+
+  /** It must be shut off. Its folder keeps its name. */
+  async rename(name: string): Promise<void> {
+    await this.virsh('domrename', name);
+    this.#name = name;
   }
 
   /** A folder for its images, before it is there. */

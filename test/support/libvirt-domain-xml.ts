@@ -21,6 +21,15 @@ export interface DomainParts {
   readonly initrd: string;
   readonly accelerator: Accelerator;
   readonly disks: readonly DomainDisk[];
+  /** UEFI instead of SeaBIOS. */
+  readonly firmware?: Firmware;
+}
+
+export interface Firmware {
+  /** Read-only, as the package has it. */
+  readonly code: string;
+  /** The domain's own copy of its variables (NVRAM). */
+  readonly variables: string;
 }
 
 // The same for all: a saved domain is restored under its own id, and each libvirtd of the fixture has one such domain.
@@ -28,12 +37,12 @@ const UUID = '5f5b0f8e-2d4c-4c43-9a7e-6c2f2b1d0a01';
 /** Far from where libvirt begins to put what is hot-plugged. */
 const NETWORK_SLOT = '0x1e';
 
-export function domainXml({ name, dir, kernel, initrd, accelerator, disks }: DomainParts): string {
+export function domainXml({ name, dir, kernel, initrd, accelerator, disks, firmware }: DomainParts): string {
   return `<domain type='${accelerator === 'kvm' ? 'kvm' : 'qemu'}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>${name}</name><uuid>${UUID}</uuid><memory unit='MiB'>768</memory><vcpu>2</vcpu>
   ${accelerator === 'kvm' ? "<cpu mode='host-passthrough'/>" : ''}
   <os>
-    <type arch='x86_64' machine='pc'>hvm</type>
+    <type arch='x86_64' machine='pc'>hvm</type>${firmware === undefined ? '' : loaderXml(firmware)}
     <kernel>${kernel}</kernel><initrd>${initrd}</initrd><cmdline>${KERNEL_COMMAND_LINE}</cmdline>
   </os>
   <features><acpi/></features>
@@ -56,6 +65,10 @@ export function domainXml({ name, dir, kernel, initrd, accelerator, disks }: Dom
     <qemu:arg value='-device'/><qemu:arg value='virtio-net-pci,netdev=net0,romfile=,bus=pci.0,addr=${NETWORK_SLOT}'/>
   </qemu:commandline>
 </domain>`;
+}
+
+function loaderXml({ code, variables }: Firmware): string {
+  return `<loader readonly='yes' type='pflash'>${code}</loader><nvram>${variables}</nvram>`;
 }
 
 export function diskXml({ name, target, file, format, readOnly = false }: DomainDisk): string {

@@ -174,7 +174,7 @@ export class LibvirtDomain implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#exec.close();
     await this.virsh('destroy');
-    await this.virsh('undefine', ['--snapshots-metadata', '--checkpoints-metadata', '--managed-save']);
+    await this.virsh('undefine', ['--snapshots-metadata', '--checkpoints-metadata', '--managed-save', '--nvram']);
     await this.#atEnd.revert();
     await rm(this.dir, { recursive: true, force: true });
   }

@@ -30,7 +30,7 @@ export const exitCodes = [
   {
     code: 8,
     name: 'left',
-    meaning: 'recover: something is left that only you can decide, or that failed: it says what to do',
+    meaning: 'recover, commit: something is left that only you can decide, or that failed: it says what to do',
   },
   { code: 9, name: 'above-limit', meaning: 'snapshot watch: an overlay is above the limit given' },
 ] as const;

@@ -1,7 +1,7 @@
 // A snapshot set in words: after it was made, and for `show`.
 import type { ConsistencyLevel } from '../../consistency.js';
 import type { Manifest, ManifestDisk } from '../../host/sets/manifest.js';
-import type { SetView } from '../../host/sets/set-view.js';
+import type { DiskView, SetView } from '../../host/sets/set-view.js';
 import { timeline } from './timeline.js';
 
 /** Rows: a set that was made just now. */
@@ -17,12 +17,17 @@ export function renderView({ manifest, level, disks, notes }: SetView): string[]
   const rows = render(manifest, level, ({ base }, index) => {
     const view = disks[index];
     if (view === undefined) return base.file;
-    const cut = view.holdsCut ? `${base.file} (${base.format}) holds the cut` : 'the cut is gone';
+    const cut = cutText(view, `${base.file} (${base.format})`);
     const newest = view.newest === undefined ? 'its newest image is not known' : `newest image ${view.newest.file}`;
     const running = view.inUse === undefined ? '' : `, the VM uses its ${view.inUse}`;
     return [`${view.level}; ${cut}; ${newest}${running}`, ...view.notes].join('; ');
   });
   return [...rows, ...notes.map((note) => `  now: ${note}`)];
+}
+
+function cutText({ holdsCut, isCutKnown }: DiskView, base: string): string {
+  if (holdsCut) return isCutKnown ? `${base} holds the cut` : `whether ${base} holds the cut is not known`;
+  return isCutKnown ? 'the cut is gone' : `${base} cannot be looked at`;
 }
 
 function render(

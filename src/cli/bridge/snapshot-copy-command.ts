@@ -90,6 +90,7 @@ export async function runCopy(args: CopyArgs, output: Output, signal: AbortSigna
     signal,
     onProgress: output.progress,
   });
+  for (const doubt of record.doubts) output.warn(`${args.set}: ${doubt}`);
   output.result({ target, ...record }, () => renderCopy(record, target));
   return exitCode('done');
 }

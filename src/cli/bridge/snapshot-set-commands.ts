@@ -1,9 +1,8 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
 import type { Argv } from 'yargs';
-import type { Manifest } from '../../host/sets/manifest.js';
 import type { SetView } from '../../host/sets/set-view.js';
 import { findAndLockVm, openAndLockVm } from '../../host/sets/vm-lock.js';
-import { commitShutOff, commitSnapshot } from '../../host/snapshot-commit.js';
+import { commitShutOff, commitSnapshot, type Committed } from '../../host/snapshot-commit.js';
 import { deleteSnapshot, type DeleteOptions } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
 import { viewSnapshots } from '../../host/snapshot-view.js';
@@ -112,15 +111,16 @@ export function commitOptions(yargs: Argv): Argv<CommitArgs> {
 }
 
 export async function runCommit(args: CommitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const manifest = await commitWithLock(args, output, signal);
+  const { manifest, foreign } = await commitWithLock(args, output, signal);
+  for (const file of foreign) output.warn(`${file} is merged, but not known to be the set's own: left alone`);
   const merged = manifest.disks.filter((disk) => disk.merged).length;
-  output.result(manifest, () => [
+  output.result({ ...manifest, foreign }, () => [
     `snapshot set ${manifest.set}: ${merged} disks merged back${merged === manifest.disks.length ? '' : ` of ${manifest.disks.length}`}`,
   ]);
-  return exitCode('done');
+  return exitCode(foreign.length === 0 ? 'done' : 'left');
 }
 
-async function commitWithLock(args: CommitArgs, output: Output, signal: AbortSignal): Promise<Manifest> {
+async function commitWithLock(args: CommitArgs, output: Output, signal: AbortSignal): Promise<Committed> {
   const speed = bytesPerSecond(args.speed);
   const limits = {
     ...(args.disk === undefined ? {} : { disks: args.disk }),

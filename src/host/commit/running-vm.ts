@@ -7,6 +7,7 @@ import type { JobProgress } from '../../qmp/jobs.js';
 import type { CommitWay, MergeLimits, Step } from './way.js';
 import { holdsData } from '../images/overlay-data.js';
 import { layersOf, type Layer } from '../sets/layers.js';
+import { mergeDoubt } from '../sets/base-state.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { refuseMigration } from '../vm/migration.js';
@@ -96,13 +97,13 @@ async function withDoubt(step: 'merge' | 'remove', merge: Merge, manifest: Manif
 const CLOCK_SLACK_MS = 2000;
 
 // The record alone decides nothing: QEMU was to change over, and whether it did before it ended only the data can tell.
-async function doubtOf(step: 'merge' | 'remove', merge: Merge, { changedAt }: Manifest): Promise<string | undefined> {
+async function doubtOf(step: 'merge' | 'remove', merge: Merge, manifest: Manifest): Promise<string | undefined> {
   const { disk, place, hasJob } = merge;
   const base = disk.base.file;
   const overlay = disk.overlay.file;
   if (hasJob || place === 'loaded') return undefined;
   if (step === 'merge') {
-    if (disk.pivoting !== true) return undefined;
+    if (disk.pivoting !== true) return await mergeDoubt(manifest, disk);
     const begin = `QEMU ended while disk ${disk.id} changed over from its overlay, and the VM was started from ${overlay} since`;
     return `${begin}. If it had changed over, what it wrote to ${base} until then is lost when ${overlay} is merged into it`;
   }
@@ -117,7 +118,7 @@ async function doubtOf(step: 'merge' | 'remove', merge: Merge, { changedAt }: Ma
     const begin = `QEMU ended while disk ${disk.id} changed over from its overlay, and the VM was started from ${base} since`;
     return `${begin}; ${times}. ${rest}`;
   }
-  if (writtenMs <= Date.parse(disk.pivotedAt ?? changedAt) + CLOCK_SLACK_MS) return undefined;
+  if (writtenMs <= Date.parse(disk.pivotedAt ?? manifest.changedAt) + CLOCK_SLACK_MS) return undefined;
   return `disk ${disk.id} was merged, but ${times}, after it was merged. ${rest}`;
 }
 

@@ -9,6 +9,7 @@ import { commitOffline, readsTheSame, type OfflineMerge } from '../images/offlin
 import { holdsData } from '../images/overlay-data.js';
 import { backingOf } from '../images/references.js';
 import { openNames, whySecret } from '../sets/disk-layers.js';
+import { mergeDoubt } from '../sets/base-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { putBackDefinition } from '../sets/put-back-definition.js';
@@ -33,7 +34,7 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
   return {
     monitors: [],
     async check(consequence) {
-      await using monitors = await openMonitors(vm.monitors, vm.monitorTimeoutMs);
+      await using monitors = await openMonitors(vm.monitors, vm.monitorTimeoutMs, vm.store.identity);
       const [running] = monitors.open;
       if (running === undefined) return;
       const message = `the VM runs (monitor ${running.path} answers): ${consequence}; without --offline it merges by itself`;
@@ -104,13 +105,8 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, vm: ShutOffVm): Pr
     const rest = `If ${base} is the newer one, start the VM from it and commit without --offline; here ${overlay} is merged into it`;
     return { step: 'merge', doubt: `${begin}. ${rest}` };
   }
-  if (disk.merge !== 'begun' && isWrittenSince(disk, written)) {
-    return {
-      step: 'merge',
-      doubt: `${base} was written after the cut (the VM was started from it?); ${times}. ${overlay} is merged into it, over what was written there`,
-    };
-  }
-  return { step: 'merge' };
+  const doubt = await mergeDoubt(manifest, disk);
+  return doubt === undefined ? { step: 'merge' } : { step: 'merge', doubt: `${doubt}; ${times}` };
 }
 
 /** Why qemu-img could not open the images. */
@@ -126,12 +122,6 @@ async function whyNotMerged(disk: ManifestDisk): Promise<string | undefined> {
     if (error instanceof UsageError) return error.message;
     throw error;
   }
-}
-
-function isWrittenSince({ base }: ManifestDisk, written: { readonly base: number; readonly overlay: number }): boolean {
-  // A block device keeps no time of its writes.
-  if (base.file.startsWith('/dev/')) return false;
-  return base.asCut === undefined ? written.base > written.overlay : written.base > base.asCut.mtimeMs + 1;
 }
 
 function iso(ms: number): string {

@@ -8,7 +8,7 @@ import { basename, dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { CutError, UsageError } from '../../errors.js';
 import { exists, syncPath, writeDurably } from '../images/durable-file.js';
-import { holdersOf } from '../images/image-file.js';
+import { describeHolders, holdersOfEach, type Holder } from '../images/image-file.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { ownerSchema, ownerState, thisProcess, type Owner } from '../sets/owner.js';
 
@@ -101,19 +101,42 @@ export async function deadDrafts(target: string): Promise<string[]> {
 
 /** The draft that a killed copy of the set left; for `recover`. */
 export async function deadDraftOf(store: ManifestStore, set: string): Promise<string | undefined> {
+  const draft = await notedDraft(store, set);
+  return draft !== undefined && (await isDead(draft)) ? draft : undefined;
+}
+
+async function notedDraft(store: ManifestStore, set: string): Promise<string | undefined> {
   const note = v.safeParse(noteSchema, await json(noteFile(store, set)));
-  if (!note.success || !pattern.test(basename(note.output.draft))) return undefined;
-  return (await isDead(note.output.draft)) ? note.output.draft : undefined;
+  return note.success && pattern.test(basename(note.output.draft)) ? note.output.draft : undefined;
+}
+
+/** A draft of a killed copy of the set that a qemu-img still writes to, and who; for `recover`. */
+export async function draftWrittenTo(
+  store: ManifestStore,
+  set: string,
+): Promise<{ readonly draft: string; readonly by: string } | undefined> {
+  const draft = await notedDraft(store, set);
+  if (draft === undefined || !(await isLeft(draft))) return undefined;
+  const writers = await writersOf(draft);
+  return writers.length === 0 ? undefined : { draft, by: describeHolders(writers) };
 }
 
 /** Nobody's, and nobody has a file of it open: a qemu-img that a killed tool had started writes on until it ends. */
 async function isDead(draft: string): Promise<boolean> {
+  return (await isLeft(draft)) && (await writersOf(draft)).length === 0;
+}
+
+/** Its maker has ended. */
+async function isLeft(draft: string): Promise<boolean> {
   const found = v.safeParse(copierSchema, await json(join(draft, 'manifest.json')));
   if (!found.success) return false;
   const { host, owner } = found.output.copiedBy;
-  if (host !== hostname() || (await ownerState(owner)) !== 'gone') return false;
-  for (const name of await readdir(draft)) if ((await holdersOf(join(draft, name))).length > 0) return false;
-  return true;
+  return host === hostname() && (await ownerState(owner)) === 'gone';
+}
+
+async function writersOf(draft: string): Promise<Holder[]> {
+  const files = (await readdir(draft)).map((name) => join(draft, name));
+  return (await holdersOfEach(files)).flat();
 }
 
 export async function removeDraft(draft: string): Promise<void> {

@@ -30,6 +30,8 @@ export interface CopyRecord {
   readonly guest?: Manifest['guest'];
   /** Each image was read again and compared with the state of the cut. */
   readonly verified: boolean;
+  /** Why it is not known that what was copied is the state of the cut; empty if it is. */
+  readonly doubts: readonly string[];
   readonly disks: readonly {
     readonly id: string;
     readonly serial?: string;
@@ -53,6 +55,7 @@ interface CopyFacts {
   readonly flatten: boolean;
   readonly verified: boolean;
   readonly copiedBy: Copier;
+  readonly doubts: readonly string[];
 }
 
 export function recordOf(manifest: Manifest, copied: readonly CopiedDisk[], facts: CopyFacts): CopyRecord {
@@ -72,6 +75,7 @@ export function recordOf(manifest: Manifest, copied: readonly CopiedDisk[], fact
     leftOut,
     ...(guest === undefined ? {} : { guest }),
     verified: facts.verified,
+    doubts: facts.doubts,
     disks: copied.map(({ disk, sources, files }) => {
       const image = files[0]?.file ?? '';
       return {

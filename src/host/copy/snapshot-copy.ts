@@ -8,7 +8,7 @@ import { BridgeError, CutError, UsageError, describeError } from '../../errors.j
 import { throwIfInterrupted } from '../confirm.js';
 import { fileStateIfThere, isSameState, type FileState } from '../images/file-state.js';
 import { Journal } from '../sets/journal.js';
-import { lostBases } from '../sets/base-state.js';
+import { baseDoubts, lostBases } from '../sets/base-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { findAndLockVm, type LockRequest } from '../sets/vm-lock.js';
@@ -94,7 +94,10 @@ async function copy(store: ManifestStore, options: CopyOptions): Promise<CopyRec
   }
   await checkUnchanged(sources);
   await refuseLost(await store.read(set));
-  const record = recordOf(manifest, copied, { target, format, flatten, verified: verify, copiedBy: draft.copier });
+  const doubts = [...(await baseDoubts(manifest, [])).values()].map(({ why }) => why);
+  const record = recordOf(manifest, copied, {
+    ...{ target, format, flatten, verified: verify, copiedBy: draft.copier, doubts },
+  });
   await draft.record(record);
   await draft.publish();
   return record;
@@ -122,7 +125,7 @@ async function checkCopyable(manifest: Manifest): Promise<void> {
 }
 
 async function refuseLost(manifest: Manifest): Promise<void> {
-  const [why] = (await lostBases(manifest, [])).values();
+  const [why] = (await lostBases(manifest)).values();
   if (why !== undefined) throw baseLost(manifest, why);
 }
 

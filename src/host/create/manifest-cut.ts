@@ -1,10 +1,11 @@
 // What the manifest says once the disks are cut: the worth of each, what really lies below its overlay, and how the files
 // are now.
+import { isAbsolute } from 'node:path';
 import { lowestLevel } from '../../consistency.js';
 import type { Overlay } from '../vm/overlay.js';
 import type { SetWorth } from '../guest/level.js';
 import { sentence } from '../guest/report-size.js';
-import { fileStateOf } from '../images/file-state.js';
+import { fileStateOf, type FileState } from '../images/file-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { OverlayFinding } from './overlay-cut.js';
 
@@ -46,6 +47,7 @@ export async function cutDisks(
         base: await asCut(isPlanned ? { ...disk.base, format: base.format } : base),
         overlay: await asCut(disk.overlay),
         below: await Promise.all(below.map(asCut)),
+        ...(disk.dataFiles === undefined ? {} : { dataFilesAsCut: await statesOf(disk.dataFiles) }),
         level,
         evidence: [...evidence],
       };
@@ -57,4 +59,13 @@ async function asCut(layer: Layer): Promise<Layer> {
   // What cannot be looked at from here is not recorded.
   const state = await fileStateOf(layer.file).catch(() => undefined);
   return { ...layer, ...(state === undefined ? {} : { asCut: state }) };
+}
+
+// A relative name whose folder is not known is not recorded either.
+async function statesOf(files: readonly string[]): Promise<Record<string, FileState>> {
+  const found = files.filter(isAbsolute).map(async (file) => {
+    const state = await fileStateOf(file).catch(() => undefined);
+    return state === undefined ? [] : [[file, state] as const];
+  });
+  return Object.fromEntries((await Promise.all(found)).flat());
 }

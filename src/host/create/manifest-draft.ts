@@ -8,6 +8,7 @@ import type { CreatePlan } from './create-plan.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { holdersOf } from '../images/image-file.js';
 import type { Manifest } from '../sets/manifest.js';
+import { folderOf } from '../sets/missing-images.js';
 import { POINT_VERSION } from '../sets/point-in-time.js';
 import type { Overlay } from '../vm/overlay.js';
 import { sentence } from '../guest/report-size.js';
@@ -26,6 +27,7 @@ export async function draftManifest(
   const { UUID: uuid } = await runQmp(hypervisor, 'query-uuid', {});
   const { major, minor, micro, package: distribution } = hypervisor.version;
   const dataFiles = await Promise.all(overlays.map(({ disk }) => dataFilesOf(disk)));
+  const folders = await Promise.all(overlays.map(({ file }) => folderOf(file)));
   const now = new Date().toISOString();
   return {
     format: 1,
@@ -61,6 +63,7 @@ export async function draftManifest(
         ...(baseName === disk.file ? {} : { name: baseName }),
       },
       overlay: { ...(hypervisor.keepsNodeNames ? { node } : {}), file, format: 'qcow2' },
+      ...(folders[index] === undefined ? {} : { overlayFolder: folders[index] }),
       below: [...disk.below],
       ...(disk.dataFiles.length === 0 ? {} : { dataFiles: [...(dataFiles[index] ?? [])] }),
       ...(disk.encryption === undefined ? {} : { encryption: disk.encryption.format }),

@@ -1,6 +1,7 @@
 // How a file is, so that it can be told later whether it is still the same one and was not written to.
 import { stat } from 'node:fs/promises';
 import { isErrno } from '../errno.js';
+import { deviceWrites, type DeviceWrites } from './device-writes.js';
 
 /** What a file is, however its name is spelled, and how it is at a moment: as a manifest's `asCut` keeps it. */
 export interface FileState {
@@ -9,12 +10,17 @@ export interface FileState {
   /** Bytes; 0 for a block device. */
   readonly size: number;
   readonly mtimeMs: number;
+  /** Of a block device, whose times say nothing of its writes. Absent if it is none, or they are not counted. */
+  readonly writes?: DeviceWrites | undefined;
 }
 
 /** Throws what stat(2) does. */
 export async function fileStateOf(file: string): Promise<FileState> {
-  const { dev, ino, size, mtimeNs } = await stat(file, { bigint: true });
-  return { device: String(dev), inode: String(ino), size: Number(size), mtimeMs: Number(mtimeNs) / 1e6 };
+  const found = await stat(file, { bigint: true });
+  const { dev, ino, size, mtimeNs, rdev } = found;
+  const state = { device: String(dev), inode: String(ino), size: Number(size), mtimeMs: Number(mtimeNs) / 1e6 };
+  const writes = found.isBlockDevice() ? await deviceWrites(file, rdev) : undefined;
+  return writes === undefined ? state : { ...state, writes };
 }
 
 /** Undefined if it is not there. Throws what stat(2) does otherwise. */

@@ -5,7 +5,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, DeadlineError, UsageError } from '../../errors.js';
-import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import type { LibvirtAddress } from '../vm/libvirt/address.js';
@@ -13,7 +12,7 @@ import { LibvirtDomain } from '../vm/libvirt/domain.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
 import { refuseMigration } from '../vm/migration.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
-import { diskOfStep, isUsed } from './step-place.js';
+import { diskOfStep, isInChain, type StepDisk } from './step-disk.js';
 
 const ASK_MS = 30_000;
 const ABORT_MS = 120_000;
@@ -49,13 +48,14 @@ export class DomainMerger implements Merger {
 
   async change(step: MergeStep, { limitMs, speed, signal, onProgress }: MergeLimits): Promise<void> {
     await refuseMigration(this.#domain, `${step.layer} is not merged`);
-    const target = (await this.#disk(step))?.device;
-    if (target === undefined) throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
+    const found = await this.#disk(step);
+    if (found === undefined) throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
+    const target = found.disk.device;
     const deadline = new Deadline(limitMs);
     // One that an earlier prune began goes on in libvirt.
     if ((await this.#progress(target)) === undefined) {
       const rate = speed === undefined ? [] : ['--bytes', '--bandwidth', String(speed)];
-      await this.#virsh.run('blockcommit', [target, '--top', step.layer, '--base', step.base.file, ...rate], ASK_MS);
+      await this.#virsh.run('blockcommit', [target, '--top', found.layer, '--base', found.base, ...rate], ASK_MS);
     }
     for (;;) {
       const progress = await this.#progress(target);
@@ -83,12 +83,12 @@ export class DomainMerger implements Merger {
     await this.#domain[Symbol.asyncDispose]();
   }
 
-  async #disk(step: MergeStep): Promise<VmDisk | undefined> {
-    return await diskOfStep(this.#domain.path, await this.#domain.disks(), step);
+  async #disk(step: MergeStep): Promise<StepDisk | undefined> {
+    return await diskOfStep(this.#domain, await this.#domain.disks(), step);
   }
 
   async #isUsed({ layer }: MergeStep): Promise<boolean> {
-    return await isUsed(this.#domain.path, await this.#domain.disks(), layer);
+    return await isInChain(this.#domain, await this.#domain.disks(), layer);
   }
 
   /** Undefined if nothing is being done with the disk. */

@@ -6,7 +6,7 @@ import { CutError, UsageError, describeError } from '../../errors.js';
 import { removeFiles } from '../images/durable-file.js';
 import { backingOf } from '../images/references.js';
 import { whyInUse } from '../images/use.js';
-import { fileStateIfThere } from '../images/file-state.js';
+import { fileStateIfThere, type FileState } from '../images/file-state.js';
 import { sameFile } from '../images/same-file.js';
 import { witnessesFor } from '../sets/claims.js';
 import { lostBases } from '../sets/base-state.js';
@@ -57,7 +57,7 @@ export async function mergeSet(set: string, options: MergeSetOptions): Promise<v
 async function checkMergeable(manifest: Manifest, options: MergeSetOptions): Promise<void> {
   const { set, state, disks } = manifest;
   // What an earlier prune has written to the base is no write of a VM.
-  if (state === 'cut' && (manifest.level === 'none' || (await lostBases(manifest, [])).size > 0)) {
+  if (state === 'cut' && (manifest.level === 'none' || (await lostBases(manifest)).size > 0)) {
     const message = `nothing was pruned: a VM was started from a base of ${set} and wrote to it, or its level is none`;
     throw new UsageError('E_BASE_LOST', `${message}: which of the two is to be kept only you can say`);
   }
@@ -98,7 +98,9 @@ async function tellNewerSets(set: string, merged: ManifestDisk, options: MergeSe
   const { live, store } = options;
   const layer = merged.overlay.file;
   const base = { ...merged.base, ...(await namedBase(merged)) };
-  const states = new Map([[base.file, await fileStateIfThere(base.file)]]);
+  const states = new Map<string, FileState | undefined>();
+  // What was merged is in the base's data file, if it has one.
+  for (const file of [base.file, ...(merged.dataFiles ?? [])]) states.set(file, await fileStateIfThere(file));
   // Oldest first: what is the base of one lies below the base of the next.
   for (const [name, other] of live) {
     if (name === set) continue;

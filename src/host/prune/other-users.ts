@@ -9,6 +9,7 @@ import type { Monitor } from '../../qmp/monitor.js';
 import { sameFile } from '../images/same-file.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
 import { referencesOf } from '../images/references.js';
+import { imageOf } from '../images/socket-owner.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { MergeStep } from './merger.js';
 
@@ -48,7 +49,8 @@ async function pidsOf(monitors: readonly Monitor[]): Promise<ReadonlySet<number>
   for (const monitor of monitors) {
     for (const { file, readOnly } of await readDisks(monitor)) {
       if (readOnly) continue;
-      for (const { pid } of await holdersOf(file)) if (pid !== undefined) pids.add(pid);
+      const image = (await imageOf(monitor.path, file)) ?? file;
+      for (const { pid } of await holdersOf(image)) if (pid !== undefined) pids.add(pid);
     }
   }
   return pids;

@@ -42,7 +42,21 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   };
   // What it was merged into is in `below` already, where that is known.
   const below = disk.below?.filter(({ file }) => file !== layer && !(isOnIt && file === base.file)).map(fresh);
-  const told = { ...disk, base: fresh(isOnIt ? base : disk.base), ...(below === undefined ? {} : { below }) };
+  const told = {
+    ...disk,
+    base: fresh(isOnIt ? base : disk.base),
+    ...(below === undefined ? {} : { below }),
+    ...freshDataFiles(disk, states),
+  };
   delete told.rebasing;
   return told;
+}
+
+function freshDataFiles(
+  { dataFilesAsCut }: ManifestDisk,
+  states: GoneLayer['states'],
+): Pick<ManifestDisk, 'dataFilesAsCut'> {
+  if (dataFilesAsCut === undefined) return {};
+  const fresh = Object.entries(dataFilesAsCut).map(([file, old]) => [file, states.get(file) ?? old]);
+  return { dataFilesAsCut: Object.fromEntries(fresh) as NonNullable<ManifestDisk['dataFilesAsCut']> };
 }

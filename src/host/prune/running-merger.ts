@@ -13,7 +13,7 @@ import { keyOrName } from '../images/socket-owner.js';
 import { refuseMigration } from '../vm/migration.js';
 import { giveUpJob } from '../vm/plain-merge.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
-import { diskOfStep, isUsed } from './step-place.js';
+import { diskOfStep, isInChain } from './step-disk.js';
 
 const FLUSH_MS = 120_000;
 
@@ -78,7 +78,7 @@ export class RunningMerger implements Merger {
     const job = await findJob(client, step.jobId);
     if (job?.status === 'concluded') await dismissJob(client, step.jobId);
     const disks = await readDisks(client);
-    if (await isUsed(client.path, disks, step.layer)) {
+    if (await isInChain(client, disks, step.layer)) {
       throw new BridgeError('E_BLOCK_GRAPH', `the VM still runs on ${step.layer}`);
     }
     const { layer } = await this.#nodes(step);
@@ -142,7 +142,7 @@ export class RunningMerger implements Merger {
     const ofBase = only(nodesOfFile(nodes, (name) => keys.get(name) === base, step.base.format));
     const isFormat = nodes.some((node) => node['node-name'] === ofBase && node.drv === step.base.format);
     return {
-      root: (await diskOfStep(client.path, await readDisks(client), step))?.rootNode,
+      root: (await diskOfStep(client, await readDisks(client), step))?.disk.rootNode,
       base: isFormat ? ofBase : undefined,
       layer: only(nodesOfFile(nodes, (name) => keys.get(name) === layer, 'qcow2')),
     };

@@ -10,6 +10,7 @@ type FindingKind =
   | 'set-delete'
   | 'set-left'
   | 'base-written'
+  | 'image-missing'
   | 'node-left'
   | 'job-left'
   | 'file-left'

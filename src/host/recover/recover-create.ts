@@ -3,9 +3,10 @@ import { BridgeError } from '../../errors.js';
 import { withData } from '../images/overlay-data.js';
 import type { Manifest } from '../sets/manifest.js';
 import { recordOf, viewSet } from '../sets/set-view.js';
+import { missingOverlays } from '../sets/missing-images.js';
 import { overlaysThere } from '../sets/own-overlays.js';
 import { removeSet, unloadOverlays } from '../snapshot-delete.js';
-import { checkRemovable, heldFile, withJournal } from './recover-files.js';
+import { checkRemovable, heldFile, noteMissing, withJournal } from './recover-files.js';
 import { allManifests } from './recover-targets.js';
 import { filesOf, type Recovery } from './recovery.js';
 
@@ -50,6 +51,11 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
     );
     return;
   }
+  const { unseen } = await missingOverlays(manifest);
+  if (unseen.length > 0) {
+    noteMissing(recovery, manifest, unseen);
+    return;
+  }
   const { own: files, foreign } = await overlaysThere(manifest, await allManifests(options.stateDir));
   const did =
     files.length === 0
@@ -78,6 +84,11 @@ async function rollBack(recovery: Recovery, manifest: Manifest, files: readonly 
 export async function recoverDelete(recovery: Recovery, manifest: Manifest): Promise<void> {
   const { options, store } = recovery;
   const { set } = manifest;
+  const { unseen } = await missingOverlays(manifest);
+  if (unseen.length > 0) {
+    noteMissing(recovery, manifest, unseen);
+    return;
+  }
   const { own: files, foreign } = await overlaysThere(manifest, await allManifests(options.stateDir));
   const found = `set ${set} is deleted in part`;
   const commands = [options.command('snapshot', 'delete', set)];

@@ -3,17 +3,21 @@ import { withData } from '../images/overlay-data.js';
 import { holdsLess, recordOf, viewSet, type SetView } from '../sets/set-view.js';
 import type { Manifest } from '../sets/manifest.js';
 import { commitDoubts, commitSnapshot } from '../snapshot-commit.js';
+import { noteMissing } from './recover-files.js';
 import type { Recovery } from './recovery.js';
 
 export async function recoverCut(recovery: Recovery, manifest: Manifest): Promise<void> {
   const { store } = recovery;
   const view = await viewOf(recovery, manifest);
+  const missing = view.disks.flatMap((disk) => disk.missing);
+  if (missing.length > 0) noteMissing(recovery, manifest, missing);
   if (!holdsLess(view)) return;
   const lost = view.disks.flatMap(({ notes }) => notes).join('; ');
   const found = `set ${manifest.set} (level ${manifest.level}) holds its cut no longer: ${lost}`;
-  const did = `recorded as level ${view.level}${await whereWritten(manifest)}`;
+  const after = recordOf(view);
+  const did = `recorded as level ${after.level}${await whereWritten(manifest)}`;
   await recovery.repair({ set: manifest.set, kind: 'base-written', found, did }, async () => {
-    await store.write(recordOf(view));
+    await store.write(after);
     return undefined;
   });
 }
@@ -47,10 +51,11 @@ export async function recoverCommit(recovery: Recovery, manifest: Manifest): Pro
     const did = [...notes, ...unclear.flatMap((disk) => disk.notes.map((note) => `disk ${disk.id}: ${note}`))].join(
       '; ',
     );
-    recovery.note('yours', { set, kind: 'set-commit', found, did, commands: [command] });
+    const commands = monitor === undefined ? [command, `${command} --offline`] : [command];
+    recovery.note('yours', { set, kind: 'set-commit', found, did, commands });
     return;
   }
-  const doubts = await commitDoubts(monitor, manifest);
+  const doubts = await commitDoubts(monitor, manifest, begunOrAll(manifest).disks);
   if (doubts.length > 0) {
     recovery.note('yours', { set, kind: 'set-commit', found, did: doubts.join('; '), commands: [command] });
     return;
@@ -59,8 +64,9 @@ export async function recoverCommit(recovery: Recovery, manifest: Manifest): Pro
     const { stateDir, limits, signal, onProgress } = options;
     const confirm = (): Promise<boolean> => Promise.resolve(false);
     const about = { store, stateDir, set, limitMs: limits.commitMs, confirm, signal, onProgress };
-    await commitSnapshot(monitor, { ...about, ...begunOrAll(manifest) });
-    return 'merged; the state of the cut is gone';
+    const { foreign } = await commitSnapshot(monitor, { ...about, ...begunOrAll(manifest) });
+    const rest = foreign.length === 0 ? '' : `; not known to be its own, and left alone: ${foreign.join(', ')}`;
+    return `merged; the state of the cut is gone${rest}`;
   });
 }
 

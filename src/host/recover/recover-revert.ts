@@ -5,7 +5,7 @@ import { holdsData, withData } from '../images/overlay-data.js';
 import type { Manifest } from '../sets/manifest.js';
 import { newerSets } from '../sets/set-state.js';
 import { draftOf, takeDrafts } from '../snapshot-revert.js';
-import { checkRemovable, heldFile, withJournal } from './recover-files.js';
+import { checkRemovable, heldFile, noteMissing, withJournal } from './recover-files.js';
 import { allManifests } from './recover-targets.js';
 import { filesOf, type Recovery } from './recovery.js';
 
@@ -42,6 +42,10 @@ export async function recoverRevert(recovery: Recovery, manifest: Manifest): Pro
   const drafts: string[] = [];
   for (const { overlay } of disks) {
     if (await exists(draftOf(overlay.file))) drafts.push(overlay.file);
+    else if (!(await exists(overlay.file))) {
+      noteMissing(recovery, manifest, [overlay.file]);
+      return;
+    }
     // Emptied before, so a VM was started from it since.
     else if (await holdsData(overlay.file)) {
       tell(`${overlay.file} was emptied and written to since: if what was written may be lost, revert again`);

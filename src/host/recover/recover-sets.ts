@@ -6,7 +6,7 @@ import type { Manifest } from '../sets/manifest.js';
 import { recoverCreate, recoverDelete } from './recover-create.js';
 import { recoverCommit, recoverCut } from './recover-merge.js';
 import { recoverRevert, removeRevertDrafts } from './recover-revert.js';
-import { deadDraftOf, removeDraft } from '../copy/copy-draft.js';
+import { deadDraftOf, draftWrittenTo, removeDraft } from '../copy/copy-draft.js';
 import type { Recovery } from './recovery.js';
 
 /** Tells of sets that somebody is working on; they are left alone. */
@@ -112,6 +112,14 @@ async function clearJournal({ store, options }: Recovery, set: string, isOpen: b
 
 // Whole copies have their names; what has none is nobody's any more.
 async function removeCopyDraft(recovery: Recovery, set: string): Promise<void> {
+  const written = await draftWrittenTo(recovery.store, set);
+  if (written !== undefined) {
+    const { draft, by } = written;
+    const found = `a copy of set ${set} was ended, but ${by} still writes to it: ${draft}`;
+    const did = 'left alone: recover again when that has ended, or end it';
+    recovery.note('busy', { set, kind: 'file-left', found, did });
+    return;
+  }
   const draft = await deadDraftOf(recovery.store, set);
   if (draft === undefined) return;
   const found = `a copy of set ${set} ended before it was whole: ${draft}`;

@@ -61,7 +61,7 @@ export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<La
 }
 
 /** `nbd://...`, `json:{...}`: not the name of a local file. The file below what has such a name has a node of its own. */
-const isForeign = /^[A-Za-z][A-Za-z0-9+.-]*:/;
+export const isForeign = /^[A-Za-z][A-Za-z0-9+.-]*:/;
 
 /** What the names in the block graph are. */
 class FileNames {

@@ -25,6 +25,8 @@ const fileStateSchema = v.strictObject({
   /** Bytes; 0 for a block device. */
   size: finite,
   mtimeMs: finite,
+  /** What the kernel had counted of the writes to a block device. */
+  writes: v.optional(v.strictObject({ boot: v.string(), disk: v.string(), sectors: v.string() })),
 });
 
 const layerSchema = v.strictObject({
@@ -51,6 +53,12 @@ const diskSchema = v.strictObject({
   below: v.optional(v.array(layerSchema)),
   /** External data files of the base and of the layers below it. Absent if there are none, and in older sets. */
   dataFiles: v.optional(v.array(v.string())),
+  /** How these were right after the cut, by their names. */
+  dataFilesAsCut: v.optional(v.record(v.string(), fileStateSchema)),
+  /** The overlay's folder, as stat(2) has it: where a filesystem is not mounted another folder has its name. */
+  overlayFolder: v.optional(v.strictObject({ device: v.string(), inode: v.string() })),
+  /** Why the base holds the cut no longer, once that was seen: what was written to it may leave no trace to be seen again. */
+  lost: v.optional(v.string()),
   /** Of a commit: the overlay is to be merged; or its merge was begun, so that the base may hold a part of it. */
   merge: v.optional(v.picklist(['asked', 'begun'])),
   /** QEMU was told to let the VM write to the base again: from here on until `pivoted`, which of the two is newer. */

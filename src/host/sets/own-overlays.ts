@@ -1,5 +1,7 @@
-// Which of a set's overlays are there, and are still its own: names hold neither VM nor set id, so that a file of the same
-// name may have become another VM's. What is not the set's own is never removed.
+// Which of a set's overlays are there, and are still its own. Names of older versions held no set id, so that a file of the
+// same name may have become another VM's; and images may be put back under their names (by rsync, from a backup) as other
+// files than they were. What is not the set's own is never removed.
+import { basename } from 'node:path';
 import { exists } from '../images/durable-file.js';
 import { fileStateOf } from '../images/file-state.js';
 import { sameFile } from '../images/same-file.js';
@@ -32,7 +34,9 @@ async function isOwn(disk: ManifestDisk, { id }: Manifest, all: readonly Manifes
   if (asCut !== undefined) {
     // The number of a device may change when the machine boots; that of an inode does not.
     const { device, inode } = await fileStateOf(file);
-    return inode === asCut.inode && (device === asCut.device || isOnBase);
+    if (inode === asCut.inode && (device === asCut.device || isOnBase)) return true;
+    // Put back in its place: its name is no other set's.
+    if (!basename(file).includes(`-${id}`)) return false;
   }
   const others = all.filter((other) => other.id !== id).flatMap(({ disks }) => disks.filter(({ merged }) => !merged));
   for (const other of others) if (await sameFile(other.overlay.file, file)) return false;

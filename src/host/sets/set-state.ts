@@ -5,6 +5,7 @@ import type { Monitor } from '../../qmp/monitor.js';
 import type { Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { layersOf, type Layer } from './layers.js';
+import { missingOverlays } from './missing-images.js';
 import { withData } from '../images/overlay-data.js';
 import { fileKey } from '../images/same-file.js';
 
@@ -20,12 +21,14 @@ export async function settleState(
 ): Promise<Manifest> {
   if (manifest.state !== 'cutting' && manifest.state !== 'creating') return manifest;
   if (monitors.length === 0) return manifest;
-  return await store.write(await settled(monitors, manifest));
+  const after = await settled(monitors, manifest);
+  return after === manifest ? manifest : await store.write(after);
 }
 
 /**
  * The same, not written; without a monitor what the files say, which must be nobody's then. An overlay has clusters of
- * its own only if a VM wrote to it, and it did that only after the cut.
+ * its own only if a VM wrote to it, and it did that only after the cut. As it is, if an overlay is not there and nobody knows
+ * that it was removed: what a VM wrote may be in it.
  */
 export async function settled(monitors: readonly Monitor[], manifest: Manifest): Promise<Manifest> {
   const layers: Layer[] = [];
@@ -33,6 +36,7 @@ export async function settled(monitors: readonly Monitor[], manifest: Manifest):
   if (layers.some(({ place }) => place === 'active' || place === 'below')) return cut(manifest, []);
   const written = await withData(manifest.disks.map(({ overlay }) => overlay.file));
   if (written.length > 0) return cut(manifest, written);
+  if ((await missingOverlays(manifest)).unseen.length > 0) return manifest;
   const error = 'the tool that made this set ended before the cut: nothing was cut';
   return { ...manifest, state: 'failed', level: 'none', error };
 }

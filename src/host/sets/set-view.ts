@@ -7,10 +7,11 @@ import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { exists } from '../images/durable-file.js';
 import { holdsData } from '../images/overlay-data.js';
-import { lostBases } from './base-state.js';
+import { baseDoubts, type BaseDoubt } from './base-state.js';
 import { layersOf, type Layer } from './layers.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import { cutIsGone } from './merged-disks.js';
+import { missingImages } from './missing-images.js';
 import { settled } from './set-state.js';
 
 export interface ViewWitnesses {
@@ -28,13 +29,17 @@ export interface DiskView {
   readonly id: string;
   /** The state of the cut is in the base, whole. */
   readonly holdsCut: boolean;
+  /** False if that is not known for sure: then it holds it by the record alone, or is not there to be looked at. */
+  readonly isCutKnown: boolean;
   /** What it is worth: `none` once the base holds it no longer. */
   readonly level: ConsistencyLevel;
   /** What holds the newest state of the disk; undefined if only a person can tell. */
   readonly newest: { readonly layer: LayerName; readonly file: string; readonly format: string } | undefined;
   /** What the running VM uses: the overlay (or a newer one on it), the base alone, or neither. */
   readonly inUse: LayerName | undefined;
-  /** Why the cut is gone, and why the newest state is not known. */
+  /** Images of the disk that are not there: removed, or on a filesystem that is not mounted. */
+  readonly missing: readonly string[];
+  /** Why the cut is gone, or not known to be there, and why the newest state is not known. */
   readonly notes: readonly string[];
 }
 
@@ -61,23 +66,35 @@ export async function viewSet(recorded: Manifest, { monitors, isRunning, isBusy 
     for (const disk of await withMergeDone(monitor, manifest, there)) changedOver.add(disk);
     layers.push(...there);
   }
-  const lost = await lostBases(manifest, layers);
+  const doubts = await baseDoubts(manifest, layers);
   const disks: DiskView[] = [];
   for (const disk of manifest.disks) {
     const inUse = layerInUse(layers.filter((layer) => layer.disk === disk));
-    const gone = whyGone(manifest, disk, lost.get(disk));
+    const base = doubts.get(disk);
+    const gone = whyGone(manifest, disk, base);
     const { newest, doubt } = changedOver.has(disk)
       ? { newest: { layer: 'base', file: disk.base.file, format: disk.base.format } as const, doubt: undefined }
-      : await newestOf(manifest, disk, inUse, lost.has(disk));
-    const notes = [gone, doubt].filter((note) => note !== undefined);
-    const level = gone === undefined ? disk.level : 'none';
-    disks.push({ id: disk.id, holdsCut: gone === undefined, level, newest, inUse, notes });
+      : await newestOf(manifest, disk, inUse, base);
+    const unsure = base?.is === 'unknown' && gone === undefined ? base.why : undefined;
+    const notes = [gone, unsure, doubt].filter((note) => note !== undefined);
+    const holdsCut = gone === undefined;
+    const isCutKnown = unsure === undefined && (holdsCut || base?.is !== 'missing');
+    const missing = isOver(manifest) ? [] : await missingImages(disk);
+    disks.push({
+      ...{ id: disk.id, holdsCut, isCutKnown, level: holdsCut ? disk.level : 'none', newest, inUse },
+      ...{ missing, notes },
+    });
   }
   const level = lowestLevel(
     disks.map((disk) => disk.level),
     manifest.level,
   );
   return { manifest, level, disks, notes: notesOf(manifest, disks, isKnown, isBusy) };
+}
+
+/** Nothing is in its overlays that is to be kept. */
+function isOver({ state }: Manifest): boolean {
+  return state === 'creating' || state === 'committed' || state === 'failed' || state === 'deleting';
 }
 
 /** Disks that the VM has changed over to their base, by the overlay that is still open or the job that says so. */
@@ -108,31 +125,52 @@ export function startedWrong({ manifest, disks }: SetView): string[] {
     });
 }
 
-/** True if the set is worth less than its record says. */
+/** True if the set is worth less than its record says, for good. */
 export function holdsLess({ manifest, disks }: SetView): boolean {
-  return disks.some(({ level }, index) => level === 'none' && manifest.disks[index]?.level !== 'none');
+  return manifest.disks.some((disk, index) => {
+    const view = disks[index];
+    return (
+      view !== undefined && isGone(view) && (disk.level !== 'none' || (!isMerged(disk) && disk.lost === undefined))
+    );
+  });
 }
 
-/** The manifest that says of each disk what it is worth now. */
-export function recordOf({ manifest, level, disks }: SetView): Manifest {
-  const gone = disks.filter(({ holdsCut }) => !holdsCut).flatMap(({ notes }) => notes);
+function isMerged({ merged, pivoted }: ManifestDisk): boolean {
+  return merged || pivoted === true;
+}
+
+/** What is not there now may be there again. */
+function isGone({ holdsCut, isCutKnown }: DiskView): boolean {
+  return !holdsCut && isCutKnown;
+}
+
+/** The manifest that says of each disk what it is worth now, as far as that is for good. */
+export function recordOf({ manifest, disks }: SetView): Manifest {
+  const gone = disks.filter(isGone).flatMap(({ notes }) => notes);
+  const recorded = manifest.disks.map((disk, index) => {
+    const view = disks[index];
+    if (view === undefined || !isGone(view)) return disk;
+    const [lost] = isMerged(disk) ? [] : view.notes;
+    return { ...disk, level: 'none' as const, evidence: [...view.notes], ...(lost === undefined ? {} : { lost }) };
+  });
   return {
     ...manifest,
-    level,
+    level: lowestLevel(
+      recorded.map(({ level }) => level),
+      manifest.level,
+    ),
     evidence: [...manifest.evidence, ...gone.filter((note) => !manifest.evidence.includes(note))],
-    disks: manifest.disks.map((disk, index) => {
-      const view = disks[index];
-      return view === undefined || view.holdsCut ? disk : { ...disk, level: 'none', evidence: [...view.notes] };
-    }),
+    disks: recorded,
   };
 }
 
 /** Why the base does not hold the cut; undefined if it does. */
-function whyGone({ state }: Manifest, disk: ManifestDisk, lost: string | undefined): string | undefined {
+function whyGone({ state }: Manifest, disk: ManifestDisk, doubt: BaseDoubt | undefined): string | undefined {
   if (state === 'failed' || state === 'creating') return 'it was never cut';
   if (state === 'cutting') return 'whether it was cut is not known';
   if (disk.merged || disk.pivoted === true) return cutIsGone(disk);
   if (state === 'committed') return 'the set was committed: the state of the cut is gone';
+  const lost = doubt === undefined || doubt.is === 'unknown' ? undefined : doubt.why;
   // The base is written to from the beginning of its merge on; a record of its state tells whether that was.
   const isBegun = disk.merge === 'begun' || (state === 'committing' && disk.merge === undefined);
   if (lost === undefined && isBegun && disk.base.asCut === undefined) {
@@ -150,14 +188,17 @@ async function newestOf(
   { state }: Manifest,
   { base, overlay, merged, pivoted, pivoting }: ManifestDisk,
   inUse: LayerName | undefined,
-  isLost: boolean,
+  baseDoubt: BaseDoubt | undefined,
 ): Promise<Newest> {
   const onBase = { newest: { layer: 'base', file: base.file, format: base.format } } as const;
   const onOverlay = { newest: { layer: 'overlay', file: overlay.file, format: overlay.format } } as const;
   if (state === 'failed' || state === 'creating' || state === 'committed' || merged || pivoted === true) return onBase;
   if (state === 'cutting') return { newest: undefined };
   if (inUse === 'overlay') return onOverlay;
-  if (!(await exists(overlay.file))) return { ...onBase, doubt: `${overlay.file} is not there any more` };
+  if (!(await exists(overlay.file))) {
+    if (state === 'deleting') return onBase;
+    return { newest: undefined, doubt: `${overlay.file} is not there: it was removed, or is not mounted` };
+  }
   const names = `${overlay.file} (written last at ${await writtenAt(overlay.file)}), ${base.file} (at ${await writtenAt(base.file)})`;
   if (pivoting === true) {
     const doubt = `QEMU ended while the VM changed over from overlay to base: the one written last is the newer one: ${names}`;
@@ -169,9 +210,10 @@ async function newestOf(
     const doubt = `the VM runs on ${base.file}, which is merged in part: shut it off, and start it from ${overlay.file}`;
     return inUse === 'base' ? { ...onOverlay, doubt } : onOverlay;
   }
-  if (inUse !== 'base' && !isLost) return onOverlay;
+  if (inUse !== 'base' && (baseDoubt === undefined || baseDoubt.is === 'unknown')) return onOverlay;
+  if (baseDoubt?.is === 'missing') return { newest: undefined };
   const doubt = `what the VM wrote after the cut is in its overlay, and the base was changed since: each may hold what the other lacks: ${names}`;
-  return (await exists(base.file)) ? { newest: undefined, doubt } : { newest: undefined };
+  return { newest: undefined, doubt };
 }
 
 async function writtenAt(file: string): Promise<string> {
@@ -187,14 +229,17 @@ function notesOf(manifest: Manifest, disks: readonly DiskView[], isKnown: boolea
   switch (state) {
     case 'creating':
     case 'cutting':
-      return isKnown ? [] : ['the VM does not answer: whether the set was cut is not known'];
+      return isKnown
+        ? ['whether the set was cut is not known: overlays of it are not there']
+        : ['the VM does not answer: whether the set was cut is not known'];
     case 'committing': {
       if (manifest.pruning === true) return ['it was being pruned: run "snapshot prune" again'];
       if (disks.every(({ newest, inUse }) => newest !== undefined && newest.layer === inUse)) {
         return [`merged in part: commit ${set} again`];
       }
       const files = disks.map(({ id, newest }) => newest?.file ?? `the newer image of disk ${id}`);
-      return [`merged in part: start the VM from ${files.join(', ')}, and commit ${set} again`];
+      const offline = disks.every(({ inUse }) => inUse === undefined) ? '; or, shut off as it is, with --offline' : '';
+      return [`merged in part: start the VM from ${files.join(', ')}, and commit ${set} again${offline}`];
     }
     case 'reverting':
       return [`reverted in part: shut the VM off, and revert ${set} again`];

@@ -5,7 +5,7 @@ import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { resolvedPath } from '../images/same-file.js';
 import { nameFromPath } from '../names.js';
-import { parseLibvirtAddress } from './libvirt/address.js';
+import { libvirtAddress, parseLibvirtAddress } from './libvirt/address.js';
 
 export type VmIdentity =
   | { readonly kind: 'uuid'; readonly uuid: string }
@@ -43,6 +43,16 @@ export function identityKey(identity: VmIdentity): string {
 
 export function sameVm(one: VmIdentity, other: VmIdentity): boolean {
   return identityKey(one) === identityKey(other);
+}
+
+/**
+ * Where libvirt has the domain that was reached there once: by its UUID, since it may have been renamed, and another may have
+ * its name. What is no domain, or has no UUID, as it is.
+ */
+export function domainOf(where: string, identity: VmIdentity | undefined): string {
+  const address = parseLibvirtAddress(where);
+  if (address === undefined || identity?.kind !== 'uuid') return where;
+  return libvirtAddress({ ...address, domain: identity.uuid });
 }
 
 /** For people. */

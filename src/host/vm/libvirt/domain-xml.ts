@@ -38,7 +38,7 @@ export interface DomainDisk {
   /** The active layer, a file or a device. */
   readonly file?: string;
   /** libvirt lays an overlay of its own on it, and throws that away with the domain's end. */
-  readonly isTransient: boolean;
+  readonly isTransient?: true;
   /** A job that copies, or merges the active layer. */
   readonly mirror?: { readonly job: string; readonly ready: boolean };
 }
@@ -61,7 +61,7 @@ export function domainDisks(xml: string): readonly DomainDisk[] {
     const file = typeof source === 'object' ? (source.file ?? source.dev) : undefined;
     return {
       target: target.dev,
-      isTransient: transient !== undefined,
+      ...(transient === undefined ? {} : { isTransient: true as const }),
       ...(alias === undefined ? {} : { alias: alias.name }),
       ...(file === undefined ? {} : { file }),
       ...(mirror === undefined ? {} : { mirror: { job: mirror.job ?? 'copy', ready: mirror.ready === 'yes' } }),

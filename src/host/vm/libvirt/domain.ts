@@ -76,7 +76,7 @@ export class LibvirtDomain implements Hypervisor {
 
   async whyNoOverlay(disk: VmDisk): Promise<string | undefined> {
     const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
-    if (known.some(({ target, isTransient }) => isTransient && target === disk.device)) {
+    if (known.some(({ target, isTransient }) => isTransient === true && target === disk.device)) {
       return 'it is transient: libvirt throws its writes away, and makes no snapshot of it';
     }
     // `snapshot-create-as` has no word for a secret.

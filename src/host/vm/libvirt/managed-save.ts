@@ -18,8 +18,11 @@ export async function managedSaveOf(where: string): Promise<Claim[]> {
   const { Virsh } = await import('./virsh.js');
   await using virsh = new Virsh(address);
   try {
-    if (!/^Managed save:\s*yes$/m.test(await virsh.run('dominfo', [], ASK_MS))) return [];
-    const why = `the managed save of ${virsh.where} goes on with it (start the domain, or drop its memory: virsh managedsave-remove)`;
+    const info = await virsh.run('dominfo', [], ASK_MS);
+    if (!/^Managed save:\s*yes$/m.test(info)) return [];
+    // It may have been reached by its UUID.
+    const name = /^Name:\s*(.+)$/m.exec(info)?.[1] ?? virsh.domain;
+    const why = `the managed save of libvirt domain ${name} goes on with it (start the domain, or drop its memory: virsh managedsave-remove)`;
     return imagesOf(await virsh.run('managedsave-dumpxml', [], ASK_MS)).map((file) => ({ file, needs: 'bytes', why }));
   } catch (error) {
     if (error instanceof UnreachableError && error.code === 'E_MONITOR') return [];

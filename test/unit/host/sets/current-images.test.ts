@@ -24,7 +24,16 @@ afterEach(() => {
 });
 
 function view(set: string, newest: DiskView['newest']): SetView {
-  const disk: DiskView = { id: 'vd0', holdsCut: true, level: 'crash', newest, inUse: undefined, notes: [] };
+  const disk: DiskView = {
+    id: 'vd0',
+    holdsCut: true,
+    isCutKnown: true,
+    missing: [],
+    level: 'crash',
+    newest,
+    inUse: undefined,
+    notes: [],
+  };
   return { manifest: manifest(set), level: 'crash', disks: [disk], notes: [] };
 }
 

@@ -96,13 +96,13 @@ describe('newerSets', () => {
   const low = manifest('low', '1');
   const high = manifest('high', '2', '/img/a.low');
 
-  it('names the sets that lie on this one', () => {
-    expect(newerSets(low, [low, high])).toEqual(['high']);
-    expect(newerSets(high, [low, high])).toEqual([]);
+  it('names the sets that lie on this one', async () => {
+    expect(await newerSets(low, [low, high])).toEqual(['high']);
+    expect(await newerSets(high, [low, high])).toEqual([]);
   });
 
-  it('does not count what is merged or was never cut', () => {
-    expect(newerSets(low, [low, { ...high, state: 'committed' }])).toEqual([]);
-    expect(newerSets(low, [low, { ...high, state: 'failed' }])).toEqual([]);
+  it('does not count what is merged or was never cut', async () => {
+    expect(await newerSets(low, [low, { ...high, state: 'committed' }])).toEqual([]);
+    expect(await newerSets(low, [low, { ...high, state: 'failed' }])).toEqual([]);
   });
 });

@@ -1,0 +1,46 @@
+// What the kernel has counted of the writes to a block device: it keeps no time of them, as a file does. The count begins
+// anew when the machine boots, and when the device is made anew (a logical volume that is activated again): it says something
+// only beside one of the same boot and the same device. What other machines write to shared storage is not in it.
+// Specification: Linux Documentation/ABI/stable/sysfs-block (stat, diskseq, queue/iostats).
+import { readFile } from 'node:fs/promises';
+import { syncPath } from './durable-file.js';
+
+export interface DeviceWrites {
+  /** The kernel's id of this boot. */
+  readonly boot: string;
+  /** Another one whenever a device is made. */
+  readonly disk: string;
+  /** Sectors written and discarded since then. */
+  readonly sectors: string;
+}
+
+/** With all that was written before on the device. Undefined if the kernel does not count, or does not tell. */
+export async function deviceWrites(file: string, rdev: bigint): Promise<DeviceWrites | undefined> {
+  try {
+    // What lies in the page cache is not counted yet.
+    await syncPath(file);
+    const device = `/sys/dev/block/${majorMinor(rdev)}`;
+    // A partition has these of its disk.
+    const ofDisk = async (name: string): Promise<string> =>
+      (await read(`${device}/${name}`).catch(() => read(`${device}/../${name}`))).trim();
+    if ((await ofDisk('queue/iostats')) !== '1') return undefined;
+    const fields = (await read(`${device}/stat`)).trim().split(/\s+/);
+    const [written, discarded = '0'] = [fields[6], fields[13]];
+    if (written === undefined) return undefined;
+    const boot = (await read('/proc/sys/kernel/random/boot_id')).trim();
+    return { boot, disk: await ofDisk('diskseq'), sectors: `${written} ${discarded}` };
+  } catch {
+    return undefined;
+  }
+}
+
+/** As Linux packs them into a number (makedev(3)). */
+function majorMinor(rdev: bigint): string {
+  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
+  const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);
+  return `${major}:${minor & 0xffffffffn}`;
+}
+
+async function read(file: string): Promise<string> {
+  return await readFile(file, 'utf8');
+}
