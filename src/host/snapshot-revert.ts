@@ -114,9 +114,11 @@ async function checkDisk(disk: ManifestDisk, witnesses: UseWitnesses): Promise<v
   }
   const secret = await whySecret(disk);
   if (secret !== undefined) {
-    const message = `disk ${id}: ${secret}, and only the VM has its secret, without which an empty overlay would be in clear text`;
-    const remedy = `delete the set instead: ${base.file} holds the state of the cut, and the VM is started from it`;
-    throw new UsageError('E_ENCRYPTED', `${message}: nothing was reverted; ${remedy}`);
+    const why = `disk ${id}: ${secret}, and only QEMU, with its secret, can make an empty overlay of it`;
+    throw new UsageError(
+      'E_ENCRYPTED',
+      `${why}: delete the set, and start the VM from ${base.file}, which holds the cut`,
+    );
   }
   // Whoever has the base open may be the VM, started from it.
   const holders = await holdersOf(base.file);

@@ -49,8 +49,8 @@ requires(
   'qemu-io',
 )('a set of an encrypted disk, the VM shut off', () => {
   it.each([
-    ['revert', ['revert', 's1', '--yes'], 'delete the set instead'],
-    ['offline commit', ['commit', 's1', '--offline', '--yes'], 'start the VM from'],
+    ['revert', ['revert', 's1', '--yes'], 'delete the set, and start the VM from'],
+    ['offline commit', ['commit', 's1', '--offline', '--yes'], 'commit while the VM runs, started from'],
     ['copy', ['copy', 's1', '/nonexistent/copy'], 'nothing was copied'],
   ])('is refused a %s before anything is changed, with the way that works', async (_what, words, way) => {
     await at.vm.quit();
@@ -68,7 +68,7 @@ requires(
     const before = everything();
     const run = await tool('prune', '--keep', '1', '--yes');
     expect(run).toMatchObject({ code: 2, error: { code: 'E_ENCRYPTED' } });
-    expect(run.error.message).toContain('prune while it runs');
+    expect(run.error.message).toContain('prune while the VM runs');
     expect(everything()).toBe(before);
   });
 

@@ -40,9 +40,9 @@ requires('qemu-system-x86_64', 'qemu-img')('sets of an encrypted disk', () => {
     for (const set of ['s1', 's2'])
       expect(await snapshot('show', set)).toMatchObject({ code: 0, json: { state: 'cut' } });
     for (const [words, code, why] of [
-      [['revert', 's2', '--yes'], 'E_ENCRYPTED', /an empty overlay would be in clear text/],
-      [['prune', '--keep', '1', '--yes'], 'E_ENCRYPTED', /prune while it runs/],
-      [['commit', 's2', '--offline'], 'E_NOT_ACTIVE', /commit without --offline/],
+      [['revert', 's2', '--yes'], 'E_ENCRYPTED', /only QEMU, with its secret, can make an empty overlay/],
+      [['prune', '--keep', '1', '--yes'], 'E_ENCRYPTED', /prune while the VM runs/],
+      [['commit', 's2', '--offline'], 'E_NOT_ACTIVE', /commit while the VM runs/],
     ] as const) {
       const refused = await snapshot(...words);
       expect(refused).toMatchObject({ code: 2, error: { code } });

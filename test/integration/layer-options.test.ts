@@ -2,7 +2,7 @@
 // file by a relative name. Whatever writes a header or opens an image afterwards gives the same bytes, wherever it is run.
 import { execa } from 'execa';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { backingOf } from '../../src/host/images/references.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
@@ -243,5 +243,34 @@ needed('a disk with a data file by a relative name', () => {
     await tool('commit', 's2', '--offline', '--yes');
     expect(at.images()).toEqual(['dat.raw', 'df.qcow2']);
     expect(await holdsPattern(image('dat.raw'), 'raw', 9, 0, 64)).toBe(true);
+  });
+});
+
+needed('a disk over an image on the network', () => {
+  it('is merged back with the VM shut off, as its header says', async () => {
+    const servers: { kill: () => boolean }[] = [];
+    at = await CutHarness.start([], async (images) => {
+      await qemuImg('create', '-q', '-f', 'raw', `${images}/low.raw`, '4M');
+      await qemuIo(`${images}/low.raw`, 'raw', 'write -P 5 0 4M');
+      const socket = join(dirname(images), 'nbd.sock');
+      servers.push(
+        execa('qemu-nbd', ['-t', '-r', '-e', '8', '-k', socket, '-f', 'raw', `${images}/low.raw`], { reject: false }),
+      );
+      await expect.poll(() => existsSync(socket)).toBe(true);
+      const below = ['-b', `nbd+unix:///?socket=${socket}`, '-F', 'raw'];
+      await qemuImg('create', '-q', '-f', 'qcow2', ...below, `${images}/vd0.qcow2`, '4M');
+      const node = `driver=qcow2,node-name=node-vd0,file.driver=file,file.filename=${images}/vd0.qcow2`;
+      return ['-blockdev', node, ...device];
+    });
+    try {
+      await create('s1');
+      await at.vm.write('vd0', 9, 0, 64);
+      await at.vm.quit();
+      await tool('commit', 's1', '--offline', '--yes');
+      expect(await holdsPattern(image('vd0.qcow2'), 'qcow2', 9, 0, 64)).toBe(true);
+      expect(await holdsPattern(image('vd0.qcow2'), 'qcow2', 5, 64, 64)).toBe(true);
+    } finally {
+      for (const server of servers) server.kill();
+    }
   });
 });

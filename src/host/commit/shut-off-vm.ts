@@ -85,6 +85,7 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, vm: ShutOffVm): Pr
   if (backing === undefined || !(await sameFile(backing, base)) || !(await exists(base))) {
     return { step: 'cannot', why: `overlay ${overlay} lies on ${backing ?? 'nothing'}, expected ${base}` };
   }
+  // Merged already, it only has to go.
   const why = pivoted === true ? undefined : await whyNotMerged(disk);
   if (why !== undefined) return { step: 'cannot', why };
   if (!(await holdsData(overlay))) return { step: pivoted === true ? 'remove' : 'merge' };
@@ -112,7 +113,7 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, vm: ShutOffVm): Pr
 async function whyNotMerged(disk: ManifestDisk): Promise<string | undefined> {
   const secret = await whySecret(disk);
   if (secret !== undefined) {
-    return `${secret}, and only the VM has its secret: start the VM from ${disk.overlay.file}, and commit without --offline`;
+    return `${secret}, and only QEMU has its secret: commit while the VM runs, started from ${disk.overlay.file}`;
   }
   try {
     await openNames(disk);

@@ -4,7 +4,7 @@
 import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import { UsageError } from '../../errors.js';
-import { layerOptions } from '../../qmp/image-name.js';
+import { imageOptions, layerOptions } from '../../qmp/image-name.js';
 import { referencesOf } from './references.js';
 
 export interface NamedLayer {
@@ -22,7 +22,7 @@ export interface OpenLayer extends NamedLayer {
 
 /**
  * The layers, first on top, with the data files that those of them have which have one, in their order. Throws a UsageError
- * that names the disk for a layer that is no local file, is not there, or whose data file is not known.
+ * that names the disk for a layer that is no local file, is not there, or whose data file is named by a relative path.
  */
 export async function openLayers(
   id: string,
@@ -39,25 +39,28 @@ export async function openLayers(
     });
     const isDevice = found.isBlockDevice();
     const hasDataFile = format === 'qcow2' && (await referencesOf(file)).dataFiles.length > 0;
-    if (!hasDataFile) {
-      layers.push({ ...layer, isDevice });
-      continue;
-    }
-    const dataFile = left.shift();
-    if (dataFile === undefined || !isAbsolute(dataFile)) {
-      const message = `disk ${id}: where the data file of ${file} lies is not known (${dataFile ?? 'none is recorded'})`;
+    // A set of an older version may not name them: the header does.
+    const dataFile = hasDataFile ? left.shift() : undefined;
+    if (dataFile !== undefined && !isAbsolute(dataFile)) {
+      const message = `disk ${id}: where ${dataFile}, the data file of ${file}, lies is not known`;
       throw new UsageError('E_NO_IMAGE', message);
     }
-    layers.push({ ...layer, isDevice, dataFile });
+    layers.push({ ...layer, isDevice, ...(dataFile === undefined ? {} : { dataFile }) });
   }
   return layers;
 }
 
-/** The name by which qemu-img opens the layers, the first on top. `isWhole`: nothing lies below the last of them. */
+/**
+ * The name by which qemu-img opens the layers, the first on top. `isWhole`: nothing lies below the last of them; else what
+ * its own name says, or its header.
+ */
 export function imageName(layers: readonly OpenLayer[], isWhole = true): string {
   let image: object | null | undefined = isWhole ? null : undefined;
   for (const { file, format, name = '', isDevice, dataFile } of layers.toReversed()) {
-    const own = layerOptions(name) ?? { driver: format, file: fileOptions(file, isDevice) };
+    const own: object = (image === undefined ? imageOptions(name) : layerOptions(name)) ?? {
+      driver: format,
+      file: fileOptions(file, isDevice),
+    };
     // QEMU takes a relative one from its working folder, which need not be ours.
     const data = dataFile === undefined ? {} : { 'data-file': { driver: 'file', filename: dataFile } };
     // Null: not what the header names. Formats that know no backing file do not know the option either.

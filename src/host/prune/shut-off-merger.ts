@@ -29,7 +29,7 @@ export class ShutOffMerger implements Merger {
   async check({ base, layer, above, disk }: MergeStep): Promise<void> {
     const secret = await whySecret(disk);
     if (secret !== undefined) {
-      const message = `nothing was pruned: ${secret}, and only the VM has its secret: prune while it runs`;
+      const message = `nothing was pruned: ${secret}, and only QEMU has its secret: prune while the VM runs`;
       throw new UsageError('E_ENCRYPTED', message);
     }
     await openNames(disk);

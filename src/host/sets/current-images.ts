@@ -100,14 +100,14 @@ export async function switchLinks(folder: string, images: readonly CurrentImage[
   await syncPath(folder);
 }
 
-/** Before overlays are removed: a link that leads to one of them leads to the image below it from then on. */
+/** Before overlays are removed: a link that leads to one of them leads to the image below it from then on, or is gone. */
 export async function leaveOverlays(folder: string, manifest: Manifest, overlays: readonly string[]): Promise<void> {
   for (const { id, overlay, base } of manifest.disks) {
     const link = join(folder, linkName(id));
     const target = await readlink(link).catch(() => undefined);
     if (target !== overlay.file || !overlays.includes(target)) continue;
     if (canBeLinked(base)) await switchLink(link, base);
-    else await rm(link);
+    else for (const each of [link, `${link}.format`]) await rm(each, { force: true });
   }
 }
 

@@ -1,5 +1,6 @@
 // The layers of a set's disk as they are to be opened, and how a header is to name its base. A set of an older version
 // has no name of its base: the header of its overlay does, as it was written at the cut.
+import { isAbsolute } from 'node:path';
 import { imageName, openLayers, type NamedLayer, type OpenLayer } from '../images/layers.js';
 import { referencesOf } from '../images/references.js';
 import { sameFile } from '../images/same-file.js';
@@ -22,15 +23,17 @@ export async function namedBase({ base, overlay }: ManifestDisk): Promise<NamedL
 
 interface Chain {
   readonly layers: readonly OpenLayer[];
-  /** False for a set of an older version, which does not say what lies below its base. */
+  /** False if more lies below: in a set of an older version, which does not say what, or on the network. */
   readonly isWhole: boolean;
 }
 
-/** The base and what lies below it. Throws what openLayers does. */
+/** The base and the files below it. Throws what openLayers does. */
 async function baseChain(disk: ManifestDisk): Promise<Chain> {
   const { id, base, below, dataFiles = [] } = disk;
-  const named = [await namedBase(disk), ...(below ?? [])];
-  return { layers: await openLayers(id, named, dataFiles), isWhole: below !== undefined || base.format === 'raw' };
+  const foreign = below?.findIndex(({ file }) => !isAbsolute(file)) ?? 0;
+  const files = foreign === -1 ? below : below?.slice(0, foreign);
+  const layers = await openLayers(id, [await namedBase(disk), ...(files ?? [])], dataFiles);
+  return { layers, isWhole: base.format === 'raw' || foreign === -1 };
 }
 
 export interface OpenNames {
