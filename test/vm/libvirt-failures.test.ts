@@ -143,7 +143,8 @@ const rows: Readonly<Record<FailureName, Row>> = {
         released: false,
       },
       ours: {
-        virsh: '1: a required writer failed: 10-hook: freeze: exit 1',
+        virsh:
+          '1: a required writer failed: 10-hook: freeze: exit 1 (hook-failure=lower in [bridge] freezes all the same)',
         disks: 'as before',
         guest: 'takes writes',
         released: true,
