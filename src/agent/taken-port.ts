@@ -14,7 +14,12 @@ interface Holder {
 export function explainTakenPort(error: unknown): unknown {
   if (!(error instanceof BridgeError) || error.facts['errno'] !== 'EBUSY') return error;
   const path = String(error.facts['path']);
-  const holder = holderOf(path);
+  let holder: Holder | undefined;
+  try {
+    holder = holderOf(path);
+  } catch {
+    // The port is gone meanwhile, or there is no file descriptor left to look with.
+  }
   if (holder === undefined) return error;
   const { name, pid } = holder;
   const remedy = name === 'qemu-ga' ? 'systemctl disable --now qemu-guest-agent' : `end it, or give it another port`;

@@ -1,6 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { explainTakenPort, hasStuckPredecessor, holderOf } from '../../../src/agent/taken-port.js';
@@ -37,8 +37,10 @@ it('names who has a port that is taken, and is an error that no start anew will 
   }
 });
 
-it('leaves an error alone where nobody is found, or that is another', () => {
+it('leaves an error alone where nobody is found, the port is gone, or that is another', () => {
   const error = busy();
+  expect(explainTakenPort(error)).toBe(error);
+  rmSync(folder.path('vport1p1'));
   expect(explainTakenPort(error)).toBe(error);
   const other = new UsageError('E_CONFIG', 'a typo');
   expect(explainTakenPort(other)).toBe(other);
