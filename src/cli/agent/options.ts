@@ -5,7 +5,7 @@ import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js
 import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
 import { parseConfiguration, type BridgeConfiguration, type Configuration } from '../../agent/configuration.js';
 import { splitList } from '../../agent/keyfile.js';
-import { UsageError } from '../../errors.js';
+import { pathError, UsageError } from '../../errors.js';
 import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
@@ -71,7 +71,7 @@ const surroundings: Surroundings = {
       return readFileSync(path, 'utf8');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw new UsageError('E_CONFIG', `cannot read ${path}: ${(error as NodeJS.ErrnoException).code ?? 'EIO'}`);
+      throw pathError('E_CONFIG', `cannot read ${path}`, error as NodeJS.ErrnoException);
     }
   },
 };
@@ -87,7 +87,7 @@ const defaultPaths: Readonly<Record<ChannelMethod, string | undefined>> = {
   'vsock-listen': undefined,
 };
 
-/** Throws a UsageError: exit code 1, as qemu-ga's for everything it cannot start with. */
+/** Throws a UsageError for what is wrong with the settings, another BridgeError for a file that cannot be read just now. */
 export function readInvocation(words: readonly string[], around: Surroundings = surroundings): Invocation {
   let options: readonly string[];
   try {
