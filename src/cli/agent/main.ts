@@ -18,7 +18,7 @@ import { checkConfiguration } from './check-config.js';
 import { describeCheck } from './check-text.js';
 import { daemonize, readiness } from './daemonize.js';
 import { readInvocation, type Settings } from './options.js';
-import { tellDistribution, tellUnknownCommands } from './tell-settings.js';
+import { tellDistribution, tellLeftFolders, tellUnknownCommands } from './tell-settings.js';
 import { watched } from './watched.js';
 
 /** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
@@ -108,7 +108,10 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   // What a predecessor froze may be what the log lies on.
   logger.hold();
   tellDistribution(settings, log);
-  if (isLogRead(settings)) tellUnknownCommands(settings, log);
+  if (isLogRead(settings)) {
+    tellUnknownCommands(settings, log);
+    tellLeftFolders(settings, log);
+  }
   const { thawed: recovered } = await recover(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
