@@ -107,7 +107,8 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
   if (atOnce !== undefined) return { kind: 'print', exitCode: 0, text: atOnce };
   const own = collect(options);
   const isCheck = own.flags.has('check-config');
-  const distribution = own.flags.has('service') || isCheck ? readDistribution(around) : noDistribution;
+  const isUnit = own.flags.has('service') || isCheck;
+  const distribution = isUnit ? readDistribution(around) : noDistribution;
   const given = collect([...distribution.options, ...options]);
   const configurationFile = given.text.get('config') ?? around.env['QGA_CONF'] ?? defaultConfigurationFile;
   const configuration = readConfiguration(configurationFile, given.text.has('config'), around);
@@ -117,10 +118,32 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
     throw new UsageError('E_USAGE', `${merged.method}: must specify a path for this channel`);
   }
   if (given.flags.has('dump-conf')) return { kind: 'print', exitCode: 0, text: dump(merged) };
-  const settings = { ...settle(merged, given, configuration, activated), distribution };
+  const settled = settle(merged, given, configuration, activated);
+  const settings = isUnit
+    ? {
+        ...settled,
+        daemonize: false,
+        distribution: inForeground(distribution, settled, configuration, configurationFile),
+      }
+    : { ...settled, distribution };
   return isCheck
     ? { kind: 'check', json: own.flags.has('json'), configurationFile, settings }
     : { kind: 'serve', settings };
+}
+
+/** A unit watches what it has started: a daemon would be a second agent, beside the one that systemd starts again. */
+function inForeground(
+  distribution: Distribution,
+  { daemonize }: Pick<Settings, 'daemonize'>,
+  { general }: Configuration,
+  configurationFile: string,
+): Distribution {
+  if (!daemonize) return distribution;
+  const place =
+    general.daemon === true
+      ? { file: configurationFile, setting: 'daemon=true' }
+      : { file: 'command line', setting: '--daemonize' };
+  return { ...distribution, ignored: [...distribution.ignored, { ...place, why: 'of no use under a unit' }] };
 }
 
 // Options are looked at one after another: what ends the program ends it before a later one is found wrong.
