@@ -69,7 +69,7 @@ const lasting = new Set(['EACCES', 'EPERM', 'EROFS', 'ENAMETOOLONG', 'ENOTDIR', 
  */
 export function pathError(code: string, what: string, cause: NodeJS.ErrnoException): BridgeError {
   const Kind = lasting.has(cause.code ?? '') ? UsageError : BridgeError;
-  return new Kind(code, `${what}: ${cause.code ?? cause.message}`, { cause });
+  return new Kind(code, `${what}: ${cause.code ?? cause.message}`);
 }
 
 /** One line for people: the message and the messages of its causes. */
