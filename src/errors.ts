@@ -61,6 +61,17 @@ export class StateError extends BridgeError {
   }
 }
 
+const lasting = new Set(['EACCES', 'EPERM', 'EROFS', 'ENAMETOOLONG', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EINVAL']);
+
+/**
+ * For a path of the settings on which a system call failed: a UsageError if only another path, or other rights, will
+ * mend it; a BridgeError if it may be over the next time (a full disk, no memory, no file descriptors).
+ */
+export function pathError(code: string, what: string, cause: NodeJS.ErrnoException): BridgeError {
+  const Kind = lasting.has(cause.code ?? '') ? UsageError : BridgeError;
+  return new Kind(code, `${what}: ${cause.code ?? cause.message}`);
+}
+
 /** One line for people: the message and the messages of its causes. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

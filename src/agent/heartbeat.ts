@@ -30,14 +30,9 @@ export function startHeartbeat({ env, freezer, holdAtMostS, onError }: Heartbeat
   const isAsked = NOTIFY_SOCKET !== undefined && /^[1-9]\d*$/.test(WATCHDOG_USEC ?? '');
   if (!isAsked || (WATCHDOG_PID !== undefined && WATCHDOG_PID !== String(process.pid))) return none;
   let held = false;
-  let child: ChildProcess;
-  const say = (letter: string): void => void child.stdin?.write(letter);
+  let child: ChildProcess | undefined;
+  const say = (letter: string): void => void child?.stdin?.write(letter);
   const start = (): void => {
-    child = spawn(freezer, ['--heartbeat', String(holdAtMostS)], {
-      env: { NOTIFY_SOCKET, WATCHDOG_USEC },
-      stdio: ['pipe', 'ignore', 'ignore'],
-      detached: true,
-    });
     let isOver = false;
     const over = (error: Error): void => {
       if (isOver) return;
@@ -45,6 +40,18 @@ export function startHeartbeat({ env, freezer, holdAtMostS, onError }: Heartbeat
       onError(error);
       setTimeout(start, againMs).unref();
     };
+    try {
+      child = spawn(freezer, ['--heartbeat', String(holdAtMostS)], {
+        env: { NOTIFY_SOCKET, WATCHDOG_USEC },
+        stdio: ['pipe', 'ignore', 'ignore'],
+        detached: true,
+      });
+    } catch (error) {
+      // Without memory or file descriptors spawn throws at once.
+      child = undefined;
+      over(error as Error);
+      return;
+    }
     child.once('error', over);
     child.once('exit', (code, signal) => {
       over(new Error(`${freezer} --heartbeat ended: ${code ?? signal}`));

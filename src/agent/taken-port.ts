@@ -14,7 +14,12 @@ interface Holder {
 export function explainTakenPort(error: unknown): unknown {
   if (!(error instanceof BridgeError) || error.facts['errno'] !== 'EBUSY') return error;
   const path = String(error.facts['path']);
-  const holder = holderOf(path);
+  let holder: Holder | undefined;
+  try {
+    holder = holderOf(path);
+  } catch {
+    // The port is gone meanwhile, or there is no file descriptor left to look with.
+  }
   if (holder === undefined) return error;
   const { name, pid } = holder;
   const remedy = name === 'qemu-ga' ? 'systemctl disable --now qemu-guest-agent' : `end it, or give it another port`;
@@ -40,15 +45,18 @@ export function holderOf(path: string): Holder | undefined {
 
 /**
  * An agent before this one was killed and hangs in a call that the kernel does not return from (a dead disk): it still
- * has port and socket, and both come free by themselves.
+ * has port and socket, and both come free by themselves. `program`: the real path of what it runs.
  */
-export function hasStuckPredecessor(): boolean {
+export function hasStuckPredecessor(program = process.execPath): boolean {
   return otherProcesses().some((pid) => {
     try {
-      return (
-        /[DZX]/.test(statOf(pid).state) && linkOf(`/proc/${pid}/exe`)?.replace(/ \(deleted\)$/, '') === process.execPath
+      if (!/[DZX]/.test(statOf(pid).state)) return false;
+      // Where the thread that hangs is not the first one, the first is a zombie and has no program any more.
+      return readdirSync(`/proc/${pid}/task`).some(
+        (thread) => linkOf(`/proc/${pid}/task/${thread}/exe`)?.replace(/ \(deleted\)$/, '') === program,
       );
     } catch {
+      // It has ended meanwhile.
       return false;
     }
   });

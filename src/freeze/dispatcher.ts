@@ -30,7 +30,17 @@ export function foldersWithHook(hook: string | undefined, folders: readonly Writ
   const dispatched = stockFolder(path, text);
   if (dispatched !== undefined) return [{ path: dispatched, style: 'qemu' }, ...folders.filter(isNot(dispatched))];
   const own: WriterFolder = { path: dirname(path), only: basename(path), style: 'qemu' };
-  return [own, ...folders.filter((folder) => !dispatches(path, text, folder.path))];
+  const left = foldersLeftTo(hook, folders);
+  return [own, ...folders.filter((folder) => !left.includes(folder))];
+}
+
+/** Folders that are not run because the hook's text names them: to run what lies there is taken to be its affair. */
+export function foldersLeftTo(hook: string, folders: readonly WriterFolder[]): readonly WriterFolder[] {
+  const path = resolve('/', hook);
+  const text = textOf(path);
+  if (stockFolder(path, text) !== undefined) return [];
+  const code = codeOf(text).join('\n');
+  return folders.filter((folder) => dispatches(path, code, folder.path));
 }
 
 /** The folder that runs in place of a hook that is QEMU's own dispatcher; undefined of any other program, and of none. */
@@ -40,20 +50,24 @@ export function dispatchedFolder(hook: string): string | undefined {
 }
 
 function stockFolder(path: string, text: string): string | undefined {
-  const lines = text
-    .split('\n')
-    .map((line) => line.trim().replace(/\s+/g, ' '))
-    .filter((line) => line !== '' && !line.startsWith('#'));
+  const lines = codeOf(text);
   const loops = lines.some((line) => line.startsWith('for file in "$FSFREEZE_D"/*'));
   if (!loops || !lines.every((line) => indifferentLine.test(line) || stockLines.has(digest(line)))) return undefined;
   return join(dirname(text.includes('realpath') ? realPath(path) : path), 'fsfreeze-hook.d');
 }
 
+/** Lines without indentation and comments: what a comment names (its own path, often) is not run. */
+const codeOf = (text: string): readonly string[] =>
+  text
+    .split('\n')
+    .map((line) => line.trim().replace(/\s+/g, ' '))
+    .filter((line) => line !== '' && !line.startsWith('#'));
+
 /** It runs what lies in that folder, or starts the dispatcher that does: told by what it names. */
-function dispatches(path: string, text: string, folder: string): boolean {
-  if (text.includes(folder.replace(/\.d$/, ''))) return true;
+function dispatches(path: string, code: string, folder: string): boolean {
+  if (code.includes(folder.replace(/\.d$/, ''))) return true;
   const beside = [path, realPath(path)].flatMap((one) => [`${one}.d`, join(dirname(one), 'fsfreeze-hook.d')]);
-  return beside.includes(folder) && /fsfreeze-hook\.d|\$\{?0\}?"?\.d/.test(text);
+  return beside.includes(folder) && /fsfreeze-hook\.d|\$\{?0\}?"?\.d/.test(code);
 }
 
 function isNot(path: string): (folder: WriterFolder) => boolean {

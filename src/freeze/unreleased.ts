@@ -99,7 +99,12 @@ export class UnreleasedWriters {
   // Never throws.
   async #try(entry: Entry, signal: AbortSignal): Promise<void> {
     await Promise.race([entry.settled, aborted(signal)]);
-    if (!signal.aborted) await entry.writers.retry(entry.outcome, signal);
+    try {
+      if (!signal.aborted) await entry.writers.retry(entry.outcome, signal);
+    } catch (error) {
+      // No program could be started, or its notes not be written: the next try may.
+      this.#log.warn({ session: entry.session }, `writers cannot be released now: ${describeError(error)}`);
+    }
     // One that a new session ended was none.
     const wasTried = !this.#stop.signal.aborted;
     if (wasTried) {

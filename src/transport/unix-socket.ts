@@ -3,7 +3,7 @@
 import { chmodSync, chownSync, existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { UnreachableError, UsageError } from '../errors.js';
+import { pathError, UnreachableError, UsageError } from '../errors.js';
 import type { ByteStream, Listener, OnStream } from './byte-stream.js';
 import { streamHandle } from './stream-handle.js';
 import { socketStream } from './socket-stream.js';
@@ -65,8 +65,8 @@ const waitingLimit = 64;
 const turnAwayLimitMs = 500;
 
 /**
- * Binds and listens. A socket file left by a dead server is replaced; one that somebody answers on, and a file that
- * is no socket, are a UsageError.
+ * Binds and listens. A socket file left by a dead server is replaced; one that somebody answers on, a file that is no
+ * socket, and a path or rights that forbid it are a UsageError; what may be over the next time is another BridgeError.
  */
 export async function listenOnUnixSocket(options: ListenOptions): Promise<Listener> {
   const { path, clients, onStream } = options;
@@ -146,7 +146,7 @@ function turnAway(socket: Socket, refusal: Uint8Array | undefined): void {
 function bind(server: Server, { path, inherited, mode, gid }: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     const refuse = (cause: NodeJS.ErrnoException): void => {
-      reject(new UsageError('E_LISTEN', `cannot listen on ${path}: ${cause.code ?? cause.message}`, { cause }));
+      reject(pathError('E_LISTEN', `cannot listen on ${path}`, cause));
     };
     server.once('error', refuse);
     // Nobody may connect between bind and chmod.

@@ -194,7 +194,7 @@ requires('secilc')('the SELinux module of the rpm', () => {
     unix_dgram_socket: 'create write sendto',
   };
   const types =
-    'virt_qemu_ga_t virt_qemu_ga_unconfined_t virt_qemu_ga_exec_t virt_qemu_ga_unconfined_exec_t virt_qemu_ga_var_run_t init_t';
+    'virt_qemu_ga_t virt_qemu_ga_unconfined_t virt_qemu_ga_exec_t virt_qemu_ga_unconfined_exec_t virt_qemu_ga_var_run_t init_t init_var_run_t';
   const base = [
     ...Object.entries(classes).map(([name, permissions]) => `(class ${name} (${permissions}))`),
     `(classorder (${Object.keys(classes).join(' ')}))`,
@@ -206,6 +206,19 @@ requires('secilc')('the SELinux module of the rpm', () => {
     '(typeattributeset file_type (virt_qemu_ga_exec_t virt_qemu_ga_unconfined_exec_t virt_qemu_ga_var_run_t))',
     '(sidcontext kernel (system_u system_r init_t ((s0)(s0))))',
   ].join('\n');
+
+  it('lets READY=1 and WATCHDOG=1 reach systemd, whose socket has a type of its own', async () => {
+    writeFileSync(folder.path('base.cil'), base);
+    // sendto(2) on a path needs both. A policy that forbids what the module allows does not compile, and names it.
+    for (const rule of ['init_t (unix_dgram_socket (sendto))', 'init_var_run_t (sock_file (write))']) {
+      writeFileSync(folder.path('never.cil'), `(neverallow virt_qemu_ga_t ${rule})`);
+      const files = [folder.path('base.cil'), cil, folder.path('never.cil')];
+      const compiled = execa('secilc', ['-o', folder.path('policy'), '-f', folder.path('contexts'), ...files]);
+      await expect(compiled).rejects.toMatchObject({
+        stderr: expect.stringContaining(`(allow virt_qemu_ga_t ${rule})`) as string,
+      });
+    }
+  });
 
   it('compiles, and gives each file its domain', async () => {
     writeFileSync(folder.path('base.cil'), base);

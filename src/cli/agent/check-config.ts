@@ -6,7 +6,7 @@ import type { IgnoredSetting, UsedSetting } from '../../agent/distribution-setti
 import { configuredFolders } from '../../agent/freeze-options.js';
 import { searchPath } from '../../agent/program.js';
 import { tools, type Tool } from '../../agent/tools.js';
-import { foldersWithHook } from '../../freeze/dispatcher.js';
+import { foldersLeftTo, foldersWithHook } from '../../freeze/dispatcher.js';
 import { findWriters } from '../../freeze/writer-folders.js';
 import { commandNames } from '../../qga/commands.js';
 import { listsOf, namesOfNoCommand } from '../../qga/policy.js';
@@ -15,8 +15,11 @@ import type { Settings } from './options.js';
 
 interface HookCheck {
   readonly path: string;
-  /** `refuses`: every freeze fails until it is mended; `lowers`: the freeze goes on without it, at a lower level. */
-  readonly verdict: 'runs' | 'refuses' | 'lowers' | 'switched-off';
+  /**
+   * `refuses`: every freeze fails until it is mended; `lowers`: the freeze goes on without it, at a lower level;
+   * `left-to-hook`: run by the administrator's own hook if that does run it, and by nobody else.
+   */
+  readonly verdict: 'runs' | 'refuses' | 'lowers' | 'switched-off' | 'left-to-hook';
   readonly why?: string;
   /** What its text lets one fear; what it does is known only when it runs. */
   readonly doubt?: string;
@@ -76,13 +79,16 @@ export function checkConfiguration(settings: Settings, configurationFile: string
 }
 
 function hooksIn({ bridge, fsfreezeHook }: Settings): readonly HookCheck[] {
-  const folders = foldersWithHook(fsfreezeHook, configuredFolders(bridge['writer-folders']));
-  return findWriters(folders).map((writer) => {
+  const configured = configuredFolders(bridge['writer-folders']);
+  const left = fsfreezeHook === undefined ? [] : findWriters(foldersLeftTo(fsfreezeHook, configured));
+  const checked = findWriters(foldersWithHook(fsfreezeHook, configured)).map((writer): HookCheck => {
     const { path, kind, problem, problemKind, shipped = false } = writer;
     if (problem === undefined) return { path, verdict: 'runs', ...(kind === 'plain' ? doubtOf(path) : {}) };
     if (problemKind === 'switched-off') return { path, verdict: 'switched-off', why: problem };
     return { path, verdict: shipped || bridge['hook-failure'] === 'lower' ? 'lowers' : 'refuses', why: problem };
   });
+  const why = `${fsfreezeHook} names its folder`;
+  return [...checked, ...left.map(({ path }): HookCheck => ({ path, verdict: 'left-to-hook', why }))];
 }
 
 /** A script that ends with a test ends with the test's code, however well all went. */

@@ -30,6 +30,7 @@ export function describeCheck(check: ConfigurationCheck): string {
           refuses: 'REFUSES every freeze',
           lowers: 'not run, LOWERS every freeze',
           'switched-off': 'not run',
+          'left-to-hook': 'left to the hook',
         } as const;
         return [`${path}: ${words[verdict]}`, why, doubt].filter((part) => part !== undefined).join(': ');
       }),

@@ -18,7 +18,7 @@ import { checkConfiguration } from './check-config.js';
 import { describeCheck } from './check-text.js';
 import { daemonize, readiness } from './daemonize.js';
 import { readInvocation, type Settings } from './options.js';
-import { tellDistribution, tellUnknownCommands } from './tell-settings.js';
+import { tellDistribution, tellLeftFolders, tellUnknownCommands } from './tell-settings.js';
 import { watched } from './watched.js';
 
 /** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
@@ -35,6 +35,11 @@ const exitCodes: Readonly<Partial<Record<EndingSignal, number>>> = { SIGHUP: 129
 
 /** The units' RestartPreventExitStatus: sysexits.h's EX_CONFIG, which systemd shows by that name. */
 const badConfiguration = 78;
+/**
+ * Under our unit, an agent that could not start ends this late. systemd before 254 cannot slow down, and gives up for good
+ * after 30 starts in a minute (StartLimitBurst=): with this pause there are fewer. One that dies is still replaced at once.
+ */
+const pauseBeforeNextStartMs = 2500;
 const isGiven = (option: string): boolean => process.argv.slice(2).includes(option);
 
 /** Only in the daemon that `-d` has started. */
@@ -108,7 +113,10 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   // What a predecessor froze may be what the log lies on.
   logger.hold();
   tellDistribution(settings, log);
-  if (isLogRead(settings)) tellUnknownCommands(settings, log);
+  if (isLogRead(settings)) {
+    tellUnknownCommands(settings, log);
+    tellLeftFolders(settings, log);
+  }
   const { thawed: recovered } = await recover(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
@@ -155,18 +163,22 @@ async function endAfterFailure(agent: Agent): Promise<void> {
 
 main().catch((cause: unknown) => {
   const error = explainTakenPort(cause);
+  const exitCode = exitCodeOf(error);
+  const pauses = exitCode === 1 && isGiven('--service');
+  if (pauses) for (const signal of endingSignals) process.once(signal, () => process.exit(exitCodes[signal] ?? 0));
   if (daemon === undefined) process.stderr.write(`fsfreeze-agent: ${describeError(error)}\n`);
   if (isGiven('--check-config') && isGiven('--json')) {
     process.stdout.write(`${JSON.stringify({ exitCode: badConfiguration, error: describeError(error) })}\n`);
   }
   // At the very end: who waits for it finds no pid file of ours any more.
   process.once('exit', () => daemon?.failed(describeError(error)));
-  process.exit(exitCodeOf(error));
+  if (!pauses) process.exit(exitCode);
+  setTimeout(() => process.exit(exitCode), pauseBeforeNextStartMs);
 });
 
 /** 1, as qemu-ga; for our unit, what is wrong with the call is told apart from what may be over the next time. */
 function exitCodeOf(error: unknown): number {
-  if (!(error instanceof UsageError)) return 1;
   if (isGiven('--check-config')) return badConfiguration;
+  if (!(error instanceof UsageError)) return 1;
   return isGiven('--service') && !hasStuckPredecessor() ? badConfiguration : 1;
 }

@@ -5,7 +5,7 @@ import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js
 import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
 import { parseConfiguration, type BridgeConfiguration, type Configuration } from '../../agent/configuration.js';
 import { splitList } from '../../agent/keyfile.js';
-import { UsageError } from '../../errors.js';
+import { pathError, UsageError } from '../../errors.js';
 import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
@@ -71,7 +71,7 @@ const surroundings: Surroundings = {
       return readFileSync(path, 'utf8');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw new UsageError('E_CONFIG', `cannot read ${path}: ${(error as NodeJS.ErrnoException).code ?? 'EIO'}`);
+      throw pathError('E_CONFIG', `cannot read ${path}`, error as NodeJS.ErrnoException);
     }
   },
 };
@@ -87,7 +87,7 @@ const defaultPaths: Readonly<Record<ChannelMethod, string | undefined>> = {
   'vsock-listen': undefined,
 };
 
-/** Throws a UsageError: exit code 1, as qemu-ga's for everything it cannot start with. */
+/** Throws a UsageError for what is wrong with the settings, another BridgeError for a file that cannot be read just now. */
 export function readInvocation(words: readonly string[], around: Surroundings = surroundings): Invocation {
   let options: readonly string[];
   try {
@@ -107,7 +107,8 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
   if (atOnce !== undefined) return { kind: 'print', exitCode: 0, text: atOnce };
   const own = collect(options);
   const isCheck = own.flags.has('check-config');
-  const distribution = own.flags.has('service') || isCheck ? readDistribution(around) : noDistribution;
+  const isUnit = own.flags.has('service') || isCheck;
+  const distribution = isUnit ? readDistribution(around) : noDistribution;
   const given = collect([...distribution.options, ...options]);
   const configurationFile = given.text.get('config') ?? around.env['QGA_CONF'] ?? defaultConfigurationFile;
   const configuration = readConfiguration(configurationFile, given.text.has('config'), around);
@@ -117,10 +118,32 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
     throw new UsageError('E_USAGE', `${merged.method}: must specify a path for this channel`);
   }
   if (given.flags.has('dump-conf')) return { kind: 'print', exitCode: 0, text: dump(merged) };
-  const settings = { ...settle(merged, given, configuration, activated), distribution };
+  const settled = settle(merged, given, configuration, activated);
+  const settings = isUnit
+    ? {
+        ...settled,
+        daemonize: false,
+        distribution: inForeground(distribution, settled, configuration, configurationFile),
+      }
+    : { ...settled, distribution };
   return isCheck
     ? { kind: 'check', json: own.flags.has('json'), configurationFile, settings }
     : { kind: 'serve', settings };
+}
+
+/** A unit watches what it has started: a daemon would be a second agent, beside the one that systemd starts again. */
+function inForeground(
+  distribution: Distribution,
+  { daemonize }: Pick<Settings, 'daemonize'>,
+  { general }: Configuration,
+  configurationFile: string,
+): Distribution {
+  if (!daemonize) return distribution;
+  const place =
+    general.daemon === true
+      ? { file: configurationFile, setting: 'daemon=true' }
+      : { file: 'command line', setting: '--daemonize' };
+  return { ...distribution, ignored: [...distribution.ignored, { ...place, why: 'of no use under a unit' }] };
 }
 
 // Options are looked at one after another: what ends the program ends it before a later one is found wrong.

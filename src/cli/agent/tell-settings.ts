@@ -1,4 +1,6 @@
 // What the log says of the settings when the agent starts: what has no effect, above all.
+import { configuredFolders } from '../../agent/freeze-options.js';
+import { foldersLeftTo } from '../../freeze/dispatcher.js';
 import type { Logger } from '../../log.js';
 import { namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';
@@ -20,4 +22,11 @@ export function tellDistribution({ distribution, fsfreezeHook }: Settings, log: 
   for (const ignored of [...distribution.ignored, ...unusedHooks(distribution, fsfreezeHook)]) {
     log.warn(ignored, 'ignored');
   }
+}
+
+/** Where the hook only names the folder, and runs nothing of it, nobody else does. */
+export function tellLeftFolders({ bridge, fsfreezeHook: hook }: Settings, log: Logger): void {
+  if (hook === undefined) return;
+  for (const { path } of foldersLeftTo(hook, configuredFolders(bridge['writer-folders'])))
+    log.info({ hook, folder: path }, 'the folder is left to the hook, which names it');
 }

@@ -90,6 +90,18 @@ it('is started anew when it ends, and told whether the guest is held', async () 
   await expect.poll(() => content('heard'), { timeout: 5000 }).toMatch(/^h/);
 });
 
+it('is told of, and tried again, where a program cannot be started at all', async () => {
+  const heard: string[] = [];
+  // As without memory: spawn throws, and emits nothing.
+  const freezer = 'no\0name';
+  const onError = (error: Error): void => void heard.push(error.message);
+  const heartbeat = startHeartbeat({ env: asked(), freezer, holdAtMostS: 700, onError });
+  heartbeat.hold();
+  heartbeat.release();
+  expect(heard).toEqual([expect.stringContaining('null bytes')]);
+  await expect.poll(() => heard.length, { timeout: 5000 }).toBe(2);
+});
+
 it.each([
   ['nobody asked', {}],
   ['another process is meant', { ...asked(), WATCHDOG_PID: '1' }],

@@ -1,10 +1,11 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, symlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { explainTakenPort, holderOf } from '../../../src/agent/taken-port.js';
+import { explainTakenPort, hasStuckPredecessor, holderOf } from '../../../src/agent/taken-port.js';
 import { UnreachableError, UsageError } from '../../../src/errors.js';
+import { requires } from '../../support/requires.js';
 import { scratch, type Scratch } from '../../support/scratch.js';
 
 let folder: Scratch;
@@ -36,9 +37,36 @@ it('names who has a port that is taken, and is an error that no start anew will 
   }
 });
 
-it('leaves an error alone where nobody is found, or that is another', () => {
+it('leaves an error alone where nobody is found, the port is gone, or that is another', () => {
   const error = busy();
+  expect(explainTakenPort(error)).toBe(error);
+  rmSync(folder.path('vport1p1'));
   expect(explainTakenPort(error)).toBe(error);
   const other = new UsageError('E_CONFIG', 'a typo');
   expect(explainTakenPort(other)).toBe(other);
+});
+
+requires('gcc')('an agent that was killed', () => {
+  it('and of which one thread hangs is seen as stuck, though its first thread is a zombie that names no program', async () => {
+    const program = folder.path('agent');
+    writeFileSync(
+      folder.path('agent.c'),
+      `#include <pthread.h>
+      #include <unistd.h>
+      static void *hang(void *none) { char c; write(1, "on", 2); read(0, &c, 1); _exit(0); }
+      int main(void) { pthread_t t; pthread_create(&t, 0, hang, 0); pthread_exit(0); }`,
+    );
+    execFileSync('gcc', ['-w', '-pthread', '-o', program, folder.path('agent.c')]);
+    const agent = spawn(program, { stdio: ['pipe', 'pipe', 'ignore'] });
+    try {
+      await once(agent.stdout, 'data');
+      await expect.poll(() => readFileSync(`/proc/${agent.pid}/stat`, 'utf8')).toMatch(/^\d+ \(agent\) Z/);
+      expect(hasStuckPredecessor(program)).toBe(true);
+      expect(hasStuckPredecessor(folder.path('another'))).toBe(false);
+    } finally {
+      agent.kill('SIGKILL');
+      await once(agent, 'exit');
+    }
+    expect(hasStuckPredecessor(program)).toBe(false);
+  });
 });

@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { foldersWithHook } from '../../../src/freeze/dispatcher.js';
+import { foldersLeftTo, foldersWithHook } from '../../../src/freeze/dispatcher.js';
 import type { WriterFolder } from '../../../src/freeze/writer-folders.js';
 
 const STOCK = '/etc/qemu/fsfreeze-hook';
@@ -57,6 +57,12 @@ test.skipIf(!existsSync(STOCK))('one with a command of its own is run as it is, 
   expect(foldersWithHook(hook, [own, beside])).toEqual([asItIs(), own]);
 });
 
+test('one whose comments alone name its path leaves the folder beside it to us', () => {
+  writeFileSync(hook, `#!/bin/sh\n# ${hook}, managed by Ansible\n  # See ${beside.path}/README.\n/opt/quiesce "$1"\n`);
+  expect(foldersWithHook(hook, [own, beside])).toEqual([asItIs(), own, beside]);
+  expect(foldersLeftTo(hook, [own, beside])).toEqual([]);
+});
+
 test('any other program is the one writer of its folder, and takes no other folder away', () => {
   writeFileSync(hook, '#!/bin/sh\n. ./hook.conf\n');
   expect(foldersWithHook(hook, [own, beside])).toEqual([asItIs(), own, beside]);
@@ -69,6 +75,7 @@ test.each([
 ])('a program that %s runs what lies there: nobody else does', (_what, body) => {
   writeFileSync(hook, `#!/bin/sh\n${body(beside.path)}\n`);
   expect(foldersWithHook(hook, [own, beside])).toEqual([asItIs(), own]);
+  expect(foldersLeftTo(hook, [own, beside])).toEqual([beside]);
 });
 
 test('a link to a dispatcher is told by what lies beside its target, too', () => {

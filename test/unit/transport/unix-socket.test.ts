@@ -184,6 +184,19 @@ describe('a unix socket', () => {
     );
   });
 
+  it('tells a path that will not do from what may be over the next time', async () => {
+    const options = { path, clients: 1, onStream: () => undefined };
+    // Both see that nobody is there, and one is the first to bind.
+    const both = await Promise.allSettled([listenOnUnixSocket(options), listenOnUnixSocket(options)]);
+    for (const one of both) if (one.status === 'fulfilled') cleanups.push(() => one.value.close());
+    const failures = both.flatMap((one) => (one.status === 'rejected' ? [one.reason as Error] : []));
+    expect(failures).toMatchObject([{ code: 'E_LISTEN', message: `cannot listen on ${path}: EADDRINUSE` }]);
+    expect(failures[0]).not.toBeInstanceOf(UsageError);
+    // The kernel lets nobody make a file there.
+    const forbidden = listenOnUnixSocket({ ...options, path: '/proc/self/agent.sock' });
+    await expect(forbidden).rejects.toBeInstanceOf(UsageError);
+  });
+
   it('has the mode asked for from the beginning', async () => {
     const listener = await listenOnUnixSocket({ path, clients: 1, mode: 0o660, onStream: () => undefined });
     cleanups.push(() => listener.close());

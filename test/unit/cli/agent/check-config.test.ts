@@ -84,6 +84,23 @@ describe('hooks', () => {
     expect(describeCheck(found)).toContain('HOOK freeze; echo $?; HOOK thaw');
   });
 
+  it('says which are left to one that names their folder, and nobody else runs', () => {
+    const beside = hook('10-app', '#!/bin/sh\n');
+    const own = folder.path('hook.sh');
+    writeFileSync(own, `#!/bin/sh\nrun-parts -a "$1" ${folder.path('hooks')}\n`, { mode: 0o755 });
+    const found = check({}, `fsfreeze-hook=${own}`);
+    expect(found.hooks).toEqual([
+      { path: own, verdict: 'runs' },
+      { path: beside, verdict: 'left-to-hook', why: `${own} names its folder` },
+    ]);
+    expect(describeCheck(found)).toContain(`  ${beside}: left to the hook: ${own} names its folder\n`);
+    writeFileSync(own, `#!/bin/sh\n# beside ${folder.path('hooks')}\n`);
+    expect(check({}, `fsfreeze-hook=${own}`).hooks).toEqual([
+      { path: beside, verdict: 'runs' },
+      { path: own, verdict: 'runs' },
+    ]);
+  });
+
   it('judges one that is given by its path', () => {
     const own = folder.path('hook.sh');
     writeFileSync(own, '#!/bin/sh\n', { mode: 0o755 });

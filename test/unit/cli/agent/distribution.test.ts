@@ -161,6 +161,17 @@ describe('what is found and not used is told', () => {
     ]);
   });
 
+  it('a daemon that qemu-ga’s own file asks for: the unit’s agent stays in the foreground', () => {
+    const why = 'of no use under a unit';
+    const asked = of(OURS, '[general]\ndaemon=true\n');
+    expect(asked.daemonize).toBe(false);
+    expect(asked.distribution.ignored).toEqual([{ file: OURS, setting: 'daemon=true', why }]);
+    const called = settings({}, ['--service', '-d']);
+    expect(called.daemonize).toBe(false);
+    expect(called.distribution.ignored).toEqual([{ file: 'command line', setting: '--daemonize', why }]);
+    expect(settings({ files: { [OURS]: '[general]\ndaemon=true\n' } }, []).daemonize).toBe(true);
+  });
+
   it('changes to the unit of qemu-ga, which may block commands', () => {
     const there = '/etc/systemd/system/qemu-guest-agent.service.d';
     expect(settings({ there: [there] }).distribution.ignored).toMatchObject([{ file: there }]);

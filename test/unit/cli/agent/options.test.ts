@@ -59,6 +59,20 @@ describe('settings', () => {
     expect(() => settings(['-c', '/missing'], files)).toThrow('cannot read /missing: no such file');
   });
 
+  it('tell a file that will not do from one that cannot be read just now', () => {
+    const failure = (file: string): unknown => {
+      try {
+        return readInvocation(['-c', file]);
+      } catch (error) {
+        return error;
+      }
+    };
+    expect(failure('/')).toBeInstanceOf(UsageError);
+    // Its first page is not there: EIO, as from a bad disk.
+    const bad = failure('/proc/self/mem');
+    expect(bad).toMatchObject({ name: 'BridgeError', code: 'E_CONFIG', message: 'cannot read /proc/self/mem: EIO' });
+  });
+
   it('know the hook without a path, and that /dev/null is none', () => {
     expect(settings(['-F']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
     expect(settings(['-F', '-v']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
