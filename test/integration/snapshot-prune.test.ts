@@ -144,6 +144,22 @@ class FullStore extends ManifestStore {
   }
 }
 
+async function endedBefore(count: number): Promise<void> {
+  const ended = pruneSnapshots({
+    store: new FullStore(at.folder.path('state'), basename(at.state()), count),
+    stateDir: at.folder.path('state'),
+    qmp: at.folder.path('qmp.sock'),
+    keep: 1,
+    dryRun: false,
+    monitorTimeoutMs: 5000,
+    limitMs: 60_000,
+    confirm: () => Promise.resolve(true),
+    signal: new AbortController().signal,
+    onProgress: () => undefined,
+  });
+  await expect(ended).rejects.toThrow(/no space left for manifests/);
+}
+
 requires(
   'qemu-system-x86_64',
   'qemu-img',
@@ -206,6 +222,37 @@ requires(
     imagesThere('s2');
   });
 
+  it('gives back no cut to a kept set whose base a VM was started from and wrote to', async () => {
+    await cutThree();
+    const o2 = overlaysOf('s2');
+    await at.restart(disks.map(({ name }, index) => ({ name, format: 'qcow2', file: o2[index] ?? '' })));
+    await at.vm.write('root0', 9, 0, 64);
+    await at.vm.quit();
+    // "recover" has not looked yet.
+    expect(manifestOf('s3').level).toBe('filesystem');
+    expect((await prune()).error.message).toBe('none');
+    expect(manifestOf('s3')).toMatchObject({ state: 'cut', level: 'none' });
+    expect(manifestOf('s3').disks.map(({ level }) => level)).toEqual(['none', 'filesystem']);
+    expect((await at.bridge(['snapshot', 'show', 's3'])).json).toMatchObject({ level: 'none' });
+    const copied = await at.bridge(['snapshot', 'copy', 's3', at.folder.path('copy')]);
+    expect(copied).toMatchObject({ code: 2, error: { code: 'E_BASE_LOST' } });
+    expect(manifestOf('s3').disks[0]?.lost).toMatch(/root0\.s2-\S+ was changed after the cut/);
+  });
+
+  it('ended half-way, is no loss to a set two layers above', async () => {
+    await cutThree();
+    expect((await at.create('s4')).error.message).toBe('none');
+    await at.vm.quit();
+    // The base is written to, and no set is told.
+    await endedBefore(4);
+    expect(manifestOf('s1').disks[0]).not.toHaveProperty('pivoting');
+    await at.bridge(['recover']);
+    expect(manifestOf('s4').level).toBe('filesystem');
+    expect((await prune()).error.message).toBe('none');
+    expect((await at.bridge(['snapshot', 'show', 's4'])).json).toMatchObject({ level: 'filesystem' });
+    for (const { base } of manifestOf('s4').disks) await expectState(base.file, base.format, 4);
+  });
+
   const steps: readonly Step[] = [
     { command: 'block-commit', when: 'before' },
     { command: 'block-commit', when: 'after' },
@@ -259,20 +306,7 @@ requires(
     it.each([0, 1, 2, 3, 4, 5, 6, 7, 8, 15])('ended before its write no. %i of a manifest, goes on', async (count) => {
       await cutThree();
       if (how === 'shut off') await at.vm.quit();
-      const store = new FullStore(at.folder.path('state'), basename(at.state()), count);
-      const ended = pruneSnapshots({
-        store,
-        stateDir: at.folder.path('state'),
-        qmp: at.folder.path('qmp.sock'),
-        keep: 1,
-        dryRun: false,
-        monitorTimeoutMs: 5000,
-        limitMs: 60_000,
-        confirm: () => Promise.resolve(true),
-        signal: new AbortController().signal,
-        onProgress: () => undefined,
-      });
-      await expect(ended).rejects.toThrow(/no space left for manifests/);
+      await endedBefore(count);
       await expectTrue();
       await at.bridge(['recover']);
       await expectTrue();
@@ -400,7 +434,7 @@ requires(
       await expectRefused('E_NOT_ACTIVE', /the VM does not run on/);
       await at.vm.write('root0', 9, 0, 64);
       await at.vm.quit();
-      await expectRefused('E_BASE_LOST', /wrote to it/);
+      await expectRefused('E_BASE_LOST', /s1 was not pruned: \S+root0\.raw was changed after the cut/);
     });
 
     it('a disk that no newer set was cut of', async () => {

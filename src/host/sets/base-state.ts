@@ -109,7 +109,7 @@ async function whyNotAsCut(disk: ManifestDisk, cutBefore: ReadonlyMap<string, nu
 function deviceDoubt(file: string, now: FileState, asCut: FileState | undefined): BaseDoubt | undefined {
   const [counted, before] = [now.writes, asCut?.writes];
   const unknown = `whether ${file} was written to since the cut, and still holds it, cannot be known`;
-  if (before === undefined) return { is: 'unknown', why: `${unknown}: its writes were not counted then` };
+  if (before === undefined) return { is: 'unknown', why: `${unknown}: its writes since then were not all counted` };
   if (counted === undefined) return { is: 'unknown', why: `${unknown}: its writes are not counted` };
   if (counted.boot !== before.boot || counted.disk !== before.disk) {
     return { is: 'unknown', why: `${unknown}: the machine was booted, or the device made anew, since` };
