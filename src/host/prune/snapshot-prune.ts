@@ -3,8 +3,10 @@
 import { QuiesceError, UsageError } from '../../errors.js';
 import { QmpClient } from '../../qmp/client.js';
 import { throwIfInterrupted, type Confirm } from '../confirm.js';
+import { baseDoubts } from '../sets/base-state.js';
 import { everySet } from '../sets/claims.js';
 import { Journal, refuseBusy } from '../sets/journal.js';
+import type { Manifest } from '../sets/manifest.js';
 import { inOneSpelling } from '../sets/one-spelling.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { deleteSnapshot } from '../snapshot-delete.js';
@@ -46,7 +48,7 @@ export async function pruneSnapshots(options: PruneOptions): Promise<PrunePlan> 
   if (plan.merge.length > 0) {
     await refuseBusySets(options, plan);
     const names = plan.merge.map(({ set }) => set).join(', ');
-    const question = `The cuts of ${names} are merged into what lies below, and are gone. Prune?`;
+    const question = `${await doubtsOf(plan.merge)}The cuts of ${names} are merged into what lies below, and are gone. Prune?`;
     if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not pruned: the answer was no');
     throwIfInterrupted(signal, 'nothing was pruned');
     await mergeAll(options, plan);
@@ -65,6 +67,18 @@ async function planOf({ store, keep, olderThanMs }: PruneOptions): Promise<Prune
   const manifests = await inOneSpelling(await store.readAllOrRefuse());
   const choice = { keep, nowMs: Date.now(), ...(olderThanMs === undefined ? {} : { olderThanMs }) };
   return planPrune(manifests, choice);
+}
+
+/** What only a person can decide, as sentences; a base that is known to be lost is refused. */
+async function doubtsOf(merge: readonly Manifest[]): Promise<string> {
+  let doubts = '';
+  for (const manifest of merge.filter(({ state }) => state === 'cut')) {
+    for (const [{ base, overlay }, { is, why }] of await baseDoubts(manifest, [])) {
+      if (is !== 'unknown') continue;
+      doubts += `${why}: ${overlay.file} is merged into ${base.file}, over what may have been written there. `;
+    }
+  }
+  return doubts;
 }
 
 /** Before anybody is asked. */
