@@ -97,6 +97,23 @@ requires(
       },
     );
 
+    it('that is the data file of an image is read and merged as a device', async () => {
+      let node = '';
+      at = await CutHarness.start([], async (images) => {
+        await execa('truncate', ['--size', '8M', `${images}/back.img`]);
+        loop = (await execa('losetup', ['--find', '--show', `${images}/back.img`])).stdout;
+        const options = `data_file=${loop},data_file_raw=on`;
+        await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', options, `${images}/d0.qcow2`, '8M']);
+        node = `driver=qcow2,file.driver=file,file.filename=${images}/d0.qcow2`;
+        return withDisk(`${node},data-file.driver=host_device,data-file.filename=${loop}`);
+      });
+      await cut([]);
+      await at.vm.quit();
+      expect((await copy()).error.message).toBe('none');
+      expect((await commit('--offline')).error.message).toBe('none');
+      expect(await holdsPattern(loop ?? '', 'raw', 2, 0, 64)).toBe(true);
+    });
+
     it('after a boot is pruned over by nobody who was not asked', async () => {
       await start();
       expect((await at.create('s2', '--overlay-dir', at.folder.path('images'))).error.message).toBe('none');
