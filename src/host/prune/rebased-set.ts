@@ -64,7 +64,7 @@ function asKnownTo({ below = [] }: ManifestDisk, base: Layer): Layer {
 function renewed(old: FileState | undefined, now: FileState | undefined): FileState | undefined {
   if (now?.writes === undefined) return now;
   const { boot, disk } = now.writes;
-  if (old?.writes?.boot === boot && old.writes.disk === disk) return now;
+  if (disk !== '' && old?.writes?.boot === boot && old.writes.disk === disk) return now;
   const { device, inode, size, mtimeMs } = now;
   return { device, inode, size, mtimeMs };
 }

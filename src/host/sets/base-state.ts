@@ -115,6 +115,7 @@ function deviceDoubt(file: string, now: FileState, asCut: FileState | undefined)
     return { is: 'unknown', why: `${unknown}: the machine was booted, or the device made anew, since` };
   }
   if (counted.sectors === before.sectors) return undefined;
+  if (counted.disk === '') return { is: 'unknown', why: `${unknown}: it was written to, or made anew` };
   return { is: 'lost', why: `${file} was written to after the cut: it no longer holds the state of the cut` };
 }
 

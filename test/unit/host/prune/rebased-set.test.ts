@@ -63,6 +63,10 @@ describe('a set, when a layer is merged into the one below', () => {
     expect(told(counted('yesterday', '5 0'), counted('yesterday', '5 0'))).toEqual(state(1));
     expect(told(undefined, state(1))).toEqual(state(1));
     expect(told(counted('today', '5 0'), counted('today', '5 0'))).toEqual(counted('today', '9 0'));
+    // A kernel that does not tell whether the device was made anew.
+    const untold = { ...state(1), writes: { boot: 'today', disk: '', sectors: '5 0' } };
+    const later = { ...gone, base: { ...base, asCut: untold }, states: new Map([['/img/a', untold]]) };
+    expect(diskOf(withoutLayer(setOn('s2', [o1], { rebasing: true }), later))?.base.asCut).toEqual(state(1));
     // Cut after the boot that made the older one unknown.
     expect(told(counted('yesterday', '5 0'), counted('today', '5 0'))).toEqual(counted('today', '9 0'));
   });
