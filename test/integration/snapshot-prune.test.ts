@@ -187,6 +187,18 @@ requires(
     await expectRunning();
   });
 
+  it('talks to no other VM that has its socket by now', async () => {
+    await cutThree();
+    const own = basename(at.state());
+    await at.restart([], ['-uuid', '01234567-89ab-cdef-0123-456789abcdef']);
+    const run = await at.tool('snapshot', 'prune', '--vm', own, '--keep', '1', '--yes');
+    expect(run.error.message).toBe('none');
+    expect(run.json).toMatchObject({ merged: ['s1', 's2'], kept: ['s3'] });
+    await at.vm.quit();
+    await expectTrue();
+    imagesThere('s3');
+  });
+
   it('keeps as many as it is told, and loses nothing that the guest writes meanwhile', async () => {
     await cutThree();
     const child = at.spawn(['snapshot', 'prune', '--keep', '2', '--yes']);

@@ -11,7 +11,8 @@ import { inOneSpelling } from '../sets/one-spelling.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { deleteSnapshot } from '../snapshot-delete.js';
 import { parseLibvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
-import { meansShutOff } from '../vm/monitors.js';
+import { domainOf } from '../vm/identity.js';
+import { isOf, meansShutOff } from '../vm/monitors.js';
 import { mergeSet } from './merge-set.js';
 import type { Merger } from './merger.js';
 import { planPrune, type PrunePlan } from './prune-plan.js';
@@ -118,26 +119,48 @@ function refuseOther(asked: PrunePlan, now: PrunePlan): void {
 }
 
 /** By the VM itself if it runs. Throws an UnreachableError for a monitor that is there but is in use. */
-async function openMerger({ qmp, monitorTimeoutMs }: PruneOptions, { merge, keep }: PrunePlan): Promise<Merger> {
-  const places = new Set([qmp, ...[...merge, ...keep].map(({ vm }) => vm.qmp)]);
+async function openMerger(options: PruneOptions, { merge, keep }: PrunePlan): Promise<Merger> {
+  const { store, qmp } = options;
+  // A domain by its UUID: it may have been renamed, and another may have its name.
+  const places = new Set(
+    [qmp, ...[...merge, ...keep].map(({ vm }) => vm.qmp)].map((at) => domainOf(at, store.identity)),
+  );
   const domains: LibvirtAddress[] = [];
   for (const where of places) {
     const domain = parseLibvirtAddress(where);
-    try {
-      if (domain === undefined) {
-        return new RunningMerger(await QmpClient.connect(where, { timeoutMs: monitorTimeoutMs }));
-      }
-      domains.push(domain);
-      // What only a domain needs is loaded when there is one.
-      const { DomainMerger } = await import('./domain-merger.js');
-      return await DomainMerger.open(domain, monitorTimeoutMs);
-    } catch (error) {
-      // Nobody there: shut off, unless another monitor answers.
-      if (!(await meansShutOff(error, where))) throw error;
-    }
+    if (domain !== undefined) domains.push(domain);
+    const merger = await mergerAt(where, options);
+    if (merger !== undefined) return merger;
   }
   const overlays = [...merge, ...keep].flatMap(({ disks }) => disks.map(({ overlay }) => overlay.file));
   // libvirt's XML comes with it.
   const { ShutOffMerger } = await import('./shut-off-merger.js');
   return new ShutOffMerger(domains, overlays);
+}
+
+/** Undefined if nobody is there, or another VM, whose socket it is by now. */
+async function mergerAt(where: string, { store, monitorTimeoutMs }: PruneOptions): Promise<Merger | undefined> {
+  const domain = parseLibvirtAddress(where);
+  let merger: Merger;
+  try {
+    if (domain === undefined) {
+      merger = new RunningMerger(await QmpClient.connect(where, { timeoutMs: monitorTimeoutMs }));
+    } else {
+      // What only a domain needs is loaded when there is one.
+      const { DomainMerger } = await import('./domain-merger.js');
+      merger = await DomainMerger.open(domain, monitorTimeoutMs);
+    }
+  } catch (error) {
+    if (await meansShutOff(error, where)) return undefined;
+    throw error;
+  }
+  try {
+    const [monitor] = merger.monitors;
+    if (monitor === undefined || (await isOf(monitor, store.identity))) return merger;
+  } catch (error) {
+    await merger[Symbol.asyncDispose]();
+    throw error;
+  }
+  await merger[Symbol.asyncDispose]();
+  return undefined;
 }
