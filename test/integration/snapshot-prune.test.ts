@@ -430,6 +430,14 @@ requires(
       await expectRefused('E_IN_USE', /snapshot set s2 of bare needs it/);
     });
 
+    it.each(['running', 'shut off'])('a layer with an internal snapshot, of a VM that is %s', async (how) => {
+      await cutThree();
+      await at.vm.quit();
+      await execa('qemu-img', ['snapshot', '-c', 'inner', overlaysOf('s1')[1] ?? '']);
+      if (how === 'running') await restartFromOverlays();
+      await expectRefused('E_INTERNAL_SNAPSHOTS', /disk data0: \S+data0\.s1-\S+ holds 1 internal snapshots/);
+    });
+
     it('a copy that reads one of the sets', async () => {
       await cutThree();
       for (const { name } of disks) await at.vm.write(name, 5, 1024, 6144);

@@ -4,7 +4,7 @@
 // killed at any instant leaves a set `committing`, `pruning`, and another prune goes on from what headers and graph say.
 import { CutError, UsageError, describeError } from '../../errors.js';
 import { removeFiles } from '../images/durable-file.js';
-import { backingOf } from '../images/references.js';
+import { backingOf, whyNotDropped } from '../images/references.js';
 import { whyInUse } from '../images/use.js';
 import { fileStateIfThere, type FileState } from '../images/file-state.js';
 import { sameFile } from '../images/same-file.js';
@@ -68,6 +68,9 @@ async function checkMergeable(manifest: Manifest, options: MergeSetOptions): Pro
       const message = `nothing was pruned: no newer set lies on disk ${disk.id} of ${set}: the VM writes to its overlay`;
       throw new UsageError('E_NOT_BELOW', `${message}, which only "snapshot commit" merges, when ${set} is the newest`);
     }
+    const why = await whyNotDropped(step.layer);
+    if (why !== undefined)
+      throw new UsageError('E_INTERNAL_SNAPSHOTS', `${set} was not pruned: disk ${disk.id}: ${why}`);
     await refuseOtherUsers(step, options.merger.monitors, options.others);
     if (isShutOff(options.merger) || !(await isChanged(step))) await options.merger.check(step);
   }
