@@ -19,6 +19,7 @@ import { byShutOffVm } from './commit/shut-off-vm.js';
 import type { CommitWay, Step } from './commit/way.js';
 import type { Confirm } from './confirm.js';
 import { syncPath } from './images/durable-file.js';
+import { whyNotDropped } from './images/references.js';
 import { whyInUse, type Claim } from './images/use.js';
 import { everySet, witnessesFor } from './sets/claims.js';
 import { Journal } from './sets/journal.js';
@@ -198,6 +199,8 @@ class Commit {
   // A merge changes the base's bytes, and the overlay goes after it.
   async #refuseNeeded(manifest: Manifest, index: number): Promise<void> {
     const { id, base, overlay } = diskAt(manifest, index);
+    const why = await whyNotDropped(overlay.file);
+    if (why !== undefined) throw new UsageError('E_INTERNAL_SNAPSHOTS', `disk ${id}: ${why}; not merged`);
     const witnesses = await witnessesFor(this.#options.stateDir, manifest, this.#way.monitors, this.#saved);
     const besides = this.#way.besides(overlay.file);
     const use =

@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import { QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from './confirm.js';
-import { removeFiles } from './images/durable-file.js';
+import { exists, removeFiles } from './images/durable-file.js';
 import { withData } from './images/overlay-data.js';
 import { whyInUse } from './images/use.js';
 import { everySet, witnessesFor } from './sets/claims.js';
@@ -18,6 +18,7 @@ import { domainOf } from './vm/identity.js';
 import { managedSaveOf } from './vm/libvirt/managed-save.js';
 import { putBackDefinition } from './sets/put-back-definition.js';
 import { newerSets, settleState } from './sets/set-state.js';
+import { draftOf } from './snapshot-revert.js';
 import type { Hypervisor } from './vm/hypervisor.js';
 import { openMonitors } from './vm/monitors.js';
 
@@ -74,7 +75,16 @@ export async function removeSet(store: ManifestStore, manifest: Manifest, files:
   await putBackDefinition(store, manifest, [...files, ...removed]);
   await leaveOverlays(join(store.folder, LINKS), manifest, files);
   await removeFiles(files);
+  await removeDrafts(manifest);
   await store.remove(manifest.set);
+}
+
+/** Of a revert that ended half-way. */
+async function removeDrafts({ disks }: Manifest): Promise<void> {
+  for (const { overlay } of disks) {
+    const draft = draftOf(overlay.file);
+    if (await exists(draft)) await removeFiles([draft]);
+  }
 }
 
 /** What may be lost that the VM wrote, as sentences. */
@@ -113,7 +123,9 @@ async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Pro
   const read = await store.read(set);
   await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs, store.identity);
   const manifest = await settleState(monitors.open, store, read);
-  if (manifest.state === 'reverting') {
+  // Without an overlay no revert leads out of it.
+  const { removed, unseen } = await missingOverlays(manifest);
+  if (manifest.state === 'reverting' && removed.length + unseen.length === 0) {
     throw new UsageError('E_STATE_OF_SET', `${set} is reverted in part: revert it again first`);
   }
   const above = await newerSets(manifest, await store.readAllOrRefuse());

@@ -12,6 +12,7 @@ import { sameFile } from './images/same-file.js';
 import { describeHolders, holdersOf, makeOverlay } from './images/image-file.js';
 import { backingOf } from './images/references.js';
 import { whyInUse, type UseWitnesses } from './images/use.js';
+import { baseDoubts, type BaseDoubt } from './sets/base-state.js';
 import { witnessesFor } from './sets/claims.js';
 import { baseNameOf, whySecret } from './sets/disk-layers.js';
 import { Journal, refuseBusy } from './sets/journal.js';
@@ -35,16 +36,18 @@ export interface RevertOptions {
 
 /**
  * Reverts. Throws a UsageError if the VM is not shut off, somebody needs one of the overlays, newer sets lie above, a disk
- * is encrypted, or the set was never cut or is committed, be it in part; a QuiesceError if the answer was no, or when
- * interrupted. Nothing was changed in these cases. A CutError that says `reverting` leaves the set in that state: revert
+ * is encrypted, a base holds the cut no longer, or the set was never cut or is committed, be it in part; a QuiesceError if
+ * the answer was no, or when interrupted. Whoever is asked is told of a base of which nobody knows. Nothing was changed in these cases. A CutError that says `reverting` leaves the set in that state: revert
  * again.
  */
 export async function revertSnapshot(options: RevertOptions): Promise<Manifest> {
   const { store, set, confirm, signal } = options;
   await refuseBusy(store, set);
-  const { id, createdAt, disks } = await checkRevertable(options);
+  const asked = await checkRevertable(options);
+  const { id, createdAt, disks } = asked;
   const files = disks.map(({ overlay }) => overlay.file).join(', ');
-  const question = `Everything the VM wrote since ${createdAt} is lost (${files}). Revert to ${set}?`;
+  const doubts = (await doubtsOf(asked)).map(({ why }) => `${why}. `).join('');
+  const question = `${doubts}Everything the VM wrote since ${createdAt} is lost (${files}). Revert to ${set}?`;
   if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not reverted: the answer was no');
   const journal = await Journal.begin(store, set, 'revert');
   try {
@@ -103,7 +106,17 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
     await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
   );
   for (const disk of manifest.disks) await checkDisk(disk, witnesses);
+  for (const { is, why } of await doubtsOf(manifest)) {
+    if (is === 'missing') throw new UsageError('E_NO_IMAGE', `${why}: nothing was reverted`);
+    if (is === 'unknown') continue;
+    throw new UsageError('E_BASE_LOST', `${why}: nothing was reverted; "snapshot delete" drops the overlays`);
+  }
   return manifest;
+}
+
+/** Of the bases. Once some overlays are emptied, only the rest of the revert makes the disks one state again. */
+async function doubtsOf(manifest: Manifest): Promise<BaseDoubt[]> {
+  return manifest.state === 'cut' ? [...(await baseDoubts(manifest, [])).values()] : [];
 }
 
 async function checkDisk(disk: ManifestDisk, witnesses: UseWitnesses): Promise<void> {

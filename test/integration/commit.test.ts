@@ -416,6 +416,19 @@ requires(
       await expectMerged();
     });
 
+    it('refuses an overlay that holds internal snapshots, which no merge keeps', async () => {
+      await cut();
+      await at.vm.quit();
+      await execa('qemu-img', ['snapshot', '-c', 'inner', overlay(root)]);
+      const refused = await commit('--offline', '--yes');
+      expect(refused).toMatchObject({ code: 2, error: { code: 'E_INTERNAL_SNAPSHOTS' } });
+      expect(refused.error.message).toContain(`${overlay(root)} holds 1 internal snapshots`);
+      expect(manifest().state).toBe('cut');
+      await execa('qemu-img', ['snapshot', '-d', 'inner', overlay(root)]);
+      expect((await commit('--offline')).error.message).toBe('none');
+      await expectMerged();
+    });
+
     it('ends at its limit, and goes on when it is called again', async () => {
       await at.vm.write('root0', 1, 0, 128);
       expect((await at.create('s1')).code).toBe(0);

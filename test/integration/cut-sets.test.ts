@@ -1,6 +1,6 @@
 // What is done with sets at bad moments: half-merged, half-reverted, unreadable, and changed while somebody thought about
 // the question. Nothing the VM wrote is lost without a word.
-import { readFileSync, writeFileSync, mkdirSync, existsSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync, mkdirSync, existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -242,6 +242,20 @@ requires(
     const run = await at.bridge(['snapshot', 'revert', 's1', '--yes']);
     expect(run).toMatchObject({ code: 0, manifest: { state: 'cut' } });
     for (const { name } of disks) expect(await holdsPattern(overlay(name), 'qcow2', 1, 0, 64)).toBe(true);
+  });
+
+  it('that was reverted in part, and of which an overlay is gone, can be deleted, drafts and all', async () => {
+    await cut();
+    await at.vm.quit();
+    change({ state: 'reverting' });
+    writeFileSync(`${overlay('data0')}.revert`, '');
+    rmSync(overlay('root0'));
+    const run = await at.bridge(['snapshot', 'revert', 's1', '--yes']);
+    expect(run).toMatchObject({ code: 2, error: { code: 'E_NO_IMAGE' } });
+    expect(await at.bridge(['snapshot', 'delete', 's1'])).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
+    expect((await at.bridge(['snapshot', 'delete', 's1', '--yes'])).error.message).toBe('none');
+    expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+    expect(existsSync(manifestFile())).toBe(false);
   });
 
   it('that was reverted in part is not committed', async () => {

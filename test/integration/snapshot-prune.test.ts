@@ -144,6 +144,22 @@ class FullStore extends ManifestStore {
   }
 }
 
+async function endedBefore(count: number): Promise<void> {
+  const ended = pruneSnapshots({
+    store: new FullStore(at.folder.path('state'), basename(at.state()), count),
+    stateDir: at.folder.path('state'),
+    qmp: at.folder.path('qmp.sock'),
+    keep: 1,
+    dryRun: false,
+    monitorTimeoutMs: 5000,
+    limitMs: 60_000,
+    confirm: () => Promise.resolve(true),
+    signal: new AbortController().signal,
+    onProgress: () => undefined,
+  });
+  await expect(ended).rejects.toThrow(/no space left for manifests/);
+}
+
 requires(
   'qemu-system-x86_64',
   'qemu-img',
@@ -169,6 +185,18 @@ requires(
     await expectPruned(await prune());
     await restartFromOverlays();
     await expectRunning();
+  });
+
+  it('talks to no other VM that has its socket by now', async () => {
+    await cutThree();
+    const own = basename(at.state());
+    await at.restart([], ['-uuid', '01234567-89ab-cdef-0123-456789abcdef']);
+    const run = await at.tool('snapshot', 'prune', '--vm', own, '--keep', '1', '--yes');
+    expect(run.error.message).toBe('none');
+    expect(run.json).toMatchObject({ merged: ['s1', 's2'], kept: ['s3'] });
+    await at.vm.quit();
+    await expectTrue();
+    imagesThere('s3');
   });
 
   it('keeps as many as it is told, and loses nothing that the guest writes meanwhile', async () => {
@@ -204,6 +232,37 @@ requires(
     expect((await prune()).json).toEqual({ dryRun: false, merged: ['s1'], forgotten: ['s3'], kept: ['s2'] });
     expect(setsThere()).toEqual(['s2']);
     imagesThere('s2');
+  });
+
+  it('gives back no cut to a kept set whose base a VM was started from and wrote to', async () => {
+    await cutThree();
+    const o2 = overlaysOf('s2');
+    await at.restart(disks.map(({ name }, index) => ({ name, format: 'qcow2', file: o2[index] ?? '' })));
+    await at.vm.write('root0', 9, 0, 64);
+    await at.vm.quit();
+    // "recover" has not looked yet.
+    expect(manifestOf('s3').level).toBe('filesystem');
+    expect((await prune()).error.message).toBe('none');
+    expect(manifestOf('s3')).toMatchObject({ state: 'cut', level: 'none' });
+    expect(manifestOf('s3').disks.map(({ level }) => level)).toEqual(['none', 'filesystem']);
+    expect((await at.bridge(['snapshot', 'show', 's3'])).json).toMatchObject({ level: 'none' });
+    const copied = await at.bridge(['snapshot', 'copy', 's3', at.folder.path('copy')]);
+    expect(copied).toMatchObject({ code: 2, error: { code: 'E_BASE_LOST' } });
+    expect(manifestOf('s3').disks[0]?.lost).toMatch(/root0\.s2-\S+ was changed after the cut/);
+  });
+
+  it('ended half-way, is no loss to a set two layers above', async () => {
+    await cutThree();
+    expect((await at.create('s4')).error.message).toBe('none');
+    await at.vm.quit();
+    // The base is written to, and no set is told.
+    await endedBefore(4);
+    expect(manifestOf('s1').disks[0]).not.toHaveProperty('pivoting');
+    await at.bridge(['recover']);
+    expect(manifestOf('s4').level).toBe('filesystem');
+    expect((await prune()).error.message).toBe('none');
+    expect((await at.bridge(['snapshot', 'show', 's4'])).json).toMatchObject({ level: 'filesystem' });
+    for (const { base } of manifestOf('s4').disks) await expectState(base.file, base.format, 4);
   });
 
   const steps: readonly Step[] = [
@@ -259,20 +318,7 @@ requires(
     it.each([0, 1, 2, 3, 4, 5, 6, 7, 8, 15])('ended before its write no. %i of a manifest, goes on', async (count) => {
       await cutThree();
       if (how === 'shut off') await at.vm.quit();
-      const store = new FullStore(at.folder.path('state'), basename(at.state()), count);
-      const ended = pruneSnapshots({
-        store,
-        stateDir: at.folder.path('state'),
-        qmp: at.folder.path('qmp.sock'),
-        keep: 1,
-        dryRun: false,
-        monitorTimeoutMs: 5000,
-        limitMs: 60_000,
-        confirm: () => Promise.resolve(true),
-        signal: new AbortController().signal,
-        onProgress: () => undefined,
-      });
-      await expect(ended).rejects.toThrow(/no space left for manifests/);
+      await endedBefore(count);
       await expectTrue();
       await at.bridge(['recover']);
       await expectTrue();
@@ -384,6 +430,14 @@ requires(
       await expectRefused('E_IN_USE', /snapshot set s2 of bare needs it/);
     });
 
+    it.each(['running', 'shut off'])('a layer with an internal snapshot, of a VM that is %s', async (how) => {
+      await cutThree();
+      await at.vm.quit();
+      await execa('qemu-img', ['snapshot', '-c', 'inner', overlaysOf('s1')[1] ?? '']);
+      if (how === 'running') await restartFromOverlays();
+      await expectRefused('E_INTERNAL_SNAPSHOTS', /disk data0: \S+data0\.s1-\S+ holds 1 internal snapshots/);
+    });
+
     it('a copy that reads one of the sets', async () => {
       await cutThree();
       for (const { name } of disks) await at.vm.write(name, 5, 1024, 6144);
@@ -400,7 +454,7 @@ requires(
       await expectRefused('E_NOT_ACTIVE', /the VM does not run on/);
       await at.vm.write('root0', 9, 0, 64);
       await at.vm.quit();
-      await expectRefused('E_BASE_LOST', /wrote to it/);
+      await expectRefused('E_BASE_LOST', /s1 was not pruned: \S+root0\.raw was changed after the cut/);
     });
 
     it('a disk that no newer set was cut of', async () => {

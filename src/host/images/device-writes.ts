@@ -8,18 +8,22 @@ import { syncPath } from './durable-file.js';
 export interface DeviceWrites {
   /** The kernel's id of this boot. */
   readonly boot: string;
-  /** Another one whenever a device is made. */
+  /** Another one whenever a device is made; empty if the kernel does not tell (before Linux 5.15). */
   readonly disk: string;
   /** Sectors written and discarded since then. */
   readonly sectors: string;
 }
 
 /** With all that was written before on the device. Undefined if the kernel does not count, or does not tell. */
-export async function deviceWrites(file: string, rdev: bigint): Promise<DeviceWrites | undefined> {
+export async function deviceWrites(
+  file: string,
+  rdev: bigint,
+  devices = '/sys/dev/block',
+): Promise<DeviceWrites | undefined> {
   try {
     // What lies in the page cache is not counted yet.
     await syncPath(file);
-    const device = `/sys/dev/block/${majorMinor(rdev)}`;
+    const device = `${devices}/${majorMinor(rdev)}`;
     // A partition has these of its disk.
     const ofDisk = async (name: string): Promise<string> =>
       (await read(`${device}/${name}`).catch(() => read(`${device}/../${name}`))).trim();
@@ -28,7 +32,10 @@ export async function deviceWrites(file: string, rdev: bigint): Promise<DeviceWr
     const [written, discarded = '0'] = [fields[6], fields[13]];
     if (written === undefined) return undefined;
     const boot = (await read('/proc/sys/kernel/random/boot_id')).trim();
-    return { boot, disk: await ofDisk('diskseq'), sectors: `${written} ${discarded}` };
+    const disk = await ofDisk('diskseq').catch(() => '');
+    const sectors = `${written} ${discarded}`;
+    // A device made anew begins with it, too.
+    return disk === '' && sectors === '0 0' ? undefined : { boot, disk, sectors };
   } catch {
     return undefined;
   }

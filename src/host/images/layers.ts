@@ -17,7 +17,7 @@ export interface NamedLayer {
 export interface OpenLayer extends NamedLayer {
   readonly isDevice: boolean;
   /** Its external data file, absolute. */
-  readonly dataFile?: string;
+  readonly dataFile?: { readonly file: string; readonly isDevice: boolean };
 }
 
 /**
@@ -34,10 +34,7 @@ export async function openLayers(
   for (const layer of named) {
     const { file, format } = layer;
     if (!isAbsolute(file)) throw new UsageError('E_NO_IMAGE', `disk ${id}: ${file} is no path of a local file`);
-    const found = await stat(file).catch((cause: unknown) => {
-      throw new UsageError('E_NO_IMAGE', `disk ${id}: ${file} cannot be found`, { cause });
-    });
-    const isDevice = found.isBlockDevice();
+    const isDevice = await isBlockDevice(id, file);
     const hasDataFile = format === 'qcow2' && (await referencesOf(file)).dataFiles.length > 0;
     // A set of an older version may not name them: the header does.
     const dataFile = hasDataFile ? left.shift() : undefined;
@@ -45,9 +42,17 @@ export async function openLayers(
       const message = `disk ${id}: where ${dataFile}, the data file of ${file}, lies is not known`;
       throw new UsageError('E_NO_IMAGE', message);
     }
-    layers.push({ ...layer, isDevice, ...(dataFile === undefined ? {} : { dataFile }) });
+    const data = dataFile === undefined ? undefined : { file: dataFile, isDevice: await isBlockDevice(id, dataFile) };
+    layers.push({ ...layer, isDevice, ...(data === undefined ? {} : { dataFile: data }) });
   }
   return layers;
+}
+
+async function isBlockDevice(id: string, file: string): Promise<boolean> {
+  const found = await stat(file).catch((cause: unknown) => {
+    throw new UsageError('E_NO_IMAGE', `disk ${id}: ${file} cannot be found`, { cause });
+  });
+  return found.isBlockDevice();
 }
 
 /**
@@ -62,7 +67,7 @@ export function imageName(layers: readonly OpenLayer[], isWhole = true): string 
       file: fileOptions(file, isDevice),
     };
     // QEMU takes a relative one from its working folder, which need not be ours.
-    const data = dataFile === undefined ? {} : { 'data-file': { driver: 'file', filename: dataFile } };
+    const data = dataFile === undefined ? {} : { 'data-file': fileOptions(dataFile.file, dataFile.isDevice) };
     // Null: not what the header names. Formats that know no backing file do not know the option either.
     const hasBacking: boolean = image !== undefined && (image !== null || format === 'qcow2');
     image = { ...own, ...data, ...(hasBacking ? { backing: image } : {}) };

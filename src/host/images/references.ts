@@ -20,13 +20,15 @@ interface References {
   readonly dataFiles: readonly string[];
   /** It cannot be read without a key. */
   readonly isEncrypted: boolean;
+  /** How many states it holds beside the one that is read (`savevm`, `virsh snapshot-create`). */
+  readonly internalSnapshots: number;
 }
 
 /** Files are made absolute; nothing of a file that is no qcow2. Throws what open(2) and read(2) do. */
 export async function referencesOf(file: string): Promise<References> {
   const header = await startOf(file);
   if (header.length < V2_HEADER_BYTES || header.readUInt32BE(0) !== QCOW2_MAGIC) {
-    return { backing: [], dataFiles: [], isEncrypted: false };
+    return { backing: [], dataFiles: [], isEncrypted: false, internalSnapshots: 0 };
   }
   const folder = dirname(file);
   const offset = Number(header.readBigUInt64BE(8));
@@ -38,7 +40,16 @@ export async function referencesOf(file: string): Promise<References> {
     backing: backingName === undefined ? [] : filesNamed(backingName, folder),
     dataFiles: dataFileNames(header).flatMap((name) => filesNamed(name, folder)),
     isEncrypted: header.readUInt32BE(32) !== 0,
+    internalSnapshots: header.readUInt32BE(60),
   };
+}
+
+/** Why the layer must not be merged and removed, for people; undefined if it may be. */
+export async function whyNotDropped(file: string): Promise<string | undefined> {
+  const { internalSnapshots } = await referencesOf(file);
+  if (internalSnapshots === 0) return undefined;
+  const message = `${file} holds ${internalSnapshots} internal snapshots (savevm, virsh snapshot-create)`;
+  return `${message}, which no merge keeps: delete them first`;
 }
 
 /** The backing file a qcow2 header names, made absolute; undefined if the file is no qcow2, or names no one file. */

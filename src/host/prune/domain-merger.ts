@@ -12,7 +12,7 @@ import { LibvirtDomain } from '../vm/libvirt/domain.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
 import { refuseMigration } from '../vm/migration.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
-import { diskOfStep, isInChain, type StepDisk } from './step-disk.js';
+import { diskOfStep, isInChain, refuseUnknown, type StepDisk } from './step-disk.js';
 
 const ASK_MS = 30_000;
 const ABORT_MS = 120_000;
@@ -36,6 +36,7 @@ export class DomainMerger implements Merger {
 
   async check(step: MergeStep): Promise<void> {
     await refuseMigration(this.#domain, 'nothing was pruned');
+    await refuseUnknown(this.#domain, await this.#domain.disks());
     if ((await this.#disk(step)) !== undefined) return;
     const chain = `${step.above} over ${step.layer} over ${step.base.file}`;
     throw new UsageError('E_NOT_ACTIVE', `the VM does not run on ${chain}: start it from its newest overlays`);

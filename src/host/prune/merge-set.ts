@@ -4,7 +4,7 @@
 // killed at any instant leaves a set `committing`, `pruning`, and another prune goes on from what headers and graph say.
 import { CutError, UsageError, describeError } from '../../errors.js';
 import { removeFiles } from '../images/durable-file.js';
-import { backingOf } from '../images/references.js';
+import { backingOf, whyNotDropped } from '../images/references.js';
 import { whyInUse } from '../images/use.js';
 import { fileStateIfThere, type FileState } from '../images/file-state.js';
 import { sameFile } from '../images/same-file.js';
@@ -13,6 +13,7 @@ import { lostBases } from '../sets/base-state.js';
 import { baseNameOf, namedBase } from '../sets/disk-layers.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
+import { holdsLess, recordOf, viewSet } from '../sets/set-view.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
 import { refuseOtherUsers } from './other-users.js';
 import { asRebasing, needsRebasing, withoutLayer } from './rebased-set.js';
@@ -36,6 +37,7 @@ export async function mergeSet(set: string, options: MergeSetOptions): Promise<v
   const { store, live, signal } = options;
   const manifest = setOf(live, set);
   await checkMergeable(manifest, options);
+  await recordLosses(set, options);
   live.set(set, await store.write({ ...manifest, state: 'committing', pruning: true }));
   for (const [index, disk] of manifest.disks.entries()) {
     if (disk.merged) continue;
@@ -57,10 +59,7 @@ export async function mergeSet(set: string, options: MergeSetOptions): Promise<v
 async function checkMergeable(manifest: Manifest, options: MergeSetOptions): Promise<void> {
   const { set, state, disks } = manifest;
   // What an earlier prune has written to the base is no write of a VM.
-  if (state === 'cut' && (manifest.level === 'none' || (await lostBases(manifest)).size > 0)) {
-    const message = `nothing was pruned: a VM was started from a base of ${set} and wrote to it, or its level is none`;
-    throw new UsageError('E_BASE_LOST', `${message}: which of the two is to be kept only you can say`);
-  }
+  if (state === 'cut') await refuseLost(manifest);
   for (const [index, disk] of disks.entries()) {
     if (disk.merged || disk.pivoted === true) continue;
     const step = await stepOf(manifest, index, options.live);
@@ -69,8 +68,28 @@ async function checkMergeable(manifest: Manifest, options: MergeSetOptions): Pro
       const message = `nothing was pruned: no newer set lies on disk ${disk.id} of ${set}: the VM writes to its overlay`;
       throw new UsageError('E_NOT_BELOW', `${message}, which only "snapshot commit" merges, when ${set} is the newest`);
     }
+    const why = await whyNotDropped(step.layer);
+    if (why !== undefined)
+      throw new UsageError('E_INTERNAL_SNAPSHOTS', `${set} was not pruned: disk ${disk.id}: ${why}`);
     await refuseOtherUsers(step, options.merger.monitors, options.others);
     if (isShutOff(options.merger) || !(await isChanged(step))) await options.merger.check(step);
+  }
+}
+
+async function refuseLost(manifest: Manifest): Promise<void> {
+  const { set, level, evidence } = manifest;
+  const [lost] = (await lostBases(manifest)).values();
+  const why = lost ?? (level === 'none' ? ['its level is none', ...evidence].join(', ') : undefined);
+  if (why === undefined) return;
+  throw new UsageError('E_BASE_LOST', `${set} was not pruned: ${why}; what is to be kept only you can say`);
+}
+
+/** The merge makes the states anew by which a base is known to have been written to: what they tell now is written down. */
+async function recordLosses(set: string, { live, store }: MergeSetOptions): Promise<void> {
+  for (const [name, other] of live) {
+    if (name === set || other.state !== 'cut') continue;
+    const view = await viewSet(other, { monitors: [], isRunning: true, isBusy: false });
+    if (holdsLess(view)) live.set(name, await store.write(recordOf(view)));
   }
 }
 
@@ -104,13 +123,14 @@ async function tellNewerSets(set: string, merged: ManifestDisk, options: MergeSe
   // Oldest first: what is the base of one lies below the base of the next.
   for (const [name, other] of live) {
     if (name === set) continue;
-    for (const disk of other.disks) {
-      if (disk.rebasing !== true || disk.base.file === layer) continue;
-      states.set(disk.base.file, await fileStateIfThere(disk.base.file));
-    }
     const told = withoutLayer(other, { layer, base, states });
     if (told !== undefined) live.set(name, await store.write(told));
-    for (const each of (told ?? other).disks) states.set(each.base.file, each.base.asCut);
+    for (const each of (told ?? other).disks) {
+      // An earlier prune told it: what was written to its base since is no work of the merge.
+      if (told === undefined) states.set(each.base.file, each.base.asCut);
+      // The layer above, whose header names the base now.
+      if (each.base.file === base.file) states.set(each.overlay.file, await fileStateIfThere(each.overlay.file));
+    }
   }
 }
 

@@ -13,16 +13,18 @@ export interface GoneLayer {
   readonly states: ReadonlyMap<string, FileState | undefined>;
 }
 
-/** True if a base of it is about to be written to in its header, or to be gone, and it does not say so yet. */
+/** True if what holds its cut is about to be written to by the merge, or to be gone, and it does not say so yet. */
 export function needsRebasing({ disks }: Manifest, files: readonly string[]): boolean {
-  return disks.some(({ base, merged, rebasing }) => !merged && rebasing !== true && files.includes(base.file));
+  return disks.some((disk) => disk.rebasing !== true && liesOn(disk, files));
 }
 
 export function asRebasing(manifest: Manifest, files: readonly string[]): Manifest {
-  const disks = manifest.disks.map((disk) =>
-    !disk.merged && files.includes(disk.base.file) ? { ...disk, rebasing: true as const } : disk,
-  );
+  const disks = manifest.disks.map((disk) => (liesOn(disk, files) ? { ...disk, rebasing: true as const } : disk));
   return { ...manifest, disks };
+}
+
+function liesOn({ base, below = [], merged }: ManifestDisk, files: readonly string[]): boolean {
+  return !merged && [base, ...below].some(({ file }) => files.includes(file));
 }
 
 /** Undefined if nothing of it changes. */
@@ -37,14 +39,14 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   const isOnIt = disk.base.file === layer;
   const fresh = (named: Layer): Layer => {
     const { asCut: old, ...plain } = named;
-    const asCut = states.has(named.file) ? states.get(named.file) : old;
+    const asCut = states.has(named.file) ? renewed(old, states.get(named.file)) : old;
     return asCut === undefined ? plain : { ...plain, asCut };
   };
   // What it was merged into is in `below` already, where that is known.
   const below = disk.below?.filter(({ file }) => file !== layer && !(isOnIt && file === base.file)).map(fresh);
   const told = {
     ...disk,
-    base: fresh(isOnIt ? base : disk.base),
+    base: fresh(isOnIt ? asKnownTo(disk, base) : disk.base),
     ...(below === undefined ? {} : { below }),
     ...freshDataFiles(disk, states),
   };
@@ -52,11 +54,26 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   return told;
 }
 
+/** What was cut later may know of it what an older set cannot: its cut is younger than the boot, say. */
+function asKnownTo({ below = [] }: ManifestDisk, base: Layer): Layer {
+  const asCut = below.find(({ file }) => file === base.file)?.asCut;
+  return asCut === undefined ? base : { ...base, asCut };
+}
+
+/** Of a device of which nobody knows whether it held the cut before the merge, nobody knows it afterwards. */
+function renewed(old: FileState | undefined, now: FileState | undefined): FileState | undefined {
+  if (now?.writes === undefined) return now;
+  const { boot, disk } = now.writes;
+  if (disk !== '' && old?.writes?.boot === boot && old.writes.disk === disk) return now;
+  const { device, inode, size, mtimeMs } = now;
+  return { device, inode, size, mtimeMs };
+}
+
 function freshDataFiles(
   { dataFilesAsCut }: ManifestDisk,
   states: GoneLayer['states'],
 ): Pick<ManifestDisk, 'dataFilesAsCut'> {
   if (dataFilesAsCut === undefined) return {};
-  const fresh = Object.entries(dataFilesAsCut).map(([file, old]) => [file, states.get(file) ?? old]);
+  const fresh = Object.entries(dataFilesAsCut).map(([file, old]) => [file, renewed(old, states.get(file)) ?? old]);
   return { dataFilesAsCut: Object.fromEntries(fresh) as NonNullable<ManifestDisk['dataFilesAsCut']> };
 }

@@ -13,7 +13,7 @@ import { keyOrName } from '../images/socket-owner.js';
 import { refuseMigration } from '../vm/migration.js';
 import { giveUpJob } from '../vm/plain-merge.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
-import { diskOfStep, isInChain } from './step-disk.js';
+import { diskOfStep, isInChain, refuseUnknown } from './step-disk.js';
 
 const FLUSH_MS = 120_000;
 
@@ -40,6 +40,7 @@ export class RunningMerger implements Merger {
       const message = `nothing was pruned: which secret opens ${step.base.file} is not recorded, and without it the VM would not start`;
       throw new UsageError('E_ENCRYPTED', `${message}: commit the sets instead, the newest first`);
     }
+    await refuseUnknown(this.#client, await readDisks(this.#client));
     if ((await findJob(this.#client, step.jobId)) !== undefined) return;
     const { root, base, layer } = await this.#nodes(step);
     if (root !== undefined && base !== undefined && layer !== undefined) return;

@@ -3,13 +3,16 @@
 import { QuiesceError, UsageError } from '../../errors.js';
 import { QmpClient } from '../../qmp/client.js';
 import { throwIfInterrupted, type Confirm } from '../confirm.js';
+import { baseDoubts } from '../sets/base-state.js';
 import { everySet } from '../sets/claims.js';
 import { Journal, refuseBusy } from '../sets/journal.js';
+import type { Manifest } from '../sets/manifest.js';
 import { inOneSpelling } from '../sets/one-spelling.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { deleteSnapshot } from '../snapshot-delete.js';
 import { parseLibvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
-import { meansShutOff } from '../vm/monitors.js';
+import { domainOf } from '../vm/identity.js';
+import { isOf, meansShutOff } from '../vm/monitors.js';
 import { mergeSet } from './merge-set.js';
 import type { Merger } from './merger.js';
 import { planPrune, type PrunePlan } from './prune-plan.js';
@@ -46,7 +49,7 @@ export async function pruneSnapshots(options: PruneOptions): Promise<PrunePlan> 
   if (plan.merge.length > 0) {
     await refuseBusySets(options, plan);
     const names = plan.merge.map(({ set }) => set).join(', ');
-    const question = `The cuts of ${names} are merged into what lies below, and are gone. Prune?`;
+    const question = `${await doubtsOf(plan.merge)}The cuts of ${names} are merged into what lies below, and are gone. Prune?`;
     if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not pruned: the answer was no');
     throwIfInterrupted(signal, 'nothing was pruned');
     await mergeAll(options, plan);
@@ -65,6 +68,18 @@ async function planOf({ store, keep, olderThanMs }: PruneOptions): Promise<Prune
   const manifests = await inOneSpelling(await store.readAllOrRefuse());
   const choice = { keep, nowMs: Date.now(), ...(olderThanMs === undefined ? {} : { olderThanMs }) };
   return planPrune(manifests, choice);
+}
+
+/** What only a person can decide, as sentences; a base that is known to be lost is refused. */
+async function doubtsOf(merge: readonly Manifest[]): Promise<string> {
+  let doubts = '';
+  for (const manifest of merge.filter(({ state }) => state === 'cut')) {
+    for (const [{ base, overlay }, { is, why }] of await baseDoubts(manifest, [])) {
+      if (is !== 'unknown') continue;
+      doubts += `${why}: ${overlay.file} is merged into ${base.file}, over what may have been written there. `;
+    }
+  }
+  return doubts;
 }
 
 /** Before anybody is asked. */
@@ -104,26 +119,48 @@ function refuseOther(asked: PrunePlan, now: PrunePlan): void {
 }
 
 /** By the VM itself if it runs. Throws an UnreachableError for a monitor that is there but is in use. */
-async function openMerger({ qmp, monitorTimeoutMs }: PruneOptions, { merge, keep }: PrunePlan): Promise<Merger> {
-  const places = new Set([qmp, ...[...merge, ...keep].map(({ vm }) => vm.qmp)]);
+async function openMerger(options: PruneOptions, { merge, keep }: PrunePlan): Promise<Merger> {
+  const { store, qmp } = options;
+  // A domain by its UUID: it may have been renamed, and another may have its name.
+  const places = new Set(
+    [qmp, ...[...merge, ...keep].map(({ vm }) => vm.qmp)].map((at) => domainOf(at, store.identity)),
+  );
   const domains: LibvirtAddress[] = [];
   for (const where of places) {
     const domain = parseLibvirtAddress(where);
-    try {
-      if (domain === undefined) {
-        return new RunningMerger(await QmpClient.connect(where, { timeoutMs: monitorTimeoutMs }));
-      }
-      domains.push(domain);
-      // What only a domain needs is loaded when there is one.
-      const { DomainMerger } = await import('./domain-merger.js');
-      return await DomainMerger.open(domain, monitorTimeoutMs);
-    } catch (error) {
-      // Nobody there: shut off, unless another monitor answers.
-      if (!(await meansShutOff(error, where))) throw error;
-    }
+    if (domain !== undefined) domains.push(domain);
+    const merger = await mergerAt(where, options);
+    if (merger !== undefined) return merger;
   }
   const overlays = [...merge, ...keep].flatMap(({ disks }) => disks.map(({ overlay }) => overlay.file));
   // libvirt's XML comes with it.
   const { ShutOffMerger } = await import('./shut-off-merger.js');
   return new ShutOffMerger(domains, overlays);
+}
+
+/** Undefined if nobody is there, or another VM, whose socket it is by now. */
+async function mergerAt(where: string, { store, monitorTimeoutMs }: PruneOptions): Promise<Merger | undefined> {
+  const domain = parseLibvirtAddress(where);
+  let merger: Merger;
+  try {
+    if (domain === undefined) {
+      merger = new RunningMerger(await QmpClient.connect(where, { timeoutMs: monitorTimeoutMs }));
+    } else {
+      // What only a domain needs is loaded when there is one.
+      const { DomainMerger } = await import('./domain-merger.js');
+      merger = await DomainMerger.open(domain, monitorTimeoutMs);
+    }
+  } catch (error) {
+    if (await meansShutOff(error, where)) return undefined;
+    throw error;
+  }
+  try {
+    const [monitor] = merger.monitors;
+    if (monitor === undefined || (await isOf(monitor, store.identity))) return merger;
+  } catch (error) {
+    await merger[Symbol.asyncDispose]();
+    throw error;
+  }
+  await merger[Symbol.asyncDispose]();
+  return undefined;
 }

@@ -1,5 +1,6 @@
 // Where the layers of a merge are among a running VM's disks: by what they are, since the VM may have been started with other
 // names of the same files (a linked folder, a relative path).
+import { UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { fileKey } from '../images/same-file.js';
@@ -29,6 +30,18 @@ export async function diskOfStep(
     if (layerName !== undefined && baseName !== undefined) return { disk, layer: layerName, base: baseName };
   }
   return undefined;
+}
+
+/**
+ * Throws a UsageError if a disk has a name of which nobody knows where it leads: after the merge nobody could tell whether
+ * the VM has let go of the layer.
+ */
+export async function refuseUnknown(monitor: Monitor, disks: readonly VmDisk[]): Promise<void> {
+  const names = disks.flatMap((disk) => [disk.file, ...disk.backingFiles]);
+  const unknown = names[(await keysOf(monitor, names)).indexOf(undefined)];
+  if (unknown === undefined) return;
+  const message = `nothing was pruned: QEMU has ${unknown} open, and where that lies cannot be seen`;
+  throw new UsageError('E_BLOCK_GRAPH', `${message}: shut the VM off, and prune then`);
 }
 
 /** True if a disk has the file in its chain, or in a name of which nobody knows where it leads. */

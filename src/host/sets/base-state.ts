@@ -109,12 +109,13 @@ async function whyNotAsCut(disk: ManifestDisk, cutBefore: ReadonlyMap<string, nu
 function deviceDoubt(file: string, now: FileState, asCut: FileState | undefined): BaseDoubt | undefined {
   const [counted, before] = [now.writes, asCut?.writes];
   const unknown = `whether ${file} was written to since the cut, and still holds it, cannot be known`;
-  if (before === undefined) return { is: 'unknown', why: `${unknown}: its writes were not counted then` };
+  if (before === undefined) return { is: 'unknown', why: `${unknown}: its writes since then were not all counted` };
   if (counted === undefined) return { is: 'unknown', why: `${unknown}: its writes are not counted` };
   if (counted.boot !== before.boot || counted.disk !== before.disk) {
     return { is: 'unknown', why: `${unknown}: the machine was booted, or the device made anew, since` };
   }
   if (counted.sectors === before.sectors) return undefined;
+  if (counted.disk === '') return { is: 'unknown', why: `${unknown}: it was written to, or made anew` };
   return { is: 'lost', why: `${file} was written to after the cut: it no longer holds the state of the cut` };
 }
 

@@ -1,6 +1,7 @@
 // The monitors at which a VM may be: those its sets were made through, and the one named on the command line. Only where
 // it is known that nobody listens is the VM shut off; whatever else keeps a monitor from answering, a QEMU may be there.
 import { DeadlineError, UnreachableError, type BridgeError } from '../../errors.js';
+import type { Monitor } from '../../qmp/monitor.js';
 import type { Hypervisor } from './hypervisor.js';
 import { identityOf, resolvedAddress, sameVm, type VmIdentity } from './identity.js';
 import { parseLibvirtAddress } from './libvirt/address.js';
@@ -69,8 +70,7 @@ async function openOne(
     throw error;
   }
   try {
-    // Its socket, or its name, may be another VM's by now.
-    if (identity?.kind !== 'uuid' || sameVm(await identityOf(hypervisor), identity)) return hypervisor;
+    if (await isOf(hypervisor, identity)) return hypervisor;
   } catch (error) {
     await hypervisor[Symbol.asyncDispose]();
     if (error instanceof UnreachableError || error instanceof DeadlineError) return error;
@@ -78,6 +78,11 @@ async function openOne(
   }
   await hypervisor[Symbol.asyncDispose]();
   return undefined;
+}
+
+/** False if its socket, or its name, is another VM's by now; any is the VM's if it is not told which. */
+export async function isOf(monitor: Monitor, identity: VmIdentity | undefined): Promise<boolean> {
+  return identity?.kind !== 'uuid' || sameVm(await identityOf(monitor), identity);
 }
 
 /** True if what was thrown when the monitor was opened says that no QEMU is behind it. */

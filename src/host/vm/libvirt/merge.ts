@@ -4,6 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../../deadline.js';
 import { BridgeError, CutError, DeadlineError } from '../../../errors.js';
+import { sameFile } from '../../images/same-file.js';
 import type { MergeLayer, MergeOptions } from '../hypervisor.js';
 import { domainDisks, type DomainDisk } from './domain-xml.js';
 import { VirshError, type Virsh } from './virsh.js';
@@ -15,8 +16,9 @@ const POLL_MS = 500;
 
 export async function mergeByLibvirt(virsh: Virsh, { disk, vmDisk }: MergeLayer, options: MergeOptions): Promise<void> {
   // A filter above the overlay (copy-on-read) has the overlay itself as the first layer below it.
-  const below = vmDisk?.backingFiles.find((file) => file !== disk.overlay.file);
-  if (vmDisk === undefined || below !== disk.base.file) {
+  const below = await firstOther(vmDisk?.backingFiles ?? [], disk.overlay.file);
+  // By what they are: the domain may have been defined anew with other names of the same files.
+  if (vmDisk === undefined || below === undefined || !(await sameFile(below, disk.base.file))) {
     const found = below ?? 'nothing';
     throw new CutError('E_MERGE_REFUSED', `${disk.overlay.file} lies on ${found}, expected ${disk.base.file}`);
   }
@@ -37,6 +39,11 @@ export async function mergeByLibvirt(virsh: Virsh, { disk, vmDisk }: MergeLayer,
     await giveUp(virsh, vmDisk.id);
     throw error;
   }
+}
+
+async function firstOther(files: readonly string[], than: string): Promise<string | undefined> {
+  for (const file of files) if (!(await sameFile(file, than))) return file;
+  return undefined;
 }
 
 async function begin(virsh: Virsh, words: readonly string[]): Promise<void> {

@@ -49,10 +49,35 @@ describe('a set, when a layer is merged into the one below', () => {
     expect(withoutLayer(setOn('s2', [o1, base], { merged: true }), gone)).toBeUndefined();
   });
 
+  it('on a device is not known to hold its cut afterwards, if it was not before', () => {
+    const counted = (boot: string, sectors: string): FileState => ({
+      ...state(1),
+      writes: { boot, disk: '7', sectors },
+    });
+    const after = new Map([['/img/a', counted('today', '9 0')]]);
+    const told = (inS1: FileState | undefined, inS2: FileState): unknown => {
+      const merged = inS1 === undefined ? base : { ...base, asCut: inS1 };
+      const set = setOn('s2', [o1, { ...base, asCut: inS2 }], { rebasing: true });
+      return diskOf(withoutLayer(set, { ...gone, base: merged, states: after }))?.base.asCut;
+    };
+    expect(told(counted('yesterday', '5 0'), counted('yesterday', '5 0'))).toEqual(state(1));
+    expect(told(undefined, state(1))).toEqual(state(1));
+    expect(told(counted('today', '5 0'), counted('today', '5 0'))).toEqual(counted('today', '9 0'));
+    // A kernel that does not tell whether the device was made anew.
+    const untold = { ...state(1), writes: { boot: 'today', disk: '', sectors: '5 0' } };
+    const later = { ...gone, base: { ...base, asCut: untold }, states: new Map([['/img/a', untold]]) };
+    expect(diskOf(withoutLayer(setOn('s2', [o1], { rebasing: true }), later))?.base.asCut).toEqual(state(1));
+    // Cut after the boot that made the older one unknown.
+    expect(told(counted('yesterday', '5 0'), counted('today', '5 0'))).toEqual(counted('today', '9 0'));
+  });
+
   it('says beforehand that the time of its base will say nothing', () => {
     const set = setOn('s2', [o1, base]);
     expect(needsRebasing(set, [o1.file])).toBe(true);
     expect(needsRebasing(set, [o2.file])).toBe(false);
+    // Of a set farther above the layers below change.
+    expect(needsRebasing(setOn('s3', [o2, o1, base]), [o1.file])).toBe(true);
+    expect(diskOf(asRebasing(setOn('s3', [o2, o1, base]), [o1.file]))?.rebasing).toBe(true);
     expect(needsRebasing(asRebasing(set, [o1.file]), [o1.file])).toBe(false);
   });
 });
