@@ -4,6 +4,7 @@
 import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { parseImageName } from '../../qmp/image-name.js';
+import { isErrno } from '../errno.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
@@ -86,14 +87,14 @@ export function canBeLinked({ name = '' }: { readonly name?: string | undefined 
  * Makes `folder/DISK` a link to the image of each disk and `folder/DISK.format` a file with its format; what is right
  * already is not touched. A disk whose image is not known, or is not opened by its path alone, has no link: to start from
  * a wrong one is worse than not to start. A disk that no set holds any more keeps a link that leads somewhere: start
- * scripts name it.
+ * scripts name it. A file that is no link is left alone.
  */
 export async function switchLinks(folder: string, images: readonly CurrentImage[]): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
   const wanted = linksOf(images);
   for (const name of await readdir(folder)) {
     const link = name.replace(/\.format$/, '');
-    const stays = wanted.has(link) ? wanted.get(link) !== undefined : await leadsSomewhere(join(folder, link));
+    const stays = wanted.has(link) ? wanted.get(link) !== undefined : await isKept(join(folder, link));
     if (!stays && (await isOurs(join(folder, name)))) await rm(join(folder, name), { force: true });
   }
   for (const [name, image] of wanted) if (image !== undefined) await switchLink(join(folder, name), image);
@@ -126,21 +127,33 @@ function linksOf(images: readonly CurrentImage[]): ReadonlyMap<string, StartImag
 }
 
 async function switchLink(link: string, { file, format }: Pick<StartImage, 'file' | 'format'>): Promise<void> {
-  if ((await readlink(link).catch(() => undefined)) === file) return;
+  if (!(await isLinkOrNothing(link)) || (await readlink(link).catch(() => undefined)) === file) return;
   // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.
   await rm(link, { force: true });
   await writeFile(`${link}.format`, `${format}\n`);
+  // Of a tool that was killed before it renamed it.
+  if (await isLinkOrNothing(`${link}.new`)) await rm(`${link}.new`, { force: true });
   await symlink(file, `${link}.new`);
   await rename(`${link}.new`, link);
 }
 
-async function leadsSomewhere(link: string): Promise<boolean> {
-  return await exists(link).catch(() => false);
+/** It leads somewhere, and a tool that was killed has not left it half made. */
+async function isKept(link: string): Promise<boolean> {
+  return !link.endsWith('.new') && (await exists(link).catch(() => false));
 }
 
-// Somebody may have put an image there: that one is no link.
 async function isOurs(file: string): Promise<boolean> {
-  return file.endsWith('.format') || (await lstat(file)).isSymbolicLink();
+  return file.endsWith('.format') || (await isLinkOrNothing(file));
+}
+
+// Somebody may have put an image there, or a copy of the folder has images in place of its links: those are never removed.
+async function isLinkOrNothing(file: string): Promise<boolean> {
+  try {
+    return (await lstat(file)).isSymbolicLink();
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return true;
+    throw error;
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
@@ -76,6 +77,30 @@ it('keeps the link of a disk that no set holds any more, if it leads somewhere',
   rmSync(image);
   await switchLinks(links, []);
   expect(readdirSync(links)).toEqual([]);
+});
+
+it('makes a link again whose maker was killed before it had its name, and keeps no half of one', async () => {
+  const image = join(folder, 'image');
+  writeFileSync(image, '');
+  const links = join(folder, 'links');
+  mkdirSync(links);
+  for (const half of ['vd0.new', 'other.new']) symlinkSync(image, join(links, half));
+  await switchLinks(links, currentImages([view('s1', base)]));
+  expect(readlinkSync(join(links, 'vd0'))).toBe('/img/a');
+  expect(readdirSync(links).sort()).toEqual(['vd0', 'vd0.format']);
+  symlinkSync(image, join(links, 'vd0.new'));
+  rmSync(join(links, 'vd0'));
+  symlinkSync('/img/a.s1', join(links, 'vd0'));
+  await leaveOverlays(links, manifest('s1'), ['/img/a.s1']);
+  expect(readlinkSync(join(links, 'vd0'))).toBe('/img/a');
+});
+
+it('removes no image that somebody has put in the place of a link', async () => {
+  const file = join(folder, 'vd0');
+  writeFileSync(file, 'image');
+  await switchLinks(folder, currentImages([view('s1', overlay)]));
+  await switchLinks(folder, currentImages([view('s1', undefined)]));
+  expect(readFileSync(file, 'utf8')).toBe('image');
 });
 
 it('leads to the base before the overlay is removed, and leaves a link elsewhere alone', async () => {
