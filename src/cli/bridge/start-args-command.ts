@@ -41,7 +41,7 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
   // One that cannot be read may lie on any other.
   const manifests = await store.readAllOrRefuse();
   const views = await viewSnapshots(store, manifests, vm.qmp, limit);
-  const images = currentImages(views);
+  const images = await currentImages(views);
   const unknown = images.find(({ image }) => image === undefined);
   if (unknown !== undefined) {
     const notes = views.find(({ manifest }) => manifest.set === unknown.set)?.disks.flatMap((disk) => disk.notes);
@@ -49,6 +49,12 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
     throw new UsageError('E_NEWEST_UNKNOWN', `${message}: ${notes?.join('; ') ?? 'no reason known'}`);
   }
   if (images.length === 0) output.warn(`no snapshot set of ${vm.name}: start it from the images it always had`);
+  for (const id of new Set(manifests.flatMap(({ disks }) => disks.map((disk) => disk.id)))) {
+    if (images.some((each) => each.id === id)) continue;
+    output.warn(
+      `disk ${id}: the image that it was merged into is not there, and no set tells of another: it is left out`,
+    );
+  }
   for (const { id, image } of images) {
     if (image === undefined) continue;
     if (!canBeLinked(image)) output.warn(`disk ${id} has no link: its image is not opened by its path alone`);

@@ -2,12 +2,14 @@
 // line is somebody else's: `snapshot start-args` prints them, and links in the state folder lead to them, switched whenever
 // a set changes, so that a start script may name these instead.
 import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { parseImageName } from '../../qmp/image-name.js';
 import { isErrno } from '../errno.js';
 import { exists, syncPath } from '../images/durable-file.js';
+import { fileKey } from '../images/same-file.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
+import { isOverlayOver } from './merged-disks.js';
 import { viewSet, type DiskView, type SetView } from './set-view.js';
 
 /** Folder of the links, in the VM's. Hidden: others in there are sets. */
@@ -43,14 +45,23 @@ export async function refreshLinks(store: ManifestStore, folder: string): Promis
   for (const manifest of manifests) {
     views.push(await viewSet(manifest, { monitors: [], isRunning: true, isBusy: false }));
   }
-  await switchLinks(folder, currentImages(views));
+  await switchLinks(folder, await currentImages(views));
 }
 
-/** One for each disk that any of the sets holds. `views` are all of the VM's, oldest first. */
-export function currentImages(views: readonly SetView[]): CurrentImage[] {
+/**
+ * One for each disk that any of the sets holds; none where all that they say is over, and the image they name is gone.
+ * `views` are all of the VM's, oldest first.
+ */
+export async function currentImages(views: readonly SetView[]): Promise<CurrentImage[]> {
+  const overlays = new Set<string>();
+  for (const { manifest } of views) {
+    for (const { overlay } of manifest.disks) overlays.add(await fileKey(overlay.file));
+  }
   const images = new Map<string, CurrentImage>();
   for (const { manifest, disks } of views) {
-    for (const [index, { id, serial, base }] of manifest.disks.entries()) {
+    for (const [index, disk] of manifest.disks.entries()) {
+      if (isOverlayOver(manifest, disk) && !(await isLastWord(disk, overlays))) continue;
+      const { id, serial, base } = disk;
       const newest = disks[index]?.newest;
       images.set(id, {
         id,
@@ -62,6 +73,14 @@ export function currentImages(views: readonly SetView[]): CurrentImage[] {
     }
   }
   return [...images.values()];
+}
+
+/**
+ * Whether a disk whose overlay is merged, or was never used, tells where the newest is: in its base, unless that is another
+ * set's overlay, which may be merged as well by now. Then that set knows.
+ */
+async function isLastWord({ base: { file } }: ManifestDisk, overlays: ReadonlySet<string>): Promise<boolean> {
+  return !overlays.has(await fileKey(file)) && (!isAbsolute(file) || (await exists(file)));
 }
 
 function startImage(
