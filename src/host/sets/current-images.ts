@@ -45,7 +45,19 @@ export async function refreshLinks(store: ManifestStore, folder: string): Promis
   for (const manifest of manifests) {
     views.push(await viewSet(manifest, { monitors: [], isRunning: true, isBusy: false }));
   }
-  await switchLinks(folder, await currentImages(views));
+  await switchLinks(folder, await currentImages(views), await imagesBelow(views.map((view) => view.manifest)));
+}
+
+/** By `fileKey`: those that are below the overlay of a disk, so that a VM which is started from one spoils a cut. */
+async function imagesBelow(manifests: readonly Manifest[]): Promise<ReadonlySet<string>> {
+  const keys = new Set<string>();
+  for (const manifest of manifests) {
+    for (const disk of manifest.disks) {
+      if (isOverlayOver(manifest, disk)) continue;
+      for (const { file } of [disk.base, ...(disk.below ?? [])]) keys.add(await fileKey(file));
+    }
+  }
+  return keys;
 }
 
 /**
@@ -106,14 +118,19 @@ export function canBeLinked({ name = '' }: { readonly name?: string | undefined 
  * Makes `folder/DISK` a link to the image of each disk and `folder/DISK.format` a file with its format; what is right
  * already is not touched. A disk whose image is not known, or is not opened by its path alone, has no link: to start from
  * a wrong one is worse than not to start. A disk that no set holds any more keeps a link that leads somewhere: start
- * scripts name it. A file that is no link is left alone.
+ * scripts name it; unless to one of `below` (by `fileKey`): then the disk has another id by now, and a newer image. A file
+ * that is no link is left alone.
  */
-export async function switchLinks(folder: string, images: readonly CurrentImage[]): Promise<void> {
+export async function switchLinks(
+  folder: string,
+  images: readonly CurrentImage[],
+  below: ReadonlySet<string> = new Set(),
+): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
   const wanted = linksOf(images);
   for (const name of await readdir(folder)) {
     const link = name.replace(/\.format$/, '');
-    const stays = wanted.has(link) ? wanted.get(link) !== undefined : await isKept(join(folder, link));
+    const stays = wanted.has(link) ? wanted.get(link) !== undefined : await isKept(join(folder, link), below);
     if (!stays && (await isOurs(join(folder, name)))) await rm(join(folder, name), { force: true });
   }
   for (const [name, image] of wanted) if (image !== undefined) await switchLink(join(folder, name), image);
@@ -156,9 +173,10 @@ async function switchLink(link: string, { file, format }: Pick<StartImage, 'file
   await rename(`${link}.new`, link);
 }
 
-/** It leads somewhere, and a tool that was killed has not left it half made. */
-async function isKept(link: string): Promise<boolean> {
-  return !link.endsWith('.new') && (await exists(link).catch(() => false));
+/** It leads somewhere, where nothing is spoiled, and a tool that was killed has not left it half made. */
+async function isKept(link: string, below: ReadonlySet<string>): Promise<boolean> {
+  if (link.endsWith('.new') || !(await exists(link).catch(() => false))) return false;
+  return !below.has(await fileKey(link));
 }
 
 async function isOurs(file: string): Promise<boolean> {

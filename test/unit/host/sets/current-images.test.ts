@@ -14,7 +14,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { oldestFirst } from '../../../../src/host/sets/chain-order.js';
-import { currentImages, leaveOverlays, linkName, switchLinks } from '../../../../src/host/sets/current-images.js';
+import {
+  currentImages,
+  leaveOverlays,
+  refreshLinks,
+  linkName,
+  switchLinks,
+} from '../../../../src/host/sets/current-images.js';
+import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
 import type { Manifest } from '../../../../src/host/sets/manifest.js';
 import { viewSet, type DiskView, type SetView } from '../../../../src/host/sets/set-view.js';
 import { manifest } from '../../../support/manifests.js';
@@ -149,6 +156,19 @@ it('removes no image that somebody has put in the place of a link', async () => 
   await switchLinks(folder, await currentImages([view('s1', overlay)]));
   await switchLinks(folder, await currentImages([view('s1', undefined)]));
   expect(readFileSync(file, 'utf8')).toBe('image');
+});
+
+it('keeps no link to the base of a set, by which the disk had another id', async () => {
+  const [image, links] = [join(folder, 'image'), join(folder, 'links')];
+  writeFileSync(image, '');
+  mkdirSync(links);
+  symlinkSync(image, join(links, 'old'));
+  writeFileSync(join(links, 'old.format'), 'raw\n');
+  const store = new ManifestStore(folder, 'vm1');
+  await store.claim('s1', '');
+  await store.write(manifest('s1', EARLY, image, join(folder, 'image.s1')));
+  await refreshLinks(store, links);
+  expect(readdirSync(links)).toEqual([]);
 });
 
 it('leads to the base before the overlay is removed, and leaves a link elsewhere alone', async () => {
