@@ -7,6 +7,7 @@ import { parseImageName } from '../../qmp/image-name.js';
 import { isErrno } from '../errno.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import { fileKey } from '../images/same-file.js';
+import { withNamedBase } from './disk-layers.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { isOverlayOver } from './merged-disks.js';
@@ -73,7 +74,7 @@ export async function currentImages(views: readonly SetView[]): Promise<CurrentI
   for (const { manifest, disks } of views) {
     for (const [index, disk] of manifest.disks.entries()) {
       if (isOverlayOver(manifest, disk) && !(await isLastWord(disk, overlays))) continue;
-      const { id, serial, base } = disk;
+      const { id, serial, base } = await withNamedBase(disk);
       const newest = disks[index]?.newest;
       images.set(id, {
         id,
@@ -139,7 +140,8 @@ export async function switchLinks(
 
 /** Before overlays are removed: a link that leads to one of them leads to the image below it from then on, or is gone. */
 export async function leaveOverlays(folder: string, manifest: Manifest, overlays: readonly string[]): Promise<void> {
-  for (const { id, overlay, base } of manifest.disks) {
+  for (const disk of manifest.disks) {
+    const { id, overlay, base } = await withNamedBase(disk);
     const link = join(folder, linkName(id));
     const target = await readlink(link).catch(() => undefined);
     if (target !== overlay.file || !overlays.includes(target)) continue;
