@@ -1,6 +1,8 @@
 // `fsfreeze-bridge snapshot start-args`: what a plain QEMU is to be started with, so that it goes on where the VM was.
+import { stat } from 'node:fs/promises';
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
+import { exists } from '../../host/images/durable-file.js';
 import {
   canBeLinked,
   currentImages,
@@ -62,22 +64,31 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
       output.warn(`disk ${id} is encrypted: give QEMU its secret, -object secret,id=${image.keySecret},...`);
     }
   }
-  output.result({ vm: vm.name, disks: images }, () => images.map(startWords));
+  const lines = await Promise.all(images.map(startWords));
+  output.result({ vm: vm.name, disks: images }, () => lines);
   return exitCode('done');
 }
 
 const KEY_SECRET = 'encrypt.key-secret';
 
-function startWords({ id, node, image }: CurrentImage): string {
-  const { driver, ...rest } = image === undefined ? {} : openOptions(image);
+/** For a shell. Throws what stat(2) does, unless the image is not there: then QEMU will say so. */
+export async function startWords({ id, node, image }: CurrentImage): Promise<string> {
+  const { driver, ...rest } = image === undefined ? {} : await openOptions(image);
   return `-blockdev ${shellWord(words({ driver, 'node-name': nodeName(id, node), ...rest }).join(','))}`;
 }
 
-function openOptions({ file, format, name = '', keySecret }: StartImage): Readonly<Record<string, unknown>> {
+async function openOptions({
+  file,
+  format,
+  name = '',
+  keySecret,
+}: StartImage): Promise<Readonly<Record<string, unknown>>> {
   const named = imageOptions(name);
   if (named !== undefined) return named;
   const encrypted = keySecret === undefined ? {} : { [KEY_SECRET]: keySecret };
-  return { driver: format, ...encrypted, file: { driver: 'file', filename: file } };
+  // QEMU refuses a device with the driver of files.
+  const isDevice = (await exists(file)) && (await stat(file)).isBlockDevice();
+  return { driver: format, ...encrypted, file: { driver: isDevice ? 'host_device' : 'file', filename: file } };
 }
 
 /** `a.b=c`, as -blockdev has it. */
