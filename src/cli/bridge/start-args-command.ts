@@ -50,13 +50,14 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
     const message = `which image of disk ${unknown.id} is the newest only you can tell (set ${unknown.set})`;
     throw new UsageError('E_NEWEST_UNKNOWN', `${message}: ${notes?.join('; ') ?? 'no reason known'}`);
   }
-  if (images.length === 0) output.warn(`no snapshot set of ${vm.name}: start it from the images it always had`);
-  for (const id of new Set(manifests.flatMap(({ disks }) => disks.map((disk) => disk.id)))) {
-    if (images.some((each) => each.id === id)) continue;
-    output.warn(
-      `disk ${id}: the image that it was merged into is not there, and no set tells of another: it is left out`,
-    );
+  for (const { set, disks } of manifests) {
+    for (const { id, base } of disks) {
+      if (images.some((each) => each.id === id)) continue;
+      const message = `disk ${id}: ${base.file} is not there, and no set names a newer image`;
+      throw new UsageError('E_NO_IMAGE', `${message}: mount its filesystem, or delete ${set}, which is over`);
+    }
   }
+  if (images.length === 0) output.warn(`no snapshot set of ${vm.name}: start it from the images it always had`);
   for (const { id, image } of images) {
     if (image === undefined) continue;
     if (!canBeLinked(image)) output.warn(`disk ${id} has no link: its image is not opened by its path alone`);
