@@ -22,6 +22,7 @@ import { syncPath } from './images/durable-file.js';
 import { whyNotDropped } from './images/references.js';
 import { whyInUse, type Claim } from './images/use.js';
 import { everySet, witnessesFor } from './sets/claims.js';
+import { withNamedBase } from './sets/disk-layers.js';
 import { Journal } from './sets/journal.js';
 import type { Manifest, ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
@@ -211,11 +212,12 @@ class Commit {
 
   async #one(before: Manifest, index: number, step: Step | undefined): Promise<Manifest> {
     const { limitMs, speed, signal, onProgress } = this.#options;
-    const { id } = diskAt(before, index);
+    // A set of an older version has the base's offset and the like in the overlay's header only, which goes.
+    const { id, base } = await withNamedBase(diskAt(before, index));
     if (step?.step === 'merge') {
       const consequence = `disk ${id} is not merged`;
       await this.#way.check(consequence);
-      await this.#mark(index, { merge: 'begun' });
+      await this.#mark(index, { base, merge: 'begun' });
       try {
         await this.#way.merge(before, index, {
           limitMs,
@@ -238,6 +240,7 @@ class Commit {
     }
     // Durable before its last traces in QEMU are removed: without them nobody could tell that it is merged.
     await this.#mark(index, {
+      base,
       pivoting: false,
       pivoted: true,
       ...(step?.step === 'merge' ? { pivotedAt: now() } : {}),

@@ -8,6 +8,7 @@ import { withData } from './images/overlay-data.js';
 import { whyInUse } from './images/use.js';
 import { everySet, witnessesFor } from './sets/claims.js';
 import { leaveOverlays, LINKS } from './sets/current-images.js';
+import { withNamedBase } from './sets/disk-layers.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
 import { missingOverlays } from './sets/missing-images.js';
@@ -61,19 +62,25 @@ export async function deleteSnapshot(options: DeleteOptions): Promise<Deleted> {
     if (manifest.id !== asked.manifest.id) {
       throw new UsageError('E_STATE_OF_SET', `${set} is another set by now: nothing was deleted`);
     }
-    await removeSet(store, await store.write({ ...manifest, state: 'deleting' }), files);
+    const disks = await Promise.all(manifest.disks.map(withNamedBase));
+    await removeSet(store, await store.write({ ...manifest, disks, state: 'deleting' }), files, foreign);
     return { files, foreign };
   } finally {
     await journal.end();
   }
 }
 
-/** The rest of a deletion that was decided; the files must be nobody's. */
-export async function removeSet(store: ManifestStore, manifest: Manifest, files: readonly string[]): Promise<void> {
+/** The rest of a deletion that was decided; `files` must be nobody's, and `foreign` stay, but no link leads to them. */
+export async function removeSet(
+  store: ManifestStore,
+  manifest: Manifest,
+  files: readonly string[],
+  foreign: readonly string[],
+): Promise<void> {
   const { removed } = await missingOverlays(manifest);
   // Before the files are gone: what libvirt is to start must be there.
   await putBackDefinition(store, manifest, [...files, ...removed]);
-  await leaveOverlays(join(store.folder, LINKS), manifest, files);
+  await leaveOverlays(join(store.folder, LINKS), manifest, [...files, ...foreign, ...removed]);
   await removeFiles(files);
   await removeDrafts(manifest);
   await store.remove(manifest.set);

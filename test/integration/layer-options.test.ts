@@ -125,8 +125,12 @@ needed('a disk that is part of a file', () => {
     await expectRest();
   });
 
-  it('is started as it was after a commit: by words with its offset, and by no link', async () => {
+  it.each([
+    ['', false],
+    [', of a set of an older version', true],
+  ])('is started as it was after a commit%s: by words with its offset, and by no link', async (_which, isOld) => {
     await create('s1');
+    if (isOld) age('s1');
     const link = at.state('.images', 'vd0');
     expect(existsSync(link)).toBe(true);
     await at.vm.write('vd0', 9, 0, 64);
@@ -144,6 +148,19 @@ needed('a disk that is part of a file', () => {
     expect(await holdsPattern(image('vd0.raw'), 'raw', 9, 4096, 64)).toBe(true);
     expect(await holdsPattern(image('vd0.raw'), 'raw', 7, 4096 + 64, 64)).toBe(true);
     await expectRest();
+  });
+});
+
+needed('a set of an older version, of a disk that is part of a file', () => {
+  it('leaves no link to the whole file when it is deleted', async () => {
+    at = await CutHarness.start([], slice);
+    await create('s1');
+    const link = at.state('.images', 'vd0');
+    expect(existsSync(link)).toBe(true);
+    age('s1');
+    await at.vm.quit();
+    await tool('delete', 's1', '--yes');
+    expect([existsSync(link), existsSync(`${link}.format`)]).toEqual([false, false]);
   });
 });
 

@@ -1,7 +1,7 @@
 // What `show` and `list` say of a set while things happen to its VM and its images: worth, whether the cut is still there,
 // and which image is the newest.
 import { execa } from 'execa';
-import { readFileSync, readdirSync, readlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, readlinkSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { ConsistencyLevel } from '../../src/consistency.js';
@@ -267,6 +267,18 @@ requires(
       await at.start([], ['-blockdev', words]);
       const nodes = (await at.vm.control.execute('query-named-block-nodes')) as { image: { filename: string } }[];
       expect(nodes.map(({ image }) => image.filename)).toContain(file);
+    });
+
+    it('leaves out no disk whose image is not there', async () => {
+      await cutAndWrite();
+      expect((await at.bridge(commit)).error.message).toBe('none');
+      await at.vm.quit();
+      renameSync(base(data), `${base(data)}.away`);
+      const refused = await startArgs();
+      expect(refused).toMatchObject({ code: 2, error: { code: 'E_NO_IMAGE' } });
+      expect(refused.error.message).toContain(`${base(data)} is not there`);
+      renameSync(`${base(data)}.away`, base(data));
+      expect((await startArgs()).json['disks']).toHaveLength(2);
     });
 
     it('names no image where only a person can tell which is the newest', async () => {

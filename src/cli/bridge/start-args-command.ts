@@ -1,6 +1,8 @@
 // `fsfreeze-bridge snapshot start-args`: what a plain QEMU is to be started with, so that it goes on where the VM was.
+import { stat } from 'node:fs/promises';
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
+import { exists } from '../../host/images/durable-file.js';
 import {
   canBeLinked,
   currentImages,
@@ -41,12 +43,19 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
   // One that cannot be read may lie on any other.
   const manifests = await store.readAllOrRefuse();
   const views = await viewSnapshots(store, manifests, vm.qmp, limit);
-  const images = currentImages(views);
+  const images = await currentImages(views);
   const unknown = images.find(({ image }) => image === undefined);
   if (unknown !== undefined) {
     const notes = views.find(({ manifest }) => manifest.set === unknown.set)?.disks.flatMap((disk) => disk.notes);
     const message = `which image of disk ${unknown.id} is the newest only you can tell (set ${unknown.set})`;
     throw new UsageError('E_NEWEST_UNKNOWN', `${message}: ${notes?.join('; ') ?? 'no reason known'}`);
+  }
+  for (const { set, disks } of manifests) {
+    for (const { id, base } of disks) {
+      if (images.some((each) => each.id === id)) continue;
+      const message = `disk ${id}: ${base.file} is not there, and no set names a newer image`;
+      throw new UsageError('E_NO_IMAGE', `${message}: mount its filesystem, or delete ${set}, which is over`);
+    }
   }
   if (images.length === 0) output.warn(`no snapshot set of ${vm.name}: start it from the images it always had`);
   for (const { id, image } of images) {
@@ -56,22 +65,31 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
       output.warn(`disk ${id} is encrypted: give QEMU its secret, -object secret,id=${image.keySecret},...`);
     }
   }
-  output.result({ vm: vm.name, disks: images }, () => images.map(startWords));
+  const lines = await Promise.all(images.map(startWords));
+  output.result({ vm: vm.name, disks: images }, () => lines);
   return exitCode('done');
 }
 
 const KEY_SECRET = 'encrypt.key-secret';
 
-function startWords({ id, node, image }: CurrentImage): string {
-  const { driver, ...rest } = image === undefined ? {} : openOptions(image);
+/** For a shell. Throws what stat(2) does, unless the image is not there: then QEMU will say so. */
+export async function startWords({ id, node, image }: CurrentImage): Promise<string> {
+  const { driver, ...rest } = image === undefined ? {} : await openOptions(image);
   return `-blockdev ${shellWord(words({ driver, 'node-name': nodeName(id, node), ...rest }).join(','))}`;
 }
 
-function openOptions({ file, format, name = '', keySecret }: StartImage): Readonly<Record<string, unknown>> {
+async function openOptions({
+  file,
+  format,
+  name = '',
+  keySecret,
+}: StartImage): Promise<Readonly<Record<string, unknown>>> {
   const named = imageOptions(name);
   if (named !== undefined) return named;
   const encrypted = keySecret === undefined ? {} : { [KEY_SECRET]: keySecret };
-  return { driver: format, ...encrypted, file: { driver: 'file', filename: file } };
+  // QEMU refuses a device with the driver of files.
+  const isDevice = (await exists(file)) && (await stat(file)).isBlockDevice();
+  return { driver: format, ...encrypted, file: { driver: isDevice ? 'host_device' : 'file', filename: file } };
 }
 
 /** `a.b=c`, as -blockdev has it. */

@@ -64,20 +64,25 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
   await recovery.repair(
     { set, kind: 'set-unfinished', found, did, commands: [options.command('snapshot', 'delete', set)] },
     async () => {
-      await rollBack(recovery, manifest, files);
+      await rollBack(recovery, manifest, files, foreign);
       return undefined;
     },
   );
 }
 
-async function rollBack(recovery: Recovery, manifest: Manifest, files: readonly string[]): Promise<void> {
+async function rollBack(
+  recovery: Recovery,
+  manifest: Manifest,
+  files: readonly string[],
+  foreign: readonly string[],
+): Promise<void> {
   const { store, monitors } = recovery;
   await withJournal(recovery, manifest.set, async () => {
     for (const monitor of monitors) await unloadOverlays(monitor, manifest);
     await checkRemovable(recovery, manifest, files);
     const [written] = await withData(files);
     if (written !== undefined) throw new BridgeError('E_DATA', `${written} holds what no other image has: not removed`);
-    await removeSet(store, manifest, files);
+    await removeSet(store, manifest, files, foreign);
   });
 }
 
@@ -96,7 +101,7 @@ export async function recoverDelete(recovery: Recovery, manifest: Manifest): Pro
   await recovery.repair({ set, kind: 'set-delete', found, did: `${rest}${leftAlone(foreign)}`, commands }, async () => {
     await withJournal(recovery, set, async () => {
       await checkRemovable(recovery, manifest, files);
-      await removeSet(store, manifest, files);
+      await removeSet(store, manifest, files, foreign);
     });
     return undefined;
   });

@@ -2,13 +2,23 @@
 // sets may come from another machine.
 import { fileKey } from '../images/same-file.js';
 import type { Manifest } from './manifest.js';
+import { isOverlayOver } from './merged-disks.js';
 
-/** Oldest first: a set follows those whose overlays its disks lie on; where none lies on the other, by the time of the cut. */
+/**
+ * Oldest first: a set follows those whose overlays its disks lie on, and those that were merged into their bases; where none
+ * of that tells, by the time of the cut.
+ */
 export async function oldestFirst(manifests: readonly Manifest[]): Promise<Manifest[]> {
   const byTime = [...manifests].sort((a, b) => a.createdAt.localeCompare(b.createdAt));
   const makers = new Map<string, Manifest>();
+  const ended = new Map<string, Manifest[]>();
   for (const manifest of byTime) {
-    for (const { overlay, merged } of manifest.disks) if (!merged) makers.set(await fileKey(overlay.file), manifest);
+    for (const disk of manifest.disks) {
+      if (!disk.merged) makers.set(await fileKey(disk.overlay.file), manifest);
+      if (!isOverlayOver(manifest, disk)) continue;
+      const base = await fileKey(disk.base.file);
+      ended.set(base, [...(ended.get(base) ?? []), manifest]);
+    }
   }
   const ordered = new Set<Manifest>();
   // What is being visited is passed over: files that name each other in a circle must not hang us.
@@ -16,7 +26,11 @@ export async function oldestFirst(manifests: readonly Manifest[]): Promise<Manif
   const visit = async (manifest: Manifest): Promise<void> => {
     if (visited.has(manifest)) return;
     visited.add(manifest);
-    for (const { base, below = [] } of manifest.disks) {
+    for (const disk of manifest.disks) {
+      const { base, below = [] } = disk;
+      // While an overlay lies on it, nothing is cut over the base and merged into it.
+      const before = isOverlayOver(manifest, disk) ? undefined : ended.get(await fileKey(base.file));
+      for (const each of before ?? []) await visit(each);
       for (const { file } of [base, ...below]) {
         const maker = makers.get(await fileKey(file));
         if (maker !== undefined) await visit(maker);

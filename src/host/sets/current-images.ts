@@ -2,11 +2,15 @@
 // line is somebody else's: `snapshot start-args` prints them, and links in the state folder lead to them, switched whenever
 // a set changes, so that a start script may name these instead.
 import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { parseImageName } from '../../qmp/image-name.js';
+import { isErrno } from '../errno.js';
 import { exists, syncPath } from '../images/durable-file.js';
+import { fileKey } from '../images/same-file.js';
+import { withNamedBase } from './disk-layers.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
+import { isOverlayOver } from './merged-disks.js';
 import { viewSet, type DiskView, type SetView } from './set-view.js';
 
 /** Folder of the links, in the VM's. Hidden: others in there are sets. */
@@ -42,14 +46,35 @@ export async function refreshLinks(store: ManifestStore, folder: string): Promis
   for (const manifest of manifests) {
     views.push(await viewSet(manifest, { monitors: [], isRunning: true, isBusy: false }));
   }
-  await switchLinks(folder, currentImages(views));
+  await switchLinks(folder, await currentImages(views), await imagesBelow(views.map((view) => view.manifest)));
 }
 
-/** One for each disk that any of the sets holds. `views` are all of the VM's, oldest first. */
-export function currentImages(views: readonly SetView[]): CurrentImage[] {
+/** By `fileKey`: those that are below the overlay of a disk, so that a VM which is started from one spoils a cut. */
+async function imagesBelow(manifests: readonly Manifest[]): Promise<ReadonlySet<string>> {
+  const keys = new Set<string>();
+  for (const manifest of manifests) {
+    for (const disk of manifest.disks) {
+      if (isOverlayOver(manifest, disk)) continue;
+      for (const { file } of [disk.base, ...(disk.below ?? [])]) keys.add(await fileKey(file));
+    }
+  }
+  return keys;
+}
+
+/**
+ * One for each disk that any of the sets holds; none where all that they say is over, and the image they name is gone.
+ * `views` are all of the VM's, oldest first.
+ */
+export async function currentImages(views: readonly SetView[]): Promise<CurrentImage[]> {
+  const overlays = new Set<string>();
+  for (const { manifest } of views) {
+    for (const { overlay } of manifest.disks) overlays.add(await fileKey(overlay.file));
+  }
   const images = new Map<string, CurrentImage>();
   for (const { manifest, disks } of views) {
-    for (const [index, { id, serial, base }] of manifest.disks.entries()) {
+    for (const [index, disk] of manifest.disks.entries()) {
+      if (isOverlayOver(manifest, disk) && !(await isLastWord(disk, overlays))) continue;
+      const { id, serial, base } = await withNamedBase(disk);
       const newest = disks[index]?.newest;
       images.set(id, {
         id,
@@ -61,6 +86,14 @@ export function currentImages(views: readonly SetView[]): CurrentImage[] {
     }
   }
   return [...images.values()];
+}
+
+/**
+ * Whether a disk whose overlay is merged, or was never used, tells where the newest is: in its base, unless that is another
+ * set's overlay, which may be merged as well by now. Then that set knows.
+ */
+async function isLastWord({ base: { file } }: ManifestDisk, overlays: ReadonlySet<string>): Promise<boolean> {
+  return !overlays.has(await fileKey(file)) && (!isAbsolute(file) || (await exists(file)));
 }
 
 function startImage(
@@ -86,14 +119,19 @@ export function canBeLinked({ name = '' }: { readonly name?: string | undefined 
  * Makes `folder/DISK` a link to the image of each disk and `folder/DISK.format` a file with its format; what is right
  * already is not touched. A disk whose image is not known, or is not opened by its path alone, has no link: to start from
  * a wrong one is worse than not to start. A disk that no set holds any more keeps a link that leads somewhere: start
- * scripts name it.
+ * scripts name it; unless to one of `below` (by `fileKey`): then the disk has another id by now, and a newer image. A file
+ * that is no link is left alone.
  */
-export async function switchLinks(folder: string, images: readonly CurrentImage[]): Promise<void> {
+export async function switchLinks(
+  folder: string,
+  images: readonly CurrentImage[],
+  below: ReadonlySet<string> = new Set(),
+): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o755 });
   const wanted = linksOf(images);
   for (const name of await readdir(folder)) {
     const link = name.replace(/\.format$/, '');
-    const stays = wanted.has(link) ? wanted.get(link) !== undefined : await leadsSomewhere(join(folder, link));
+    const stays = wanted.has(link) ? wanted.get(link) !== undefined : await isKept(join(folder, link), below);
     if (!stays && (await isOurs(join(folder, name)))) await rm(join(folder, name), { force: true });
   }
   for (const [name, image] of wanted) if (image !== undefined) await switchLink(join(folder, name), image);
@@ -102,7 +140,8 @@ export async function switchLinks(folder: string, images: readonly CurrentImage[
 
 /** Before overlays are removed: a link that leads to one of them leads to the image below it from then on, or is gone. */
 export async function leaveOverlays(folder: string, manifest: Manifest, overlays: readonly string[]): Promise<void> {
-  for (const { id, overlay, base } of manifest.disks) {
+  for (const disk of manifest.disks) {
+    const { id, overlay, base } = await withNamedBase(disk);
     const link = join(folder, linkName(id));
     const target = await readlink(link).catch(() => undefined);
     if (target !== overlay.file || !overlays.includes(target)) continue;
@@ -126,21 +165,34 @@ function linksOf(images: readonly CurrentImage[]): ReadonlyMap<string, StartImag
 }
 
 async function switchLink(link: string, { file, format }: Pick<StartImage, 'file' | 'format'>): Promise<void> {
-  if ((await readlink(link).catch(() => undefined)) === file) return;
+  if (!(await isLinkOrNothing(link)) || (await readlink(link).catch(() => undefined)) === file) return;
   // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.
   await rm(link, { force: true });
   await writeFile(`${link}.format`, `${format}\n`);
+  // Of a tool that was killed before it renamed it.
+  if (await isLinkOrNothing(`${link}.new`)) await rm(`${link}.new`, { force: true });
   await symlink(file, `${link}.new`);
   await rename(`${link}.new`, link);
 }
 
-async function leadsSomewhere(link: string): Promise<boolean> {
-  return await exists(link).catch(() => false);
+/** It leads somewhere, where nothing is spoiled, and a tool that was killed has not left it half made. */
+async function isKept(link: string, below: ReadonlySet<string>): Promise<boolean> {
+  if (link.endsWith('.new') || !(await exists(link).catch(() => false))) return false;
+  return !below.has(await fileKey(link));
 }
 
-// Somebody may have put an image there: that one is no link.
 async function isOurs(file: string): Promise<boolean> {
-  return file.endsWith('.format') || (await lstat(file)).isSymbolicLink();
+  return file.endsWith('.format') || (await isLinkOrNothing(file));
+}
+
+// Somebody may have put an image there, or a copy of the folder has images in place of its links: those are never removed.
+async function isLinkOrNothing(file: string): Promise<boolean> {
+  try {
+    return (await lstat(file)).isSymbolicLink();
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return true;
+    throw error;
+  }
 }
 
 /**

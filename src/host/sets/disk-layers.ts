@@ -21,6 +21,12 @@ export async function namedBase({ base, overlay }: ManifestDisk): Promise<NamedL
   return (await sameFile(imageFile(backingName), file)) ? { file, format, name: backingName } : { file, format };
 }
 
+/** The disk, with its base's name as that of a newer version: for when the overlay, whose header has it, is to go. */
+export async function withNamedBase(disk: ManifestDisk): Promise<ManifestDisk> {
+  const { name } = await namedBase(disk);
+  return name === undefined ? disk : { ...disk, base: { ...disk.base, name } };
+}
+
 interface Chain {
   readonly layers: readonly OpenLayer[];
   /** False if more lies below: in a set of an older version, which does not say what, or on the network. */

@@ -7,6 +7,12 @@ export function cutIsGone({ base }: ManifestDisk): string {
   return `its overlay was merged into ${base.file}: the state of the cut is gone`;
 }
 
+/** Nothing is in the disk's overlay that is to be kept, or soon nothing is there: the base holds the newest. */
+export function isOverlayOver({ state }: Pick<Manifest, 'state'>, { merged, pivoted }: ManifestDisk): boolean {
+  if (merged || pivoted === true) return true;
+  return state === 'creating' || state === 'committed' || state === 'failed' || state === 'deleting';
+}
+
 /** The set with its level, and that of each disk that was merged, as they are from then on. */
 export function withMergesCounted(manifest: Manifest): Manifest {
   const disks = manifest.disks.map((disk) => {

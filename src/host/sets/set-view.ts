@@ -10,7 +10,7 @@ import { holdsData } from '../images/overlay-data.js';
 import { baseDoubts, type BaseDoubt } from './base-state.js';
 import { layersOf, type Layer } from './layers.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
-import { cutIsGone } from './merged-disks.js';
+import { cutIsGone, isOverlayOver } from './merged-disks.js';
 import { missingImages } from './missing-images.js';
 import { settled } from './set-state.js';
 
@@ -79,7 +79,7 @@ export async function viewSet(recorded: Manifest, { monitors, isRunning, isBusy 
     const notes = [gone, unsure, doubt].filter((note) => note !== undefined);
     const holdsCut = gone === undefined;
     const isCutKnown = unsure === undefined && (holdsCut || base?.is !== 'missing');
-    const missing = isOver(manifest) ? [] : await missingImages(disk);
+    const missing = isOverlayOver(manifest, disk) ? [] : await missingImages(disk);
     disks.push({
       ...{ id: disk.id, holdsCut, isCutKnown, level: holdsCut ? disk.level : 'none', newest, inUse },
       ...{ missing, notes },
@@ -90,11 +90,6 @@ export async function viewSet(recorded: Manifest, { monitors, isRunning, isBusy 
     manifest.level,
   );
   return { manifest, level, disks, notes: notesOf(manifest, disks, isKnown, isBusy) };
-}
-
-/** Nothing is in its overlays that is to be kept. */
-function isOver({ state }: Manifest): boolean {
-  return state === 'creating' || state === 'committed' || state === 'failed' || state === 'deleting';
 }
 
 /** Disks that the VM has changed over to their base, by the overlay that is still open or the job that says so. */
@@ -186,17 +181,19 @@ interface Newest {
 
 async function newestOf(
   { state }: Manifest,
-  { base, overlay, merged, pivoted, pivoting }: ManifestDisk,
+  disk: ManifestDisk,
   inUse: LayerName | undefined,
   baseDoubt: BaseDoubt | undefined,
 ): Promise<Newest> {
+  const { base, overlay, pivoting } = disk;
   const onBase = { newest: { layer: 'base', file: base.file, format: base.format } } as const;
   const onOverlay = { newest: { layer: 'overlay', file: overlay.file, format: overlay.format } } as const;
-  if (state === 'failed' || state === 'creating' || state === 'committed' || merged || pivoted === true) return onBase;
+  if (isOverlayOver({ state }, disk)) return onBase;
   if (state === 'cutting') return { newest: undefined };
+  // Some of the overlays are emptied, others are not yet: disks of two moments.
+  if (state === 'reverting') return { newest: undefined, doubt: 'reverted in part: revert it again' };
   if (inUse === 'overlay') return onOverlay;
   if (!(await exists(overlay.file))) {
-    if (state === 'deleting') return onBase;
     return { newest: undefined, doubt: `${overlay.file} is not there: it was removed, or is not mounted` };
   }
   const names = `${overlay.file} (written last at ${await writtenAt(overlay.file)}), ${base.file} (at ${await writtenAt(base.file)})`;

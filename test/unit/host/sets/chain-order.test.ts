@@ -26,6 +26,13 @@ describe('the order of sets', () => {
     expect(await names(merged, first)).toEqual(['first', 'second']);
   });
 
+  it('is that of the images where the clock was set back between a merge and the next cut', async () => {
+    const first = on('first', '2026-01-02T00:00:00Z', '/img/a');
+    const merged = { ...first, state: 'committed' as const, disks: first.disks.map((d) => ({ ...d, merged: true })) };
+    const second = on('second', '2026-01-01T00:00:00Z', '/img/a');
+    expect(await names(second, merged)).toEqual(['first', 'second']);
+  });
+
   it('has every set once, even where files name each other in a circle', async () => {
     const one = on('one', '2026-01-01T00:00:00Z', '/img/a.two');
     const two = on('two', '2026-01-02T00:00:00Z', '/img/a.one');
