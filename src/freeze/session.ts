@@ -410,18 +410,26 @@ export class Session implements LocalSession {
     // What hangs in the kernel is the freezer's, and no command waits for it.
     if (this.unconfirmed === undefined || this.#fate.leftToFreezer) this.#released(final, ending);
     if (this.unconfirmed === undefined) this.#resolveThawed(final);
-    else void this.#confirmLate(ending);
+    if (this.unconfirmed === undefined && filesystems?.hangs !== true) this.#writable();
+    else void this.#settleLate(ending);
     this.#resolveEnded(final);
     return final;
   }
 
-  // Until then a write to what is still frozen would never return.
-  async #confirmLate(ending: Ending): Promise<void> {
+  // Until then a write to what is still frozen, or hangs in its FIFREEZE, would never return.
+  async #settleLate(ending: Ending): Promise<void> {
     await untilThawed(this.#settings, this.id);
-    this.#fate.confirmedLate();
-    this.#final = { ...this.report, state: 'thawed' };
-    if (!this.#fate.leftToFreezer) this.#released(this.#final, ending);
-    this.#resolveThawed(this.#final);
+    if (this.unconfirmed !== undefined) {
+      this.#fate.confirmedLate();
+      this.#final = { ...this.report, state: 'thawed' };
+      if (!this.#fate.leftToFreezer) this.#released(this.#final, ending);
+      this.#resolveThawed(this.#final);
+    }
+    this.#writable();
+  }
+
+  #writable(): void {
+    if (this.#holdTold) this.#settings.onWritable(this.id);
   }
 
   #released(final: FreezeReport, { byItself }: Ending): void {

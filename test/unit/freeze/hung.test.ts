@@ -1,5 +1,6 @@
-// What hangs, over a fake freezer: a sync, and a thaw that the freezer gave up; and how many ask it at a time. The same
+// What hangs, over a fake freezer: a sync, and a freeze or a thaw that the freezer gave up; and how many ask it at a time. The same
 // against kernels: test/vm/hung-disk.test.ts.
+import { rmSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
@@ -85,6 +86,39 @@ test('a thaw that hangs and is given up: an error of that thaw, and of nothing a
   // Its marker is gone: there is none in this test.
   expect((await session.thawed).state).toBe('thawed');
   expect(released).toEqual(['frozen']);
+});
+
+test.each([
+  ['FITHAW', { givesUpThaw: ['/data'] }],
+  ['FIFREEZE', { late: ['/data'], hangs: ['/data'] }],
+] as const)('a %s that hangs: commands go on, and nothing is written until it has returned', async (_call, hangs) => {
+  const told: string[] = [];
+  const coordinator = await harness.start(hangs, {
+    freezeLimitMs: 100,
+    onReleased: () => {
+      told.push('released');
+    },
+    onWritable: (session) => {
+      told.push(`writable ${session}`);
+    },
+  });
+  // The freezer's, as long as the kernel has not returned.
+  const marker = `${harness.dir}/run/frozen.left-999999999-1-1`;
+  writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s1 -\nintended 1 0:0 /data\n');
+  await failed(coordinator.freeze(request({ session: 's1' })).then(async (session) => await session.thaw()));
+  expect(told).toEqual(['released']);
+  expect(await coordinator.status()).toEqual({ state: 'idle' });
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  expect(told).toEqual(['released']);
+  rmSync(marker);
+  await expect.poll(() => told).toEqual(['released', 'writable s1']);
+});
+
+test('a session of which nothing hangs may be written after at once', async () => {
+  const told: string[] = [];
+  const coordinator = await harness.start({}, { onWritable: (session) => void told.push(session) });
+  await (await coordinator.freeze(request({ session: 's1' }))).thaw();
+  expect(told).toEqual(['s1']);
 });
 
 test('however many ask for the status at a time, one connection serves them', async () => {
