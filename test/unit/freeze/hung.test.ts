@@ -1,10 +1,12 @@
 // What hangs, over a fake freezer: a sync, and a freeze or a thaw that the freezer gave up; and how many ask it at a time. The same
 // against kernels: test/vm/hung-disk.test.ts.
 import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
 import { FreezerInquiry } from '../../../src/freeze/freezer-inquiry.js';
+import { untilThawed } from '../../../src/freeze/until-thawed.js';
 import { FreezeHarness } from '../../support/freeze-harness.js';
 
 let harness: FreezeHarness;
@@ -119,6 +121,33 @@ test('a session of which nothing hangs may be written after at once', async () =
   const coordinator = await harness.start({}, { onWritable: (session) => void told.push(session) });
   await (await coordinator.freeze(request({ session: 's1' }))).thaw();
   expect(told).toEqual(['s1']);
+});
+
+test.each([
+  ['is left to a freezer that answers', 'answers', false, false],
+  ['is not thawed by force while a later session holds a freezer that is stopped', 'silent', true, false],
+  ['is thawed by force while the freezer is stopped and holds nothing else', 'silent', false, true],
+  ['is thawed by force where the freezer has died, whoever else it held', 'dead', true, true],
+])('what hangs %s', async (_what, freezer, later, isForced) => {
+  await harness.start();
+  if (freezer === 'dead') await harness.freezer.close();
+  else harness.freezer.silent = freezer === 'silent';
+  const [left, marker, freezerPath] = ['frozen.left-999999999-1-1', 'frozen', 'thaw-marked'].map((name) =>
+    join(harness.dir, 'run', name),
+  ) as [string, string, string];
+  writeFileSync(left, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 1 0:0 /data\n');
+  if (later) writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s2 -\nfrozen 2 0:0 /\n');
+  writeFileSync(freezerPath, `#!/bin/sh\necho started >>'${harness.journalPath}'\n`, { mode: 0o755 });
+  const places = { socketPath: join(harness.dir, 'run/freezer.sock'), markerPath: marker, freezerPath };
+  let isThawed = false;
+  const waiting = untilThawed(places, 's1', 10).then(() => {
+    isThawed = true;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  expect(harness.journal.includes('started')).toBe(isForced);
+  expect(isThawed).toBe(false);
+  rmSync(left);
+  await waiting;
 });
 
 test('however many ask for the status at a time, one connection serves them', async () => {
