@@ -131,7 +131,7 @@ export interface LocalCoordinator extends Coordinator {
   /**
    * Ends whatever is held (as `broken`: its requester may cut later) or on its way: thaws, gives each writer its first
    * try to let go, waits for `post` phases, within 20 s for all of these but the thaw. For SIGTERM. Later freezes are
-   * refused. Throws ThawUnconfirmedError as thaw() does.
+   * refused. Throws ThawUnconfirmedError as thaw() does, but not for what hangs in the kernel and the freezer keeps at.
    */
   close(): Promise<void>;
 }

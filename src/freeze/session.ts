@@ -166,7 +166,7 @@ export class Session implements LocalSession {
     } catch (error) {
       const told = signal?.aborted === true ? aborted(signal.reason) : error;
       const report = await this.#end({ outcome: 'failed', error: describeError(told), byItself: false });
-      throw sessionFailure(told, report, this.unconfirmed);
+      throw sessionFailure(told, report, this);
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }
@@ -194,7 +194,7 @@ export class Session implements LocalSession {
 
   async #endAndTell(ending: Ending): Promise<FreezeReport> {
     const report = await this.#end(ending);
-    if (this.unconfirmed !== undefined) throw sessionFailure(undefined, report, this.unconfirmed);
+    if (this.unconfirmed !== undefined) throw sessionFailure(undefined, report, this);
     return report;
   }
 

@@ -3,6 +3,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { SessionKeeper } from '../../../src/agent/session-keeper.js';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
 import { FreezerInquiry } from '../../../src/freeze/freezer-inquiry.js';
@@ -121,6 +122,32 @@ test('a session of which nothing hangs may be written after at once', async () =
   const coordinator = await harness.start({}, { onWritable: (session) => void told.push(session) });
   await (await coordinator.freeze(request({ session: 's1' }))).thaw();
   expect(told).toEqual(['s1']);
+});
+
+test('an attempt that failed with a thaw that hangs is owed an error until it is known to be thawed', async () => {
+  const coordinator = await harness.start({ freezeErrno: { '/': 5 }, givesUpThaw: ['/data'] });
+  const keeper = new SessionKeeper(coordinator, { read: () => undefined, write() {}, remove() {} });
+  const host = { origin: 'host', name: 'port' } as const;
+  const marker = `${harness.dir}/run/frozen.left-999999999-1-1`;
+  writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 1 0:0 /data\n');
+  await expect(keeper.freeze(request({ session: 's1' }), host)).rejects.toThrow(ThawUnconfirmedError);
+  for (let times = 0; times < 2; times++)
+    await expect(keeper.thawPlain(host)).rejects.toThrow('nobody confirmed the thaw of /data');
+  rmSync(marker);
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  expect(await keeper.thawPlain(host)).toBe(0);
+  expect(await keeper.thaw('s1', host)).toMatchObject({ outcome: 'failed', state: 'thawed' });
+});
+
+test("closing does not fail for what hangs and is the freezer's", async () => {
+  const coordinator = await harness.start({ givesUpThaw: ['/data'] });
+  writeFileSync(
+    `${harness.dir}/run/frozen.left-999999999-1-1`,
+    'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 1 0:0 /data\n',
+  );
+  const session = await coordinator.freeze(request({ session: 's1' }));
+  await expect(session.thaw()).rejects.toThrow(ThawUnconfirmedError);
+  await coordinator.close();
 });
 
 test.each([
