@@ -91,14 +91,24 @@ void mounts_forget(void)
 	known_count = known_room = 0;
 }
 
-/* A superblock with a device number of its own (btrfs) is asked for its source's. In /dev, nothing waits for a disk. */
-static uint64_t disk_under(const struct mount *mount)
+/*
+ * Of a superblock with a device number of its own. Elsewhere any user may name the source (FUSE's fsname=), and to follow
+ * it may wait for another machine. In /dev nothing waits for a disk; to /dev/shm everybody writes.
+ */
+static bool names_its_disk(const struct mount *mount)
+{
+	return (strcmp(mount->type, "btrfs") == 0 || strcmp(mount->type, "bcachefs") == 0) &&
+	       strncmp(mount->source, "/dev/", 5) == 0 && strncmp(mount->source, "/dev/shm/", 9) != 0 &&
+	       strstr(mount->source, "/../") == NULL;
+}
+
+uint64_t mount_disk(const struct mount *mount)
 {
 	struct stat status;
 
 	if (mount->major != 0)
 		return makedev(mount->major, mount->minor);
-	if (strncmp(mount->source, "/dev/", 5) != 0 || stat(mount->source, &status) < 0 || !S_ISBLK(status.st_mode))
+	if (!names_its_disk(mount) || stat(mount->source, &status) < 0 || !S_ISBLK(status.st_mode))
 		return 0;
 	return status.st_rdev;
 }
@@ -114,7 +124,7 @@ static bool remember(const struct mount *mount, void *failed)
 		known = more;
 		known_room = room;
 	}
-	known[known_count++] = (struct mount_kind){ mount->id, makedev(mount->major, mount->minor), disk_under(mount),
+	known[known_count++] = (struct mount_kind){ mount->id, makedev(mount->major, mount->minor), mount_disk(mount),
 						    never_opened(mount->type) };
 	return false;
 }

@@ -16,10 +16,13 @@ struct mount {
 /* Calls TAKE for each line of /proc/self/mountinfo until it returns true. -1 with errno, 0 not taken, 1 taken. */
 int mounts_each(bool (*take)(const struct mount *, void *), void *context);
 
+/* The block device under it, or one of them; 0: not known. Never waits for a name that is not the kernel's. */
+uint64_t mount_disk(const struct mount *mount);
+
 struct mount_kind {
 	uint64_t id;
 	uint64_t device; /* of the superblock: for btrfs none that fstat() knows */
-	uint64_t disk;   /* the block device under it, or one of them; 0: not known */
+	uint64_t disk;   /* mount_disk() */
 	bool never_opened; /* opening it, or a statfs, may wait for another machine or process */
 };
 

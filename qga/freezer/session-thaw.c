@@ -131,8 +131,11 @@ static void end_without_rest(uint64_t now)
 	if (session.asked == THAWING_ALL)
 		say_thaw_lines();
 	EACH(i) {
-		if (worker_look(session.fs[i].worker).thaw_done)
+		if (worker_look(session.fs[i].worker).thaw_done) {
+			/* Since it was marked: it stays with the session, which knows no marker of its own. */
+			abandoned_unmark(session.fs[i].worker);
 			continue;
+		}
 		abandon(session.fs[i].worker, session.id);
 		session.fs[i].worker = NULL;
 		hung++;

@@ -51,7 +51,7 @@ export interface AgentOptions {
   readonly logger: HeldLogger;
   /** Makes the coordinator, which is given the agent's log and told of by these. */
   readonly createCoordinator: (
-    wiring: Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased' | 'view'>,
+    wiring: Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased' | 'onWritable' | 'view'>,
   ) => LocalCoordinator;
 }
 
@@ -69,15 +69,18 @@ export interface Agent {
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { logger, compat, blockRpcs, allowRpcs } = options;
   const { log } = logger;
-  // Several only where nobody confirmed a thaw: then a later session's end is not its end.
+  // Several only where nobody confirmed a thaw: then a later session's end is not its end. Commands go on while a
+  // filesystem hangs in the kernel. The log does not: it may lie there, and a write to it would stop this process.
   const frozen = new Set<string>();
+  const unwritable = new Set<string>();
   const hold = (session: string): void => {
     frozen.add(session);
+    unwritable.add(session);
     logger.hold();
   };
-  const release = (session: string): void => {
-    frozen.delete(session);
-    if (frozen.size === 0) logger.release();
+  const writable = (session: string): void => {
+    unwritable.delete(session);
+    if (unwritable.size === 0) logger.release();
   };
   const isFrozen = (): boolean => frozen.size > 0;
   const rest = collectAtRest(() => isFrozen() || keeper.holder !== undefined);
@@ -85,7 +88,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const PREDECESSOR = '';
     hold(PREDECESSOR);
     void options.recovered.then(() => {
-      release(PREDECESSOR);
+      frozen.delete(PREDECESSOR);
+      writable(PREDECESSOR);
     });
   }
   const sources = defaultSources(compat, options.runtimeDir);
@@ -94,7 +98,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     view: sources.view,
     onHold: hold,
     onReleased(report, byItself) {
-      release(report.session);
+      frozen.delete(report.session);
       const { session, requester, outcome, level, frozenWindowMs, error } = report;
       const facts = { session, requester, outcome, level, frozenWindowMs, byItself, error };
       // Nobody may ask for it any more: a manager that sees `thawed` sends no thaw.
@@ -102,6 +106,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       else log[outcome === 'ok' ? 'info' : 'warn'](facts, 'session ended');
       rest();
     },
+    onWritable: writable,
   });
   const note = owedNote(options.runtimeDir);
   const keeper = new SessionKeeper(coordinator, note);
@@ -223,7 +228,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         await closeChannels();
         await closeFiles();
         // To write to what is frozen would keep this process for good: then the lines are lost.
-        if (!isFrozen()) logger.release();
+        if (unwritable.size === 0) logger.release();
       }
     },
   };

@@ -5,6 +5,7 @@
 import type { FreezeReport, FreezeRequest, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
+import { ThawPendingError } from '../freeze/session-errors.js';
 import { dropOldest, OwedErrors, reportOf } from './owed-errors.js';
 import type { OwedNote } from './owed-note.js';
 
@@ -103,6 +104,7 @@ export class SessionKeeper {
     } catch (error) {
       this.#remember(origin, reportOf(error));
       if (error instanceof ThawUnconfirmedError) this.#owed.owe(origin, error);
+      if (error instanceof ThawPendingError) this.#whenThawed(origin, error.thawed);
       throw error;
     } finally {
       this.#attempt = undefined;
@@ -183,14 +185,20 @@ export class SessionKeeper {
       if (report.state === 'frozen') this.#owed.owe(origin, unconfirmedError(report));
       else if (!held.told && failure !== undefined) this.#owed.oweEnd(origin, failure, report);
     });
-    void session.thawed.then((report) => {
-      const before = this.#ended.get(report.session)?.report;
-      if (before?.state !== 'frozen') return;
-      this.#remember(origin, report);
+    this.#whenThawed(origin, session.thawed);
+  }
+
+  // What nobody confirmed at its end is known now.
+  #whenThawed(origin: Origin, thawed: Promise<FreezeReport>): void {
+    void thawed.then((report) => {
+      if (this.#ended.get(report.session)?.report.state === 'frozen') this.#remember(origin, report);
+      const owed = this.#owed.to(origin);
+      // A new freeze may have made it moot, and another one's thaw be unconfirmed.
+      if (!(owed instanceof ThawUnconfirmedError) || reportOf(owed)?.session !== report.session) return;
+      // Now it is a matter of one error; of none for an attempt, whose requester was told.
       const failure = endedError(report);
-      // Now it is a matter of one error, if it was not made moot by a new freeze.
-      if (failure !== undefined && this.#owed.to(origin) instanceof ThawUnconfirmedError)
-        this.#owed.owe(origin, failure);
+      if (failure === undefined) this.#owed.forget(origin);
+      else this.#owed.owe(origin, failure);
     });
   }
 

@@ -15,7 +15,7 @@ import { FreezerInquiry } from './freezer-inquiry.js';
 import type { HungFilesystem } from './freezer-lines.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
 import { leftWriters } from './recovery.js';
-import { thawUnconfirmed } from './session-errors.js';
+import { ThawPendingError } from './session-errors.js';
 import { checkSessionId } from './session-record.js';
 import { Session } from './session.js';
 import { withDefaults, type Settings } from './settings.js';
@@ -146,7 +146,8 @@ class InProcessCoordinator implements LocalCoordinator {
       await current.breakOff('the agent was stopped while the guest was held', true).catch(() => undefined);
     else await current?.ended;
     await last?.settled;
-    if (last?.unconfirmed !== undefined) throw thawUnconfirmed(last.unconfirmed, last.report);
+    if (last?.unconfirmed !== undefined && !last.leftToFreezer)
+      throw new ThawPendingError(last.unconfirmed, last.report, last.thawed);
   }
 }
 

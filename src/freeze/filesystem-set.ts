@@ -167,10 +167,15 @@ export class FilesystemSet {
 
   /**
    * Mount points that were frozen, or still may be, and are not known to be thawed. Not what hangs in its FIFREEZE and was
-   * given up: it is not frozen, and never will be for longer than the freezer's thread takes from one call to the next.
+   * given up (`hangs`): its thread thaws it as soon as that returns, and nothing that is asked of it can hasten that.
    */
   get unthawed(): readonly string[] {
     return this.#unthawed.map(({ planned }) => planned.filesystem.mountpoint);
+  }
+
+  /** The session ended without the kernel having returned a FIFREEZE or FITHAW: who writes there waits until it does. */
+  get hangs(): boolean {
+    return this.#held.some(({ hung }) => hung !== undefined);
   }
 
   /** All of these hang in their FITHAW, and the freezer keeps at it: nobody else has to wait for them. */

@@ -35,7 +35,10 @@ export interface FilesystemAnswer {
 /** What the kernel has not returned a call on, and the freezer has given up for later sessions. */
 export interface HungFilesystem {
   readonly mountpoint: string;
-  /** What has not returned. After a `freeze` it is thawed at once; a `thaw` means that it is frozen until then. */
+  /**
+   * What has not returned. After a `freeze` it is thawed at once; a `thaw` means that it is frozen until then. Who writes
+   * there waits for the end of either.
+   */
   readonly call: 'open' | 'sync' | 'freeze' | 'thaw';
   /** When that call began, on CLOCK_MONOTONIC. */
   readonly sinceMs: number;

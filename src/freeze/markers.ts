@@ -20,8 +20,8 @@ export function markedSessions(markerPath: string): readonly string[] {
   return markerFiles(markerPath).flatMap((path) => markedSession(path) ?? []);
 }
 
-/** Undefined if it is gone meanwhile. */
-function markedSession(path: string): string | undefined {
+/** The session that this one names; '' if it cannot be read, undefined if there is none. */
+export function markedSession(path: string): string | undefined {
   try {
     const [magic, , , , session] = readFileSync(path, 'utf8').split('\n', 1)[0]?.split(' ') ?? [];
     return magic === 'fsfreeze-bridge' && session !== undefined ? freezerText(session) : '';

@@ -62,14 +62,17 @@ export interface CoordinatorOptions {
   /** What is never touched: reported as skipped, and as not held. */
   readonly rules?: FreezeRules;
   readonly log?: FreezeLog;
-  /** Called in state `frozen` is about to begin: from here on until `onReleased` nothing may be written outside tmpfs. */
+  /** Called when state `frozen` is about to begin: from here on until `onWritable` nothing may be written outside tmpfs. */
   readonly onHold?: (session: string) => void;
   /**
-   * Called once for every session that called `onHold`, when its filesystems are known to be thawed and its writers
-   * released, whoever ended it: the requester, the lease, a dead freezer. Where nobody confirmed a thaw that may be
-   * long after, and after the next session's `onHold`, or never. `byItself` is true unless thaw() or the signal did.
+   * Called once for every session that called `onHold`, when commands may go on, whoever ended it: the requester, the
+   * lease, a dead freezer. Its writers are released and its filesystems known to be thawed, but for those that the kernel
+   * keeps in FIFREEZE or FITHAW, which the freezer thaws. Where nobody confirmed a thaw otherwise that may be long after,
+   * and after the next session's `onHold`, or never. `byItself` is true unless thaw() or the signal did.
    */
   readonly onReleased?: (report: FreezeReport, byItself: boolean) => void;
+  /** Called once after `onReleased`, when nothing of that session hangs any more: long after, or never, where something does. */
+  readonly onWritable?: (session: string) => void;
   /** Of whom mounts and disks are asked. Default: one that looks at the roots below. */
   readonly view?: LookAtMachine;
   /** For tests: other roots than /proc/self/mountinfo, /sys, /run/udev and /proc/swaps. */
@@ -128,7 +131,7 @@ export interface LocalCoordinator extends Coordinator {
   /**
    * Ends whatever is held (as `broken`: its requester may cut later) or on its way: thaws, gives each writer its first
    * try to let go, waits for `post` phases, within 20 s for all of these but the thaw. For SIGTERM. Later freezes are
-   * refused. Throws ThawUnconfirmedError as thaw() does.
+   * refused. Throws ThawUnconfirmedError as thaw() does, but not for what hangs in the kernel and the freezer keeps at.
    */
   close(): Promise<void>;
 }

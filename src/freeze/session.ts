@@ -20,6 +20,7 @@ import { SessionRecord } from './session-record.js';
 import { stepTo, type SessionState } from './session-state.js';
 import type { LeftWriters } from './unreleased.js';
 import { untilThawed } from './until-thawed.js';
+import type { Writer } from './writer-folders.js';
 import { mountpointList } from './writer-phase.js';
 import { WriterSet } from './writers.js';
 
@@ -46,11 +47,14 @@ export class Session implements LocalSession {
   #reachedFrozen = false;
   #holdTold = false;
   #parts: Partial<Parts> = {};
+  readonly #leftOut = new Map<string, string>();
   readonly #fate: SessionEnding;
   readonly #findings: SessionFindings;
   #final: FreezeReport | undefined;
   #ending: Promise<FreezeReport> | undefined;
   #after: Promise<void> = Promise.resolve();
+  /** The session before, as long as a `post` of it runs. */
+  #before: Session | undefined;
   #resolveEnded: (report: FreezeReport) => void = () => undefined;
   #resolveThawed: (report: FreezeReport) => void = () => undefined;
 
@@ -119,7 +123,7 @@ export class Session implements LocalSession {
   get left(): LeftWriters | undefined {
     const { writers, record } = this.#parts;
     if (writers === undefined || record === undefined || writers.unreleased.length === 0) return undefined;
-    return { session: this.id, outcome: this.#fate.outcome, writers, record, settled: this.settled };
+    return { session: this.id, outcome: this.#fate.outcome, writers, record, settled: this.#after };
   }
 
   /** It ended, and why it is not known that everything is thawed; undefined if it is. */
@@ -136,9 +140,16 @@ export class Session implements LocalSession {
     return this.#final ?? this.#findings.report(false);
   }
 
-  /** Settles, never rejects, when `post` or `abort` of the writers is done too. */
+  /** Settles, never rejects, when `post` or `abort` of the writers is done too, those of sessions before included. */
   get settled(): Promise<void> {
-    return this.#after;
+    const before = this.#before?.settled;
+    return before === undefined ? this.#after : Promise.all([this.#after, before]).then(() => undefined);
+  }
+
+  /** Writers whose `post` or `abort` runs, of this session or of one before, by the session. */
+  get busy(): readonly { readonly writer: Writer; readonly session: string }[] {
+    const own = this.#parts.writers?.busy ?? [];
+    return [...own.map((writer) => ({ writer, session: this.id })), ...(this.#before?.busy ?? [])];
   }
 
   /** This process is to end: the release and what comes after it have this long together. */
@@ -148,7 +159,8 @@ export class Session implements LocalSession {
 
   /**
    * Steps 1-4. Whatever it throws, everything is thawed and released before. `before`: the session before, whose `post`
-   * may still run, of the same writers; it is waited for as long as this one may prepare.
+   * may still run, of the same writers; it is waited for as long as this one may prepare. Then a writer whose failure
+   * would end the attempt ends it, and any other is left out, as one that failed.
    */
   async freeze(signal?: AbortSignal, before?: Session): Promise<void> {
     const onAbort = (): void => {
@@ -166,7 +178,7 @@ export class Session implements LocalSession {
     } catch (error) {
       const told = signal?.aborted === true ? aborted(signal.reason) : error;
       const report = await this.#end({ outcome: 'failed', error: describeError(told), byItself: false });
-      throw sessionFailure(told, report, this.unconfirmed);
+      throw sessionFailure(told, report, this);
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }
@@ -194,7 +206,7 @@ export class Session implements LocalSession {
 
   async #endAndTell(ending: Ending): Promise<FreezeReport> {
     const report = await this.#end(ending);
-    if (this.unconfirmed !== undefined) throw sessionFailure(undefined, report, this.unconfirmed);
+    if (this.unconfirmed !== undefined) throw sessionFailure(undefined, report, this);
     return report;
   }
 
@@ -208,12 +220,27 @@ export class Session implements LocalSession {
         Promise.race([before.settled, timer.after(this.#prepareBudgetMs, 'late' as const)]),
       );
       if (first !== 'late') return;
-      const names = before.#parts.writers?.busy.join(', ') ?? 'a writer';
-      const text = `post of ${names} still runs since session ${before.id}: freeze later, or shorten its timeout.post`;
-      throw new QuiesceError('E_WRITER', text);
+      this.#checkBusy(before);
     } finally {
       timer.clear();
     }
+  }
+
+  #checkBusy(before: Session): void {
+    const busy = before.busy;
+    const { require } = this.#request;
+    // Without any, a resident is still ending.
+    if (busy.length === 0 || busy.some(({ writer }) => vetoes(writer, require, this.#settings.hookFailure))) {
+      const names = busy.length === 0 ? 'a writer' : busy.map(({ writer }) => writer.name).join(', ');
+      const text = `post of ${names} still runs since session ${busy.at(-1)?.session ?? before.id}: freeze later, or shorten its timeout.post`;
+      throw new QuiesceError('E_WRITER', text);
+    }
+    for (const { writer, session } of busy)
+      this.#leftOut.set(writer.path, `left out: its post still runs since session ${session}`);
+    this.#before = before;
+    void before.settled.then(() => {
+      this.#before = undefined;
+    });
   }
 
   async #stepPlan(): Promise<Parts> {
@@ -239,6 +266,7 @@ export class Session implements LocalSession {
       zeroMs: this.#clock.zeroMs,
       limitsMs: writerLimitsMs,
       ...(plainHookLimitMs === undefined ? {} : { plainHookLimitMs }),
+      leftOut: this.#leftOut,
       vetoes: (writer) => vetoes(writer, require, hookFailure),
     });
     this.#findings.writers = writers;
@@ -410,18 +438,26 @@ export class Session implements LocalSession {
     // What hangs in the kernel is the freezer's, and no command waits for it.
     if (this.unconfirmed === undefined || this.#fate.leftToFreezer) this.#released(final, ending);
     if (this.unconfirmed === undefined) this.#resolveThawed(final);
-    else void this.#confirmLate(ending);
+    if (this.unconfirmed === undefined && filesystems?.hangs !== true) this.#writable();
+    else void this.#settleLate(ending);
     this.#resolveEnded(final);
     return final;
   }
 
-  // Until then a write to what is still frozen would never return.
-  async #confirmLate(ending: Ending): Promise<void> {
+  // Until then a write to what is still frozen, or hangs in its FIFREEZE, would never return.
+  async #settleLate(ending: Ending): Promise<void> {
     await untilThawed(this.#settings, this.id);
-    this.#fate.confirmedLate();
-    this.#final = { ...this.report, state: 'thawed' };
-    if (!this.#fate.leftToFreezer) this.#released(this.#final, ending);
-    this.#resolveThawed(this.#final);
+    if (this.unconfirmed !== undefined) {
+      this.#fate.confirmedLate();
+      this.#final = { ...this.report, state: 'thawed' };
+      if (!this.#fate.leftToFreezer) this.#released(this.#final, ending);
+      this.#resolveThawed(this.#final);
+    }
+    this.#writable();
+  }
+
+  #writable(): void {
+    if (this.#holdTold) this.#settings.onWritable(this.id);
   }
 
   #released(final: FreezeReport, { byItself }: Ending): void {

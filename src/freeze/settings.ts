@@ -29,5 +29,6 @@ export function withDefaults(options: CoordinatorOptions) {
     log: options.log ?? silentLog,
     onHold: options.onHold ?? (() => undefined),
     onReleased: options.onReleased ?? (() => undefined),
+    onWritable: options.onWritable ?? (() => undefined),
   };
 }

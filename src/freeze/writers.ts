@@ -33,6 +33,8 @@ export interface WriterContext extends PhaseContext {
   readonly limitsMs?: Partial<Readonly<Record<WriterPhase, number>>>;
   /** Of each phase of a plain hook; without it, `limitsMs`. */
   readonly plainHookLimitMs?: number;
+  /** By path: writers that are not run, and why. They count as failed. */
+  readonly leftOut?: ReadonlyMap<string, string>;
   /** The failure of this writer ends the attempt; without it, of none. */
   readonly vetoes?: (writer: Writer) => boolean;
 }
@@ -45,7 +47,10 @@ export class WriterSet {
 
   constructor(writers: readonly Writer[], context: WriterContext) {
     this.#context = context;
-    this.#runs = writers.map(newRun);
+    this.#runs = writers.map((writer) => {
+      const reason = context.leftOut?.get(writer.path);
+      return reason === undefined ? newRun(writer) : { ...newRun(writer), state: 'failed', reason };
+    });
   }
 
   /** Those that a dead process had started to freeze, in the order of their start: there is only `release` for them. */
@@ -77,7 +82,7 @@ export class WriterSet {
   /** Step 2: residents are started, and all that have the phase run it, side by side. */
   async prepare(budgetMs: number, signal: AbortSignal): Promise<void> {
     for (const run of this.#runs) {
-      if (run.writer.kind !== 'resident' || signal.aborted) continue;
+      if (run.writer.kind !== 'resident' || run.state === 'failed' || signal.aborted) continue;
       run.resident = startResident(run.writer, this.#context, (reason) => {
         this.#lose(run, reason);
       });
@@ -198,8 +203,8 @@ export class WriterSet {
   }
 
   /** Writers of which a phase is under way. */
-  get busy(): readonly string[] {
-    return this.#runs.filter(({ isBusy }) => isBusy).map(({ writer }) => writer.name);
+  get busy(): readonly Writer[] {
+    return this.#runs.filter(({ isBusy }) => isBusy).map(({ writer }) => writer);
   }
 
   /** Writers whose `thaw` failed: their applications may still stand still. With the reason, for people. */

@@ -22,6 +22,7 @@ void test_sessions(void);
 void test_thaw_marked(void);
 void test_leftovers(void);
 void test_heartbeats(void);
+void test_mount_disks(void);
 
 /* A directory of this run, removed at its end. */
 extern char scratch[];

@@ -33,6 +33,7 @@ int main(void)
 	test_thaw_marked();
 	test_leftovers();
 	test_heartbeats();
+	test_mount_disks();
 	test_sessions();
 	CHECK(nftw(scratch, drop, 8, FTW_DEPTH | FTW_PHYS) == 0);
 	printf("%d passed, 0 failed\n", tests);

@@ -26,6 +26,8 @@ bool script_frozen(int fs);
 /* Calls that have begun. */
 int script_calls(int fs, enum scripted verb);
 int script_thaws_during_freeze(void);
+/* FITHAW of FS, which is held, returns while the next marker of one that is given up is being written. */
+void script_let_go_while_marked(int fs);
 /* What PATH's first byte was when the last freeze began; 0 if it could not be read. */
 void script_watch(const char *path);
 char script_seen(void);

@@ -491,6 +491,42 @@ static void a_hung_thaw_is_given_up(void)
 	}
 }
 
+/* The kernel lets go of one between its marker and the moment it is given up: nothing is left of it. */
+static void a_thaw_that_returns_while_it_is_marked(void)
+{
+	struct client c;
+
+	for (int way = 0; way < 2; way++) { /* asked again; connection closed */
+		start(2, marker_path);
+		plan(&c, 2, 60000);
+		script_hold(0, SCRIPT_THAW);
+		script_let_go_while_marked(0);
+		say(&c, "freeze 60000");
+		expect(&c, "fs 0 freeze 0 ");
+		expect(&c, "fs 1 freeze 0 ");
+		expect(&c, "ok freeze 2 ");
+		if (way == 0) {
+			say(&c, "thaw");
+			expect(&c, "fs 0 thaw 110 ");
+			expect(&c, "fs 1 thaw 0 ");
+			expect(&c, "error thaw ");
+			say(&c, "thaw");
+			expect(&c, "fs 0 thaw 0 ");
+			expect(&c, "fs 1 thaw 0 ");
+			expect(&c, "ok thaw");
+			hang_up(&c);
+		} else {
+			hang_up(&c);
+			WITHIN(3000, !script_frozen(0));
+			nap(300);
+		}
+		CHECK(asides("") == 0 && access(marker_path, F_OK) < 0);
+		plan(&c, 2, 10000); /* and nobody is refused it */
+		hang_up(&c);
+		finish();
+	}
+}
+
 /* While what hangs cannot be written down the session keeps it: nothing that may freeze is without a marker. */
 static void given_up_without_a_place_to_mark_it(void)
 {
@@ -1213,6 +1249,7 @@ void test_sessions(void)
 		{ "a hung freeze is given up", a_hung_freeze_is_given_up },
 		{ "given up, and not let go", given_up_and_not_let_go },
 		{ "a hung thaw is given up", a_hung_thaw_is_given_up },
+		{ "a thaw that returns while it is marked", a_thaw_that_returns_while_it_is_marked },
 		{ "given up without a place to mark it", given_up_without_a_place_to_mark_it },
 		{ "what hangs before the freeze", what_hangs_before_the_freeze },
 		{ "a refusal is marked before it is told", a_refusal_is_marked_before_it_is_told },

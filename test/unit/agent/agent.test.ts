@@ -17,6 +17,7 @@ beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'fsb-agent-'));
   logger = createLogger('info', join(folder, 'log'));
   clients = [];
+  hangs = false;
 });
 afterEach(async () => {
   for (const client of clients) client[Symbol.dispose]();
@@ -42,11 +43,18 @@ const report: FreezeReport = {
   frozenWindowMs: 1,
 };
 
-type Wiring = Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased'>;
+type Wiring = Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased' | 'onWritable'>;
+
+/** Tells the agent that nothing hangs any more, where `hangs` was set before. */
+let writable: () => void;
+let hangs: boolean;
 
 /** Freezes at once; `count` filesystems. */
 function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordinator {
   return (wiring) => {
+    writable = () => {
+      wiring.onWritable?.('s1');
+    };
     let session: LocalSession | undefined;
     return {
       get session() {
@@ -76,6 +84,7 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
             calls.push('thaw');
             session = undefined;
             wiring.onReleased?.(report, false);
+            if (!hangs) writable();
             return Promise.resolve(report);
           },
         };
@@ -169,6 +178,20 @@ describe('the agent', () => {
     await host.call('guest-fsfreeze-thaw');
     const after = readFileSync(join(folder, 'log'), 'utf8').slice(before.length);
     expect(after).toMatch(/The command nope has not been found.*\n.*session ended/);
+  });
+
+  it('logs into memory alone while a filesystem hangs after the session ended, and lets commands go on', async () => {
+    hangs = true;
+    await start();
+    const host = await connect('host');
+    const before = readFileSync(join(folder, 'log'), 'utf8');
+    await host.call('guest-fsfreeze-freeze');
+    await host.call('guest-fsfreeze-thaw');
+    expect(await host.call('guest-get-host-name')).toHaveProperty('host-name');
+    await expect(host.call('nope')).rejects.toThrow('has not been found');
+    expect(readFileSync(join(folder, 'log'), 'utf8')).toBe(before);
+    writable();
+    expect(readFileSync(join(folder, 'log'), 'utf8')).toMatch(/session ended.*\n.*The command nope/);
   });
 
   it('releases a session in which nothing could be frozen', async () => {

@@ -5,6 +5,7 @@ import { SessionKeeper } from '../../../src/agent/session-keeper.js';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
 import type { LocalCoordinator, LocalSession } from '../../../src/freeze/options.js';
+import { ThawPendingError } from '../../../src/freeze/session-errors.js';
 
 const host = { origin: 'host', name: 'port' } as const;
 const otherHost = { origin: 'host', name: 'second port' } as const;
@@ -62,9 +63,28 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
     hungFilesystems: () => Promise.resolve([]),
     close: () => Promise.resolve(),
   };
+  const keeper = new SessionKeeper(coordinator, note);
   return {
-    keeper: new SessionKeeper(coordinator, note),
+    keeper,
     thaws,
+    /** An attempt that fails, and is not known to be thawed. */
+    fails: (session: string) => {
+      let resolveThawed: (report: FreezeReport) => void = () => undefined;
+      const late = new Promise<FreezeReport>((resolve) => {
+        resolveThawed = resolve;
+      });
+      return {
+        failing: async () => {
+          const freezing = keeper.freeze({ ...plain, session }, host);
+          const ended = { ...report(session, 'failed'), state: 'frozen' as const };
+          settle?.reject(new ThawPendingError('nobody confirmed the thaw of /', ended, late));
+          await freezing;
+        },
+        thawed: () => {
+          resolveThawed(report(session, 'failed'));
+        },
+      };
+    },
     noted: () => noted,
     /** What nobody confirmed is known now. */
     thawed: (id: string) => {
@@ -239,6 +259,19 @@ describe('a plain thaw', () => {
     stage.thawed('s1');
     await Promise.resolve();
     await expect(stage.keeper.thawPlain(host)).rejects.toThrow(QuiesceError);
+    expect(await stage.keeper.thawPlain(host)).toBe(0);
+  });
+
+  it('never says 0 after an attempt whose thaw nobody confirmed, until it is known', async () => {
+    const stage = play();
+    const [first, second] = [stage.fails('s1'), stage.fails('s2')];
+    for (const attempt of [first, second]) await expect(attempt.failing()).rejects.toThrow(ThawUnconfirmedError);
+    first.thawed();
+    await Promise.resolve();
+    await expect(stage.keeper.thawPlain(host)).rejects.toThrow(ThawUnconfirmedError);
+    expect(await stage.keeper.thaw('s1', host)).toMatchObject({ outcome: 'failed', state: 'thawed' });
+    second.thawed();
+    await Promise.resolve();
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 

@@ -1,6 +1,6 @@
 // The session from freeze() to the report, over a fake machine and a fake freezer: order, levels, expiry, loss of the
 // freezer, abort. How writers misbehave: test/integration/writers.test.ts.
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
@@ -743,6 +743,48 @@ test('scratch is kept until post, and removed after it', async () => {
   expect(harness.journal.at(-1)).toBe('post w kept ok');
   expect(readdirSync(join(harness.dir, 'run/sessions'))).toEqual([]);
   expect(coordinator.lastReport?.writers[0]?.phases.at(-1)?.phase).toBe('post');
+});
+
+describe('a post that outlasts what the next plain freeze may wait', () => {
+  const slowPost = async (hookFailure: 'refuse' | 'lower') => {
+    const go = join(harness.dir, 'go');
+    harness.hook(
+      'w',
+      `${described({ phases: 'prepare freeze verify thaw post' })}log "$1"; [ "$1" != post ] || until [ -e '${go}' ]; do sleep 0.05; done`,
+    );
+    const coordinator = await harness.start({}, { plainPrepareMs: 300, hookFailure });
+    await (await coordinator.freeze(request({ session: 's1', require: 'plain' }))).thaw();
+    await expect.poll(() => harness.journal.at(-1)).toBe('post w post');
+    const letGo = (): void => {
+      writeFileSync(go, '');
+    };
+    return { coordinator, letGo };
+  };
+  const runs = (): number => harness.journal.filter((line) => line.startsWith('prepare w')).length;
+
+  test('refuses it where the hook vetoes', async () => {
+    const { coordinator, letGo } = await slowPost('refuse');
+    await expect(coordinator.freeze(request({ require: 'plain' }))).rejects.toThrow(
+      /^post of w still runs since session s1: freeze later, or shorten its timeout\.post$/,
+    );
+    letGo();
+  });
+
+  test('leaves the hook out and lowers the level where it does not, in every session until it is over', async () => {
+    const { coordinator, letGo } = await slowPost('lower');
+    for (const session of ['s2', 's3']) {
+      const report = await (await coordinator.freeze(request({ session, require: 'plain' }))).thaw();
+      expect(report).toMatchObject({ outcome: 'incomplete', level: 'filesystem' });
+      expect(report.writers).toMatchObject([
+        { name: 'w', verdict: 'failed', reason: 'left out: its post still runs since session s1', phases: [] },
+      ]);
+    }
+    expect(runs()).toBe(1);
+    letGo();
+    const report = await (await coordinator.freeze(request({ session: 's4', require: 'plain' }))).thaw();
+    expect(report.outcome).toBe('ok');
+    expect(runs()).toBe(2);
+  });
 });
 
 test.each(['../x', '', 'a b', '.', 'x'.repeat(65)])('session id %j is refused', async (session) => {

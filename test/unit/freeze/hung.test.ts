@@ -1,9 +1,13 @@
-// What hangs, over a fake freezer: a sync, and a thaw that the freezer gave up; and how many ask it at a time. The same
+// What hangs, over a fake freezer: a sync, and a freeze or a thaw that the freezer gave up; and how many ask it at a time. The same
 // against kernels: test/vm/hung-disk.test.ts.
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { SessionKeeper } from '../../../src/agent/session-keeper.js';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
 import { FreezerInquiry } from '../../../src/freeze/freezer-inquiry.js';
+import { untilThawed } from '../../../src/freeze/until-thawed.js';
 import { FreezeHarness } from '../../support/freeze-harness.js';
 
 let harness: FreezeHarness;
@@ -85,6 +89,92 @@ test('a thaw that hangs and is given up: an error of that thaw, and of nothing a
   // Its marker is gone: there is none in this test.
   expect((await session.thawed).state).toBe('thawed');
   expect(released).toEqual(['frozen']);
+});
+
+test.each([
+  ['FITHAW', { givesUpThaw: ['/data'] }],
+  ['FIFREEZE', { late: ['/data'], hangs: ['/data'] }],
+] as const)('a %s that hangs: commands go on, and nothing is written until it has returned', async (_call, hangs) => {
+  const told: string[] = [];
+  const coordinator = await harness.start(hangs, {
+    freezeLimitMs: 100,
+    onReleased: () => {
+      told.push('released');
+    },
+    onWritable: (session) => {
+      told.push(`writable ${session}`);
+    },
+  });
+  // The freezer's, as long as the kernel has not returned.
+  const marker = `${harness.dir}/run/frozen.left-999999999-1-1`;
+  writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s1 -\nintended 1 0:0 /data\n');
+  await failed(coordinator.freeze(request({ session: 's1' })).then(async (session) => await session.thaw()));
+  expect(told).toEqual(['released']);
+  expect(await coordinator.status()).toEqual({ state: 'idle' });
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  expect(told).toEqual(['released']);
+  rmSync(marker);
+  await expect.poll(() => told).toEqual(['released', 'writable s1']);
+});
+
+test('a session of which nothing hangs may be written after at once', async () => {
+  const told: string[] = [];
+  const coordinator = await harness.start({}, { onWritable: (session) => void told.push(session) });
+  await (await coordinator.freeze(request({ session: 's1' }))).thaw();
+  expect(told).toEqual(['s1']);
+});
+
+test('an attempt that failed with a thaw that hangs is owed an error until it is known to be thawed', async () => {
+  const coordinator = await harness.start({ freezeErrno: { '/': 5 }, givesUpThaw: ['/data'] });
+  const keeper = new SessionKeeper(coordinator, { read: () => undefined, write() {}, remove() {} });
+  const host = { origin: 'host', name: 'port' } as const;
+  const marker = `${harness.dir}/run/frozen.left-999999999-1-1`;
+  writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 1 0:0 /data\n');
+  await expect(keeper.freeze(request({ session: 's1' }), host)).rejects.toThrow(ThawUnconfirmedError);
+  for (let times = 0; times < 2; times++)
+    await expect(keeper.thawPlain(host)).rejects.toThrow('nobody confirmed the thaw of /data');
+  rmSync(marker);
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  expect(await keeper.thawPlain(host)).toBe(0);
+  expect(await keeper.thaw('s1', host)).toMatchObject({ outcome: 'failed', state: 'thawed' });
+});
+
+test("closing does not fail for what hangs and is the freezer's", async () => {
+  const coordinator = await harness.start({ givesUpThaw: ['/data'] });
+  writeFileSync(
+    `${harness.dir}/run/frozen.left-999999999-1-1`,
+    'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 1 0:0 /data\n',
+  );
+  const session = await coordinator.freeze(request({ session: 's1' }));
+  await expect(session.thaw()).rejects.toThrow(ThawUnconfirmedError);
+  await coordinator.close();
+});
+
+test.each([
+  ['is left to a freezer that answers', 'answers', false, false],
+  ['is not thawed by force while a later session holds a freezer that is stopped', 'silent', true, false],
+  ['is thawed by force while the freezer is stopped and holds nothing else', 'silent', false, true],
+  ['is thawed by force where the freezer has died, whoever else it held', 'dead', true, true],
+])('what hangs %s', async (_what, freezer, later, isForced) => {
+  await harness.start();
+  if (freezer === 'dead') await harness.freezer.close();
+  else harness.freezer.silent = freezer === 'silent';
+  const [left, marker, freezerPath] = ['frozen.left-999999999-1-1', 'frozen', 'thaw-marked'].map((name) =>
+    join(harness.dir, 'run', name),
+  ) as [string, string, string];
+  writeFileSync(left, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 1 0:0 /data\n');
+  if (later) writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s2 -\nfrozen 2 0:0 /\n');
+  writeFileSync(freezerPath, `#!/bin/sh\necho started >>'${harness.journalPath}'\n`, { mode: 0o755 });
+  const places = { socketPath: join(harness.dir, 'run/freezer.sock'), markerPath: marker, freezerPath };
+  let isThawed = false;
+  const waiting = untilThawed(places, 's1', 10).then(() => {
+    isThawed = true;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 2_000));
+  expect(harness.journal.includes('started')).toBe(isForced);
+  expect(isThawed).toBe(false);
+  rmSync(left);
+  await waiting;
 });
 
 test('however many ask for the status at a time, one connection serves them', async () => {
