@@ -97,7 +97,7 @@ test('killed at random instants of a whole session: nothing is held, nothing run
   const started = performance.now();
   await using whole = new MortalAgent(program, 'thaw', harness.options);
   await whole.ended();
-  const tookMs = performance.now() - started;
+  let tookMs = performance.now() - started;
   expect(whole.said).toBe('frozen\nthawed\n');
   expect(held()).toEqual([]);
 
@@ -111,6 +111,8 @@ test('killed at random instants of a whole session: nothing is held, nothing run
     await agent.kill();
     const where = `killed after ${Math.round(instant)} of ${Math.round(tookMs)} ms`;
     if (!agent.said.includes('thawed')) fired++;
+    // On a busy machine the first one may have taken far longer than the others.
+    else tookMs = Math.min(tookMs, instant);
     await expect.poll(() => harness.freezer.state, { message: where }).toBe('idle');
     const recovering = performance.now();
     const recovered = await recoverSessions(harness.options);
