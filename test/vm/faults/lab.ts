@@ -95,7 +95,10 @@ export class Lab implements AsyncDisposable {
   /** The only processes of the two units. Throws BridgeError when there are others, or one is missing. */
   async services(): Promise<Services> {
     const of = (unit: string): string => `/sys/fs/cgroup/system.slice/${unit}.service/cgroup.procs`;
-    const { stdout } = await this.guest.exec(['/bin/cat', of('fsfreeze-agent'), of('fsfreeze-freezer')]);
+    const files = `${of('fsfreeze-agent')} ${of('fsfreeze-freezer')}`;
+    // The child that passes the agent's word to the watchdog is none that a fault is done to.
+    const others = 'read -r name </proc/$pid/comm && [ "$name" = agent-heartbeat ] || echo $pid';
+    const { stdout } = await this.guest.exec(`for pid in $(cat ${files}); do ${others}; done`);
     const [agent, freezer, ...more] = stdout.split('\n').filter(Boolean).map(Number);
     if (agent === undefined || freezer === undefined || more.length > 0)
       throw new BridgeError(

@@ -10,6 +10,11 @@ const LOOK = `
 for unit in fsfreeze-agent fsfreeze-freezer; do
   count=0
   while read -r pid; do
+    # The agent's own child, which speaks to the watchdog; without its agent it is left behind.
+    if read -r name </proc/$pid/comm && [ "$name" = agent-heartbeat ]; then
+      while read -r key value; do [ "$key" = PPid: ] && break; done </proc/$pid/status
+      [ "$value" = 1 ] || continue
+    fi
     count=$((count+1))
     [ $count = 1 ] || echo "process $pid of $unit.service: $(tr '\\0' ' ' </proc/$pid/cmdline)"
   done </sys/fs/cgroup/system.slice/$unit.service/cgroup.procs
