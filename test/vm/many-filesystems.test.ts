@@ -36,7 +36,8 @@ perl -e '
     syscall(165, $to, $on, $type, 0, 0) == 0 or die "$on: $!";
   }'
 `;
-const PROCESS = 'pid=$(pgrep -x freezer); cut -d" " -f10 /proc/$pid/stat; awk \'/^VmRSS/ { print $2 }\' /proc/$pid/status';
+const PROCESS =
+  'pid=$(pgrep -x freezer); cut -d" " -f10 /proc/$pid/stat; awk \'/^VmRSS/ { print $2 }\' /proc/$pid/status';
 
 for (const kernel of kernels('7.2'))
   requires(...USER_MODE)(`${MANY} filesystems, kernel ${kernel}`, () => {
