@@ -79,7 +79,6 @@ class InProcessCoordinator implements LocalCoordinator {
       // One that was refused before it began has no report worth keeping.
       if (session.begun) this.#last = session;
       if (this.#current === session) this.#current = undefined;
-      this.#unreleased.released(session.released);
       if (session.left !== undefined) this.#unreleased.add(session.left);
       this.#unreleased.resume();
     });

@@ -114,11 +114,6 @@ export class Session implements LocalSession {
     return this.#parts.writers?.holds === true;
   }
 
-  /** It ended: the writers that let go. */
-  get released(): readonly string[] {
-    return (this.#parts.writers?.releases ?? []).flatMap(({ path, released }) => (released ? [path] : []));
-  }
-
   /** It ended: the writers that did not; undefined if there are none. */
   get left(): LeftWriters | undefined {
     const { writers, record } = this.#parts;

@@ -55,12 +55,6 @@ export class UnreleasedWriters {
     this.#schedule();
   }
 
-  /** A later session has let them go: nothing is left to do for them. */
-  released(paths: readonly string[]): void {
-    for (const { writers } of this.#entries) for (const path of paths) writers.noteReleased(path);
-    this.#sweep();
-  }
-
   /** Before a session: ends a try that is under way, within two seconds. Each call needs its `resume`. Never throws. */
   async pause(): Promise<void> {
     this.#holds++;
@@ -69,9 +63,15 @@ export class UnreleasedWriters {
     await this.#trying;
   }
 
+  /**
+   * After it the tries go on soon: that a writer has let go for the later session does not say that it has for the
+   * earlier one, of which a holder may still run.
+   */
   resume(): void {
     this.#holds--;
-    if (this.#holds === 0) this.#schedule();
+    if (this.#holds > 0) return;
+    for (const entry of this.#entries) entry.nextMs = Math.min(entry.nextMs, monotonicMs() + FIRST_PAUSE_MS);
+    this.#schedule();
   }
 
   /** No more tries. What was noted stays, for the next process. Never throws. */

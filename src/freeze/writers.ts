@@ -183,11 +183,6 @@ export class WriterSet {
     return this.#held.length > 0;
   }
 
-  /** It let go for another session: nothing is left to do. */
-  noteReleased(path: string): void {
-    for (const run of this.#runs) if (run.writer.path === path) run.released = true;
-  }
-
   /** The longest that `release` may take, in milliseconds. */
   get releaseLimitMs(): number {
     const limits = this.#runs.filter(({ started }) => started).map(({ writer }) => this.#limit(writer, 'thaw'));
