@@ -50,8 +50,9 @@ export class UnreleasedWriters {
     );
   }
 
+  /** Tried at once, as nobody waits for it any more: a later session may begin soon, and lay its hold over this one. */
   add(left: LeftWriters): void {
-    this.#entries.push({ ...left, tries: 0, pauseMs: FIRST_PAUSE_MS, nextMs: monotonicMs() + FIRST_PAUSE_MS });
+    this.#entries.push({ ...left, tries: 0, pauseMs: FIRST_PAUSE_MS, nextMs: monotonicMs() });
     this.#schedule();
   }
 

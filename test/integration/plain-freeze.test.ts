@@ -380,7 +380,6 @@ describe('a hook whose thaw fails', () => {
     expect(report).toMatchObject({ outcome: 'unreleased', unreleased: [{ what: path, reason: 'no' }] });
     const { coordinator } = harness;
     expect(coordinator.unreleased).toMatchObject([{ name: 'stuck', path, reason: 'no', tries: 0 }]);
-    expect(coordinator.unreleased[0]?.nextTryMs).toBeGreaterThan(0);
     await expect.poll(() => coordinator.unreleased[0]?.tries, { timeout: 5_000 }).toBe(1);
     // The pause grows.
     expect(coordinator.unreleased[0]?.nextTryMs).toBeGreaterThan(1_000);
@@ -411,7 +410,6 @@ describe('a hook whose thaw fails', () => {
     );
     await (await freeze({ writerLimitsMs: { thaw: 1_500 } })).thaw();
     const tries = (): number => harness.journal.filter((line) => line === 'thaw h').length;
-    expect(tries()).toBe(1);
     await expect.poll(tries, { timeout: 5_000 }).toBe(2);
     const started = performance.now();
     const session = await harness.coordinator.freeze(plain);
