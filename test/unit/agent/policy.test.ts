@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { startAgent, type Agent, type AgentOptions } from '../../../src/agent/agent.js';
 import type { LocalCoordinator } from '../../../src/freeze/options.js';
+import { idleCoordinator } from '../../support/idle-coordinator.js';
 import { createLogger, type HeldLogger } from '../../../src/log.js';
 import { connectAgent, type AgentClient } from '../../support/agent-client.js';
 
@@ -28,17 +29,7 @@ afterEach(async () => {
 let frozen: (() => void) | undefined;
 function idle(wiring: { onHold?: (session: string) => void }): LocalCoordinator {
   frozen = () => wiring.onHold?.('s1');
-  return {
-    session: undefined,
-    lastReport: undefined,
-    freeze: () => Promise.reject(new Error('not in this test')),
-    status: () => Promise.resolve({ state: 'idle' }),
-    writers: () => Promise.resolve([]),
-    unreleased: [],
-    warmUp: () => Promise.resolve(),
-    hungFilesystems: () => Promise.resolve([]),
-    close: () => Promise.resolve(),
-  };
+  return idleCoordinator;
 }
 async function start(over: Partial<AgentOptions> = {}): Promise<{ host: AgentClient; local: AgentClient }> {
   agent = await startAgent({

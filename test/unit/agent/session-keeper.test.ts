@@ -6,6 +6,7 @@ import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
 import type { LocalCoordinator, LocalSession } from '../../../src/freeze/options.js';
 import { ThawPendingError } from '../../../src/freeze/session-errors.js';
+import { idleCoordinator } from '../../support/idle-coordinator.js';
 
 const host = { origin: 'host', name: 'port' } as const;
 const otherHost = { origin: 'host', name: 'second port' } as const;
@@ -46,8 +47,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
   };
   const thaws: string[] = [];
   const coordinator: LocalCoordinator = {
-    session: undefined,
-    lastReport: undefined,
+    ...idleCoordinator,
     freeze: (_request, signal) =>
       new Promise((resolve, reject) => {
         settle = { resolve, reject };
@@ -56,12 +56,6 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
           reject(new QuiesceError('E_ABORTED', 'aborted', { facts: { report: report('a1', 'failed') } }));
         });
       }),
-    status: () => Promise.resolve({ state: 'idle' }),
-    writers: () => Promise.resolve([]),
-    unreleased: [],
-    warmUp: () => Promise.resolve(),
-    hungFilesystems: () => Promise.resolve([]),
-    close: () => Promise.resolve(),
   };
   const keeper = new SessionKeeper(coordinator, note);
   return {

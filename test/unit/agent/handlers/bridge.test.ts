@@ -5,20 +5,9 @@ import { bridgeHandlers } from '../../../../src/agent/handlers/bridge.js';
 import type { FreezeEnvironment } from '../../../../src/agent/handlers/handlers.js';
 import { SessionKeeper } from '../../../../src/agent/session-keeper.js';
 import { monotonicMs } from '../../../../src/freeze/clock.js';
-import type { LocalCoordinator } from '../../../../src/freeze/options.js';
+import { idleCoordinator } from '../../../support/idle-coordinator.js';
 import { bridgeCommands } from '../../../../src/qga/commands-bridge.js';
 
-const idle: LocalCoordinator = {
-  session: undefined,
-  lastReport: undefined,
-  freeze: () => Promise.reject(new Error('nothing is frozen here')),
-  status: () => Promise.resolve({ state: 'idle' }),
-  writers: () => Promise.resolve([]),
-  unreleased: [],
-  warmUp: () => Promise.resolve(),
-  hungFilesystems: () => Promise.resolve([]),
-  close: () => Promise.resolve(),
-};
 const note = { read: () => undefined, write: () => undefined, remove: () => undefined };
 const host = { origin: 'host', name: 'port' } as const;
 
@@ -32,19 +21,22 @@ async function status(coordinator: FreezeEnvironment['coordinator']) {
 describe('bridge-status', () => {
   it('lists the writers that have not let go', async () => {
     const writer = { session: 's1', name: '10-app', path: '/d/10-app', reason: 'no reply', tries: 3, nextTryMs: 4000 };
-    expect(await status({ ...idle, unreleased: [writer] })).toMatchObject({ unreleased: [writer], hung: [] });
+    expect(await status({ ...idleCoordinator, unreleased: [writer] })).toMatchObject({
+      unreleased: [writer],
+      hung: [],
+    });
   });
 
   it('lists the filesystems on which a call has not returned, and for how long', async () => {
     const hung = { mountpoint: '/srv/dead', call: 'freeze', session: 's1' } as const;
     const sinceMs = monotonicMs() - 5000;
-    const answer = await status({ ...idle, hungFilesystems: () => Promise.resolve([{ ...hung, sinceMs }]) });
+    const answer = await status({ ...idleCoordinator, hungFilesystems: () => Promise.resolve([{ ...hung, sinceMs }]) });
     expect(answer).toMatchObject({ unreleased: [], hung: [hung] });
     expect(answer.hung?.[0]?.forMs).toBeGreaterThanOrEqual(5000);
     expect(answer.hung?.[0]?.forMs).toBeLessThan(60_000);
   });
 
   it('lists nothing where nothing was left', async () => {
-    expect(await status(idle)).toEqual({ status: { state: 'idle' }, untold: [], unreleased: [], hung: [] });
+    expect(await status(idleCoordinator)).toEqual({ status: { state: 'idle' }, untold: [], unreleased: [], hung: [] });
   });
 });

@@ -1,33 +1,17 @@
 import { basename } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { planOverlays } from '../../../../src/host/create/overlays.js';
-import type { VmDisk } from '../../../../src/qmp/block-graph.js';
+import { vmDisk } from '../../../support/vm-disks.js';
 
 const ID = '0123abcd';
 
-function disk(file: string): VmDisk {
-  return {
-    device: '',
-    id: 'vd0',
-    rootNode: 'n',
-    node: 'n',
-    format: 'raw',
-    file,
-    name: file,
-    virtualSize: 1,
-    readOnly: false,
-    removable: false,
-    cache: { direct: false, noFlush: false },
-    detectZeroes: 'off',
-    below: [],
-    backingFiles: [],
-    dataFiles: [],
-    shared: false,
-  };
-}
-
 async function names(set: string, ...files: readonly string[]): Promise<string[]> {
-  const overlays = await planOverlays(files.map(disk), set, ID, '/overlays');
+  const overlays = await planOverlays(
+    files.map((file) => vmDisk('vd0', { format: 'raw', file, name: file })),
+    set,
+    ID,
+    '/overlays',
+  );
   return overlays.map(({ file }) => basename(file));
 }
 

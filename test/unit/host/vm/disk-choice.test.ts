@@ -1,37 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import { UsageError } from '../../../../src/errors.js';
 import { chooseDisks, guestRefs, sameDisk } from '../../../../src/host/vm/disk-choice.js';
-import type { VmDisk } from '../../../../src/qmp/block-graph.js';
+import { vmDisk } from '../../../support/vm-disks.js';
 
-const disk = (id: string, over: Partial<VmDisk> = {}): VmDisk => ({
-  device: '',
-  qdev: `/machine/peripheral/${id}`,
-  id,
-  serial: id,
-  rootNode: `node-${id}`,
-  node: `node-${id}`,
-  format: 'qcow2',
-  file: `/img/${id}.qcow2`,
-  name: `/img/${id}.qcow2`,
-  virtualSize: 1,
-  readOnly: false,
-  removable: false,
-  cache: { direct: false, noFlush: false },
-  detectZeroes: 'off',
-  below: [],
-  backingFiles: [],
-  dataFiles: [],
-  shared: false,
-  ...over,
-});
-const a = disk('a');
-const b = disk('b');
+const a = vmDisk('a');
+const b = vmDisk('b');
 
 describe('chooseDisks', () => {
   it('takes all writable disks, and says what is left out and why', () => {
-    const { qdev, ...spare } = disk('spare');
+    const { qdev, ...spare } = vmDisk('spare');
     expect(qdev).toBeDefined();
-    const others = [disk('ro', { readOnly: true }), disk('cd', { removable: true }), spare, disk('system.flash1')];
+    const others = [
+      vmDisk('ro', { readOnly: true }),
+      vmDisk('cd', { removable: true }),
+      spare,
+      vmDisk('system.flash1'),
+    ];
     const { chosen, leftOut } = chooseDisks([a, ...others, b], []);
     expect(chosen).toEqual([a, b]);
     expect(leftOut.map(({ reason }) => reason)).toEqual([
@@ -43,17 +27,17 @@ describe('chooseDisks', () => {
   });
 
   it('leaves out what cannot be cut, with its reason, and tells what is missing', () => {
-    const secret = disk('secret');
+    const secret = vmDisk('secret');
     const disks = [
       a,
-      disk('quorum', { trouble: 'it is several images in one (quorum)' }),
-      disk('shared', { shared: true }),
-      disk('sg', { model: 'scsi-generic', format: 'raw' }),
-      disk('net', { file: 'rbd:pool/x', name: 'rbd:pool/x' }),
-      disk('vmdk', { format: 'vmdk' }),
-      disk('relative', { file: 'x.raw', name: 'x.raw' }),
+      vmDisk('quorum', { trouble: 'it is several images in one (quorum)' }),
+      vmDisk('shared', { shared: true }),
+      vmDisk('sg', { model: 'scsi-generic', format: 'raw' }),
+      vmDisk('net', { file: 'rbd:pool/x', name: 'rbd:pool/x' }),
+      vmDisk('vmdk', { format: 'vmdk' }),
+      vmDisk('relative', { file: 'x.raw', name: 'x.raw' }),
       secret,
-      disk('ro', { readOnly: true, shared: true }),
+      vmDisk('ro', { readOnly: true, shared: true }),
     ];
     const refusals = new Map([[secret, 'its overlay would hold clear text']]);
     const outside = [
@@ -88,11 +72,16 @@ describe('chooseDisks', () => {
 
   it.each([
     ['a name that fits none', [a, b], ['c'], 'fits no disk'],
-    ['a name that fits two', [a, disk('b', { serial: 'a' })], ['a'], 'fits 2 disks'],
-    ['a disk that is read-only', [disk('ro', { readOnly: true })], ['ro'], 'it is read-only'],
-    ['a format it cannot lay an overlay on', [disk('v', { format: 'vmdk' })], [], 'its format is vmdk'],
-    ['an image that is no local file', [disk('n', { file: 'nbd://host/x', name: 'nbd://host/x' })], [], 'nbd://host/x'],
-    ['nothing to cut', [disk('ro', { readOnly: true })], [], 'no writable disk'],
+    ['a name that fits two', [a, vmDisk('b', { serial: 'a' })], ['a'], 'fits 2 disks'],
+    ['a disk that is read-only', [vmDisk('ro', { readOnly: true })], ['ro'], 'it is read-only'],
+    ['a format it cannot lay an overlay on', [vmDisk('v', { format: 'vmdk' })], [], 'its format is vmdk'],
+    [
+      'an image that is no local file',
+      [vmDisk('n', { file: 'nbd://host/x', name: 'nbd://host/x' })],
+      [],
+      'nbd://host/x',
+    ],
+    ['nothing to cut', [vmDisk('ro', { readOnly: true })], [], 'no writable disk'],
   ])('refuses %s', (_name, disks, named, message) => {
     expect(() => chooseDisks(disks, named)).toThrow(UsageError);
     expect(() => chooseDisks(disks, named)).toThrow(message);
@@ -102,14 +91,14 @@ describe('chooseDisks', () => {
 describe('guestRefs', () => {
   it('gives serial and address where they are one disk only', () => {
     const scsi = { pciAddress: '0000:00:05.0' };
-    const { serial, ...nameless } = disk('x', scsi);
+    const { serial, ...nameless } = vmDisk('x', scsi);
     expect(serial).toBe('x');
     const all = [
-      disk('a', { pciAddress: '0000:00:04.0' }),
-      disk('s', scsi),
+      vmDisk('a', { pciAddress: '0000:00:04.0' }),
+      vmDisk('s', scsi),
       nameless,
-      disk('t', { serial: 'dup' }),
-      disk('u', { serial: 'dup' }),
+      vmDisk('t', { serial: 'dup' }),
+      vmDisk('u', { serial: 'dup' }),
     ];
     expect(guestRefs(all, all)).toEqual([
       { serial: 'a', pciAddress: '0000:00:04.0' },
