@@ -26,8 +26,7 @@ const indifferentLine = /^(LOGFILE=[\w./-]+|(\*[~.\w-]* ?\|? ?)+[)\\]?)$/;
 export function foldersWithHook(hook: string | undefined, folders: readonly WriterFolder[]): readonly WriterFolder[] {
   if (hook === undefined) return folders;
   const path = resolve('/', hook);
-  const text = textOf(path);
-  const dispatched = stockFolder(path, text);
+  const dispatched = dispatchedFolder(hook);
   if (dispatched !== undefined) return [{ path: dispatched, style: 'qemu' }, ...folders.filter(isNot(dispatched))];
   const own: WriterFolder = { path: dirname(path), only: basename(path), style: 'qemu' };
   const left = foldersLeftTo(hook, folders);
