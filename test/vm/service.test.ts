@@ -147,7 +147,8 @@ for (const recipe of recipes('debian-12'))
       await expect
         .poll(async () => await guestPid(guest(), { unit: AGENT }).catch(() => old), { timeout: 2 * WATCHDOG_MS })
         .not.toBe(old);
-      expect(await lastWords(guest())).toMatch(/Watchdog timeout/);
+      const timeouts = `journalctl --no-pager -q -o cat -u ${AGENT} -g 'Watchdog timeout'`;
+      expect(await line(guest(), timeouts)).toContain(AGENT);
       await waitForAgent(guest());
     });
 
