@@ -44,3 +44,44 @@ export async function withLimit<T>(
     clearTimeout(timer);
   }
 }
+
+/** Time limits that end with what they were for. */
+export class Timer {
+  readonly #timers: NodeJS.Timeout[] = [];
+
+  async after<T>(ms: number, value: T): Promise<T> {
+    return await new Promise((resolve) => {
+      this.#timers.push(
+        setTimeout(() => {
+          resolve(value);
+        }, ms),
+      );
+    });
+  }
+
+  clear(): void {
+    for (const timer of this.#timers.splice(0)) clearTimeout(timer);
+  }
+}
+
+/** Settles with `aborted` when the signal is; `clear` afterwards. */
+export class AbortWait {
+  readonly aborted: Promise<'aborted'>;
+  readonly #signal: AbortSignal | undefined;
+  #onAbort = (): void => undefined;
+
+  constructor(signal: AbortSignal | undefined) {
+    this.#signal = signal;
+    this.aborted = new Promise((resolve) => {
+      this.#onAbort = () => {
+        resolve('aborted');
+      };
+      signal?.addEventListener('abort', this.#onAbort);
+      if (signal?.aborted === true) this.#onAbort();
+    });
+  }
+
+  clear(): void {
+    this.#signal?.removeEventListener('abort', this.#onAbort);
+  }
+}

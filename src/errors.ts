@@ -80,3 +80,8 @@ export function describeError(error: unknown): string {
   // Whoever wrote the message may have quoted it already.
   return error.message.includes(cause) ? error.message : `${error.message}: ${cause}`;
 }
+
+/** True for a system error with one of these codes. */
+export function isErrno(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code));
+}

@@ -1,43 +1,44 @@
-// Lint: the type-aware rules that catch a forgotten await (the worst bug here is a forgotten thaw), and the fences
-// between the layers of src/ (README, "The house").
+// Lint: the type-aware rules that catch a forgotten await (the worst bug here is a forgotten thaw), and the walls between
+// the rooms of src/ (house.js).
+import { existsSync, readdirSync } from 'node:fs';
+import { createNodeResolver, importX } from 'eslint-plugin-import-x';
 import tseslint from 'typescript-eslint';
+import { libraries, rooms } from './house.js';
 
-const fence = (files, patterns) => ({
+const SOURCES = `${import.meta.dirname}/../src`;
+const leaves = readdirSync(SOURCES).filter((name) => name.endsWith('.ts'));
+/** A room, or one file of it. */
+const place = (name) => (existsSync(`${SOURCES}/${name}.ts`) ? `${name}.ts` : name);
+
+const walls = [
+  ...leaves.map((leaf) => ({
+    target: `${SOURCES}/${leaf}`,
+    from: SOURCES,
+    except: leaves,
+    message: 'A leaf imports leaves alone.',
+  })),
+  ...Object.entries(rooms).map(([room, others]) => ({
+    target: `${SOURCES}/${room}`,
+    from: SOURCES,
+    except: [...new Set([...leaves, ...[room, ...others].map(place)])],
+    message: `${room} imports itself, leaves${others.map((name) => `, ${name}`).join('')} (test/house.js).`,
+  })),
+];
+
+/** In each room no library but its own: whoever else wants what one does takes an interface. */
+const fence = (files, here) => ({
   files,
-  rules: { '@typescript-eslint/no-restricted-imports': ['error', { patterns }] },
-});
-const library = (name, where) => ({
-  group: [name],
-  message: `${name} has one place: ${where}. Take an interface instead.`,
-});
-const layer = (group, message) => ({ group, message });
-
-const yargs = library('yargs', 'src/cli/');
-const chokidar = library('chokidar', 'src/freeze/writer-watch.ts');
-const pino = library('pino', 'src/log.ts');
-const upward = (...names) =>
-  layer(
-    names.map((name) => `**/${name}/**`),
-    'Imports go down only: cli -> {agent, snapshot, host, testing} -> {freeze, qga, qmp} -> rpc -> {transport, wire}; leaves import nothing of ours.',
-  );
-
-const outsideHost = upward('freeze', 'agent', 'cli', 'testing');
-const acts = ['commit', 'copy', 'create', 'prune', 'recover', 'watch'];
-const room = (name, ...above) =>
-  fence(
-    [`src/host/${name}/**`],
-    [
-      yargs,
-      chokidar,
-      pino,
-      outsideHost,
-      layer(
-        above.map((other) => `**/${other}/**`),
-        'The rooms of host/ import downward: recover -> {commit, copy, create, prune, watch} -> guest -> sets -> vm -> images.',
-      ),
+  rules: {
+    '@typescript-eslint/no-restricted-imports': [
+      'error',
+      {
+        paths: Object.entries(libraries)
+          .filter(([, places]) => !places.some((name) => here(name)))
+          .map(([name, places]) => ({ name, message: `${name} has its place: ${places.join(', ')} (test/house.js).` })),
+      },
     ],
-  );
-
+  },
+});
 export default tseslint.config(
   { ignores: ['dist/**', 'build/**', '**/node_modules/**'] },
   ...tseslint.configs.strictTypeChecked,
@@ -60,25 +61,31 @@ export default tseslint.config(
   },
   { files: ['**/*.js', '**/*.mjs'], extends: [tseslint.configs.disableTypeChecked] },
   { files: ['test/*.config.*'], rules: { 'no-restricted-syntax': 'off' } },
-  fence(['src/*.ts'], [yargs, chokidar, layer(['./*/**'], 'A leaf imports nothing of ours.')]),
-  fence(
-    ['src/wire/**', 'src/transport/**'],
-    [yargs, chokidar, pino, upward('rpc', 'qga', 'qmp', 'freeze', 'agent', 'host', 'cli', 'testing')],
-  ),
-  fence(['src/rpc/**'], [yargs, chokidar, pino, upward('qga', 'qmp', 'freeze', 'agent', 'host', 'cli', 'testing')]),
-  fence(['src/qga/**', 'src/qmp/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'host', 'cli', 'testing')]),
-  fence(['src/freeze/**'], [yargs, pino, upward('qga', 'qmp', 'rpc', 'agent', 'host', 'cli', 'testing')]),
-  fence(['src/agent/**'], [yargs, chokidar, pino, upward('qmp', 'host', 'cli', 'testing')]),
-  fence(['src/host/**'], [yargs, chokidar, pino, outsideHost]),
-  // The rooms of host/, from the ground up.
-  room('images', 'vm', 'sets', 'guest', ...acts),
-  room('vm', 'sets', 'guest', ...acts),
-  room('sets', 'guest', ...acts),
-  room('guest', ...acts),
-  room('commit', 'copy', 'create', 'prune', 'recover', 'watch'),
-  room('copy', 'commit', 'create', 'prune', 'recover', 'watch'),
-  room('create', 'commit', 'copy', 'prune', 'recover', 'watch'),
-  room('prune', 'commit', 'copy', 'create', 'recover', 'watch'),
-  room('watch', 'commit', 'copy', 'create', 'prune', 'recover'),
-  fence(['src/testing/**'], [yargs, chokidar, pino, upward('freeze', 'agent', 'cli')]),
+  {
+    files: ['src/**/*.ts'],
+    plugins: { 'import-x': importX },
+    settings: {
+      'import-x/extensions': ['.ts'],
+      'import-x/parsers': { '@typescript-eslint/parser': ['.ts'] },
+      'import-x/resolver-next': [createNodeResolver({ extensions: ['.ts'], extensionAlias: { '.js': ['.ts'] } })],
+    },
+    rules: {
+      'import-x/no-cycle': ['error', { ignoreExternal: true }],
+      'import-x/no-restricted-paths': ['error', { zones: walls }],
+    },
+  },
+  fence(['src/**/*.ts'], () => false),
+  // The deeper room, and the single file, last: of two that fit a file the later one holds.
+  ...Object.keys(rooms)
+    .sort((a, b) => a.split('/').length - b.split('/').length)
+    .map((room) => fence([`src/${room}/**`], (name) => name === room || room.startsWith(`${name}/`))),
+  ...Object.values(libraries)
+    .flat()
+    .filter((name) => !(name in rooms))
+    .map((name) =>
+      fence(
+        name.endsWith('.ts') ? [`src/${name}`] : [`src/${name}/**`],
+        (other) => other === name || name.startsWith(`${other}/`),
+      ),
+    ),
 );

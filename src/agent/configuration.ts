@@ -3,8 +3,8 @@
 // the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
 import * as v from 'valibot';
 import { UsageError } from '../errors.js';
-import { hookFailures } from '../freeze/requirement.js';
-import { mountpointGlob } from '../freeze/rules.js';
+import { hookFailures } from '../freeze/judgement/requirement.js';
+import { mountpointGlob } from '../freeze/judgement/rules.js';
 import { policyPresets } from '../qga/command.js';
 import { commandNames } from '../qga/commands.js';
 import { parseBoolean, parseKeyfile, splitList, unescapeValue, type Keyfile } from './keyfile.js';

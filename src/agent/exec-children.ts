@@ -5,13 +5,13 @@ import { closeSync, constants as fsConstants, mkdirSync, openSync, rmSync, write
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { makeMortal } from '../freeze/process-group.js';
+import { makeMortal } from '../linux/process-group.js';
 import type { CaptureMode } from '../qga/commands-exec.js';
 import { refuse } from '../qga/server.js';
 import { errnoText } from './errno-text.js';
 import { Capture, execLimits, type Captured } from './exec-capture.js';
 import type { RunProgram } from './program.js';
-import { lookLimitMs } from './sources.js';
+import { lookLimitMs } from './kernel-files.js';
 
 export interface ExecRequest {
   readonly path: string;

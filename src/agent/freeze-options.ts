@@ -1,8 +1,8 @@
 // The freeze path's options from the agent's settings. A hook given as qemu-ga's -F comes before all other writers.
 import { basename, dirname } from 'node:path';
-import { foldersWithHook } from '../freeze/dispatcher.js';
+import { foldersWithHook } from '../freeze/writers/dispatcher.js';
 import type { CoordinatorOptions, FreezeLog } from '../freeze/options.js';
-import { defaultWriterFolders, type WriterFolder } from '../freeze/writer-folders.js';
+import { defaultWriterFolders, type WriterFolder } from '../freeze/writers/folders.js';
 import type { BridgeConfiguration } from './configuration.js';
 
 interface FreezeSettings {

@@ -4,7 +4,7 @@ import { constants, type Stats } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoName } from './errno-text.js';
-import { readValue } from './handlers/block-devices.js';
+import { readValue } from '../linux/sysfs-values.js';
 
 const pieceBytes = 1024 * 1024;
 const newFileMode = 0o666;

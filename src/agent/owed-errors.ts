@@ -3,8 +3,8 @@
 // it by the next agent too.
 import type { FreezeReport, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
-import type { OwedNote } from './owed-note.js';
-import type { Origin } from './session-keeper.js';
+import type { OwedNote } from './late-thaw-note.js';
+import type { Origin } from './origin.js';
 
 type OwedError = QuiesceError | ThawUnconfirmedError;
 

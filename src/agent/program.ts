@@ -5,7 +5,7 @@ import { constants } from 'node:os';
 import { execa } from 'execa';
 import { withLimit } from '../deadline.js';
 import { BridgeError } from '../errors.js';
-import { killGroup } from '../freeze/process-group.js';
+import { killGroup } from '../linux/process-group.js';
 import { refuse, type Compat } from '../qga/server.js';
 import { errnoName, errnoText } from './errno-text.js';
 import { packageHint } from './tools.js';

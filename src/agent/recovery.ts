@@ -2,11 +2,11 @@
 // and the host is owed an error for a guest that was held when the agent died.
 import { describeError, ThawUnconfirmedError } from '../errors.js';
 import type { CoordinatorOptions } from '../freeze/options.js';
-import { recoverSessions, type RecoveredSession } from '../freeze/recovery.js';
+import { recoverSessions, type RecoveredSession } from '../freeze/session/recovery.js';
 import { withDefaults } from '../freeze/settings.js';
-import { untilThawed } from '../freeze/until-thawed.js';
+import { untilThawed } from '../freeze/freezer/until-thawed.js';
 import type { Logger } from '../log.js';
-import { owedNote } from './owed-note.js';
+import { owedNote } from './late-thaw-note.js';
 
 const DIED = 'the agent died while the guest was held: the snapshot is not consistent';
 

@@ -5,19 +5,10 @@
 import type { FreezeReport, FreezeRequest, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
-import { ThawPendingError } from '../freeze/session-errors.js';
+import { ThawPendingError } from '../freeze/session/errors.js';
 import { dropOldest, OwedErrors, reportOf } from './owed-errors.js';
-import type { OwedNote } from './owed-note.js';
-
-/** The host, on its channel; or a program in the guest, on the local socket. */
-export type Origin = 'host' | 'guest';
-
-/** What is known of the peer on a channel. */
-export interface ChannelContext {
-  readonly origin: Origin;
-  /** For logs and as requester, `virtio-serial /dev/...`. */
-  readonly name: string;
-}
+import type { OwedNote } from './late-thaw-note.js';
+import type { ChannelContext, Origin } from './origin.js';
 
 interface Attempt {
   readonly origin: Origin;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { refuse } from '../qga/server.js';
 import { RemoteError } from '../rpc/errors.js';
 import { errnoName, errnoText } from './errno-text.js';
-import { lookLimitMs, type Sources } from './sources.js';
+import { lookLimitMs, type Sources } from './kernel-files.js';
 
 interface User {
   readonly uid: number;

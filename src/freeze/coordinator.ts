@@ -1,5 +1,5 @@
 // The in-process implementation of Coordinator (../consistency.ts): at most one session at a time in this process, and
-// by the freezer's lock at most one on this machine. What a session does: session.ts.
+// by the freezer's lock at most one on this machine. What a session does: session/session.ts.
 import { randomUUID } from 'node:crypto';
 import type {
   CoordinatorStatus,
@@ -10,17 +10,17 @@ import type {
 } from '../consistency.js';
 import { withLimit } from '../deadline.js';
 import { StateError, UsageError } from '../errors.js';
-import { monotonicMs } from './clock.js';
-import { FreezerInquiry } from './freezer-inquiry.js';
-import type { HungFilesystem } from './freezer-lines.js';
+import { monotonicMs } from '../linux/clock.js';
+import { FreezerInquiry } from './freezer/inquiry.js';
+import type { HungFilesystem } from './freezer/lines.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
-import { leftWriters } from './recovery.js';
-import { ThawPendingError } from './session-errors.js';
-import { checkSessionId } from './session-record.js';
-import { Session } from './session.js';
+import { leftWriters } from './session/recovery.js';
+import { ThawPendingError } from './session/errors.js';
+import { checkSessionId } from './writers/record.js';
+import { Session } from './session/session.js';
 import { withDefaults, type Settings } from './settings.js';
-import { UnreleasedWriters } from './unreleased.js';
-import { findWriters, listing } from './writer-folders.js';
+import { UnreleasedWriters } from './session/unreleased.js';
+import { findWriters, listing } from './writers/folders.js';
 
 /** For writers, when this process is told to end: its unit's TimeoutStopSec is 30 s, and the thaw comes before. */
 const STOP_LIMIT_MS = 20_000;

@@ -8,12 +8,12 @@ import type {
   UnreleasedWriter,
   WriterPhase,
 } from '../consistency.js';
-import type { HungFilesystem } from './freezer-lines.js';
-import type { ServiceManagerPaths } from './freezer-process.js';
-import type { LookAtMachine } from './machine-view.js';
-import type { HookFailure } from './requirement.js';
-import type { FreezeRules } from './rules.js';
-import type { WriterFolder } from './writer-folders.js';
+import type { HungFilesystem } from './freezer/lines.js';
+import type { ServiceManagerPaths } from './freezer/process.js';
+import type { LookAtMachine } from '../linux/machine-view.js';
+import type { HookFailure } from './judgement/requirement.js';
+import type { FreezeRules } from './judgement/rules.js';
+import type { WriterFolder } from './writers/folders.js';
 
 /** Where the freeze path reports what is no part of a result. A pino logger is one. Never throws, never blocks. */
 export interface FreezeLog {
@@ -116,7 +116,7 @@ export interface LocalCoordinator extends Coordinator {
   readonly session: LocalSession | undefined;
   /**
    * At the start of the process: takes over the writers that recoverSessions could not release, and looks at mounts and
-   * disks, so that the next freeze need not unless they change. Throws as `view` of machine-view.ts does.
+   * disks, so that the next freeze need not unless they change. Throws as `view` of src/linux/machine-view.ts does.
    */
   warmUp(): Promise<void>;
   /** Writers of sessions that ended, which have not let go: told to again and again. */

@@ -1,9 +1,9 @@
 // CoordinatorOptions with every default filled in.
 import { join } from 'node:path';
-import { machineViewer } from './machine-view.js';
+import { machineViewer } from '../linux/machine-view.js';
 import { defaultOptions, silentLog, type CoordinatorOptions } from './options.js';
-import { noRules } from './rules.js';
-import { defaultWriterFolders } from './writer-folders.js';
+import { noRules } from './judgement/rules.js';
+import { defaultWriterFolders } from './writers/folders.js';
 
 export type Settings = ReturnType<typeof withDefaults>;
 

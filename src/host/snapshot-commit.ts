@@ -17,7 +17,7 @@ import {
 } from './commit/set-record.js';
 import { byShutOffVm } from './commit/shut-off-vm.js';
 import type { CommitWay, Step } from './commit/way.js';
-import type { Confirm } from './confirm.js';
+import type { Confirm } from '../confirm.js';
 import { syncPath } from './images/durable-file.js';
 import { whyNotDropped } from './images/references.js';
 import { whyInUse, type Claim } from './images/use.js';

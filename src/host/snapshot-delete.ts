@@ -2,7 +2,7 @@
 // set lies on. Never touches a base, nor a file that is not the set's own any more.
 import { join } from 'node:path';
 import { QuiesceError, UsageError } from '../errors.js';
-import { throwIfInterrupted, type Confirm } from './confirm.js';
+import { throwIfInterrupted, type Confirm } from '../confirm.js';
 import { exists, removeFiles } from './images/durable-file.js';
 import { withData } from './images/overlay-data.js';
 import { whyInUse } from './images/use.js';

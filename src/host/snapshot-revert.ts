@@ -5,7 +5,7 @@
 import { chmod, chown, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError, QuiesceError, UsageError } from '../errors.js';
-import { throwIfInterrupted, type Confirm } from './confirm.js';
+import { throwIfInterrupted, type Confirm } from '../confirm.js';
 import { syncPath } from './images/durable-file.js';
 import { fileStateOf } from './images/file-state.js';
 import { sameFile } from './images/same-file.js';

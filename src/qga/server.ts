@@ -1,6 +1,6 @@
 // The server side of the guest-agent protocol: declarations bound to handlers, and what may run when. The commands
 // about the channel itself are answered here; all others are src/agent's.
-import type { DispatcherOptions, Operation } from '../rpc/dispatcher.js';
+import type { DispatcherOptions, Operation } from '../rpc/operation.js';
 import { RemoteError } from '../rpc/errors.js';
 import { checkArguments } from './argument-texts.js';
 import type { ArgsSchema, Command } from './command.js';

@@ -7,8 +7,8 @@ import type { ByteStream } from '../transport/byte-stream.js';
 import { encodeLine } from '../wire/encode.js';
 import type { WireMessage } from '../wire/message-parser.js';
 import type { JsonValue } from '../wire/value.js';
-import type { DispatcherOptions, Operation } from './dispatcher.js';
 import { RemoteError, toWireError } from './errors.js';
+import type { DispatcherOptions, Operation } from './operation.js';
 import { readRequest, requestId, type Request } from './request.js';
 
 interface Entry<C> {

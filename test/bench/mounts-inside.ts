@@ -6,9 +6,9 @@ import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { silentLog } from '../../src/freeze/options.js';
-import { StepClock } from '../../src/freeze/report.js';
-import { SessionEnding } from '../../src/freeze/session-ending.js';
-import { SessionFindings } from '../../src/freeze/session-findings.js';
+import { StepClock } from '../../src/freeze/judgement/report.js';
+import { SessionEnding } from '../../src/freeze/session/ending.js';
+import { SessionFindings } from '../../src/freeze/session/findings.js';
 import { withDefaults } from '../../src/freeze/settings.js';
 
 export interface MountsFigures {

@@ -6,7 +6,7 @@ import { execa } from 'execa';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../src/consistency.js';
 import { createCoordinator } from '../../src/freeze/coordinator.js';
-import { connectToSocket, type FreezerIdentity } from '../../src/freeze/freezer-client.js';
+import { connectToSocket, type FreezerIdentity } from '../../src/freeze/freezer/client.js';
 import type { LocalCoordinator } from '../../src/freeze/options.js';
 import { tableOf } from '../support/mount-table.js';
 import { privateMounts, type PrivateMounts } from '../support/private-mounts.js';

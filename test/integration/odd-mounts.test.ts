@@ -9,8 +9,8 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { filesystemHandlers } from '../../src/agent/handlers/filesystems.js';
-import { createDiskLookup } from '../../src/freeze/disks.js';
-import { machineViewer } from '../../src/freeze/machine-view.js';
+import { createDiskLookup } from '../../src/linux/disks.js';
+import { machineViewer } from '../../src/linux/machine-view.js';
 import { tableOf } from '../support/mount-table.js';
 import { requires } from '../support/requires.js';
 

@@ -15,14 +15,14 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fsfreezeHandlers } from '../../src/agent/handlers/fsfreeze.js';
-import { owedNote } from '../../src/agent/owed-note.js';
+import { owedNote } from '../../src/agent/late-thaw-note.js';
 import { SessionKeeper } from '../../src/agent/session-keeper.js';
 import type { FreezeRequest } from '../../src/consistency.js';
 import { describeError, QuiesceError } from '../../src/errors.js';
 import { createCoordinator } from '../../src/freeze/coordinator.js';
-import { foldersWithHook } from '../../src/freeze/dispatcher.js';
+import { foldersWithHook } from '../../src/freeze/writers/dispatcher.js';
 import { silentLog, type CoordinatorOptions, type LocalSession } from '../../src/freeze/options.js';
-import { recoverSessions } from '../../src/freeze/recovery.js';
+import { recoverSessions } from '../../src/freeze/session/recovery.js';
 import { described, FreezeHarness } from '../support/freeze-harness.js';
 import { alive } from '../support/mortal-agent.js';
 import { requires } from '../support/requires.js';

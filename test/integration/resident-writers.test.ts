@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import type { FreezeReport, FreezeRequest, WriterReport } from '../../src/consistency.js';
 import { QuiesceError } from '../../src/errors.js';
 import type { CoordinatorOptions } from '../../src/freeze/options.js';
-import { recoverSessions } from '../../src/freeze/recovery.js';
+import { recoverSessions } from '../../src/freeze/session/recovery.js';
 import { described, FreezeHarness } from '../support/freeze-harness.js';
 import { alive, buildMortalAgent, MortalAgent, processesWith } from '../support/mortal-agent.js';
 

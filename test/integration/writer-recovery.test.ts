@@ -16,7 +16,7 @@ import {
 import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
-import { recoverSessions } from '../../src/freeze/recovery.js';
+import { recoverSessions } from '../../src/freeze/session/recovery.js';
 import { described, FreezeHarness } from '../support/freeze-harness.js';
 import { alive, buildMortalAgent, MortalAgent, processesWith } from '../support/mortal-agent.js';
 

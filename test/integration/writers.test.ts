@@ -22,7 +22,7 @@ import { join } from 'node:path';
 import type { FreezeReport, FreezeRequest, WriterReport } from '../../src/consistency.js';
 import { QuiesceError } from '../../src/errors.js';
 import type { CoordinatorOptions } from '../../src/freeze/options.js';
-import { watchWriters } from '../../src/freeze/writer-watch.js';
+import { watchWriters } from '../../src/freeze/writers/watch.js';
 import { described, FreezeHarness } from '../support/freeze-harness.js';
 import { alive } from '../support/mortal-agent.js';
 import { requires } from '../support/requires.js';

@@ -1,7 +1,7 @@
 // A freezer that freezes nothing: speaks the protocol of qga/freezer/README.md on a unix socket in this process, with
 // the answers that a test gives it. It keeps the state, the lease and the lock as the real one does.
 import { createServer, type Server, type Socket } from 'node:net';
-import { freezerText, freezerWord } from '../../src/freeze/freezer-lines.js';
+import { freezerText, freezerWord } from '../../src/freeze/freezer/lines.js';
 
 export interface FakeFreezerOptions {
   /** By mount point: errno of the open, of syncfs, FIFREEZE and FITHAW. */

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { createCoordinator } from '../../src/freeze/coordinator.js';
 import type { CoordinatorOptions, LocalCoordinator } from '../../src/freeze/options.js';
-import type { WriterFolder } from '../../src/freeze/writer-folders.js';
+import type { WriterFolder } from '../../src/freeze/writers/folders.js';
 import { FakeFreezer, type FakeFreezerOptions } from './fake-freezer.js';
 import { FakeMachine } from './fake-machine.js';
 

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { afterEach } from 'vitest';
 import type { ProgramOptions, ProgramResult, RunProgram } from '../../src/agent/program.js';
-import type { Sources } from '../../src/agent/sources.js';
+import type { Sources } from '../../src/agent/kernel-files.js';
 import { BridgeError } from '../../src/errors.js';
-import { machineViewer } from '../../src/freeze/machine-view.js';
+import { machineViewer } from '../../src/linux/machine-view.js';
 
 interface Call {
   readonly words: readonly string[];

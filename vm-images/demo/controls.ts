@@ -2,7 +2,7 @@
 import { execa } from 'execa';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { monotonicMs } from '../../src/host/clock.js';
+import { monotonicMs } from '../../src/linux/clock.js';
 import { readDisks } from '../../src/qmp/block-graph.js';
 import { QmpClient } from '../../src/qmp/client.js';
 import type { QemuGuest } from '../../src/testing/index.js';

@@ -1,7 +1,7 @@
 // The load of the demo: clients on the host that commit small transactions without a pause and remember each one, when
 // it was sent and when its commit was acknowledged. Times are this host's CLOCK_MONOTONIC, as in the manifest.
 import pg from 'pg';
-import { monotonicMs } from '../../src/host/clock.js';
+import { monotonicMs } from '../../src/linux/clock.js';
 
 export interface Transaction {
   readonly id: number;

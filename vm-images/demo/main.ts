@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { timeline } from '../../src/cli/bridge/timeline.js';
 import { describeError } from '../../src/errors.js';
-import { monotonicMs } from '../../src/host/clock.js';
+import { monotonicMs } from '../../src/linux/clock.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { bootGuest } from '../../src/testing/index.js';
 import type { QemuGuest } from '../../src/testing/index.js';

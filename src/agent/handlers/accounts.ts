@@ -4,11 +4,11 @@ import { readFileSync } from 'node:fs';
 import { refuse } from '../../qga/server.js';
 import { decodeBase64 } from '../base64.js';
 import { runAction } from '../program.js';
-import type { Sources } from '../sources.js';
+import type { Sources } from '../kernel-files.js';
 import { addKeys, readKeys, removeKeys } from '../ssh-keys.js';
 import { loggedIn } from '../utmp.js';
 import { errnoName, errnoText } from '../errno-text.js';
-import type { Handlers } from './handlers.js';
+import type { Handlers } from './types.js';
 
 /** PAM may ask the network. */
 const passwordLimitMs = 60_000;

@@ -1,7 +1,7 @@
 // Our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
 import type { FreezeReport } from '../../consistency.js';
-import { monotonicMs } from '../../freeze/clock.js';
-import type { FreezeEnvironment, Handlers } from './handlers.js';
+import { monotonicMs } from '../../linux/clock.js';
+import type { FreezeEnvironment, Handlers } from './types.js';
 
 export function bridgeHandlers({
   coordinator,

@@ -3,8 +3,8 @@ import { refuse } from '../../qga/server.js';
 import type { CaptureMode } from '../../qga/commands-exec.js';
 import { decodeBase64 } from '../base64.js';
 import { ExecChildren, NotStartedError } from '../exec-children.js';
-import type { Sources } from '../sources.js';
-import type { Handlers } from './handlers.js';
+import type { Sources } from '../kernel-files.js';
+import type { Handlers } from './types.js';
 
 export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handlers, 'guest-exec' | 'guest-exec-status'> {
   const children = new ExecChildren({ runtimeDir, run });

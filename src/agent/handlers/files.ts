@@ -6,12 +6,12 @@ import { join } from 'node:path';
 import { withLimit } from '../../deadline.js';
 import { BridgeError } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
-import type { ChannelContext } from '../session-keeper.js';
+import type { ChannelContext } from '../origin.js';
 import { decodeBase64 } from '../base64.js';
 import { errnoName, errnoText } from '../errno-text.js';
 import { baseOf, modeFlags, openFile, readFrom, readsOnly, writeTo, type OpenFile, type Whence } from '../open-file.js';
-import type { Sources } from '../sources.js';
-import type { Handlers } from './handlers.js';
+import type { Sources } from '../kernel-files.js';
+import type { Handlers } from './types.js';
 
 const openLimit = 32;
 const readDefault = 4096;

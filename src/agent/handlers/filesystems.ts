@@ -1,14 +1,14 @@
 // guest-get-fsinfo: filesystems with their disks' addresses, from which the host knows which of its disks a mount lies
 // on (libvirt by PCI address, bus, target and unit; our host tool by serial first). Mounts and disks: src/freeze/.
 import { statfs } from 'node:fs/promises';
-import type { Disk, DiskChain } from '../../freeze/disks.js';
-import type { Filesystem, MountTable } from '../../freeze/mounts.js';
-import { pathBytes } from '../../freeze/path-text.js';
+import type { Disk, DiskChain } from '../../linux/disks.js';
+import type { Filesystem, MountTable } from '../../linux/mounts.js';
+import { pathBytes } from '../../linux/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
-import type { Sources } from '../sources.js';
-import { isPartitionOf, leavesUnder } from './block-devices.js';
-import type { Handlers } from './handlers.js';
+import type { Sources } from '../kernel-files.js';
+import { isPartitionOf, leavesUnder } from '../../linux/sysfs-values.js';
+import type { Handlers } from './types.js';
 import { Looks, threeAtATime } from './looks.js';
 
 type FsInfo = Returns<'guest-get-fsinfo'>[number];

@@ -1,8 +1,8 @@
 // The real agent's freeze commands on the one freeze path: a plain freeze has a lease like any other, and counts as
 // qemu-ga does (own FIFREEZE successes; EBUSY and EOPNOTSUPP are passed over).
 import type { LocalSession } from '../../freeze/options.js';
-import type { ChannelContext } from '../session-keeper.js';
-import type { FreezeEnvironment, Handlers } from './handlers.js';
+import type { ChannelContext } from '../origin.js';
+import type { FreezeEnvironment, Handlers } from './types.js';
 
 export function fsfreezeHandlers({
   coordinator,

@@ -6,8 +6,8 @@ import { RemoteError } from '../../rpc/errors.js';
 import type { Args, Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { errnoName, errnoNumber, errnoText } from '../errno-text.js';
-import type { Sources } from '../sources.js';
-import type { Handlers } from './handlers.js';
+import type { Sources } from '../kernel-files.js';
+import type { Handlers } from './types.js';
 
 type Vcpu = Args<'guest-set-vcpus'>['vcpus'][number];
 type Block = Args<'guest-set-memory-blocks'>['mem-blks'][number];

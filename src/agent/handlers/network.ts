@@ -6,9 +6,9 @@ import * as v from 'valibot';
 import { BridgeError } from '../../errors.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
-import { lookLimitMs, readKernelFile, type Sources } from '../sources.js';
+import { lookLimitMs, readKernelFile, type Sources } from '../kernel-files.js';
 import { packageHint } from '../tools.js';
-import type { Handlers } from './handlers.js';
+import type { Handlers } from './types.js';
 
 type Interface = Returns<'guest-network-get-interfaces'>[number];
 type Route = Returns<'guest-network-get-route'>[number];

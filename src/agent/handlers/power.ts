@@ -6,8 +6,8 @@ import { refuse } from '../../qga/server.js';
 import { RemoteError } from '../../rpc/errors.js';
 import { errnoText } from '../errno-text.js';
 import { isExecutable, runAction } from '../program.js';
-import { lookLimitMs, type Sources } from '../sources.js';
-import type { Handlers } from './handlers.js';
+import { lookLimitMs, type Sources } from '../kernel-files.js';
+import type { Handlers } from './types.js';
 
 /** init takes the order and answers; carrying it out is its own time. */
 const orderLimitMs = 60_000;

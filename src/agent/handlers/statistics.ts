@@ -1,8 +1,8 @@
 // guest-get-diskstats, -cpustats, -load: the kernel's counters from /proc (proc(5)), as qemu-ga names them.
 import { join } from 'node:path';
 import type { Returns } from '../../qga/commands.js';
-import { readKernelFile, type Sources } from '../sources.js';
-import type { Handlers } from './handlers.js';
+import { readKernelFile, type Sources } from '../kernel-files.js';
+import type { Handlers } from './types.js';
 
 /** The kernel's USER_HZ, on every architecture Node runs on. */
 const ticksPerSecond = 100n;

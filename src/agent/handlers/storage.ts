@@ -3,15 +3,15 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BridgeError, describeError } from '../../errors.js';
-import { diskAddress } from '../../freeze/disk-address.js';
-import { isUtf8Path, pathBytes } from '../../freeze/path-text.js';
+import { diskAddress } from '../../linux/disk-address.js';
+import { isUtf8Path, pathBytes } from '../../linux/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { errnoText } from '../errno-text.js';
-import type { Sources } from '../sources.js';
-import { driverOf, entries, isVirtual, nodeOf, readValue, realPath } from './block-devices.js';
+import type { Sources } from '../kernel-files.js';
+import { driverOf, entries, isVirtual, nodeOf, readValue, realPath } from '../../linux/sysfs-values.js';
 import { listed } from './filesystems.js';
-import type { Handlers } from './handlers.js';
+import type { Handlers } from './types.js';
 import { Looks } from './looks.js';
 
 type Disk = Returns<'guest-get-disks'>[number];

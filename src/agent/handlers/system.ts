@@ -1,7 +1,7 @@
 // What the guest is: operating system, host name, clock. Sources as in qemu-ga: uname(2) and os-release(5).
 import { readFile } from 'node:fs/promises';
 import { hostname, machine, release, version } from 'node:os';
-import type { Handlers } from './handlers.js';
+import type { Handlers } from './types.js';
 
 const osReleaseFiles = ['/etc/os-release', '/usr/lib/os-release'] as const;
 

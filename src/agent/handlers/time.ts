@@ -2,8 +2,8 @@
 import { BridgeError } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import { hwclockAction, isExecutable, runAction } from '../program.js';
-import { lookLimitMs, type Sources } from '../sources.js';
-import type { Handlers } from './handlers.js';
+import { lookLimitMs, type Sources } from '../kernel-files.js';
+import type { Handlers } from './types.js';
 
 const hwclock = '/sbin/hwclock';
 /** hwclock waits for the clock's next full second, and some virtual clocks are slow. */

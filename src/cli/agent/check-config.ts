@@ -6,8 +6,8 @@ import type { IgnoredSetting, UsedSetting } from '../../agent/distribution-setti
 import { configuredFolders } from '../../agent/freeze-options.js';
 import { searchPath } from '../../agent/program.js';
 import { tools, type Tool } from '../../agent/tools.js';
-import { foldersLeftTo, foldersWithHook } from '../../freeze/dispatcher.js';
-import { findWriters } from '../../freeze/writer-folders.js';
+import { foldersLeftTo, foldersWithHook } from '../../freeze/writers/dispatcher.js';
+import { findWriters } from '../../freeze/writers/folders.js';
 import { commandNames } from '../../qga/commands.js';
 import { listsOf, namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';

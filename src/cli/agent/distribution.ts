@@ -10,7 +10,7 @@ import {
 import { splitList } from '../../agent/keyfile.js';
 import { isExecutable } from '../../agent/program.js';
 import { UsageError } from '../../errors.js';
-import { dispatchedFolder } from '../../freeze/dispatcher.js';
+import { dispatchedFolder } from '../../freeze/writers/dispatcher.js';
 import { policyPresets } from '../../qga/command.js';
 import { commandsOf } from '../../qga/policy.js';
 import { GetoptError, normalise } from './getopt.js';

@@ -1,6 +1,6 @@
 // What the log says of the settings when the agent starts: what has no effect, above all.
 import { configuredFolders } from '../../agent/freeze-options.js';
-import { foldersLeftTo } from '../../freeze/dispatcher.js';
+import { foldersLeftTo } from '../../freeze/writers/dispatcher.js';
 import type { Logger } from '../../log.js';
 import { namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';

@@ -2,7 +2,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { createInterface } from 'node:readline/promises';
 import { QuiesceError } from '../../errors.js';
-import { throwIfInterrupted, type Confirm } from '../../host/confirm.js';
+import { throwIfInterrupted, type Confirm } from '../../confirm.js';
 
 interface Terminal {
   readonly input: Readable & { readonly isTTY?: boolean };

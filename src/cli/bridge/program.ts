@@ -1,7 +1,7 @@
 // The command line of fsfreeze-bridge: which command runs, how failures and signals leave. One call, one exit code.
 import yargs, { type Argv } from 'yargs';
 import { QuiesceError, UsageError } from '../../errors.js';
-import { interruption } from '../../host/confirm.js';
+import { interruption } from '../../confirm.js';
 import { packageVersion } from '../../version.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';

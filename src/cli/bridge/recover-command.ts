@@ -7,7 +7,7 @@ import { parseLibvirtAddress } from '../../host/vm/libvirt/address.js';
 import { defaultStateDir } from '../../host/sets/manifest-store.js';
 import { recoverVms } from '../../host/recover/recover.js';
 import { allTargets, ownerless, type RecoverTarget, type RecoverableVm } from '../../host/recover/recover-targets.js';
-import { shellWord } from '../../host/shell-word.js';
+import { shellWord } from '../../shell-word.js';
 import { defaultConfigFile, readConfiguredVms } from '../../host/vm/vm.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {

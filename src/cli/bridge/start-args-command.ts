@@ -10,7 +10,7 @@ import {
   type CurrentImage,
   type StartImage,
 } from '../../host/sets/current-images.js';
-import { shellWord } from '../../host/shell-word.js';
+import { shellWord } from '../../shell-word.js';
 import { viewSnapshots } from '../../host/snapshot-view.js';
 import { imageOptions } from '../../qmp/image-name.js';
 import { exitCode, type ExitCode } from './exit-codes.js';

@@ -3,7 +3,7 @@
 import { join, parse } from 'node:path';
 import { packageVersion } from '../../version.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
-import { shellWord } from '../shell-word.js';
+import { shellWord } from '../../shell-word.js';
 import type { CopiedFile, CopyFormat } from './copy-disk.js';
 import type { Copier } from './copy-draft.js';
 

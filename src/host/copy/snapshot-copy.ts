@@ -5,7 +5,7 @@ import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, CutError, UsageError, describeError } from '../../errors.js';
-import { throwIfInterrupted } from '../confirm.js';
+import { throwIfInterrupted } from '../../confirm.js';
 import { fileStateIfThere, isSameState, type FileState } from '../images/file-state.js';
 import { Journal } from '../sets/journal.js';
 import { baseDoubts, lostBases } from '../sets/base-state.js';

@@ -14,7 +14,7 @@ import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-age
 import type { Hypervisor, OverlayHost } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
 import { linkIn } from '../sets/current-images.js';
-import { shellWord } from '../shell-word.js';
+import { shellWord } from '../../shell-word.js';
 import { refuseMigration } from '../vm/migration.js';
 import type { Vm } from '../vm/vm.js';
 

@@ -1,7 +1,7 @@
 // What is left of a cut that failed, and the one error that is told of it.
 import { CutError, QuiesceError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Reverter } from '../../reverter.js';
-import { interruption } from '../confirm.js';
+import { interruption } from '../../confirm.js';
 import { isCutUnknown } from './held-cut.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';

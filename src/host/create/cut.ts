@@ -1,7 +1,7 @@
 // What is done to the VM while its guest is held: one command, and how one finds out what came of it. An overlay cut is
 // overlay-cut.ts.
 import { BridgeError, CutError, describeError } from '../../errors.js';
-import { monotonicMs } from '../clock.js';
+import { monotonicMs } from '../../linux/clock.js';
 import type { Marks } from '../sets/point-in-time.js';
 
 /** What became of one disk, compared with the plan. */

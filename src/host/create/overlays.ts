@@ -3,14 +3,13 @@
 import { chmod, chown, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, parse, join } from 'node:path';
 import { StringDecoder } from 'node:string_decoder';
-import { CutError, UsageError } from '../../errors.js';
+import { CutError, isErrno, UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Reverter } from '../../reverter.js';
 import { backingNameOf } from '../vm/backing-name.js';
 import { diskName } from '../vm/disk-choice.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import { describeHolders, holdersOf, imageInfo, makeOverlay } from '../images/image-file.js';
-import { isErrno } from '../errno.js';
 import { overlayFailure, type Overlay } from '../vm/overlay.js';
 
 /** Below this much free space per overlay the cut is refused: the guest would soon stop with ENOSPC. */

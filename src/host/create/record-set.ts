@@ -3,7 +3,7 @@ import { CutError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { saveState } from '../sets/saved-files.js';
-import type { StateFolder } from '../vm/hypervisor.js';
+import type { StateFolder } from '../vm/state-folder.js';
 
 /** The set with what the VM keeps beside its disks; recorded once more, since a tool killed here has a whole set. */
 export async function withState(

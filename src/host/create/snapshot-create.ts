@@ -7,8 +7,9 @@ import { ThawUnconfirmedError } from '../../errors.js';
 import { Reverter } from '../../reverter.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
 import { undoCreate } from './create-undo.js';
-import { checkName } from '../names.js';
+import { checkName } from '../vm/names.js';
 import { diskName, firmwareOf, type LeftOut } from '../vm/disk-choice.js';
+import { roundMs } from '../../linux/clock.js';
 import { holdAndCut, type HeldCut } from './held-cut.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { Journal } from '../sets/journal.js';
@@ -27,7 +28,7 @@ import { record, unconfirmed, withState } from './record-set.js';
 import { refuseHalfCommitted } from '../sets/set-state.js';
 import { sentence } from '../guest/report-size.js';
 import { requiredLevel } from '../guest/requirement.js';
-import { StepTimer, round } from './step-timer.js';
+import { StepTimer } from './step-timer.js';
 import { readWriteCounts, stillDisks } from './write-counts.js';
 
 export interface CreateOptions extends PlanOptions {
@@ -185,7 +186,7 @@ async function create(run: Run): Promise<CreateResult> {
       marks,
       ...(marks.cutSentMs === undefined || marks.cutAnsweredMs === undefined
         ? {}
-        : { cutMs: round(marks.cutAnsweredMs - marks.cutSentMs) }),
+        : { cutMs: roundMs(marks.cutAnsweredMs - marks.cutSentMs) }),
       ...(held.report === undefined
         ? {}
         : { pauseWindowMs: held.report.pauseWindowMs, frozenWindowMs: held.report.frozenWindowMs }),

@@ -1,5 +1,5 @@
 // When each step of a cut began and ended.
-import { monotonicMs } from '../clock.js';
+import { monotonicMs, roundMs } from '../../linux/clock.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { CreateStep, Marks } from '../sets/point-in-time.js';
 
@@ -11,7 +11,7 @@ export class StepTimer {
 
   /** The step that began when the last one ended. */
   end(step: CreateStep): void {
-    const endMs = round(monotonicMs() - this.#zeroMs);
+    const endMs = roundMs(monotonicMs() - this.#zeroMs);
     this.steps.push({ step, startMs: this.#startMs, endMs });
     this.#startMs = endMs;
   }
@@ -25,13 +25,8 @@ export class StepTimer {
     ] as const;
     for (const [step, from, to] of spans) {
       if (from === undefined || to === undefined) continue;
-      this.steps.push({ step, startMs: round(from - this.#zeroMs), endMs: round(to - this.#zeroMs) });
+      this.steps.push({ step, startMs: roundMs(from - this.#zeroMs), endMs: roundMs(to - this.#zeroMs) });
     }
-    this.#startMs = round(monotonicMs() - this.#zeroMs);
+    this.#startMs = roundMs(monotonicMs() - this.#zeroMs);
   }
-}
-
-/** To the microsecond. */
-export function round(ms: number): number {
-  return Math.round(ms * 1000) / 1000;
 }

@@ -16,7 +16,7 @@ export async function whyNotItsAgent(
   agentAddress: string,
   agent: GuestAgent,
 ): Promise<string | undefined> {
-  // Where libvirt is asked for the disks, it is asked for the agent by the same name (vm.ts).
+  // Where libvirt is asked for the disks, it is asked for the agent by the same name (vm/vm.ts).
   if (parseLibvirtAddress(agentAddress) !== undefined && !isAbsolute(monitor.path)) return undefined;
   if (await isPortOf(monitor, agentAddress)) return undefined;
   const identity = await identityOf(monitor);

@@ -3,7 +3,7 @@
 import type { FreezeReport, FreezeRequest, FreezeSession } from '../../consistency.js';
 import { BridgeError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Reverter } from '../../reverter.js';
-import { monotonicMs } from '../clock.js';
+import { monotonicMs } from '../../linux/clock.js';
 import type { GuestAgent } from './guest-agent.js';
 import type { Marks } from '../sets/point-in-time.js';
 import { thawUntilConfirmed } from './thaw-guest.js';

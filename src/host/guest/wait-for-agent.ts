@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
 import { DeadlineError, UnreachableError, describeError } from '../../errors.js';
-import { throwIfInterrupted } from '../confirm.js';
+import { throwIfInterrupted } from '../../confirm.js';
 import { defaultAgentLimits, type GuestAgent, type OpenGuestAgent } from './guest-agent.js';
 
 const PAUSE_MS = 250;

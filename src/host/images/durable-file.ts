@@ -1,8 +1,7 @@
 // Files that must survive a power cut: written beside their place, synced, renamed, and the folder synced.
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { CutError } from '../../errors.js';
-import { isErrno } from '../errno.js';
+import { CutError, isErrno } from '../../errors.js';
 
 /**
  * Replaces `file` by `text`: after a crash at any moment it holds the old text or the new one, whole. Throws a CutError
@@ -47,7 +46,7 @@ export async function exists(file: string): Promise<boolean> {
     await stat(file);
     return true;
   } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return false;
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return false;
     throw error;
   }
 }

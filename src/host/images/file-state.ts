@@ -1,6 +1,6 @@
 // How a file is, so that it can be told later whether it is still the same one and was not written to.
 import { stat } from 'node:fs/promises';
-import { isErrno } from '../errno.js';
+import { isErrno } from '../../errors.js';
 import { deviceWrites, type DeviceWrites } from './device-writes.js';
 
 /** What a file is, however its name is spelled, and how it is at a moment: as a manifest's `asCut` keeps it. */
@@ -28,7 +28,7 @@ export async function fileStateIfThere(file: string): Promise<FileState | undefi
   try {
     return await fileStateOf(file);
   } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
 }

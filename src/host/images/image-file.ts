@@ -3,8 +3,7 @@
 import type { BigIntStats } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import * as v from 'valibot';
-import { CutError, UsageError } from '../../errors.js';
-import { isErrno } from '../errno.js';
+import { CutError, isErrno, UsageError } from '../../errors.js';
 import { identityIn } from './same-file.js';
 
 const infoSchema = v.object({

@@ -3,14 +3,14 @@
 import type { BigIntStats } from 'node:fs';
 import { readlink, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { isErrno } from '../errno.js';
+import { isErrno } from '../../errors.js';
 
 /** Equal for names of one file; undefined if there is none. Throws what stat(2) does otherwise. */
 export async function identityOf(file: string): Promise<string | undefined> {
   try {
     return identityIn(await stat(file, { bigint: true }));
   } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
 }

@@ -5,11 +5,10 @@
 import { readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describeError } from '../../errors.js';
+import { describeError, isErrno } from '../../errors.js';
 import { imageFile, readDisks, readNodes } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
-import { isErrno } from '../errno.js';
 import { identityOf } from './same-file.js';
 import { describeHolders, holdersOfEach, type Holder } from './image-file.js';
 import { isLockedByQemu } from './image-lock.js';
@@ -202,7 +201,7 @@ async function realFolder(folder: string): Promise<string | undefined> {
   try {
     return await realpath(folder);
   } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
 }

@@ -2,7 +2,7 @@
 // the bottom, and is forgotten by merging what was written after it into it. The newer sets stay, and the VM may run.
 import { QuiesceError, UsageError } from '../../errors.js';
 import { QmpClient } from '../../qmp/client.js';
-import { throwIfInterrupted, type Confirm } from '../confirm.js';
+import { throwIfInterrupted, type Confirm } from '../../confirm.js';
 import { baseDoubts } from '../sets/base-state.js';
 import { everySet } from '../sets/claims.js';
 import { Journal, refuseBusy } from '../sets/journal.js';

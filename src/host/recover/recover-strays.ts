@@ -1,11 +1,11 @@
 // What no set speaks for: our block nodes and jobs in QEMU, drafts of killed writers, and layers that somebody else put
 // on a running VM's disks (libvirt leaves one when its thaw fails). The last are told of and never touched.
 import { readFile } from 'node:fs/promises';
+import { isErrno } from '../../errors.js';
 import { imageFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { runQmp } from '../../qmp/commands.js';
 import { dismissJob } from '../../qmp/jobs.js';
-import { isErrno } from '../errno.js';
 import { holdersOf } from '../images/image-file.js';
 import { imageOf, keyOrName } from '../images/socket-owner.js';
 import { parseLibvirtAddress } from '../vm/libvirt/address.js';
@@ -16,7 +16,7 @@ import { whyInUse } from '../images/use.js';
 import { allManifests } from './recover-targets.js';
 import { exists, removeFiles } from '../images/durable-file.js';
 import type { Recovery } from './recovery.js';
-import { shellWord } from '../shell-word.js';
+import { shellWord } from '../../shell-word.js';
 
 /** After the sets: what is left then is nobody's. */
 export async function recoverStrays(recovery: Recovery): Promise<void> {

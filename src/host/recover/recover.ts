@@ -2,8 +2,8 @@
 // the sets, then what no set speaks for. May be called at any time, also beside a tool at work, and again: what is right
 // is not found a second time.
 import { QuiesceError, UsageError, describeError } from '../../errors.js';
-import { interruption } from '../confirm.js';
-import { shellWord } from '../shell-word.js';
+import { interruption } from '../../confirm.js';
+import { shellWord } from '../../shell-word.js';
 import { readableStore, type FoundVm } from '../sets/find-vm.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { identifyUnlessBusy, lockVm, waitForOthers, type LockedVm } from '../sets/vm-lock.js';

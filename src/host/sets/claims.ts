@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { describeError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Claim, UseWitnesses } from '../images/use.js';
-import { namePattern } from '../names.js';
+import { namePattern } from '../vm/names.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 import { ManifestStore } from './manifest-store.js';
 import { stateFolders } from './vm-record.js';

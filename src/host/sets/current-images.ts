@@ -3,8 +3,8 @@
 // a set changes, so that a start script may name these instead.
 import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { isErrno } from '../../errors.js';
 import { parseImageName } from '../../qmp/image-name.js';
-import { isErrno } from '../errno.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import { fileKey } from '../images/same-file.js';
 import { withNamedBase } from './disk-layers.js';

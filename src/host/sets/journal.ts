@@ -4,9 +4,9 @@
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import * as v from 'valibot';
+import { isErrno } from '../../errors.js';
 import { finite } from '../../consistency.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
-import { isErrno } from '../errno.js';
 import type { ManifestStore } from './manifest-store.js';
 import { busyError, newWork, readWork, workEntries, workText, type FoundWork, type Operation } from './owner-lock.js';
 

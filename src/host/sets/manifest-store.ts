@@ -5,10 +5,9 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
-import { UsageError } from '../../errors.js';
+import { isErrno, UsageError } from '../../errors.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
-import { isErrno } from '../errno.js';
-import { checkName } from '../names.js';
+import { checkName } from '../vm/names.js';
 import type { VmIdentity } from '../vm/identity.js';
 import { oldestFirst } from './chain-order.js';
 import { manifestSchema, type Manifest } from './manifest.js';
@@ -68,7 +67,7 @@ export class ManifestStore {
       await rename(draft, folder);
     } catch (cause) {
       await rm(draft, { recursive: true, force: true });
-      if (isErrno(cause, 'EEXIST') || isErrno(cause, 'ENOTEMPTY')) {
+      if (isErrno(cause, 'EEXIST', 'ENOTEMPTY')) {
         throw new UsageError('E_NAME_TAKEN', `VM ${this.#vm} already has a snapshot set named ${set} (${folder})`);
       }
       throw new UsageError('E_STATE_DIR', `cannot make ${folder}`, { cause });

@@ -3,7 +3,7 @@
 // what is taken for gone is lost to its user.
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute } from 'node:path';
-import { isErrno } from '../errno.js';
+import { isErrno } from '../../errors.js';
 import { exists } from '../images/durable-file.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
@@ -19,7 +19,7 @@ export async function folderOf(file: string): Promise<FolderIdentity | undefined
     const { dev, ino } = await stat(dirname(file), { bigint: true });
     return { device: String(dev), inode: String(ino) };
   } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
 }

@@ -3,7 +3,7 @@
 import { mkdir, readFile, rename, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { isErrno } from '../errno.js';
+import { isErrno } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
 import { identityFrom, identityKey, sameVm, uuidPattern, type VmIdentity } from '../vm/identity.js';
 import { readJournal } from './journal.js';

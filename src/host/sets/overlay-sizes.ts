@@ -1,7 +1,7 @@
 // How large the overlays of a set are, and how fast they grew: what a VM writes after a cut takes space beside the base
 // until the set is committed. Only stat(2) is asked, so that a VM that is busy, or gone, makes no difference.
 import { stat } from 'node:fs/promises';
-import { isErrno } from '../errno.js';
+import { isErrno } from '../../errors.js';
 import type { Manifest } from './manifest.js';
 
 export interface OverlaySize {

@@ -6,9 +6,8 @@ import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as v from 'valibot';
 import { Deadline } from '../../deadline.js';
-import { UsageError } from '../../errors.js';
-import { throwIfInterrupted } from '../confirm.js';
-import { isErrno } from '../errno.js';
+import { isErrno, UsageError } from '../../errors.js';
+import { throwIfInterrupted } from '../../confirm.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
 import { ownerSchema, ownerState, thisProcess, type Owner, type OwnerState } from './owner.js';
 
@@ -55,7 +54,7 @@ export async function readWork<T extends WorkEntry>(
   try {
     text = await readFile(file, 'utf8');
   } catch (error) {
-    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
   const entry = parse(text, schema);

@@ -2,7 +2,7 @@
 // the machine. So a journal whose owner was killed is known for what it is, at once and after a reboot.
 import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
-import { isErrno } from '../errno.js';
+import { isErrno } from '../../errors.js';
 
 export const ownerSchema = v.strictObject({
   pid: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),

@@ -1,12 +1,13 @@
 // What belongs to a VM beside its disks, kept in the folder of a set: texts before the cut, files of the VM's own right
 // after it. The manifest names each with its sum. Nothing of it is put back by itself, but for what libvirt is to start
-// with (definition.ts).
+// with (vm/libvirt/definition.ts).
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { describeError } from '../../errors.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
-import type { StateFolder, VmDescription } from '../vm/hypervisor.js';
+import type { VmDescription } from '../vm/hypervisor.js';
+import type { StateFolder } from '../vm/state-folder.js';
 import type { Manifest, SavedFile } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 

@@ -1,7 +1,6 @@
 // The sets in a folder: its folders that are not hidden.
 import { readdir } from 'node:fs/promises';
-import { UsageError } from '../../errors.js';
-import { isErrno } from '../errno.js';
+import { isErrno, UsageError } from '../../errors.js';
 
 /** Also of those whose manifest cannot be read; none if the folder is not there. Throws a UsageError if it cannot be listed. */
 export async function setNames(folder: string): Promise<string[]> {

@@ -3,8 +3,7 @@
 import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { BridgeError, UsageError } from '../../errors.js';
-import { isErrno } from '../errno.js';
+import { BridgeError, isErrno, UsageError } from '../../errors.js';
 import { writeDurably } from '../images/durable-file.js';
 import { identityKey, resolvedAddress, uuidPattern, type VmIdentity } from '../vm/identity.js';
 import type { Vm } from '../vm/vm.js';
@@ -41,7 +40,7 @@ export async function readRecord(stateDir: string, key: string): Promise<VmRecor
   try {
     json = JSON.parse(await readFile(file, 'utf8'));
   } catch (cause) {
-    if (isErrno(cause, 'ENOENT') || isErrno(cause, 'ENOTDIR')) return undefined;
+    if (isErrno(cause, 'ENOENT', 'ENOTDIR')) return undefined;
     throw new BridgeError('E_VM_RECORD', `cannot read ${file}`, { cause });
   }
   const parsed = v.safeParse(recordSchema, json);

@@ -2,9 +2,9 @@
 import type { DiskRef } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
-import type { StateFolder } from './hypervisor.js';
 import { parseImageName, protocols } from '../../qmp/image-name.js';
 import type { OutsideStorage } from '../../qmp/outside.js';
+import type { StateFolder } from './state-folder.js';
 
 export interface LeftOut {
   readonly what: string;

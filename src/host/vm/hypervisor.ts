@@ -8,6 +8,7 @@ import type { Monitor } from '../../qmp/monitor.js';
 import type { Reverter } from '../../reverter.js';
 import type { PortWatch } from './agent-port.js';
 import type { Overlay } from './overlay.js';
+import type { StateFolder } from './state-folder.js';
 
 /** An overlay to be merged: where it and its base are in the block graph now. */
 export interface MergeLayer {
@@ -34,17 +35,6 @@ export interface MergeOptions {
 export interface OpenOptions extends QmpConnectOptions {
   /** Only questions are asked: its images may be on another host. */
   readonly onlyAsked?: boolean;
-}
-
-/** Where more of a VM's state is kept: a folder, or one file. */
-export interface StateFolder {
-  /** One for a folder. */
-  readonly name: string;
-  /** For people. */
-  readonly what: string;
-  readonly path: string;
-  /** The same, as this process can open it. */
-  readonly seenAt: string;
 }
 
 /** What belongs to a VM beside its disks. */

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { resolvedPath } from '../images/same-file.js';
-import { nameFromPath } from '../names.js';
+import { nameFromPath } from './names.js';
 import { libvirtAddress, parseLibvirtAddress } from './libvirt/address.js';
 
 export type VmIdentity =

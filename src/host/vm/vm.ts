@@ -3,9 +3,8 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as v from 'valibot';
-import { UsageError } from '../../errors.js';
-import { isErrno } from '../errno.js';
-import { checkName, nameFromPath, namePattern } from '../names.js';
+import { isErrno, UsageError } from '../../errors.js';
+import { checkName, nameFromPath, namePattern } from './names.js';
 import { uuidPattern, type VmIdentity } from './identity.js';
 import { libvirtAddress, parseLibvirtAddress, type LibvirtAddress } from './libvirt/address.js';
 

@@ -5,7 +5,7 @@ import { copyFile, chmod, mkdir, readFile, rename, writeFile } from 'node:fs/pro
 import path from 'node:path';
 import * as v from 'valibot';
 import { Deadline } from '../../deadline.js';
-import { BridgeError, DeadlineError, UnreachableError, UsageError } from '../../errors.js';
+import { BridgeError, DeadlineError, isErrno, UnreachableError, UsageError } from '../../errors.js';
 import { Reverter } from '../../reverter.js';
 import { markUser, touch } from '../cache.js';
 import { createOverlay, describeDisk, rebase } from '../disks.js';
@@ -158,7 +158,7 @@ async function waitForMigration(guest: QemuGuest, timeoutMs: number): Promise<vo
 
 async function moveInto(from: string, to: string): Promise<void> {
   await rename(from, to).catch(async (error: unknown) => {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EXDEV')) throw error;
+    if (!isErrno(error, 'EXDEV')) throw error;
     await copyFile(from, to);
   });
 }

@@ -1,7 +1,7 @@
 // The agent's side of the freezer's protocol, and a hostile freezer: whatever it says, a request ends with an answer
 // whose numbers are numbers, or one of our errors; the loss of the connection is told once, with nothing after it.
-import { FreezerConnection } from '../../../src/freeze/freezer-client.js';
-import { freezerText, freezerWord } from '../../../src/freeze/freezer-lines.js';
+import { FreezerConnection } from '../../../src/freeze/freezer/client.js';
+import { freezerText, freezerWord } from '../../../src/freeze/freezer/lines.js';
 import { piecesOf, readCorpus } from '../corpus.js';
 import { parts, type Input } from '../input.js';
 import { makeRandom } from '../random.js';

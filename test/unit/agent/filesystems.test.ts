@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { filesystemHandlers } from '../../../src/agent/handlers/filesystems.js';
-import { machineViewer } from '../../../src/freeze/machine-view.js';
+import { machineViewer } from '../../../src/linux/machine-view.js';
 
 let root: string;
 beforeEach(() => {

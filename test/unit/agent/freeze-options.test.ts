@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { parseConfiguration } from '../../../src/agent/configuration.js';
 import { coordinatorOptions } from '../../../src/agent/freeze-options.js';
 import { silentLog } from '../../../src/freeze/options.js';
-import { defaultWriterFolders } from '../../../src/freeze/writer-folders.js';
+import { defaultWriterFolders } from '../../../src/freeze/writers/folders.js';
 
 let folder: string;
 beforeEach(() => {

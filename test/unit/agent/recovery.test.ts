@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { owedNote } from '../../../src/agent/owed-note.js';
+import { owedNote } from '../../../src/agent/late-thaw-note.js';
 import { recover } from '../../../src/agent/recovery.js';
 import { createLogger } from '../../../src/log.js';
 import { FreezeHarness } from '../../support/freeze-harness.js';

@@ -1,11 +1,11 @@
 // Who may end what, with a coordinator that is played by the test.
 import { describe, expect, it } from 'vitest';
-import type { OwedNote } from '../../../src/agent/owed-note.js';
+import type { OwedNote } from '../../../src/agent/late-thaw-note.js';
 import { SessionKeeper } from '../../../src/agent/session-keeper.js';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
 import type { LocalCoordinator, LocalSession } from '../../../src/freeze/options.js';
-import { ThawPendingError } from '../../../src/freeze/session-errors.js';
+import { ThawPendingError } from '../../../src/freeze/session/errors.js';
 import { idleCoordinator } from '../../support/idle-coordinator.js';
 
 const host = { origin: 'host', name: 'port' } as const;

@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../../../src/errors.js';
 import { createCoordinator } from '../../../src/freeze/coordinator.js';
-import { FreezerHold } from '../../../src/freeze/freezer-hold.js';
-import { processStartTime } from '../../../src/freeze/freezer-process.js';
+import { FreezerHold } from '../../../src/freeze/freezer/hold.js';
+import { processStartTime } from '../../../src/freeze/freezer/process.js';
 import { silentLog } from '../../../src/freeze/options.js';
-import { recoverSessions } from '../../../src/freeze/recovery.js';
+import { recoverSessions } from '../../../src/freeze/session/recovery.js';
 import { described, FreezeHarness } from '../../support/freeze-harness.js';
 
 let harness: FreezeHarness;

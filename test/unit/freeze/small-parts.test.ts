@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { coordinatorStates } from '../../../src/consistency.js';
 import { StateError } from '../../../src/errors.js';
-import { freezerText, freezerWord, parseFreezerLine } from '../../../src/freeze/freezer-lines.js';
-import { killFreezer, processStartTime } from '../../../src/freeze/freezer-process.js';
-import { longestLeaseMs } from '../../../src/freeze/lease.js';
-import { levelNeeded, vetoes, type HookFailure } from '../../../src/freeze/requirement.js';
-import { sessionTransitions, stepTo } from '../../../src/freeze/session-state.js';
-import { readWriteCount } from '../../../src/freeze/write-counters.js';
+import { freezerText, freezerWord, parseFreezerLine } from '../../../src/freeze/freezer/lines.js';
+import { killFreezer, processStartTime } from '../../../src/freeze/freezer/process.js';
+import { longestLeaseMs } from '../../../src/freeze/session/lease.js';
+import { levelNeeded, vetoes, type HookFailure } from '../../../src/freeze/judgement/requirement.js';
+import { sessionTransitions, stepTo } from '../../../src/freeze/session/state.js';
+import { readWriteCount } from '../../../src/linux/write-counters.js';
 import { FakeMachine } from '../../support/fake-machine.js';
 
 let dir: string;

@@ -2,7 +2,8 @@
 // out bridge-*, as qemu-ga does.
 import { guestAgent, refuse, type Handlers } from '../../../src/qga/server.js';
 import { commandNames } from '../../../src/qga/commands.js';
-import { Dispatcher, type Operation } from '../../../src/rpc/dispatcher.js';
+import { Dispatcher } from '../../../src/rpc/dispatcher.js';
+import type { Operation } from '../../../src/rpc/operation.js';
 import type { ByteStream } from '../../../src/transport/byte-stream.js';
 import { memoryPair } from '../../../src/transport/memory-pair.js';
 

@@ -1,7 +1,8 @@
 // A hostile host within its policy: what it sends, or does not read, keeps this process's memory bounded, and what is
 // beyond a limit is answered as qemu-ga does, or with one clear error.
 import { expect, test, vi } from 'vitest';
-import { Dispatcher, type Operation } from '../../../src/rpc/dispatcher.js';
+import { Dispatcher } from '../../../src/rpc/dispatcher.js';
+import type { Operation } from '../../../src/rpc/operation.js';
 import type { ByteStream } from '../../../src/transport/byte-stream.js';
 import { endless } from '../../support/endless.js';
 import { MiB, watchMemory } from '../../support/memory.js';

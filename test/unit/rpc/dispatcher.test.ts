@@ -1,7 +1,8 @@
 // Order and silence on a channel: what is answered, when, and what is never answered.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { QuiesceError } from '../../../src/errors.js';
-import { Dispatcher, type DispatcherOptions, type Operation } from '../../../src/rpc/dispatcher.js';
+import { Dispatcher } from '../../../src/rpc/dispatcher.js';
+import type { DispatcherOptions, Operation } from '../../../src/rpc/operation.js';
 import { RemoteError } from '../../../src/rpc/errors.js';
 import type { ByteStream } from '../../../src/transport/byte-stream.js';
 import { memoryPair } from '../../../src/transport/memory-pair.js';

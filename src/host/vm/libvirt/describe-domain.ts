@@ -2,7 +2,8 @@
 // where the swtpm behind its TPM keeps state. Specification: libvirt's domain XML format, "TPM device"; swtpm(8).
 import { readdir, readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
-import type { StateFolder, VmDescription } from '../hypervisor.js';
+import type { VmDescription } from '../hypervisor.js';
+import type { StateFolder } from '../state-folder.js';
 import { domainTpm } from './domain-xml.js';
 import type { Virsh } from './virsh.js';
 

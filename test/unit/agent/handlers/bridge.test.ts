@@ -2,9 +2,9 @@
 import * as v from 'valibot';
 import { describe, expect, it } from 'vitest';
 import { bridgeHandlers } from '../../../../src/agent/handlers/bridge.js';
-import type { FreezeEnvironment } from '../../../../src/agent/handlers/handlers.js';
+import type { FreezeEnvironment } from '../../../../src/agent/handlers/types.js';
 import { SessionKeeper } from '../../../../src/agent/session-keeper.js';
-import { monotonicMs } from '../../../../src/freeze/clock.js';
+import { monotonicMs } from '../../../../src/linux/clock.js';
 import { idleCoordinator } from '../../../support/idle-coordinator.js';
 import { bridgeCommands } from '../../../../src/qga/commands-bridge.js';
 

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { execLimits } from '../../../../src/agent/exec-capture.js';
 import { execHandlers } from '../../../../src/agent/handlers/exec.js';
 import { runProgram } from '../../../../src/agent/program.js';
-import { killGroup } from '../../../../src/freeze/process-group.js';
+import { killGroup } from '../../../../src/linux/process-group.js';
 import type { Args, Returns } from '../../../../src/qga/commands.js';
 import { context, madeUpGuest, type MadeUpGuest } from '../../../support/guest-sources.js';
 

@@ -1,0 +1,15 @@
+// What handlers are given. One file per command family beside this one; they are joined in ../agent.ts. Sync, ping and
+// info are answered by src/qga/server.ts.
+import type { LocalCoordinator } from '../../freeze/options.js';
+import type { Handlers as HandlersOf } from '../../qga/server.js';
+import type { ChannelContext } from '../origin.js';
+import type { SessionKeeper } from '../session-keeper.js';
+
+export type Handlers = HandlersOf<ChannelContext>;
+
+export interface FreezeEnvironment {
+  readonly coordinator: LocalCoordinator;
+  readonly keeper: SessionKeeper;
+  /** Lease of a plain guest-fsfreeze-freeze, which cannot name one itself. */
+  readonly plainLeaseMs: number;
+}

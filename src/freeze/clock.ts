@@ -1,7 +1,0 @@
-// CLOCK_MONOTONIC, the one clock of the freeze path: the guest's running time, and the clock of the freezer's answers.
-// (performance.now() has another zero.) Node's hrtime is that clock on Linux: libuv's uv_hrtime().
-
-/** Milliseconds, with fractions. */
-export function monotonicMs(): number {
-  return Number(process.hrtime.bigint()) / 1e6;
-}

@@ -1,0 +1,183 @@
+// Step 1 of the freeze path: which filesystems are concerned by a request, which of them are frozen, in which order,
+// and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
+import type { DiskRef, FreezeRequest } from '../../consistency.js';
+import type { Disk, DiskChain, DiskLookup } from '../../linux/disks.js';
+import { inFreezeOrder, type Ordered, type Unordered } from './freeze-order.js';
+import { isNetworkType } from '../../linux/filesystem-types.js';
+import type { Mount } from '../../linux/mountinfo.js';
+import type { Filesystem, MountTable, SkippedMount } from '../../linux/mounts.js';
+import { tellablePath } from '../../linux/path-text.js';
+import { realPath } from '../../linux/real-path.js';
+import { noRules, ruledOut, type FreezeRules } from './rules.js';
+import type { Writer } from '../writers/folders.js';
+
+export interface PlannedFilesystem extends Unordered, Ordered {
+  /** On a disk of the cut. */
+  readonly inCut: boolean;
+  /** In the cut, and mounted read-write. */
+  readonly concerned: boolean;
+  /** Disks it lies on that are not in the cut, though others of it are. */
+  readonly missingDisks: readonly Disk[];
+  /** Why it is left, if it is. */
+  readonly reason?: string;
+  /** Where to open it, best first. */
+  readonly mounts: readonly Mount[];
+}
+
+/** A disk that the request names. */
+export interface DiskOfCut {
+  readonly ref: DiskRef;
+  readonly label: string;
+  /** What it is here; several only where one PCI address or serial is shared. */
+  readonly disks: readonly Disk[];
+}
+
+export interface FreezePlan {
+  /** In the order in which they freeze; those that do not freeze last. */
+  readonly filesystems: readonly PlannedFilesystem[];
+  /** Undefined if the request names no disks: then all are. */
+  readonly disks: readonly DiskOfCut[] | undefined;
+  readonly skipped: readonly SkippedMount[];
+  /** Mount points that the request names and nothing is mounted at. */
+  readonly unknownMountpoints: readonly string[];
+}
+
+type PlanRequest = Pick<FreezeRequest, 'mountpoints' | 'disks'>;
+
+export function makePlan(
+  table: MountTable,
+  lookup: DiskLookup,
+  request: PlanRequest,
+  rules: FreezeRules = noRules,
+): FreezePlan {
+  const disks = request.disks?.map((ref) => diskOfCut(ref, lookup.disks()));
+  const wanted = request.mountpoints === undefined ? undefined : new Set(request.mountpoints);
+  // As it is, or as whoever asks was told of it: JSON has no bytes that are not UTF-8.
+  const isWanted = ({ mountpoint }: Mount): boolean =>
+    wanted?.has(mountpoint) === true || wanted?.has(tellablePath(mountpoint)) === true;
+  const skipped: SkippedMount[] = [...table.skipped];
+  const planned = table.filesystems.map((filesystem): Omit<PlannedFilesystem, 'group'> => {
+    const chain = lookup.chainOf(filesystem);
+    const named = wanted === undefined || filesystem.mounts.some(isWanted);
+    const onDisk = disks === undefined || liesOn(chain, disks);
+    // The cut decides what is concerned; without disks the mount points are all there is to say what is cut.
+    const inCut = disks === undefined ? named : onDisk;
+    const concerned = inCut && !filesystem.readOnly;
+    const missingDisks = disks === undefined || !concerned ? [] : notAmong(chain, disks);
+    const common = { filesystem, chain, inCut, concerned, missingDisks, mounts: filesystem.reachable };
+    if (filesystem.readOnly) return { ...common, action: 'read-only' };
+    const reason = !inCut
+      ? 'no part of the cut'
+      : !named
+        ? 'not among the mount points asked for'
+        : whyLeft(filesystem, rules);
+    if (reason === undefined) return { ...common, action: 'freeze' };
+    skipped.push({ what: filesystem.mountpoint, reason });
+    return { ...common, action: 'leave', reason };
+  });
+  const elsewhere = table.elsewhere.map(({ filesystem, reason }): Omit<PlannedFilesystem, 'group'> => {
+    const chain = lookup.chainOf(filesystem);
+    // Names of files are those of another namespace, and mean nothing here.
+    const onDisk = disks === undefined ? wanted === undefined : chain.files.length > 0 || liesOn(chain, disks);
+    const concerned = onDisk && !filesystem.readOnly;
+    const missingDisks = disks === undefined || !concerned ? [] : notAmong(chain, disks);
+    skipped.push({ what: filesystem.mountpoint, reason });
+    return { filesystem, chain, inCut: onDisk, concerned, missingDisks, mounts: [], action: 'leave', reason };
+  });
+  return {
+    filesystems: inFreezeOrder([...planned, ...elsewhere]),
+    disks,
+    skipped,
+    unknownMountpoints: wanted === undefined ? [] : notMounted(wanted, table),
+  };
+}
+
+function notMounted(wanted: ReadonlySet<string>, { mounts }: MountTable): readonly string[] {
+  const known = new Set(mounts.flatMap(({ mountpoint }) => [mountpoint, tellablePath(mountpoint)]));
+  return [...wanted].filter((mountpoint) => !known.has(mountpoint));
+}
+
+function whyLeft(filesystem: Filesystem, rules: FreezeRules): string | undefined {
+  const ruled = ruledOut(filesystem, rules);
+  if (ruled !== undefined) return ruled;
+  if (filesystem.type === 'zfs') return 'zfs has no freeze: it is not held';
+  if (filesystem.type.startsWith('fuse')) return 'served by a process (FUSE), never opened';
+  // gfs2 freezes, for the whole cluster; the others have no freeze, and other machines write to them.
+  if (filesystem.type !== 'gfs2' && isNetworkType(filesystem.type))
+    return `${filesystem.type} is shared with other machines, and cannot be held by this one`;
+  return filesystem.unreachable;
+}
+
+// None, if none of its disks is in the cut: then it is something unknown under it that may be.
+function notAmong(chain: DiskChain, disks: readonly DiskOfCut[]): readonly Disk[] {
+  const inCut = new Set(disks.flatMap((disk) => disk.disks.map(({ name }) => name)));
+  const missing = chain.disks.filter(({ name }) => !inCut.has(name));
+  return missing.length === chain.disks.length ? [] : missing;
+}
+
+/** Those that the cut has a part of only. */
+export function halvesOf(
+  plan: FreezePlan | undefined,
+): readonly { readonly what: string; readonly missing: readonly string[] }[] {
+  return (plan?.filesystems ?? [])
+    .filter(({ missingDisks }) => missingDisks.length > 0)
+    .map(({ filesystem: { mountpoint, type }, missingDisks }) => ({
+      what: `${mountpoint} (${type})`,
+      missing: missingDisks.map(({ dev }) => dev),
+    }));
+}
+
+// What ends in something unknown may lie on any disk.
+function liesOn(chain: DiskChain, disks: readonly DiskOfCut[]): boolean {
+  if (!chain.understood) return true;
+  return disks.some((disk) => disk.disks.some((one) => chain.disks.some((mine) => mine.name === one.name)));
+}
+
+/** virtio-blk shows no more of a serial (struct virtio_blk, VIRTIO_BLK_ID_BYTES). */
+const VIRTIO_SERIAL_BYTES = 20;
+
+function diskOfCut(ref: DiskRef, all: readonly Disk[]): DiskOfCut {
+  const serial = ref.serial === undefined || ref.serial === '' ? undefined : ref.serial;
+  const bySerial = serial === undefined ? [] : all.filter((disk) => hasSerial(disk, serial));
+  const address = ref.pciAddress?.toLowerCase();
+  const byAddress = address === undefined ? [] : all.filter((disk) => disk.pciAddress === address);
+  return { ref, label: diskLabel(ref), disks: bySerial.length > 0 ? bySerial : byAddress };
+}
+
+function hasSerial(disk: Disk, serial: string): boolean {
+  const expected =
+    disk.address.busType === 'virtio' ? Buffer.from(serial).subarray(0, VIRTIO_SERIAL_BYTES).toString() : serial;
+  return [disk.serial, disk.udevSerial].some((own) => own === expected || own === serial);
+}
+
+/** How people are told of a disk. */
+function diskLabel(ref: DiskRef): string {
+  if (ref.serial !== undefined && ref.serial !== '') return `serial ${ref.serial}`;
+  return ref.pciAddress ?? ref.dev ?? 'without serial and PCI address';
+}
+
+/** Writers whose data may lie on a filesystem of the cut. */
+export function concernedWriters(
+  writers: readonly Writer[],
+  table: MountTable,
+  plan: FreezePlan,
+): { readonly concerned: readonly Writer[]; readonly skipped: readonly SkippedMount[] } {
+  const inCut = new Set(plan.filesystems.filter(({ concerned }) => concerned).map(({ filesystem }) => filesystem));
+  const isConcerned = (writer: Writer): boolean => {
+    const covers = writer.description?.covers ?? [];
+    if (covers.length === 0) return true;
+    return covers.some((path) => {
+      const filesystem = table.filesystemOf(realPath(path, table));
+      return filesystem !== undefined && inCut.has(filesystem);
+    });
+  };
+  const usable = writers.filter((writer) => writer.problem === undefined);
+  const concerned = usable.filter(isConcerned);
+  const skipped = [
+    ...writers.flatMap((writer) => (writer.problem === undefined ? [] : { what: writer.path, reason: writer.problem })),
+    ...usable
+      .filter((writer) => !concerned.includes(writer))
+      .map((writer) => ({ what: writer.path, reason: 'what it covers is no part of the cut' })),
+  ];
+  return { concerned, skipped };
+}

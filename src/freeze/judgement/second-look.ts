@@ -1,0 +1,78 @@
+// The plan is as old as `prepare` was long: what is mounted, and which writers there are, is looked at again before the
+// writers are held, quickly before the first FIFREEZE, and when all are released. Reads /proc, /sys and the writers'
+// folders, and next to nothing of them if nothing changed. How two looks are compared: changes.ts.
+import type { FreezeRequest } from '../../consistency.js';
+import { describeError } from '../../errors.js';
+import { changedWriters, filesystemChanges, writerFiles, type Change, type WriterFiles } from './changes.js';
+import type { Extent, LookAtMachine, MachineView } from '../../linux/machine-view.js';
+import { concernedWriters, makePlan, type FreezePlan } from './plan.js';
+import type { FreezeRules } from './rules.js';
+import { findWriters, type WriterFolder } from '../writers/folders.js';
+
+/** Where is looked, and by whose rules. */
+export interface LookedAt {
+  readonly view: LookAtMachine;
+  readonly rules: FreezeRules;
+  readonly writerFolders: readonly WriterFolder[];
+  readonly writerOwner: number;
+}
+
+export class SecondLook {
+  readonly #at: LookedAt;
+  readonly #request: FreezeRequest;
+  readonly #view: MachineView;
+  readonly #plan: FreezePlan;
+  readonly #files: WriterFiles;
+  #changes: readonly Change[] = [];
+
+  /** Made before the writers are read: what changes in between shows as a change. */
+  constructor(at: LookedAt, request: FreezeRequest, view: MachineView, plan: FreezePlan) {
+    this.#at = at;
+    this.#request = request;
+    this.#view = view;
+    this.#plan = plan;
+    this.#files = writerFiles(at.writerFolders);
+  }
+
+  get plan(): FreezePlan {
+    return this.#plan;
+  }
+
+  /** Filesystems of the cut that came or went, of all looks so far. */
+  get changes(): readonly Change[] {
+    return this.#changes;
+  }
+
+  /** `held`: applications wait. Never throws: what cannot be looked at may have changed. */
+  async atFilesystems(extent: Extract<Extent, 'changes' | 'held'>): Promise<void> {
+    const found = await this.#changesNow(extent);
+    const known = new Set(this.#changes.map(({ what }) => what));
+    this.#changes = [...this.#changes, ...found.filter(({ what }) => !known.has(what))];
+  }
+
+  async #changesNow(extent: Extent): Promise<readonly Change[]> {
+    const { view, rules } = this.#at;
+    try {
+      const now = await view(extent);
+      if (now === this.#view) return [];
+      const plan = makePlan(now.table, now.lookup, this.#request, rules);
+      return filesystemChanges(this.#plan, plan);
+    } catch (error) {
+      return [{ what: 'the mount table', reason: `could not be read again: ${describeError(error)}` }];
+    }
+  }
+
+  /** Writers that should have run as they are now, and did not. */
+  atWriters(): readonly Change[] {
+    const { writerFolders, writerOwner } = this.#at;
+    const changed = new Set(changedWriters(this.#files, writerFiles(writerFolders)));
+    if (changed.size === 0) return [];
+    const found = findWriters(writerFolders, { owner: writerOwner }).filter(
+      ({ path, problemKind }) => problemKind !== 'switched-off' && (changed.has(path) || changed.has(`${path}.json`)),
+    );
+    const unsafe = found.filter(({ problem }) => problem !== undefined);
+    const { concerned } = concernedWriters(found, this.#view.table, this.#plan);
+    const reason = 'it is new or was changed after the session was planned';
+    return [...unsafe, ...concerned.filter(({ required }) => required)].map(({ path }) => ({ what: path, reason }));
+  }
+}

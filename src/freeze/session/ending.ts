@@ -1,0 +1,102 @@
+// How a session came out, and its last steps with the freezer: the thaw, its confirmation, and what neither of them may
+// be told as. Writers, report and states: session.ts.
+import type { FilesystemSet } from './filesystem-set.js';
+import type { FreezerHold, ThawResult } from '../freezer/hold.js';
+import type { FreezeLog } from '../options.js';
+import type { SessionOutcome } from '../writers/phase.js';
+
+export interface Ending {
+  readonly outcome: SessionOutcome;
+  readonly error?: string;
+  /** Neither thaw() nor the signal nor a failed step. */
+  readonly byItself: boolean;
+}
+
+export class SessionEnding {
+  readonly #session: string;
+  readonly #log: FreezeLog;
+  #outcome: SessionOutcome = 'ok';
+  #error: string | undefined;
+  #leftToFreezer = false;
+  /** The freezer's words, if its last answer to a thaw was that it is not done. */
+  #unfinished: string | undefined;
+  #unconfirmed: string | undefined;
+
+  constructor(session: string, log: FreezeLog) {
+    this.#session = session;
+    this.#log = log;
+  }
+
+  get outcome(): SessionOutcome {
+    return this.#outcome;
+  }
+
+  /** Why it is not `ok`. */
+  get error(): string | undefined {
+    return this.#error;
+  }
+
+  /** Why it is not known that everything is thawed; undefined if it is. */
+  get unconfirmed(): string | undefined {
+    return this.#unconfirmed;
+  }
+
+  /** What is not confirmed to be thawed hangs in the kernel, and the freezer, which is well, keeps at it. */
+  get leftToFreezer(): boolean {
+    return this.#leftToFreezer;
+  }
+
+  begin({ outcome, error }: Ending): void {
+    this.#outcome = outcome;
+    this.#error = error;
+  }
+
+  /** Step 6. Never throws. */
+  async thaw(hold: FreezerHold, filesystems: FilesystemSet): Promise<void> {
+    this.#record(await hold.thaw(), filesystems);
+  }
+
+  /** Everything is known to be thawed by now. */
+  thawed(filesystems: FilesystemSet): boolean {
+    return this.#unconfirmed === undefined && this.#unfinished === undefined && filesystems.unthawed.length === 0;
+  }
+
+  /** After the release: a disk that did not answer may do so by now. Never throws. */
+  async confirm(hold: FreezerHold, filesystems: FilesystemSet): Promise<void> {
+    if (this.#unconfirmed === undefined && !this.thawed(filesystems)) this.#record(await hold.thaw(), filesystems);
+    if (this.#unconfirmed === undefined && !this.thawed(filesystems)) {
+      const what = filesystems.unthawed.join(', ');
+      this.#unconfirmed = `nobody confirmed the thaw${what === '' ? `: ${this.#unfinished ?? ''}` : ` of ${what}`}`;
+    }
+    if (this.#unconfirmed === undefined) return;
+    const before = this.#error === this.#unconfirmed ? undefined : this.#error;
+    this.#worsen('broken', this.#unconfirmed);
+    // Whatever else there was, this is what must be seen.
+    this.#error = before === undefined ? this.#unconfirmed : `${this.#unconfirmed}; ${before}`;
+  }
+
+  /** It is known now, long after. */
+  confirmedLate(): void {
+    this.#unconfirmed = undefined;
+    this.#log.warn({ session: this.#session }, 'everything is thawed now');
+  }
+
+  #record({ answers, end, byMarker, unfinished, unconfirmed }: ThawResult, filesystems: FilesystemSet): void {
+    const isLast = unfinished === undefined && unconfirmed === undefined && !byMarker;
+    filesystems.recordThaw(answers, isLast);
+    this.#leftToFreezer = isLast && filesystems.leftToFreezer;
+    if (byMarker) filesystems.recordThawedByMarker();
+    this.#unfinished = unfinished;
+    this.#unconfirmed = unconfirmed;
+    if (end !== undefined) this.#worsen(end.outcome, end.error);
+    const foreign = filesystems.foreignThaws;
+    if (foreign.length > 0)
+      this.#worsen('broken', `somebody else thawed ${foreign.join(', ')} while the guest was held`);
+  }
+
+  #worsen(outcome: SessionOutcome, error: string): void {
+    if (this.#outcome === 'ok') this.#outcome = outcome;
+    this.#error ??= error;
+    this.#log.error({ session: this.#session }, error);
+  }
+}

@@ -1,0 +1,37 @@
+// What a session throws, made of what went wrong in it and of its report. Pure.
+import type { FreezeReport } from '../../consistency.js';
+import { describeError, QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../../errors.js';
+import type { LocalSession } from '../options.js';
+
+export function aborted(cause?: unknown): QuiesceError {
+  return new QuiesceError('E_ABORTED', 'the attempt was aborted', { cause });
+}
+
+/** Of a session that has ended. */
+export class ThawPendingError extends ThawUnconfirmedError {
+  /** Settles, never rejects, when everything is known to be thawed: for who cannot ask a session that never came to be. */
+  readonly thawed: Promise<FreezeReport>;
+
+  constructor(why: string, report: FreezeReport, thawed: Promise<FreezeReport>, cause?: unknown) {
+    super('E_THAW', why, { facts: { report }, ...(cause === undefined ? {} : { cause }) });
+    this.thawed = thawed;
+  }
+}
+
+/** `unconfirmed`: why it is not known that everything is thawed, until `thawed` settles; nothing matters beside it. */
+export function sessionFailure(
+  error: unknown,
+  report: FreezeReport,
+  { unconfirmed, thawed }: Pick<LocalSession, 'thawed'> & { readonly unconfirmed: string | undefined },
+): Error {
+  if (unconfirmed !== undefined) return new ThawPendingError(unconfirmed, report, thawed, error);
+  if (error instanceof StateError || error instanceof UsageError) return error;
+  if (error instanceof QuiesceError)
+    return new QuiesceError(error.code, error.message, { facts: { ...error.facts, report }, cause: error.cause });
+  // Its message is all that there is to say: as a cause it would be told once more.
+  return new QuiesceError('E_QUIESCE', describeError(error), { facts: { report } });
+}
+
+export function notFrozen(session: string, why: string, report: FreezeReport): QuiesceError {
+  return new QuiesceError('E_EXPIRED', `session ${session} is not frozen any more: ${why}`, { facts: { report } });
+}

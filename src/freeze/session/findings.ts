@@ -1,0 +1,147 @@
+// What a session has found out so far, and the verdict and the report made of it: the plan, what was left out of it and
+// why, what changed since, and what became of filesystems and writers. The steps, and how they end: session.ts.
+import type { FreezeReport, FreezeRequest } from '../../consistency.js';
+import { UsageError } from '../../errors.js';
+import { BareDisks } from '../judgement/unmounted-disks.js';
+import type { Change } from '../judgement/changes.js';
+import { FilesystemSet } from './filesystem-set.js';
+import { concernedWriters, halvesOf, makePlan } from '../judgement/plan.js';
+import { buildReport, type StepClock } from '../judgement/report.js';
+import { checkLevel, levelNeeded, type UnsafeWriter } from '../judgement/requirement.js';
+import { SecondLook } from '../judgement/second-look.js';
+import type { SessionEnding } from './ending.js';
+import type { Settings } from '../settings.js';
+import { judge, type Verdict } from '../judgement/verdict.js';
+import { findWriters, type Writer } from '../writers/folders.js';
+import type { WriterSet } from '../writers/writer-set.js';
+
+interface Head {
+  readonly id: string;
+  readonly request: FreezeRequest;
+  /** As given, which may be less than was asked for. */
+  readonly leaseMs: number;
+  readonly clock: StepClock;
+}
+
+export class SessionFindings {
+  readonly #settings: Settings;
+  readonly #head: Head;
+  readonly #fate: SessionEnding;
+  #filesystems: FilesystemSet | undefined;
+  #bare: BareDisks | undefined;
+  #secondLook: SecondLook | undefined;
+  #skipped: FreezeReport['skipped'] = [];
+  #unsafeWriters: readonly UnsafeWriter[] = [];
+  /** Set as soon as there is one. */
+  writers: WriterSet | undefined;
+
+  constructor(settings: Settings, head: Head, fate: SessionEnding) {
+    this.#settings = settings;
+    this.#head = head;
+    this.#fate = fate;
+  }
+
+  /** Makes the plan: its filesystems and the writers concerned. Throws a UsageError for a mount point there is not. */
+  async plan(): Promise<{ readonly filesystems: FilesystemSet; readonly concerned: readonly Writer[] }> {
+    const settings = this.#settings;
+    const { request, clock } = this.#head;
+    const view = await settings.view();
+    const plan = makePlan(view.table, view.lookup, request, settings.rules);
+    const [unknown] = plan.unknownMountpoints;
+    // qemu-ga passes over mount points it does not find.
+    if (unknown !== undefined && request.require !== 'plain')
+      throw new UsageError('E_MOUNTPOINT', `mount points: expected paths of the mount table, found ${unknown}`);
+
+    // Looked at before they are read: what changes in between shows as a change.
+    this.#secondLook = new SecondLook(settings, request, view, plan);
+    const found = findWriters(settings.writerFolders, { owner: settings.writerOwner });
+    const { concerned, skipped } = concernedWriters(found, view.table, plan);
+    const unknownSkipped = plan.unknownMountpoints.map((what) => ({ what, reason: 'nothing is mounted there' }));
+    this.#skipped = [...plan.skipped, ...unknownSkipped, ...skipped];
+    this.#unsafeWriters = found.flatMap(({ path, problem, problemKind, required, shipped = false }) =>
+      problem !== undefined && problemKind === 'unsafe' ? [{ what: path, reason: problem, required, shipped }] : [],
+    );
+    this.#bare = new BareDisks(plan, settings);
+    const filesystems = new FilesystemSet(plan, settings.sysRoot, clock.zeroMs);
+    this.#filesystems = filesystems;
+    return { filesystems, concerned };
+  }
+
+  /** Writers that should run and may not. */
+  get unsafeWriters(): readonly UnsafeWriter[] {
+    return this.#unsafeWriters;
+  }
+
+  /** After the last sync: what must stand still from now on, and what is no longer as it was planned. */
+  async synced(): Promise<void> {
+    this.#bare?.start();
+    await this.#secondLook?.atFilesystems('changes');
+  }
+
+  /** Before the first FIFREEZE: what is no longer as it was planned, as far as that is soon seen. */
+  async lookAgain(): Promise<void> {
+    await this.#secondLook?.atFilesystems('held');
+    const changed = this.#secondLook?.atWriters() ?? [];
+    this.#unsafeWriters = [...this.#unsafeWriters, ...changed.map((change) => ({ ...change, required: true }))];
+  }
+
+  /** After the last FITHAW. */
+  thawed(): void {
+    this.#filesystems?.finish();
+    this.#bare?.finish();
+  }
+
+  /** After the release: nobody waits for the last look but the requester. */
+  async released(): Promise<void> {
+    if (this.#fate.outcome === 'ok') await this.#secondLook?.atFilesystems('changes');
+  }
+
+  /** Throws a QuiesceError if the level asked for cannot be had. `assumeFrozen`: if all froze that is still to freeze. */
+  checkLevel(how: { readonly assumeFrozen?: boolean } = {}): void {
+    const concerned = this.writers?.concerned === true || this.#unsafeWriters.length > 0;
+    const needed = levelNeeded(this.#head.request.require, concerned);
+    if (needed !== undefined) checkLevel(this.#judge({ final: false, ...how }), needed);
+  }
+
+  /** `final`: nothing more will come of it. */
+  report(final: boolean): FreezeReport {
+    const { id, request, leaseMs, clock } = this.#head;
+    return buildReport({
+      session: id,
+      requester: request.requester,
+      final,
+      thawed: this.#fate.unconfirmed === undefined,
+      outcome: this.#fate.outcome,
+      verdict: this.#judge({ final }),
+      error: this.#fate.error,
+      filesystems: this.#filesystems?.reports() ?? [],
+      writers: this.writers?.reports(final) ?? [],
+      unsafeWriters: this.#unsafeWriters,
+      unreleased: final ? this.#unreleased() : [],
+      skipped: this.#skipped,
+      clock,
+      leaseMs,
+      frozenSpan: this.#filesystems?.frozenSpan,
+    });
+  }
+
+  #unreleased(): readonly Change[] {
+    const releases = this.writers?.releases ?? [];
+    return releases.flatMap(({ path, released, reason = 'unknown' }) => (released ? [] : [{ what: path, reason }]));
+  }
+
+  #judge({ final, assumeFrozen = false }: { final: boolean; assumeFrozen?: boolean }): Verdict {
+    const { outcome, error } = this.#fate;
+    return judge({
+      outcome,
+      ...(error === undefined ? {} : { error }),
+      filesystems: this.#filesystems?.reports({ assumeFrozen }) ?? [],
+      writers: this.writers?.reports(final) ?? [],
+      unsafeWriters: this.#unsafeWriters,
+      halves: halvesOf(this.#secondLook?.plan),
+      changes: this.#secondLook?.changes ?? [],
+      disks: this.#bare?.facts(),
+      trustPlainHooks: this.#settings.trustPlainHooks,
+    });
+  }
+}

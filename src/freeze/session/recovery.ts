@@ -1,0 +1,228 @@
+// What a dead agent left: processes of writers that still run, and writers whose freeze was started and that nobody
+// released. Run by the agent at its start. The filesystems are the freezer's (it thaws when the dead one's connection
+// closes); they are waited for, but not for long: the applications wait too.
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { Deadline } from '../../deadline.js';
+import { describeError, ThawUnconfirmedError } from '../../errors.js';
+import { monotonicMs } from '../../linux/clock.js';
+import { connectToSocket } from '../freezer/client.js';
+import { thawMarked } from '../freezer/process.js';
+import { endLeftProcesses } from '../writers/left-processes.js';
+import type { CoordinatorOptions } from '../options.js';
+import { stillRuns } from '../../linux/process-stat.js';
+import {
+  makerOf,
+  SessionRecord,
+  sessionsDir,
+  type SessionHead,
+  type StartedWriter,
+  type WriterProcess,
+} from '../writers/record.js';
+import { withDefaults, type Settings } from '../settings.js';
+import type { Writer } from '../writers/folders.js';
+import type { LeftWriters } from './unreleased.js';
+import { mountpointList } from '../writers/phase.js';
+import type { Release } from '../writers/run.js';
+import { WriterSet } from '../writers/writer-set.js';
+
+/** For the freezer to thaw what the dead one held. */
+const THAW_LIMIT_MS = 5_000;
+/** Then the writers are released all the same: a disk that does not answer must not keep their applications paused. */
+const RELEASE_AFTER_MS = 2_500;
+const POLL_MS = 50;
+
+export interface RecoveredSession {
+  readonly session: string;
+  readonly requester: string;
+  /** It had come to its end, but for writers that its process could not release. */
+  readonly ended: boolean;
+  /** In the order of their release. */
+  readonly writers: readonly Release[];
+  /** Why it could not be recovered, or not all of it. */
+  readonly problem?: string;
+}
+
+interface Abandoned {
+  readonly session: string;
+  readonly record: SessionRecord;
+  /** Undefined if it cannot be read: nothing we wrote. */
+  readonly head: SessionHead | undefined;
+}
+
+/**
+ * Releases the writers of every session whose process is gone, with the outcome `broken`, and removes its scratch;
+ * a session with writers that cannot be released is kept, for the next time. The youngest session comes first. Sessions
+ * of living processes are left alone. Throws a ThawUnconfirmedError if something may still be frozen, after all writers
+ * were released and `tell` was told of them.
+ */
+export async function recoverSessions(
+  options: CoordinatorOptions = {},
+  tell: (recovered: readonly RecoveredSession[]) => void = () => undefined,
+): Promise<readonly RecoveredSession[]> {
+  const settings = withDefaults(options);
+  const abandoned = abandonedSessions(settings.runtimeDir);
+  const thaw = waitUntilThawed(settings, new Set(abandoned.map(({ session }) => session)));
+  let timer: NodeJS.Timeout | undefined;
+  const longEnough = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, RELEASE_AFTER_MS);
+  });
+  await Promise.all([
+    Promise.race([thaw, longEnough]),
+    ...abandoned.map(async ({ record, session, head }) => {
+      await endLeftProcesses(record, session, head?.startTime ?? '0');
+    }),
+  ]);
+  clearTimeout(timer);
+  const recovered: RecoveredSession[] = [];
+  for (const one of abandoned) recovered.push(await recoverSession(one, settings));
+  tell(recovered);
+  const unthawed = await thaw;
+  if (unthawed !== undefined) throw new ThawUnconfirmedError('E_THAW', unthawed, { facts: { recovered } });
+  return recovered;
+}
+
+/** The youngest first, as a later `freeze` may rest on an earlier one. */
+function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
+  const dir = sessionsDir(runtimeDir);
+  if (!existsSync(dir)) return [];
+  const names = readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
+  for (const name of names) {
+    // It had not begun.
+    const maker = makerOf(name);
+    if (maker !== undefined && !stillRuns(maker)) rmSync(join(dir, name), { recursive: true, force: true });
+  }
+  return names
+    .filter((name) => makerOf(name) === undefined)
+    .sort()
+    .map((session) => {
+      const record = SessionRecord.open(join(dir, session));
+      return { session, record, head: headOf(record) };
+    })
+    .filter(({ head }) => head === undefined || !stillRuns(head))
+    .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
+}
+
+function headOf(record: SessionRecord): SessionHead | undefined {
+  try {
+    return record.head();
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined, or what may still be frozen. Never throws. */
+async function waitUntilThawed(settings: Settings, sessions: ReadonlySet<string>): Promise<string | undefined> {
+  const deadline = new Deadline(THAW_LIMIT_MS);
+  for (;;) {
+    const holder = await sessionHeld(settings.socketPath);
+    if (holder === undefined) return await thawByMarker(settings);
+    // Idle, or held by somebody who lives. What hangs is the freezer's, and stands in nobody's way.
+    if (!sessions.has(holder)) return undefined;
+    if (deadline.passed) return `the freezer has not thawed session ${holder} within ${THAW_LIMIT_MS} ms`;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+/** The session that the freezer holds, '' if none; undefined if no freezer answers. */
+async function sessionHeld(socketPath: string): Promise<string | undefined> {
+  try {
+    const freezer = await connectToSocket(socketPath, { onExpired() {}, onThawed() {}, onLost() {} });
+    try {
+      const { state, session } = await freezer.status();
+      return state === 'idle' ? '' : session;
+    } finally {
+      freezer.close();
+    }
+  } catch {
+    return undefined;
+  }
+}
+
+async function thawByMarker(settings: Settings): Promise<string | undefined> {
+  try {
+    await thawMarked(settings);
+    return undefined;
+  } catch (error) {
+    return describeError(error);
+  }
+}
+
+// A head that cannot be read keeps no writer from being released.
+async function recoverSession({ session, record, head }: Abandoned, settings: Settings): Promise<RecoveredSession> {
+  const ended = record.ended();
+  const started = record.unreleased();
+  // Without a head it had not begun, and nobody was told that the guest is held.
+  const told = {
+    session,
+    requester: head?.requester ?? '',
+    ended: ended || (head === undefined && started.length === 0),
+  };
+  try {
+    record.clearOutput();
+    const running = record.runningProcesses();
+    const residents = started.filter(({ kind }) => kind === 'resident').map((one) => releaseOf(one, running));
+    for (const { path, released } of residents) if (released) record.noteReleased(path);
+    const writers = startedWriters({ session, record, head }, settings);
+    await writers.release('broken');
+    if (record.unreleased().length === 0) record.remove();
+    else record.noteEnded();
+    return { ...told, writers: [...residents, ...writers.releases] };
+  } catch (error) {
+    return { ...told, writers: [], problem: describeError(error) };
+  }
+}
+
+/** Residents apart, which cannot be started only to let go. */
+function startedWriters({ session, record, head }: Abandoned, settings: Settings): WriterSet {
+  const { leaseMs = 0, mountpoints = [] } = head ?? {};
+  const started = record.unreleased().filter(({ kind }) => kind !== 'resident');
+  return WriterSet.abandoned(
+    started.map((one) => asWriter(one, settings.writerOwner)),
+    {
+      session,
+      leaseMs,
+      mountpoints: mountpointList(mountpoints),
+      record,
+      zeroMs: monotonicMs(),
+      limitsMs: settings.writerLimitsMs,
+    },
+  );
+}
+
+/** What `recoverSessions` could not release. */
+export function leftWriters(settings: Settings): readonly LeftWriters[] {
+  return abandonedSessions(settings.runtimeDir).flatMap((one) => {
+    const { session, record } = one;
+    const writers = startedWriters(one, settings);
+    return writers.holds ? [{ session, outcome: 'broken', writers, record, settled: Promise.resolve() }] : [];
+  });
+}
+
+/** A resident lets go when its standard input closes, which the death of its agent did: that it is gone is the proof. */
+function releaseOf({ name, path }: StartedWriter, running: readonly WriterProcess[]): Release {
+  const released = !running.some((one) => one.path === path);
+  return { name, path, released, ...(released ? {} : { reason: 'its process does not end' }) };
+}
+
+function asWriter({ name, path, folder, style, kind, rank, limitMs }: StartedWriter, owner: number): Writer {
+  const description = {
+    phases: ['freeze' as const, 'thaw' as const],
+    rank,
+    timeout: { thaw: limitMs / 1000 },
+    required: true,
+    covers: [],
+  };
+  const { phases } = description;
+  return {
+    name,
+    path,
+    folder: { path: folder, style },
+    kind,
+    rank,
+    phases,
+    required: true,
+    description,
+    checked: { owner },
+  };
+}

@@ -1,0 +1,127 @@
+// What a writer prints: two files on tmpfs (real ones, so that a daemon that keeps them open holds nobody up), kept
+// small while they are written, of which the first line is shown to people. What is shown cannot steer a terminal.
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { groupExists, killGroup } from '../../linux/process-group.js';
+
+/** Output beyond this is thrown away while it is written: tmpfs is memory. */
+const KEPT_BYTES = 64 * 1024;
+/** A writer that has printed this much does nothing else any more. */
+export const FLOOD_BYTES = 16 * 1024 * 1024;
+export const FLOOD_CHECK_MS = 25;
+const HEAD_BYTES = 4096;
+const TEXT_CHARACTERS = 500;
+
+/** Control characters, and the separators and marks that break or reorder a line (as cli/bridge/printable.ts). */
+const steering = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+
+/** One line that no terminal acts on, of bounded length. */
+export function harmlessLine(text: string): string {
+  return text
+    .slice(0, TEXT_CHARACTERS)
+    .replaceAll('\t', ' ')
+    .replace(steering, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
+    .slice(0, TEXT_CHARACTERS);
+}
+
+/** Two files, appended to, so that cutting them off restarts them. */
+export class WriterOutput {
+  readonly out: number;
+  readonly err: number;
+  readonly #heads = new Map<number, string>();
+  #thrownAway = 0;
+
+  /** `label` without slashes. Never throws: where no file can be had (a full tmpfs), what is printed is lost. */
+  constructor(dir: string, label: string) {
+    const open = (ending: string): number => {
+      try {
+        const fd = openSync(join(dir, `${label}.${ending}`), 'a+', 0o600);
+        // A phase may run twice.
+        ftruncateSync(fd, 0);
+        return fd;
+      } catch {
+        return openSync('/dev/null', 'r+');
+      }
+    };
+    this.out = open('out');
+    this.err = open('err');
+  }
+
+  /** Cuts off what is too much. True if it is a flood. */
+  keepSmall(): boolean {
+    for (const fd of [this.out, this.err]) {
+      const { size } = fstatSync(fd);
+      if (size <= KEPT_BYTES) continue;
+      if (!this.#heads.has(fd)) this.#heads.set(fd, this.#head(fd));
+      ftruncateSync(fd, 0);
+      this.#thrownAway += size;
+    }
+    return this.#thrownAway > FLOOD_BYTES;
+  }
+
+  /** Of stderr, else of stdout: the first line that is not empty. */
+  firstLine(): string | undefined {
+    const line = (fd: number): string | undefined => {
+      const found = (this.#heads.get(fd) ?? this.#head(fd))
+        .split('\n')
+        .map((text) => text.trim())
+        .find((text) => text !== '');
+      return found === undefined ? undefined : harmlessLine(found);
+    };
+    return line(this.err) ?? line(this.out);
+  }
+
+  close(): void {
+    this.keepSmall();
+    closeSync(this.out);
+    closeSync(this.err);
+  }
+
+  #head(fd: number): string {
+    const head = Buffer.alloc(HEAD_BYTES);
+    return head.subarray(0, readSync(fd, head, 0, head.length, 0)).toString('utf8');
+  }
+}
+
+interface Left {
+  readonly group: number;
+  readonly onFlood: () => void;
+  isThere: boolean;
+}
+
+/**
+ * Output of phases that are over, while processes they left behind (a daemon that keeps a lock) may still write to it.
+ * Looks up and opens nothing: it may watch while everything is frozen. Keeps no process alive.
+ */
+export class LeftOutput {
+  readonly #watched = new Map<WriterOutput, Left>();
+  #timer: NodeJS.Timeout | undefined;
+
+  /** Takes over the output; a flood ends the group, and is told of. */
+  watch(output: WriterOutput, group: number, onFlood: () => void): void {
+    this.#watched.set(output, { group, onFlood, isThere: true });
+    this.#timer ??= setInterval(() => {
+      this.#look();
+    }, FLOOD_CHECK_MS).unref();
+  }
+
+  #look(): void {
+    for (const [output, left] of this.#watched) {
+      // Once it was gone its number may be another's.
+      left.isThere &&= groupExists(left.group);
+      if (!output.keepSmall() || !left.isThere) continue;
+      const { group, onFlood } = left;
+      killGroup(group, 'SIGKILL');
+      this.#watched.delete(output);
+      output.close();
+      onFlood();
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    for (const output of this.#watched.keys()) output.close();
+    this.#watched.clear();
+  }
+}

@@ -1,0 +1,108 @@
+// One writer of a session and what became of it, as reports tell it; and the order in which several have their turn.
+import type { PhaseReport, WriterReport } from '../../consistency.js';
+import type { ResidentWriter } from './resident.js';
+import type { Writer } from './folders.js';
+import type { ProcessResult } from './process.js';
+
+/** Of one writer in a report. */
+const PHASES_KEPT = 16;
+
+export interface WriterRun {
+  readonly writer: Writer;
+  readonly phases: PhaseReport[];
+  state: 'taking-part' | 'failed' | 'not-applicable';
+  /** Its freeze was started: it must be released. */
+  started: boolean;
+  frozen: boolean;
+  /** A phase of it is under way. */
+  isBusy: boolean;
+  /** Its `thaw` succeeded, or its process is gone and its hold with it. */
+  released: boolean;
+  /** How often its `verify` passed. */
+  verified: number;
+  reason: string | undefined;
+  /** Of a resident writer, from prepare on; or how it could not be started. */
+  resident: ResidentWriter | ProcessResult | undefined;
+}
+
+/** A writer whose freeze was started, at the end. */
+export interface Release {
+  readonly name: string;
+  readonly path: string;
+  readonly released: boolean;
+  /** Why not, for people. */
+  readonly reason?: string;
+}
+
+export function newRun(writer: Writer): WriterRun {
+  return {
+    writer,
+    phases: [],
+    state: 'taking-part',
+    started: false,
+    frozen: false,
+    isBusy: false,
+    released: false,
+    verified: 0,
+    reason: undefined,
+    resident: undefined,
+  };
+}
+
+export function addPhase({ phases }: WriterRun, report: PhaseReport): void {
+  // Of one that is told to let go again and again the last try says all.
+  if (phases.length >= PHASES_KEPT) phases.pop();
+  phases.push(report);
+}
+
+export function lastThaw({ phases }: WriterRun): PhaseReport | undefined {
+  return phases.findLast(({ phase }) => phase === 'thaw');
+}
+
+/** Its failure, for people. */
+export function failureOf({ writer, reason }: WriterRun): string {
+  return `${writer.name}: ${reason ?? 'failed'}`;
+}
+
+export function releaseOf(run: WriterRun): Release {
+  const { name, path } = run.writer;
+  if (run.released) return { name, path, released: true };
+  const { text, exitCode, signal } = lastThaw(run) ?? {};
+  return { name, path, released: false, reason: text ?? `thaw failed (exit ${exitCode ?? signal ?? 'unknown'})` };
+}
+
+/** `final`: after the second verification, without which nothing is verified any more. */
+export function reportOf(run: WriterRun, final: boolean): WriterReport {
+  const { name, path, kind, required, rank, description } = run.writer;
+  return {
+    name,
+    path,
+    kind,
+    required,
+    rank,
+    ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
+    verdict: verdictOf(run, final),
+    ...(run.reason === undefined ? {} : { reason: run.reason }),
+    phases: [...run.phases],
+  };
+}
+
+function verdictOf(run: WriterRun, final: boolean): WriterReport['verdict'] {
+  if (run.state !== 'taking-part') return run.state;
+  const { phases } = run.writer;
+  const held = run.frozen || !phases.includes('freeze');
+  return phases.includes('verify') && held && run.verified >= (final ? 2 : 1) ? 'verified' : 'claimed';
+}
+
+/** Those of one rank: plain hooks one by one, all others at the same time as them. */
+export async function sideBySide(runs: readonly WriterRun[], act: (run: WriterRun) => Promise<void>): Promise<void> {
+  const plainInTurn = async (): Promise<void> => {
+    for (const run of runs.filter(({ writer }) => writer.kind === 'plain')) await act(run);
+  };
+  await Promise.all([plainInTurn(), ...runs.filter(({ writer }) => writer.kind !== 'plain').map(act)]);
+}
+
+/** Ascending. */
+export function ranks(runs: readonly WriterRun[]): number[] {
+  return [...new Set(runs.map(({ writer }) => writer.rank))].sort((a, b) => a - b);
+}

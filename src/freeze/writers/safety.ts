@@ -1,0 +1,132 @@
+// Whether root may run a file: nobody else may be able to change it, replace it or lead the way to it elsewhere. Every
+// folder in which a name is looked up and every link followed on the way counts. What is found out holds until root
+// itself changes something, for nobody else can: so the file may be started by its path. Looked at again before each
+// start all the same.
+import { constants, lstatSync, readlinkSync, type BigIntStats } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { isErrno } from '../../errors.js';
+
+const LINKS_AT_MOST = 40;
+
+interface Place {
+  readonly path: string;
+  readonly kind: 'folder' | 'link' | 'file' | 'other';
+  readonly stats: BigIntStats;
+}
+
+/** A file as it was looked at. */
+export interface CheckedFile {
+  /** May own writers besides root. */
+  readonly owner: number;
+  /** Of the file; absent where only its release is left to do. */
+  readonly identity?: string;
+}
+
+/**
+ * Why root must not run this file, and what mends it, or undefined. The file, its folder, and the folder of the path given must belong to
+ * root or `owner` and be writable by nobody else; of every other folder on the way the same is true, or it is sticky
+ * (as `/tmp`) and what is looked up in it belongs to root or `owner`. Never throws.
+ */
+export function whyUnsafe(path: string, owner: number): string | undefined {
+  return look(path, owner).problem;
+}
+
+/** Names the file's content, owner and mode; undefined if it cannot be looked at. Never throws. */
+export function fileIdentity(path: string): string | undefined {
+  return look(path, 0).identity;
+}
+
+/**
+ * The same, before a writer is started once more: it must still be the file that was looked at, unless it is started
+ * to let go. Never throws.
+ */
+export function whyNotNow(
+  { path, checked }: { readonly path: string; readonly checked?: CheckedFile },
+  isRelease: boolean,
+): string | undefined {
+  const { problem, identity } = look(path, checked?.owner ?? process.getuid?.() ?? 0);
+  if (problem !== undefined) return problem;
+  return isRelease || checked?.identity === undefined || checked.identity === identity
+    ? undefined
+    : 'it was replaced or changed after the session was planned';
+}
+
+function look(path: string, owner: number): { readonly problem?: string; readonly identity?: string } {
+  const places = new Map<string, Place>();
+  const visit = (place: Place): void => {
+    places.set(place.path, place);
+  };
+  try {
+    visit(placeAt('/'));
+    const folder = walk('/', dirname(path), visit);
+    const target = walk(folder, basename(path), visit);
+    const file = places.get(target);
+    if (file?.kind !== 'file') return { problem: 'not a regular file' };
+    const strict = [...new Set([target, dirname(target), folder])].flatMap((place) => places.get(place) ?? []);
+    const problem =
+      firstOf(strict, (place) => placeProblem(place, false, owner)) ??
+      firstOf([...places.values()].reverse(), (place) => placeProblem(place, true, owner));
+    const { dev, ino, ctimeNs, mode, uid } = file.stats;
+    const identity = [dev, ino, ctimeNs, mode, uid].join(' ');
+    return problem === undefined ? { identity } : { identity, problem };
+  } catch (error) {
+    return { problem: whyNoWay(error, path) };
+  }
+}
+
+/** Follows `path` from the folder `start`, which holds no link. Gives the place it leads to, which holds none either. */
+function walk(start: string, path: string, visit: (place: Place) => void): string {
+  let at = start;
+  let links = 0;
+  const names = path.split('/');
+  for (let name = names.shift(); name !== undefined; name = names.shift()) {
+    if (name === '' || name === '.') continue;
+    if (name === '..') {
+      at = dirname(at);
+      continue;
+    }
+    const place = placeAt(join(at, name));
+    visit(place);
+    if (place.kind !== 'link') {
+      at = place.path;
+      continue;
+    }
+    if (++links > LINKS_AT_MOST) throw new Error(`more than ${LINKS_AT_MOST} links one after the other`);
+    const target = readlinkSync(place.path);
+    if (target.startsWith('/')) at = '/';
+    names.unshift(...target.split('/'));
+  }
+  return at;
+}
+
+function placeAt(path: string): Place {
+  const stats = lstatSync(path, { bigint: true });
+  const kind = stats.isSymbolicLink() ? 'link' : stats.isDirectory() ? 'folder' : stats.isFile() ? 'file' : 'other';
+  return { path, kind, stats };
+}
+
+function placeProblem({ path, kind, stats }: Place, stickyWillDo: boolean, owner: number): string | undefined {
+  const { uid } = stats;
+  const mode = Number(stats.mode);
+  if (uid !== 0n && uid !== BigInt(owner))
+    return `${path} belongs to user ${uid}, not to root: chown ${kind === 'link' ? '-h ' : ''}root ${path}`;
+  // A link's own mode says nothing.
+  const sticky = stickyWillDo && kind === 'folder' && (mode & 0o1000) !== 0;
+  if (kind !== 'link' && (mode & (constants.S_IWGRP | constants.S_IWOTH)) !== 0 && !sticky)
+    return `${path} is writable by others (mode ${(mode & 0o7777).toString(8)}): chmod go-w ${path}`;
+  return undefined;
+}
+
+function whyNoWay(error: unknown, path: string): string {
+  if (!(error instanceof Error)) return String(error);
+  if (!isErrno(error, 'ENOENT')) return error.message;
+  return lstatSync(path, { throwIfNoEntry: false }) === undefined ? 'it is not there' : 'a link that leads nowhere';
+}
+
+function firstOf<T>(list: readonly T[], give: (one: T) => string | undefined): string | undefined {
+  for (const one of list) {
+    const given = give(one);
+    if (given !== undefined) return given;
+  }
+  return undefined;
+}

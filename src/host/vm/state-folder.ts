@@ -1,0 +1,12 @@
+// State of a VM that lies beside its disks: the firmware's variables, a TPM.
+
+/** Where more of a VM's state is kept: a folder, or one file. */
+export interface StateFolder {
+  /** One for a folder. */
+  readonly name: string;
+  /** For people. */
+  readonly what: string;
+  readonly path: string;
+  /** The same, as this process can open it. */
+  readonly seenAt: string;
+}
