@@ -85,3 +85,23 @@ export class AbortWait {
     this.#signal?.removeEventListener('abort', this.#onAbort);
   }
 }
+
+/**
+ * Waits for `work` until `signal` is aborted; then throws what `why` gives. The work itself is not ended, and its later
+ * failure has no other listener.
+ */
+export async function unlessAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  why: () => Error,
+): Promise<T> {
+  const wait = new AbortWait(signal);
+  work.catch(() => undefined);
+  try {
+    const first = await Promise.race([work.then((value) => ({ value })), wait.aborted]);
+    if (first === 'aborted') throw why();
+    return first.value;
+  } finally {
+    wait.clear();
+  }
+}

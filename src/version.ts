@@ -1,3 +1,3 @@
 // The version of this package, as in package.json (a test compares them). A constant, not a file: neither program reads
 // one to know itself.
-export const packageVersion = '0.1.0';
+export const PACKAGE_VERSION = '0.1.0';

@@ -10,7 +10,7 @@ export interface ActivatedSocket {
   readonly path: string;
 }
 
-const firstFd = 3;
+const FIRST_FD = 3;
 
 /**
  * Undefined if there is none for this process. Forgets the variables, so that no child takes them for its own. Throws a
@@ -25,7 +25,7 @@ export function activatedSocket(env: Record<string, string | undefined>): Activa
   if (count !== '1') {
     throw new UsageError('E_LISTEN', `qemu-ga only supports listening on one socket, found LISTEN_FDS=${count}`);
   }
-  return { method: methodOf(firstFd), fd: firstFd, path: `descriptor ${firstFd}` };
+  return { method: methodOf(FIRST_FD), fd: FIRST_FD, path: `descriptor ${FIRST_FD}` };
 }
 
 function methodOf(fd: number): ActivatedSocket['method'] {

@@ -24,10 +24,10 @@ import { owedNote } from './late-thaw-note.js';
 import type { ChannelContext, Origin } from './origin.js';
 import { SessionKeeper } from './session-keeper.js';
 import { defaultSources } from './kernel-files.js';
-import { reportedVersion } from './version.js';
+import { REPORTED_VERSION } from './version.js';
 
 /** For files that are still open when the agent ends. */
-const lastCloseLimitMs = 1000;
+const LAST_CLOSE_LIMIT_MS = 1000;
 
 export interface AgentOptions {
   readonly channel: Pick<HostChannelOptions, 'method' | 'path' | 'retry' | 'activated'>;
@@ -133,7 +133,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const dispatcherFor = (origin: Origin): Dispatcher<ChannelContext> => {
     return new Dispatcher<ChannelContext>({
-      ...guestAgent(handlers, policies[origin], options.reportVersion ?? reportedVersion),
+      ...guestAgent(handlers, policies[origin], options.reportVersion ?? REPORTED_VERSION),
       onError(error, command, { name }) {
         // Every client's first byte is 0xFF, which is no JSON: the protocol's way to begin anew.
         const text = describeError(error);
@@ -213,7 +213,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   };
   const closeFiles = async (): Promise<void> => {
     try {
-      await withLimit('closing the files of guest-file-open', lastCloseLimitMs, guest.close());
+      await withLimit('closing the files of guest-file-open', LAST_CLOSE_LIMIT_MS, guest.close());
     } catch (error) {
       // They are closed with this process.
       log.warn({ error: describeError(error) }, 'files are not known to be closed');

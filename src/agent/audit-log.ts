@@ -7,12 +7,12 @@ import type { Handlers } from './handlers/types.js';
 import type { ChannelContext } from './origin.js';
 
 /** Of a program's arguments: a script may be one. */
-const argumentCharacters = 1000;
+const ARGUMENT_CHARACTERS = 1000;
 
 type Told = { readonly [N in CommandName]?: (args: Args<N>) => object };
 
 const told: Told = {
-  'guest-exec': ({ path, arg = [] }) => ({ path, arg: arg.join(' ').slice(0, argumentCharacters) }),
+  'guest-exec': ({ path, arg = [] }) => ({ path, arg: arg.join(' ').slice(0, ARGUMENT_CHARACTERS) }),
   'guest-file-open': ({ path, mode }) => ({ path, mode }),
   'guest-fstrim': () => ({}),
   'guest-set-memory-blocks': () => ({}),

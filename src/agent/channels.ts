@@ -2,6 +2,7 @@
 // opened again every 5 s if so asked (qemu-ga's -r), else its failure is the agent's end: the unit starts it anew.
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { defined } from '../defined.js';
 import { describeError } from '../errors.js';
 import type { Logger } from '../log.js';
 import type { Listener, OnStream } from '../transport/byte-stream.js';
@@ -26,10 +27,10 @@ export interface HostChannelOptions {
   readonly log: Logger;
 }
 
-const retryMs = 5000;
-const localClients = 32;
-const tooMany = { class: 'GenericError', desc: `too many clients: ${localClients} are connected already` } as const;
-const localGroup = 'fsfreeze-bridge';
+const RETRY_MS = 5000;
+const LOCAL_CLIENTS = 32;
+const tooMany = { class: 'GenericError', desc: `too many clients: ${LOCAL_CLIENTS} are connected already` } as const;
+const LOCAL_GROUP = 'fsfreeze-bridge';
 
 /** Opens the host's channel. Without `retry`, throws what opening throws. */
 export async function openHostChannel(options: HostChannelOptions): Promise<Listener> {
@@ -48,7 +49,7 @@ export async function openHostChannel(options: HostChannelOptions): Promise<List
     log.warn({ error: describeError(error) }, 'host channel lost, trying again');
     timer = setTimeout(() => {
       void attempt();
-    }, retryMs);
+    }, RETRY_MS);
   };
   const attempt = async (): Promise<void> => {
     try {
@@ -89,13 +90,13 @@ async function openOnce(
 /** Our own socket: root, and the group fsfreeze-bridge if there is one; many clients. */
 export async function openLocalSocket(path: string, onStream: OnStream, log: Logger): Promise<Listener> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  const gid = groupId(localGroup);
+  const gid = groupId(LOCAL_GROUP);
   return await listenOnUnixSocket({
     path,
-    clients: localClients,
+    clients: LOCAL_CLIENTS,
     refusal: encodeLine({ error: tooMany }),
     mode: gid === undefined ? 0o600 : 0o660,
-    ...(gid === undefined ? {} : { gid }),
+    ...defined({ gid }),
     onStream,
     onFailure: logRefusal(log, path),
   });

@@ -116,7 +116,7 @@ function commandsOf(
   });
 }
 
-const freeze = 'guest-fsfreeze-freeze';
+const FREEZE = 'guest-fsfreeze-freeze';
 const ourCommands: readonly string[] = commandNames.filter((name) => name.startsWith('bridge-'));
 
 /**
@@ -124,6 +124,6 @@ const ourCommands: readonly string[] = commandNames.filter((name) => name.starts
  * may not.
  */
 export function withOurCommands(list: 'block-rpcs' | 'allow-rpcs', names: readonly string[]): readonly string[] {
-  if (!names.includes(freeze) || names.some((name) => ourCommands.includes(name))) return names;
+  if (!names.includes(FREEZE) || names.some((name) => ourCommands.includes(name))) return names;
   return [...names, ...(list === 'allow-rpcs' ? ourCommands : ['bridge-freeze'])];
 }

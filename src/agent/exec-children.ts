@@ -5,13 +5,14 @@ import { closeSync, constants as fsConstants, mkdirSync, openSync, rmSync, write
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { makeMortal } from '../linux/process-group.js';
+import { defined } from '../defined.js';
+import { resetOomScore } from '../linux/process-group.js';
 import type { CaptureMode } from '../qga/commands-exec.js';
 import { refuse } from '../qga/server.js';
 import { errnoText } from './errno-text.js';
 import { Capture, execLimits, type Captured } from './exec-capture.js';
 import type { RunProgram } from './program.js';
-import { lookLimitMs } from './kernel-files.js';
+import { LOOK_LIMIT_MS } from './kernel-files.js';
 
 export interface ExecRequest {
   readonly path: string;
@@ -102,12 +103,12 @@ export class ExecChildren {
       this.#children.set(pid, entry);
       void child.then(({ exitCode, signal }) => {
         entry.end = {
-          ...(exitCode === undefined ? {} : { exitCode }),
+          ...defined({ exitCode }),
           ...(signal === undefined ? {} : { signal: constants.signals[signal] }),
         };
         this.#forgetOldest();
       });
-      makeMortal(pid);
+      resetOomScore(pid);
       return pid;
     } catch (error) {
       pipes.out.capture.take();
@@ -137,7 +138,7 @@ export class ExecChildren {
 
   async #makeFifos(paths: readonly string[]): Promise<void> {
     const args = ['--mode=0600', ...paths];
-    const { exitCode, output } = await this.#run('mkfifo', args, { limitMs: lookLimitMs });
+    const { exitCode, output } = await this.#run('mkfifo', args, { limitMs: LOOK_LIMIT_MS });
     if (exitCode !== 0) refuse(`cannot make pipes for the output: ${output.trim()}`);
   }
 

@@ -21,7 +21,7 @@ export interface HeartbeatOptions {
 }
 
 const none: Heartbeat = { hold() {}, release() {} };
-const againMs = 1000;
+const AGAIN_MS = 1000;
 
 /** Starts it, if the service manager has asked for it (sd_watchdog_enabled(3)). Keeps no process alive. */
 export function startHeartbeat({ env, freezer, holdAtMostS, onError }: HeartbeatOptions): Heartbeat {
@@ -38,7 +38,7 @@ export function startHeartbeat({ env, freezer, holdAtMostS, onError }: Heartbeat
       if (isOver) return;
       isOver = true;
       onError(error);
-      setTimeout(start, againMs).unref();
+      setTimeout(start, AGAIN_MS).unref();
     };
     try {
       child = spawn(freezer, ['--heartbeat', String(holdAtMostS)], {

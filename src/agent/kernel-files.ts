@@ -41,4 +41,4 @@ export function readKernelFile(path: string): string {
 }
 
 /** Milliseconds a tool that only looks may take. */
-export const lookLimitMs = 10_000;
+export const LOOK_LIMIT_MS = 10_000;

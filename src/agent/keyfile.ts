@@ -37,11 +37,11 @@ export function parseKeyfile(text: string, file: string): Keyfile {
 const escapes: Readonly<Record<string, string>> = { s: ' ', n: '\n', t: '\t', r: '\r', '\\': '\\' };
 
 /** What a decoder puts in the place of bytes that are no UTF-8. */
-const undecodable = '\uFFFD';
+const UNDECODABLE = '\uFFFD';
 
 /** Throws a UsageError for what GLib does not take either: an unknown escape, bytes that are no UTF-8. */
 export function unescapeValue(value: string, where: string): string {
-  if (value.includes(undecodable)) throw new UsageError('E_CONFIG', `${where}: expected UTF-8, found '${value}'`);
+  if (value.includes(UNDECODABLE)) throw new UsageError('E_CONFIG', `${where}: expected UTF-8, found '${value}'`);
   return value.replace(/\\(.?)/gs, (sequence, letter: string) => {
     const plain = escapes[letter];
     if (plain === undefined) {

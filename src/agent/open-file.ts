@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { errnoName } from './errno-text.js';
 import { readValue } from '../linux/sysfs-values.js';
 
-const pieceBytes = 1024 * 1024;
-const newFileMode = 0o666;
+const PIECE_BYTES = 1024 * 1024;
+const NEW_FILE_MODE = 0o666;
 
 const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_EXCL, O_NOCTTY, O_NONBLOCK } = constants;
 /** fopen(3)'s, with and without `b` in its two places. */
@@ -46,7 +46,7 @@ export async function openFile(path: string, flags: number): Promise<OpenFile> {
   if ((flags & O_CREAT) !== 0) {
     try {
       const file = await open(path, always | O_EXCL, 0);
-      await file.chmod(newFileMode);
+      await file.chmod(NEW_FILE_MODE);
       return { file, append, position: 0n };
     } catch (error) {
       if (errnoName(error) !== 'EEXIST') throw error;
@@ -67,7 +67,7 @@ export async function readFrom(open: OpenFile, wanted: number): Promise<{ bytes:
   const pieces: Buffer[] = [];
   let got = 0;
   while (got < wanted) {
-    const piece = Buffer.allocUnsafe(Math.min(pieceBytes, wanted - got));
+    const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, wanted - got));
     let bytesRead: number;
     try {
       ({ bytesRead } = await open.file.read(piece, 0, piece.length, position(open)));

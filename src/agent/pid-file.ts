@@ -5,7 +5,7 @@ import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, statSync, un
 import { UsageError } from '../errors.js';
 
 const programs = ['/usr/bin/flock', '/bin/flock'] as const;
-const limitMs = 5000;
+const LIMIT_MS = 5000;
 
 export interface PidFile {
   /** Removes it. May be called again. */
@@ -61,7 +61,7 @@ async function lock(fd: number, path: string): Promise<void> {
     throw new UsageError('E_PIDFILE', `cannot lock ${path}: expected flock at ${programs.join(' or ')}, found none`);
   }
   // Not execa: it hands no open file of ours on.
-  const child = spawn(program, ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], timeout: limitMs });
+  const child = spawn(program, ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd], timeout: LIMIT_MS });
   const exitCode = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject).once('close', resolve);
   });

@@ -3,6 +3,7 @@
 import { accessSync, constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { execa } from 'execa';
+import { defined } from '../defined.js';
 import { withLimit } from '../deadline.js';
 import { BridgeError } from '../errors.js';
 import { killGroup } from '../linux/process-group.js';
@@ -26,20 +27,20 @@ export interface ProgramResult {
 /** Throws a BridgeError if the program cannot be started (`E_NO_PROGRAM` if it is not there) or does not end in time. */
 export type RunProgram = (file: string, args: readonly string[], options: ProgramOptions) => Promise<ProgramResult>;
 
-const outputLimitBytes = 8 * 1024 * 1024;
+const OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024;
 /** Units of systemd have a short one; qemu-ga looks in /sbin by name. */
-export const searchPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+export const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export const runProgram: RunProgram = async (file, args, { limitMs, input }) => {
   const child = execa(file, [...args], {
     ...(input === undefined ? { stdin: 'ignore' } : { input }),
-    env: { LC_ALL: 'C', PATH: searchPath },
+    env: { LC_ALL: 'C', PATH: SEARCH_PATH },
     all: true,
     detached: true,
     cleanup: false,
     reject: false,
     stripFinalNewline: false,
-    maxBuffer: outputLimitBytes,
+    maxBuffer: OUTPUT_LIMIT_BYTES,
   });
   try {
     const { exitCode, signal, stdout, all, failed, code, cause } = await withLimit(file, limitMs, child);
@@ -54,7 +55,7 @@ export const runProgram: RunProgram = async (file, args, { limitMs, input }) => 
         },
       );
     }
-    return { ...(exitCode === undefined ? {} : { exitCode }), stdout, output: all };
+    return { ...defined({ exitCode }), stdout, output: all };
   } catch (error) {
     killGroup(child.pid, 'SIGKILL');
     throw error;
@@ -78,7 +79,7 @@ export async function runAction(
   const said = output === '' || compat === '7.2' ? '' : `: ${output}`;
   if (exitCode === undefined) refuse(`child process has terminated abnormally${said}`);
   if (compat === '7.2') {
-    refuse(action === hwclockAction ? `hwclock failed to ${action}` : `child process has failed to ${action}`);
+    refuse(action === HWCLOCK_ACTION ? `hwclock failed to ${action}` : `child process has failed to ${action}`);
   }
   refuse(`child process has failed to ${action}${said === '' ? `: exit status ${exitCode}` : said}`);
 }
@@ -92,7 +93,7 @@ export function isExecutable(path: string): boolean {
   }
 }
 
-export const hwclockAction = 'set hardware clock to system time';
+export const HWCLOCK_ACTION = 'set hardware clock to system time';
 
 async function startAction(
   run: RunProgram,

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { refuse } from '../qga/server.js';
 import { RemoteError } from '../rpc/errors.js';
 import { errnoName, errnoText } from './errno-text.js';
-import { lookLimitMs, type Sources } from './kernel-files.js';
+import { LOOK_LIMIT_MS, type Sources } from './kernel-files.js';
 
 interface User {
   readonly uid: number;
@@ -15,12 +15,12 @@ interface User {
 }
 
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
-const fileName = 'authorized_keys';
+const FILE_NAME = 'authorized_keys';
 
 /** Keys as they are in the file, comments and empty lines left out; the last one first, as qemu-ga lists them. */
 export async function readKeys(sources: Sources, username: string): Promise<string[]> {
   const { home } = await lookUp(sources, username);
-  const path = join(home, '.ssh', fileName);
+  const path = join(home, '.ssh', FILE_NAME);
   let text: string;
   try {
     text = await readFile(path, { encoding: 'utf8', flag: O_RDONLY | O_NONBLOCK });
@@ -63,7 +63,7 @@ function checkKeys(keys: readonly string[]): void {
 }
 
 async function lookUp({ run }: Sources, username: string): Promise<User> {
-  const { exitCode, stdout } = await run('getent', ['passwd', '--', username], { limitMs: lookLimitMs });
+  const { exitCode, stdout } = await run('getent', ['passwd', '--', username], { limitMs: LOOK_LIMIT_MS });
   const [name, , uid, gid, , home] = stdout.split('\n', 1)[0]?.split(':') ?? [];
   // getent takes a number for a uid; a user's name is meant.
   if (exitCode !== 0 || name !== username || uid === undefined || gid === undefined || home === undefined) {
@@ -87,7 +87,7 @@ async function changeLines(
   user: User,
   change: (old: readonly string[] | undefined) => readonly string[] | undefined,
 ): Promise<void> {
-  const path = join(user.home, '.ssh', fileName);
+  const path = join(user.home, '.ssh', FILE_NAME);
   let folder: FileHandle;
   try {
     folder = await open(join(user.home, '.ssh'), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
@@ -99,7 +99,7 @@ async function changeLines(
   try {
     const { uid } = await folder.stat();
     if (uid !== user.uid && uid !== 0) refuse(`failed to write to '${path}': its folder is of another user`);
-    const place = `/proc/self/fd/${folder.fd}/${fileName}`;
+    const place = `/proc/self/fd/${folder.fd}/${FILE_NAME}`;
     const lines = change(await readLines(place, path, user));
     if (lines !== undefined) await writeLines(place, lines, user);
   } catch (error) {

@@ -1,5 +1,5 @@
 // What the agent says of itself.
-import { packageVersion } from '../version.js';
+import { PACKAGE_VERSION } from '../version.js';
 
 /** What guest-info answers if nothing else is set (`--report-version`). */
-export const reportedVersion = `${packageVersion} (fsfreeze-bridge)`;
+export const REPORTED_VERSION = `${PACKAGE_VERSION} (fsfreeze-bridge)`;

@@ -3,6 +3,7 @@
 // merged keeps no other from it. May be ended at any time and called again: it goes on from what VM and files say.
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { defined } from '../defined.js';
 import { BridgeError, CutError, QuiesceError, UnreachableError, UsageError, describeError } from '../errors.js';
 import { byRunningVm } from './commit/running-vm.js';
 import {
@@ -221,7 +222,7 @@ class Commit {
       try {
         await this.#way.merge(before, index, {
           limitMs,
-          ...(speed === undefined ? {} : { speed }),
+          ...defined({ speed }),
           signal,
           onProgress: (text) => {
             onProgress(`merging disk ${id}: ${text}`);

@@ -1,4 +1,5 @@
 // How a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not answer; only reads.
+import { defined } from '../defined.js';
 import { BridgeError, describeError } from '../errors.js';
 import type { CoordinatorStatus } from '../consistency.js';
 import { runQmp } from '../qmp/commands.js';
@@ -103,10 +104,7 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
         file,
         format,
         readOnly,
-        ...(serial === undefined ? {} : { serial }),
-        ...(pciAddress === undefined ? {} : { pciAddress }),
-        ...(set === undefined ? {} : { set }),
-        ...(trouble === undefined ? {} : { trouble }),
+        ...defined({ serial, pciAddress, set, trouble }),
       };
     }),
     jobs: jobs.map(({ id, type, status: jobStatus }) => ({ id, type, status: jobStatus })),

@@ -2,6 +2,7 @@
 // how a whole disk is named so that the host can match it. Reads only; never opens a block device. Chains: disks.ts.
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { defined } from '../defined.js';
 import type { DiskRef } from '../consistency.js';
 import { diskAddress, type DiskAddress } from './disk-address.js';
 import { isKnownOutside } from './outside-address.js';
@@ -159,9 +160,7 @@ export class BlockDevices {
       dev: `/dev/${name.replaceAll('!', '/')}`,
       address,
       countsWrites: this.read(join(device, 'queue/iostats')) === '1',
-      ...(serial === undefined ? {} : { serial }),
-      ...(address.pciAddress === undefined ? {} : { pciAddress: address.pciAddress }),
-      ...(udevSerial === undefined ? {} : { udevSerial }),
+      ...defined({ serial, pciAddress: address.pciAddress, udevSerial }),
     };
   }
 

@@ -12,7 +12,7 @@ const FOLLOW_LIMIT_MS = 200;
 const FOLLOW_STEP_MS = 5;
 
 /** The agent is spared when memory runs out; a writer is any program, and inherits that. */
-export function makeMortal(pid: number | undefined): void {
+export function resetOomScore(pid: number | undefined): void {
   if (pid === undefined) return;
   try {
     writeFileSync(`/proc/${pid}/oom_score_adj`, '0');

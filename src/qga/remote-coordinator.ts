@@ -2,6 +2,7 @@
 // bridge-*. A stock qemu-ga is stock-coordinator.ts. A lost reply to a freeze is never left at that: the guest is
 // thawed, and only then the error goes up.
 import { randomUUID } from 'node:crypto';
+import { defined } from '../defined.js';
 import type {
   Coordinator,
   CoordinatorStatus,
@@ -61,7 +62,7 @@ class BridgeCoordinator implements RemoteCoordinator {
         ? {}
         : { disks: disks.map(({ serial, pciAddress }) => ({ serial, 'pci-address': pciAddress })) }),
     };
-    const options = { timeoutMs: this.#limits.freezeMs, ...(signal === undefined ? {} : { signal }) };
+    const options = { timeoutMs: this.#limits.freezeMs, ...defined({ signal }) };
     let report: FreezeReport;
     try {
       ({ report } = await this.#client.call('bridge-freeze', args, options));
@@ -138,7 +139,7 @@ class BridgeSession implements FreezeSession {
 
   async renew(leaseMs: number, signal?: AbortSignal): Promise<{ readonly remainingMs: number }> {
     const args = { session: this.id, 'lease-ms': leaseMs };
-    const options = { timeoutMs: this.#limits.askMs, ...(signal === undefined ? {} : { signal }) };
+    const options = { timeoutMs: this.#limits.askMs, ...defined({ signal }) };
     try {
       const reply = await this.#client.call('bridge-renew', args, options);
       return { remainingMs: reply['remaining-ms'] };

@@ -4,6 +4,7 @@
 import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { randomUUID } from 'node:crypto';
+import { defined } from '../defined.js';
 import {
   satisfies,
   type ConsistencyLevel,
@@ -111,7 +112,7 @@ class StockSession implements FreezeSession {
   /** Freezes. Throws a QuiesceError, the guest thawed, or a ThawUnconfirmedError. */
   async begin(signal: AbortSignal | undefined): Promise<void> {
     const { mountpoints } = this.#request;
-    const options = { timeoutMs: this.#limits.freezeMs, ...(signal === undefined ? {} : { signal }) };
+    const options = { timeoutMs: this.#limits.freezeMs, ...defined({ signal }) };
     const startMs = this.#now();
     try {
       const frozen =

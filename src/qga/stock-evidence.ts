@@ -1,5 +1,6 @@
 // What a freeze by a stock qemu-ga proves. All it tells is two counts, and before them which filesystems lie on which
 // disks: the counts must be equal, must be those of all filesystems, and the disks named must be among them.
+import { defined } from '../defined.js';
 import type { DiskRef, FilesystemReport } from '../consistency.js';
 import type { Returns } from './commands.js';
 
@@ -97,9 +98,9 @@ function toRef(disk: StockDisk): DiskRef {
   const isKnown = Number(pci.bus) >= 0 && Number(pci.slot) >= 0;
   const pciAddress = `${hex(pci.domain, 4)}:${hex(pci.bus, 2)}:${hex(pci.slot, 2)}.${Number(pci.function).toString(16)}`;
   return {
-    ...(disk.serial === undefined ? {} : { serial: disk.serial }),
+    ...defined({ serial: disk.serial }),
     ...(isKnown ? { pciAddress } : {}),
-    ...(disk.dev === undefined ? {} : { dev: disk.dev }),
+    ...defined({ dev: disk.dev }),
   };
 }
 

@@ -3,6 +3,7 @@
 // with it. Specification: QEMU qapi/block-core.json; facts on 7.2: query-block hides implicit filters but not throttle
 // and the like; only 10.1 and later name a node's children.
 import { posix } from 'node:path';
+import { defined } from '../defined.js';
 import { BridgeError } from '../errors.js';
 import type { Monitor } from './monitor.js';
 import { runQmp, type BlockNode } from './commands.js';
@@ -83,8 +84,7 @@ export async function readDisks(client: Monitor): Promise<VmDisk[]> {
       below,
       backingFiles: below.map(({ file }) => file),
       dataFiles,
-      ...(encryption === undefined ? {} : { encryption }),
-      ...(trouble === undefined ? {} : { trouble }),
+      ...defined({ encryption, trouble }),
     });
   }
   return disks;
@@ -101,9 +101,7 @@ async function guestDevice(client: Monitor, drive: string, qdev: string | undefi
   return {
     id: deviceId(path),
     qdev: path,
-    ...(model === undefined ? {} : { model }),
-    ...(serial === undefined ? {} : { serial }),
-    ...(pciAddress === undefined ? {} : { pciAddress }),
+    ...defined({ model, serial, pciAddress }),
     shared: await isShared(client, path),
   };
 }

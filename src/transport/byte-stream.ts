@@ -26,4 +26,4 @@ export interface Listener {
 export type OnStream = (stream: ByteStream) => void;
 
 /** Output that may wait for a peer that does not read. One reply larger than this is sent when nothing else waits. */
-export const queueLimitBytes = 4 * 1024 * 1024;
+export const QUEUE_LIMIT_BYTES = 4 * 1024 * 1024;

@@ -112,9 +112,9 @@ function epollReader(fd: number, events: ReaderEvents): DeviceReader | undefined
 }
 
 /** Between two reads while bytes come, and at rest. */
-const busyPollMs = 5;
-const restPollMs = 50;
-const restAfterMs = 2000;
+const BUSY_POLL_MS = 5;
+const REST_POLL_MS = 50;
+const REST_AFTER_MS = 2000;
 
 function timerReader(fd: number, events: ReaderEvents): DeviceReader {
   const buffer = Buffer.alloc(64 * 1024);
@@ -125,7 +125,7 @@ function timerReader(fd: number, events: ReaderEvents): DeviceReader {
     timer = undefined;
   };
   const again = (): void => {
-    timer = setTimeout(poll, Date.now() - lastBytesAt < restAfterMs ? busyPollMs : restPollMs);
+    timer = setTimeout(poll, Date.now() - lastBytesAt < REST_AFTER_MS ? BUSY_POLL_MS : REST_POLL_MS);
   };
   const poll = (): void => {
     let count: number;

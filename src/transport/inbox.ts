@@ -7,9 +7,9 @@ export interface InboxSource {
 }
 
 /** Bytes not yet taken above which the source is paused. */
-const highWaterBytes = 256 * 1024;
+const HIGH_WATER_BYTES = 256 * 1024;
 /** What a chunk takes beside its bytes: a peer may send one at a time. */
-const chunkBytes = 128;
+const CHUNK_BYTES = 128;
 
 export class Inbox implements AsyncIterable<Uint8Array> {
   readonly #source: InboxSource | undefined;
@@ -26,8 +26,8 @@ export class Inbox implements AsyncIterable<Uint8Array> {
   push(chunk: Uint8Array): void {
     if (this.#end !== undefined) return;
     this.#chunks.push(chunk);
-    this.#bytes += chunkBytes + chunk.length;
-    if (this.#bytes > highWaterBytes && !this.#paused) {
+    this.#bytes += CHUNK_BYTES + chunk.length;
+    if (this.#bytes > HIGH_WATER_BYTES && !this.#paused) {
       this.#paused = true;
       this.#source?.pause();
     }
@@ -60,8 +60,8 @@ export class Inbox implements AsyncIterable<Uint8Array> {
   }
 
   #taken(chunk: Uint8Array): void {
-    this.#bytes -= chunkBytes + chunk.length;
-    if (this.#paused && this.#bytes <= highWaterBytes / 2) {
+    this.#bytes -= CHUNK_BYTES + chunk.length;
+    if (this.#paused && this.#bytes <= HIGH_WATER_BYTES / 2) {
       this.#paused = false;
       this.#source?.resume();
     }

@@ -1,6 +1,6 @@
 // One host on a port, from its first byte to its going away, and a little longer for its replies.
 import { UnreachableError } from '../errors.js';
-import { queueLimitBytes, type ByteStream } from './byte-stream.js';
+import { QUEUE_LIMIT_BYTES, type ByteStream } from './byte-stream.js';
 import { Inbox, type InboxSource } from './inbox.js';
 import type { PortWriter } from './port-writer.js';
 
@@ -9,7 +9,7 @@ import type { PortWriter } from './port-writer.js';
  * it gives the bytes: the end may be seen after the first request of the next host, whose reply must not be dropped
  * (virtio_console: control queue and port queue). A real agent's replies wait for the next host without limit.
  */
-const lingerMs = 1000;
+const LINGER_MS = 1000;
 
 interface ConnectionSource extends InboxSource {
   /** It takes no bytes and gives none any more. */
@@ -43,7 +43,7 @@ export class PortConnection implements ByteStream {
 
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#over) throw this.#error('the host has gone');
-    if (this.#queued > 0 && this.#queued + bytes.length > queueLimitBytes) {
+    if (this.#queued > 0 && this.#queued + bytes.length > QUEUE_LIMIT_BYTES) {
       const error = this.#error(`the host does not read: ${this.#queued} bytes wait, channel reset`);
       this.#reset(error);
       throw error;
@@ -77,7 +77,7 @@ export class PortConnection implements ByteStream {
     this.inbox.end();
     this.#timer = setTimeout(() => {
       this.end();
-    }, lingerMs).unref();
+    }, LINGER_MS).unref();
   }
 
   #reset(error: Error): void {

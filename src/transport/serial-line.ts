@@ -5,7 +5,7 @@ import { execa } from 'execa';
 import { UnreachableError } from '../errors.js';
 
 const programs = ['/usr/bin/stty', '/bin/stty'] as const;
-const limitMs = 5000;
+const LIMIT_MS = 5000;
 
 /** Throws an UnreachableError if the line takes no settings, or there is no stty. */
 export async function makeLineRaw(path: string): Promise<void> {
@@ -21,7 +21,7 @@ export async function makeLineRaw(path: string): Promise<void> {
     ['-F', path, '38400', 'raw', '-echo', '-hupcl', 'clocal'],
     {
       stdin: 'ignore',
-      timeout: limitMs,
+      timeout: LIMIT_MS,
       reject: false,
     },
   );

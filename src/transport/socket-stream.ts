@@ -1,16 +1,16 @@
 // A connected net.Socket as a ByteStream: bounded output, an end that is not an error.
 import type { Socket } from 'node:net';
 import { UnreachableError } from '../errors.js';
-import { queueLimitBytes, type ByteStream } from './byte-stream.js';
+import { QUEUE_LIMIT_BYTES, type ByteStream } from './byte-stream.js';
 
 /** Time a closing connection has to take what was already written, before it is cut. */
-const closeLimitMs = 500;
+const CLOSE_LIMIT_MS = 500;
 
 /** How long bytes may wait for a peer that takes none of them, before the connection is reset. */
-const stallLimitMs = 30_000;
+const STALL_LIMIT_MS = 30_000;
 
 /** @param name who is at the other end, for error messages. The socket must have been made with `allowHalfOpen`. */
-export function socketStream(socket: Socket, name: string, stallMs = stallLimitMs): ByteStream {
+export function socketStream(socket: Socket, name: string, stallMs = STALL_LIMIT_MS): ByteStream {
   const unreachable = (what: string, cause?: unknown): UnreachableError =>
     new UnreachableError('E_CONNECTION', `${name}: ${what}`, cause === undefined ? {} : { cause });
   // Without a listener a reset connection would end the process; read and write tell of it.
@@ -30,7 +30,7 @@ export function socketStream(socket: Socket, name: string, stallMs = stallLimitM
       if (socket.destroyed || socket.writableEnded) {
         return Promise.reject(unreachable('the connection is closed', failure));
       }
-      if (socket.writableLength > 0 && socket.writableLength + bytes.length > queueLimitBytes) {
+      if (socket.writableLength > 0 && socket.writableLength + bytes.length > QUEUE_LIMIT_BYTES) {
         const waiting = socket.writableLength;
         socket.destroy();
         return Promise.reject(unreachable(`does not read: ${waiting} bytes wait, connection reset`));
@@ -51,7 +51,7 @@ export function socketStream(socket: Socket, name: string, stallMs = stallLimitM
     close() {
       if (socket.destroyed) return Promise.resolve();
       return new Promise((resolve) => {
-        const timer = setTimeout(() => socket.destroy(), closeLimitMs);
+        const timer = setTimeout(() => socket.destroy(), CLOSE_LIMIT_MS);
         socket.once('close', () => {
           clearTimeout(timer);
           resolve();

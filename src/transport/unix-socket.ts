@@ -9,7 +9,7 @@ import { streamHandle } from './stream-handle.js';
 import { socketStream } from './socket-stream.js';
 
 /** sun_path holds 108 bytes with its closing NUL; Node cuts a longer path silently. */
-const pathLimitBytes = 107;
+const PATH_LIMIT_BYTES = 107;
 
 /** Throws an UnreachableError if nobody has answered the connect within `limitMs`, a UsageError for a bad path. */
 export function connectUnixSocket(path: string, limitMs: number): Promise<ByteStream> {
@@ -61,8 +61,8 @@ export interface ListenOptions {
 }
 
 /** Clients of a `one` server that may wait; a kernel backlog is no longer either. */
-const waitingLimit = 64;
-const turnAwayLimitMs = 500;
+const WAITING_LIMIT = 64;
+const TURN_AWAY_LIMIT_MS = 500;
 
 /**
  * Binds and listens. A socket file left by a dead server is replaced; one that somebody answers on, a file that is no
@@ -108,7 +108,7 @@ export async function listenOnUnixSocket(options: ListenOptions): Promise<Listen
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
     if (reading.size < atOnce) {
       serve(socket);
-    } else if (clients === 'one' && waiting.length < waitingLimit) {
+    } else if (clients === 'one' && waiting.length < WAITING_LIMIT) {
       waiting.push(socket);
     } else {
       turnAway(socket, options.refusal);
@@ -135,7 +135,7 @@ function turnAway(socket: Socket, refusal: Uint8Array | undefined): void {
     return;
   }
   // One that does not take even this is not waited for.
-  const timer = setTimeout(() => socket.destroy(), turnAwayLimitMs);
+  const timer = setTimeout(() => socket.destroy(), TURN_AWAY_LIMIT_MS);
   socket.on('error', () => undefined);
   socket.once('close', () => {
     clearTimeout(timer);
@@ -191,10 +191,10 @@ async function removeStaleSocket(path: string): Promise<void> {
 
 function checkPath(path: string): void {
   const length = Buffer.byteLength(path);
-  if (length === 0 || length > pathLimitBytes) {
+  if (length === 0 || length > PATH_LIMIT_BYTES) {
     throw new UsageError(
       'E_SOCKET_PATH',
-      `socket path must be 1 to ${pathLimitBytes} bytes, found ${length}: '${path}'`,
+      `socket path must be 1 to ${PATH_LIMIT_BYTES} bytes, found ${length}: '${path}'`,
     );
   }
 }

@@ -1,3 +1,4 @@
+import { defined } from '../../src/defined.js';
 // Command lines for the real agents and ours, each a script of a shell in a chamber: data only. `agent` runs the agent
 // to its end, `start` leaves it running as $pid; `wait_for` waits for a file; both folders for state are empty at first.
 
@@ -14,7 +15,7 @@ const line = (about: string, words: string, conf?: string): CommandLineCase => (
   name: conf === undefined ? `agent ${words}` : `agent ${words} # ${conf.replaceAll('\n', '; ')}`,
   script: `agent ${words}`,
   about,
-  ...(conf === undefined ? {} : { conf }),
+  ...defined({ conf }),
 });
 const lines = (about: string, ...all: readonly string[]): readonly CommandLineCase[] =>
   all.map((words) => line(about, words));
@@ -41,7 +42,7 @@ const script = (about: string, name: string, text: string, conf?: string): Comma
   about,
   name,
   script: text,
-  ...(conf === undefined ? {} : { conf }),
+  ...defined({ conf }),
 });
 
 export const commandLineCases: readonly CommandLineCase[] = [

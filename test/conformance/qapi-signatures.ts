@@ -1,3 +1,4 @@
+import { defined } from '../../src/defined.js';
 // The arguments of qemu-ga's commands, from QEMU's own schema (qga/qapi-schema.json, 7.2 and 10.2): data for the
 // exchanges that are wrong on purpose. Apart from src/qga's declarations, which are what is being tested.
 
@@ -35,7 +36,7 @@ const reads = (name: string, only?: Signature['only']): Signature => ({
   name,
   args: {},
   readOnly: true,
-  ...(only === undefined ? {} : { only }),
+  ...defined({ only }),
 });
 
 /** Windows' own: Debian's 7.2 names it and refuses it, 10.0 does not know it. */

@@ -4,6 +4,7 @@
 // usage. --only runs one input of one target. --peer sends N inputs to Debian's qemu-ga and to ours and lists what
 // differs. --record makes the corpus anew. The last line is `P passed, F failed`, or with --json the numbers.
 import { parseArgs } from 'node:util';
+import { defined } from '../../src/defined.js';
 import { freezerParserName, runFreezerParser } from './freezer-parser.js';
 import { compareWithPeer } from './peer.js';
 import { recordCorpus } from './record.js';
@@ -63,7 +64,7 @@ async function fuzz({ targets, seed, count, only, json }: ReturnType<typeof read
     // The first ones take what does not divide.
     const share = Math.floor(count / targets.length) + (index < count % targets.length ? 1 : 0);
     const target = all.find((one) => one.name === name);
-    const plan = { seed, count: share, ...(only === undefined ? {} : { only }) };
+    const plan = { seed, count: share, ...defined({ only }) };
     const result = target === undefined ? await runFreezerParser(share, seed) : await runTarget(target, plan, watchdog);
     results.push(result);
     if (!json) print(result);

@@ -5,6 +5,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { hostname, release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
+import { defined } from '../../src/defined.js';
 import { commandNames } from '../../src/qga/commands.js';
 import { memoryPair } from '../../src/transport/memory-pair.js';
 import { encode } from '../../src/wire/encode.js';
@@ -112,7 +113,7 @@ async function recordQmp(): Promise<void> {
     { name: 'greeting', lines: [{ sent: false, text: `${anonymous(await monitor.line())}\n` }] },
   ];
   const ask = async (execute: string, args?: object, events = 0): Promise<unknown> => {
-    const sent = JSON.stringify({ execute, ...(args === undefined ? {} : { arguments: args }), id: '@ID@' });
+    const sent = JSON.stringify({ execute, ...defined({ arguments: args }), id: '@ID@' });
     monitor.send(sent);
     const lines: string[] = [];
     let missing = events + 1;

@@ -1,5 +1,6 @@
 // Runs a target: inputs one after another, each with a limit, the memory held looked at in between, the first failure
 // made smaller and printed with what repeats it alone.
+import { defined } from '../../src/defined.js';
 import { DeadlineError } from '../../src/errors.js';
 import { withLimit } from '../../src/deadline.js';
 import { makeInput, type Input } from './input.js';
@@ -108,7 +109,7 @@ export async function runTarget(target: Target, { seed, count, only }: Plan, wat
     perCpuSecond: Math.round((inputs * 1e6) / (used.user + used.system)),
     grownBytes: grown,
     peakBytes: peakBytes(),
-    ...(failure === undefined ? {} : { failure }),
+    ...defined({ failure }),
   };
 }
 

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { connectAgent } from '../support/agent-client.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
@@ -38,7 +38,7 @@ async function activate(folder: Scratch): Promise<Activated> {
 }
 
 requires('systemd-socket-activate')('a socket that was opened for the agent', () => {
-  it('is served, overrides -m and -p, and is inherited by no child', async () => {
+  test('is served, overrides -m and -p, and is inherited by no child', async () => {
     using folder = scratch();
     await using agent = await activate(folder);
     using client = await connectAgent(agent.path);
@@ -48,7 +48,7 @@ requires('systemd-socket-activate')('a socket that was opened for the agent', ()
     expect(Number.parseInt(flags, 8) & 0o2000000).not.toBe(0);
   });
 
-  it('has one client at a time; the next one waits, and one that does not read is no matter', async () => {
+  test('has one client at a time; the next one waits, and one that does not read is no matter', async () => {
     using folder = scratch();
     await using agent = await activate(folder);
     using first = await connectAgent(agent.path);
@@ -64,7 +64,7 @@ requires('systemd-socket-activate')('a socket that was opened for the agent', ()
   });
 });
 
-it("is taken over by libuv's stream handle, as a vsock is", async () => {
+test("is taken over by libuv's stream handle, as a vsock is", async () => {
   using folder = scratch();
   const path = folder.path('socket');
   const opener = createServer();

@@ -2,7 +2,7 @@
 // not be held for them.
 import { symlinkSync } from 'node:fs';
 import { basename } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
 import { FakeAgent } from '../support/fake-agent.js';
@@ -36,7 +36,7 @@ const expectHeld = (run: Run): void => {
 };
 
 requires('qemu-system-x86_64', 'qemu-img')('the agent', () => {
-  it("of another VM gives crash, and that VM's guest is not held", async () => {
+  test("of another VM gives crash, and that VM's guest is not held", async () => {
     await using beside = await CutHarness.start(disks);
     await expectCrash(beside.agent, `none of this QEMU's sockets`);
     beside.agent.kind = 'stock';
@@ -45,7 +45,7 @@ requires('qemu-system-x86_64', 'qemu-img')('the agent', () => {
     expect(run).toMatchObject({ code: 4, error: { code: 'E_BELOW_REQUIRED' } });
   });
 
-  it.each(['the socket of the port', 'a symbolic link to it', 'a relative path'])('is known by %s', async (how) => {
+  test.each(['the socket of the port', 'a symbolic link to it', 'a relative path'])('is known by %s', async (how) => {
     const link = at.folder.path('link.sock');
     symlinkSync(at.folder.path('port.sock'), link);
     const path = { s: at.folder.path('port.sock'), l: link, r: `${at.folder.path('images')}/../port.sock` };
@@ -54,7 +54,7 @@ requires('qemu-system-x86_64', 'qemu-img')('the agent', () => {
     );
   });
 
-  it('is known though QEMU names its socket relative to where it was started', async () => {
+  test('is known though QEMU names its socket relative to where it was started', async () => {
     await at.vm.quit();
     const chardev = ['-chardev', 'socket,id=near,path=near.sock,server=on,wait=off'];
     const port = ['-device', 'virtserialport,bus=serial0.0,chardev=near,name=near'];
@@ -78,23 +78,23 @@ requires('qemu-system-x86_64', 'qemu-img')('the agent', () => {
       await relayed[Symbol.asyncDispose]();
     });
 
-    it.each(['bridge', 'stock'] as const)('is known by the UUID of its machine (%s)', async (kind) => {
+    test.each(['bridge', 'stock'] as const)('is known by the UUID of its machine (%s)', async (kind) => {
       relayed.kind = kind;
       relayed.stockSerials = ['root0'];
       relayed.productUuid = basename(at.state()).toUpperCase();
       expectHeld(await at.create('s1', '--qga', relayed.path));
     });
 
-    it('in another machine gives crash', async () => {
+    test('in another machine gives crash', async () => {
       relayed.productUuid = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee';
       await expectCrash(relayed, 'its guest is in machine aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee, expected');
     });
 
-    it('that does not tell its machine gives crash', async () => {
+    test('that does not tell its machine gives crash', async () => {
       await expectCrash(relayed, 'the guest does not tell the UUID of its machine');
     });
 
-    it('of a VM without a UUID gives crash, whatever the guest says', async () => {
+    test('of a VM without a UUID gives crash, whatever the guest says', async () => {
       await at.restart(disks, ['-uuid', '00000000-0000-0000-0000-000000000000']);
       relayed.productUuid = '00000000-0000-0000-0000-000000000000';
       await expectCrash(relayed, 'the VM has no UUID that its guest could tell');

@@ -5,8 +5,8 @@ import { execa } from 'execa';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { packageVersion } from '../../src/version.js';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PACKAGE_VERSION } from '../../src/version.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
@@ -39,7 +39,7 @@ requires(
     await execa('sh', ['-c', 'rpm2cpio "$1" | cpio -idm --quiet', 'sh', rpmFile], { cwd: folder.path('rpm') });
   });
 
-  it('holds what the Debian package holds, with the same owners and modes, and its SELinux module', async () => {
+  test('holds what the Debian package holds, with the same owners and modes, and its SELinux module', async () => {
     const rows = await query('--queryformat', '[%{FILEMODES:perms} %{FILEUSERNAME} %{FILEGROUPNAME} %{FILENAMES}\n]');
     const files = rows.filter((row) => !row.startsWith('d'));
     const { stdout } = await execa('dpkg-deb', ['--contents', debFile]);
@@ -50,7 +50,7 @@ requires(
     expect(readFileSync(folder.path(`rpm/${CIL_TARGET}`), 'utf8')).toBe(readFileSync(cil, 'utf8'));
   });
 
-  it('asks for the glibc that the executable needs, and so does the Debian package', async () => {
+  test('asks for the glibc that the executable needs, and so does the Debian package', async () => {
     const { stdout } = await execa('objdump', ['-T', folder.path('rpm/usr/bin/fsfreeze-agent')]);
     const newest = (name: string): string => {
       const minors = [...stdout.matchAll(new RegExp(`\\(${name}_([0-9.]+)\\)`, 'g'))].map(
@@ -70,15 +70,15 @@ requires(
     expect(freezer.stdout).not.toContain('NEEDED');
   });
 
-  it('recommends what its commands start', async () => {
+  test('recommends what its commands start', async () => {
     expect(await query('--recommends')).toEqual(expect.arrayContaining(['iproute', 'shadow-utils', 'util-linux']));
     const { stdout } = await execa('dpkg-deb', ['--field', debFile, 'Recommends']);
     for (const name of ['iproute2', 'passwd', 'util-linux-extra']) expect(stdout).toContain(name);
   });
 
-  it('is compressed by what RHEL 8 can read', async () => {
+  test('is compressed by what RHEL 8 can read', async () => {
     expect(await query('--queryformat', '%{PAYLOADCOMPRESSOR} %{ARCH} %{VERSION}\n')).toEqual([
-      `gzip x86_64 ${packageVersion}`,
+      `gzip x86_64 ${PACKAGE_VERSION}`,
     ]);
   });
 });
@@ -144,7 +144,7 @@ requires(
     'restorecon -R /usr/bin/fsfreeze-agent /usr/lib/fsfreeze-bridge /etc/fsfreeze-bridge /run/fsfreeze-bridge',
   ];
 
-  it('labels, makes the group, says what is to be seen to, and starts both', async () => {
+  test('labels, makes the group, says what is to be seen to, and starts both', async () => {
     // The executable itself needs a C library, which this root has not.
     const { log, said } = await rpm('-i', rpmFile);
     expect(log).toEqual([
@@ -157,7 +157,7 @@ requires(
     expect(existsSync(join(root(), 'usr/lib/fsfreeze-bridge/freezer'))).toBe(true);
   });
 
-  it('upgraded, restarts both once and stops nothing', async () => {
+  test('upgraded, restarts both once and stops nothing', async () => {
     const { log } = await rpm('-U', '--replacepkgs', '--replacefiles', rpmFile);
     expect(log.filter((row) => / (restart|stop|disable) /.test(row))).toEqual([
       'systemctl restart fsfreeze-freezer.service',
@@ -166,7 +166,7 @@ requires(
     expect(log.some((row) => row.startsWith('semodule -X 200 -r'))).toBe(false);
   });
 
-  it('erased, stops both, the socket first, and takes its module away', async () => {
+  test('erased, stops both, the socket first, and takes its module away', async () => {
     const { log } = await rpm('-e', 'fsfreeze-agent');
     expect(log).toEqual([
       'systemctl disable --quiet --now fsfreeze-agent-vsock.socket',
@@ -207,7 +207,7 @@ requires('secilc')('the SELinux module of the rpm', () => {
     '(sidcontext kernel (system_u system_r init_t ((s0)(s0))))',
   ].join('\n');
 
-  it('lets READY=1 and WATCHDOG=1 reach systemd, whose socket has a type of its own', async () => {
+  test('lets READY=1 and WATCHDOG=1 reach systemd, whose socket has a type of its own', async () => {
     writeFileSync(folder.path('base.cil'), base);
     // sendto(2) on a path needs both. A policy that forbids what the module allows does not compile, and names it.
     for (const rule of ['init_t (unix_dgram_socket (sendto))', 'init_var_run_t (sock_file (write))']) {
@@ -220,7 +220,7 @@ requires('secilc')('the SELinux module of the rpm', () => {
     }
   });
 
-  it('compiles, and gives each file its domain', async () => {
+  test('compiles, and gives each file its domain', async () => {
     writeFileSync(folder.path('base.cil'), base);
     await execa('secilc', [
       '-m',

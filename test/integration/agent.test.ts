@@ -6,7 +6,7 @@ import { createConnection } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { FreezeReport } from '../../src/consistency.js';
 import { connectAgent, type AgentClient } from '../support/agent-client.js';
 import { FakeFreezer } from '../support/fake-freezer.js';
@@ -116,7 +116,7 @@ function cpuSeconds(pid: number): number {
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-it('answers as qemu-ga does, byte for byte', async () => {
+test('answers as qemu-ga does, byte for byte', async () => {
   await start();
   const client = await connect();
   client.send('{"execute":"guest-ping"}');
@@ -129,7 +129,7 @@ it('answers as qemu-ga does, byte for byte', async () => {
   expect(await client.line()).toBe('{"return": {}, "id": {"a": [1, "\\u00E9"]}}');
 });
 
-it('serves the next client, whatever half a request the last one left', async () => {
+test('serves the next client, whatever half a request the last one left', async () => {
   await start();
   const first = await connect();
   first.send('{"execute":"guest-pi');
@@ -138,7 +138,7 @@ it('serves the next client, whatever half a request the last one left', async ()
   expect(await (await connect()).call('guest-ping')).toEqual({});
 });
 
-it('lets a second client of the host channel wait its turn', async () => {
+test('lets a second client of the host channel wait its turn', async () => {
   await start();
   const first = await connect();
   const second = await connect();
@@ -149,7 +149,7 @@ it('lets a second client of the host channel wait its turn', async () => {
   expect(await second.line()).toBe('{"return": {}}');
 });
 
-it('is not wedged by a client that never reads: others are served, and SIGTERM ends it', async () => {
+test('is not wedged by a client that never reads: others are served, and SIGTERM ends it', async () => {
   const agent = await start();
   const deaf = createConnection(hostPath());
   deaf.on('error', () => undefined);
@@ -174,7 +174,7 @@ it('is not wedged by a client that never reads: others are served, and SIGTERM e
   expect(Date.now() - since).toBeLessThan(2500);
 });
 
-it('answers ping and info on other sockets while a freeze is under way, and a sync on its own', async () => {
+test('answers ping and info on other sockets while a freeze is under way, and a sync on its own', async () => {
   await start();
   freezing.freezeMs = 2500;
   const host = await connect();
@@ -226,7 +226,7 @@ describe('the local socket answers ping, info and status within 200 ms', () => {
     answered.catch(() => undefined);
     return { isOver: () => isOver, answered };
   };
-  it('while a FIFREEZE takes its time, and while the guest is frozen', async () => {
+  test('while a FIFREEZE takes its time, and while the guest is frozen', async () => {
     freezing.freezeMs = 2000;
     await start();
     const { isOver, answered } = await freeze();
@@ -235,7 +235,7 @@ describe('the local socket answers ping, info and status within 200 ms', () => {
     await expectPrompt(() => true);
   });
 
-  it('while a sync hangs', async () => {
+  test('while a sync hangs', async () => {
     configure('prepare-budget-s=3');
     freezing.syncMs = 60_000;
     await start();
@@ -244,7 +244,7 @@ describe('the local socket answers ping, info and status within 200 ms', () => {
     await expectPrompt(isOver);
   });
 
-  it('while a writer is slow to hold', async () => {
+  test('while a writer is slow to hold', async () => {
     writeFileSync(join(folder, 'writers/10-app'), '#!/bin/sh\n[ "$1" != freeze ] || /bin/sleep 2\n');
     chmodSync(join(folder, 'writers/10-app'), 0o755);
     await start();
@@ -253,7 +253,7 @@ describe('the local socket answers ping, info and status within 200 ms', () => {
     expect(await answered).toBeGreaterThan(0);
   });
 
-  it('while the freezer says nothing', async () => {
+  test('while the freezer says nothing', async () => {
     await start();
     freezer.silent = true;
     await expectPrompt(() => true);
@@ -261,7 +261,7 @@ describe('the local socket answers ping, info and status within 200 ms', () => {
 
   // Each of them doubles what is there: 16,384 mounts of one filesystem, as in a guest full of jails.
   requires('root')('in a namespace of 16,384 mounts', () => {
-    it('while they are planned, and the first time after they came', async () => {
+    test('while they are planned, and the first time after they came', async () => {
       const doubling = Array.from({ length: 14 }, (_, turn) => `mkdir m/${turn}; mount --rbind m m/${turn}`).join('; ');
       const setUp = `cd ${folder}; mkdir m; mount --bind m m; ${doubling}; cd /; exec "$@"`;
       await start(onHostPath(), ['/usr/bin/unshare', '-m', '--propagation', 'private', '/bin/sh', '-ec', setUp, 'sh']);
@@ -272,7 +272,7 @@ describe('the local socket answers ping, info and status within 200 ms', () => {
   });
 });
 
-it('lets another host aborting thaw through while a freeze is under way', async () => {
+test('lets another host aborting thaw through while a freeze is under way', async () => {
   await start();
   freezing.freezeMs = 60_000;
   const host = await connect();
@@ -284,7 +284,7 @@ it('lets another host aborting thaw through while a freeze is under way', async 
   expect(await host.quiet(200)).toBe(true);
 });
 
-it('counts what it froze and thawed; writers run around it, and the log waits', async () => {
+test('counts what it froze and thawed; writers run around it, and the log waits', async () => {
   writeFileSync(join(folder, 'writers/10-app'), `#!/bin/sh\necho "$1" >> ${folder}/app.log\n`);
   chmodSync(join(folder, 'writers/10-app'), 0o755);
   const agent = await start();
@@ -302,7 +302,7 @@ it('counts what it froze and thawed; writers run around it, and the log waits', 
   await expect.poll(() => agent.stderr()).toContain('guest-get-fsinfo has been disabled');
 });
 
-it('compares mount points of freeze-list exactly, and releases where nothing is frozen', async () => {
+test('compares mount points of freeze-list exactly, and releases where nothing is frozen', async () => {
   await start();
   const host = await connect();
   expect(await host.call('guest-fsfreeze-freeze-list', { mountpoints: ['/nonexistent', '//'] })).toBe(0);
@@ -312,7 +312,7 @@ it('compares mount points of freeze-list exactly, and releases where nothing is 
   expect(freezer.frozen).toEqual([]);
 });
 
-it('answers one error after the lease ended, then 0', async () => {
+test('answers one error after the lease ended, then 0', async () => {
   configure('lease-ms=300');
   await start();
   const host = await connect();
@@ -324,7 +324,7 @@ it('answers one error after the lease ended, then 0', async () => {
   expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
 });
 
-it('tells a manager that asks for the status and sends no thaw by bridge-status and in the log, and drops nothing for it', async () => {
+test('tells a manager that asks for the status and sends no thaw by bridge-status and in the log, and drops nothing for it', async () => {
   configure('lease-ms=300');
   const agent = await start();
   const host = await connect();
@@ -365,7 +365,7 @@ it('tells a manager that asks for the status and sends no thaw by bridge-status 
   expect((await status()).untold).toEqual([first]);
 });
 
-it('keeps a session held in the guest from the host, and one of the host over a reconnect', async () => {
+test('keeps a session held in the guest from the host, and one of the host over a reconnect', async () => {
   await start();
   const local = await connect(localPath());
   await local.call('bridge-freeze', { session: 'backup-1', requester: 'nightly backup' });
@@ -383,7 +383,7 @@ it('keeps a session held in the guest from the host, and one of the host over a 
   expect(await again.call('guest-fsfreeze-thaw')).toBeGreaterThan(0);
 });
 
-it('runs a hook given as -F, and tells of a hook that is dropped in and cannot be run', async () => {
+test('runs a hook given as -F, and tells of a hook that is dropped in and cannot be run', async () => {
   const hook = join(folder, 'my-hook');
   writeFileSync(hook, `#!/bin/sh\necho "$0 $*" >> ${folder}/hook.log\n`);
   chmodSync(hook, 0o755);
@@ -397,7 +397,7 @@ it('runs a hook given as -F, and tells of a hook that is dropped in and cannot b
   await expect.poll(() => agent.stderr(), { timeout: 5000 }).toMatch(/20-bad.*writable by others.*will not be run/);
 });
 
-it('thaws, releases and ends at SIGTERM', async () => {
+test('thaws, releases and ends at SIGTERM', async () => {
   writeFileSync(join(folder, 'writers/10-app'), `#!/bin/sh\necho "$1" >> ${folder}/app.log\n`);
   chmodSync(join(folder, 'writers/10-app'), 0o755);
   const agent = await start();
@@ -420,7 +420,7 @@ it('thaws, releases and ends at SIGTERM', async () => {
   expect(await again.call('guest-fsfreeze-thaw')).toBe(0);
 });
 
-it('is not hurried by a second signal: it thaws and releases all the same', async () => {
+test('is not hurried by a second signal: it thaws and releases all the same', async () => {
   writeFileSync(
     join(folder, 'writers/10-app'),
     `#!/bin/sh\n[ "$1" = freeze ] || sleep 1\necho "$1" >> ${folder}/app.log\n`,
@@ -437,16 +437,19 @@ it('is not hurried by a second signal: it thaws and releases all the same', asyn
   expect(readFileSync(join(folder, 'app.log'), 'utf8')).toBe('freeze\nthaw\n');
 });
 
-it.each(['SIGUSR1', 'SIGUSR2'] as const)('%s while frozen thaws and ends it, and opens no debugger', async (signal) => {
-  const agent = await start();
-  await (await connect()).call('guest-fsfreeze-freeze');
-  agent.kill(signal);
-  expect(await agent.ended).toBe(signal === 'SIGUSR1' ? 138 : 140);
-  expect(freezer.frozen).toEqual([]);
-  expect(agent.stderr()).not.toContain('Debugger');
-});
+test.each(['SIGUSR1', 'SIGUSR2'] as const)(
+  '%s while frozen thaws and ends it, and opens no debugger',
+  async (signal) => {
+    const agent = await start();
+    await (await connect()).call('guest-fsfreeze-freeze');
+    agent.kill(signal);
+    expect(await agent.ended).toBe(signal === 'SIGUSR1' ? 138 : 140);
+    expect(freezer.frozen).toEqual([]);
+    expect(agent.stderr()).not.toContain('Debugger');
+  },
+);
 
-it('tells in its log of names in block-rpcs and allow-rpcs that no command has, and on a bare stderr nothing', async () => {
+test('tells in its log of names in block-rpcs and allow-rpcs that no command has, and on a bare stderr nothing', async () => {
   const lists = ['-b', 'guest-exce,guest-exec, guest-file-open', '-b', '', '-a', 'guest-ping,guest-pong'];
   const told = (text: string): unknown[] =>
     text
@@ -481,7 +484,7 @@ it('tells in its log of names in block-rpcs and allow-rpcs that no command has, 
   expect(silent.stderr()).toBe('');
 });
 
-it('tells in its log what it was made to run and open, and no more', async () => {
+test('tells in its log what it was made to run and open, and no more', async () => {
   configure('policy=full');
   const agent = await start();
   const host = await connect();
@@ -510,7 +513,7 @@ it('tells in its log what it was made to run and open, and no more', async () =>
   expect(agent.stderr()).not.toMatch(/SECRET|aGlkZGVu|hidden/);
 });
 
-it('releases what a predecessor that was killed left held', async () => {
+test('releases what a predecessor that was killed left held', async () => {
   writeFileSync(join(folder, 'writers/10-app'), `#!/bin/sh\necho "$1 $FSB_OUTCOME" >> ${folder}/app.log\n`);
   chmodSync(join(folder, 'writers/10-app'), 0o755);
   const first = await start();
@@ -530,7 +533,7 @@ it('releases what a predecessor that was killed left held', async () => {
   expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
 });
 
-it('breaks a bridge session that a plain thaw ends, and says so to its requester', async () => {
+test('breaks a bridge session that a plain thaw ends, and says so to its requester', async () => {
   await start();
   const host = await connect();
   await host.call('bridge-freeze', { session: 'mine' });
@@ -540,7 +543,7 @@ it('breaks a bridge session that a plain thaw ends, and says so to its requester
   expect(report.error).toMatch(/^ended by guest-fsfreeze-thaw on /);
 });
 
-it('rests: no CPU time while nobody asks', async () => {
+test('rests: no CPU time while nobody asks', async () => {
   const agent = await start();
   await (await connect()).call('guest-ping');
   await sleep(500);
@@ -549,7 +552,7 @@ it('rests: no CPU time while nobody asks', async () => {
   expect(cpuSeconds(agent.pid) - before).toBeLessThanOrEqual(0.04);
 });
 
-it('says in one line why it cannot start, with exit code 1', async () => {
+test('says in one line why it cannot start, with exit code 1', async () => {
   for (const [args, text] of [
     [['-p', join(folder, 'no-port')], `fsfreeze-agent: cannot open ${folder}/no-port: ENOENT`],
     [['-m', 'vsock-listen', '-p', '3:1'], 'vsock-listen: Node cannot open a vsock; enable fsfreeze-agent-vsock.socket'],
@@ -567,7 +570,7 @@ it('says in one line why it cannot start, with exit code 1', async () => {
   }
 });
 
-it('refuses to be the second agent', async () => {
+test('refuses to be the second agent', async () => {
   await start();
   const second = launch(['-m', 'unix-listen', '-p', join(folder, 'other')]);
   expect(await second.ended).toBe(1);
@@ -592,7 +595,7 @@ requires('socat')('on a character device', () => {
     return { device, host, hangUp };
   }
 
-  it('answers without a thread or a busy loop, host after host, and ends at once', async () => {
+  test('answers without a thread or a busy loop, host after host, and ends at once', async () => {
     const { device, host } = await line();
     const agent = await start(['-p', device]);
     for (let hosts = 0; hosts < 3; hosts++) {
@@ -611,7 +614,7 @@ requires('socat')('on a character device', () => {
     expect(Date.now() - since).toBeLessThan(1500);
   });
 
-  it('recovers by 0xFF from half a request that a dead host left', async () => {
+  test('recovers by 0xFF from half a request that a dead host left', async () => {
     const { device, host } = await line();
     await start(['-p', device]);
     const first = await connectAgent(host);
@@ -627,7 +630,7 @@ requires('socat')('on a character device', () => {
     expect(reply).toBe('\xff{"return": 3}');
   });
 
-  it('rests while no host is there: a line that has hung up reads end-of-file, as a virtio port then does', async () => {
+  test('rests while no host is there: a line that has hung up reads end-of-file, as a virtio port then does', async () => {
     const { device, hangUp } = await line();
     const agent = await start(['-p', device]);
     await hangUp();
@@ -642,7 +645,7 @@ requires('socat')('on a character device', () => {
     expect(Date.now() - since).toBeLessThan(1500);
   });
 
-  it('makes an ISA serial line raw before it is read', async () => {
+  test('makes an ISA serial line raw before it is read', async () => {
     const { device, host } = await line();
     await execa('stty', ['-F', device, 'echo', 'icanon', 'onlcr', 'opost']);
     await start(['-m', 'isa-serial', '-p', device]);
@@ -653,7 +656,7 @@ requires('socat')('on a character device', () => {
     for (const setting of ['38400 baud', '-echo ', '-icanon', '-opost', '-ixon']) expect(stdout).toContain(setting);
   });
 
-  it('finds a port that appears later, with -r', async () => {
+  test('finds a port that appears later, with -r', async () => {
     const agent = launch(['-v', '-r', '-p', join(folder, 'port')]);
     await expect.poll(() => agent.stderr(), { timeout: 10_000 }).toContain('trying again');
     const { host } = await line();

@@ -2,7 +2,7 @@
 // the set, or merges its overlay over what was written there, must know.
 import { execa } from 'execa';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import type { DiskView } from '../../src/host/sets/set-view.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
@@ -68,7 +68,7 @@ requires(
       await cut(['--overlay-dir', at.folder.path('images')]);
     };
 
-    it('is known to hold the cut while nobody wrote to it', async () => {
+    test('is known to hold the cut while nobody wrote to it', async () => {
       await start();
       await at.vm.quit();
       expect(await show()).toMatchObject({ holdsCut: true, isCutKnown: true, level: 'filesystem', notes: [] });
@@ -77,7 +77,7 @@ requires(
       expect(await holdsPattern(loop ?? '', 'raw', 2, 0, 64)).toBe(true);
     });
 
-    it.each(['looked at while the VM ran on it', 'not looked at'])(
+    test.each(['looked at while the VM ran on it', 'not looked at'])(
       'is known, %s, and copied and merged by nobody',
       async (how) => {
         await start();
@@ -97,7 +97,7 @@ requires(
       },
     );
 
-    it('that is the data file of an image is read and merged as a device', async () => {
+    test('that is the data file of an image is read and merged as a device', async () => {
       let node = '';
       at = await CutHarness.start([], async (images) => {
         await execa('truncate', ['--size', '8M', `${images}/back.img`]);
@@ -114,7 +114,7 @@ requires(
       expect(await holdsPattern(loop ?? '', 'raw', 2, 0, 64)).toBe(true);
     });
 
-    it('after a boot is pruned over by nobody who was not asked', async () => {
+    test('after a boot is pruned over by nobody who was not asked', async () => {
       await start();
       expect((await at.create('s2', '--overlay-dir', at.folder.path('images'))).error.message).toBe('none');
       await at.vm.quit();
@@ -130,7 +130,7 @@ requires(
       expect((json['disks'] as DiskView[])[0]).toMatchObject({ holdsCut: true, isCutKnown: true });
     });
 
-    it('after a boot cannot be known, which is said', async () => {
+    test('after a boot cannot be known, which is said', async () => {
       await start();
       await at.vm.quit();
       asOfAnotherBoot();
@@ -150,7 +150,7 @@ requires(
     });
   });
 
-  it('below one that is not there is not reverted to', async () => {
+  test('below one that is not there is not reverted to', async () => {
     const disk: BareDisk = { name: 'd0', format: 'raw' };
     at = await CutHarness.start([disk]);
     await cut([]);
@@ -165,7 +165,7 @@ requires(
     expect(await holdsPattern(overlayOf('s2'), 'qcow2', 3, 0, 64)).toBe(true);
   });
 
-  it('in an external data file alone is known by that file', async () => {
+  test('in an external data file alone is known by that file', async () => {
     let node = '';
     at = await CutHarness.start([], async (images) => {
       const options = `data_file=${images}/d0.raw,data_file_raw=on,preallocation=metadata`;
@@ -186,7 +186,7 @@ requires(
     expect(await commit('--offline')).toMatchObject(asks);
   });
 
-  it('is not merged over by a running VM without a question', async () => {
+  test('is not merged over by a running VM without a question', async () => {
     const disk: BareDisk = { name: 'd0', format: 'raw' };
     at = await CutHarness.start([disk]);
     await cut([]);

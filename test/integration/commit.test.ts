@@ -2,7 +2,7 @@
 // No byte that the VM wrote is lost, and a set says per disk what became of it.
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { execa } from 'execa';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { BareQemu, holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
@@ -90,7 +90,7 @@ requires(
   describe('is refused, and nothing is changed,', () => {
     beforeEach(cut);
 
-    it('while a process copies from a base', async () => {
+    test('while a process copies from a base', async () => {
       const copier = execa('tail', ['-f', base(data)], { reject: false, stdout: 'ignore' });
       await sleep(200);
       await expectUntouched(await commit(), 2, `${base(data)}: it is in use by tail (process ${copier.pid ?? 0})`);
@@ -99,7 +99,7 @@ requires(
       await expectCommits();
     });
 
-    it('while another VM reads a base', async () => {
+    test('while another VM reads a base', async () => {
       const clone = at.folder.path('clone.qcow2');
       await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-u', '-b', base(data), '-F', 'qcow2', clone, '16M']);
       {
@@ -112,7 +112,7 @@ requires(
       await expectCommits();
     });
 
-    it('while a clone lies on a base', async () => {
+    test('while a clone lies on a base', async () => {
       const clone = at.folder.path('images/clone.qcow2');
       await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-u', '-b', base(root), '-F', 'raw', clone, '16M']);
       await expectUntouched(await commit(), 2, `${clone} names it as its backing file`);
@@ -120,13 +120,13 @@ requires(
       await expectCommits();
     });
 
-    it('while something lies on an overlay, which would be gone', async () => {
+    test('while something lies on an overlay, which would be gone', async () => {
       const clone = at.folder.path('images/clone.qcow2');
       await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-u', '-b', overlay(root), '-F', 'qcow2', clone, '16M']);
       await expectUntouched(await commit(), 2, `${clone} names it as its backing file`);
     });
 
-    it('while the VM itself exports a base', async () => {
+    test('while the VM itself exports a base', async () => {
       const addr = { type: 'unix', data: { path: at.folder.path('nbd.sock') } };
       await at.vm.control.execute('nbd-server-start', { addr });
       const what = { type: 'nbd', id: 'copy', 'node-name': 'node-data0', name: 'd' };
@@ -134,19 +134,19 @@ requires(
       await expectUntouched(await commit(), 2, 'exports it (copy)');
     });
 
-    it('while a set of another VM lies on a base', async () => {
+    test('while a set of another VM lies on a base', async () => {
       const other = { ...manifest(), set: 's9', id: 'x', vm: { ...manifest().vm, name: 'other' } };
       await execa('mkdir', ['-p', at.folder.path('state/other/s9')]);
       writeFileSync(at.folder.path('state/other/s9/manifest.json'), JSON.stringify(other));
       await expectUntouched(await commit(), 2, 'snapshot set s9 of other lies on it');
     });
 
-    it('while the VM is on its way to another machine', async () => {
+    test('while the VM is on its way to another machine', async () => {
       await at.vm.beginMigration();
       await expectUntouched(await commit(), 5, 'the VM is being migrated or saved (active): s1 is not committed');
     });
 
-    it('when the VM was taken over by another machine', async () => {
+    test('when the VM was taken over by another machine', async () => {
       await at.vm.control.execute('migrate', { uri: 'exec:cat >/dev/null' });
       const state = async (): Promise<unknown> => await at.vm.control.execute('query-status');
       await expect.poll(state, { timeout: 20_000 }).toMatchObject({ status: 'postmigrate' });
@@ -154,7 +154,7 @@ requires(
     });
   });
 
-  it('does not let the VM change over once it is on its way to another machine', async () => {
+  test('does not let the VM change over once it is on its way to another machine', async () => {
     await cut();
     // Asked: before all, before the first merge, before the first change-over.
     const step = { command: 'query-migrate', nth: 3, when: 'before' } as const;
@@ -175,7 +175,7 @@ requires(
   });
 
   describe('with a disk that cannot be merged', () => {
-    it('that QEMU refuses: the set is cut again, and nothing of it is merged', async () => {
+    test('that QEMU refuses: the set is cut again, and nothing of it is merged', async () => {
       await cut();
       const devices = (await at.vm.control.execute('query-block')) as { inserted: { 'node-name': string } }[];
       for (const { inserted } of devices) {
@@ -198,7 +198,7 @@ requires(
       await expectCommits();
     });
 
-    it('that QEMU refuses: the other is merged, and the set says so per disk', async () => {
+    test('that QEMU refuses: the other is merged, and the set says so per disk', async () => {
       await cut();
       await at.vm.control.execute('blockdev-add', { driver: 'null-co', 'node-name': 'sink', size: 16 * 1024 * 1024 });
       const [device] = (await at.vm.control.execute('query-block')) as { inserted: { 'node-name': string } }[];
@@ -215,7 +215,7 @@ requires(
       await expectCommits();
     });
 
-    it('that was unplugged: the other is merged, it is named, and merged later', async () => {
+    test('that was unplugged: the other is merged, it is named, and merged later', async () => {
       await at.vm.quit();
       const scsi: string[] = ['-device', 'virtio-scsi-pci,id=scsi'];
       scsi.push('-blockdev', `driver=raw,node-name=node-hot0,file.driver=file,file.filename=${base(root)}`);
@@ -248,7 +248,7 @@ requires(
   describe('of single disks', () => {
     beforeEach(cut);
 
-    it('merges these, and leaves the others cut', async () => {
+    test('merges these, and leaves the others cut', async () => {
       const run = await commit('--disk', 'data0');
       expect(run).toMatchObject({ code: 0, manifest: { state: 'cut' } });
       expect(run.manifest.disks.map(({ merged }) => merged)).toEqual([false, true]);
@@ -260,11 +260,11 @@ requires(
       await expectMerged();
     });
 
-    it('refuses a name that fits none', async () => {
+    test('refuses a name that fits none', async () => {
       await expectUntouched(await commit('--disk', 'sda'), 2, '--disk "sda" fits no disk of s1');
     });
 
-    it('goes on with these alone after its tool was killed', async () => {
+    test('goes on with these alone after its tool was killed', async () => {
       const step = { command: 'block-commit', when: 'before' } as const;
       {
         await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
@@ -279,7 +279,7 @@ requires(
     });
   });
 
-  it('keeps an overlay that somebody opened while it was merged: the set says that its base holds all', async () => {
+  test('keeps an overlay that somebody opened while it was merged: the set says that its base holds all', async () => {
     await cut();
     const step = { command: 'job-complete', when: 'before' } as const;
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
@@ -303,7 +303,7 @@ requires(
   describe('after QEMU died when the VM was to change over', () => {
     beforeEach(cut);
 
-    it('and was started from the base: asks before the overlay goes', async () => {
+    test('and was started from the base: asks before the overlay goes', async () => {
       await killQemuAt({ command: 'job-complete', when: 'after' });
       await at.start([onBase(root), onOverlay(data)]);
       const asked = await commit();
@@ -316,7 +316,7 @@ requires(
       await expectMerged();
     });
 
-    it('and was started from the base, which had not got it: the only copy stays', async () => {
+    test('and was started from the base, which had not got it: the only copy stays', async () => {
       // Told to change over by the record alone: the merge never came to it.
       await at.vm.quit();
       const [first, ...others] = manifest().disks;
@@ -328,7 +328,7 @@ requires(
       await expectNewest(root, overlay(root), 'qcow2');
     });
 
-    it('and was started from the overlay: asks before it is merged over what the base got', async () => {
+    test('and was started from the overlay: asks before it is merged over what the base got', async () => {
       await killQemuAt({ command: 'job-complete', when: 'after' });
       await at.start(disks.map(onOverlay));
       await at.vm.write('root0', 2, 0, 64);
@@ -342,13 +342,13 @@ requires(
       await expectMerged();
     });
 
-    it('and is shut off: merges by itself what reads the same', async () => {
+    test('and is shut off: merges by itself what reads the same', async () => {
       await killQemuAt({ command: 'job-complete', when: 'after' });
       expect((await commit('--offline')).error.message).toBe('none');
       await expectMerged();
     });
 
-    it('and is shut off: asks if base and overlay differ', async () => {
+    test('and is shut off: asks if base and overlay differ', async () => {
       await killQemuAt({ command: 'job-complete', when: 'after' });
       await execa('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 4k', base(root)]);
       const asked = await commit('--offline');
@@ -359,7 +359,7 @@ requires(
     });
   });
 
-  it('asks before an overlay goes that was written after it was merged', async () => {
+  test('asks before an overlay goes that was written after it was merged', async () => {
     await cut();
     const [first, ...others] = manifest().disks;
     if (first === undefined) throw new Error('no disk');
@@ -373,7 +373,7 @@ requires(
   });
 
   describe('--offline', () => {
-    it('merges with the VM shut off, and removes the overlays', async () => {
+    test('merges with the VM shut off, and removes the overlays', async () => {
       await cut();
       await at.vm.quit();
       expect((await commit('--offline')).error.message).toBe('none');
@@ -383,7 +383,7 @@ requires(
       expect((await at.create('s2')).code).toBe(0);
     });
 
-    it('is refused while the VM runs, or anybody uses one of the files', async () => {
+    test('is refused while the VM runs, or anybody uses one of the files', async () => {
       await cut();
       await expectUntouched(await commit('--offline'), 2, 'the VM runs');
       await at.vm.quit();
@@ -403,7 +403,7 @@ requires(
       await expectMerged();
     });
 
-    it('asks if the base was written after the cut', async () => {
+    test('asks if the base was written after the cut', async () => {
       await cut();
       await at.vm.quit();
       await sleep(20);
@@ -416,7 +416,7 @@ requires(
       await expectMerged();
     });
 
-    it('refuses an overlay that holds internal snapshots, which no merge keeps', async () => {
+    test('refuses an overlay that holds internal snapshots, which no merge keeps', async () => {
       await cut();
       await at.vm.quit();
       await execa('qemu-img', ['snapshot', '-c', 'inner', overlay(root)]);
@@ -429,7 +429,7 @@ requires(
       await expectMerged();
     });
 
-    it('ends at its limit, and goes on when it is called again', async () => {
+    test('ends at its limit, and goes on when it is called again', async () => {
       await at.vm.write('root0', 1, 0, 128);
       expect((await at.create('s1')).code).toBe(0);
       await at.vm.write('root0', 2, 0, 8192);
@@ -445,7 +445,7 @@ requires(
       expect(at.images()).toEqual(originals);
     });
 
-    it('killed at any instant, and called again, comes to the same bytes', { timeout: 120_000 }, async () => {
+    test('killed at any instant, and called again, comes to the same bytes', { timeout: 120_000 }, async () => {
       for (const { name } of disks) await at.vm.write(name, 1, 0, 8192);
       expect((await at.create('s1')).code).toBe(0);
       for (const { name } of disks) await at.vm.write(name, 2, 1024, 4096);

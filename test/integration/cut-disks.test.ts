@@ -4,7 +4,7 @@ import { execa } from 'execa';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { planOverlays, readRoom } from '../../src/host/create/overlays.js';
 import { PlainQemu } from '../../src/host/vm/plain-qemu.js';
 import type { VmDisk } from '../../src/qmp/block-graph.js';
@@ -84,7 +84,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('what must not be cut', () => {
-  it.each([
+  test.each([
     ['a quorum', 'quorum0', quorum, 'it is several images in one (quorum)'],
     ['a disk that others may write to', 'shared0', shared, 'others may write to it at the same time (share-rw)'],
     ['a filter below the format', 'slow0', throttledBelow, 'a throttle node lies between its format and its file'],
@@ -116,7 +116,7 @@ requires(
     expect(await at.filesInUse()).toEqual(expect.arrayContaining(bases()));
   });
 
-  it('an image on the network is left out', async () => {
+  test('an image on the network is left out', async () => {
     using folder = scratch();
     await using server = await nbdServer(folder.path('nbd.img'), folder.path('nbd.sock'));
     const nbd = `driver=raw,node-name=node-nbd0,file.driver=nbd,file.server.type=unix,file.server.path=${server.path}`;
@@ -126,7 +126,7 @@ requires(
     expect(manifest.leftOut[0]?.reason).toContain('its image lies on the network: nbd+unix:');
   });
 
-  it('a vhost-user disk, which is in no block graph, is left out', async () => {
+  test('a vhost-user disk, which is in no block graph, is left out', async () => {
     using folder = scratch();
     await using server = await vhostUserServer(folder.path('vhost.img'), folder.path('vhost.sock'));
     const memory = ['-object', 'memory-backend-memfd,id=ram,size=16M,share=on', '-machine', 'memory-backend=ram'];
@@ -138,7 +138,7 @@ requires(
     expect(stderr).toContain('another process serves it (vhost)');
   });
 
-  it('a disk that two VMs write to is cut by neither, so that they go on seeing one disk', async () => {
+  test('a disk that two VMs write to is cut by neither, so that they go on seeing one disk', async () => {
     at = await CutHarness.start(two, shared);
     using folder = scratch();
     const file = at.folder.path('images/shared.img');
@@ -154,7 +154,7 @@ requires(
     expect(String(read)).not.toContain('verification failed');
   });
 
-  it('with nothing left to cut, every reason is told', async () => {
+  test('with nothing left to cut, every reason is told', async () => {
     at = await CutHarness.start([], async (images) => [...(await quorum(images)), ...(await shared(images))]);
     const run = await at.create('s1', '--require', 'crash');
     expect(run).toMatchObject({ code: 2, error: { code: 'E_DISK' } });
@@ -162,7 +162,7 @@ requires(
   });
 
   describe('--check', () => {
-    it('says what would be cut, left out and reached, and changes nothing', async () => {
+    test('says what would be cut, left out and reached, and changes nothing', async () => {
       at = await CutHarness.start(two, quorum);
       const before = at.images();
       const words = ['snapshot', 'create', '--check'];
@@ -201,7 +201,7 @@ requires(
   });
 
   describe('names of overlays', () => {
-    it('hold the set, so that VMs that share an overlay folder never meet', async () => {
+    test('hold the set, so that VMs that share an overlay folder never meet', async () => {
       at = await CutHarness.start(two);
       using folder = scratch();
       await using other = await BareQemu.start(folder, two);
@@ -212,7 +212,7 @@ requires(
       expect(at.images()).toHaveLength(6);
     });
 
-    it('that are taken are not told to be removed: they may be what another VM writes to', async () => {
+    test('that are taken are not told to be removed: they may be what another VM writes to', async () => {
       at = await CutHarness.start(two);
       const [overlay] = await planOverlays([await diskOf('root0')], 's1', '01234567', undefined);
       if (overlay === undefined) throw new Error('no overlay');
@@ -230,7 +230,7 @@ requires(
   'qemu-system-x86_64',
   'qemu-img',
 )('a device', () => {
-  it('is one by what it is, and not by its name', async () => {
+  test('is one by what it is, and not by its name', async () => {
     at = await CutHarness.start(two);
     const root0 = await diskOf('root0');
     const plan = async (file: string) =>

@@ -4,7 +4,7 @@ import { execa } from 'execa';
 import { writeFileSync } from 'node:fs';
 import { copyFile, mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { afterAll, beforeAll, beforeEach, afterEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import { checkUnchanged, overlayCut } from '../../src/host/create/overlay-cut.js';
 import { compared } from '../../src/host/create/manifest-cut.js';
@@ -106,7 +106,7 @@ requires(
     await host.virsh(['undefine', NAME]);
   });
 
-  it(
+  test(
     'what it cannot cut is left out with its reason, and the rest starts from its overlays',
     { timeout: 240_000 },
     async () => {
@@ -143,7 +143,7 @@ requires(
     },
   );
 
-  it(
+  test(
     'a snapshot of somebody else between plan and cut is seen: before the hold, or in what was cut',
     { timeout: 240_000 },
     async () => {

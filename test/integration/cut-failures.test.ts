@@ -2,7 +2,7 @@
 // and the VM on the disks it had.
 import { execa } from 'execa';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { QmpClient } from '../../src/qmp/client.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay, type Run } from '../support/cut-harness.js';
@@ -48,55 +48,55 @@ requires(
   'qemu-io',
 )('what cannot be cut', () => {
   describe('is refused before anything is done', () => {
-    it('no such monitor', async () => {
+    test('no such monitor', async () => {
       await expectUntouched(await at.create('s1', '--qmp', at.folder.path('none.sock')), 3, 'there is no such socket');
     });
 
-    it("the agent's socket given as the monitor", async () => {
+    test("the agent's socket given as the monitor", async () => {
       const run = await at.create('s1', '--qmp', at.folder.path('qga.sock'), '--monitor-timeout', '0.2');
       await expectUntouched(run, 3, 'no greeting');
     });
 
-    it('a monitor in use', async () => {
+    test('a monitor in use', async () => {
       await using other = await QmpClient.connect(at.folder.path('qmp.sock'));
       expect(other.connected).toBe(true);
       await expectUntouched(await at.create('s1', '--monitor-timeout', '0.3'), 3, 'in use by another program');
     });
 
-    it('an agent that never answers', async () => {
+    test('an agent that never answers', async () => {
       at.agent.mood = 'silent';
       await expectUntouched(await at.create('s1', '--agent-timeout', '0.3'), 3, 'guest agent at');
     });
 
-    it('no agent at all', async () => {
+    test('no agent at all', async () => {
       await expectUntouched(await at.create('s1', '--qga', at.folder.path('none.sock')), 3, 'ENOENT');
     });
 
-    it('a guest that somebody else holds', async () => {
+    test('a guest that somebody else holds', async () => {
       at.agent.mood = 'busy';
       await expectUntouched(await at.create('s1'), 4, 'already held (frozen) by a backup in the guest');
     });
 
-    it('no space', async () => {
+    test('no space', async () => {
       await expectUntouched(await at.create('s1', '--min-free', '99999999'), 5, 'no space for the overlays');
     });
 
-    it('a folder for overlays that is not there', async () => {
+    test('a folder for overlays that is not there', async () => {
       await expectUntouched(await at.create('s1', '--overlay-dir', at.folder.path('none')), 2, 'cannot use');
     });
 
-    it('a name already taken', async () => {
+    test('a name already taken', async () => {
       expect((await at.create('s1')).code).toBe(0);
       expect((await at.bridge(['snapshot', 'commit', 's1'])).code).toBe(0);
       const run = await at.create('s1');
       expect(run).toMatchObject({ code: 2, error: { code: 'E_NAME_TAKEN' } });
     });
 
-    it('a name that is no name', async () => {
+    test('a name that is no name', async () => {
       await expectUntouched(await at.create('../s1'), 2, 'expected 1 to 100 of');
     });
 
-    it('a disk that is not there', async () => {
+    test('a disk that is not there', async () => {
       await expectUntouched(
         await at.create('s1', '--disk', 'sda'),
         2,
@@ -104,13 +104,13 @@ requires(
       );
     });
 
-    it('a VM that is on its way to another machine, or to a file', async () => {
+    test('a VM that is on its way to another machine, or to a file', async () => {
       // Half a minute for its 16 MiB. Once all is sent, QEMU completes it in its main loop, and answers nobody meanwhile.
       await at.vm.beginMigration();
       await expectUntouched(await at.create('s1'), 5, 'the VM is being migrated or saved (active)');
     });
 
-    it('a paused VM, unless crash will do', async () => {
+    test('a paused VM, unless crash will do', async () => {
       await at.vm.control.execute('stop');
       const refused = await at.create('s1');
       expect(refused).toMatchObject({ code: 4, error: { code: 'E_BELOW_REQUIRED' } });
@@ -124,32 +124,32 @@ requires(
   });
 
   describe('thaws the guest', () => {
-    it('that refuses, and prints none of its escapes', async () => {
+    test('that refuses, and prints none of its escapes', async () => {
       at.agent.mood = 'refuses';
       const run = await at.create('s1');
       await expectUntouched(run, 4, 'writer 50-db failed: \\u{1b}[2Jno');
       expect(`${run.stdout}${run.stderr}`).not.toContain('\u001b');
     });
 
-    it('that refuses, cuts it all the same with --allow-lower, and says crash', async () => {
+    test('that refuses, cuts it all the same with --allow-lower, and says crash', async () => {
       at.agent.mood = 'refuses';
       const run = await at.create('s1', '--allow-lower');
       expect(run).toMatchObject({ code: 7, manifest: { level: 'crash', state: 'cut' } });
       expect(run.manifest.evidence.join()).toContain('writer 50-db failed');
     });
 
-    it('whose answer to the freeze was lost', async () => {
+    test('whose answer to the freeze was lost', async () => {
       at.agent.mood = 'loses-freeze';
       await expectUntouched(await at.create('s1', '--freeze-timeout', '0.3'), 4, 'guest thawed');
       expect(at.agent.commands).toContain('bridge-thaw');
     });
 
-    it('that never gets frozen', async () => {
+    test('that never gets frozen', async () => {
       at.agent.mood = 'hangs';
       await expectUntouched(await at.create('s1', '--freeze-timeout', '0.3'), 4, 'guest thawed');
     });
 
-    it.each(['SIGINT', 'SIGTERM', 'SIGHUP'])('interrupted by %s while it is being held', async (name) => {
+    test.each(['SIGINT', 'SIGTERM', 'SIGHUP'])('interrupted by %s while it is being held', async (name) => {
       at.agent.mood = 'loses-freeze';
       const controller = new AbortController();
       at.agent.onFreeze = () => {
@@ -160,7 +160,7 @@ requires(
       expect(at.agent.commands).toContain('bridge-thaw');
     });
 
-    it('interrupted when it is held and nothing is cut yet', async () => {
+    test('interrupted when it is held and nothing is cut yet', async () => {
       const controller = new AbortController();
       at.agent.onFreeze = () => {
         setImmediate(() => {
@@ -176,7 +176,7 @@ requires(
       expect(existsSync(at.state('s1'))).toBe(run.code === 0);
     });
 
-    it('that did not confirm the thaw: exit 6, the set kept as crash', async () => {
+    test('that did not confirm the thaw: exit 6, the set kept as crash', async () => {
       at.agent.mood = 'keeps-frozen';
       const run = await at.create('s1', '--thaw-timeout', '0.5', '--lease', '0.1');
       expect(run).toMatchObject({ code: 6 });
@@ -186,7 +186,7 @@ requires(
       expect(shown.manifest.error).toContain('did not confirm');
     });
 
-    it('that gave up its thaw, though it is idle: exit 6', { timeout: 60_000 }, async () => {
+    test('that gave up its thaw, though it is idle: exit 6', { timeout: 60_000 }, async () => {
       at.agent.mood = 'gives-up';
       const run = await at.create('s1', '--thaw-timeout', '0.5', '--lease', '0.1');
       expect(run).toMatchObject({ code: 6, json: { error: { facts: { level: 'crash' } } } });
@@ -195,7 +195,7 @@ requires(
       expect(at.agent.commands).toContain('guest-fsfreeze-thaw');
     });
 
-    it('that did not confirm the thaw, and no manifest can be written: exit 6 all the same', async () => {
+    test('that did not confirm the thaw, and no manifest can be written: exit 6 all the same', async () => {
       at.agent.mood = 'keeps-frozen';
       at.agent.onThaw = () => {
         rmSync(at.state('s1'), { recursive: true, force: true });
@@ -205,7 +205,7 @@ requires(
       expect(run.error.message).toContain('the manifest of s1 could not be written');
     });
 
-    it('interrupted while the manifest cannot be written: the disks are cut, and it says so', async () => {
+    test('interrupted while the manifest cannot be written: the disks are cut, and it says so', async () => {
       const controller = new AbortController();
       at.agent.onThaw = () => {
         rmSync(at.state('s1'), { recursive: true, force: true });
@@ -216,7 +216,7 @@ requires(
       expect((await at.filesInUse()).every((file) => isOverlay(file, 's1'))).toBe(true);
     });
 
-    it('that let go before it was told to: exit 7, the set kept as crash', async () => {
+    test('that let go before it was told to: exit 7, the set kept as crash', async () => {
       at.agent.mood = 'expires';
       const run = await at.create('s1');
       expect(run).toMatchObject({ code: 7, manifest: { state: 'cut', level: 'crash', required: 'filesystem' } });
@@ -224,7 +224,7 @@ requires(
     });
   });
 
-  it('a disk without a filesystem is worth what the others are only while nobody writes to it', async () => {
+  test('a disk without a filesystem is worth what the others are only while nobody writes to it', async () => {
     at.agent.report = freezeReport({ filesystems: at.agent.report.filesystems.slice(0, 1) });
     const still = await at.create('s1');
     expect(still).toMatchObject({ code: 0, manifest: { level: 'filesystem' } });
@@ -235,7 +235,7 @@ requires(
     expect(written.manifest.disks.map(({ level }) => level)).toEqual(['filesystem', 'crash']);
   });
 
-  it('refuses to cut a part of a filesystem, and calls it worthless if it must', async () => {
+  test('refuses to cut a part of a filesystem, and calls it worthless if it must', async () => {
     const serials = [{ serial: 'root0' }, { serial: 'data0' }];
     at.agent.report = freezeReport({ filesystems: [filesystemReport('/lvm', '', { disks: serials })] });
     const refused = await at.create('s1', '--disk', 'root0', '--require', 'crash');
@@ -245,7 +245,7 @@ requires(
     expect((await at.create('s3')).code).toBe(0);
   });
 
-  it('takes a report of a megabyte for no evidence, and loses no set for it', async () => {
+  test('takes a report of a megabyte for no evidence, and loses no set for it', async () => {
     const evidence = Array.from({ length: 20_000 }, () => 'x'.repeat(100));
     at.agent.onThaw = () => {
       at.agent.report = { ...at.agent.report, evidence };
@@ -259,13 +259,13 @@ requires(
     await expectRefused(await at.create('s2'), 'at most 1048576');
   });
 
-  it('asks of a guest with unsafe writers what the guest itself would ask', async () => {
+  test('asks of a guest with unsafe writers what the guest itself would ask', async () => {
     at.agent.report = { ...at.agent.report, unsafeWriters: [{ what: '/w', reason: 'writable by all' }] };
     const run = await at.create('s1', '--allow-lower');
     expect(run).toMatchObject({ code: 7, manifest: { level: 'filesystem', required: 'application' } });
   });
 
-  it('reports what is left out', async () => {
+  test('reports what is left out', async () => {
     const run = await at.create('s1', '--disk', 'root0');
     expect(run.code).toBe(0);
     expect(run.manifest.leftOut).toMatchObject([{ reason: 'not named by --disk' }]);
@@ -275,7 +275,7 @@ requires(
   describe('the answer to the transaction is lost', () => {
     const words = (proxy: LossyProxy): string[] => ['--qmp', proxy.path, '--cut-timeout', '0.3'];
 
-    it('the disks were cut: the guest is thawed at once, the set kept as crash', async () => {
+    test('the disks were cut: the guest is thawed at once, the set kept as crash', async () => {
       await using proxy = await LossyProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, 'transaction', 'answer');
       const run = await at.create('s1', ...words(proxy));
       expect(run).toMatchObject({ code: 7, manifest: { state: 'cut', level: 'crash' } });
@@ -288,12 +288,12 @@ requires(
       expect(asked?.sentMs).toBeGreaterThan(thawAnsweredMs);
     });
 
-    it('the disks were not cut: everything is undone', async () => {
+    test('the disks were not cut: everything is undone', async () => {
       await using proxy = await LossyProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, 'transaction', 'request');
       await expectUntouched(await at.create('s1', ...words(proxy)), 5, 'no answer within 300 ms');
     });
 
-    it('nobody knows: nothing is removed, and show finds out', async () => {
+    test('nobody knows: nothing is removed, and show finds out', async () => {
       await using proxy = await LossyProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, 'transaction', 'hang-up');
       const run = await at.create('s1', ...words(proxy));
       expect(run).toMatchObject({ code: 5, json: { error: { outcome: 'unknown' } } });
@@ -304,7 +304,7 @@ requires(
     });
   });
 
-  it('the tool killed after its transaction: the set is found, shown and committed', async () => {
+  test('the tool killed after its transaction: the set is found, shown and committed', async () => {
     const tool: { kill?: () => boolean } = {};
     at.agent.onThaw = () => {
       tool.kill?.();
@@ -325,7 +325,7 @@ requires(
     expect(await holdsPattern(at.folder.path('images/data0.qcow2'), 'qcow2', 9, 0, 64)).toBe(true);
   });
 
-  it('the tool killed before its transaction: the set can be deleted, and its overlays are taken out of QEMU', async () => {
+  test('the tool killed before its transaction: the set can be deleted, and its overlays are taken out of QEMU', async () => {
     const tool: { kill?: () => boolean } = {};
     at.agent.onFreeze = () => {
       tool.kill?.();
@@ -344,7 +344,7 @@ requires(
     expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
   });
 
-  it('the tool ended by SIGTERM while the guest is held: thawed, nothing cut, exit 4', async () => {
+  test('the tool ended by SIGTERM while the guest is held: thawed, nothing cut, exit 4', async () => {
     at.agent.mood = 'loses-freeze';
     const child = at.spawn(['snapshot', 'create', '--name', 's1']);
     at.agent.onFreeze = () => {
@@ -357,7 +357,7 @@ requires(
     expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
   });
 
-  it('reverts with the VM shut off only, and deletes what nobody uses', async () => {
+  test('reverts with the VM shut off only, and deletes what nobody uses', async () => {
     await at.vm.write('root0', 1, 0, 64);
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.write('root0', 2, 0, 64);

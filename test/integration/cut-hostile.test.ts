@@ -3,7 +3,7 @@
 // confirms, or with exit 6.
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
@@ -66,7 +66,7 @@ requires(
       unsafeWriters: [{ what: evil, reason: evil }],
     });
 
-  it('puts no escape and no row of its own on the terminal', async () => {
+  test('puts no escape and no row of its own on the terminal', async () => {
     at.agent.report = evilReport();
     at.agent.version = evil;
     at.agent.writers = [{ name: evil, path: evil, kind: 'plain', required: true, rank: 50, phases: [], problem: evil }];
@@ -89,7 +89,7 @@ requires(
     expect(run.stdout.trim().split('\n')).toHaveLength(1);
   });
 
-  it('puts no escape into an error', async () => {
+  test('puts no escape into an error', async () => {
     at.agent.refusal = evil;
     at.agent.mood = 'refuses';
     const { code, stdout, stderr } = await printed('snapshot', 'create', '--name', 's1');
@@ -99,7 +99,7 @@ requires(
     expect(stderr.trim().split('\n')).toHaveLength(1);
   });
 
-  it('names no file of the host', async () => {
+  test('names no file of the host', async () => {
     at.agent.report = evilReport();
     expect((await at.create('s1', '--allow-lower')).code).toBe(7);
     expect((await at.bridge(['recover'])).code).toBe(0);
@@ -123,7 +123,7 @@ requires(
     ]);
   });
 
-  it('floods neither terminal nor program', async () => {
+  test('floods neither terminal nor program', async () => {
     at.agent.refusal = 'x'.repeat(2_000_000);
     at.agent.mood = 'refuses';
     const run = await at.create('s1');
@@ -152,7 +152,7 @@ requires(
     const thaw = kind === 'bridge' ? 'bridge-thaw' : 'guest-fsfreeze-thaw';
     const freeze = kind === 'bridge' ? 'bridge-freeze' : 'guest-fsfreeze-freeze';
 
-    it('finds its place in the stream again, thaws, and is thawed: exit 4', async () => {
+    test('finds its place in the stream again, thaws, and is thawed: exit 4', async () => {
       const run = await at.create('s1', '--freeze-timeout', '0.3');
       expect(run.code).toBe(4);
       expect(run.error.message).toContain('guest thawed');
@@ -162,7 +162,7 @@ requires(
       await expectUntouched();
     });
 
-    it('and will not thaw: exit 6, the guest comes first in what is told', async () => {
+    test('and will not thaw: exit 6, the guest comes first in what is told', async () => {
       at.agent.onFreeze = () => {
         at.agent.mood = 'keeps-frozen';
       };
@@ -180,7 +180,7 @@ requires(
       expect(await at.bridge(['recover'])).toMatchObject({ code: 0, json: { findings: [] } });
     });
 
-    it('and is silent from then on: exit 6', async () => {
+    test('and is silent from then on: exit 6', async () => {
       at.agent.onFreeze = () => {
         at.agent.mood = 'silent';
       };
@@ -189,7 +189,7 @@ requires(
     });
   });
 
-  it('that is a stock qemu-ga is cut as one, and thawed by recover if somebody left it frozen', async () => {
+  test('that is a stock qemu-ga is cut as one, and thawed by recover if somebody left it frozen', async () => {
     at.agent.kind = 'stock';
     at.agent.stockSerials = disks.map(({ name }) => name);
     expect(await at.create('s1')).toMatchObject({ code: 0, manifest: { level: 'filesystem' } });
@@ -203,7 +203,7 @@ requires(
 });
 
 requires('qemu-system-x86_64', 'qemu-img')('nobody waits for ever', () => {
-  it('for a monitor that greets and then says nothing', { timeout: 30_000 }, async () => {
+  test('for a monitor that greets and then says nothing', { timeout: 30_000 }, async () => {
     const uuid = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee';
     await using monitor = await FakeMonitor.listen(at.folder.path('dumb.sock'), {
       handlers: { 'query-uuid': () => ({ UUID: uuid }), 'query-status': () => silence },
@@ -213,7 +213,7 @@ requires('qemu-system-x86_64', 'qemu-img')('nobody waits for ever', () => {
     expect(run.error.message).toContain('query-status: no answer within 10000 ms');
   });
 
-  it('for a merge', async () => {
+  test('for a merge', async () => {
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.write('root0', 1, 0, 8192);
     const run = await at.bridge(['snapshot', 'commit', 's1', '--speed', '0.5', '--timeout', '0.7']);
@@ -223,7 +223,7 @@ requires('qemu-system-x86_64', 'qemu-img')('nobody waits for ever', () => {
     expect((await at.bridge(['snapshot', 'commit', 's1'])).code).toBe(0);
   });
 
-  it('for a transaction, with the guest held: it is thawed, and told that nobody knows', async () => {
+  test('for a transaction, with the guest held: it is thawed, and told that nobody knows', async () => {
     await using proxy = await LossyProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, 'transaction', 'hang-up');
     const run = await at.create('s1', '--qmp', proxy.path, '--cut-timeout', '0.3');
     expect(run).toMatchObject({ code: 5, json: { error: { outcome: 'unknown' } } });

@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
@@ -44,7 +44,7 @@ requires(
   'qemu-io',
 )('an overlay', () => {
   describe('of a LUKS disk', () => {
-    it('is made by QEMU with the disk’s own secret: nothing lands in clear text', { timeout: 120_000 }, async () => {
+    test('is made by QEMU with the disk’s own secret: nothing lands in clear text', { timeout: 120_000 }, async () => {
       await startOne('luks0', luksDisk);
       await at.vm.write('luks0', 0x41, 0, 64);
       const run = await at.create('s1');
@@ -68,7 +68,7 @@ requires(
       expect(await luksHolds(at.folder.path('images/luks0.qcow2'), 0x43)).toBe(true);
     });
 
-    it('is not made if its secret is gone: the disk is left out, and named it is refused', async () => {
+    test('is not made if its secret is gone: the disk is left out, and named it is refused', async () => {
       at = await CutHarness.start(two, luksDisk);
       await at.vm.control.execute('object-del', { id: 's0' });
       const run = await at.create('s1');
@@ -78,7 +78,7 @@ requires(
       expect((await at.create('s2', '--disk', 'luks0')).error.message).toContain(reason);
     });
 
-    it('is undone with everything of it if the cut fails', { timeout: 120_000 }, async () => {
+    test('is undone with everything of it if the cut fails', { timeout: 120_000 }, async () => {
       await startOne('luks0', luksDisk);
       at.agent.mood = 'refuses';
       expect((await at.create('s1')).code).toBe(4);
@@ -90,7 +90,7 @@ requires(
   });
 
   describe('of a part of a file', () => {
-    it('names offset and size, so that the VM reads the same bytes when it is started from it', async () => {
+    test('names offset and size, so that the VM reads the same bytes when it is started from it', async () => {
       await startOne('slice0', slice);
       const file = at.folder.path('images/slice0.raw');
       await at.vm.write('slice0', 5, 0, 64);
@@ -110,7 +110,7 @@ requires(
       expect(await holdsPattern(file, 'raw', 6, 1024 + 64, 64)).toBe(true);
     });
 
-    it('is not made where no header could name its options', async () => {
+    test('is not made where no header could name its options', async () => {
       await startOne('slice0', async (images) => {
         const deep = path.join(images, ...Array.from({ length: 5 }, () => 'd'.repeat(200)));
         mkdirSync(deep, { recursive: true });
@@ -122,7 +122,7 @@ requires(
     });
   });
 
-  it('of a linked clone, and of an image with a data file: what holds the cut is named', async () => {
+  test('of a linked clone, and of an image with a data file: what holds the cut is named', async () => {
     await startOne('clone0', async (images) => {
       await qemuImg('create', '-q', '-f', 'raw', `${images}/golden.raw`, '16M');
       // QEMU takes it from its working directory, which is above.
@@ -158,7 +158,7 @@ requires(
     for (const set of ['s2', 's1']) expect((await at.bridge(['snapshot', 'commit', set])).error.message).toBe('none');
   });
 
-  it('and its base are recorded as they were at the cut', async () => {
+  test('and its base are recorded as they were at the cut', async () => {
     at = await CutHarness.start(two);
     await at.vm.write('data0', 1, 0, 64);
     const { manifest } = await at.create('s1');
@@ -189,7 +189,7 @@ requires(
       expect(at.agent.frozen).toBe(false);
     };
 
-    it('after the plan: seen before the guest is held', async () => {
+    test('after the plan: seen before the guest is held', async () => {
       at = await CutHarness.start(two);
       const step = { command: 'blockdev-add', when: 'before' } as const;
       await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
@@ -204,14 +204,14 @@ requires(
       await expectNothing();
     });
 
-    it('while the guest is held: QEMU refuses the whole cut', async () => {
+    test('while the guest is held: QEMU refuses the whole cut', async () => {
       at = await CutHarness.start(two);
       at.agent.onFreeze = snapshot;
       expect(await at.create('s1')).toMatchObject({ code: 5, error: { code: 'E_CUT' } });
       await expectNothing();
     });
 
-    it('so that a cut which was answered keeps its level, though QEMU ended before it could be asked again', async () => {
+    test('so that a cut which was answered keeps its level, though QEMU ended before it could be asked again', async () => {
       at = await CutHarness.start(two);
       const step = { command: 'query-blockstats', nth: 2, when: 'before' } as const;
       await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
@@ -240,7 +240,7 @@ requires(
     at.agent.unfreezable = [{ serial, mountpoint, type: 'vfat' }];
   };
 
-  it('that boots by UEFI is worth filesystem: /boot/efi cannot be frozen, and is not counted', async () => {
+  test('that boots by UEFI is worth filesystem: /boot/efi cannot be frozen, and is not counted', async () => {
     await start('/boot/efi', 'root0');
     // What the freeze of the other filesystem on that disk writes.
     at.agent.onFreeze = () => at.vm.write('root0', 1, 0, 4);
@@ -252,7 +252,7 @@ requires(
     expect(run.manifest.guest?.filesystems.map(({ held }) => held)).toEqual(['frozen', 'frozen', 'none']);
   });
 
-  it('is worth no more for a disk whose data no kernel can freeze, unless nothing was written to it', async () => {
+  test('is worth no more for a disk whose data no kernel can freeze, unless nothing was written to it', async () => {
     await start('/cards', 'data0');
     at.agent.stockSerials = ['root0'];
     expect(await at.create('s1')).toMatchObject({ code: 0, manifest: { level: 'filesystem' } });
@@ -262,7 +262,7 @@ requires(
     expect(run.manifest.disks.map(({ level }) => level)).toEqual(['filesystem', 'crash']);
   });
 
-  it('is crash if one that can be frozen was not', async () => {
+  test('is crash if one that can be frozen was not', async () => {
     await start('/boot/efi', 'root0');
     at.agent.unfreezable = [...at.agent.unfreezable, { serial: 'data0', mountpoint: '/busy', type: 'xfs' }];
     const run = await at.create('s1');

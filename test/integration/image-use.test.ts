@@ -3,7 +3,7 @@
 import { existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { execa } from 'execa';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { isLockedByQemu } from '../../src/host/images/image-lock.js';
 import { useOf } from '../../src/host/images/use.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
@@ -74,13 +74,13 @@ requires(
   const both = ['revert', 'delete'] as const;
 
   describe.each(both)('is not touched by %s:', (what) => {
-    it('a foreign overlay lies on it', async () => {
+    test('a foreign overlay lies on it', async () => {
       await cutAndShutOff();
       const above = await makeOn(overlay('data0'), at.folder.path('images/foreign.qcow2'));
       await expectRefused(what, `${above} names it as its backing file`);
     });
 
-    it('a clone of another folder lies on it, which a set of another VM names', async () => {
+    test('a clone of another folder lies on it, which a set of another VM names', async () => {
       await cutAndShutOff();
       const above = await makeOn(overlay('data0'), elsewhere.path('clones/clone.qcow2'));
       const [disk] = manifest().disks;
@@ -93,7 +93,7 @@ requires(
       await expectRefused(what, `${above} names it as its backing file`);
     });
 
-    it.each([
+    test.each([
       ['by a relative name', (): string => basename(overlay('data0'))],
       ['by another link', (): string => hardLink()],
       [
@@ -108,7 +108,7 @@ requires(
       await expectRefused(what, `${above} names it as its backing file`);
     });
 
-    it('a newer set of the same VM, recorded under another name, lies on it', async () => {
+    test('a newer set of the same VM, recorded under another name, lies on it', async () => {
       for (const { name } of disks) await at.vm.write(name, 1, 0, 64);
       expect((await at.create('s1')).error.message).toBe('none');
       for (const { name } of disks) await at.vm.write(name, 2, 0, 64);
@@ -117,13 +117,13 @@ requires(
       await expectRefused(what, 'newer snapshot sets lie on s1: ', 'E_NEWER_SETS');
     });
 
-    it('another VM has it as its disk, which no monitor tells of', async () => {
+    test('another VM has it as its disk, which no monitor tells of', async () => {
       await cutAndShutOff();
       await using other = await otherVm(overlay('data0'), 'qcow2');
       await expectRefused(what, `is in use by qemu-system-x86 (process ${other.pid})`);
     });
 
-    it('a QEMU that no process here belongs to has it below a disk of its own', async () => {
+    test('a QEMU that no process here belongs to has it below a disk of its own', async () => {
       await cutAndShutOff();
       await using other = await otherVm(await makeOn(overlay('data0'), elsewhere.path('far.qcow2')), 'qcow2');
       // As on another machine that shares the files: no process of the VM is seen, only its lock.
@@ -135,7 +135,7 @@ requires(
       expect(await holdsPattern(overlay('data0'), 'qcow2', 2, 0, 64)).toBe(true);
     });
 
-    it('a loop device is on it', async () => {
+    test('a loop device is on it', async () => {
       await cutAndShutOff();
       const device = (await execa('losetup', ['--find', '--show', '--read-only', overlay('data0')])).stdout;
       try {
@@ -145,7 +145,7 @@ requires(
       }
     });
 
-    it('a set of another VM cannot be read: what is not known counts as in use', async () => {
+    test('a set of another VM cannot be read: what is not known counts as in use', async () => {
       await cutAndShutOff();
       mkdirSync(dirname(manifestFile('s9', 'other')), { recursive: true });
       writeFileSync(manifestFile('s9', 'other'), '{');
@@ -153,7 +153,7 @@ requires(
       expect(run.error.message).toContain(manifestFile('s9', 'other'));
     });
 
-    it('and is done when nobody needs it any more', async () => {
+    test('and is done when nobody needs it any more', async () => {
       await cutAndShutOff();
       const above = await makeOn(overlay('data0'), at.folder.path('images/foreign.qcow2'));
       await expectRefused(what, above);
@@ -164,7 +164,7 @@ requires(
     });
   });
 
-  it('is not deleted while a running VM has it under another spelling', async () => {
+  test('is not deleted while a running VM has it under another spelling', async () => {
     expect((await at.create('s1')).code).toBe(0);
     const link = elsewhere.path('link.qcow2');
     symlinkSync(overlay('data0'), link);
@@ -175,7 +175,7 @@ requires(
     expect(existsSync(overlay('data0'))).toBe(true);
   });
 
-  it.each(['raw', 'qcow2'] as const)('is known by its lock, whatever its format (%s)', async (format) => {
+  test.each(['raw', 'qcow2'] as const)('is known by its lock, whatever its format (%s)', async (format) => {
     const file = elsewhere.path(`image.${format}`);
     await execa('qemu-img', ['create', '-q', '-f', format, file, '16M']);
     expect(await isLockedByQemu(file)).toBe(false);
@@ -194,7 +194,7 @@ requires(
     expect(readFileSync(file).equals(before)).toBe(true);
   });
 
-  it('is one that an image has its data in', async () => {
+  test('is one that an image has its data in', async () => {
     const data = elsewhere.path('data.raw');
     const image = elsewhere.path('image.qcow2');
     await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', `data_file=${data},data_file_raw=on`, image, '16M']);
@@ -226,7 +226,7 @@ requires(
         'other',
       ]);
 
-    it("delete of a committed set leaves another VM's overlay of the same name alone", async () => {
+    test("delete of a committed set leaves another VM's overlay of the same name alone", async () => {
       const { other, shared } = await sameName();
       await using vm = other;
       expect((await at.create('s1', '--overlay-dir', shared)).error.message).toBe('none');
@@ -242,7 +242,7 @@ requires(
       expect(await holdsPattern(file, 'qcow2', 7, 0, 64)).toBe(true);
     });
 
-    it.each(['with what it was at the cut', 'as an older version recorded it'])(
+    test.each(['with what it was at the cut', 'as an older version recorded it'])(
       "delete of a set leaves the file alone that is another VM's by now (%s)",
       async (how) => {
         const { other, shared } = await sameName();
@@ -271,7 +271,7 @@ requires(
       },
     );
 
-    it('a reverted set still knows its own files', async () => {
+    test('a reverted set still knows its own files', async () => {
       await cutAndShutOff();
       await expectDone('revert');
       const files = disks.map(({ name }) => overlay(name));
@@ -281,7 +281,7 @@ requires(
     });
   });
 
-  it('a delete that is refused has taken nothing out of QEMU', async () => {
+  test('a delete that is refused has taken nothing out of QEMU', async () => {
     expect((await at.create('s1')).code).toBe(0);
     // The overlay of the first disk is open, and no disk's; the second one's VM goes on.
     await at.restart([{ name: 'data0', format: 'qcow2', file: overlay('data0') }]);
@@ -298,7 +298,7 @@ requires(
     await at.vm.control.execute('blockdev-del', { 'node-name': 'spare' });
   });
 
-  it('a set of which a disk is merged is not reverted', async () => {
+  test('a set of which a disk is merged is not reverted', async () => {
     for (const { name } of disks) await at.vm.write(name, 1, 0, 64);
     expect((await at.create('s1')).code).toBe(0);
     expect((await at.bridge(['snapshot', 'commit', 's1', '--disk', 'data0'])).error.message).toBe('none');

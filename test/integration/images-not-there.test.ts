@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
@@ -61,7 +61,7 @@ requires(
       if (how.includes('mount point')) mkdir(images());
     };
 
-    it('keeps its level, is told of by recover, and has no link until they are there again', async () => {
+    test('keeps its level, is told of by recover, and has no link until they are there again', async () => {
       expect(readlinkSync(link())).toBe(overlay);
       unmounted();
       const told = await recover();
@@ -82,7 +82,7 @@ requires(
       expect(await holdsPattern(join(copy, 'root0.qcow2'), 'qcow2', 1, 0, 64)).toBe(true);
     });
 
-    it('is not deleted without a question', async () => {
+    test('is not deleted without a question', async () => {
       unmounted();
       const asked = await at.bridge(['snapshot', 'delete', 's1']);
       expect(asked).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
@@ -90,7 +90,7 @@ requires(
       expect(manifest().state).toBe('cut');
     });
 
-    it('that was cut when its tool was killed is not forgotten: it is found to be cut later', async () => {
+    test('that was cut when its tool was killed is not forgotten: it is found to be cut later', async () => {
       change({ state: 'cutting', level: 'none' });
       unmounted();
       expect(await recover()).toMatchObject({
@@ -104,7 +104,7 @@ requires(
       expect(readlinkSync(link())).toBe(overlay);
     });
 
-    it('and is deleted in part is not forgotten while the rest of it cannot be removed', async () => {
+    test('and is deleted in part is not forgotten while the rest of it cannot be removed', async () => {
       change({ state: 'deleting' });
       unmounted();
       expect((await recover()).code).toBe(8);
@@ -114,7 +114,7 @@ requires(
       expect(existsSync(overlay)).toBe(false);
     });
 
-    it('and is reverted in part is not taken for reverted', async () => {
+    test('and is reverted in part is not taken for reverted', async () => {
       change({ state: 'reverting' });
       unmounted();
       expect((await recover()).code).toBe(8);
@@ -123,7 +123,7 @@ requires(
     });
   });
 
-  it('is forgotten if nothing was cut, and its overlays were removed from their folder', async () => {
+  test('is forgotten if nothing was cut, and its overlays were removed from their folder', async () => {
     change({ state: 'cutting', level: 'none' });
     rmSync(overlay);
     expect((await recover()).code).toBe(0);
@@ -131,14 +131,14 @@ requires(
     expect(existsSync(imagePath(at.folder, disk))).toBe(true);
   });
 
-  it('asks, too, if its overlay was removed from its folder', async () => {
+  test('asks, too, if its overlay was removed from its folder', async () => {
     rmSync(overlay);
     const asked = await at.bridge(['snapshot', 'delete', 's1']);
     expect(asked.error.message).toContain(`${overlay} was removed, with what the VM wrote to it`);
     expect((await at.bridge(['snapshot', 'delete', 's1', '--yes'])).code).toBe(0);
   });
 
-  it('committed by half with the VM shut off says that it goes on with --offline', async () => {
+  test('committed by half with the VM shut off says that it goes on with --offline', async () => {
     const [first] = manifest().disks;
     if (first === undefined) throw new Error('s1 has no disk');
     change({ state: 'committing', disks: [{ ...first, merge: 'begun' }] });

@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { basename } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
@@ -37,7 +37,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('images that were put back under their names', () => {
-  it('are merged, removed and reverted to as before, with the VM shut off', async () => {
+  test('are merged, removed and reverted to as before, with the VM shut off', async () => {
     const first = await cutAndWrite('s1', 1);
     const second = await cutAndWrite('s2', 2);
     await at.vm.quit();
@@ -53,7 +53,7 @@ requires(
     expect(at.images()).toEqual([basename(imagePath(at.folder, disk))]);
   });
 
-  it('are merged and removed by a running VM', async () => {
+  test('are merged and removed by a running VM', async () => {
     const overlay = await cutAndWrite('s1', 1);
     await at.vm.quit();
     await putBack();
@@ -62,7 +62,7 @@ requires(
     expect(existsSync(overlay)).toBe(false);
   });
 
-  it('are not deleted without a question', async () => {
+  test('are not deleted without a question', async () => {
     const overlay = await cutAndWrite('s1', 1);
     await at.vm.quit();
     await putBack();
@@ -71,7 +71,7 @@ requires(
     expect(existsSync(overlay)).toBe(true);
   });
 
-  it.each(['linked folder', 'relative name'])('are pruned under a VM that has them by a %s', async (how) => {
+  test.each(['linked folder', 'relative name'])('are pruned under a VM that has them by a %s', async (how) => {
     await cutAndWrite('s1', 1);
     const newest = await cutAndWrite('s2', 2);
     await at.vm.quit();

@@ -2,7 +2,7 @@
 // said only where it is known.
 import { basename } from 'node:path';
 import { symlinkSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
@@ -40,7 +40,7 @@ requires(
       await at.restart(overlays(folder()));
     });
 
-    it('is known to use them', async () => {
+    test('is known to use them', async () => {
       const { monitor } = (await at.bridge(['status'])).json as { monitor: { disks: { set?: string }[] } };
       expect(monitor.disks.map(({ set }) => set)).toEqual(['s1', 's1']);
       expect(await at.bridge(['snapshot', 'delete', 's1', '--yes'])).toMatchObject({ code: 2 });
@@ -48,7 +48,7 @@ requires(
       expect(at.images()).toHaveLength(4);
     });
 
-    it('has them merged back', async () => {
+    test('has them merged back', async () => {
       await at.vm.write('data0', 7, 0, 64);
       expect((await at.bridge(['snapshot', 'commit', 's1'])).error.message).toBe('none');
       expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
@@ -63,7 +63,7 @@ requires(
       for (const { name } of disks) await at.vm.write(name, 8, 64, 64);
     });
 
-    it.each([
+    test.each([
       ['commit', []],
       ['delete', ['--yes']],
     ])('has a newer set on them: no %s', async (command, words) => {
@@ -72,13 +72,13 @@ requires(
       expect(run.error.message).toContain('s2');
     });
 
-    it('nor a revert', async () => {
+    test('nor a revert', async () => {
       await at.vm.quit();
       const run = await at.bridge(['snapshot', 'revert', 's1', '--yes']);
       expect(run).toMatchObject({ code: 2, error: { code: 'E_NEWER_SETS' } });
     });
 
-    it.each(['running', 'shut off'])('has the older set merged by a prune (%s)', async (how) => {
+    test.each(['running', 'shut off'])('has the older set merged by a prune (%s)', async (how) => {
       if (how === 'shut off') await at.vm.quit();
       expect((await at.bridge(['snapshot', 'prune', '--keep', '1', '--yes'])).error.message).toBe('none');
       const { json } = await at.bridge(['snapshot', 'show', 's2']);
@@ -94,7 +94,7 @@ requires(
     });
   });
 
-  it('by a relative path, through a relay: that they are not used is not said, since it is not known', async () => {
+  test('by a relative path, through a relay: that they are not used is not said, since it is not known', async () => {
     await at.restart(overlays('images'));
     await using relay = await SlowProxy.listen(at.folder.path('relay.sock'), at.vm.qmp, 0);
     const run = await at.bridge(['snapshot', 'commit', 's1', '--qmp', relay.path]);
@@ -105,7 +105,7 @@ requires(
 });
 
 requires('qemu-system-x86_64', 'qemu-img')('a VM started from its bases', () => {
-  it('through a symbolic link has lost the cut, and that is seen', async () => {
+  test('through a symbolic link has lost the cut, and that is seen', async () => {
     const spelled = disks.map((disk) => ({
       ...disk,
       file: imagePath(at.folder, disk).replace('/images/', '/linked/'),

@@ -2,7 +2,7 @@
 // copied, reverted, merged and started has the same bytes all the same.
 import { execa } from 'execa';
 import { statSync } from 'node:fs';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { backingOf } from '../../src/host/images/references.js';
 import { BareDomain } from '../support/bare-domain.js';
 import { holdsPattern } from '../support/bare-qemu.js';
@@ -29,7 +29,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('a domain’s disk that is part of a file', () => {
-  it('has the same bytes in a copy, after a prune, a revert and a commit', { timeout: 240_000 }, async () => {
+  test('has the same bytes in a copy, after a prune, a revert and a commit', { timeout: 240_000 }, async () => {
     const dir = await BareDomain.folder(host, 'slices');
     await execa('qemu-img', ['create', '-q', '-f', 'raw', `${dir}/s.raw`, '12M']);
     for (const pattern of [1, 2, 3]) {

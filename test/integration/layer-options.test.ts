@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { backingOf } from '../../src/host/images/references.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { holdsPattern } from '../support/bare-qemu.js';
@@ -67,7 +67,7 @@ needed('a disk that is part of a file', () => {
     expect(await holdsPattern(image('vd0.raw'), 'raw', 3, 8192, 4096)).toBe(true);
   };
 
-  it.each([
+  test.each([
     ['', false],
     [', of a set of an older version', true],
   ])('is copied as the guest sees it%s', async (_which, isOld) => {
@@ -80,7 +80,7 @@ needed('a disk that is part of a file', () => {
     expect(await holdsPattern(file, 'raw', 2, 0, 4096)).toBe(true);
   });
 
-  it.each([
+  test.each([
     ['', false],
     [', by a set of an older version', true],
   ])('is reverted to the same bytes%s', async (_which, isOld) => {
@@ -94,7 +94,7 @@ needed('a disk that is part of a file', () => {
     expect(await holdsPattern(at.overlay('vd0'), 'qcow2', 2, 0, 4096)).toBe(true);
   });
 
-  it.each([
+  test.each([
     ['running', true, false],
     ['shut off', false, false],
     ['shut off, with sets of an older version', false, true],
@@ -125,7 +125,7 @@ needed('a disk that is part of a file', () => {
     await expectRest();
   });
 
-  it.each([
+  test.each([
     ['', false],
     [', of a set of an older version', true],
   ])('is started as it was after a commit%s: by words with its offset, and by no link', async (_which, isOld) => {
@@ -152,7 +152,7 @@ needed('a disk that is part of a file', () => {
 });
 
 needed('a set of an older version, of a disk that is part of a file', () => {
-  it('leaves no link to the whole file when it is deleted', async () => {
+  test('leaves no link to the whole file when it is deleted', async () => {
     at = await CutHarness.start([], slice);
     await create('s1');
     const link = at.state('.images', 'vd0');
@@ -165,7 +165,7 @@ needed('a set of an older version, of a disk that is part of a file', () => {
 });
 
 needed('two disks that are parts of one file', () => {
-  it('are left out, since neither could be merged back', async () => {
+  test('are left out, since neither could be merged back', async () => {
     at = await CutHarness.start([{ name: 'root0', format: 'raw' }], async (images) => {
       await qemuImg('create', '-q', '-f', 'raw', `${images}/vd0.raw`, '8M');
       return [0, 1].flatMap((part) => [
@@ -204,7 +204,7 @@ needed('a disk over another backing file than its header names', () => {
     expect(await holdsPattern(file, format, 6, 1024, 1024)).toBe(true);
   };
 
-  it('is copied, reverted, and merged back with the VM shut off', async () => {
+  test('is copied, reverted, and merged back with the VM shut off', async () => {
     await start();
     await expectBytes(await copied('s1'), 'raw', 5);
     await at.vm.quit();
@@ -217,14 +217,14 @@ needed('a disk over another backing file than its header names', () => {
     await expectBytes(all, 'raw');
   });
 
-  it('is reverted with the VM shut off', async () => {
+  test('is reverted with the VM shut off', async () => {
     await start();
     await at.vm.quit();
     await tool('revert', 's1', '--yes');
     await expectBytes(at.overlay('vd0'), 'qcow2', 5);
   });
 
-  it.each([true, false])('has an old set merged out of the way (running: %s)', async (isRunning) => {
+  test.each([true, false])('has an old set merged out of the way (running: %s)', async (isRunning) => {
     await start();
     const overlay = (await create('s2')).disks[0]?.overlay.file ?? '';
     if (!isRunning) await at.vm.quit();
@@ -249,11 +249,11 @@ needed('a disk with a data file by a relative name', () => {
     await at.vm.write('vd0', 9, 0, 64);
   });
 
-  it('is copied by a tool that is run elsewhere', async () => {
+  test('is copied by a tool that is run elsewhere', async () => {
     expect(await holdsPattern(await copied('s1'), 'raw', 3, 0, 64)).toBe(true);
   });
 
-  it('has an old set merged out of the way, and the last merged back, by a tool that is run elsewhere', async () => {
+  test('has an old set merged out of the way, and the last merged back, by a tool that is run elsewhere', async () => {
     await create('s2');
     await at.vm.quit();
     await tool('prune', '--keep', '1', '--yes');
@@ -264,7 +264,7 @@ needed('a disk with a data file by a relative name', () => {
 });
 
 needed('a disk over an image on the network', () => {
-  it('is merged back with the VM shut off, as its header says', async () => {
+  test('is merged back with the VM shut off, as its header says', async () => {
     const servers: { kill: () => boolean }[] = [];
     at = await CutHarness.start([], async (images) => {
       await qemuImg('create', '-q', '-f', 'raw', `${images}/low.raw`, '4M');

@@ -1,7 +1,7 @@
 // Commit of libvirt domains without a guest: what libvirt puts between a disk's device and its image.
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import { createBlank } from '../../src/testing/disks.js';
 import { holdsPattern } from '../support/bare-qemu.js';
@@ -62,7 +62,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('a libvirt domain', () => {
-  it.each([
+  test.each([
     ['copy_on_read', "copy_on_read='on'"],
     ['nothing more', ''],
   ])('with %s is cut and commits', async (what, driver) => {

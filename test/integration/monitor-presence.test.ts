@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { existsSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import { QmpClient } from '../../src/qmp/client.js';
 import type { BareDisk } from '../support/bare-qemu.js';
@@ -128,7 +128,7 @@ const off: readonly Trouble[] = [
 
 requires('qemu-system-x86_64', 'qemu-img')('a monitor that does not answer', () => {
   describe.each(unknown)('because $what', ({ errno, make }) => {
-    it('is not that of a VM that is shut off', async () => {
+    test('is not that of a VM that is shut off', async () => {
       await killWhileHeld();
       at.agent.mood = 'silent';
       await make();
@@ -141,7 +141,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a monitor that does not answer', () 
       expect(at.images()).toHaveLength(2);
     });
 
-    it('and the guest is thawed all the same; the rest is left, and that is told', async () => {
+    test('and the guest is thawed all the same; the rest is left, and that is told', async () => {
       await killWhileHeld();
       await make();
       const run = await recover();
@@ -151,7 +151,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a monitor that does not answer', () 
       expect(at.images()).toHaveLength(2);
     });
 
-    it('neither reverted nor deleted is what it may use', async () => {
+    test('neither reverted nor deleted is what it may use', async () => {
       expect((await at.create('s1')).code).toBe(0);
       await make();
       for (const command of ['revert', 'delete']) {
@@ -163,7 +163,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a monitor that does not answer', () 
   });
 
   describe.each(off)('because $what', ({ errno, make }) => {
-    it('is that of a VM that is shut off: nothing of its guest is left to be held', async () => {
+    test('is that of a VM that is shut off: nothing of its guest is left to be held', async () => {
       await killWhileHeld();
       await make();
       await at.agent[Symbol.asyncDispose]();
@@ -175,7 +175,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a monitor that does not answer', () 
     });
   });
 
-  it('is told when its VM is one of several, and never "nothing to recover"', async () => {
+  test('is told when its VM is one of several, and never "nothing to recover"', async () => {
     expect((await at.create('s1')).code).toBe(0);
     await using other = await QmpClient.connect(at.vm.qmp);
     expect(other.connected).toBe(true);
@@ -195,7 +195,7 @@ requires(
   'root',
   'setpriv',
 )('a monitor that may not be used', () => {
-  it('is there all the same', async () => {
+  test('is there all the same', async () => {
     const script = 'require("net").connect(process.argv[1]).on("error", (e) => { console.log(e.code) })';
     const words = ['--reuid=65534', '--clear-groups', process.execPath, '-e', script, at.vm.qmp];
     await execa('chmod', ['755', at.folder.dir]);

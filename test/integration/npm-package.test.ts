@@ -4,8 +4,8 @@ import { execa } from 'execa';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { packageVersion } from '../../src/version.js';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PACKAGE_VERSION } from '../../src/version.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
@@ -47,13 +47,13 @@ requires('npm')('the npm package in a clean prefix', () => {
     return { exitCode, stdout, stderr };
   }
 
-  it('has a host tool that tells its version and its commands', async () => {
-    expect(await run('--version')).toEqual({ exitCode: 0, stdout: packageVersion, stderr: '' });
+  test('has a host tool that tells its version and its commands', async () => {
+    expect(await run('--version')).toEqual({ exitCode: 0, stdout: PACKAGE_VERSION, stderr: '' });
     const { exitCode, stdout } = await run('--help');
     expect([exitCode, stdout]).toEqual([0, expect.stringContaining('fsfreeze-bridge snapshot') as string]);
   });
 
-  it('lists the sets of a VM that has none', async () => {
+  test('lists the sets of a VM that has none', async () => {
     const state = folder.path('state');
     const vm = ['--vm', 'vm1', '--qmp', '/nowhere/qmp.sock', '--state-dir', state];
     const { exitCode, stdout, stderr } = await run('snapshot', 'list', ...vm, '--json');
@@ -62,19 +62,19 @@ requires('npm')('the npm package in a clean prefix', () => {
     expect(existsSync(state)).toBe(false);
   });
 
-  it('has its manual page where man looks', () => {
+  test('has its manual page where man looks', () => {
     const page = readFileSync(join(prefix, 'share/man/man8/fsfreeze-bridge.8'), 'utf8');
     expect(page).toMatch(/^\.TH FSFREEZE-BRIDGE 8 /);
   });
 
-  it('exports the QMP client and the guests for tests', async () => {
+  test('exports the QMP client and the guests for tests', async () => {
     const script = join(prefix, 'lib/imports.mjs');
     writeFileSync(script, IMPORTS);
     const { stdout } = await execa(process.execPath, [script], { timeout: 30_000 });
     expect(JSON.parse(stdout)).toEqual(['function', 'function', 'function']);
   });
 
-  it('holds neither what was built for Debian nor a module of the host side, which is bundled', () => {
+  test('holds neither what was built for Debian nor a module of the host side, which is bundled', () => {
     const installed = join(prefix, 'lib/node_modules/fsfreeze-bridge');
     expect(existsSync(join(installed, 'dist/testing/index.js'))).toBe(true);
     for (const name of ['build', 'test', 'dist/host', 'dist/cli/bridge', 'qga/package/node_modules']) {

@@ -2,7 +2,7 @@
 // right.
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
@@ -52,7 +52,7 @@ requires('qemu-system-x86_64', 'qemu-img')('recover of all VMs', () => {
     expect(at.images()).toEqual(['root0.raw']);
   };
 
-  it('tells of one whose folder cannot be read', async () => {
+  test('tells of one whose folder cannot be read', async () => {
     // A journal that is a folder: no read of it succeeds, whoever asks.
     addVm(1, 'unreadable', { 's1/journal.json': undefined });
     const run = await recoverAll();
@@ -61,7 +61,7 @@ requires('qemu-system-x86_64', 'qemu-img')('recover of all VMs', () => {
     expectGoodOne(run);
   });
 
-  it('tells of one whose monitor hangs', async () => {
+  test('tells of one whose monitor hangs', async () => {
     const silent = createServer();
     await new Promise<void>((resolve) => {
       silent.listen(at.folder.path('silent.sock'), resolve);
@@ -78,7 +78,7 @@ requires('qemu-system-x86_64', 'qemu-img')('recover of all VMs', () => {
     }
   });
 
-  it('tells of one whose manifest is broken, and of what is nobody knows whose', async () => {
+  test('tells of one whose manifest is broken, and of what is nobody knows whose', async () => {
     addVm(3, 'broken', { 's1/manifest.json': '{' });
     mkdirSync(at.folder.path('state/lost/s1'), { recursive: true });
     writeFileSync(at.folder.path('state/lost/s1/manifest.json'), '{');
@@ -94,7 +94,7 @@ requires('qemu-system-x86_64', 'qemu-img')('recover of all VMs', () => {
     expectGoodOne(await recoverAll());
   });
 
-  it('tells of one whose name and place were two VMs', async () => {
+  test('tells of one whose name and place were two VMs', async () => {
     addVm(4, 'twice', { 's1/manifest.json': JSON.stringify(manifest('s1')) });
     addVm(5, 'twice', { 's1/manifest.json': JSON.stringify(manifest('s1')) });
     const run = await recoverAll({ twice: { qmp: '/nonexistent/q' } });
@@ -105,7 +105,7 @@ requires('qemu-system-x86_64', 'qemu-img')('recover of all VMs', () => {
   });
 });
 
-it('a configuration that cannot be read ends it: nobody knows what is meant', async () => {
+test('a configuration that cannot be read ends it: nobody knows what is meant', async () => {
   writeFileSync(at.folder.path('vms.json'), '{');
   const run = await at.tool('recover', '--config', at.folder.path('vms.json'));
   expect(run).toMatchObject({ code: 2, error: { code: 'E_CONFIG' } });

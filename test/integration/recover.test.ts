@@ -2,7 +2,7 @@
 // nothing that a VM uses or that holds data is gone, a second recover finds nothing, and the next cut succeeds.
 import { execa } from 'execa';
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { thisProcess } from '../../src/host/sets/owner.js';
@@ -128,7 +128,7 @@ requires(
   ];
 
   describe('after the tool was killed', () => {
-    it.each(beforeCut)('when %s: undoes it', async (_when, step) => {
+    test.each(beforeCut)('when %s: undoes it', async (_when, step) => {
       await killToolAt(create, step);
       expect(at.agent.frozen).toBe(step.command === 'transaction');
       expect((await expectRecovered()).length).toBeGreaterThan(0);
@@ -136,7 +136,7 @@ requires(
       await expectNextCut();
     });
 
-    it.each(afterCut)('when %s: the set is kept', async (_when, step) => {
+    test.each(afterCut)('when %s: the set is kept', async (_when, step) => {
       await killToolAt(create, step);
       const found = await expectRecovered();
       expect(found.map(({ kind }) => kind)).toContain('set-unfinished');
@@ -144,7 +144,7 @@ requires(
       await expectNextCut();
     });
 
-    it.each(['freeze', 'thaw'] as const)('when the %s was sent', async (which) => {
+    test.each(['freeze', 'thaw'] as const)('when the %s was sent', async (which) => {
       const child = at.spawn(create);
       const kill = (): Promise<void> => {
         child.kill('SIGKILL');
@@ -167,7 +167,7 @@ requires(
       await expectNextCut();
     });
 
-    it('before it made anything', async () => {
+    test('before it made anything', async () => {
       mkdirSync(at.state('s1'), { recursive: true });
       const owner = { ...(await thisProcess()), bootId: 'another boot' };
       const entry = { format: 1, operation: 'create', since: 'then', owner };
@@ -179,7 +179,7 @@ requires(
       expect(readdirSync(at.state())).toEqual(['vm.json']);
     });
 
-    it('after its manifest was final: only its journal is left', async () => {
+    test('after its manifest was final: only its journal is left', async () => {
       expect((await at.create('s1')).code).toBe(0);
       const entry = {
         format: 1,
@@ -195,7 +195,7 @@ requires(
   });
 
   describe('after QEMU was killed', () => {
-    it.each([...beforeCut, ...afterCut.slice(0, 1)])('when %s: its images are whole', async (_when, step) => {
+    test.each([...beforeCut, ...afterCut.slice(0, 1)])('when %s: its images are whole', async (_when, step) => {
       await at.vm.write('root0', 1, 0, 64);
       const run = await killQemuAt(create, step);
       expect([3, 5]).toContain(run.code);
@@ -207,7 +207,7 @@ requires(
       expect(existsSync(at.state('s1'))).toBe(false);
     });
 
-    it('and the tool as well, after the VM wrote to the overlays: says what to start the VM from', async () => {
+    test('and the tool as well, after the VM wrote to the overlays: says what to start the VM from', async () => {
       await at.vm.write('root0', 1, 0, 64);
       await killToolAt(create, { command: 'transaction', when: 'after' });
       await at.vm.write('root0', 2, 0, 64);
@@ -221,7 +221,7 @@ requires(
       expect(await holdsPattern(at.folder.path('images/root0.raw'), 'raw', 1, 0, 64)).toBe(true);
     });
 
-    it('in the middle of a commit: says what to start the VM from, and goes on with it then', async () => {
+    test('in the middle of a commit: says what to start the VM from, and goes on with it then', async () => {
       expect((await at.create('s1')).code).toBe(0);
       for (const { name } of disks) {
         await at.vm.write(name, 2, 0, 64);
@@ -250,7 +250,7 @@ requires(
     });
   });
 
-  it('after QEMU was killed when the VM was to change over: says which image was written last', async () => {
+  test('after QEMU was killed when the VM was to change over: says which image was written last', async () => {
     await at.vm.write('root0', 1, 0, 64);
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.write('root0', 2, 0, 64);
@@ -289,7 +289,7 @@ requires(
       ['when the overlay has left QEMU', { command: 'blockdev-del', when: 'after' }],
       ['between two disks', { command: 'block-commit', nth: 2, when: 'before' }],
     ];
-    it.each(steps)('%s: merges the rest', async (_when, step) => {
+    test.each(steps)('%s: merges the rest', async (_when, step) => {
       expect((await at.create('s1')).code).toBe(0);
       for (const { name } of disks) await at.vm.write(name, 2, 0, 64);
       await killToolAt(commit, step);
@@ -306,7 +306,7 @@ requires(
     });
   });
 
-  it('a commit that was killed when a disk had changed over is ended first: no guest is held for a cut that must fail', async () => {
+  test('a commit that was killed when a disk had changed over is ended first: no guest is held for a cut that must fail', async () => {
     expect((await at.create('s1')).code).toBe(0);
     await killToolAt(commit, { command: 'blockdev-del', when: 'before' });
     const before = at.agent.commands.length;
@@ -318,7 +318,7 @@ requires(
   });
 
   describe('a set cut by a tool that was killed, and the VM started from its bases', () => {
-    it.each(['running', 'shut off'])(
+    test.each(['running', 'shut off'])(
       'keeps what the VM wrote in between, and does not call the bases a snapshot (%s)',
       async (how) => {
         await killToolAt(create, { command: 'transaction', when: 'after' });
@@ -336,14 +336,14 @@ requires(
       },
     );
 
-    it('is not deleted without a question either', async () => {
+    test('is not deleted without a question either', async () => {
       await killToolAt(create, { command: 'transaction', when: 'after' });
       await at.vm.write('root0', 2, 0, 64);
       await at.restart(disks.map((disk) => ({ ...disk, file: imagePath(at.folder, disk) })));
       await expectAsked();
     });
 
-    it('nor if its manifest says that nothing was cut', async () => {
+    test('nor if its manifest says that nothing was cut', async () => {
       await killToolAt(create, { command: 'transaction', when: 'after' });
       await at.vm.write('root0', 2, 0, 64);
       await at.vm.quit();
@@ -351,7 +351,7 @@ requires(
       await expectAsked();
     });
 
-    it('also if it was not killed: its label falls', async () => {
+    test('also if it was not killed: its label falls', async () => {
       expect((await at.create('s1')).code).toBe(0);
       await at.restart(disks.map((disk) => ({ ...disk, file: imagePath(at.folder, disk) })));
       expect(await expectRecovered()).toMatchObject([{ kind: 'base-written', status: 'done' }]);
@@ -376,14 +376,14 @@ requires(
       await drafts();
     });
 
-    it('before it changed anything: its drafts are removed', async () => {
+    test('before it changed anything: its drafts are removed', async () => {
       expect(await expectRecovered()).toMatchObject([{ kind: 'set-revert', status: 'done' }]);
       expect(at.images()).toHaveLength(4);
       expect(manifest()).toMatchObject({ state: 'cut', level: 'filesystem' });
       for (const { name } of disks) expect(await holdsPattern(overlay(name), 'qcow2', 2, 0, 64)).toBe(true);
     });
 
-    it('between two disks: the rest is reverted', async () => {
+    test('between two disks: the rest is reverted', async () => {
       await execa('mv', [`${overlay('root0')}.revert`, overlay('root0')]);
       change({ state: 'reverting' });
       expect(await expectRecovered()).toMatchObject([{ kind: 'set-revert', status: 'done' }]);
@@ -392,7 +392,7 @@ requires(
       for (const { name } of disks) expect(await holdsPattern(overlay(name), 'qcow2', 1, 0, 64)).toBe(true);
     });
 
-    it('between two disks, and a VM wrote to the one that was reverted: says so, and touches nothing', async () => {
+    test('between two disks, and a VM wrote to the one that was reverted: says so, and touches nothing', async () => {
       await execa('mv', [`${overlay('root0')}.revert`, overlay('root0')]);
       change({ state: 'reverting' });
       await execa('qemu-io', ['-f', 'qcow2', '-c', 'write -P 7 0 64k', overlay('root0')]);
@@ -404,7 +404,7 @@ requires(
     });
   });
 
-  it('a delete that was killed between two files is ended', async () => {
+  test('a delete that was killed between two files is ended', async () => {
     expect((await at.create('s1')).code).toBe(0);
     await at.vm.quit();
     change({ state: 'deleting' });
@@ -414,7 +414,7 @@ requires(
     expect(existsSync(at.state('s1'))).toBe(false);
   });
 
-  it.each(['revert', 'delete'])(
+  test.each(['revert', 'delete'])(
     'a %s killed at any instant leaves the old or the new, whole',
     { timeout: 60_000 },
     async (what) => {
@@ -444,7 +444,7 @@ requires(
     },
   );
 
-  it('leaves a tool at work alone', async () => {
+  test('leaves a tool at work alone', async () => {
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, {
       command: 'query-blockstats',
       when: 'before',
@@ -464,7 +464,7 @@ requires(
   });
 
   describe('what is not ours to change', () => {
-    it('an overlay that somebody else made is told of, with what merges it', async () => {
+    test('an overlay that somebody else made is told of, with what merges it', async () => {
       const device = 'node-root0';
       const args = {
         'node-name': device,
@@ -491,7 +491,7 @@ requires(
       expect(await recover()).toMatchObject({ code: 0, json: { findings: [] } });
     });
 
-    it('an image the VM was started with, though it lies on another, is nothing to tell of', async () => {
+    test('an image the VM was started with, though it lies on another, is nothing to tell of', async () => {
       const clone = at.folder.path('images/clone.qcow2');
       await execa('qemu-img', [
         'create',
@@ -510,7 +510,7 @@ requires(
       expect(await recover()).toMatchObject({ code: 0, json: { findings: [] } });
     });
 
-    it.each([
+    test.each([
       [
         'another image lies on it',
         async (): Promise<void> => {
@@ -568,7 +568,7 @@ requires(
     });
   });
 
-  it('takes our nodes out of QEMU that no set knows, and their empty files', async () => {
+  test('takes our nodes out of QEMU that no set knows, and their empty files', async () => {
     await killToolAt(create, { command: 'query-blockstats', when: 'before' });
     await execa('rm', ['-r', at.state('s1')]);
     expect(await at.ourNodes()).toHaveLength(2);
@@ -576,7 +576,7 @@ requires(
     await expectNothingLeft();
   });
 
-  it.each([
+  test.each([
     { command: 'blockdev-create', when: 'after' },
     { command: 'job-dismiss', when: 'before' },
   ] as const)('dismisses the job that formatted an overlay ($when $command)', { timeout: 120_000 }, async (step) => {
@@ -592,7 +592,7 @@ requires(
   });
 
   describe('a guest', () => {
-    it('that does not confirm is told of first, and again: exit 6', async () => {
+    test('that does not confirm is told of first, and again: exit 6', async () => {
       await killToolAt(create, { command: 'transaction', when: 'before' });
       at.agent.mood = 'keeps-frozen';
       for (const turn of [1, 2]) {
@@ -607,7 +607,7 @@ requires(
       await expectNothingLeft();
     });
 
-    it('that does not answer while its VM runs: exit 6', async () => {
+    test('that does not answer while its VM runs: exit 6', async () => {
       await killToolAt(create, { command: 'transaction', when: 'before' });
       at.agent.mood = 'silent';
       const run = await recover('--agent-timeout', '0.3');
@@ -615,7 +615,7 @@ requires(
       expect(findings(run)[0]).toMatchObject({ kind: 'guest-held', status: 'failed', thawUnconfirmed: true });
     });
 
-    it('that somebody else holds by now is left to him', async () => {
+    test('that somebody else holds by now is left to him', async () => {
       await killToolAt(create, { command: 'transaction', when: 'before' });
       at.agent.mood = 'busy';
       const run = await recover();
@@ -625,7 +625,7 @@ requires(
     });
   });
 
-  it('looks at every VM of the state directory when none is named', async () => {
+  test('looks at every VM of the state directory when none is named', async () => {
     await killToolAt(create, { command: 'query-blockstats', when: 'before' });
     const words = ['recover', '--state-dir', at.folder.path('state'), '--config', at.folder.path('none.json')];
     const child = await execa(process.execPath, [HOST_TOOL, ...words], { reject: false });

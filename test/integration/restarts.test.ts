@@ -2,7 +2,7 @@
 // before 254 on how long it takes. Its settings cannot be read, so it touches nothing of this machine.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 
 const program = new URL('../../dist/cli/agent/main.js', import.meta.url).pathname;
 /** Its first page is not there: EIO, as from a disk that is bad just now. */
@@ -22,7 +22,7 @@ async function failing(words: readonly string[]) {
   };
 }
 
-it('ends late where a start anew may help, so that no systemd gives up after 30 starts in a minute', async () => {
+test('ends late where a start anew may help, so that no systemd gives up after 30 starts in a minute', async () => {
   const { said, ended } = await failing(['--service', '-c', UNREADABLE]);
   expect(said).toBe(`fsfreeze-agent: cannot read ${UNREADABLE}: EIO\n`);
   const { code, afterMs } = await ended;
@@ -30,7 +30,7 @@ it('ends late where a start anew may help, so that no systemd gives up after 30 
   expect(afterMs).toBeGreaterThan(2100);
 });
 
-it('is ended within that time by the signal of `systemctl stop`, and that is no failure', async () => {
+test('is ended within that time by the signal of `systemctl stop`, and that is no failure', async () => {
   const { child, ended } = await failing(['--service', '-c', UNREADABLE]);
   child.kill('SIGTERM');
   const { code, afterMs } = await ended;
@@ -38,7 +38,7 @@ it('is ended within that time by the signal of `systemctl stop`, and that is no 
   expect(afterMs).toBeLessThan(2100);
 });
 
-it.each([
+test.each([
   ['where no start anew helps', ['--service', '-c', FOLDER], 78],
   ['where it is not under its unit', ['-c', UNREADABLE], 1],
   ['where it is only asked whether it would start', ['--check-config', '-c', UNREADABLE], 78],

@@ -2,7 +2,7 @@
 // and which image is the newest.
 import { execa } from 'execa';
 import { readFileSync, readdirSync, readlinkSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { ConsistencyLevel } from '../../src/consistency.js';
 import type { CreateCheck } from '../../src/host/create/create-check.js';
@@ -83,7 +83,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('a set', () => {
-  it('that was cut is worth what was proved, and its overlays are the newest', async () => {
+  test('that was cut is worth what was proved, and its overlays are the newest', async () => {
     const overlays = await cutAndWrite();
     const shown = await show();
     expect(shown.disks.map(({ holdsCut, newest, inUse }) => [holdsCut, newest?.file, inUse])).toEqual(
@@ -99,7 +99,7 @@ requires(
     expect(await listedLevel()).toBe('filesystem');
   });
 
-  it('that was committed is worth nothing any more', async () => {
+  test('that was committed is worth nothing any more', async () => {
     await cutAndWrite();
     expect((await at.bridge(commit)).error.message).toBe('none');
     const shown = await show();
@@ -111,7 +111,7 @@ requires(
   });
 
   describe('of which QEMU died in a commit', () => {
-    it('names the overlays as the newest while the VM is shut off', async () => {
+    test('names the overlays as the newest while the VM is shut off', async () => {
       const overlays = await cutAndWrite();
       await dieInCommit();
       const shown = await show();
@@ -120,7 +120,7 @@ requires(
       expect(shown.notes.join()).toContain(`start the VM from ${overlays.join(', ')}, and commit s1 again`);
     });
 
-    it('does not say that the base holds the cut when the VM was restarted on its old command line', async () => {
+    test('does not say that the base holds the cut when the VM was restarted on its old command line', async () => {
       const overlays = await cutAndWrite();
       await dieInCommit();
       await at.vm[Symbol.asyncDispose]();
@@ -147,7 +147,7 @@ requires(
     });
   });
 
-  it('whose base was written to while the VM was shut off says so', async () => {
+  test('whose base was written to while the VM was shut off says so', async () => {
     await cutAndWrite();
     await at.vm.quit();
     await execa('qemu-io', ['-f', 'raw', '-c', 'write -P 7 0 64k', base(root)]);
@@ -164,7 +164,7 @@ requires(
     expect((await at.bridge(['recover'])).json['findings']).toEqual([]);
   });
 
-  it('whose base was copied back, times kept, still holds its cut', async () => {
+  test('whose base was copied back, times kept, still holds its cut', async () => {
     await cutAndWrite();
     await at.vm.quit();
     await execa('cp', ['--preserve=all', base(root), at.folder.path('images/copy')]);
@@ -174,14 +174,14 @@ requires(
     expect((await show()).level).toBe('none');
   });
 
-  it('whose base is gone says so', async () => {
+  test('whose base is gone says so', async () => {
     await cutAndWrite();
     await at.vm.quit();
     await execa('rm', [base(root)]);
     expect((await show()).disks[0]?.notes).toEqual([`${base(root)} is not there: it was removed, or is not mounted`]);
   });
 
-  it('whose VM was started from its bases, and wrote to both, leaves it to a person which is newer', async () => {
+  test('whose VM was started from its bases, and wrote to both, leaves it to a person which is newer', async () => {
     const overlays = await cutAndWrite();
     await at.restart(disks);
     await at.vm.write('root0', 5, 0, 64);
@@ -198,7 +198,7 @@ requires(
   describe('start-args', () => {
     const startArgs = async (): Promise<Run> => await at.bridge(['snapshot', 'start-args']);
 
-    it('gives the overlays after a cut, the bases after a commit, and QEMU starts from them', async () => {
+    test('gives the overlays after a cut, the bases after a commit, and QEMU starts from them', async () => {
       expect((await startArgs()).json['disks']).toEqual([]);
       const overlays = await cutAndWrite();
       const cut = await startArgs();
@@ -222,7 +222,7 @@ requires(
       expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
     });
 
-    it('has links that a script reads: a VM started from the link itself is not cut, and loses nothing', async () => {
+    test('has links that a script reads: a VM started from the link itself is not cut, and loses nothing', async () => {
       const overlays = await cutAndWrite();
       const [link, other] = [at.state('.images/root0'), at.state('.images/data0')];
       const started = (first: string, second: string): BareDisk[] => [
@@ -242,7 +242,7 @@ requires(
       expect([readlinkSync(link), readlinkSync(other)]).toEqual([base(root), base(data)]);
     });
 
-    it('keeps the links when the last set is deleted: they lead to the bases', async () => {
+    test('keeps the links when the last set is deleted: they lead to the bases', async () => {
       await cutAndWrite();
       const link = at.state('.images/root0');
       expect((await at.bridge(commit)).error.message).toBe('none');
@@ -254,7 +254,7 @@ requires(
       expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual([base(root), 'raw\n']);
     });
 
-    it('gives node names that QEMU takes, and links, to disks that nobody named', async () => {
+    test('gives node names that QEMU takes, and links, to disks that nobody named', async () => {
       const plain = imagePath(at.folder, { name: 'plain', format: 'raw' });
       await execa('qemu-img', ['create', '-q', '-f', 'raw', plain, '16M']);
       await at.restart([], ['-drive', `file=${plain},format=raw,if=virtio`]);
@@ -269,7 +269,7 @@ requires(
       expect(nodes.map(({ image }) => image.filename)).toContain(file);
     });
 
-    it('leaves out no disk whose image is not there', async () => {
+    test('leaves out no disk whose image is not there', async () => {
       await cutAndWrite();
       expect((await at.bridge(commit)).error.message).toBe('none');
       await at.vm.quit();
@@ -281,7 +281,7 @@ requires(
       expect((await startArgs()).json['disks']).toHaveLength(2);
     });
 
-    it('names no image where only a person can tell which is the newest', async () => {
+    test('names no image where only a person can tell which is the newest', async () => {
       await cutAndWrite();
       await at.restart(disks);
       await at.vm.write('root0', 5, 0, 64);

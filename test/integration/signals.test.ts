@@ -1,7 +1,7 @@
 // The tool as a process of its own, signalled at every step: the guest is thawed first, what can be undone is undone, and
 // the exit code says which. A second signal changes nothing, nor does a reader of its output that went away.
 import { existsSync, readFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay } from '../support/cut-harness.js';
@@ -77,7 +77,7 @@ requires(
   ];
 
   describe.each(names)('%s to snapshot create', (name) => {
-    it.each(steps)('%s', async (_when, step, code) => {
+    test.each(steps)('%s', async (_when, step, code) => {
       const { exitCode, stderr } = await signalAt(create, step, [name]);
       const told = stderr.split('\n').filter((line) => line.startsWith('fsfreeze-bridge:'));
       const words = `fsfreeze-bridge: interrupted by ${name}: the guest is thawed, nothing was cut`;
@@ -86,7 +86,7 @@ requires(
       await expectSettled(exitCode);
     });
 
-    it.each(['before the freeze is answered', 'before the thaw is answered'])('%s', async (when) => {
+    test.each(['before the freeze is answered', 'before the thaw is answered'])('%s', async (when) => {
       const child = at.spawn(create);
       const signal = async (): Promise<void> => {
         send(child, name);
@@ -100,7 +100,7 @@ requires(
     });
   });
 
-  it('after the other does not keep the tool from thawing', async () => {
+  test('after the other does not keep the tool from thawing', async () => {
     const child = at.spawn(create);
     at.agent.mood = 'loses-freeze';
     at.agent.onFreeze = () => {
@@ -117,7 +117,7 @@ requires(
     await expectSettled(exitCode);
   });
 
-  it('while nobody confirms the thaw does not end the tool before its limit: exit 6, and recover knows whom to thaw', async () => {
+  test('while nobody confirms the thaw does not end the tool before its limit: exit 6, and recover knows whom to thaw', async () => {
     const child = at.spawn([...create, '--thaw-timeout', '1', '--lease', '0.2']);
     at.agent.mood = 'keeps-frozen';
     at.agent.onThaw = () => {
@@ -135,7 +135,7 @@ requires(
     expect(await at.bridge(['recover'])).toMatchObject({ code: 0, json: { findings: [] } });
   });
 
-  it('while the transaction is not answered: thawed at its limit, and the block graph says what became of it', async () => {
+  test('while the transaction is not answered: thawed at its limit, and the block graph says what became of it', async () => {
     const step = { command: 'transaction', when: 'after' } as const;
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
     const child = at.spawn([...create, '--qmp', proxy.path, '--cut-timeout', '0.5']);
@@ -151,7 +151,7 @@ requires(
   });
 
   describe.each(names)('%s to snapshot commit', (name) => {
-    it('while it merges: the VM stays on its overlay, and commit goes on later', async () => {
+    test('while it merges: the VM stays on its overlay, and commit goes on later', async () => {
       expect((await at.create('s1')).code).toBe(0);
       await at.vm.write('root0', 2, 0, 4096);
       const words = ['snapshot', 'commit', 's1', '--speed', '1'];
@@ -164,7 +164,7 @@ requires(
       expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
     });
 
-    it('when the VM changes over: this disk is finished, the others stay', async () => {
+    test('when the VM changes over: this disk is finished, the others stay', async () => {
       expect((await at.create('s1')).code).toBe(0);
       const { exitCode } = await signalAt(['snapshot', 'commit', 's1'], { command: 'job-complete', when: 'before' }, [
         name,
@@ -179,7 +179,7 @@ requires(
     });
   });
 
-  it.each(names)(
+  test.each(names)(
     '%s to recover while it merges: the VM stays on its overlay, and recover goes on later',
     async (name) => {
       expect((await at.create('s1')).code).toBe(0);
@@ -195,7 +195,7 @@ requires(
     },
   );
 
-  it.each(names)('%s ends wait, status and writers at once', async (name) => {
+  test.each(names)('%s ends wait, status and writers at once', async (name) => {
     at.agent.mood = 'silent';
     for (const words of [
       ['wait', '--timeout', '60'],
@@ -214,7 +214,7 @@ requires(
     }
   });
 
-  it('of a reader that went away (EPIPE) leaves no guest held', async () => {
+  test('of a reader that went away (EPIPE) leaves no guest held', async () => {
     const child = at.spawn(create);
     at.agent.onFreeze = () => {
       child.stdout.destroy();

@@ -4,7 +4,7 @@ import { execa } from 'execa';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { connectAgent } from '../support/agent-client.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
@@ -77,7 +77,7 @@ async function ping(socket = 'socket'): Promise<unknown> {
   return await client.call('guest-ping', {}, 20_000);
 }
 
-it('prints without a runtime beside it', async () => {
+test('prints without a runtime beside it', async () => {
   const { exitCode, stdout } = await run(['-V']);
   expect([exitCode, stdout]).toEqual([0, expect.stringMatching(VERSION)]);
   const dump = await run(['-dD', '-f', 'pid']);
@@ -93,14 +93,14 @@ function rings(pid: number): string[] {
   );
 }
 
-it('has no io_uring', async () => {
+test('has no io_uring', async () => {
   const pid = await daemon();
   expect(await ping()).toEqual({});
   expect(rings(pid)).toEqual([]);
 });
 
 requires('io_uring')('the runtime as it comes', () => {
-  it('has io_uring, and is seen to have it', async () => {
+  test('has io_uring, and is seen to have it', async () => {
     const child = spawn(runtime, ['-e', 'console.log(1); process.stdin.resume()'], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
@@ -114,7 +114,7 @@ requires('io_uring')('the runtime as it comes', () => {
   });
 });
 
-it('-d: serves when it returns, in surroundings of its own', async () => {
+test('-d: serves when it returns, in surroundings of its own', async () => {
   const pid = await daemon();
   expect(await ping()).toEqual({});
   expect(readlinkSync(`/proc/${pid}/exe`)).toBe(program);
@@ -127,7 +127,7 @@ it('-d: serves when it returns, in surroundings of its own', async () => {
   expect(readFileSync(folder.path('log'), 'utf8')).toMatch(/"msg":"serving"}\n$/);
 });
 
-it('-d: a second one says so, and leaves the first and its pid file alone', async () => {
+test('-d: a second one says so, and leaves the first and its pid file alone', async () => {
   const pid = await daemon();
   for (const socket of ['socket', 'other']) {
     const second = await run(['-d', ...words(socket), '-f', folder.path('pid')]);
@@ -147,7 +147,7 @@ it('-d: a second one says so, and leaves the first and its pid file alone', asyn
 });
 
 // SIGUSR1: Node would open a debugger to everybody on the machine.
-it.each(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const)(
+test.each(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const)(
   '-d: %s ends it, and takes its files along',
   async (signal) => {
     const pid = await daemon();
@@ -159,7 +159,7 @@ it.each(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const)(
   },
 );
 
-it('-d: what a killed one leaves is taken over', async () => {
+test('-d: what a killed one leaves is taken over', async () => {
   const first = await daemon();
   process.kill(first, 'SIGKILL');
   await ended(first);
@@ -169,7 +169,7 @@ it('-d: what a killed one leaves is taken over', async () => {
   expect(await ping()).toEqual({});
 });
 
-it('-d: one that cannot serve says why, with exit code 1, and leaves no pid file', async () => {
+test('-d: one that cannot serve says why, with exit code 1, and leaves no pid file', async () => {
   const path = folder.path('missing/socket');
   const { exitCode, stderr } = await run(['-d', '-m', 'unix-listen', '-p', path, '-f', folder.path('pid')]);
   expect([exitCode, stderr]).toEqual([1, `fsfreeze-agent: cannot listen on ${path}: its folder does not exist`]);
@@ -177,7 +177,7 @@ it('-d: one that cannot serve says why, with exit code 1, and leaves no pid file
 });
 
 requires('systemd-socket-activate')('started by its first client', () => {
-  it('-d: the daemon has the socket that its parent was given', async () => {
+  test('-d: the daemon has the socket that its parent was given', async () => {
     const words = ['-c', folder.path('conf'), '-d', '-f', folder.path('pid'), '-l', folder.path('log')];
     const activator = spawn('systemd-socket-activate', ['-l', folder.path('socket'), program, ...words], {
       stdio: 'ignore',

@@ -15,7 +15,7 @@ import {
   closeSync,
 } from 'node:fs';
 import { basename } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { CopyRecord } from '../../src/host/copy/copy-record.js';
 import { deadDraftOf } from '../../src/host/copy/copy-draft.js';
 import { fileStateOf } from '../../src/host/images/file-state.js';
@@ -94,7 +94,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('snapshot copy', () => {
-  it('copies the cut of a running VM, and says in its manifest what it is worth and how to restore it', async () => {
+  test('copies the cut of a running VM, and says in its manifest what it is worth and how to restore it', async () => {
     await cut();
     await expectCopied(await copy());
     const { level, evidence, verified, set, disks: copied } = record();
@@ -115,13 +115,13 @@ requires(
     expect((await at.bridge(['snapshot', 'commit', 's1'])).error.message).toBe('none');
   });
 
-  it('copies with the VM shut off', async () => {
+  test('copies with the VM shut off', async () => {
     await cut();
     await at.vm.quit();
     await expectCopied(await copy());
   });
 
-  it('copies the chain as it is, each layer naming the next by a name that survives a move', async () => {
+  test('copies the chain as it is, each layer naming the next by a name that survives a move', async () => {
     await cut();
     for (const { name } of disks) await at.vm.write(name, 4, 128, 64);
     expect((await at.create('s2')).code).toBe(0);
@@ -147,7 +147,7 @@ requires(
     ]);
   });
 
-  it('flattens a chain, also one that lies in an external data file', async () => {
+  test('flattens a chain, also one that lies in an external data file', async () => {
     const data = at.folder.path('images/data.bin');
     const file = at.folder.path('images/external.qcow2');
     await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', `data_file=${data}`, file, '16M']);
@@ -161,7 +161,7 @@ requires(
     expect(await holdsPattern(`${target()}/data0.qcow2`, 'qcow2', 1, 0, 64)).toBe(true);
   });
 
-  it('makes raw images, and compressed ones', async () => {
+  test('makes raw images, and compressed ones', async () => {
     await cut();
     await expectCopied(await copy('--format', 'raw', '--no-verify'));
     expect(record().verified).toBe(false);
@@ -171,7 +171,7 @@ requires(
     expect(await copy('--format', 'raw', '--compress')).toMatchObject({ code: 2, error: { code: 'E_FORMAT' } });
   });
 
-  it('pins the set: nobody commits, reverts or deletes it meanwhile, and QEMU merges nothing into what is read', async () => {
+  test('pins the set: nobody commits, reverts or deletes it meanwhile, and QEMU merges nothing into what is read', async () => {
     const { child } = await slowCopy();
     for (const words of [['commit'], ['revert', '--yes'], ['delete', '--yes'], ['copy', target('two')]]) {
       const [verb = '', ...rest] = words;
@@ -187,7 +187,7 @@ requires(
     await expectCopied(await at.bridge(['snapshot', 'show', 's1']));
   });
 
-  it('killed, it leaves a draft alone, which the next copy removes', async () => {
+  test('killed, it leaves a draft alone, which the next copy removes', async () => {
     const { child } = await slowCopy();
     send(child, 'SIGKILL');
     await child;
@@ -205,7 +205,7 @@ requires(
     await expectCopied(await copy());
   });
 
-  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s ends it, and leaves nothing', async (name) => {
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s ends it, and leaves nothing', async (name) => {
     const { child } = await slowCopy();
     send(child, name);
     const { exitCode, stderr } = await child;
@@ -216,7 +216,7 @@ requires(
     await at.leftQemuImgEnded();
   });
 
-  it('ends at its time limit, tells of its progress, and leaves nothing', async () => {
+  test('ends at its time limit, tells of its progress, and leaves nothing', async () => {
     const { child } = await slowCopy('--timeout', '4');
     const { exitCode, stderr } = await child;
     expect(exitCode).toBe(5);
@@ -225,7 +225,7 @@ requires(
     expect(backups()).toEqual([]);
   });
 
-  it('does not touch a target that is there', async () => {
+  test('does not touch a target that is there', async () => {
     await cut();
     mkdirSync(target());
     const refused = await copy();
@@ -236,7 +236,7 @@ requires(
   });
 
   requires('root')('beside a small filesystem', () => {
-    it('says that there is no space before it begins', async () => {
+    test('says that there is no space before it begins', async () => {
       await cut(4096);
       await execa('mount', ['-t', 'tmpfs', '-o', 'size=2M', 'fsb-copy', at.folder.path('backup')]);
       try {
@@ -251,13 +251,13 @@ requires(
   });
 
   describe('refuses', () => {
-    it('a set that is committed', async () => {
+    test('a set that is committed', async () => {
       await cut();
       expect((await at.bridge(['snapshot', 'commit', 's1'])).code).toBe(0);
       expect(await copy()).toMatchObject({ code: 2, error: { code: 'E_STATE_OF_SET' } });
     });
 
-    it('a base that a VM writes to again, and one to which it did', async () => {
+    test('a base that a VM writes to again, and one to which it did', async () => {
       await cut();
       await at.restart(disks.map((disk) => ({ ...disk, file: imagePath(at.folder, disk) })));
       expect(await copy()).toMatchObject({ code: 2, error: { code: 'E_IN_USE' } });
@@ -267,7 +267,7 @@ requires(
       expect(backups()).toEqual([]);
     });
 
-    it('a base that is not what it was right after the cut', async () => {
+    test('a base that is not what it was right after the cut', async () => {
       await cut();
       await at.vm.quit();
       const base = at.folder.path('images/root0.raw');
@@ -285,7 +285,7 @@ requires(
       expect(refused).toMatchObject({ code: 2, error: { code: 'E_BASE_LOST' } });
     });
 
-    it('a base that somebody changes while it is copied, who knows of no locks', async () => {
+    test('a base that somebody changes while it is copied, who knows of no locks', async () => {
       const { child } = await slowCopy();
       const fd = openSync(at.folder.path('images/root0.raw'), 'r+');
       writeSync(fd, 'x', 8 * 1024 * 1024);
@@ -296,7 +296,7 @@ requires(
       expect(backups()).toEqual([]);
     });
 
-    it('a disk that is encrypted', async () => {
+    test('a disk that is encrypted', async () => {
       await cut();
       change('s1', (manifest) => ({
         ...manifest,

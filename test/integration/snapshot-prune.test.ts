@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs';
 import { basename } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { backingOf } from '../../src/host/images/references.js';
 import { pruneSnapshots } from '../../src/host/prune/snapshot-prune.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
@@ -165,13 +165,13 @@ requires(
   'qemu-img',
   'qemu-io',
 )('snapshot prune', () => {
-  it('merges the older sets while the VM runs; the newest keeps its cut', async () => {
+  test('merges the older sets while the VM runs; the newest keeps its cut', async () => {
     await cutThree();
     await expectPruned(await prune());
     await expectRunning();
   });
 
-  it('does so of a VM that was started from its overlays', async () => {
+  test('does so of a VM that was started from its overlays', async () => {
     await cutThree();
     await at.vm.quit();
     await restartFromOverlays();
@@ -179,7 +179,7 @@ requires(
     await expectRunning();
   });
 
-  it('does so with the VM shut off', async () => {
+  test('does so with the VM shut off', async () => {
     await cutThree();
     await at.vm.quit();
     await expectPruned(await prune());
@@ -187,7 +187,7 @@ requires(
     await expectRunning();
   });
 
-  it('talks to no other VM that has its socket by now', async () => {
+  test('talks to no other VM that has its socket by now', async () => {
     await cutThree();
     const own = basename(at.state());
     await at.restart([], ['-uuid', '01234567-89ab-cdef-0123-456789abcdef']);
@@ -199,7 +199,7 @@ requires(
     imagesThere('s3');
   });
 
-  it('keeps as many as it is told, and loses nothing that the guest writes meanwhile', async () => {
+  test('keeps as many as it is told, and loses nothing that the guest writes meanwhile', async () => {
     await cutThree();
     const child = at.spawn(['snapshot', 'prune', '--keep', '2', '--yes']);
     for (let count = 0; count < 20; count++) await at.vm.write('data0', 7, 1024 + count, 1);
@@ -210,7 +210,7 @@ requires(
     expect(await holdsPattern(overlaysOf('s3')[1] ?? '', 'qcow2', 7, 1024, 20)).toBe(true);
   });
 
-  it('--dry-run and a declined question change nothing', async () => {
+  test('--dry-run and a declined question change nothing', async () => {
     await cutThree();
     const before = at.images();
     expect((await prune('--dry-run')).json).toEqual({
@@ -226,7 +226,7 @@ requires(
     expect(sets.map((set) => manifestOf(set).state)).toEqual(['cut', 'cut', 'cut']);
   });
 
-  it('forgets sets that hold nothing any more', async () => {
+  test('forgets sets that hold nothing any more', async () => {
     await cutThree();
     expect((await at.bridge(['snapshot', 'commit', 's3'])).error.message).toBe('none');
     expect((await prune()).json).toEqual({ dryRun: false, merged: ['s1'], forgotten: ['s3'], kept: ['s2'] });
@@ -234,7 +234,7 @@ requires(
     imagesThere('s2');
   });
 
-  it('gives back no cut to a kept set whose base a VM was started from and wrote to', async () => {
+  test('gives back no cut to a kept set whose base a VM was started from and wrote to', async () => {
     await cutThree();
     const o2 = overlaysOf('s2');
     await at.restart(disks.map(({ name }, index) => ({ name, format: 'qcow2', file: o2[index] ?? '' })));
@@ -251,7 +251,7 @@ requires(
     expect(manifestOf('s3').disks[0]?.lost).toMatch(/root0\.s2-\S+ was changed after the cut/);
   });
 
-  it('ended half-way, is no loss to a set two layers above', async () => {
+  test('ended half-way, is no loss to a set two layers above', async () => {
     await cutThree();
     expect((await at.create('s4')).error.message).toBe('none');
     await at.vm.quit();
@@ -291,7 +291,7 @@ requires(
   }
 
   describe.each(steps)('killed $when $command', (step) => {
-    it('leaves every set true, recover lowers none, and the next prune goes on', async () => {
+    test('leaves every set true, recover lowers none, and the next prune goes on', async () => {
       await killedAt(step);
       await expectTrue();
       expect((await at.bridge(['recover'])).code).toBe(8);
@@ -300,7 +300,7 @@ requires(
       await expectRunning();
     });
 
-    it('with QEMU killed beside it, loses nothing, shut off or started again', async () => {
+    test('with QEMU killed beside it, loses nothing, shut off or started again', async () => {
       await killedAt(step);
       await at.vm.kill();
       await expectTrue();
@@ -315,18 +315,21 @@ requires(
 
   describe.each(['running', 'shut off'])('of a VM that is %s', (how) => {
     // Every write for the first disk of the first set, and the one that ends it.
-    it.each([0, 1, 2, 3, 4, 5, 6, 7, 8, 15])('ended before its write no. %i of a manifest, goes on', async (count) => {
-      await cutThree();
-      if (how === 'shut off') await at.vm.quit();
-      await endedBefore(count);
-      await expectTrue();
-      await at.bridge(['recover']);
-      await expectTrue();
-      await expectPruned(await prune());
-    });
+    test.each([0, 1, 2, 3, 4, 5, 6, 7, 8, 15])(
+      'ended before its write no. %i of a manifest, goes on',
+      async (count) => {
+        await cutThree();
+        if (how === 'shut off') await at.vm.quit();
+        await endedBefore(count);
+        await expectTrue();
+        await at.bridge(['recover']);
+        await expectTrue();
+        await expectPruned(await prune());
+      },
+    );
   });
 
-  it('interrupted while it copies, ends with 5 and says so; the next one goes on', async () => {
+  test('interrupted while it copies, ends with 5 and says so; the next one goes on', async () => {
     for (const { name } of disks) await at.vm.write(name, 1, 0, 64);
     expect((await at.create('s1')).code).toBe(0);
     for (const { name } of disks) await at.vm.write(name, 2, 0, 8192);
@@ -344,7 +347,7 @@ requires(
       expect(await holdsPattern(imagePath(at.folder, disk), disk.format, 2, 0, 8192)).toBe(true);
   });
 
-  it('does not change over once the VM is on its way to another machine', async () => {
+  test('does not change over once the VM is on its way to another machine', async () => {
     await cutThree();
     // Asked: before the flush, when all of the first layer is copied.
     const step = { command: 'human-monitor-command', when: 'before' } as const;
@@ -366,7 +369,7 @@ requires(
     for (const file of overlaysOf('s3')) await expectState(file, 'qcow2', 4);
   });
 
-  it('killed while qemu-img merges, the VM shut off, waits for it, and goes on', async () => {
+  test('killed while qemu-img merges, the VM shut off, waits for it, and goes on', async () => {
     await at.vm.write('data0', 1, 0, 64);
     for (const set of ['s1', 's2']) {
       expect((await at.create(set)).code).toBe(0);
@@ -395,7 +398,7 @@ requires(
       for (const set of sets) expect(manifestOf(set).state).toBe('cut');
     }
 
-    it.each(['running', 'shut off'])('a linked clone beside the base of a VM that is %s', async (how) => {
+    test.each(['running', 'shut off'])('a linked clone beside the base of a VM that is %s', async (how) => {
       await cutThree();
       const args = ['create', '-q', '-u', '-f', 'qcow2', '-F', 'raw', '-b', at.folder.path('images/root0.raw')];
       await execa('qemu-img', [...args, at.folder.path('images/clone.qcow2'), '16M']);
@@ -403,7 +406,7 @@ requires(
       await expectRefused('E_IN_USE', /clone\.qcow2 names it as its backing file/);
     });
 
-    it.each(['running', 'shut off'])('a process that reads the base of a VM that is %s', async (how) => {
+    test.each(['running', 'shut off'])('a process that reads the base of a VM that is %s', async (how) => {
       await cutThree();
       if (how === 'shut off') await at.vm.quit();
       const file = at.folder.path('images/root0.raw');
@@ -416,7 +419,7 @@ requires(
       }
     });
 
-    it('a set of another VM that needs a layer', async () => {
+    test('a set of another VM that needs a layer', async () => {
       await cutThree();
       cpSync(at.state(), at.folder.path('state/other'), { recursive: true });
       const file = at.folder.path('state/other/s2/manifest.json');
@@ -430,7 +433,7 @@ requires(
       await expectRefused('E_IN_USE', /snapshot set s2 of bare needs it/);
     });
 
-    it.each(['running', 'shut off'])('a layer with an internal snapshot, of a VM that is %s', async (how) => {
+    test.each(['running', 'shut off'])('a layer with an internal snapshot, of a VM that is %s', async (how) => {
       await cutThree();
       await at.vm.quit();
       await execa('qemu-img', ['snapshot', '-c', 'inner', overlaysOf('s1')[1] ?? '']);
@@ -438,7 +441,7 @@ requires(
       await expectRefused('E_INTERNAL_SNAPSHOTS', /disk data0: \S+data0\.s1-\S+ holds 1 internal snapshots/);
     });
 
-    it('a copy that reads one of the sets', async () => {
+    test('a copy that reads one of the sets', async () => {
       await cutThree();
       for (const { name } of disks) await at.vm.write(name, 5, 1024, 6144);
       expect((await at.create('s4')).code).toBe(0);
@@ -448,7 +451,7 @@ requires(
       expect((await copying).exitCode).toBe(0);
     });
 
-    it('a VM that runs on its bases again, and one that wrote to them', async () => {
+    test('a VM that runs on its bases again, and one that wrote to them', async () => {
       await cutThree();
       await at.restart(disks.map((disk) => ({ ...disk, file: imagePath(at.folder, disk) })));
       await expectRefused('E_NOT_ACTIVE', /the VM does not run on/);
@@ -457,14 +460,14 @@ requires(
       await expectRefused('E_BASE_LOST', /s1 was not pruned: \S+root0\.raw was changed after the cut/);
     });
 
-    it('a disk that no newer set was cut of', async () => {
+    test('a disk that no newer set was cut of', async () => {
       await write(1);
       expect((await at.create('s1')).code).toBe(0);
       for (const set of ['s2', 's3']) expect((await at.create(set, '--disk', 'data0')).code).toBe(0);
       await expectRefused('E_NOT_BELOW', /no newer set lies on disk root0 of s1/);
     });
 
-    it('a VM that is on its way to another machine', async () => {
+    test('a VM that is on its way to another machine', async () => {
       await cutThree();
       await at.vm.beginMigration();
       await expectRefused('E_VM_STATE', /the VM is being migrated or saved \(active\): nothing was pruned/);
@@ -472,7 +475,7 @@ requires(
       expect((await prune()).error.message).toBe('none');
     });
 
-    it('to keep none', async () => {
+    test('to keep none', async () => {
       await cutThree();
       await expectRefused('E_LIMIT', /expected 1 or more/, '--keep', '0');
     });

@@ -1,5 +1,5 @@
 // What a monitoring system asks: is an overlay larger than it should be. By exit code, and by events of a real QEMU.
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { CutHarness } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
@@ -39,7 +39,7 @@ function begin(...words: string[]) {
 }
 
 requires('qemu-system-x86_64', 'qemu-img')('snapshot watch', () => {
-  it('--once exits 0 while every overlay is below the limit, and 9 when one is above', async () => {
+  test('--once exits 0 while every overlay is below the limit, and 9 when one is above', async () => {
     const before = await at.bridge(watch('--once'));
     expect(before.code).toBe(0);
     expect(before.json).toMatchObject({ limitBytes: 4 * 1024 * 1024, above: [] });
@@ -54,7 +54,7 @@ requires('qemu-system-x86_64', 'qemu-img')('snapshot watch', () => {
     expect(await at.bridge(watch('--once'))).toMatchObject({ code: 0, json: { overlays: [] } });
   });
 
-  it('tells once of an overlay that grows beyond the limit, and of its end, while others use the monitor', async () => {
+  test('tells once of an overlay that grows beyond the limit, and of its end, while others use the monitor', async () => {
     const { events, end } = begin('--interval', '0.2');
     await at.vm.write('data0', 1, 0, 8192);
     await expect.poll(events, { timeout: 10_000 }).toEqual(['above-limit']);
@@ -63,14 +63,14 @@ requires('qemu-system-x86_64', 'qemu-img')('snapshot watch', () => {
     expect((await end()).exitCode).toBe(0);
   });
 
-  it('ended by a signal, it exits 9 if an overlay is above the limit', async () => {
+  test('ended by a signal, it exits 9 if an overlay is above the limit', async () => {
     const { events, end } = begin('--interval', '0.2');
     await at.vm.write('data0', 1, 0, 8192);
     await expect.poll(events, { timeout: 10_000 }).toEqual(['above-limit']);
     expect((await end()).exitCode).toBe(9);
   });
 
-  it.each(['that was cut while it ran', 'that was started from it'])(
+  test.each(['that was cut while it ran', 'that was started from it'])(
     'hears from QEMU itself, with a monitor of its own, of an overlay %s',
     async (how) => {
       if (how.includes('started')) await at.restart([{ name: 'data0', format: 'qcow2', file: overlay() }]);
@@ -92,7 +92,7 @@ requires('qemu-system-x86_64', 'qemu-img')('snapshot watch', () => {
     },
   );
 
-  it.each(['0', 'ten', '10X', '-1G'])('--limit %s is no size', async (limit) => {
+  test.each(['0', 'ten', '10X', '-1G'])('--limit %s is no size', async (limit) => {
     expect(await at.bridge(['snapshot', 'watch', `--limit=${limit}`, '--once'])).toMatchObject({
       code: 2,
       error: { code: 'E_LIMIT' },

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, rmSync, utimesSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { doAct } from '../torture/images/acts.js';
 import type { Act, Strike } from '../torture/images/act.js';
 import type { DrawnVm, ImagesDraw } from '../torture/images/draw.js';
@@ -44,7 +44,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('torture of images', () => {
-  it('has no complaint of cut, commit, revert and delete one after the other, with restarts', async () => {
+  test('has no complaint of cut, commit, revert and delete one after the other, with restarts', async () => {
     const acts: Act[] = [
       write(0.1),
       cut(0),
@@ -68,7 +68,7 @@ requires(
     ).toEqual([]);
   });
 
-  it('complains of a base that somebody wrote to, of a write that is gone, of a clone that changed and of a stray file', async () => {
+  test('complains of a base that somebody wrote to, of a write that is gone, of a clone that changed and of a stray file', async () => {
     await using lab = await Lab.build(place([]).layout);
     const [machine] = lab.machines;
     if (machine === undefined) throw new Error('no VM');

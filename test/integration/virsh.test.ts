@@ -2,7 +2,7 @@
 // as installed, and reading as one does that was built without readline. Other versions: `npm run test:libvirt`.
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { execa } from 'execa';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { DeadlineError, UnreachableError, UsageError } from '../../src/errors.js';
 import { Virsh, VirshError } from '../../src/host/vm/libvirt/virsh.js';
 import { requires } from '../support/requires.js';
@@ -75,7 +75,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       virsh = new Virsh({ domain: 'test', uri });
     });
 
-    it('gives what a command prints, one after the other, by one process that ends with its input', async () => {
+    test('gives what a command prints, one after the other, by one process that ends with its input', async () => {
       const answers = await Promise.all([
         virsh.run('dumpxml', [], LIMIT_MS),
         virsh.run('domstate', [], LIMIT_MS),
@@ -89,7 +89,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       await expect.poll(shells, { timeout: 5000 }).toEqual([]);
     });
 
-    it('passes words on as they are, whatever is in them', async () => {
+    test('passes words on as they are, whatever is in them', async () => {
       // A longer one is given to a virsh of its own without readline, and this driver is another one for each.
       const title = `it's "a" \\ $HOME \`id\`; echo ${'x'.repeat(source === undefined ? 3000 : 300)} ü`;
       await virsh.run('desc', ['--title', '--live', title], LIMIT_MS);
@@ -108,7 +108,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       }
     });
 
-    it('tells what libvirt says no to, and goes on', async () => {
+    test('tells what libvirt says no to, and goes on', async () => {
       const refused = await virsh.run('blockjob', ['vda', '--info'], LIMIT_MS).catch((error: unknown) => error);
       expect(refused).toBeInstanceOf(VirshError);
       expect(refused).toMatchObject({ outcome: 'none', code: 'E_LIBVIRT' });
@@ -116,7 +116,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
     });
 
-    it('knows a domain that is shut off, one that is not there, and a libvirt that does not answer', async () => {
+    test('knows a domain that is shut off, one that is not there, and a libvirt that does not answer', async () => {
       await using unknown = new Virsh({ domain: 'nobody', uri });
       const notThere = unknown.run('domstate', [], LIMIT_MS);
       await expect(notThere).rejects.toMatchObject({
@@ -131,7 +131,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       expect(failure).toMatchObject({ code: 'E_LIBVIRT' });
     });
 
-    it('a limit that passes leaves the outcome unknown, and the next command is answered by another', async () => {
+    test('a limit that passes leaves the outcome unknown, and the next command is answered by another', async () => {
       await virsh.run('domstate', [], LIMIT_MS);
       const [stopped] = shells();
       process.kill(Number(stopped), 'SIGSTOP');
@@ -143,7 +143,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       expect(shells()).not.toContain(stopped);
     });
 
-    it('one that is killed in the middle leaves the outcome unknown, too', async () => {
+    test('one that is killed in the middle leaves the outcome unknown, too', async () => {
       await virsh.run('domstate', [], LIMIT_MS);
       const [pid] = shells();
       process.kill(Number(pid), 'SIGSTOP');
@@ -154,7 +154,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       expect((await virsh.run('domstate', [], LIMIT_MS)).trim()).toBe('running');
     });
 
-    it("leaves its user's history alone", async () => {
+    test("leaves its user's history alone", async () => {
       using folder: Scratch = scratch();
       const history = folder.path('libvirt/virsh/history');
       mkdirSync(folder.path('libvirt/virsh'), { recursive: true });
@@ -166,7 +166,7 @@ requires('virsh', 'gcc')('virsh, kept connected', () => {
       expect(readFileSync(history, 'utf8')).toBe('list --all\n');
     });
 
-    it('says which package is missing', async () => {
+    test('says which package is missing', async () => {
       using folder: Scratch = scratch();
       symlinkSync('/bin/sh', folder.path('sh'));
       vi.stubEnv('PATH', folder.dir);

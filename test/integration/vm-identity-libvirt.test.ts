@@ -2,7 +2,7 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { execa } from 'execa';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import { LibvirtHost } from '../support/libvirt.js';
 import { requires } from '../support/requires.js';
@@ -54,7 +54,7 @@ requires(
     await host[Symbol.asyncDispose]();
   });
 
-  it('meets the same sets by each of its names, running or shut off', { timeout: 120_000 }, async () => {
+  test('meets the same sets by each of its names, running or shut off', { timeout: 120_000 }, async () => {
     const libvirt = ['--vm', 'libvirt:twin', '--connect', host.uri];
     const made = await tool('snapshot', 'create', '--name', 's1', '--require', 'crash', ...libvirt);
     expect(made).toMatchObject({ code: 0, json: { set: 's1', vm: { uuid } } });
@@ -78,7 +78,7 @@ requires(
     expect(readdirSync(path.join(host.dir, 'state'))).toEqual([uuid]);
   });
 
-  it('made anew under the name of another has none of its sets', { timeout: 60_000 }, async () => {
+  test('made anew under the name of another has none of its sets', { timeout: 60_000 }, async () => {
     const libvirt = ['--vm', 'libvirt:twin', '--connect', host.uri];
     expect(await tool('snapshot', 'create', '--name', 's2', '--require', 'crash', ...libvirt)).toMatchObject({
       code: 0,

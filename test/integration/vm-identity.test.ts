@@ -2,7 +2,7 @@
 // sits at its socket, is another one.
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
@@ -29,7 +29,7 @@ const configure = (vms: object): string[] => {
 
 requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
   describe('is one', () => {
-    it('under each of its names, and at each of its monitors', async () => {
+    test('under each of its names, and at each of its monitors', async () => {
       expect((await at.create('s1')).error.message).toBe('none');
       const config = configure({ db1: { qmp: at.folder.path('second.sock') } });
       symlinkSync(at.vm.qmp, at.folder.path('link.sock'));
@@ -47,7 +47,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
       expect(readdirSync(at.folder.path('state'))).toEqual([uuid()]);
     });
 
-    it('when it is shut off, by the names and sockets it was reached by', async () => {
+    test('when it is shut off, by the names and sockets it was reached by', async () => {
       expect((await at.create('s1')).code).toBe(0);
       expect(
         (await at.tool('snapshot', 'delete', 'no', '--vm', 'alias', '--qmp', at.folder.path('second.sock'))).code,
@@ -67,12 +67,12 @@ requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
       expect(at.images()).toEqual(['root0.raw']);
     });
 
-    it('which `status` names', async () => {
+    test('which `status` names', async () => {
       const identity = { kind: 'uuid', uuid: uuid() };
       expect((await at.bridge(['status'])).json['monitor']).toMatchObject({ identity });
     });
 
-    it('that is not there is no VM: nothing is written down of it', async () => {
+    test('that is not there is no VM: nothing is written down of it', async () => {
       const run = await at.tool(
         'snapshot',
         'delete',
@@ -98,7 +98,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
       );
     });
 
-    it('does not get its sets, and is told whose they are', async () => {
+    test('does not get its sets, and is told whose they are', async () => {
       expect(sets(await at.bridge(['snapshot', 'list']))).toEqual([]);
       for (const words of [['show'], ['commit'], ['delete', '--yes']]) {
         const [command = '', ...rest] = words;
@@ -109,13 +109,13 @@ requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
       expect(sets(await at.tool('snapshot', 'list', '--vm', uuid()))).toEqual(['s1']);
     });
 
-    it('is not taken for it when that one is named', async () => {
+    test('is not taken for it when that one is named', async () => {
       const run = await at.tool('snapshot', 'commit', 's1', '--vm', uuid());
       expect(run).toMatchObject({ code: 2, error: { code: 'E_OTHER_VM' } });
       expect(run.error.message).toContain(`expected UUID ${uuid()}, found UUID ${other}`);
     });
 
-    it('has sets of its own; shut off, the name says not which of the two is meant', async () => {
+    test('has sets of its own; shut off, the name says not which of the two is meant', async () => {
       expect((await at.create('s2')).error.message).toBe('none');
       await at.vm.quit();
       const run = await at.bridge(['snapshot', 'delete', 's2', '--yes']);
@@ -128,7 +128,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
   });
 
   describe('without a UUID', () => {
-    it('is its monitor, and that is said', async () => {
+    test('is its monitor, and that is said', async () => {
       await at.restart(disks, ['-uuid', none]);
       const run = await at.create('s1');
       expect(run).toMatchObject({ code: 0 });
@@ -155,7 +155,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
       rmSync(at.state(), { recursive: true });
     });
 
-    it('finds them, and moves them when it is first changed', async () => {
+    test('finds them, and moves them when it is first changed', async () => {
       expect(sets(await at.bridge(['snapshot', 'list']))).toEqual(['s1']);
       expect(await at.bridge(['snapshot', 'show', 's1'])).toMatchObject({ manifest: { state: 'cut' } });
       expect((await at.bridge(['recover', '--dry-run'])).code).toBe(0);
@@ -165,7 +165,7 @@ requires('qemu-system-x86_64', 'qemu-img')('a VM', () => {
       expect(at.images()).toEqual(['root0.raw']);
     });
 
-    it('finds them when it is shut off, too', async () => {
+    test('finds them when it is shut off, too', async () => {
       await at.vm.quit();
       for (const way of [
         ['--vm', 'bare'],

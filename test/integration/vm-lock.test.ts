@@ -2,7 +2,7 @@
 // told who is at work. Two VMs never wait for each other.
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
 import { StepProxy } from '../support/lossy-proxy.js';
@@ -34,7 +34,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('the lock of a VM', () => {
-  it('is had by create from before it looks at the VM', async () => {
+  test('is had by create from before it looks at the VM', async () => {
     const step = { command: 'query-status', when: 'before' } as const;
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
     const first = at.bridge([...create('s1'), '--qmp', proxy.path]);
@@ -52,7 +52,7 @@ requires(
     expect((await at.bridge([...create('s2'), ...second()])).code).toBe(0);
   });
 
-  it('is waited for, if that is asked', async () => {
+  test('is waited for, if that is asked', async () => {
     const step = { command: 'blockdev-add', when: 'before' } as const;
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
     const first = at.bridge([...create('s1'), '--qmp', proxy.path]);
@@ -66,7 +66,7 @@ requires(
     expect(run.manifest.disks[0]?.base.file).toBe(at.overlay('root0'));
   });
 
-  it('of a tool that was killed is taken over', async () => {
+  test('of a tool that was killed is taken over', async () => {
     const step = { command: 'blockdev-add', when: 'before' } as const;
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
     const child = at.spawn([...create('s1'), '--qmp', proxy.path]);
@@ -76,7 +76,7 @@ requires(
     expect((await at.bridge([...create('s2'), ...second()])).error.message).toBe('none');
   });
 
-  it('keeps nobody from another VM', async () => {
+  test('keeps nobody from another VM', async () => {
     await using beside = await CutHarness.start(disks);
     const step = { command: 'query-status', when: 'before' } as const;
     await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
@@ -123,7 +123,7 @@ requires(
       }
     };
 
-    it('create and create', { timeout: 120_000 }, async () => {
+    test('create and create', { timeout: 120_000 }, async () => {
       for (let round = 0; round < 10; round++) {
         const runs = await race(create(`a${round}`), create(`b${round}`));
         for (const run of runs) expectBusyOr(run, ['E_VM_BUSY']);
@@ -133,7 +133,7 @@ requires(
       await expectWrites(10);
     });
 
-    it('create and commit', { timeout: 120_000 }, async () => {
+    test('create and commit', { timeout: 120_000 }, async () => {
       for (let round = 0; round < 10; round++) {
         expect((await at.create(`a${round}`)).code).toBe(0);
         const [made, merged] = await race(create(`b${round}`), ['snapshot', 'commit', `a${round}`]);
@@ -144,7 +144,7 @@ requires(
       await expectWrites(10);
     });
 
-    it('commit and commit', { timeout: 120_000 }, async () => {
+    test('commit and commit', { timeout: 120_000 }, async () => {
       for (let round = 0; round < 10; round++) {
         expect((await at.create(`a${round}`)).code).toBe(0);
         const words = ['snapshot', 'commit', `a${round}`];
@@ -154,7 +154,7 @@ requires(
       await expectWrites(10);
     });
 
-    it('create and recover', { timeout: 120_000 }, async () => {
+    test('create and recover', { timeout: 120_000 }, async () => {
       for (let round = 0; round < 10; round++) {
         const [made, looked] = await race(create(`a${round}`), ['recover']);
         expectBusyOr(made, ['E_VM_BUSY']);

@@ -1,6 +1,7 @@
 // Speaks to a guest agent by hand, for tests that look at the bytes: requests out, lines of JSON in.
 import { once } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
+import { defined } from '../../src/defined.js';
 
 export interface AgentClient extends Disposable {
   readonly socket: Socket;
@@ -57,7 +58,7 @@ export async function connectAgent(path: string): Promise<AgentClient> {
       }
     },
     async call(execute, args, limitMs) {
-      client.send(JSON.stringify({ execute, ...(args === undefined ? {} : { arguments: args }) }));
+      client.send(JSON.stringify({ execute, ...defined({ arguments: args }) }));
       const reply = JSON.parse(await client.line(limitMs)) as {
         return?: unknown;
         error?: { class: string; desc: string };

@@ -2,6 +2,7 @@
 // nothing: what the host tool is tested against where there is no guest. It can be told to misbehave; it logs what it
 // was asked, and when.
 import { createServer, type Server, type Socket } from 'node:net';
+import { defined } from '../../src/defined.js';
 import type { FreezeReport } from '../../src/consistency.js';
 import { freezeReport } from './freeze-reports.js';
 
@@ -195,7 +196,7 @@ export class FakeAgent implements AsyncDisposable {
           supported_commands: [{ name: 'bridge-freeze', enabled: true, 'success-response': true }],
         };
       case 'bridge-status':
-        return { status: this.#status(), ...(this.#last === undefined ? {} : { report: this.#last }) };
+        return { status: this.#status(), ...defined({ report: this.#last }) };
       case 'bridge-freeze':
         return this.#freeze(String(args['session']), String(args['requester']));
       case 'bridge-renew':

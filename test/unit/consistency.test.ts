@@ -1,9 +1,9 @@
 import * as v from 'valibot';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { freezeReportSchema } from '../../src/consistency.js';
 import { filesystemReport, freezeReport, writerReport } from '../support/freeze-reports.js';
 
-it('reads words that a newer guest has and we do not, as those that promise least', () => {
+test('reads words that a newer guest has and we do not, as those that promise least', () => {
   const newer = {
     ...freezeReport({}),
     level: 'transactional',
@@ -29,6 +29,6 @@ it('reads words that a newer guest has and we do not, as those that promise leas
   });
 });
 
-it('does not take a number for a word', () => {
+test('does not take a number for a word', () => {
   expect(v.safeParse(freezeReportSchema, { ...freezeReport({}), level: 3 }).success).toBe(false);
 });

@@ -1,19 +1,19 @@
 // How an error is put into one line, for people and for the wire.
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { BridgeError, describeError, QuiesceError } from '../../src/errors.js';
 import { RemoteError, toWireError } from '../../src/rpc/errors.js';
 
 const full = new Error('ENOSPC: no space left on device, write');
 
 describe('an error in one line', () => {
-  it('gives the message and its causes, outermost first', () => {
+  test('gives the message and its causes, outermost first', () => {
     const inner = new BridgeError('E_FILE', 'the note cannot be written', { cause: full });
     expect(describeError(new QuiesceError('E_QUIESCE', 'no session', { cause: inner }))).toBe(
       'no session: the note cannot be written: ENOSPC: no space left on device, write',
     );
   });
 
-  it('tells a cause once that is quoted in the message', () => {
+  test('tells a cause once that is quoted in the message', () => {
     const quoting = new BridgeError('E_FILE', `/run/x: ${full.message}`, { cause: full });
     expect(describeError(quoting)).toBe('/run/x: ENOSPC: no space left on device, write');
     // A refusal that was taken over word by word.

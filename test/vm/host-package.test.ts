@@ -4,11 +4,11 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test, vi } from 'vitest';
 import { bootGuest, type UserModeGuest } from '../../src/testing/index.js';
-import { packageVersion } from '../../src/version.js';
+import { PACKAGE_VERSION } from '../../src/version.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 
-const DEB = fileURLToPath(new URL(`../../build/fsfreeze-bridge_${packageVersion}_amd64.deb`, import.meta.url));
+const DEB = fileURLToPath(new URL(`../../build/fsfreeze-bridge_${PACKAGE_VERSION}_amd64.deb`, import.meta.url));
 const SERVICE = 'fsfreeze-bridge-recover.service';
 const TIMER = 'fsfreeze-bridge-recover.timer';
 const STATE = '/var/lib/fsfreeze-bridge';
@@ -79,7 +79,7 @@ requires(...USER_MODE)('the package of the host tool, installed', () => {
   });
 
   test('is complete: tool, manual page, documents, units that systemd understands', async () => {
-    expect(await line(guest(), 'fsfreeze-bridge --version')).toBe(packageVersion);
+    expect(await line(guest(), 'fsfreeze-bridge --version')).toBe(PACKAGE_VERSION);
     expect(await line(guest(), 'dpkg --verify fsfreeze-bridge')).toBe('');
     expect(await line(guest(), 'zcat /usr/share/man/man8/fsfreeze-bridge.8.gz')).toMatch(/^\.TH FSFREEZE-BRIDGE 8/);
     expect(await line(guest(), `stat -c '%a %U' ${STATE}`)).toBe('750 root');
@@ -130,7 +130,7 @@ requires(...USER_MODE)('the package of the host tool, installed', () => {
   test('stays switched off over an upgrade, and leaves every manifest when it is removed and purged', async () => {
     await guest().exec(`systemctl disable --now ${TIMER} 2>&1`);
     // What dpkg runs in the end; unpacking it once more takes longer than all the rest here.
-    await guest().exec(`/var/lib/dpkg/info/fsfreeze-bridge.postinst configure ${packageVersion} 2>&1`);
+    await guest().exec(`/var/lib/dpkg/info/fsfreeze-bridge.postinst configure ${PACKAGE_VERSION} 2>&1`);
     expect(await properties(guest(), TIMER, 'UnitFileState', 'ActiveState')).toEqual({
       UnitFileState: 'disabled',
       ActiveState: 'inactive',

@@ -11,7 +11,7 @@ import { errnoName, errnoText } from '../errno-text.js';
 import type { Handlers } from './types.js';
 
 /** PAM may ask the network. */
-const passwordLimitMs = 60_000;
+const PASSWORD_LIMIT_MS = 60_000;
 
 export function accountHandlers(
   sources: Sources,
@@ -34,7 +34,7 @@ export function accountHandlers(
       if (/[\n:]/.test(username)) refuse('forbidden characters in username');
       const input = Buffer.concat([Buffer.from(`${username}:`), secret, Buffer.from('\n')]);
       const command = crypted ? (['chpasswd', '-e'] as const) : (['chpasswd'] as const);
-      await runAction(sources.run, sources.compat, 'set user password', command, { limitMs: passwordLimitMs, input });
+      await runAction(sources.run, sources.compat, 'set user password', command, { limitMs: PASSWORD_LIMIT_MS, input });
       return {};
     },
     'guest-ssh-get-authorized-keys': async ({ username }) => ({ keys: await readKeys(sources, username) }),

@@ -1,4 +1,5 @@
 // Our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
+import { defined } from '../../defined.js';
 import type { FreezeReport } from '../../consistency.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { FreezeEnvironment, Handlers } from './types.js';
@@ -18,8 +19,7 @@ export function bridgeHandlers({
           requester: requester ?? `bridge-freeze on ${context.name}`,
           leaseMs: args['lease-ms'],
           require: args.require,
-          ...(session === undefined ? {} : { session }),
-          ...(mountpoints === undefined ? {} : { mountpoints }),
+          ...defined({ session, mountpoints }),
           ...(disks === undefined
             ? {}
             : { disks: disks.map(({ serial, 'pci-address': pciAddress }) => ({ serial, pciAddress })) }),
@@ -41,7 +41,7 @@ export function bridgeHandlers({
       const now = monotonicMs();
       return {
         status,
-        ...(report === undefined ? {} : { report }),
+        ...defined({ report }),
         untold: [...keeper.untold],
         unreleased: [...coordinator.unreleased],
         hung: hung.map(({ sinceMs, ...rest }) => ({ ...rest, forMs: Math.max(0, now - sinceMs) })),

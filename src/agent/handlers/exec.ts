@@ -1,4 +1,5 @@
 // guest-exec and guest-exec-status: what is asked, checked and answered. Processes and their output: exec-children.ts.
+import { defined } from '../../defined.js';
 import { refuse } from '../../qga/server.js';
 import type { CaptureMode } from '../../qga/commands-exec.js';
 import { decodeBase64 } from '../base64.js';
@@ -17,7 +18,7 @@ export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handler
         const pid = await children.start({
           path,
           args: arg,
-          ...(env === undefined ? {} : { env }),
+          ...defined({ env }),
           ...(input === undefined ? {} : { input: decodeBase64(input) }),
           capture: captureMode(capture),
         });
@@ -36,8 +37,7 @@ export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handler
       const { exitCode, signal, out, err } = found;
       return {
         exited: true,
-        ...(exitCode === undefined ? {} : { exitcode: exitCode }),
-        ...(signal === undefined ? {} : { signal }),
+        ...defined({ exitcode: exitCode, signal }),
         ...(out.bytes.length === 0 ? {} : { 'out-data': out.bytes.toString('base64') }),
         ...(err.bytes.length === 0 ? {} : { 'err-data': err.bytes.toString('base64') }),
         ...(out.bytes.length === 0 ? {} : { 'out-truncated': out.truncated }),

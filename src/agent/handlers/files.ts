@@ -13,14 +13,14 @@ import { baseOf, modeFlags, openFile, readFrom, readsOnly, writeTo, type OpenFil
 import type { Sources } from '../kernel-files.js';
 import type { Handlers } from './types.js';
 
-const openLimit = 32;
-const readDefault = 4096;
+const OPEN_LIMIT = 32;
+const READ_DEFAULT = 4096;
 /** QGA_READ_COUNT_MAX. */
-const readLimit = 48 * 1024 * 1024;
+const READ_LIMIT = 48 * 1024 * 1024;
 /** A dead network filesystem may never answer. Node has few threads for files: two may be lost to one. */
-const operationLimitMs = 30_000;
-const lostLimit = 2;
-const firstHandle = 1000;
+const OPERATION_LIMIT_MS = 30_000;
+const LOST_LIMIT = 2;
+const FIRST_HANDLE = 1000;
 const INT64_MAX = 2n ** 63n - 1n;
 
 interface FileOptions extends Sources {
@@ -52,7 +52,7 @@ export function fileHandlers(options: FileOptions): { readonly handlers: FileHan
       if (!readsOnly(flags) && !options.mayWrite(context)) {
         refuse(`failed to open file '${path}' (mode: '${mode}'): the policy allows reading only`);
       }
-      if (files.size >= openLimit) refuse(`${openLimit} files are open, which is the limit: close one`);
+      if (files.size >= OPEN_LIMIT) refuse(`${OPEN_LIMIT} files are open, which is the limit: close one`);
       const opening = openFile(path, flags);
       const file = await limited(`open '${path}'`, opening, (error) =>
         refuse(`failed to open file '${path}' (mode: '${mode}'): ${errnoText(error)}`),
@@ -71,9 +71,9 @@ export function fileHandlers(options: FileOptions): { readonly handlers: FileHan
       await limited('close', file.close(), (error) => refuse(`failed to close handle: ${errnoText(error)}`));
       return {};
     },
-    async 'guest-file-read'({ handle, count: wanted = readDefault }) {
+    async 'guest-file-read'({ handle, count: wanted = READ_DEFAULT }) {
       const open = find(handle);
-      if (wanted < 0 || wanted > readLimit) refuse(`value '${wanted}' is invalid for argument count`);
+      if (wanted < 0 || wanted > READ_LIMIT) refuse(`value '${wanted}' is invalid for argument count`);
       const { bytes, eof } = await limited('read', readFrom(open, Number(wanted)), (error) =>
         refuse(`failed to read file: ${errnoText(error)}`),
       );
@@ -125,12 +125,12 @@ function whenceName(whence: number | bigint | Whence): Whence {
 function kernelLimit(): <T>(what: string, work: Promise<T>, failed: (error: unknown) => never) => Promise<T> {
   let lost = 0;
   return async (what, work, failed) => {
-    if (lost >= lostLimit) {
+    if (lost >= LOST_LIMIT) {
       work.catch(() => undefined);
       refuse(`${lost} file operations still wait for the kernel: no further one is begun`);
     }
     try {
-      return await withLimit(what, operationLimitMs, work, 'unknown');
+      return await withLimit(what, OPERATION_LIMIT_MS, work, 'unknown');
     } catch (error) {
       if (!(error instanceof BridgeError)) return failed(error);
       lost++;
@@ -151,7 +151,7 @@ function handleNumbers(runtimeDir: string): () => bigint {
   const path = join(runtimeDir, 'file-handles');
   let next: bigint | undefined;
   return () => {
-    next ??= BigInt(/^\d{1,18}$/.exec(readIfThere(path))?.[0] ?? firstHandle);
+    next ??= BigInt(/^\d{1,18}$/.exec(readIfThere(path))?.[0] ?? FIRST_HANDLE);
     const handle = next++;
     mkdirSync(runtimeDir, { recursive: true, mode: 0o755 });
     writeFileSync(path, String(next));

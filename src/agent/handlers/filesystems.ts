@@ -1,6 +1,7 @@
 // guest-get-fsinfo: filesystems with their disks' addresses, from which the host knows which of its disks a mount lies
 // on (libvirt by PCI address, bus, target and unit; our host tool by serial first). Mounts and disks: src/freeze/.
 import { statfs } from 'node:fs/promises';
+import { defined } from '../../defined.js';
 import type { Disk, DiskChain } from '../../linux/disks.js';
 import type { Filesystem, MountTable } from '../../linux/mounts.js';
 import { pathBytes } from '../../linux/path-text.js';
@@ -15,14 +16,14 @@ type FsInfo = Returns<'guest-get-fsinfo'>[number];
 type Sizes = Pick<FsInfo, 'used-bytes' | 'total-bytes' | 'total-bytes-privileged'>;
 
 /** A filesystem behind a process or a dead disk may not answer; its sizes are then left out. */
-const statLimitMs = 2000;
+const STAT_LIMIT_MS = 2000;
 
 export function filesystemHandlers({
   compat,
   sysRoot,
   view,
 }: Pick<Sources, 'compat' | 'sysRoot' | 'view'>): Pick<Handlers, 'guest-get-fsinfo'> {
-  const looks = new Looks(statLimitMs);
+  const looks = new Looks(STAT_LIMIT_MS);
   const sizes = async (mountpoint: string): Promise<Sizes> => {
     try {
       const stat = await looks.at(mountpoint, async () => await statfs(pathBytes(mountpoint), { bigint: true }));
@@ -104,7 +105,7 @@ function diskMember(disk: Disk, dev: string): FsInfo['disk'][number] {
     bus: address.bus,
     target: address.target,
     unit: address.unit,
-    ...(serial === undefined ? {} : { serial }),
+    ...defined({ serial }),
     dev,
     ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
   };

@@ -1,5 +1,6 @@
 // The real agent's freeze commands on the one freeze path: a plain freeze has a lease like any other, and counts as
 // qemu-ga does (own FIFREEZE successes; EBUSY and EOPNOTSUPP are passed over).
+import { defined } from '../../defined.js';
 import type { LocalSession } from '../../freeze/options.js';
 import type { ChannelContext } from '../origin.js';
 import type { FreezeEnvironment, Handlers } from './types.js';
@@ -18,7 +19,7 @@ export function fsfreezeHandlers({
         requester: `${requester} on ${context.name}`,
         leaseMs: plainLeaseMs,
         require: 'plain',
-        ...(mountpoints === undefined ? {} : { mountpoints }),
+        ...defined({ mountpoints }),
       },
       context,
     );

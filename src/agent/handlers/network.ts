@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { BridgeError } from '../../errors.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
-import { lookLimitMs, readKernelFile, type Sources } from '../kernel-files.js';
+import { LOOK_LIMIT_MS, readKernelFile, type Sources } from '../kernel-files.js';
 import { packageHint } from '../tools.js';
 import type { Handlers } from './types.js';
 
@@ -58,7 +58,7 @@ export function networkHandlers(
 async function ipLinks({ run }: Sources): Promise<readonly Link[]> {
   let stdout: string;
   try {
-    const result = await run('ip', ['-j', '-s', 'address', 'show'], { limitMs: lookLimitMs });
+    const result = await run('ip', ['-j', '-s', 'address', 'show'], { limitMs: LOOK_LIMIT_MS });
     if (result.exitCode !== 0) return refuse(`'ip -j -s address show' failed: ${result.output.trim()}`);
     stdout = result.stdout;
   } catch (error) {

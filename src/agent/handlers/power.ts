@@ -6,11 +6,11 @@ import { refuse } from '../../qga/server.js';
 import { RemoteError } from '../../rpc/errors.js';
 import { errnoText } from '../errno-text.js';
 import { isExecutable, runAction } from '../program.js';
-import { lookLimitMs, type Sources } from '../kernel-files.js';
+import { LOOK_LIMIT_MS, type Sources } from '../kernel-files.js';
 import type { Handlers } from './types.js';
 
 /** init takes the order and answers; carrying it out is its own time. */
-const orderLimitMs = 60_000;
+const ORDER_LIMIT_MS = 60_000;
 
 const shutdownModes = {
   powerdown: { program: '/sbin/poweroff', flag: '-P' },
@@ -54,7 +54,7 @@ async function shutdown({ run, compat }: Sources, mode: string): Promise<void> {
   const command = isExecutable(program)
     ? ([program] as const)
     : (['/sbin/shutdown', '-h', flag, '+0', 'hypervisor initiated shutdown'] as const);
-  await runAction(run, compat, 'shutdown', command, { limitMs: orderLimitMs });
+  await runAction(run, compat, 'shutdown', command, { limitMs: ORDER_LIMIT_MS });
 }
 
 function isShutdownMode(mode: string): mode is keyof typeof shutdownModes {
@@ -76,11 +76,11 @@ async function suspend(sources: Sources, mode: SuspendMode): Promise<Record<stri
     }
   };
   // systemctl status: 1 to 3 for a unit that is there but does not run, 4 for one that is unknown.
-  const status = await exitCodeOf(sources, 'systemctl', ['status', unit], lookLimitMs);
+  const status = await exitCodeOf(sources, 'systemctl', ['status', unit], LOOK_LIMIT_MS);
   if (status !== undefined && status > 0 && status < 4) {
     if (await attempt(() => helper(sources, 'systemctl', [verb], `systemctl ${verb}`))) return {};
   }
-  if ((await exitCodeOf(sources, 'pm-is-supported', [check], lookLimitMs)) === 0) {
+  if ((await exitCodeOf(sources, 'pm-is-supported', [check], LOOK_LIMIT_MS)) === 0) {
     if (await attempt(() => helper(sources, program, [], program))) return {};
   }
   if (word !== undefined && kernelStates(sources).includes(word)) {
@@ -105,7 +105,7 @@ async function exitCodeOf({ run }: Sources, file: string, args: readonly string[
 }
 
 async function helper(sources: Sources, file: string, args: readonly string[], name: string): Promise<void> {
-  const exitCode = await exitCodeOf(sources, file, args, orderLimitMs);
+  const exitCode = await exitCodeOf(sources, file, args, ORDER_LIMIT_MS);
   if (exitCode === undefined) refuse(`the helper program '${name}' was not found`);
   if (exitCode !== 0) refuse(`the helper program '${name}' returned an unexpected exit status code (${exitCode})`);
 }

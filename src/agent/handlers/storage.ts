@@ -18,12 +18,12 @@ type Disk = Returns<'guest-get-disks'>[number];
 type Trimmed = Returns<'guest-fstrim'>['paths'][number];
 
 /** Large disks take their time, and the kernel cannot be hurried. */
-const trimLimitMs = 600_000;
-const openLimitMs = 5000;
+const TRIM_LIMIT_MS = 600_000;
+const OPEN_LIMIT_MS = 5000;
 
 export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-disks' | 'guest-fstrim'> {
   const { compat, sysRoot, view } = sources;
-  const looks = new Looks(openLimitMs);
+  const looks = new Looks(OPEN_LIMIT_MS);
   return {
     'guest-get-disks'() {
       const names = entries(join(sysRoot, 'block'));
@@ -88,7 +88,7 @@ async function trim({ run }: Sources, looks: Looks, path: string, minimum: numbe
     // Words that a program is started with are UTF-8; of another name, the folder that is open is given.
     const name = isUtf8Path(path) ? path : `/proc/${process.pid}/fd/${folder.fd}`;
     const args = ['--verbose', '--minimum', String(minimum), name];
-    const { exitCode, stdout, output } = await run('fstrim', args, { limitMs: trimLimitMs });
+    const { exitCode, stdout, output } = await run('fstrim', args, { limitMs: TRIM_LIMIT_MS });
     const bytes = /\((\d+) bytes\) trimmed/.exec(stdout)?.[1];
     if (exitCode === 0 && bytes !== undefined) return { path, trimmed: BigInt(bytes) };
     return { path, error: trimError(output) };

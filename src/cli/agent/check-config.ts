@@ -4,7 +4,7 @@ import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import type { IgnoredSetting, UsedSetting } from '../../agent/distribution-settings.js';
 import { configuredFolders } from '../../agent/freeze-options.js';
-import { searchPath } from '../../agent/program.js';
+import { SEARCH_PATH } from '../../agent/program.js';
 import { tools, type Tool } from '../../agent/tools.js';
 import { foldersLeftTo, foldersWithHook } from '../../freeze/writers/dispatcher.js';
 import { findWriters } from '../../freeze/writers/folders.js';
@@ -107,7 +107,7 @@ function doubtOf(path: string): { readonly doubt?: string } {
 }
 
 function isThere(program: string): boolean {
-  const paths = isAbsolute(program) ? [program] : searchPath.split(':').map((folder) => join(folder, program));
+  const paths = isAbsolute(program) ? [program] : SEARCH_PATH.split(':').map((folder) => join(folder, program));
   return paths.some((path) => {
     try {
       accessSync(path, constants.X_OK);

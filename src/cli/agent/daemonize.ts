@@ -7,10 +7,10 @@ import { isSea } from 'node:sea';
 import type { Readable } from 'node:stream';
 
 /** Tells the daemon that it is one, and where its pipe is. */
-const variable = 'FSFREEZE_AGENT_READY_FD';
-const readyFd = 4;
-const readyWord = 'ready';
-const limitMs = 60_000;
+const READY_VARIABLE = 'FSFREEZE_AGENT_READY_FD';
+const READY_FD = 4;
+const READY_WORD = 'ready';
+const LIMIT_MS = 60_000;
 
 /** The daemon's end of the pipe. */
 export interface Readiness {
@@ -20,23 +20,23 @@ export interface Readiness {
 
 /** Undefined if this process is not the daemon that `daemonize` has started. Forgets the variable. */
 export function readiness(env: Record<string, string | undefined>): Readiness | undefined {
-  const isDaemon = env[variable] === String(readyFd);
-  Reflect.deleteProperty(env, variable);
+  const isDaemon = env[READY_VARIABLE] === String(READY_FD);
+  Reflect.deleteProperty(env, READY_VARIABLE);
   if (!isDaemon) return undefined;
   let open = true;
   const tell = (text: string): void => {
     if (!open) return;
     open = false;
     try {
-      writeSync(readyFd, text);
-      closeSync(readyFd);
+      writeSync(READY_FD, text);
+      closeSync(READY_FD);
     } catch {
       // The parent has given up waiting: nobody is left to be told.
     }
   };
   return {
     ready() {
-      tell(readyWord);
+      tell(READY_WORD);
     },
     failed: tell,
   };
@@ -51,10 +51,10 @@ export async function daemonize(inheritedFd?: number): Promise<string | undefine
   const own = isSea() ? [] : [...process.execArgv, process.argv[1] ?? ''];
   const child = spawn(process.execPath, [...own, ...process.argv.slice(2)], {
     detached: true,
-    env: { ...process.env, [variable]: String(readyFd), ...handedOn(inheritedFd) },
+    env: { ...process.env, [READY_VARIABLE]: String(READY_FD), ...handedOn(inheritedFd) },
     stdio: ['ignore', 'ignore', 'ignore', inheritedFd ?? 'ignore', 'pipe'],
   });
-  const pipe = child.stdio[readyFd] as Readable;
+  const pipe = child.stdio[READY_FD] as Readable;
   let text = '';
   let failure: string | undefined;
   child.once('error', (error) => {
@@ -62,14 +62,14 @@ export async function daemonize(inheritedFd?: number): Promise<string | undefine
   });
   pipe.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
   const timer = setTimeout(() => {
-    failure = `did not serve within ${limitMs / 1000} s`;
+    failure = `did not serve within ${LIMIT_MS / 1000} s`;
     child.kill('SIGTERM');
     pipe.destroy();
-  }, limitMs);
+  }, LIMIT_MS);
   await once(pipe, 'close');
   clearTimeout(timer);
   child.unref();
-  if (text === readyWord) return undefined;
+  if (text === READY_WORD) return undefined;
   return failure ?? (text === '' ? 'the daemon ended before it served' : text);
 }
 

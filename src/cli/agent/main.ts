@@ -4,6 +4,7 @@
 // for what no start anew will mend.
 import { release } from 'node:os';
 import { resolve } from 'node:path';
+import { defined } from '../../defined.js';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
 import { checkKernel } from '../../agent/oldest-kernel.js';
@@ -22,7 +23,7 @@ import { tellDistribution, tellLeftFolders, tellUnknownCommands } from './tell-s
 import { watched } from './watched.js';
 
 /** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
-const lastThawLimitMs = 3000;
+const LAST_THAW_LIMIT_MS = 3000;
 
 /** They end it, after the thaw. */
 const endingSignals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const;
@@ -34,12 +35,12 @@ type EndingSignal = (typeof endingSignals)[number];
 const exitCodes: Readonly<Partial<Record<EndingSignal, number>>> = { SIGHUP: 129, SIGUSR1: 138, SIGUSR2: 140 };
 
 /** The units' RestartPreventExitStatus: sysexits.h's EX_CONFIG, which systemd shows by that name. */
-const badConfiguration = 78;
+const BAD_CONFIGURATION = 78;
 /**
  * Under our unit, an agent that could not start ends this late. systemd before 254 cannot slow down, and gives up for good
  * after 30 starts in a minute (StartLimitBurst=): with this pause there are fewer. One that dies is still replaced at once.
  */
-const pauseBeforeNextStartMs = 2500;
+const PAUSE_BEFORE_NEXT_START_MS = 2500;
 const isGiven = (option: string): boolean => process.argv.slice(2).includes(option);
 
 /** Only in the daemon that `-d` has started. */
@@ -121,8 +122,8 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
   const agent = await startAgent({
-    channel: { method, path, retry, ...(activated === undefined ? {} : { activated }) },
-    ...(reportVersion === undefined ? {} : { reportVersion }),
+    channel: { method, path, retry, ...defined({ activated }) },
+    ...defined({ reportVersion }),
     ...(localSocket === 'none' ? {} : { localSocket }),
     compat,
     blockRpcs,
@@ -131,7 +132,7 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
     ...(bridge['also-allow'] === undefined ? {} : { alsoAllow: bridge['also-allow'] }),
     plainLeaseMs: bridge['lease-ms'],
     runtimeDir: bridge['runtime-dir'],
-    ...(recovered === undefined ? {} : { recovered }),
+    ...defined({ recovered }),
     writerFolders: freezeOptions.writerFolders,
     logger,
     createCoordinator: (wiring) => createCoordinator({ ...freezeOptions, ...wiring }),
@@ -154,7 +155,7 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
 // Lines held back are lost if the thaw is: writing them to a frozen filesystem would block for ever.
 async function endAfterFailure(agent: Agent): Promise<void> {
   try {
-    await withLimit('the thaw after a failure', lastThawLimitMs, agent.stop());
+    await withLimit('the thaw after a failure', LAST_THAW_LIMIT_MS, agent.stop());
   } catch {
     // The connection to the freezer closes with us, and then it thaws.
   }
@@ -168,17 +169,17 @@ main().catch((cause: unknown) => {
   if (pauses) for (const signal of endingSignals) process.once(signal, () => process.exit(exitCodes[signal] ?? 0));
   if (daemon === undefined) process.stderr.write(`fsfreeze-agent: ${describeError(error)}\n`);
   if (isGiven('--check-config') && isGiven('--json')) {
-    process.stdout.write(`${JSON.stringify({ exitCode: badConfiguration, error: describeError(error) })}\n`);
+    process.stdout.write(`${JSON.stringify({ exitCode: BAD_CONFIGURATION, error: describeError(error) })}\n`);
   }
   // At the very end: who waits for it finds no pid file of ours any more.
   process.once('exit', () => daemon?.failed(describeError(error)));
   if (!pauses) process.exit(exitCode);
-  setTimeout(() => process.exit(exitCode), pauseBeforeNextStartMs);
+  setTimeout(() => process.exit(exitCode), PAUSE_BEFORE_NEXT_START_MS);
 });
 
 /** 1, as qemu-ga; for our unit, what is wrong with the call is told apart from what may be over the next time. */
 function exitCodeOf(error: unknown): number {
-  if (isGiven('--check-config')) return badConfiguration;
+  if (isGiven('--check-config')) return BAD_CONFIGURATION;
   if (!(error instanceof UsageError)) return 1;
-  return isGiven('--service') && !hasStuckPredecessor() ? badConfiguration : 1;
+  return isGiven('--service') && !hasStuckPredecessor() ? BAD_CONFIGURATION : 1;
 }

@@ -1,6 +1,7 @@
 // fsfreeze-agent's settings from its command line and its configuration file, as qemu-ga merges them: the command line
 // wins, lists accumulate, `-V`, `-h`, `-D` and `-b help` end it at once with exit code 0. Also what -D prints.
 import { existsSync, readFileSync } from 'node:fs';
+import { defined } from '../../defined.js';
 import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js';
 import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
 import { parseConfiguration, type BridgeConfiguration, type Configuration } from '../../agent/configuration.js';
@@ -9,7 +10,7 @@ import { pathError, UsageError } from '../../errors.js';
 import { policyPresets, type PolicyPreset } from '../../qga/command.js';
 import { commandNames } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
-import { packageVersion } from '../../version.js';
+import { PACKAGE_VERSION } from '../../version.js';
 import {
   allowedWithin,
   hookAt,
@@ -76,10 +77,10 @@ const surroundings: Surroundings = {
   },
 };
 
-const defaultConfigurationFile = '/etc/qemu/qemu-ga.conf';
-const defaultStateDir = '/var/run';
-const defaultPidFile = '/var/run/qemu-ga.pid';
-const defaultHook = '/etc/qemu/fsfreeze-hook';
+const DEFAULT_CONFIGURATION_FILE = '/etc/qemu/qemu-ga.conf';
+const DEFAULT_STATE_DIR = '/var/run';
+const DEFAULT_PID_FILE = '/var/run/qemu-ga.pid';
+const DEFAULT_HOOK = '/etc/qemu/fsfreeze-hook';
 const defaultPaths: Readonly<Record<ChannelMethod, string | undefined>> = {
   'virtio-serial': '/dev/virtio-ports/org.qemu.guest_agent.0',
   'isa-serial': '/dev/ttyS0',
@@ -110,7 +111,7 @@ export function readInvocation(words: readonly string[], around: Surroundings = 
   const isUnit = own.flags.has('service') || isCheck;
   const distribution = isUnit ? readDistribution(around) : noDistribution;
   const given = collect([...distribution.options, ...options]);
-  const configurationFile = given.text.get('config') ?? around.env['QGA_CONF'] ?? defaultConfigurationFile;
+  const configurationFile = given.text.get('config') ?? around.env['QGA_CONF'] ?? DEFAULT_CONFIGURATION_FILE;
   const configuration = readConfiguration(configurationFile, given.text.has('config'), around);
   const activated = around.activated();
   const merged = merge(given, configuration, distribution, activated);
@@ -152,7 +153,7 @@ function firstAtOnce(options: readonly string[], around: Surroundings): string |
 }
 
 function printAtOnce(option: string, { program }: Surroundings): string | undefined {
-  if (option === '--version') return `fsfreeze-agent ${packageVersion} (compatible with QEMU Guest Agent 10.2.2)\n`;
+  if (option === '--version') return `fsfreeze-agent ${PACKAGE_VERSION} (compatible with QEMU Guest Agent 10.2.2)\n`;
   if (option === '--help') return describeOptions(program);
   const listing = /^--(block-rpcs|blacklist|allow-rpcs)=(help|\?)$/.test(option);
   return listing ? `${commandNames.join('\n')}\n` : undefined;
@@ -174,7 +175,7 @@ function collect(options: readonly string[]): Given {
     const word = option.slice(2, equals < 0 ? undefined : equals);
     const name = word === 'blacklist' ? 'block-rpcs' : word;
     const value = equals < 0 ? undefined : option.slice(equals + 1);
-    if (name === 'fsfreeze-hook') text.set(name, value ?? defaultHook);
+    if (name === 'fsfreeze-hook') text.set(name, value ?? DEFAULT_HOOK);
     else if (value === undefined) flags.add(name);
     else if (name.endsWith('-rpcs')) lists.set(name, [...(lists.get(name) ?? []), splitList(value)]);
     else text.set(name, value);
@@ -199,14 +200,14 @@ function merge(
   const limit =
     text.get('policy') ?? bridge.policy ?? (activated?.method === 'vsock-listen' ? 'freeze-only' : undefined);
   const method = text.get('method') ?? general.method ?? 'virtio-serial';
-  const statedir = text.get('statedir') ?? general.statedir ?? defaultStateDir;
+  const statedir = text.get('statedir') ?? general.statedir ?? DEFAULT_STATE_DIR;
   const path = text.get('path') ?? general.path;
   return {
     daemon: flags.has('daemonize') || general.daemon === true,
     method,
     path: path ?? (isMethod(method) ? defaultPaths[method] : undefined),
     logfile: text.get('logfile') ?? general.logfile,
-    pidfile: text.get('pidfile') ?? general.pidfile ?? defaultPidFile,
+    pidfile: text.get('pidfile') ?? general.pidfile ?? DEFAULT_PID_FILE,
     fsfreezeHook:
       text.get('fsfreeze-hook') ?? general.fsfreezeHook ?? distribution.hooks.find(({ kind }) => kind === 'own')?.file,
     statedir,
@@ -247,14 +248,13 @@ function settle(
   return {
     method,
     path,
-    ...(activated === undefined ? {} : { activated }),
+    ...defined({ activated }),
     retryPath,
     daemonize: merged.daemon,
     pidfile,
     statedir,
     verbose,
-    ...(reportVersion === undefined ? {} : { reportVersion }),
-    ...(logfile === undefined ? {} : { logfile }),
+    ...defined({ reportVersion, logfile }),
     // Fedora's way to say "no hook".
     ...(fsfreezeHook === undefined || fsfreezeHook === '/dev/null' || fsfreezeHook === '' ? {} : { fsfreezeHook }),
     blockRpcs: merged.blockRpcs.flat(),
@@ -263,7 +263,7 @@ function settle(
     policy: policy ?? usualPolicy(method),
     bridge: {
       ...bridge,
-      ...(freezer === undefined ? {} : { freezer }),
+      ...defined({ freezer }),
       ...(localSocket === undefined ? {} : { 'local-socket': localSocket }),
     },
   };

@@ -6,7 +6,7 @@ import { describeError } from '../../errors.js';
 import type { HeldLogger } from '../../log.js';
 
 /** For what a thaw and the release of the writers may take after the lease. */
-const releaseLimitS = 60;
+const RELEASE_LIMIT_S = 60;
 
 /** The same logger, which tells the watchdog when it is held. */
 export function watched(logger: HeldLogger, bridge: BridgeConfiguration): HeldLogger {
@@ -14,7 +14,7 @@ export function watched(logger: HeldLogger, bridge: BridgeConfiguration): HeldLo
   const heartbeat = startHeartbeat({
     env: process.env,
     freezer,
-    holdAtMostS: prepareS + holdS + leaseS + releaseLimitS,
+    holdAtMostS: prepareS + holdS + leaseS + RELEASE_LIMIT_S,
     onError(error) {
       logger.log.error({ error: describeError(error) }, 'the watchdog hears nothing of this agent');
     },

@@ -1,12 +1,12 @@
 // The manual page fsfreeze-bridge(8), in man(7)'s macros: commands, options, exit codes and examples are those that
 // --help prints, from the same declarations.
-import { defaultStateDir } from '../../host/sets/manifest-store.js';
-import { defaultConfigFile } from '../../host/vm/vm.js';
-import { packageVersion } from '../../version.js';
+import { DEFAULT_STATE_DIR } from '../../host/sets/manifest-store.js';
+import { DEFAULT_CONFIG_FILE } from '../../host/vm/vm.js';
+import { PACKAGE_VERSION } from '../../version.js';
 import { declaredCommands, type DeclaredCommand, type DeclaredOption } from './declared-commands.js';
 import { exitCodes } from './exit-codes.js';
 
-const program = 'fsfreeze-bridge';
+const PROGRAM = 'fsfreeze-bridge';
 
 const description = [
   'Holds the guest of a running QEMU still by its agent, cuts all of its disks in one transaction of the monitor, and lets ' +
@@ -18,9 +18,9 @@ const description = [
 ];
 
 const files: readonly (readonly [string, string])[] = [
-  [defaultConfigFile, 'The VMs by name; need not be there. For example:'],
+  [DEFAULT_CONFIG_FILE, 'The VMs by name; need not be there. For example:'],
   [
-    defaultStateDir,
+    DEFAULT_STATE_DIR,
     'A folder for each VM, and in it one for each set, with its manifest: which files hold the cut, its level and the ' +
       'evidence. Who removes it no longer knows what those files hold.',
   ],
@@ -38,9 +38,9 @@ export function manPage(configuration: string): string {
   const shared = sharedOptions(commands);
   const [configFile, ...otherFiles] = files;
   return [
-    `.TH FSFREEZE-BRIDGE 8 "" "${program} ${packageVersion}" "System Administration"`,
+    `.TH FSFREEZE-BRIDGE 8 "" "${PROGRAM} ${PACKAGE_VERSION}" "System Administration"`,
     '.SH NAME',
-    text(`${program} - consistent snapshots of running QEMU virtual machines`),
+    text(`${PROGRAM} - consistent snapshots of running QEMU virtual machines`),
     '.SH SYNOPSIS',
     ...commands.flatMap(({ line }, index) => [...(index === 0 ? [] : ['.br']), commandLine(line)]),
     '.SH DESCRIPTION',
@@ -107,11 +107,11 @@ function item(terms: readonly string[], what: string): string[] {
 function commandLine(line: string): string {
   const [, words = line, positionals = ''] = /^(.*?)((?: <\w+>)*)$/.exec(line) ?? [];
   const arguments_ = positionals.replace(/<(\w+)>/g, (_all, name: string) => italic(name.toUpperCase()));
-  return `${bold(`${program} ${words}`)}${arguments_} [${italic('OPTION')}]...`;
+  return `${bold(`${PROGRAM} ${words}`)}${arguments_} [${italic('OPTION')}]...`;
 }
 
 function example(line: string, what: string): string[] {
-  return ['.TP', bold(line.replace('$0', program)), text(what)];
+  return ['.TP', bold(line.replace('$0', PROGRAM)), text(what)];
 }
 
 function verbatim(lines: string): string[] {

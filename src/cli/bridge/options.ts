@@ -2,13 +2,14 @@
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { readableStore } from '../../host/sets/find-vm.js';
 import { recordedVm } from '../../host/sets/known-vms.js';
-import { defaultStateDir, type ManifestStore } from '../../host/sets/manifest-store.js';
+import { DEFAULT_STATE_DIR, type ManifestStore } from '../../host/sets/manifest-store.js';
 import type { Operation } from '../../host/sets/owner-lock.js';
 import { identifyUnlessBusy, type LockRequest } from '../../host/sets/vm-lock.js';
-import { chooseVm, defaultConfigFile, type Vm } from '../../host/vm/vm.js';
+import { chooseVm, DEFAULT_CONFIG_FILE, type Vm } from '../../host/vm/vm.js';
 
 export interface VmArgs {
   vm: string | undefined;
@@ -33,13 +34,13 @@ export function withVm<T>(yargs: Argv<T>): Argv<T & VmArgs> {
     .option('qga', { type: 'string', describe: 'guest-agent socket of the VM', group: 'VM:' })
     .option('config', {
       type: 'string',
-      default: defaultConfigFile,
+      default: DEFAULT_CONFIG_FILE,
       describe: 'configuration with the VMs',
       group: 'VM:',
     })
     .option('state-dir', {
       type: 'string',
-      default: defaultStateDir,
+      default: DEFAULT_STATE_DIR,
       describe: 'where manifests are kept',
       group: 'VM:',
     })
@@ -128,7 +129,7 @@ export function lockRequest(
     vm,
     waitMs,
     onProgress,
-    ...(signal === undefined ? {} : { signal }),
+    ...defined({ signal }),
   };
 }
 

@@ -2,7 +2,7 @@
 import yargs, { type Argv } from 'yargs';
 import { QuiesceError, UsageError } from '../../errors.js';
 import { interruption } from '../../confirm.js';
-import { packageVersion } from '../../version.js';
+import { PACKAGE_VERSION } from '../../version.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
 import { Output, type Streams } from './output.js';
@@ -14,9 +14,9 @@ import { runWatch, watchOptions } from './snapshot-watch-command.js';
 import * as sets from './snapshot-set-commands.js';
 import { runStartArgs, startArgsOptions } from './start-args-command.js';
 
-const codes = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join('\n');
+const CODES = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join('\n');
 
-const setCommands = 'create, list, show, commit, revert, delete, copy, prune, watch or start-args';
+const SET_COMMANDS = 'create, list, show, commit, revert, delete, copy, prune, watch or start-args';
 
 /** What a command is run with. */
 interface Wiring {
@@ -62,7 +62,7 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
         .command('watch', 'tell when an overlay grows beyond a limit', watchOptions, (args) =>
           run(runWatch(args, output, signal)),
         )
-        .demandCommand(1, 1, `snapshot needs a command: ${setCommands}`)
+        .demandCommand(1, 1, `snapshot needs a command: ${SET_COMMANDS}`)
         .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks'),
     )
     .command('status', 'monitor, agent and disks of a VM', guest.statusOptions, (args) =>
@@ -83,9 +83,9 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
     .strict()
     .locale('en')
     .recommendCommands()
-    .version(packageVersion)
+    .version(PACKAGE_VERSION)
     .wrap(110)
-    .epilogue(`Exit codes:\n${codes}`);
+    .epilogue(`Exit codes:\n${CODES}`);
 }
 
 /** Options that may be given several times. */

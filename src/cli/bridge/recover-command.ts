@@ -4,11 +4,11 @@ import type { Argv } from 'yargs';
 import type { Finding } from '../../host/recover/finding.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import { parseLibvirtAddress } from '../../host/vm/libvirt/address.js';
-import { defaultStateDir } from '../../host/sets/manifest-store.js';
+import { DEFAULT_STATE_DIR } from '../../host/sets/manifest-store.js';
 import { recoverVms } from '../../host/recover/recover.js';
 import { allTargets, ownerless, type RecoverTarget, type RecoverableVm } from '../../host/recover/recover-targets.js';
 import { shellWord } from '../../shell-word.js';
-import { defaultConfigFile, readConfiguredVms } from '../../host/vm/vm.js';
+import { DEFAULT_CONFIG_FILE, readConfiguredVms } from '../../host/vm/vm.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   agentTimeout,
@@ -33,7 +33,7 @@ interface RecoverArgs extends VmArgs, LockArgs {
   timeout: number;
 }
 
-const epilogue = [
+const EPILOGUE = [
   'Looks at the VM named by --vm or --qmp, else at every VM of the configuration and of the state directory. Thaws a ' +
     'guest that a killed tool held, settles sets whose maker ended (cut or not: the VM knows), removes overlays that no ' +
     'VM, no set and no other image uses and that hold nothing, takes our unused nodes out of QEMU, and goes on with a ' +
@@ -59,7 +59,7 @@ export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
     .example('$0 recover', 'every VM of this host, after a crash or in a timer')
     .example('$0 recover --vm db1 --dry-run', 'what is there, and what would be done')
     .example('$0 recover --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock --json', 'one VM by its sockets')
-    .epilogue(epilogue);
+    .epilogue(EPILOGUE);
 }
 
 /** Exit 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent or busy. */
@@ -89,7 +89,7 @@ export async function runRecover(args: RecoverArgs, output: Output, signal: Abor
 async function chosenTargets(args: RecoverArgs, stateDir: string): Promise<readonly RecoverTarget[]> {
   const config = path(args.config);
   if (args.vm === undefined && args.qmp === undefined) {
-    return await allTargets(stateDir, config, config !== defaultConfigFile);
+    return await allTargets(stateDir, config, config !== DEFAULT_CONFIG_FILE);
   }
   const vm = await vmOf(args);
   const entries = args.qmp === undefined ? await readConfiguredVms(config, false) : [];
@@ -119,8 +119,8 @@ function commandLine(args: RecoverArgs, vm: RecoverableVm, words: readonly strin
   const config = path(args.config);
   const given = [
     ...whichVm(vm, words),
-    ...(config === defaultConfigFile || !vm.configured ? [] : ['--config', config]),
-    ...(stateDir === defaultStateDir ? [] : ['--state-dir', stateDir]),
+    ...(config === DEFAULT_CONFIG_FILE || !vm.configured ? [] : ['--config', config]),
+    ...(stateDir === DEFAULT_STATE_DIR ? [] : ['--state-dir', stateDir]),
   ];
   return ['fsfreeze-bridge', ...words, ...given].map(shellWord).join(' ');
 }

@@ -1,6 +1,7 @@
 // `fsfreeze-bridge snapshot copy`.
 import { join } from 'node:path';
 import type { Argv } from 'yargs';
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { copySnapshot } from '../../host/copy/snapshot-copy.js';
 import type { CopyRecord } from '../../host/copy/copy-record.js';
@@ -35,7 +36,7 @@ interface CopyArgs extends VmArgs, LockArgs {
   timeout: number;
 }
 
-const epilogue = [
+const EPILOGUE = [
   'The folder must not be there; it has its name once everything in it is whole, verified and on the disk. A copy that ' +
     'was killed leaves a folder .draft-..., which the next copy beside it removes. Its manifest.json says what the copy ' +
     'is worth, with the SHA-256 of each file, and how to restore it by hand.',
@@ -65,7 +66,7 @@ export function copyOptions(yargs: Argv): Argv<CopyArgs> {
     .option('timeout', { type: 'number', default: 86_400, describe: 'seconds for everything', group: 'Limits:' })
     .example('$0 snapshot copy nightly /backup/vm1-nightly --vm db1', 'one qcow2 per disk, verified')
     .example('$0 snapshot copy nightly /backup/vm1-nightly --vm db1 --compress --speed 50', 'smaller, and slower')
-    .epilogue(epilogue);
+    .epilogue(EPILOGUE);
 }
 
 export async function runCopy(args: CopyArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
@@ -85,7 +86,7 @@ export async function runCopy(args: CopyArgs, output: Output, signal: AbortSigna
     compress: args.compress,
     flatten: args.flatten,
     verify: args.verify,
-    ...(speed === undefined ? {} : { speed }),
+    ...defined({ speed }),
     limitMs: limitMs('timeout', args.timeout),
     signal,
     onProgress: output.progress,

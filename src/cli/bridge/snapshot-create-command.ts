@@ -3,7 +3,7 @@ import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import { checkCreate, type CheckOptions } from '../../host/create/create-check.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
-import { defaultMinFreeBytes } from '../../host/create/overlays.js';
+import { DEFAULT_MIN_FREE_BYTES } from '../../host/create/overlays.js';
 import { askedLevels } from '../../host/guest/requirement.js';
 import { createSnapshot } from '../../host/create/snapshot-create.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
@@ -40,7 +40,7 @@ interface CreateArgs extends VmArgs, LockArgs {
   'thaw-timeout': number;
 }
 
-const epilogue = [
+const EPILOGUE = [
   'Levels, from best to worst: application (writers held and verified, filesystems frozen), filesystem (filesystems ' +
     'frozen), crash (all disks at one instant, nothing more). The label is the level reached and proved, for each disk ' +
     'and, as the lowest of them, for the set.',
@@ -85,7 +85,7 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
     .option('overlay-dir', { type: 'string', describe: 'folder for the overlays (default: beside each image)' })
     .option('min-free', {
       type: 'number',
-      default: defaultMinFreeBytes / 1024 / 1024,
+      default: DEFAULT_MIN_FREE_BYTES / 1024 / 1024,
       describe: 'MiB that must be free for each overlay',
     })
     .option('lease', {
@@ -115,7 +115,7 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
     .example('$0 snapshot create --vm libvirt:db1', 'a libvirt domain')
     .example('$0 snapshot create --vm db1 --disk data0 --disk wal0', 'two of its disks')
     .example('$0 snapshot create --vm db1 --check', 'what would be cut, and what it could be worth')
-    .epilogue(epilogue);
+    .epilogue(EPILOGUE);
 }
 
 export async function runCreate(args: CreateArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {

@@ -1,5 +1,6 @@
 // `fsfreeze-bridge snapshot prune`.
 import type { Argv } from 'yargs';
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { pruneSnapshots } from '../../host/prune/snapshot-prune.js';
 import type { Manifest } from '../../host/sets/manifest.js';
@@ -74,7 +75,7 @@ export async function runPrune(args: PruneArgs, output: Output, signal: AbortSig
     dryRun: args['dry-run'],
     monitorTimeoutMs,
     limitMs: limitMs('timeout', args.timeout),
-    ...(speed === undefined ? {} : { speed }),
+    ...defined({ speed }),
     confirm: confirmWith(args.yes, signal),
     signal,
     onProgress: output.progress,

@@ -1,5 +1,6 @@
 // `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
 import type { Argv } from 'yargs';
+import { defined } from '../../defined.js';
 import type { SetView } from '../../host/sets/set-view.js';
 import { findAndLockVm, openAndLockVm } from '../../host/sets/vm-lock.js';
 import { commitShutOff, commitSnapshot, type Committed } from '../../host/snapshot-commit.js';
@@ -123,9 +124,9 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
 async function commitWithLock(args: CommitArgs, output: Output, signal: AbortSignal): Promise<Committed> {
   const speed = bytesPerSecond(args.speed);
   const limits = {
-    ...(args.disk === undefined ? {} : { disks: args.disk }),
+    ...defined({ disks: args.disk }),
     limitMs: limitMs('timeout', args.timeout),
-    ...(speed === undefined ? {} : { speed }),
+    ...defined({ speed }),
     onProgress: output.progress,
   };
   if (args.offline) {

@@ -116,7 +116,7 @@ function notAmong(chain: DiskChain, disks: readonly DiskOfCut[]): readonly Disk[
 }
 
 /** Those that the cut has a part of only. */
-export function halvesOf(
+export function tornFilesystems(
   plan: FreezePlan | undefined,
 ): readonly { readonly what: string; readonly missing: readonly string[] }[] {
   return (plan?.filesystems ?? [])

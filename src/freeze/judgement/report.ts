@@ -1,4 +1,5 @@
 // The report of a session, put together from what its parts know. Pure.
+import { defined } from '../../defined.js';
 import type { FreezeReport, FilesystemReport, SessionStep, Span, WriterReport } from '../../consistency.js';
 import type { Verdict } from './verdict.js';
 import type { SkippedMount } from '../../linux/mounts.js';
@@ -93,7 +94,7 @@ export function buildReport(parts: ReportParts): FreezeReport {
     outcome: outcomeOf(parts),
     level: parts.verdict.level,
     evidence: [...parts.verdict.evidence],
-    ...(error === undefined ? {} : { error }),
+    ...defined({ error }),
     filesystems: parts.filesystems,
     writers: parts.writers,
     ...(parts.unsafeWriters.length === 0

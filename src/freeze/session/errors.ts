@@ -1,4 +1,5 @@
 // What a session throws, made of what went wrong in it and of its report. Pure.
+import { defined } from '../../defined.js';
 import type { FreezeReport } from '../../consistency.js';
 import { describeError, QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../../errors.js';
 import type { LocalSession } from '../options.js';
@@ -13,7 +14,7 @@ export class ThawPendingError extends ThawUnconfirmedError {
   readonly thawed: Promise<FreezeReport>;
 
   constructor(why: string, report: FreezeReport, thawed: Promise<FreezeReport>, cause?: unknown) {
-    super('E_THAW', why, { facts: { report }, ...(cause === undefined ? {} : { cause }) });
+    super('E_THAW', why, { facts: { report }, ...defined({ cause }) });
     this.thawed = thawed;
   }
 }

@@ -1,5 +1,6 @@
 // The filesystems of one session: brought to the freezer, synced until little is dirty, frozen, thawed; what the
 // kernel answered for each, and how each was held. Order and concern: judgement/plan.ts. What it is worth: judgement/verdict.ts.
+import { defined } from '../../defined.js';
 import type { FilesystemReport, Span } from '../../consistency.js';
 import { Deadline } from '../../deadline.js';
 import { QuiesceError } from '../../errors.js';
@@ -230,12 +231,12 @@ export class FilesystemSet {
         device: filesystem.device,
         disks: chain.disks.map(({ serial, udevSerial, pciAddress, dev }) => ({
           ...(serial === undefined && udevSerial === undefined ? {} : { serial: serial ?? udevSerial }),
-          ...(pciAddress === undefined ? {} : { pciAddress }),
+          ...defined({ pciAddress }),
           dev,
         })),
         concerned,
         held: kind,
-        ...(reason === undefined ? {} : { reason }),
+        ...defined({ reason }),
         ...(held.freeze === undefined ? {} : { freezeErrno: held.freeze.errno }),
         ...(held.thaw === undefined ? {} : { thawErrno: held.thaw.errno }),
         ...(held.sync === undefined ? {} : { sync: span(held.sync) }),

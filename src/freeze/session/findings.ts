@@ -1,11 +1,12 @@
 // What a session has found out so far, and the verdict and the report made of it: the plan, what was left out of it and
 // why, what changed since, and what became of filesystems and writers. The steps, and how they end: session.ts.
+import { defined } from '../../defined.js';
 import type { FreezeReport, FreezeRequest } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 import { BareDisks } from '../judgement/unmounted-disks.js';
 import type { Change } from '../judgement/changes.js';
 import { FilesystemSet } from './filesystem-set.js';
-import { concernedWriters, halvesOf, makePlan } from '../judgement/plan.js';
+import { concernedWriters, tornFilesystems, makePlan } from '../judgement/plan.js';
 import { buildReport, type StepClock } from '../judgement/report.js';
 import { checkLevel, levelNeeded, type UnsafeWriter } from '../judgement/requirement.js';
 import { SecondLook } from '../judgement/second-look.js';
@@ -134,11 +135,11 @@ export class SessionFindings {
     const { outcome, error } = this.#fate;
     return judge({
       outcome,
-      ...(error === undefined ? {} : { error }),
+      ...defined({ error }),
       filesystems: this.#filesystems?.reports({ assumeFrozen }) ?? [],
       writers: this.writers?.reports(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
-      halves: halvesOf(this.#secondLook?.plan),
+      halves: tornFilesystems(this.#secondLook?.plan),
       changes: this.#secondLook?.changes ?? [],
       disks: this.#bare?.facts(),
       trustPlainHooks: this.#settings.trustPlainHooks,

@@ -1,6 +1,7 @@
 // One freeze session from its plan to its report: drives steps 1-8 of the freeze path over the writers, the freezer
 // and the filesystems, and sees to it that whatever happens on the way everything is thawed and released. The
 // coordinator (coordinator.ts) holds at most one.
+import { defined } from '../../defined.js';
 import type { FreezeReport, FreezeRequest } from '../../consistency.js';
 import { Timer } from '../../deadline.js';
 import { describeError, QuiesceError, UsageError } from '../../errors.js';
@@ -260,7 +261,7 @@ export class Session implements LocalSession {
       record,
       zeroMs: this.#clock.zeroMs,
       limitsMs: writerLimitsMs,
-      ...(plainHookLimitMs === undefined ? {} : { plainHookLimitMs }),
+      ...defined({ plainHookLimitMs }),
       leftOut: this.#leftOut,
       vetoes: (writer) => vetoes(writer, require, hookFailure),
     });

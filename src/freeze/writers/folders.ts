@@ -2,6 +2,7 @@
 // pass before root runs it. Looks at files only; what they say of themselves is read by description.ts.
 import { closeSync, openSync, readdirSync, readFileSync, readSync, realpathSync, statSync, type Stats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { defined } from '../../defined.js';
 import type { WriterListing, WriterPhase } from '../../consistency.js';
 import { describeScript, describeSidecar, PLAIN_RANK, type Described, type WriterDescription } from './description.js';
 import { fileIdentity, whyUnsafe, type CheckedFile } from './safety.js';
@@ -100,7 +101,7 @@ export function listing(writer: Writer): WriterListing {
     rank,
     phases: [...phases],
     ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
-    ...(problem === undefined ? {} : { problem }),
+    ...defined({ problem }),
   };
 }
 

@@ -1,5 +1,6 @@
 // One phase of one writer: what it is started with (environment, arguments, scratch), the checks before root runs it
 // again, and what its exit or answer means (fsfreeze-hook.d/README.md, "Exit codes"). Who runs when: writer-set.ts.
+import { defined } from '../../defined.js';
 import type { outcomes, PhaseReport, WriterPhase } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
@@ -7,8 +8,8 @@ import { ResidentWriter } from './resident.js';
 import { mountpointLines, type SessionRecord } from './record.js';
 import type { Writer } from './folders.js';
 import type { LeftOutput } from './output.js';
-import { eventless, runProcess, type ProcessResult } from './process.js';
-import { whyNotNow } from './safety.js';
+import { noEvents, runProcess, type ProcessResult } from './process.js';
+import { whyUnsafeNow } from './safety.js';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -67,7 +68,7 @@ export async function runPhase(
   const what = prepared(writer, phase, context, isRelease, { outcome, limitMs });
   if ('fault' in what) return what;
   const args = [phase, ...(withMountpoints && short !== undefined ? paths : [])];
-  return await runProcess({ ...what, args, limitMs, ...(left === undefined ? {} : { left }), onFlood: onLost }, signal);
+  return await runProcess({ ...what, args, limitMs, ...defined({ left }), onFlood: onLost }, signal);
 }
 
 /** Starts a resident writer. Never throws: gives the failure of its start instead. */
@@ -89,7 +90,7 @@ function prepared(
 ) {
   const { name, path } = writer;
   const { record, session, leaseMs, mountpoints } = context;
-  const unsafe = whyNotNow(writer, isRelease);
+  const unsafe = whyUnsafeNow(writer, isRelease);
   if (unsafe !== undefined) return notStarted(unsafe);
   let scratch = record.scratchPath(name);
   try {
@@ -109,7 +110,7 @@ function prepared(
       FSFREEZE_PHASE: phase,
       FSFREEZE_LEASE_MS: String(Math.round(leaseMs)),
       ...(limitMs === undefined ? {} : { FSFREEZE_LIMIT_MS: String(Math.floor(limitMs)) }),
-      ...(mountpoints.short === undefined ? {} : { FSFREEZE_MOUNTPOINTS: mountpoints.short }),
+      ...defined({ FSFREEZE_MOUNTPOINTS: mountpoints.short }),
       FSFREEZE_MOUNTPOINTS_FILE: record.mountpointsPath,
       FSFREEZE_OUTCOME: outcome ?? '',
       FSFREEZE_SCRATCH: scratch,
@@ -123,7 +124,7 @@ function prepared(
 
 function notStarted(why: string): ProcessResult & { readonly fault: string } {
   const now = monotonicMs();
-  return { ...eventless, startMs: now, endMs: now, fault: `not started: ${why}` };
+  return { ...noEvents, startMs: now, endMs: now, fault: `not started: ${why}` };
 }
 
 /** What the end of a phase says. */
@@ -164,8 +165,7 @@ export function phaseReport(phase: WriterPhase, result: ProcessResult, zeroMs: n
     phase,
     startMs: result.startMs - zeroMs,
     endMs: result.endMs - zeroMs,
-    ...(exitCode === undefined ? {} : { exitCode }),
-    ...(killer === undefined ? {} : { signal: killer }),
+    ...defined({ exitCode, signal: killer }),
     timedOut: result.timedOut,
     ...(said === undefined || said === '' ? {} : { text: said }),
   };

@@ -2,9 +2,10 @@
 // to, and when it floods. Knows nothing of phases' meaning. What it prints: output.ts; writers that live from
 // prepare to thaw: resident.ts.
 import { execa } from 'execa';
+import { defined } from '../../defined.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { AbortWait, Timer } from '../../deadline.js';
-import { endGroup, groupExists, makeMortal } from '../../linux/process-group.js';
+import { endGroup, groupExists, resetOomScore } from '../../linux/process-group.js';
 import { FLOOD_BYTES, FLOOD_CHECK_MS, WriterOutput, type LeftOutput } from './output.js';
 
 export interface ProcessRequest {
@@ -44,15 +45,15 @@ export interface ProcessResult {
 }
 
 /** What has not come about. */
-export const eventless = { timedOut: false, aborted: false, unkillable: false } as const;
+export const noEvents = { timedOut: false, aborted: false, unkillable: false } as const;
 
-export const floodFault = `printed more than ${FLOOD_BYTES / 1024 / 1024} MiB`;
+export const FLOOD_FAULT = `printed more than ${FLOOD_BYTES / 1024 / 1024} MiB`;
 
 /** Never throws. Aborting ends the process as its limit would. Times are those of CLOCK_MONOTONIC. */
 export async function runProcess(request: ProcessRequest, signal?: AbortSignal): Promise<ProcessResult> {
   const startMs = monotonicMs();
   const result = (rest: Partial<ProcessResult>): ProcessResult => ({
-    ...eventless,
+    ...noEvents,
     ...rest,
     startMs,
     endMs: monotonicMs(),
@@ -73,17 +74,17 @@ export async function runProcess(request: ProcessRequest, signal?: AbortSignal):
       buffer: false,
     });
     group = child.pid;
-    makeMortal(group);
+    resetOomScore(group);
     if (group !== undefined) request.onStart?.(group);
     const exit = child.then(exitOf);
     const ending = await endOf(group, exit, request.limitMs, signal, () => output.keepSmall());
-    const text = ending.fault === undefined || ending.fault === floodFault ? output.firstLine() : undefined;
-    return result({ ...ending, ...(text === undefined ? {} : { text }) });
+    const text = ending.fault === undefined || ending.fault === FLOOD_FAULT ? output.firstLine() : undefined;
+    return result({ ...ending, ...defined({ text }) });
   } finally {
     const { left, onFlood } = request;
     if (left !== undefined && group !== undefined && groupExists(group))
       left.watch(output, group, () => {
-        onFlood?.(`what its ${request.label} left running ${floodFault}`);
+        onFlood?.(`what its ${request.label} left running ${FLOOD_FAULT}`);
       });
     else output.close();
   }
@@ -101,8 +102,7 @@ export function exitOf(said: {
 }): Exit {
   const { exitCode, signal, failed, cause, originalMessage } = said;
   return {
-    ...(exitCode === undefined ? {} : { exitCode }),
-    ...(signal === undefined ? {} : { signal }),
+    ...defined({ exitCode, signal }),
     ...(failed && exitCode === undefined && signal === undefined
       ? { fault: `cannot be started: ${message(cause ?? originalMessage)}` }
       : {}),
@@ -131,7 +131,7 @@ async function endOf(
     const last = await endGroup(pid, exit);
     return {
       ...(last === 'stays' ? { unkillable: true } : last),
-      ...(first === 'flooded' ? { fault: floodFault } : { [first]: true }),
+      ...(first === 'flooded' ? { fault: FLOOD_FAULT } : { [first]: true }),
     };
   } finally {
     clearInterval(watcher);

@@ -4,12 +4,13 @@
 // fsfreeze-hook.d/README.md. What the phases mean: writer-set.ts.
 import { execa } from 'execa';
 import { once } from 'node:events';
+import { defined } from '../../defined.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { AbortWait, Timer } from '../../deadline.js';
-import { endGroup, killGroup, makeMortal } from '../../linux/process-group.js';
+import { endGroup, killGroup, resetOomScore } from '../../linux/process-group.js';
 import { processStat, stillRuns } from '../../linux/process-stat.js';
 import { FLOOD_CHECK_MS, harmlessLine, WriterOutput } from './output.js';
-import { eventless, exitOf, floodFault, type Exit, type ProcessRequest, type ProcessResult } from './process.js';
+import { noEvents, exitOf, FLOOD_FAULT, type Exit, type ProcessRequest, type ProcessResult } from './process.js';
 
 /** From the end of its standard input to SIGTERM. */
 const LET_GO_MS = 1_000;
@@ -58,7 +59,7 @@ export class ResidentWriter {
       this.#read(text);
     });
     this.#watcher = setInterval(() => {
-      if (this.#output.keepSmall()) this.#breakRule(floodFault);
+      if (this.#output.keepSmall()) this.#breakRule(FLOOD_FAULT);
     }, FLOOD_CHECK_MS).unref();
     this.#exit = this.#watchExit();
   }
@@ -70,7 +71,7 @@ export class ResidentWriter {
   async ask(question: string, limitMs: number, signal?: AbortSignal): Promise<ProcessResult> {
     const startMs = monotonicMs();
     const facts = await this.#answer(question, limitMs, signal);
-    return { ...eventless, ...facts, startMs, endMs: monotonicMs() };
+    return { ...noEvents, ...facts, startMs, endMs: monotonicMs() };
   }
 
   /** Closes its standard input, and ends it if that does not. Never throws. True if its process is gone then. */
@@ -122,13 +123,13 @@ export class ResidentWriter {
   async #faulty(): Promise<Partial<ProcessResult>> {
     const facts = exitFacts(await this.#kill());
     const text = this.#output.firstLine();
-    return { ...facts, fault: this.#fault ?? 'unknown', ...(text === undefined ? {} : { text }) };
+    return { ...facts, fault: this.#fault ?? 'unknown', ...defined({ text }) };
   }
 
   #ended({ fault, ...exit }: Exit): Partial<ProcessResult> {
     const how = exit.signal === undefined ? `exit ${exit.exitCode ?? 'unknown'}` : `by ${exit.signal}`;
     const text = this.#output.firstLine();
-    return { ...exit, fault: fault ?? `its process ended (${how})`, ...(text === undefined ? {} : { text }) };
+    return { ...exit, fault: fault ?? `its process ended (${how})`, ...defined({ text }) };
   }
 
   #read(text: string): void {
@@ -215,14 +216,14 @@ function start(request: ResidentRequest, output: WriterOutput) {
     reject: false,
     buffer: false,
   });
-  makeMortal(child.pid);
+  resetOomScore(child.pid);
   return child;
 }
 
 function exitFacts(ending: Ending): Partial<ProcessResult> {
   if (ending === 'stays') return { unkillable: true };
   const { exitCode, signal } = ending;
-  return { ...(exitCode === undefined ? {} : { exitCode }), ...(signal === undefined ? {} : { signal }) };
+  return { ...defined({ exitCode, signal }) };
 }
 
 function quoted(line: string): string {

@@ -1,4 +1,5 @@
 // One writer of a session and what became of it, as reports tell it; and the order in which several have their turn.
+import { defined } from '../../defined.js';
 import type { PhaseReport, WriterReport } from '../../consistency.js';
 import type { ResidentWriter } from './resident.js';
 import type { Writer } from './folders.js';
@@ -82,7 +83,7 @@ export function reportOf(run: WriterRun, final: boolean): WriterReport {
     rank,
     ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
     verdict: verdictOf(run, final),
-    ...(run.reason === undefined ? {} : { reason: run.reason }),
+    ...defined({ reason: run.reason }),
     phases: [...run.phases],
   };
 }

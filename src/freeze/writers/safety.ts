@@ -40,7 +40,7 @@ export function fileIdentity(path: string): string | undefined {
  * The same, before a writer is started once more: it must still be the file that was looked at, unless it is started
  * to let go. Never throws.
  */
-export function whyNotNow(
+export function whyUnsafeNow(
   { path, checked }: { readonly path: string; readonly checked?: CheckedFile },
   isRelease: boolean,
 ): string | undefined {

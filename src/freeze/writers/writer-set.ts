@@ -1,6 +1,7 @@
 // The writers of one session, phase by phase: who runs beside whom, and who must be released. Ranks ascend at freeze and
 // descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by one. What is
 // run and what its end means: phase.ts, process.ts, resident.ts.
+import { defined } from '../../defined.js';
 import type { WriterPhase, WriterReport } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
@@ -18,7 +19,7 @@ import {
   type SessionOutcome,
   type Verdict,
 } from './phase.js';
-import { eventless, type ProcessResult } from './process.js';
+import { noEvents, type ProcessResult } from './process.js';
 import {
   addPhase,
   failureOf,
@@ -127,7 +128,7 @@ export class WriterSet {
   async verify(budgetMs: number, signal?: AbortSignal): Promise<void> {
     await Promise.all(
       this.#with('verify').map(async (run) => {
-        const verdict = await this.#phase(run, 'verify', { budgetMs, ...(signal === undefined ? {} : { signal }) });
+        const verdict = await this.#phase(run, 'verify', { budgetMs, ...defined({ signal }) });
         if (verdict.kind === 'done') run.verified++;
       }),
     );
@@ -307,14 +308,13 @@ export class WriterSet {
       const options = { limitMs, left: this.#left, onLost };
       return await runPhase(writer, phase, this.#context, {
         ...options,
-        ...(signal === undefined ? {} : { signal }),
-        ...(outcome === undefined ? {} : { outcome }),
+        ...defined({ signal, outcome }),
       });
     }
     if (resident instanceof ResidentWriter)
       return await resident.ask(outcome === undefined ? phase : `${phase} ${outcome}`, limitMs, signal);
     const now = monotonicMs();
-    return resident ?? { ...eventless, startMs: now, endMs: now, fault: 'it was never started' };
+    return resident ?? { ...noEvents, startMs: now, endMs: now, fault: 'it was never started' };
   }
 
   // Between its phases, when nobody asks.

@@ -1,6 +1,7 @@
 // Commit of a VM that is shut off, by qemu-img: every file must be nobody's. Which of base and overlay is the newer one is
 // decided by what is in them, and by a person where that cannot tell.
 import { stat } from 'node:fs/promises';
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import type { CommitWay, Step } from './way.js';
 import { exists } from '../images/durable-file.js';
@@ -50,7 +51,7 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
       const disk = diskOf(manifest, index);
       await commitOffline(await mergeOf(disk), {
         limitMs,
-        ...(speed === undefined ? {} : { speed }),
+        ...defined({ speed }),
         signal,
         onProgress: (percent) => {
           onProgress(`${Math.floor(percent)} %`);

@@ -6,6 +6,7 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { defined } from '../../defined.js';
 import { CutError } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
 import { imageName, type OpenLayer } from '../images/layers.js';
@@ -64,7 +65,7 @@ export async function copyDisk(layers: readonly OpenLayer[], options: DiskCopyOp
     const backing = names[index + 1];
     const { size } = await stat(join(folder, file));
     const sha256 = await hashOf(join(folder, file), options);
-    files.push({ file, format, ...(backing === undefined ? {} : { backing }), size, sha256 });
+    files.push({ file, format, ...defined({ backing }), size, sha256 });
   }
   return files;
 }

@@ -1,7 +1,8 @@
 // What lies beside the images of a copy: manifest.json, from which somebody who has nothing but the folder learns what it
 // is worth, whether it is whole, and how to restore it by hand.
 import { join, parse } from 'node:path';
-import { packageVersion } from '../../version.js';
+import { defined } from '../../defined.js';
+import { PACKAGE_VERSION } from '../../version.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import { shellWord } from '../../shell-word.js';
 import type { CopiedFile, CopyFormat } from './copy-disk.js';
@@ -73,14 +74,14 @@ export function recordOf(manifest: Manifest, copied: readonly CopiedDisk[], fact
     required,
     evidence,
     leftOut,
-    ...(guest === undefined ? {} : { guest }),
+    ...defined({ guest }),
     verified: facts.verified,
     doubts: facts.doubts,
     disks: copied.map(({ disk, sources, files }) => {
       const image = files[0]?.file ?? '';
       return {
         id: disk.id,
-        ...(disk.serial === undefined ? {} : { serial: disk.serial }),
+        ...defined({ serial: disk.serial }),
         virtualSize: disk.virtualSize,
         level: disk.level,
         evidence: disk.evidence,
@@ -91,7 +92,7 @@ export function recordOf(manifest: Manifest, copied: readonly CopiedDisk[], fact
       };
     }),
     versions,
-    copiedWith: packageVersion,
+    copiedWith: PACKAGE_VERSION,
   };
 }
 

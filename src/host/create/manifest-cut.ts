@@ -1,6 +1,7 @@
 // What the manifest says once the disks are cut: the worth of each, what really lies below its overlay, and how the files
 // are now.
 import { isAbsolute } from 'node:path';
+import { defined } from '../../defined.js';
 import { lowestLevel } from '../../consistency.js';
 import type { Overlay } from '../vm/overlay.js';
 import type { SetWorth } from '../guest/level.js';
@@ -58,7 +59,7 @@ export async function cutDisks(
 async function asCut(layer: Layer): Promise<Layer> {
   // What cannot be looked at from here is not recorded.
   const state = await fileStateOf(layer.file).catch(() => undefined);
-  return { ...layer, ...(state === undefined ? {} : { asCut: state }) };
+  return { ...layer, ...defined({ asCut: state }) };
 }
 
 // A relative name whose folder is not known is not recorded either.

@@ -1,9 +1,10 @@
 // The manifest of a set that is about to be made.
 import { readlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { defined } from '../../defined.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
-import { packageVersion } from '../../version.js';
+import { PACKAGE_VERSION } from '../../version.js';
 import type { CreatePlan } from './create-plan.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { holdersOf } from '../images/image-file.js';
@@ -40,8 +41,7 @@ export async function draftManifest(
     vm: {
       name: vm.name,
       qmp: vm.qmp,
-      ...(vm.qga === undefined ? {} : { qga: vm.qga }),
-      ...(qemuName === undefined ? {} : { qemuName }),
+      ...defined({ qga: vm.qga, qemuName }),
       uuid,
       status: plan.status,
     },
@@ -52,9 +52,7 @@ export async function draftManifest(
     disks: overlays.map(({ disk, file, node, baseName }, index) => ({
       device: disk.device,
       id: disk.id,
-      ...(disk.qdev === undefined ? {} : { qdev: disk.qdev }),
-      ...(disk.serial === undefined ? {} : { serial: disk.serial }),
-      ...(disk.pciAddress === undefined ? {} : { pciAddress: disk.pciAddress }),
+      ...defined({ qdev: disk.qdev, serial: disk.serial, pciAddress: disk.pciAddress }),
       virtualSize: disk.virtualSize,
       base: {
         node: disk.node,
@@ -75,7 +73,7 @@ export async function draftManifest(
     timings: { steps: [], marks: {} },
     monitorLog: [],
     versions: {
-      tool: packageVersion,
+      tool: PACKAGE_VERSION,
       node: process.versions.node,
       qemu: `${major}.${minor}.${micro}${distribution === '' ? '' : ` (${distribution})`}`,
       ...(plan.agent === undefined ? {} : { agent: sentence(`${plan.agent.kind} ${plan.agent.version}`) }),

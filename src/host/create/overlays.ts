@@ -13,7 +13,7 @@ import { describeHolders, holdersOf, imageInfo, makeOverlay } from '../images/im
 import { overlayFailure, type Overlay } from '../vm/overlay.js';
 
 /** Below this much free space per overlay the cut is refused: the guest would soon stop with ENOSPC. */
-export const defaultMinFreeBytes = 64 * 1024 * 1024;
+export const DEFAULT_MIN_FREE_BYTES = 64 * 1024 * 1024;
 
 /**
  * Where each overlay will be. `id` is the set's: file and node names that hold it never meet those of another set, nor of

@@ -2,6 +2,7 @@
 // The order is the safety: everything slow before the hold, one monitor command while it lasts, the manifest's intent
 // durable before the cut, and whatever happens the guest is thawed before anything else is undone.
 import { randomBytes, randomUUID } from 'node:crypto';
+import { defined } from '../../defined.js';
 import { satisfies } from '../../consistency.js';
 import { ThawUnconfirmedError } from '../../errors.js';
 import { Reverter } from '../../reverter.js';
@@ -192,7 +193,7 @@ async function create(run: Run): Promise<CreateResult> {
         : { pauseWindowMs: held.report.pauseWindowMs, frozenWindowMs: held.report.frozenWindowMs }),
     },
     monitorLog: run.monitorLog,
-    ...(held.report === undefined ? {} : { guest: held.report }),
+    ...defined({ guest: held.report }),
     ...(held.thawError === undefined ? {} : { error: sentence(held.thawError.message) }),
   };
   const unrecorded = await record(store, manifest);

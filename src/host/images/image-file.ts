@@ -3,6 +3,7 @@
 import type { BigIntStats } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import * as v from 'valibot';
+import { defined } from '../../defined.js';
 import { CutError, isErrno, UsageError } from '../../errors.js';
 import { identityIn } from './same-file.js';
 
@@ -28,7 +29,7 @@ async function qemuImg(args: readonly string[], signal?: AbortSignal): Promise<s
     timeout: QEMU_IMG_LIMIT_MS,
     reject: false,
     stdin: 'ignore',
-    ...(signal === undefined ? {} : { cancelSignal: signal }),
+    ...defined({ cancelSignal: signal }),
   });
   if (!result.failed) return result.stdout;
   signal?.throwIfAborted();

@@ -3,6 +3,7 @@
 // qcow2 header to it), and so that no option is lost (the offset of a disk that is part of a file).
 import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { imageOptions, layerOptions } from '../../qmp/image-name.js';
 import { referencesOf } from './references.js';
@@ -43,7 +44,7 @@ export async function openLayers(
       throw new UsageError('E_NO_IMAGE', message);
     }
     const data = dataFile === undefined ? undefined : { file: dataFile, isDevice: await isBlockDevice(id, dataFile) };
-    layers.push({ ...layer, isDevice, ...(data === undefined ? {} : { dataFile: data }) });
+    layers.push({ ...layer, isDevice, ...defined({ dataFile: data }) });
   }
   return layers;
 }

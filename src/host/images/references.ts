@@ -2,6 +2,7 @@
 // that a folder of images is looked through in no time. Specification: QEMU docs/interop/qcow2.txt.
 import { open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { defined } from '../../defined.js';
 import { parseImageName } from '../../qmp/image-name.js';
 
 const QCOW2_MAGIC = 0x514649fb;
@@ -36,7 +37,7 @@ export async function referencesOf(file: string): Promise<References> {
   const hasName = offset !== 0 && length !== 0 && length <= MAX_NAME_BYTES && offset + length <= header.length;
   const backingName = hasName ? header.toString('utf8', offset, offset + length) : undefined;
   return {
-    ...(backingName === undefined ? {} : { backingName }),
+    ...defined({ backingName }),
     backing: backingName === undefined ? [] : filesNamed(backingName, folder),
     dataFiles: dataFileNames(header).flatMap((name) => filesNamed(name, folder)),
     isEncrypted: header.readUInt32BE(32) !== 0,

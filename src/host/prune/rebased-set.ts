@@ -1,4 +1,5 @@
 // The manifest of a set when a layer below its own is gone: what it names must hold its cut, before and after. Pure.
+import { defined } from '../../defined.js';
 import type { FileState } from '../images/file-state.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 
@@ -47,7 +48,7 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   const told = {
     ...disk,
     base: fresh(isOnIt ? asKnownTo(disk, base) : disk.base),
-    ...(below === undefined ? {} : { below }),
+    ...defined({ below }),
     ...freshDataFiles(disk, states),
   };
   delete told.rebasing;

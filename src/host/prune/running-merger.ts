@@ -2,6 +2,7 @@
 // all is copied. QEMU writes no cache back before it changes the layer above: a QEMU killed between would leave an image
 // over a base that lacks clusters. So we flush the base first; QMP has no command for it, HMP's qemu-io has.
 // Specification: QEMU qapi/block-core.json (block-commit), job.json (job-finalize).
+import { defined } from '../../defined.js';
 import { BridgeError, CutError, UsageError } from '../../errors.js';
 import { imageFile, nodesOfFile, readDisks, readNodes } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
@@ -118,7 +119,7 @@ export class RunningMerger implements Merger {
       'backing-file': step.baseName,
       'auto-finalize': false,
       'auto-dismiss': false,
-      ...(speed === undefined ? {} : { speed }),
+      ...defined({ speed }),
     });
   }
 

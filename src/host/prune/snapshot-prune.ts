@@ -1,5 +1,6 @@
 // Keeps the newest sets of a VM, and merges the older ones out of the way: with external overlays the oldest state lies at
 // the bottom, and is forgotten by merging what was written after it into it. The newer sets stay, and the VM may run.
+import { defined } from '../../defined.js';
 import { QuiesceError, UsageError } from '../../errors.js';
 import { QmpClient } from '../../qmp/client.js';
 import { throwIfInterrupted, type Confirm } from '../../confirm.js';
@@ -66,7 +67,7 @@ async function planOf({ store, keep, olderThanMs }: PruneOptions): Promise<Prune
     throw new UsageError('E_LIMIT', `--keep: expected 1 or more, found ${keep}: the newest set is merged by "commit"`);
   }
   const manifests = await inOneSpelling(await store.readAllOrRefuse());
-  const choice = { keep, nowMs: Date.now(), ...(olderThanMs === undefined ? {} : { olderThanMs }) };
+  const choice = { keep, nowMs: Date.now(), ...defined({ olderThanMs }) };
   return planPrune(manifests, choice);
 }
 

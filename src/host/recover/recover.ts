@@ -1,6 +1,7 @@
 // `recover`: what tools and QEMUs that were killed left behind for one VM, put right or told of. The guest first, then
 // the sets, then what no set speaks for. May be called at any time, also beside a tool at work, and again: what is right
 // is not found a second time.
+import { defined } from '../../defined.js';
 import { QuiesceError, UsageError, describeError } from '../../errors.js';
 import { interruption } from '../../confirm.js';
 import { shellWord } from '../../shell-word.js';
@@ -79,7 +80,7 @@ async function recoverTarget(
 async function recoverVm(options: RecoverOptions, found: FoundVm): Promise<readonly Finding[]> {
   const { stateDir, vm, dryRun } = options;
   const { name, identity, qga } = vm;
-  const named = { name, identity, qmp: vm.qmp[0] ?? '', ...(qga === undefined ? {} : { qga }) };
+  const named = { name, identity, qmp: vm.qmp[0] ?? '', ...defined({ qga }) };
   const request = { ...options, vm: named, operation: 'recover', waitMs: options.limits.lockWaitMs } as const;
   let locked: LockedVm | undefined;
   try {

@@ -3,6 +3,7 @@
 // a set changes, so that a start script may name these instead.
 import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { defined } from '../../defined.js';
 import { isErrno } from '../../errors.js';
 import { parseImageName } from '../../qmp/image-name.js';
 import { exists, syncPath } from '../images/durable-file.js';
@@ -78,8 +79,7 @@ export async function currentImages(views: readonly SetView[]): Promise<CurrentI
       const newest = disks[index]?.newest;
       images.set(id, {
         id,
-        ...(serial === undefined ? {} : { serial }),
-        ...(base.node === undefined ? {} : { node: base.node }),
+        ...defined({ serial, node: base.node }),
         image: newest === undefined ? undefined : startImage(newest, base),
         set: manifest.set,
       });
@@ -106,7 +106,7 @@ function startImage(
     file,
     format,
     ...(layer === 'base' && name !== undefined ? { name } : {}),
-    ...(keySecret === undefined ? {} : { keySecret }),
+    ...defined({ keySecret }),
   };
 }
 

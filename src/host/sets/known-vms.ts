@@ -1,5 +1,6 @@
 // The VMs that the state directory knows: those with a folder of their own, and those of which older versions left sets.
 import { join } from 'node:path';
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { describeIdentity, identityKey, resolvedAddress, uuidPattern, type VmIdentity } from '../vm/identity.js';
 import { parseLibvirtAddress } from '../vm/libvirt/address.js';
@@ -97,5 +98,5 @@ function reached({ identity, qmp, qga }: KnownVm, name: string): Vm {
   }
   // Both at libvirt, or neither.
   const agent = parseLibvirtAddress(where) === undefined ? qga.find((each) => each.startsWith('/')) : where;
-  return { name, qmp: where, ...(agent === undefined ? {} : { qga: agent }) };
+  return { name, qmp: where, ...defined({ qga: agent }) };
 }

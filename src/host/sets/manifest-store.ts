@@ -14,7 +14,7 @@ import { manifestSchema, type Manifest } from './manifest.js';
 import { lockHolder } from './owner-lock.js';
 import { setNames } from './set-names.js';
 
-export const defaultStateDir = '/var/lib/fsfreeze-bridge';
+export const DEFAULT_STATE_DIR = '/var/lib/fsfreeze-bridge';
 
 interface Unreadable {
   readonly set: string;

@@ -3,6 +3,7 @@
 import { mkdir, readFile, rename, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
+import { defined } from '../../defined.js';
 import { isErrno } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
 import { identityFrom, identityKey, sameVm, uuidPattern, type VmIdentity } from '../vm/identity.js';
@@ -56,7 +57,7 @@ async function whose(file: string): Promise<Omit<OldSet, 'folder' | 'set'>> {
   try {
     const { createdAt = '', vm } = v.parse(whoseSchema, JSON.parse(await readFile(file, 'utf8')));
     const identity = await identityFrom(vm.uuid, vm.qmp);
-    return { identity, qmp: vm.qmp, ...(vm.qga === undefined ? {} : { qga: vm.qga }), createdAt };
+    return { identity, qmp: vm.qmp, ...defined({ qga: vm.qga }), createdAt };
   } catch {
     return { identity: undefined };
   }

@@ -5,6 +5,7 @@ import { link, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as v from 'valibot';
+import { defined } from '../../defined.js';
 import { Deadline } from '../../deadline.js';
 import { isErrno, UsageError } from '../../errors.js';
 import { throwIfInterrupted } from '../../confirm.js';
@@ -110,7 +111,7 @@ export interface OwnerLock extends AsyncDisposable {
  */
 export async function takeLock(file: string, { operation, set }: Work, options: LockOptions): Promise<OwnerLock> {
   const token = randomBytes(8).toString('hex');
-  const entry: LockEntry = { ...(await newWork(operation)), ...(set === undefined ? {} : { set }), token };
+  const entry: LockEntry = { ...(await newWork(operation)), ...defined({ set }), token };
   const text = workText(entry);
   const deadline = new Deadline(options.waitMs);
   for (;;) {

@@ -41,15 +41,15 @@ export async function settled(monitors: readonly Monitor[], manifest: Manifest):
   return { ...manifest, state: 'failed', level: 'none', error };
 }
 
-const notRecorded = 'the tool that made this set ended before it could record what the guest proved';
+const NOT_RECORDED = 'the tool that made this set ended before it could record what the guest proved';
 
 function cut(manifest: Manifest, written: readonly string[]): Manifest {
   const evidence = [
     `all ${manifest.disks.length} disks were cut in one transaction`,
-    notRecorded,
+    NOT_RECORDED,
     ...(written.length === 0 ? [] : [`what the VM wrote after the cut is in ${written.join(', ')}`]),
   ];
-  const disks = manifest.disks.map((disk) => ({ ...disk, level: 'crash' as const, evidence: [notRecorded] }));
+  const disks = manifest.disks.map((disk) => ({ ...disk, level: 'crash' as const, evidence: [NOT_RECORDED] }));
   return { ...manifest, state: 'cut', level: 'crash', evidence, disks };
 }
 

@@ -2,6 +2,7 @@
 // and the VM's block graph, for all who show it or decide by it. The manifest tells what was proved at the cut; what
 // became of it since, a merge, a start from other images, a killed tool, is seen here and nowhere else.
 import { stat } from 'node:fs/promises';
+import { defined } from '../../defined.js';
 import { lowestLevel, type ConsistencyLevel } from '../../consistency.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
@@ -146,7 +147,7 @@ export function recordOf({ manifest, disks }: SetView): Manifest {
     const view = disks[index];
     if (view === undefined || !isGone(view)) return disk;
     const [lost] = isMerged(disk) ? [] : view.notes;
-    return { ...disk, level: 'none' as const, evidence: [...view.notes], ...(lost === undefined ? {} : { lost }) };
+    return { ...disk, level: 'none' as const, evidence: [...view.notes], ...defined({ lost }) };
   });
   return {
     ...manifest,

@@ -13,7 +13,7 @@ export type VmIdentity =
   | { readonly kind: 'address'; readonly address: string };
 
 export const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-const noUuid = '00000000-0000-0000-0000-000000000000';
+const NO_UUID = '00000000-0000-0000-0000-000000000000';
 
 /** Of the VM whose monitor this is. Throws what `runQmp` does. */
 export async function identityOf(monitor: Monitor): Promise<VmIdentity> {
@@ -24,7 +24,7 @@ export async function identityOf(monitor: Monitor): Promise<VmIdentity> {
 /** From what was recorded of it. */
 export async function identityFrom(uuid: string | undefined, where: string): Promise<VmIdentity> {
   const known = uuid?.toLowerCase();
-  if (known !== undefined && known !== noUuid && uuidPattern.test(known)) return { kind: 'uuid', uuid: known };
+  if (known !== undefined && known !== NO_UUID && uuidPattern.test(known)) return { kind: 'uuid', uuid: known };
   return { kind: 'address', address: await resolvedAddress(where) };
 }
 

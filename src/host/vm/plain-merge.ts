@@ -1,5 +1,6 @@
 // One overlay of a plain QEMU merged into its base by a job of ours: block-commit, ready, complete, concluded. A job that
 // an earlier call began is taken up. Specification: QEMU qapi/block-core.json (block-commit), job.json; facts 4.1.
+import { defined } from '../../defined.js';
 import { BridgeError, CutError, describeError } from '../../errors.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type QmpArgs } from '../../qmp/commands.js';
@@ -28,7 +29,7 @@ export async function mergeByJob(
       'top-node': overlayNode,
       'base-node': baseNode,
       'auto-dismiss': false,
-      ...(speed === undefined ? {} : { speed }),
+      ...defined({ speed }),
     });
   }
   await finishJob(client, options, () => bitmapsToBase(client, overlayNode, baseNode));

@@ -2,6 +2,7 @@
 // base, and checked. Over an encrypted base QEMU itself makes the overlay, with the base's own secret, which nobody else
 // has: what the guest writes is never in clear text. Facts 4.1.
 import { pbkdf2Sync } from 'node:crypto';
+import { defined } from '../../defined.js';
 import { BridgeError, CutError } from '../../errors.js';
 import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
@@ -42,7 +43,7 @@ export async function addNode(client: QmpClient, overlay: Overlay, reverter: Rev
       driver: 'qcow2',
       'node-name': node,
       file: { driver: 'file', 'node-name': `${node}-file`, filename: file },
-      ...(encrypt === undefined ? {} : { encrypt }),
+      ...defined({ encrypt }),
       backing: null,
       // Lets the guest's discards free space in the overlay; whether it may discard is its device's setting.
       discard: 'unmap',

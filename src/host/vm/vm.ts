@@ -3,12 +3,13 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as v from 'valibot';
+import { defined } from '../../defined.js';
 import { isErrno, UsageError } from '../../errors.js';
 import { checkName, nameFromPath, namePattern } from './names.js';
 import { uuidPattern, type VmIdentity } from './identity.js';
 import { libvirtAddress, parseLibvirtAddress, type LibvirtAddress } from './libvirt/address.js';
 
-export const defaultConfigFile = '/etc/fsfreeze-bridge/vms.json';
+export const DEFAULT_CONFIG_FILE = '/etc/fsfreeze-bridge/vms.json';
 
 export interface Vm {
   /** For people, and to find it by again; which VM it is, its identity tells (identity.ts). */
@@ -118,10 +119,8 @@ function domainVm(address: LibvirtAddress, name = nameFromPath(address.domain)):
 function configuredVm(name: string, entry: ConfigEntry): Vm {
   const { libvirt, connect, qmp = '', qga, overlayDir } = entry;
   const where =
-    libvirt === undefined
-      ? { name, qmp, ...(qga === undefined ? {} : { qga }) }
-      : domainVm({ domain: libvirt, uri: connect }, name);
-  return { ...where, ...(overlayDir === undefined ? {} : { overlayDir }) };
+    libvirt === undefined ? { name, qmp, ...defined({ qga }) } : domainVm({ domain: libvirt, uri: connect }, name);
+  return { ...where, ...defined({ overlayDir }) };
 }
 
 /** All entries; none if the file is not there and need not be. Throws a UsageError for one that cannot be read. */

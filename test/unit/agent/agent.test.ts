@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { startAgent, type Agent, type AgentOptions } from '../../../src/agent/agent.js';
 import type { FreezeReport } from '../../../src/consistency.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from '../../../src/freeze/options.js';
@@ -130,14 +130,14 @@ const connect = async (name: 'host' | 'local'): Promise<AgentClient> => {
 };
 
 describe('the agent', () => {
-  it('answers on the host channel and on the local socket', async () => {
+  test('answers on the host channel and on the local socket', async () => {
     await start();
     expect(await (await connect('host')).call('guest-ping')).toEqual({});
     expect(await (await connect('local')).call('guest-ping')).toEqual({});
     expect(await (await connect('local')).call('guest-sync', { id: 7 })).toBe(7);
   });
 
-  it('keeps the lists to the host: the local socket is the administrator', async () => {
+  test('keeps the lists to the host: the local socket is the administrator', async () => {
     await start({ blockRpcs: ['guest-get-osinfo'] });
     const host = await connect('host');
     await expect(host.call('guest-get-osinfo')).rejects.toThrow(
@@ -148,7 +148,7 @@ describe('the agent', () => {
     expect(await (await connect('local')).call('guest-get-osinfo')).toHaveProperty('kernel-release');
   });
 
-  it('runs only what may run while frozen, on every channel, and says so as each release does', async () => {
+  test('runs only what may run while frozen, on every channel, and says so as each release does', async () => {
     for (const [compat, text] of [
       ['10.2', 'the command is not allowed'],
       ['7.2', 'the agent is in frozen state'],
@@ -168,7 +168,7 @@ describe('the agent', () => {
     }
   });
 
-  it('logs into memory alone while frozen', async () => {
+  test('logs into memory alone while frozen', async () => {
     await start();
     const host = await connect('host');
     await host.call('guest-fsfreeze-freeze');
@@ -180,7 +180,7 @@ describe('the agent', () => {
     expect(after).toMatch(/The command nope has not been found.*\n.*session ended/);
   });
 
-  it('logs into memory alone while a filesystem hangs after the session ended, and lets commands go on', async () => {
+  test('logs into memory alone while a filesystem hangs after the session ended, and lets commands go on', async () => {
     hangs = true;
     await start();
     const host = await connect('host');
@@ -194,7 +194,7 @@ describe('the agent', () => {
     expect(readFileSync(join(folder, 'log'), 'utf8')).toMatch(/session ended.*\n.*The command nope/);
   });
 
-  it('releases a session in which nothing could be frozen', async () => {
+  test('releases a session in which nothing could be frozen', async () => {
     const calls = await start({}, 0);
     const host = await connect('host');
     expect(await host.call('guest-fsfreeze-freeze')).toBe(0);
@@ -203,7 +203,7 @@ describe('the agent', () => {
     expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
   });
 
-  it('gives a bridge session its own lease and level, and its report', async () => {
+  test('gives a bridge session its own lease and level, and its report', async () => {
     const calls = await start();
     const host = await connect('host');
     const frozen = (await host.call('bridge-freeze', { require: 'application' })) as { report: FreezeReport };
@@ -215,7 +215,7 @@ describe('the agent', () => {
     expect(await host.call('bridge-thaw', { session: 's1' })).toEqual({ report });
   });
 
-  it('holds the log until what a predecessor left is thawed, whatever session ends meanwhile', async () => {
+  test('holds the log until what a predecessor left is thawed, whatever session ends meanwhile', async () => {
     let thaw: () => void = () => undefined;
     const recovered = new Promise<void>((resolve) => {
       thaw = resolve;
@@ -231,7 +231,7 @@ describe('the agent', () => {
     expect(readFileSync(join(folder, 'log'), 'utf8')).toContain('serving');
   });
 
-  it('does not write the log when it ends while something may be frozen', async () => {
+  test('does not write the log when it ends while something may be frozen', async () => {
     logger.hold();
     await start({ recovered: new Promise<void>(() => undefined) });
     await agent?.stop();
@@ -239,7 +239,7 @@ describe('the agent', () => {
     expect(readFileSync(join(folder, 'log'), 'utf8')).toBe('');
   });
 
-  it('owes the host what its predecessor could not say, once', async () => {
+  test('owes the host what its predecessor could not say, once', async () => {
     mkdirSync(join(folder, 'run'));
     writeFileSync(join(folder, 'run/owed'), 'the agent died\n');
     await start();
@@ -250,7 +250,7 @@ describe('the agent', () => {
     expect(await host.call('guest-fsfreeze-thaw')).toBe(0);
   });
 
-  it('leaves what the host is still owed to its successor', async () => {
+  test('leaves what the host is still owed to its successor', async () => {
     mkdirSync(join(folder, 'run'));
     writeFileSync(join(folder, 'run/owed'), 'the agent died\n');
     await start();
@@ -259,7 +259,7 @@ describe('the agent', () => {
     expect(readFileSync(join(folder, 'run/owed'), 'utf8')).toBe('the agent died\n');
   });
 
-  it('does not log the byte with which every client begins', async () => {
+  test('does not log the byte with which every client begins', async () => {
     await start();
     const host = await connect('host');
     await expect(host.call('nope')).rejects.toThrow('has not been found');
@@ -270,7 +270,7 @@ describe('the agent', () => {
     expect(log).not.toContain('JSON parse error');
   });
 
-  it('thaws before it closes its channels', async () => {
+  test('thaws before it closes its channels', async () => {
     const calls = await start();
     await connect('local');
     await agent?.stop();
@@ -279,7 +279,7 @@ describe('the agent', () => {
     agent = undefined;
   });
 
-  it('leaves nothing behind if a channel cannot be opened', async () => {
+  test('leaves nothing behind if a channel cannot be opened', async () => {
     const path = join(folder, 'none', 'host');
     await expect(start({ channel: { method: 'unix-listen', path, retry: false } })).rejects.toThrow(
       `cannot listen on ${path}: its folder does not exist`,

@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { parseConfiguration } from '../../../src/agent/configuration.js';
 import { UsageError } from '../../../src/errors.js';
 
 const parse = (text: string) => parseConfiguration(text, 'f.conf');
 
 describe('parseConfiguration', () => {
-  it('has defaults for an empty file', () => {
+  test('has defaults for an empty file', () => {
     expect(parse('')).toEqual({
       general: { blockRpcs: [], allowRpcs: [] },
       bridge: {
@@ -30,7 +30,7 @@ describe('parseConfiguration', () => {
     });
   });
 
-  it('reads qemu-ga keys and ignores those it does not know', () => {
+  test('reads qemu-ga keys and ignores those it does not know', () => {
     const { general } = parse(
       '# c\n[general]\nmethod = unix-listen\npath=/a\\sb\nverbose=1\nretry-path=false\nblock-rpcs=x,y\nfoo=1\n[other]\nz=1\n',
     );
@@ -44,11 +44,11 @@ describe('parseConfiguration', () => {
     });
   });
 
-  it('keeps what qemu-ga does not split: lists are split on commas alone', () => {
+  test('keeps what qemu-ga does not split: lists are split on commas alone', () => {
     expect(parse('[general]\nblock-rpcs=a;b\n').general.blockRpcs).toEqual(['a;b']);
   });
 
-  it('reads rules for filesystems', () => {
+  test('reads rules for filesystems', () => {
     expect(parse('[bridge]\nexclude-mountpoints=/srv/*, /mnt/**\nexclude-types=xfs,fuse.sshfs\n').bridge).toMatchObject(
       {
         'exclude-mountpoints': ['/srv/*', '/mnt/**'],
@@ -58,7 +58,7 @@ describe('parseConfiguration', () => {
     );
   });
 
-  it('reads our keys', () => {
+  test('reads our keys', () => {
     const { bridge } = parse(
       '[bridge]\nlease-ms=2500\ntrust-plain-hooks=true\nexpedite-rcu=0\nwriter-folders=/a, /b\nlocal-socket=none\n',
     );
@@ -71,7 +71,7 @@ describe('parseConfiguration', () => {
     });
   });
 
-  it.each([
+  test.each([
     // As GLib: a byte order mark is no blank, and what is no UTF-8 (here already decoded) no value.
     ['\uFEFF[general]\npath=/x', /f\.conf:1: expected \[group\], key=value or a comment/],
     ['[general]\npath=/\uFFFDx', /f\.conf: \[general\] path: expected UTF-8/],
@@ -105,7 +105,7 @@ describe('parseConfiguration', () => {
     expect(() => parse(text)).toThrow(UsageError);
   });
 
-  it('takes the example, whole and with every default written out', () => {
+  test('takes the example, whole and with every default written out', () => {
     const example = readFileSync(new URL('../../../qga/conf/qemu-ga.conf', import.meta.url), 'utf8');
     expect(parse(example)).toEqual(parse(''));
     const uncommented = example.replace(/^#(?=[a-z-]+=)/gm, '');

@@ -1,11 +1,11 @@
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { parseEnvironmentFile, splitWords } from '../../../src/agent/environment-file.js';
 import { UsageError } from '../../../src/errors.js';
 
 const values = (text: string) =>
   Object.fromEntries(parseEnvironmentFile(text, 'f').assignments.map(({ key, value }) => [key, value]));
 
-it.each([
+test.each([
   ['A=b', { A: 'b' }],
   ['# A=b\n; A=c\n\n  B = c\nA=d', { A: 'd' }],
   ['export A=b', { A: 'b' }],
@@ -22,14 +22,14 @@ it.each([
   expect(values(text)).toEqual(expected);
 });
 
-it('tells lines that assign nothing, and where', () => {
+test('tells lines that assign nothing, and where', () => {
   expect(parseEnvironmentFile('A=b\n\nsleep 1\nA+=c\n', 'f').others).toEqual([
     { line: 3, text: 'sleep 1' },
     { line: 4, text: 'A+=c' },
   ]);
 });
 
-it.each([
+test.each([
   ['A=$B', true],
   ['A="$(b)"', true],
   ['A=`b`', true],
@@ -39,13 +39,13 @@ it.each([
   expect(parseEnvironmentFile(text, 'f').assignments).toMatchObject([{ key: 'A', expands }]);
 });
 
-it('names the line of a quote that is never closed', () => {
+test('names the line of a quote that is never closed', () => {
   const parse = () => parseEnvironmentFile('A=b\nB="c\nD=e\n', '/etc/default/x');
   expect(parse).toThrow(UsageError);
   expect(parse).toThrow('/etc/default/x:2: B: expected a closing quote, found none');
 });
 
-it.each([
+test.each([
   ['-b a,b  -v', ['-b', 'a,b', '-v']],
   ['--fsfreeze-hook="/a b/c" -l\'/d\'', ['--fsfreeze-hook=/a b/c', '-l/d']],
   ['', []],

@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, statfsSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { filesystemHandlers } from '../../../src/agent/handlers/filesystems.js';
 import { machineViewer } from '../../../src/linux/machine-view.js';
 
@@ -74,7 +74,7 @@ const handlers = (compat: '10.2' | '7.2') => {
   return filesystemHandlers({ compat, sysRoot, view });
 };
 
-it('names each filesystem once, newest first, with the addresses of its disks', async () => {
+test('names each filesystem once, newest first, with the addresses of its disks', async () => {
   plant();
   const found = await fsinfo('10.2');
   expect(found.map(({ name, mountpoint, type }) => ({ name, mountpoint, type }))).toEqual([
@@ -107,7 +107,7 @@ it('names each filesystem once, newest first, with the addresses of its disks', 
   ]);
 });
 
-it('counts bytes as df does for users, and for root apart', async () => {
+test('counts bytes as df does for users, and for root apart', async () => {
   plant();
   const [data] = await fsinfo('10.2');
   const stat = statfsSync(root, { bigint: true });
@@ -116,14 +116,14 @@ it('counts bytes as df does for users, and for root apart', async () => {
   expect(Number(data?.['used-bytes'])).toBeGreaterThan(0);
 });
 
-it('lists every mount, and no privileged total, as 7.2 does', async () => {
+test('lists every mount, and no privileged total, as 7.2 does', async () => {
   plant();
   const found = await fsinfo('7.2');
   expect(found.map(({ mountpoint }) => mountpoint)).toEqual(['/srv', root, '/']);
   expect(found.every((entry) => !('total-bytes-privileged' in entry))).toBe(true);
 });
 
-it('leaves the sizes out where the mount point cannot be asked', async () => {
+test('leaves the sizes out where the mount point cannot be asked', async () => {
   write('mountinfo', '21 1 254:1 / /nonexistent-mount-point rw - ext4 /dev/vda1 rw\n');
   mkdirSync(join(root, 'sys'));
   const found = await fsinfo('10.2');

@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { defined } from '../../../src/defined.js';
 import { parseConfiguration } from '../../../src/agent/configuration.js';
 import { coordinatorOptions } from '../../../src/agent/freeze-options.js';
 import { silentLog } from '../../../src/freeze/options.js';
@@ -17,10 +18,10 @@ afterEach(() => {
 
 const options = (keys = '', fsfreezeHook?: string) => {
   const { bridge } = parseConfiguration(`[bridge]\nruntime-dir=${folder}\n${keys}\n`, 'f');
-  return coordinatorOptions({ bridge, ...(fsfreezeHook === undefined ? {} : { fsfreezeHook }) }, silentLog);
+  return coordinatorOptions({ bridge, ...defined({ fsfreezeHook }) }, silentLog);
 };
 
-it('turns seconds into milliseconds and keeps the known folders', () => {
+test('turns seconds into milliseconds and keeps the known folders', () => {
   expect(options('lease-max-s=100\nprepare-budget-s=7\nhold-budget-s=3\nexpedite-rcu=false')).toMatchObject({
     leaseMaxMs: 100_000,
     prepareBudgetMs: 7000,
@@ -31,14 +32,14 @@ it('turns seconds into milliseconds and keeps the known folders', () => {
   });
 });
 
-it('hands on what is not to be frozen', () => {
+test('hands on what is not to be frozen', () => {
   expect(options('include-types=ext4\nexclude-mountpoints=/a,/b/*\nfreeze-limit-ms=500')).toMatchObject({
     freezeLimitMs: 500,
     rules: { includeTypes: ['ext4'], includeMountpoints: [], excludeMountpoints: ['/a', '/b/*'], excludeTypes: [] },
   });
 });
 
-it('knows how hooks of each folder are called', () => {
+test('knows how hooks of each folder are called', () => {
   expect(
     options('writer-folders=/usr/lib/snapshot/writers.d,/opt/qemu/fsfreeze-hook.d,/opt/hooks').writerFolders,
   ).toEqual([
@@ -48,7 +49,7 @@ it('knows how hooks of each folder are called', () => {
   ]);
 });
 
-it('gives a plain freeze what its own keys say', () => {
+test('gives a plain freeze what its own keys say', () => {
   expect(options()).toMatchObject({ plainPrepareMs: 5_000, plainHookLimitMs: 10_000, hookFailure: 'refuse' });
   expect(options('plain-prepare-s=2\nplain-hook-s=25\nhold-budget-s=30\nhook-failure=lower')).toMatchObject({
     plainPrepareMs: 2_000,
@@ -63,7 +64,7 @@ it('gives a plain freeze what its own keys say', () => {
   expect(() => options('hook-failure=ignore')).toThrow('expected one of refuse, lower, found "ignore"');
 });
 
-it('puts the hook of -F before the folders', () => {
+test('puts the hook of -F before the folders', () => {
   expect(options('writer-folders=/a', '/opt/backup/hook.sh').writerFolders).toEqual([
     { path: '/opt/backup', only: 'hook.sh', style: 'qemu' },
     { path: '/a', style: 'bridge' },

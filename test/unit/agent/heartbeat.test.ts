@@ -1,7 +1,7 @@
 // The letters that the freezer's heartbeat is given, by a program in its place that writes them down. What it makes of them
 // is tested in C (qga/freezer/test/heartbeat.c), and with a real service manager in vm/service.test.ts.
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startHeartbeat, type HeartbeatOptions } from '../../../src/agent/heartbeat.js';
 import { scratch, type Scratch } from '../../support/scratch.js';
 
@@ -58,7 +58,7 @@ const asked = () => ({
   PATH: '/bin',
 });
 
-it('says at once and again and again that the loop turns, and when the guest is held and no more', async () => {
+test('says at once and again and again that the loop turns, and when the guest is held and no more', async () => {
   const env = asked();
   const heartbeat = start(env);
   await expect.poll(() => content('heard')).toMatch(/^\.\.\.+$/);
@@ -72,7 +72,7 @@ it('says at once and again and again that the loop turns, and when the guest is 
   expect(env).toEqual({ PATH: '/bin' });
 });
 
-it('says nothing while the loop stands still', async () => {
+test('says nothing while the loop stands still', async () => {
   start(asked());
   await expect.poll(() => content('heard')).toMatch(/^\.\.+$/);
   const until = Date.now() + 600;
@@ -81,7 +81,7 @@ it('says nothing while the loop stands still', async () => {
   expect(content('heard').length).toBeLessThanOrEqual(before + 1);
 });
 
-it('is started anew when it ends, and told whether the guest is held', async () => {
+test('is started anew when it ends, and told whether the guest is held', async () => {
   const heartbeat = start(asked());
   heartbeat.hold();
   await expect.poll(() => content('heard')).toContain('h');
@@ -90,7 +90,7 @@ it('is started anew when it ends, and told whether the guest is held', async () 
   await expect.poll(() => content('heard'), { timeout: 5000 }).toMatch(/^h/);
 });
 
-it('is told of, and tried again, where a program cannot be started at all', async () => {
+test('is told of, and tried again, where a program cannot be started at all', async () => {
   const heard: string[] = [];
   // As without memory: spawn throws, and emits nothing.
   const freezer = 'no\0name';
@@ -102,7 +102,7 @@ it('is told of, and tried again, where a program cannot be started at all', asyn
   await expect.poll(() => heard.length, { timeout: 5000 }).toBe(2);
 });
 
-it.each([
+test.each([
   ['nobody asked', {}],
   ['another process is meant', { ...asked(), WATCHDOG_PID: '1' }],
 ])('is not started where %s', async (_, env) => {

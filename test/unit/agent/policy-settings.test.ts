@@ -1,13 +1,13 @@
 // The policy in configuration file and on the command line, and that the example file tells the truth.
 import { readFileSync } from 'node:fs';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { parseConfiguration } from '../../../src/agent/configuration.js';
 import { readInvocation } from '../../../src/cli/agent/options.js';
 
 const bridge = (lines: string) => parseConfiguration(`[bridge]\n${lines}\n`, 'file').bridge;
 
 describe('[bridge] policy', () => {
-  it('is as said', () => {
+  test('is as said', () => {
     expect(bridge('').policy).toBeUndefined();
     expect(bridge('policy = full').policy).toBe('full');
     expect(() => bridge('policy=none')).toThrow(
@@ -15,7 +15,7 @@ describe('[bridge] policy', () => {
     );
   });
 
-  it('also-allow names commands there are', () => {
+  test('also-allow names commands there are', () => {
     expect(bridge('also-allow=guest-exec, guest-exec-status')['also-allow']).toEqual([
       'guest-exec',
       'guest-exec-status',
@@ -23,7 +23,7 @@ describe('[bridge] policy', () => {
     expect(() => bridge('also-allow=guest-exec,guest-exce')).toThrow('expected names of commands, separated by commas');
   });
 
-  it('is in the example file with its default', () => {
+  test('is in the example file with its default', () => {
     const example = readFileSync(new URL('../../../qga/conf/qemu-ga.conf', import.meta.url), 'utf8');
     expect(example).toContain('\n#policy=default\n');
     expect(parseConfiguration(example.replaceAll(/^#(?=[a-z-]+=)/gm, ''), 'example').bridge).toMatchObject({
@@ -48,7 +48,7 @@ describe('--policy', () => {
     return invocation.settings.policy;
   };
 
-  it('is default, unless said; on a vsock, which any user can connect to, freeze-only', () => {
+  test('is default, unless said; on a vsock, which any user can connect to, freeze-only', () => {
     const of = (method: 'unix-listen' | 'vsock-listen', file: string, ...words: string[]) => {
       const activated = () => ({ method, fd: 3, path: 'descriptor 3' });
       const invocation = readInvocation(words, { ...around, readFile: () => file, activated });
@@ -60,7 +60,7 @@ describe('--policy', () => {
     expect(of('vsock-listen', '', '--policy=full')).toBe('full');
   });
 
-  it('wins over the file', () => {
+  test('wins over the file', () => {
     expect(settings()).toBe('full');
     expect(settings('--policy=freeze-only')).toBe('freeze-only');
     expect(settings('--policy', 'default')).toBe('default');

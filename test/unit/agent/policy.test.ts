@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startAgent, type Agent, type AgentOptions } from '../../../src/agent/agent.js';
 import type { LocalCoordinator } from '../../../src/freeze/options.js';
 import { idleCoordinator } from '../../support/idle-coordinator.js';
@@ -51,7 +51,7 @@ async function start(over: Partial<AgentOptions> = {}): Promise<{ host: AgentCli
 }
 const off = (name: string): string => `CommandNotFound: Command ${name} has been disabled: the command is not allowed`;
 
-it('is `default` if nothing else is said: files are read, not written, and nothing is run', async () => {
+test('is `default` if nothing else is said: files are read, not written, and nothing is run', async () => {
   const { host } = await start();
   const path = join(folder, 'file');
   writeFileSync(path, 'text');
@@ -64,7 +64,7 @@ it('is `default` if nothing else is said: files are read, not written, and nothi
   }
 });
 
-it('`full` for the host is not for the local socket, whose group is not root', async () => {
+test('`full` for the host is not for the local socket, whose group is not root', async () => {
   const { host, local } = await start({ policy: 'full' });
   const { pid } = (await host.call('guest-exec', { path: 'true' })) as { pid: number };
   await expect.poll(() => host.call('guest-exec-status', { pid })).toEqual({ exited: true, exitcode: 0 });
@@ -74,14 +74,14 @@ it('`full` for the host is not for the local socket, whose group is not root', a
   expect(await local.call('guest-get-osinfo')).toHaveProperty('kernel-release');
 });
 
-it('`also-allow` turns one on: file-write also lets files be opened for writing', async () => {
+test('`also-allow` turns one on: file-write also lets files be opened for writing', async () => {
   const { host } = await start({ alsoAllow: ['guest-file-write'] });
   const handle = await host.call('guest-file-open', { path: join(folder, 'new'), mode: 'w' });
   expect(await host.call('guest-file-write', { handle, 'buf-b64': 'aGk=' })).toEqual({ count: 2, eof: false });
   await expect(host.call('guest-exec', {})).rejects.toThrow(off('guest-exec'));
 });
 
-it('while frozen nothing is started or written, whatever the policy', async () => {
+test('while frozen nothing is started or written, whatever the policy', async () => {
   const { host } = await start({ policy: 'full' });
   const path = join(folder, 'file');
   const handle = await host.call('guest-file-open', { path, mode: 'w' });
@@ -94,7 +94,7 @@ it('while frozen nothing is started or written, whatever the policy', async () =
   expect(on).toHaveLength(9);
 });
 
-it('a child that does not end, and an open file, do not keep the agent from stopping', async () => {
+test('a child that does not end, and an open file, do not keep the agent from stopping', async () => {
   const { host } = await start({ policy: 'full' });
   const { pid } = (await host.call('guest-exec', {
     path: 'sleep',

@@ -1,5 +1,5 @@
 // What an agent finds at its start, and what it then owes the host. Sessions of dead processes are made by hand.
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { owedNote } from '../../../src/agent/late-thaw-note.js';
@@ -34,12 +34,12 @@ function deadSession(id: string, lines: readonly object[] = []): void {
   writeFileSync(join(dir, 'writers'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
 }
 
-it('owes the host nothing if nothing was left', async () => {
+test('owes the host nothing if nothing was left', async () => {
   expect(await recover(harness.options, log)).toEqual({});
   expect(owedNote(runtimeDir).read()).toBeUndefined();
 });
 
-it('owes the host an error for a session whose process died, until it was told', async () => {
+test('owes the host an error for a session whose process died, until it was told', async () => {
   deadSession('s1');
   await recover(harness.options, log);
   expect(readdirSync(join(runtimeDir, 'sessions'))).toEqual([]);
@@ -49,13 +49,13 @@ it('owes the host an error for a session whose process died, until it was told',
   expect(owedNote(runtimeDir).read()).toContain('the agent died');
 });
 
-it('owes nothing for a session that had ended, kept for a writer that could not be released', async () => {
+test('owes nothing for a session that had ended, kept for a writer that could not be released', async () => {
   deadSession('s1', [{ event: 'ended' }]);
   await recover(harness.options, log);
   expect(existsSync(join(runtimeDir, 'owed'))).toBe(false);
 });
 
-it('says when what may still be frozen is thawed', async () => {
+test('says when what may still be frozen is thawed', async () => {
   const marker = join(runtimeDir, 'frozen');
   writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 30 254:0 /\n');
   deadSession('s1');
@@ -71,7 +71,7 @@ it('says when what may still be frozen is thawed', async () => {
   await thawed;
 });
 
-it('does not wait for what an idle freezer still thaws: it hangs, and is in nobody’s way', async () => {
+test('does not wait for what an idle freezer still thaws: it hangs, and is in nobody’s way', async () => {
   await harness.start();
   const left = join(runtimeDir, 'frozen.left-999999999-1');
   writeFileSync(left, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 30 254:0 /data\n');

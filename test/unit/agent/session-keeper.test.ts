@@ -1,5 +1,6 @@
 // Who may end what, with a coordinator that is played by the test.
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
+import { defined } from '../../../src/defined.js';
 import type { OwedNote } from '../../../src/agent/late-thaw-note.js';
 import { SessionKeeper } from '../../../src/agent/session-keeper.js';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
@@ -20,7 +21,7 @@ const report = (session: string, outcome: FreezeReport['outcome'], error?: strin
   outcome,
   level: 'none',
   evidence: [],
-  ...(error === undefined ? {} : { error }),
+  ...defined({ error }),
   filesystems: [],
   writers: [],
   skipped: [],
@@ -134,18 +135,18 @@ async function held(origin: 'host' | 'guest' = 'host', thawOutcome: FreezeReport
 }
 
 describe('a plain thaw', () => {
-  it('answers 0 when nothing is held', async () => {
+  test('answers 0 when nothing is held', async () => {
     expect(await play().keeper.thawPlain(host)).toBe(0);
   });
 
-  it('ends a host session that another host channel began', async () => {
+  test('ends a host session that another host channel began', async () => {
     const { keeper, thaws } = await held();
     expect(await keeper.thawPlain(otherHost)).toBe(3);
     expect(thaws).toEqual(['s1']);
     expect(await keeper.thawPlain(host)).toBe(0);
   });
 
-  it('aborts a host attempt that is on its way', async () => {
+  test('aborts a host attempt that is on its way', async () => {
     const { keeper } = play();
     const freezing = keeper.freeze(plain, host);
     const failure = expect(freezing).rejects.toThrow('aborted');
@@ -154,7 +155,7 @@ describe('a plain thaw', () => {
     expect(keeper.holder).toBeUndefined();
   });
 
-  it('thaws what became frozen although it was aborted', async () => {
+  test('thaws what became frozen although it was aborted', async () => {
     const stage = play({ deaf: true });
     const freezing = stage.keeper.freeze(plain, host);
     const thawing = stage.keeper.thawPlain(host);
@@ -164,7 +165,7 @@ describe('a plain thaw', () => {
     expect(stage.thaws).toEqual(['s1']);
   });
 
-  it('of the host refuses a session held inside the guest, and names its holder', async () => {
+  test('of the host refuses a session held inside the guest, and names its holder', async () => {
     const { keeper, thaws } = await held('guest');
     await expect(keeper.thawPlain(host)).rejects.toThrow(
       'the guest is held by guest-fsfreeze-freeze (inside the guest, session s1): it alone can end that',
@@ -173,7 +174,7 @@ describe('a plain thaw', () => {
     expect(await keeper.thawPlain(guest)).toBe(3);
   });
 
-  it('of the guest refuses a session of the host, also on its way', async () => {
+  test('of the guest refuses a session of the host, also on its way', async () => {
     const { keeper } = await held('host');
     await expect(keeper.thawPlain(guest)).rejects.toThrow(/held by .* \(on the host/);
     const onItsWay = play();
@@ -183,7 +184,7 @@ describe('a plain thaw', () => {
     await freezing;
   });
 
-  it('answers one error after the lease ended, then 0', async () => {
+  test('answers one error after the lease ended, then 0', async () => {
     const stage = await held();
     stage.ends('s1', 'expired');
     await Promise.resolve();
@@ -196,7 +197,7 @@ describe('a plain thaw', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('answers one error after a broken session', async () => {
+  test('answers one error after a broken session', async () => {
     const stage = await held();
     stage.ends('s1', 'broken', 'the freezer died');
     await Promise.resolve();
@@ -204,13 +205,13 @@ describe('a plain thaw', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('answers the error itself when the lease ended under it, and owes nothing more', async () => {
+  test('answers the error itself when the lease ended under it, and owes nothing more', async () => {
     const { keeper } = await held('host', 'expired');
     await expect(keeper.thawPlain(host)).rejects.toThrow(/before the requester asked/);
     expect(await keeper.thawPlain(host)).toBe(0);
   });
 
-  it('never says 0 after a thaw that nobody confirmed, until a new freeze', async () => {
+  test('never says 0 after a thaw that nobody confirmed, until a new freeze', async () => {
     const stage = play({ unconfirmed: true });
     const freezing = stage.keeper.freeze(plain, host);
     stage.frozen('s1');
@@ -232,7 +233,7 @@ describe('a plain thaw', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('never says 0 after a session that ended by itself and is not known to be thawed, then one error', async () => {
+  test('never says 0 after a session that ended by itself and is not known to be thawed, then one error', async () => {
     const stage = await held();
     stage.ends('s1', 'expired', 'nobody confirmed the thaw of /', 'frozen');
     await Promise.resolve();
@@ -246,7 +247,7 @@ describe('a plain thaw', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('owes one error again for an unconfirmed thaw that is confirmed late', async () => {
+  test('owes one error again for an unconfirmed thaw that is confirmed late', async () => {
     const stage = await held();
     stage.ends('s1', 'broken', 'nobody confirmed the thaw of /', 'frozen');
     await Promise.resolve();
@@ -256,7 +257,7 @@ describe('a plain thaw', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('never says 0 after an attempt whose thaw nobody confirmed, until it is known', async () => {
+  test('never says 0 after an attempt whose thaw nobody confirmed, until it is known', async () => {
     const stage = play();
     const [first, second] = [stage.fails('s1'), stage.fails('s2')];
     for (const attempt of [first, second]) await expect(attempt.failing()).rejects.toThrow(ThawUnconfirmedError);
@@ -269,7 +270,7 @@ describe('a plain thaw', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('breaks a session that bridge-freeze began, and answers its count all the same', async () => {
+  test('breaks a session that bridge-freeze began, and answers its count all the same', async () => {
     const stage = play();
     const freezing = stage.keeper.freeze({ ...plain, require: 'auto', session: 's1' }, host);
     stage.frozen('s1');
@@ -283,7 +284,7 @@ describe('a plain thaw', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('answers the host one error for what the agent before it left, then 0', async () => {
+  test('answers the host one error for what the agent before it left, then 0', async () => {
     const { keeper, noted } = play({ owed: 'the agent died while the guest was held' });
     expect(await keeper.thawPlain(guest)).toBe(0);
     await expect(keeper.thawPlain(host)).rejects.toThrow('the agent died while the guest was held');
@@ -297,7 +298,7 @@ describe('a plain thaw', () => {
     expect(await cleared.keeper.thawPlain(host)).toBe(3);
   });
 
-  it('keeps what one session is owed when the report of another that ended is asked for', async () => {
+  test('keeps what one session is owed when the report of another that ended is asked for', async () => {
     const { keeper, frozen, ends } = await held();
     ends('s1', 'expired');
     await Promise.resolve();
@@ -310,7 +311,7 @@ describe('a plain thaw', () => {
     await expect(keeper.thawPlain(host)).rejects.toThrow('thawed after 60 s, before the requester asked');
   });
 
-  it('owes nothing after a new freeze', async () => {
+  test('owes nothing after a new freeze', async () => {
     const stage = await held();
     stage.ends('s1', 'expired');
     await Promise.resolve();
@@ -323,14 +324,14 @@ describe('a plain thaw', () => {
 });
 
 describe('a session by its id', () => {
-  it('is thawed once, and its final report can be asked for again', async () => {
+  test('is thawed once, and its final report can be asked for again', async () => {
     const { keeper, thaws } = await held();
     expect((await keeper.thaw('s1', host)).outcome).toBe('ok');
     expect((await keeper.thaw('s1', otherHost)).outcome).toBe('ok');
     expect(thaws).toEqual(['s1']);
   });
 
-  it('that expired gives its report, which counts as being told', async () => {
+  test('that expired gives its report, which counts as being told', async () => {
     const stage = await held();
     stage.ends('s1', 'expired');
     await Promise.resolve();
@@ -338,7 +339,7 @@ describe('a session by its id', () => {
     expect(await stage.keeper.thawPlain(host)).toBe(0);
   });
 
-  it('that is on its way is aborted, and answers with the report of the attempt', async () => {
+  test('that is on its way is aborted, and answers with the report of the attempt', async () => {
     const { keeper } = play();
     const freezing = keeper.freeze({ ...plain, session: 'a1' }, host);
     const failure = expect(freezing).rejects.toThrow('aborted');
@@ -346,7 +347,7 @@ describe('a session by its id', () => {
     await failure;
   });
 
-  it('cannot be used twice, thawed from the other side, renewed after its end, or made up', async () => {
+  test('cannot be used twice, thawed from the other side, renewed after its end, or made up', async () => {
     const stage = await held();
     const { keeper } = stage;
     await expect(keeper.freeze({ ...plain, session: 's1' }, host)).rejects.toThrow(
@@ -376,7 +377,7 @@ describe('a session that ended by itself', () => {
     return stage;
   };
 
-  it('stays untold while nobody asks for it, also when a new freeze has made the error moot', async () => {
+  test('stays untold while nobody asks for it, also when a new freeze has made the error moot', async () => {
     const { keeper, frozen } = await expired();
     expect(keeper.untold).toEqual([untold]);
     const second = keeper.freeze({ ...plain, session: 's2' }, host);
@@ -387,7 +388,7 @@ describe('a session that ended by itself', () => {
     expect(keeper.untold).toEqual([untold]);
   });
 
-  it('is told by a plain thaw and by bridge-thaw of its side, and by nothing else', async () => {
+  test('is told by a plain thaw and by bridge-thaw of its side, and by nothing else', async () => {
     for (const ask of ['plain', 'thaw'] as const) {
       const { keeper } = await expired();
       expect(await keeper.thawPlain(guest)).toBe(0);
@@ -401,20 +402,20 @@ describe('a session that ended by itself', () => {
     }
   });
 
-  it('was told if its own thaw came too late by a blink', async () => {
+  test('was told if its own thaw came too late by a blink', async () => {
     const { keeper } = await held('host', 'expired');
     await expect(keeper.thawPlain(host)).rejects.toThrow('before the requester asked');
     expect(keeper.untold).toEqual([]);
   });
 
-  it('of the agent before is untold without a name, until the host thaws', async () => {
+  test('of the agent before is untold without a name, until the host thaws', async () => {
     const { keeper } = play({ owed: 'the agent died' });
     expect(keeper.untold).toEqual([{ reason: 'the agent died' }]);
     await expect(keeper.thawPlain(host)).rejects.toThrow('the agent died');
     expect(keeper.untold).toEqual([]);
   });
 
-  it('is kept with the fifteen after it, and no more', async () => {
+  test('is kept with the fifteen after it, and no more', async () => {
     const { keeper, frozen, ends } = play();
     for (let number = 1; number <= 17; number++) {
       const freezing = keeper.freeze({ ...plain, session: `s${number}` }, host);

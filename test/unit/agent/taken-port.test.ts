@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { explainTakenPort, hasStuckPredecessor, holderOf } from '../../../src/agent/taken-port.js';
 import { UnreachableError, UsageError } from '../../../src/errors.js';
 import { requires } from '../../support/requires.js';
@@ -21,7 +21,7 @@ afterEach(() => {
 
 const busy = () => new UnreachableError('E_PORT', 'EBUSY', { facts: { path: folder.path('port'), errno: 'EBUSY' } });
 
-it('names who has a port that is taken, and is an error that no start anew will mend', async () => {
+test('names who has a port that is taken, and is an error that no start anew will mend', async () => {
   const port = openSync(folder.path('vport1p1'), 'r+');
   const holder = spawn('/bin/sh', ['-c', 'echo on; read x'], { stdio: ['pipe', 'pipe', 'ignore', port] });
   closeSync(port);
@@ -37,7 +37,7 @@ it('names who has a port that is taken, and is an error that no start anew will 
   }
 });
 
-it('leaves an error alone where nobody is found, the port is gone, or that is another', () => {
+test('leaves an error alone where nobody is found, the port is gone, or that is another', () => {
   const error = busy();
   expect(explainTakenPort(error)).toBe(error);
   rmSync(folder.path('vport1p1'));
@@ -47,7 +47,7 @@ it('leaves an error alone where nobody is found, the port is gone, or that is an
 });
 
 requires('gcc')('an agent that was killed', () => {
-  it('and of which one thread hangs is seen as stuck, though its first thread is a zombie that names no program', async () => {
+  test('and of which one thread hangs is seen as stuck, though its first thread is a zombie that names no program', async () => {
     const program = folder.path('agent');
     writeFileSync(
       folder.path('agent.c'),

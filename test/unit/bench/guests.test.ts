@@ -1,8 +1,8 @@
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { BridgeError, DeadlineError } from '../../../src/errors.js';
 import { thawAtLast } from '../../bench/guests.js';
 
-it('a guest that was given up is thawed until its agent says so', async () => {
+test('a guest that was given up is thawed until its agent says so', async () => {
   const answers: unknown[] = [new DeadlineError('thaw', 1), new BridgeError('E_AGENT_REFUSED', 'no'), 0, 'frozen', 2];
   const asked: string[] = [];
   const execute = (command: string): Promise<unknown> => {
@@ -14,6 +14,6 @@ it('a guest that was given up is thawed until its agent says so', async () => {
   expect(asked).toEqual(['thaw', 'thaw', 'thaw', 'status', 'thaw', 'status']);
 });
 
-it('not without end', async () => {
+test('not without end', async () => {
   await expect(thawAtLast({ execute: () => Promise.resolve('frozen') }, 150)).rejects.toBeInstanceOf(DeadlineError);
 });

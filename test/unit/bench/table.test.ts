@@ -1,4 +1,4 @@
-import { afterEach, expect, it, vi } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { compare, report } from '../../bench/table.js';
 
 const log = vi.spyOn(console, 'log').mockImplementation(() => undefined);
@@ -8,7 +8,7 @@ afterEach(() => {
 
 const given = (atLeast: number) => ({ atLeast });
 
-it('a sample that was given up counts as what was seen of it: the median is a lower bound, and judged as one', () => {
+test('a sample that was given up counts as what was seen of it: the median is a lower bound, and judged as one', () => {
   const row = compare('stall, ms', [10, 10, 10], [15, given(30), given(40)], 0.3);
   expect(row).toMatchObject({ peer: 30, peerAtLeast: true, ratio: 10 / 30 });
   expect(report('name', [row], true)).toBe(false);
@@ -21,7 +21,7 @@ it('a sample that was given up counts as what was seen of it: the median is a lo
   expect(report('name', [compare('stall, ms', [9], [given(30)], 0.3)], false)).toBe(true);
 });
 
-it('one that was given up above the median changes nothing but the spread', () => {
+test('one that was given up above the median changes nothing but the spread', () => {
   const row = compare('stall, ms', [10], [15, 20, given(60_000)], 0.5);
   expect(row).toMatchObject({ peer: 20, peerAtLeast: false, ratio: 0.5 });
   expect(row.spread).toBe('10.0-10.0 / 15.0-60000.0 (1 of 3 given up)');
@@ -29,7 +29,7 @@ it('one that was given up above the median changes nothing but the spread', () =
   expect(log.mock.calls.at(-1)?.[0]).not.toContain('peerAtLeast');
 });
 
-it('without a sample of the peer no limit is kept', () => {
+test('without a sample of the peer no limit is kept', () => {
   const row = compare('stall, ms', [10], [], 0.5);
   expect(row.peer).toBeNull();
   expect(report('name', [row], false)).toBe(false);

@@ -1,5 +1,5 @@
 // A peer that is late, in the rounds of the bench virsh.
-import { afterEach, expect, it, vi } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { DeadlineError } from '../../../src/errors.js';
 import { measureRounds, type Side } from '../../bench/virsh-rounds.js';
 
@@ -49,7 +49,7 @@ async function measure(...peers: readonly (Side | Error)[]) {
 const exact = (stallMs: number) => ({ stallMs, waitMs: 2 * stallMs });
 const bound = (stallMs: number) => ({ stallMs: { atLeast: stallMs }, waitMs: { atLeast: 2 * stallMs } });
 
-it('a cut that is late counts as what its probe saw; the peer is started anew and warmed up', async () => {
+test('a cut that is late counts as what its probe saw; the peer is started anew and warmed up', async () => {
   const peers = [side('old', 500, ['cut k-2']), side('new', 5)];
   expect(await measure(...peers)).toEqual([exact(500), bound(500), exact(5)]);
   const ofPeer = done.filter((what) => /^(old|new)/.test(what));
@@ -64,11 +64,11 @@ it('a cut that is late counts as what its probe saw; the peer is started anew an
   ]);
 });
 
-it('a merge that is late costs no sample', async () => {
+test('a merge that is late costs no sample', async () => {
   expect(await measure(side('old', 500, ['put back k-1']), side('new', 5))).toEqual([exact(500), exact(5), exact(5)]);
 });
 
-it('a peer that cannot be started anew is not cut any more, and the bench goes on', async () => {
+test('a peer that cannot be started anew is not cut any more, and the bench goes on', async () => {
   expect(await measure(side('old', 500, ['cut k-2']), new Error('libvirtd does not answer'))).toEqual([
     exact(500),
     bound(500),
@@ -78,7 +78,7 @@ it('a peer that cannot be started anew is not cut any more, and the bench goes o
   expect(done).toContain('new ended');
 });
 
-it('what fails otherwise, and what of ours is late, ends the bench', async () => {
+test('what fails otherwise, and what of ours is late, ends the bench', async () => {
   const broken: Side = { ...side('old', 500), cut: () => Promise.reject(new Error('no space left')) };
   await expect(measure(broken)).rejects.toThrow('no space left');
   const late = { peer: () => Promise.resolve(side('peer', 1)), plain: () => Promise.resolve(side('plain', 1)) };

@@ -1,12 +1,12 @@
 import { existsSync, mkdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { removeSet } from '../../../src/host/snapshot-delete.js';
 import { LINKS } from '../../../src/host/sets/current-images.js';
 import { ManifestStore } from '../../../src/host/sets/manifest-store.js';
 import { manifest } from '../../support/manifests.js';
 import { scratch } from '../../support/scratch.js';
 
-it.each([
+test.each([
   ["is not the set's own any more", true],
   ['was removed', false],
 ])('a set that is removed leaves no link to an overlay that %s', async (_what, isThere) => {

@@ -1,5 +1,6 @@
 // The coordinator over a stock qemu-ga: at most `filesystem`, only on equal counts, and never left frozen.
 import { afterEach, describe, expect, test } from 'vitest';
+import { defined } from '../../../src/defined.js';
 import type { FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, StateError, ThawUnconfirmedError } from '../../../src/errors.js';
 import { QgaClient } from '../../../src/qga/client.js';
@@ -30,7 +31,7 @@ const filesystem = (
       bus: 0,
       target: 0,
       unit: 0,
-      ...(members.serial === undefined ? {} : { serial: members.serial }),
+      ...defined({ serial: members.serial }),
     },
   ],
 });

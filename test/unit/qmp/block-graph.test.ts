@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readDisks } from '../../../src/qmp/block-graph.js';
 import { QmpClient } from '../../../src/qmp/client.js';
 import { FakeMonitor, Refusal } from '../../support/fake-monitor.js';
@@ -68,7 +68,7 @@ afterEach(async () => {
 const device = (inserted: object, over: object = {}): object => ({ device: '', removable: false, inserted, ...over });
 
 describe('readDisks', () => {
-  it('reads serial and address of a virtio disk, the serial cut as the guest sees it', async () => {
+  test('reads serial and address of a virtio disk, the serial cut as the guest sees it', async () => {
     tree = {
       '/machine/peripheral/vd0/virtio-backend serial': 'a-serial-longer-than-twenty-bytes',
       '/machine/peripheral/vd0/virtio-backend parent_bus': '/machine/peripheral/vd0/virtio-bus',
@@ -88,7 +88,7 @@ describe('readDisks', () => {
     ]);
   });
 
-  it('finds the bus behind a PCIe port', async () => {
+  test('finds the bus behind a PCIe port', async () => {
     tree = {
       '/machine/peripheral/vd1 addr': 0,
       '/machine/peripheral/vd1 parent_bus': '/machine/peripheral/port/port',
@@ -99,7 +99,7 @@ describe('readDisks', () => {
     expect(await readDisks(client)).toMatchObject([{ id: 'vd1', pciAddress: '0000:05:00.0' }]);
   });
 
-  it('gives a SCSI disk the address of its controller', async () => {
+  test('gives a SCSI disk the address of its controller', async () => {
     tree = {
       '/machine/peripheral/sd0 serial': 'S',
       '/machine/peripheral/sd0 parent_bus': '/machine/peripheral/hba/virtio-backend/hba.0',
@@ -110,7 +110,7 @@ describe('readDisks', () => {
     expect(await readDisks(client)).toMatchObject([{ id: 'sd0', serial: 'S', pciAddress: '0000:00:03.0' }]);
   });
 
-  it('follows a filter to the format node, by the debug graph or, since 10.1, by the children', async () => {
+  test('follows a filter to the format node, by the debug graph or, since 10.1, by the children', async () => {
     devices = [device(top)];
     nodes = [top, format];
     let known = ['x-debug-query-block-graph'];
@@ -132,7 +132,7 @@ describe('readDisks', () => {
     expect(await readDisks(client)).toMatchObject([{ rootNode: 'top', node: 'fmt' }]);
   });
 
-  it('says what is wrong with a disk that has no format node, be it one that turns in circles, and reads the others', async () => {
+  test('says what is wrong with a disk that has no format node, be it one that turns in circles, and reads the others', async () => {
     devices = [device(top), device(format), device(node('many', 'quorum', 'json:{"driver":"quorum"}'))];
     nodes = [{ ...top, children: [{ child: 'file', 'node-name': 'top' }] }];
     const disks = await readDisks(client);
@@ -143,13 +143,13 @@ describe('readDisks', () => {
     ]);
   });
 
-  it('knows what is passed through and what others may write to', async () => {
+  test('knows what is passed through and what others may write to', async () => {
     tree = { '/machine/peripheral/sg0 type': 'scsi-generic', '/machine/peripheral/sg0 share-rw': true };
     devices = [device(node('n', 'host_device', '/dev/sg0'), { qdev: 'sg0' })];
     expect(await readDisks(client)).toMatchObject([{ model: 'scsi-generic', shared: true, format: 'raw' }]);
   });
 
-  it('reads chain, data files and encryption, below a filter too', async () => {
+  test('reads chain, data files and encryption, below a filter too', async () => {
     const specific = (data: object): object => ({ 'format-specific': { type: 'qcow2', data } });
     const below = { filename: '/img/0', format: 'file', 'virtual-size': 1024 };
     const own = {
@@ -173,7 +173,7 @@ describe('readDisks', () => {
     ]);
   });
 
-  it('lists what lies below, and leaves out drives without a medium', async () => {
+  test('lists what lies below, and leaves out drives without a medium', async () => {
     const chain = node('n', 'qcow2', '/img/2', {
       image: {
         filename: '/img/2',

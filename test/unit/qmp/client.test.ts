@@ -1,5 +1,5 @@
 import { createServer } from 'node:net';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BridgeError, DeadlineError, UnreachableError } from '../../../src/errors.js';
 import { QmpClient, QmpError, type QmpLogEntry } from '../../../src/qmp/client.js';
 import { runQmp } from '../../../src/qmp/commands.js';
@@ -31,20 +31,20 @@ async function failure(work: Promise<unknown>): Promise<BridgeError> {
 }
 
 describe('QmpClient.connect', () => {
-  it('reads the greeting and negotiates', async () => {
+  test('reads the greeting and negotiates', async () => {
     const fake = await listen();
     await using client = await QmpClient.connect(fake.path);
     expect(client.version).toEqual({ major: 7, minor: 2, micro: 22, package: 'fake' });
     expect(fake.commands).toEqual(['qmp_capabilities']);
   });
 
-  it('reads a monitor that prints over many lines', async () => {
+  test('reads a monitor that prints over many lines', async () => {
     const fake = await listen({ pretty: true, handlers: { 'query-x': () => ({ nested: { '}': '{"' } }) } });
     await using client = await QmpClient.connect(fake.path);
     expect(await client.execute('query-x')).toEqual({ nested: { '}': '{"' } });
   });
 
-  it('says that there is no socket, nobody listens, or it is a plain file', async () => {
+  test('says that there is no socket, nobody listens, or it is a plain file', async () => {
     const missing = await failure(QmpClient.connect(folder.path('none.sock')));
     expect(missing).toBeInstanceOf(UnreachableError);
     expect(missing.message).toContain('there is no such socket');
@@ -57,14 +57,14 @@ describe('QmpClient.connect', () => {
     );
   });
 
-  it('says that the monitor is in use when no greeting comes', async () => {
+  test('says that the monitor is in use when no greeting comes', async () => {
     const fake = await listen({ greeting: null });
     const error = await failure(QmpClient.connect(fake.path, { timeoutMs: 80 }));
     expect(error.code).toBe('E_MONITOR_SILENT');
     expect(error.message).toContain('in use by another program');
   });
 
-  it.each([
+  test.each([
     ['a human monitor', 'QEMU 7.2.22 monitor - type help\n'],
     ['another JSON protocol', '{"return": {}}\n'],
     ['a greeting of wrong types', '{"QMP": {"version": "new", "capabilities": []}}\n'],
@@ -76,7 +76,7 @@ describe('QmpClient.connect', () => {
     expect(error.message).toContain('does not speak QMP');
   });
 
-  it('refuses a peer that sends without end', async () => {
+  test('refuses a peer that sends without end', async () => {
     const path = folder.path('endless.sock');
     const server = createServer((socket) => {
       socket.on('error', () => undefined);
@@ -95,14 +95,14 @@ describe('QmpClient.connect', () => {
     }
   });
 
-  it('does not wait for ever for the capabilities', async () => {
+  test('does not wait for ever for the capabilities', async () => {
     const fake = await listen({ handlers: { qmp_capabilities: () => silence } });
     expect(await failure(QmpClient.connect(fake.path, { timeoutMs: 80 }))).toBeInstanceOf(DeadlineError);
   });
 });
 
 describe('QmpClient.execute', () => {
-  it('correlates answers that come in another order', async () => {
+  test('correlates answers that come in another order', async () => {
     const gate: { open?: () => void } = {};
     const fake = await listen({
       handlers: {
@@ -123,7 +123,7 @@ describe('QmpClient.execute', () => {
     expect(fake.received.at(-1)?.arguments).toEqual({ argument: 1 });
   });
 
-  it('gives what QEMU refused as a QmpError', async () => {
+  test('gives what QEMU refused as a QmpError', async () => {
     const fake = await listen({
       handlers: {
         boom: () => {
@@ -137,7 +137,7 @@ describe('QmpClient.execute', () => {
     expect(error).toMatchObject({ class: 'DeviceNotFound', desc: 'no such node', command: 'boom' });
   });
 
-  it('calls a lost reply unknown, drops it when it comes late, and goes on', async () => {
+  test('calls a lost reply unknown, drops it when it comes late, and goes on', async () => {
     const late: { send?: () => void } = {};
     const fake = await listen({
       handlers: {
@@ -158,7 +158,7 @@ describe('QmpClient.execute', () => {
     expect(await client.execute('query-status')).toBe('next');
   });
 
-  it('fails what is under way when the connection is lost, and everything after', async () => {
+  test('fails what is under way when the connection is lost, and everything after', async () => {
     const fake = await listen({ handlers: { transaction: (_request, own) => (own.hangUp(), silence) } });
     await using client = await QmpClient.connect(fake.path);
     const error = await failure(client.execute('transaction'));
@@ -168,7 +168,7 @@ describe('QmpClient.execute', () => {
     expect(await failure(client.execute('query-status'))).toBeInstanceOf(UnreachableError);
   });
 
-  it.each([
+  test.each([
     ['an answer without an id', '{"return": {}}\n'],
     ['an answer with neither return nor error', '{"id": 2}\n'],
     ['an error of wrong type', '{"id": 2, "error": "no"}\n'],
@@ -183,7 +183,7 @@ describe('QmpClient.execute', () => {
     expect(client.connected).toBe(false);
   });
 
-  it('logs each command with a rising monotonic stamp', async () => {
+  test('logs each command with a rising monotonic stamp', async () => {
     const fake = await listen({ handlers: { one: () => 1 } });
     const log: QmpLogEntry[] = [];
     const before = process.hrtime.bigint();
@@ -201,14 +201,14 @@ describe('QmpClient.execute', () => {
 });
 
 describe('runQmp', () => {
-  it('refuses a reply that is not what QEMU documents, and names the place', async () => {
+  test('refuses a reply that is not what QEMU documents, and names the place', async () => {
     const fake = await listen({ handlers: { 'query-jobs': () => [{ id: 'j', type: 'commit', status: 'flying' }] } });
     await using client = await QmpClient.connect(fake.path);
     const error = await failure(runQmp(client, 'query-jobs', {}));
     expect(error.message).toContain('query-jobs: 0.status');
   });
 
-  it('refuses a size it cannot hold exactly', async () => {
+  test('refuses a size it cannot hold exactly', async () => {
     const fake = await listen({
       handlers: {
         'query-jobs': (_request, own) => {
@@ -225,7 +225,7 @@ describe('runQmp', () => {
 });
 
 describe('QmpClient.listen', () => {
-  it('gives each listener its own events, those before next() included', async () => {
+  test('gives each listener its own events, those before next() included', async () => {
     const fake = await listen({ handlers: { sync: () => ({}) } });
     await using client = await QmpClient.connect(fake.path);
     using all = client.listen('JOB_STATUS_CHANGE');
@@ -240,7 +240,7 @@ describe('QmpClient.listen', () => {
     await expect(mine.next(30)).rejects.toBeInstanceOf(DeadlineError);
   });
 
-  it('wakes who waits, in order; and fails them when the connection ends', async () => {
+  test('wakes who waits, in order; and fails them when the connection ends', async () => {
     const fake = await listen();
     await using client = await QmpClient.connect(fake.path);
     using listener = client.listen('STOP');
@@ -254,7 +254,7 @@ describe('QmpClient.listen', () => {
     await expect(listener.next(1000)).rejects.toBeInstanceOf(UnreachableError);
   });
 
-  it('forgets a disposed listener', async () => {
+  test('forgets a disposed listener', async () => {
     const fake = await listen();
     await using client = await QmpClient.connect(fake.path);
     const listener = client.listen('STOP');

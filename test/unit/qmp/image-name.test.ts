@@ -1,11 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { imageFile, parseImageName, type ImageName } from '../../../src/qmp/image-name.js';
 
 const json = (options: object): string => `json:${JSON.stringify(options)}`;
 const file = { driver: 'file', filename: '/img/a b' };
 
 describe('parseImageName', () => {
-  it.each<[string, string, Partial<ImageName>]>([
+  test.each<[string, string, Partial<ImageName>]>([
     ['a path', '/img/a.raw', { file: '/img/a.raw', driver: 'file', options: [] }],
     ['a relative path with a colon', './a:b', { file: './a:b', options: [] }],
     ['a network', 'nbd+unix:///x?socket=/s', { file: undefined, driver: 'nbd' }],
@@ -61,7 +61,7 @@ describe('parseImageName', () => {
 });
 
 describe('imageFile', () => {
-  it('is the file, or the name where there is no one file', () => {
+  test('is the file, or the name where there is no one file', () => {
     expect(imageFile(json({ driver: 'raw', offset: 512, file }))).toBe('/img/a b');
     expect(imageFile('nbd://host/x')).toBe('nbd://host/x');
   });

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { DeadlineError } from '../../../src/errors.js';
 import { QmpClient } from '../../../src/qmp/client.js';
 import { waitForJob, type JobProgress } from '../../../src/qmp/jobs.js';
@@ -30,7 +30,7 @@ afterEach(async () => {
 });
 
 describe('waitForJob', () => {
-  it('wakes at the event, and takes the status from query-jobs', async () => {
+  test('wakes at the event, and takes the status from query-jobs', async () => {
     const progress: JobProgress[] = [];
     const started = performance.now();
     const waiting = waitForJob(client, 'mine', ['ready'], { limitMs: 5000, onProgress: (each) => progress.push(each) });
@@ -44,26 +44,26 @@ describe('waitForJob', () => {
     expect(progress.at(-1)).toEqual({ id: 'mine', status: 'ready', current: 4, total: 4 });
   });
 
-  it('finds a status whose event was lost', async () => {
+  test('finds a status whose event was lost', async () => {
     const waiting = waitForJob(client, 'mine', ['concluded'], { limitMs: 5000 });
     await new Promise((resolve) => setTimeout(resolve, 50));
     jobs = [job('concluded')];
     expect((await waiting).status).toBe('concluded');
   });
 
-  it("fails with the job's own error, although it is concluded as asked", async () => {
+  test("fails with the job's own error, although it is concluded as asked", async () => {
     jobs = [job('concluded', { error: 'No space left on device' })];
     const waiting = waitForJob(client, 'mine', ['concluded'], { limitMs: 500 });
     await expect(waiting).rejects.toThrow('job mine failed: No space left on device');
   });
 
-  it('fails if the job is gone, or ended before it was ready', async () => {
+  test('fails if the job is gone, or ended before it was ready', async () => {
     await expect(waitForJob(client, 'theirs', ['ready'], { limitMs: 500 })).rejects.toThrow('job theirs is gone');
     jobs = [job('concluded')];
     await expect(waitForJob(client, 'mine', ['ready'], { limitMs: 500 })).rejects.toThrow('ended before it was ready');
   });
 
-  it('has a limit, and can be given up', async () => {
+  test('has a limit, and can be given up', async () => {
     await expect(waitForJob(client, 'mine', ['ready'], { limitMs: 60 })).rejects.toBeInstanceOf(DeadlineError);
     const signal = AbortSignal.abort(new Error('enough'));
     await expect(waitForJob(client, 'mine', ['ready'], { limitMs: 5000, signal })).rejects.toThrow('enough');

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { MessageSplitter } from '../../../src/qmp/message-splitter.js';
 
 const split = (text: string, chunk = text.length, limit = 1000): string[] => {
@@ -12,7 +12,7 @@ const split = (text: string, chunk = text.length, limit = 1000): string[] => {
 describe('MessageSplitter', () => {
   const stream = '{"a": "}\\"{ é"}\r\n{"b": [1, {"c": {}}]}\r\n{\n  "pretty": true\n}\n';
 
-  it.each([1, 2, 3, 7, 1000])('finds the same messages in chunks of %i bytes', (chunk) => {
+  test.each([1, 2, 3, 7, 1000])('finds the same messages in chunks of %i bytes', (chunk) => {
     expect(split(stream, chunk).map((text) => JSON.parse(text) as unknown)).toEqual([
       { a: '}"{ é' },
       { b: [1, { c: {} }] },
@@ -20,14 +20,14 @@ describe('MessageSplitter', () => {
     ]);
   });
 
-  it('keeps an unfinished message for later', () => {
+  test('keeps an unfinished message for later', () => {
     const splitter = new MessageSplitter(100);
     expect(splitter.append(Buffer.from('{"a": '))).toEqual([]);
     expect(splitter.append(Buffer.from('1}{"b"'))).toEqual(['{"a": 1}']);
     expect(splitter.append(Buffer.from(': 2}'))).toEqual(['{"b": 2}']);
   });
 
-  it('refuses a message longer than its limit, however it arrives', () => {
+  test('refuses a message longer than its limit, however it arrives', () => {
     const long = `{"a": "${'x'.repeat(2000)}"}`;
     expect(() => split(long)).toThrow('longer than 1000 bytes');
     expect(() => split(long, 10)).toThrow('longer than 1000 bytes');
@@ -35,11 +35,11 @@ describe('MessageSplitter', () => {
     expect(() => split(long.slice(0, -2), 10)).toThrow('longer than 1000 bytes');
   });
 
-  it('refuses what is nested without end', () => {
+  test('refuses what is nested without end', () => {
     expect(() => split('{"a":' + '['.repeat(2000), 100, 10_000)).toThrow('nested deeper than 1024');
   });
 
-  it('refuses what is no object, and quotes it safely', () => {
+  test('refuses what is no object, and quotes it safely', () => {
     expect(() => split('QEMU 7.2.22 monitor')).toThrow('found "QEMU 7.2.22 monitor"');
     expect(() => split('\u001b[2J{}')).toThrow('found "\\u001b[2J{}"');
     expect(() => split('[1]')).toThrow('expected a JSON object');

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createDeviceReader, type DeviceReader } from '../../../src/transport/device-reader.js';
 
 let folder: string;
@@ -18,7 +18,7 @@ afterEach(() => {
 });
 
 describe.each(['epoll', 'timer'] as const)('a device reader by %s', (method) => {
-  it('gives bytes, ends when the writer goes, and can be started again', async () => {
+  test('gives bytes, ends when the writer goes, and can be started again', async () => {
     const fd = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
     const log: string[] = [];
     const reader: DeviceReader = createDeviceReader(
@@ -47,7 +47,7 @@ describe.each(['epoll', 'timer'] as const)('a device reader by %s', (method) => 
     });
   });
 
-  it('costs nothing while nothing comes', async () => {
+  test('costs nothing while nothing comes', async () => {
     const fd = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
     const fail = (): never => {
       throw new Error('unexpected');

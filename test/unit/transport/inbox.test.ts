@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { Inbox } from '../../../src/transport/inbox.js';
 import { memoryPair } from '../../../src/transport/memory-pair.js';
 
@@ -9,7 +9,7 @@ const collect = async (source: AsyncIterable<Uint8Array>): Promise<string> => {
 };
 
 describe('Inbox', () => {
-  it('gives out what came before the end, and then the error', async () => {
+  test('gives out what came before the end, and then the error', async () => {
     const inbox = new Inbox();
     inbox.push(Buffer.from('a'));
     inbox.push(Buffer.from('b'));
@@ -24,7 +24,7 @@ describe('Inbox', () => {
     expect(seen).toEqual(['a', 'b']);
   });
 
-  it('pauses its source while a reader is slow, and resumes it', async () => {
+  test('pauses its source while a reader is slow, and resumes it', async () => {
     const calls: string[] = [];
     const inbox = new Inbox({ pause: () => calls.push('pause'), resume: () => calls.push('resume') });
     for (let i = 0; i < 5; i++) inbox.push(Buffer.alloc(100 * 1024));
@@ -36,7 +36,7 @@ describe('Inbox', () => {
 });
 
 describe('memoryPair', () => {
-  it('joins two ends; closing one ends the other', async () => {
+  test('joins two ends; closing one ends the other', async () => {
     const [left, right] = memoryPair();
     await left.write(Buffer.from('hello'));
     await left.close();

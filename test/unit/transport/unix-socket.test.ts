@@ -3,9 +3,9 @@ import { createServer, createConnection } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { UnreachableError, UsageError } from '../../../src/errors.js';
-import { queueLimitBytes, type ByteStream, type Listener } from '../../../src/transport/byte-stream.js';
+import { QUEUE_LIMIT_BYTES, type ByteStream, type Listener } from '../../../src/transport/byte-stream.js';
 import { connectUnixSocket, listenOnUnixSocket } from '../../../src/transport/unix-socket.js';
 
 let folder: string;
@@ -41,7 +41,7 @@ const echo = async (stream: ByteStream): Promise<void> => {
 };
 
 describe('a unix socket', () => {
-  it('carries bytes both ways, and answers a client that has ended its side', async () => {
+  test('carries bytes both ways, and answers a client that has ended its side', async () => {
     await listen(4, (stream) => {
       void echo(stream);
     });
@@ -53,7 +53,7 @@ describe('a unix socket', () => {
     expect(answer).toBe('<ping>');
   });
 
-  it('serves one client at a time when asked to; the next is served when the first has ended its side', async () => {
+  test('serves one client at a time when asked to; the next is served when the first has ended its side', async () => {
     const served: ByteStream[] = [];
     await listen('one', (stream) => served.push(stream));
     const one = await connect();
@@ -74,7 +74,7 @@ describe('a unix socket', () => {
     expect(await first(served[1] as ByteStream)).toBe('2');
   });
 
-  it('resets a client that never reads, and only that one', async () => {
+  test('resets a client that never reads, and only that one', async () => {
     const served: ByteStream[] = [];
     await listen(4, (stream) => served.push(stream));
     const deaf = createConnection(path).pause();
@@ -83,7 +83,7 @@ describe('a unix socket', () => {
     const other = await connect();
     await expect.poll(() => served.length).toBe(2);
     const [victim, healthy] = served as [ByteStream, ByteStream];
-    const block = Buffer.alloc(queueLimitBytes / 4);
+    const block = Buffer.alloc(QUEUE_LIMIT_BYTES / 4);
     const writes = Array.from({ length: 12 }, () => victim.write(block));
     const outcomes = await Promise.allSettled(writes);
     const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []));
@@ -93,7 +93,7 @@ describe('a unix socket', () => {
     expect(await first(other)).toBe('well');
   });
 
-  it('resets a client that takes nothing for too long, so that the next one is served', async () => {
+  test('resets a client that takes nothing for too long, so that the next one is served', async () => {
     const served: ByteStream[] = [];
     const listener = await listenOnUnixSocket({
       path,
@@ -107,11 +107,11 @@ describe('a unix socket', () => {
     cleanups.push(() => void deaf.destroy());
     await expect.poll(() => served.length).toBe(1);
     await connect();
-    await expect((served[0] as ByteStream).write(Buffer.alloc(queueLimitBytes))).rejects.toThrow(/writing failed/);
+    await expect((served[0] as ByteStream).write(Buffer.alloc(QUEUE_LIMIT_BYTES))).rejects.toThrow(/writing failed/);
     await expect.poll(() => served.length).toBe(2);
   });
 
-  it('turns a client too many away with a word, whatever that one does, and takes the next when there is room', async () => {
+  test('turns a client too many away with a word, whatever that one does, and takes the next when there is room', async () => {
     const refusal = Buffer.from('too many\n');
     const listener = await listenOnUnixSocket({ path, clients: 2, refusal, onStream: (stream) => void echo(stream) });
     cleanups.push(() => listener.close());
@@ -136,7 +136,7 @@ describe('a unix socket', () => {
       .toBe('<in>');
   });
 
-  it('cuts a client too many that takes nothing', async () => {
+  test('cuts a client too many that takes nothing', async () => {
     const listener = await listenOnUnixSocket({ path, clients: 1, refusal: Buffer.alloc(8_000_000), onStream() {} });
     cleanups.push(() => listener.close());
     await connect();
@@ -151,17 +151,17 @@ describe('a unix socket', () => {
     expect(performance.now() - began).toBeLessThan(5000);
   });
 
-  it('sends one reply larger than the queue limit', async () => {
+  test('sends one reply larger than the queue limit', async () => {
     await listen(1, (stream) => {
-      void stream.write(Buffer.alloc(queueLimitBytes * 2)).then(() => stream.close());
+      void stream.write(Buffer.alloc(QUEUE_LIMIT_BYTES * 2)).then(() => stream.close());
     });
     const stream = await connect();
     let count = 0;
     for await (const chunk of stream.read()) count += chunk.length;
-    expect(count).toBe(queueLimitBytes * 2);
+    expect(count).toBe(QUEUE_LIMIT_BYTES * 2);
   });
 
-  it('replaces the socket of a dead server, but not a living one, nor a file', async () => {
+  test('replaces the socket of a dead server, but not a living one, nor a file', async () => {
     const dead = createServer().listen(path);
     await once(dead, 'listening');
     // A server that dies without a chance to unlink: its name stays and refuses.
@@ -184,7 +184,7 @@ describe('a unix socket', () => {
     );
   });
 
-  it('tells a path that will not do from what may be over the next time', async () => {
+  test('tells a path that will not do from what may be over the next time', async () => {
     const options = { path, clients: 1, onStream: () => undefined };
     // Both see that nobody is there, and one is the first to bind.
     const both = await Promise.allSettled([listenOnUnixSocket(options), listenOnUnixSocket(options)]);
@@ -197,19 +197,19 @@ describe('a unix socket', () => {
     await expect(forbidden).rejects.toBeInstanceOf(UsageError);
   });
 
-  it('has the mode asked for from the beginning', async () => {
+  test('has the mode asked for from the beginning', async () => {
     const listener = await listenOnUnixSocket({ path, clients: 1, mode: 0o660, onStream: () => undefined });
     cleanups.push(() => listener.close());
     expect(statSync(path).mode & 0o777).toBe(0o660);
   });
 
-  it('says what is wrong with a path that cannot be connected to', async () => {
+  test('says what is wrong with a path that cannot be connected to', async () => {
     await expect(connectUnixSocket(path, 1000)).rejects.toThrow(`cannot connect to ${path}: ENOENT`);
     await expect(connectUnixSocket(path, 1000)).rejects.toBeInstanceOf(UnreachableError);
     expect(() => connectUnixSocket(`/${'x'.repeat(200)}`, 1000)).toThrow(UsageError);
   });
 
-  it('rejects writes to a closed connection', async () => {
+  test('rejects writes to a closed connection', async () => {
     await listen(1, () => undefined);
     const stream = await connect();
     await stream.close();

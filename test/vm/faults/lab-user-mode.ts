@@ -2,6 +2,7 @@
 // device-mapper device that keeps writes back when it is told to, in the guest itself and at any instant.
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { defined } from '../../../src/defined.js';
 import { cached, hashOfFile, hasUsers, keyOf, prune } from '../../../src/testing/cache.js';
 import { bootGuest, waitForAgent, type GuestImage, type UserModeGuest } from '../../../src/testing/index.js';
 import { copyDisk } from '../../../src/testing/user-mode/boot-user-mode.js';
@@ -57,7 +58,7 @@ async function buildLabImage(): Promise<GuestImage> {
 
 async function boot(from: GuestImage): Promise<UserModeGuest> {
   const [kernel] = kernels();
-  const guest = await bootGuest({ kind: 'user-mode', image: from, ...(kernel === undefined ? {} : { kernel }) });
+  const guest = await bootGuest({ kind: 'user-mode', image: from, ...defined({ kernel }) });
   try {
     await guest.waitForSystem();
     await waitForAgent(guest);

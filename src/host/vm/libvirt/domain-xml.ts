@@ -2,6 +2,7 @@
 // its TPM. Specification: libvirt's domain XML format, "Hard drives, floppy disks, CDROMs", "TPM device".
 import { XMLParser } from 'fast-xml-parser';
 import * as v from 'valibot';
+import { defined } from '../../../defined.js';
 import { BridgeError } from '../../../errors.js';
 
 const diskSchema = v.object({
@@ -63,7 +64,7 @@ export function domainDisks(xml: string): readonly DomainDisk[] {
       target: target.dev,
       ...(transient === undefined ? {} : { isTransient: true as const }),
       ...(alias === undefined ? {} : { alias: alias.name }),
-      ...(file === undefined ? {} : { file }),
+      ...defined({ file }),
       ...(mirror === undefined ? {} : { mirror: { job: mirror.job ?? 'copy', ready: mirror.ready === 'yes' } }),
     };
   });
@@ -80,5 +81,5 @@ export function domainTpm(xml: string): DomainTpm | undefined {
   if (!parsed.success) return undefined;
   const { uuid, devices } = parsed.output.domain;
   const path = devices.tpm.backend.source?.path;
-  return { uuid, ...(path === undefined ? {} : { path }) };
+  return { uuid, ...defined({ path }) };
 }

@@ -1,6 +1,7 @@
 // The monitor of a libvirt domain, asked through libvirt (`virsh qemu-monitor-command`): questions alone, so that libvirt's
 // view of the VM stays true. What cannot change while the VM runs is asked once.
 import * as v from 'valibot';
+import { defined } from '../../../defined.js';
 import { BridgeError, UnreachableError } from '../../../errors.js';
 import type { QmpConnectOptions, QmpExecuteOptions, QmpVersion } from '../../../qmp/client.js';
 import { QmpError } from '../../../qmp/errors.js';
@@ -74,7 +75,7 @@ export class LibvirtMonitor implements Monitor {
 }
 
 async function ask(virsh: Virsh, command: string, args: object | undefined, timeoutMs: number): Promise<unknown> {
-  const text = JSON.stringify({ execute: command, ...(args === undefined ? {} : { arguments: args }) });
+  const text = JSON.stringify({ execute: command, ...defined({ arguments: args }) });
   const reply = v.safeParse(
     replySchema,
     parse(virsh, await virsh.run('qemu-monitor-command', ['--cmd', text], timeoutMs)),

@@ -9,7 +9,7 @@ import {
   readdirSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { accountHandlers } from '../../../../src/agent/handlers/accounts.js';
 import { loggedIn } from '../../../../src/agent/utmp.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
@@ -40,7 +40,7 @@ describe('users', () => {
     return bytes;
   };
 
-  it('are those with a process, each once with the earliest login', async () => {
+  test('are those with a process, each once with the earliest login', async () => {
     const all = [record(2, 'reboot', 1, 0), record(7, 'root', 1700000000, 250000), record(7, 'ann', 1600000000, 0)];
     all.push(record(7, 'root', 1500000000, 500000), record(8, 'bob', 5, 0), record(7, 'x'.repeat(32), 9, 0));
     guest.write('utmp', Buffer.concat([...all, Buffer.alloc(100)]));
@@ -52,11 +52,11 @@ describe('users', () => {
     ]);
   });
 
-  it('are none without the file', async () => {
+  test('are none without the file', async () => {
     expect(await handlers['guest-get-users']({}, context)).toEqual([]);
   });
 
-  it('on arm64 have wide times', () => {
+  test('on arm64 have wide times', () => {
     const bytes = Buffer.alloc(400);
     bytes.writeInt16LE(7, 0);
     bytes.write('ann', 44);
@@ -73,7 +73,7 @@ describe('a password', () => {
       context,
     );
 
-  it('is given to chpasswd on its standard input, byte for byte, and nowhere else', async () => {
+  test('is given to chpasswd on its standard input, byte for byte, and nowhere else', async () => {
     tools['chpasswd'] = tools['chpasswd -e'] = {};
     expect(await set('pa:ss\xe9 "word"')).toEqual({});
     await set('$6$hash', true);
@@ -85,7 +85,7 @@ describe('a password', () => {
     expect(guest.calls[2]?.input).toBe('ann:ends\n');
   });
 
-  it('and user that would be another line are refused', async () => {
+  test('and user that would be another line are refused', async () => {
     tools['chpasswd'] = {};
     await expect(set('x\nroot:y')).rejects.toThrow('forbidden characters in raw password');
     await expect(set('x', false, 'a:b')).rejects.toThrow('forbidden characters in username');
@@ -93,7 +93,7 @@ describe('a password', () => {
     expect(guest.calls).toEqual([]);
   });
 
-  it('that cannot be set is said so, without it', async () => {
+  test('that cannot be set is said so, without it', async () => {
     await expect(set('secret')).rejects.toThrow(
       `child process has failed to set user password: failed to exec 'chpasswd': No such file or directory (package passwd, shadow-utils on RHEL)\n`,
     );
@@ -114,7 +114,7 @@ describe('SSH keys', () => {
   const remove = async (keys: string[]) =>
     await handlers['guest-ssh-remove-authorized-keys']({ username: 'ann', keys }, context);
 
-  it('are added once, shown from behind, removed', async () => {
+  test('are added once, shown from behind, removed', async () => {
     expect(await add(['algo one', 'algo two', 'algo one'])).toEqual({});
     expect(text()).toBe('algo one\nalgo two\n');
     expect(statSync(file()).mode & 0o777).toBe(0o600);
@@ -131,14 +131,14 @@ describe('SSH keys', () => {
     expect(readdirSync(join(guest.root, 'home/.ssh'))).toEqual(['authorized_keys']);
   });
 
-  it('leave comments where they are', async () => {
+  test('leave comments where they are', async () => {
     guest.write('home/.ssh/authorized_keys', '# mine\n  algo one  \n\nalgo two');
     expect(await get()).toEqual({ keys: ['algo two', 'algo one'] });
     await remove(['algo two']);
     expect(text()).toBe('# mine\n  algo one  \n\n');
   });
 
-  it('that are none are refused, and users that are none', async () => {
+  test('that are none are refused, and users that are none', async () => {
     await expect(add(['# x'])).rejects.toThrow(`invalid OpenSSH public key: '# x'`);
     await expect(add(['a\nb'])).rejects.toThrow('invalid OpenSSH public key');
     await expect(get('nosuch')).rejects.toThrow(`failed to lookup user 'nosuch': no such user`);
@@ -149,7 +149,7 @@ describe('SSH keys', () => {
     expect(existsSync(file())).toBe(false);
   });
 
-  it('are not written through a link that the user made', async () => {
+  test('are not written through a link that the user made', async () => {
     mkdirSync(join(guest.root, 'other'));
     writeFileSync(join(guest.root, 'other/authorized_keys'), 'secret\n');
     symlinkSync(join(guest.root, 'other'), join(guest.root, 'home/.ssh'));
@@ -158,7 +158,7 @@ describe('SSH keys', () => {
     expect(readFileSync(join(guest.root, 'other/authorized_keys'), 'utf8')).toBe('secret\n');
   });
 
-  it('are not read from a file that is not the user his own', async () => {
+  test('are not read from a file that is not the user his own', async () => {
     mkdirSync(join(guest.root, 'home/.ssh'));
     writeFileSync(join(guest.root, 'secret'), 'secret\n');
     symlinkSync(join(guest.root, 'secret'), file());
@@ -166,7 +166,7 @@ describe('SSH keys', () => {
     expect(readFileSync(join(guest.root, 'secret'), 'utf8')).toBe('secret\n');
   });
 
-  it.skipIf(process.getuid?.() !== 0)('are not written to another user’s folder', async () => {
+  test.skipIf(process.getuid?.() !== 0)('are not written to another user’s folder', async () => {
     mkdirSync(join(guest.root, 'home/.ssh'));
     chownSync(join(guest.root, 'home/.ssh'), 4711, 4711);
     await expect(add(['algo x'])).rejects.toThrow('its folder is of another user');

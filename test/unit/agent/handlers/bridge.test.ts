@@ -1,6 +1,6 @@
 // What bridge-status tells of earlier sessions, with a coordinator that is played by the test.
 import * as v from 'valibot';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { bridgeHandlers } from '../../../../src/agent/handlers/bridge.js';
 import type { FreezeEnvironment } from '../../../../src/agent/handlers/types.js';
 import { SessionKeeper } from '../../../../src/agent/session-keeper.js';
@@ -19,7 +19,7 @@ async function status(coordinator: FreezeEnvironment['coordinator']) {
 }
 
 describe('bridge-status', () => {
-  it('lists the writers that have not let go', async () => {
+  test('lists the writers that have not let go', async () => {
     const writer = { session: 's1', name: '10-app', path: '/d/10-app', reason: 'no reply', tries: 3, nextTryMs: 4000 };
     expect(await status({ ...idleCoordinator, unreleased: [writer] })).toMatchObject({
       unreleased: [writer],
@@ -27,7 +27,7 @@ describe('bridge-status', () => {
     });
   });
 
-  it('lists the filesystems on which a call has not returned, and for how long', async () => {
+  test('lists the filesystems on which a call has not returned, and for how long', async () => {
     const hung = { mountpoint: '/srv/dead', call: 'freeze', session: 's1' } as const;
     const sinceMs = monotonicMs() - 5000;
     const answer = await status({ ...idleCoordinator, hungFilesystems: () => Promise.resolve([{ ...hung, sinceMs }]) });
@@ -36,7 +36,7 @@ describe('bridge-status', () => {
     expect(answer.hung?.[0]?.forMs).toBeLessThan(60_000);
   });
 
-  it('lists nothing where nothing was left', async () => {
+  test('lists nothing where nothing was left', async () => {
     expect(await status(idleCoordinator)).toEqual({ status: { state: 'idle' }, untold: [], unreleased: [], hung: [] });
   });
 });

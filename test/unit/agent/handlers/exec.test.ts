@@ -1,7 +1,7 @@
 // guest-exec with real programs: what is captured, what is told, and that no child holds anything up.
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { execLimits } from '../../../../src/agent/exec-capture.js';
 import { execHandlers } from '../../../../src/agent/handlers/exec.js';
 import { runProgram } from '../../../../src/agent/program.js';
@@ -52,13 +52,13 @@ const isAlive = (pid: number): boolean => {
 };
 const b64 = (text: string): string => Buffer.from(text).toString('base64');
 
-it('tells exit code and output once, and then knows the program no more', async () => {
+test('tells exit code and output once, and then knows the program no more', async () => {
   const pid = await start({ path: '/bin/echo', arg: ['hi'], 'capture-output': true });
   expect(await end(pid)).toEqual({ exited: true, exitcode: 0, 'out-data': b64('hi\n'), 'out-truncated': false });
   await expect(status(pid)).rejects.toThrow(`PID ${pid} does not exist`);
 });
 
-it.each<[Args<'guest-exec'>['capture-output'], string | undefined, string | undefined]>([
+test.each<[Args<'guest-exec'>['capture-output'], string | undefined, string | undefined]>([
   [undefined, undefined, undefined],
   [false, undefined, undefined],
   ['none', undefined, undefined],
@@ -76,29 +76,29 @@ it.each<[Args<'guest-exec'>['capture-output'], string | undefined, string | unde
   });
 });
 
-it('lets a program open its output again', async () => {
+test('lets a program open its output again', async () => {
   expect(await run(shell('echo a >/dev/stdout; echo b >/dev/stderr', 'merged'))).toMatchObject({
     'out-data': b64('a\nb\n'),
   });
 });
 
-it('tells the signal that ended it', async () => {
+test('tells the signal that ended it', async () => {
   expect(await run(shell('kill -9 $$', true))).toEqual({ exited: true, signal: 9 });
 });
 
-it('gives it input, all at once, and an end', async () => {
+test('gives it input, all at once, and an end', async () => {
   const input = Buffer.alloc(300_000, 'x');
   const found = await run({ path: 'cat', 'input-data': input.toString('base64'), 'capture-output': true });
   expect(found['out-data']).toBe(input.toString('base64'));
   expect(await run({ path: 'cat', 'capture-output': true })).toEqual({ exited: true, exitcode: 0 });
 });
 
-it('gives it the environment it is told, and no other', async () => {
+test('gives it the environment it is told, and no other', async () => {
   const found = await run({ path: 'env', env: ['A=b=c', 'nonsense'], 'capture-output': true });
   expect(found['out-data']).toBe(b64('A=b=c\n'));
 });
 
-it('in a session of its own, ended by no signal to ours', async () => {
+test('in a session of its own, ended by no signal to ours', async () => {
   const found = await run(shell('cut -d " " -f 1,5,6 /proc/$$/stat', true));
   const [pid, group, session] = Buffer.from(found['out-data'] ?? '', 'base64')
     .toString()
@@ -108,7 +108,7 @@ it('in a session of its own, ended by no signal to ours', async () => {
 });
 
 describe('what cannot be started', () => {
-  it.each([
+  test.each([
     ['/nope', 'No such file or directory'],
     ['/tmp', 'Permission denied'],
     ['no-such-program', 'No such file or directory'],
@@ -119,7 +119,7 @@ describe('what cannot be started', () => {
     await expect(start({ path })).rejects.toThrow(`Guest agent command failed, error was '${text}'`);
   });
 
-  it('leaves no pipe and no descriptor', async () => {
+  test('leaves no pipe and no descriptor', async () => {
     const before = readdirSync('/proc/self/fd').length;
     await expect(start({ path: '/nope', 'capture-output': true, 'input-data': '' })).rejects.toThrow('/nope');
     await sleep(50);
@@ -127,13 +127,13 @@ describe('what cannot be started', () => {
     expect(readdirSync(guest.sources.runtimeDir)).toEqual([]);
   });
 
-  it('input that is no base64', async () => {
+  test('input that is no base64', async () => {
     await expect(start({ path: '/bin/cat', 'input-data': '!!' })).rejects.toThrow(
       'Base64 data contains invalid characters',
     );
   });
 
-  it('a mode, where 7.2 had none', async () => {
+  test('a mode, where 7.2 had none', async () => {
     make('7.2');
     await expect(start(shell('true', 'merged'))).rejects.toThrow(
       `Invalid parameter type for 'capture-output', expected: boolean`,
@@ -143,13 +143,13 @@ describe('what cannot be started', () => {
 });
 
 describe('limits', () => {
-  it('keeps 16 MiB of a stream and reads on: the program ends', async () => {
+  test('keeps 16 MiB of a stream and reads on: the program ends', async () => {
     const found = await run({ path: 'head', arg: ['-c', '17000000', '/dev/zero'], 'capture-output': true });
     expect(found).toMatchObject({ exited: true, exitcode: 0, 'out-truncated': true });
     expect(Buffer.from(found['out-data'] ?? '', 'base64').length).toBe(execLimits.streamBytes);
   });
 
-  it('keeps 64 MiB of all together, and has them back when they were asked for', async () => {
+  test('keeps 64 MiB of all together, and has them back when they were asked for', async () => {
     const full = { path: 'head', arg: ['-c', '16777216', '/dev/zero'], 'capture-output': true };
     const pids = [];
     for (let turn = 0; turn < 4; turn++) {
@@ -161,7 +161,7 @@ describe('limits', () => {
     expect(await run(shell('echo x', true))).toMatchObject({ 'out-data': b64('x\n'), 'out-truncated': false });
   });
 
-  it('runs 16 at once', async () => {
+  test('runs 16 at once', async () => {
     const pids = await Promise.all(Array.from({ length: 16 }, () => start({ path: 'sleep', arg: ['100'] })));
     await expect(start({ path: 'true' })).rejects.toThrow('16 programs are running, which is the limit');
     process.kill(pids[0] ?? 0, 'SIGTERM');
@@ -169,14 +169,14 @@ describe('limits', () => {
     expect(await run({ path: 'true' })).toEqual({ exited: true, exitcode: 0 });
   });
 
-  it('waits for what keeps the output open, as qemu-ga does', async () => {
+  test('waits for what keeps the output open, as qemu-ga does', async () => {
     const pid = await start(shell('sleep 0.3 & echo x', true));
     await sleep(100);
     expect(await status(pid)).toEqual({ exited: false });
     expect(await end(pid)).toMatchObject({ exitcode: 0, 'out-data': b64('x\n') });
   });
 
-  it('forgets the oldest of those nobody asks for', async () => {
+  test('forgets the oldest of those nobody asks for', async () => {
     const first = await start({ path: 'true' });
     for (let turn = 0; turn < execLimits.ended; turn += 8) {
       const pids = await Promise.all(Array.from({ length: 8 }, () => start({ path: 'true' })));
@@ -186,7 +186,7 @@ describe('limits', () => {
   });
 });
 
-it('takes the protection from the memory killer off', async () => {
+test('takes the protection from the memory killer off', async () => {
   const pid = await start({ path: 'sleep', arg: ['100'] });
   expect(readFileSync(`/proc/${pid}/oom_score_adj`, 'utf8')).toBe('0\n');
 });

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { fileHandlers } from '../../../../src/agent/handlers/files.js';
 import { context, madeUpGuest, type MadeUpGuest } from '../../../support/guest-sources.js';
 
@@ -29,7 +29,7 @@ const seek = async (handle: number | bigint, offset: number | bigint, whence: nu
   await files.handlers['guest-file-seek']({ handle, offset, whence }, context);
 const close = async (handle: number | bigint) => await files.handlers['guest-file-close']({ handle }, context);
 
-it('reads in pieces up to the end of the file', async () => {
+test('reads in pieces up to the end of the file', async () => {
   guest.write('f', 'hello world');
   const handle = await open('f');
   expect(handle).toBe(1000n);
@@ -44,7 +44,7 @@ it('reads in pieces up to the end of the file', async () => {
   await expect(read(handle)).rejects.toThrow(`handle '1000' has not been found`);
 });
 
-it('writes at once, at its position, and where asked to the end', async () => {
+test('writes at once, at its position, and where asked to the end', async () => {
   const handle = await open('f', 'w+');
   expect(statSync(join(guest.root, 'f')).mode & 0o777).toBe(0o666);
   expect(await write(handle, 'hello world')).toEqual({ count: 11, eof: false });
@@ -59,7 +59,7 @@ it('writes at once, at its position, and where asked to the end', async () => {
   expect(await files.handlers['guest-file-flush']({ handle }, context)).toEqual({});
 });
 
-it.each(['r', 'rb', 'w', 'wb', 'a', 'ab', 'r+', 'rb+', 'r+b', 'w+', 'wb+', 'w+b', 'a+', 'ab+', 'a+b'])(
+test.each(['r', 'rb', 'w', 'wb', 'a', 'ab', 'r+', 'rb+', 'r+b', 'w+', 'wb+', 'w+b', 'a+', 'ab+', 'a+b'])(
   'knows the mode %s',
   async (mode) => {
     guest.write('f', 'x');
@@ -67,11 +67,11 @@ it.each(['r', 'rb', 'w', 'wb', 'a', 'ab', 'r+', 'rb+', 'r+b', 'w+', 'wb+', 'w+b'
   },
 );
 
-it.each(['', 'x', 'rw', 'r++', 'br', 'r b', 'rbb', 'r+b+'])('does not know the mode %j', async (mode) => {
+test.each(['', 'x', 'rw', 'r++', 'br', 'r b', 'rbb', 'r+b+'])('does not know the mode %j', async (mode) => {
   await expect(open('f', mode)).rejects.toThrow(`invalid file open mode '${mode}'`);
 });
 
-it('says what qemu-ga says', async () => {
+test('says what qemu-ga says', async () => {
   guest.write('f', 'x');
   await expect(open('none')).rejects.toThrow(
     `failed to open file '${guest.root}/none' (mode: 'r'): No such file or directory`,
@@ -94,7 +94,7 @@ it('says what qemu-ga says', async () => {
   ).rejects.toThrow('Base64 data contains invalid characters');
 });
 
-it('keeps positions beyond what a number holds', async () => {
+test('keeps positions beyond what a number holds', async () => {
   guest.write('f', 'x');
   const handle = await open('f');
   const far = 2n ** 62n + 1n;
@@ -102,7 +102,7 @@ it('keeps positions beyond what a number holds', async () => {
   expect(await seek(handle, -1, 'cur')).toEqual({ position: far - 1n, eof: false });
 });
 
-it('does not wait for a pipe, and cannot seek in one', async () => {
+test('does not wait for a pipe, and cannot seek in one', async () => {
   execFileSync('mkfifo', [join(guest.root, 'p')]);
   await expect(open('p', 'w')).rejects.toThrow('No such device or address');
   const reader = await open('p');
@@ -113,7 +113,7 @@ it('does not wait for a pipe, and cannot seek in one', async () => {
   await expect(seek(reader, 0, 'set')).rejects.toThrow('failed to seek file: Illegal seek');
 });
 
-it('opens for writing only where the policy lets it, and then leaves no file', async () => {
+test('opens for writing only where the policy lets it, and then leaves no file', async () => {
   mayWrite = false;
   guest.write('f', 'x');
   await close(await open('f', 'rb'));
@@ -123,7 +123,7 @@ it('opens for writing only where the policy lets it, and then leaves no file', a
   expect(existsSync(join(guest.root, 'new'))).toBe(false);
 });
 
-it('opens no more than 32, and closes all at the end', async () => {
+test('opens no more than 32, and closes all at the end', async () => {
   guest.write('f', 'x');
   const open32 = await Promise.all(Array.from({ length: 32 }, () => open('f')));
   await expect(open('f')).rejects.toThrow('32 files are open');
@@ -135,7 +135,7 @@ it('opens no more than 32, and closes all at the end', async () => {
   expect(ours()).toBe(0);
 });
 
-it('gives no handle twice, even to the next agent', async () => {
+test('gives no handle twice, even to the next agent', async () => {
   guest.write('f', 'x');
   await open('f');
   const last = await open('f');

@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { hardwareHandlers } from '../../../../src/agent/handlers/hardware.js';
 import { context, madeUpGuest, type MadeUpGuest } from '../../../support/guest-sources.js';
 
@@ -35,7 +35,7 @@ const setVcpus = (...vcpus: { 'logical-id': number; online: boolean }[]) =>
 const setBlocks = (...blocks: { 'phys-index': number | bigint; online: boolean }[]) =>
   handlers['guest-set-memory-blocks']({ 'mem-blks': blocks }, context);
 
-it('shows processors, those without a switch as on', () => {
+test('shows processors, those without a switch as on', () => {
   plant();
   expect(handlers['guest-get-vcpus']({}, context)).toEqual([
     { 'logical-id': 0, online: true, 'can-offline': false },
@@ -45,7 +45,7 @@ it('shows processors, those without a switch as on', () => {
   ]);
 });
 
-it('switches processors, up to the first that fails', () => {
+test('switches processors, up to the first that fails', () => {
   plant();
   expect(setVcpus({ 'logical-id': 2, online: true }, { 'logical-id': 1, online: false })).toBe(2);
   expect(read(cpu('cpu2/online'))).toMatch(/^1/);
@@ -58,7 +58,7 @@ it('switches processors, up to the first that fails', () => {
   );
 });
 
-it('shows memory blocks and their size', () => {
+test('shows memory blocks and their size', () => {
   plant();
   expect(handlers['guest-get-memory-blocks']({}, context)).toEqual([
     { 'phys-index': 0, online: true, 'can-offline': false },
@@ -69,7 +69,7 @@ it('shows memory blocks and their size', () => {
   expect(handlers['guest-get-memory-block-info']({}, context)).toEqual({ size: 134217728n });
 });
 
-it('has no memory blocks where the kernel has none', () => {
+test('has no memory blocks where the kernel has none', () => {
   expect(handlers['guest-get-memory-blocks']({}, context)).toEqual([]);
   expect(() => handlers['guest-get-memory-block-info']({}, context)).toThrow('No such file or directory');
   expect(setBlocks({ 'phys-index': 0, online: true })).toEqual([
@@ -79,7 +79,7 @@ it('has no memory blocks where the kernel has none', () => {
   expect(() => handlers['guest-get-memory-blocks']({}, context)).toThrow('guest reported zero memory blocks!');
 });
 
-it('switches memory blocks, and says of each how it went', () => {
+test('switches memory blocks, and says of each how it went', () => {
   plant();
   expect(
     setBlocks(

@@ -1,4 +1,4 @@
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { networkHandlers } from '../../../../src/agent/handlers/network.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
 
@@ -35,7 +35,7 @@ const links = [
   { ifname: 'ib0', address: '80:00:02:08:fe', addr_info: [] },
 ];
 
-it('names interfaces with addresses and counters, as getifaddrs has them', async () => {
+test('names interfaces with addresses and counters, as getifaddrs has them', async () => {
   const made = make({ [ip]: { stdout: JSON.stringify(links) } });
   made.write('sys/class/net/lo/address', '00:00:00:00:00:00\n');
   made.write('sys/class/net/eth0/address', '52:54:00:12:34:56\n');
@@ -70,7 +70,7 @@ it('names interfaces with addresses and counters, as getifaddrs has them', async
   expect(ib0).toEqual({ name: 'ib0', 'hardware-address': '80:00:02:08:fe:80' });
 });
 
-it('says which tool is missing, or what it did not understand', async () => {
+test('says which tool is missing, or what it did not understand', async () => {
   await expect(interfaces(make())).rejects.toThrow(
     `the helper program 'ip' (package iproute2, iproute on RHEL) was not found`,
   );
@@ -80,7 +80,7 @@ it('says which tool is missing, or what it did not understand', async () => {
   expect(await interfaces(make({ [ip]: { stdout: '' } }))).toEqual([]);
 });
 
-it('reads routes of both versions', async () => {
+test('reads routes of both versions', async () => {
   const made = make();
   made.write(
     'proc/net/route',
@@ -129,7 +129,7 @@ it('reads routes of both versions', async () => {
   expect(found[4]).toMatchObject({ destination: '2001:db8:0:1::1', desprefixlen: '128', flags: -2145386495 });
 });
 
-it('has no routes of a version the kernel does not speak', async () => {
+test('has no routes of a version the kernel does not speak', async () => {
   const made = make();
   made.write('proc/net/route', 'Iface ...\n');
   expect(await routes(made)).toEqual([]);

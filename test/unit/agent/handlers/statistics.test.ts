@@ -1,4 +1,4 @@
-import { beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { statisticsHandlers } from '../../../../src/agent/handlers/statistics.js';
 import { context, madeUpGuest, type MadeUpGuest } from '../../../support/guest-sources.js';
 
@@ -9,7 +9,7 @@ beforeEach(() => {
   handlers = statisticsHandlers(guest.sources);
 });
 
-it('reads the counters of disks, of every kernel', async () => {
+test('reads the counters of disks, of every kernel', async () => {
   guest.write(
     'proc/diskstats',
     ' 254       0 vda 1 2 18446744073709551615 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n' +
@@ -47,7 +47,7 @@ it('reads the counters of disks, of every kernel', async () => {
   expect(sda1?.stats).toEqual({ 'read-ios': 1n, 'read-sectors': 2n, 'write-ios': 3n, 'write-sectors': 4n });
 });
 
-it('gives the time of processors in milliseconds, without their sum', async () => {
+test('gives the time of processors in milliseconds, without their sum', async () => {
   guest.write('proc/stat', 'cpu  9 9 9 9\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu11 1 2 3 4\nintr 1 2\nctxt 3\n');
   expect(await handlers['guest-get-cpustats']({}, context)).toEqual([
     {
@@ -68,11 +68,11 @@ it('gives the time of processors in milliseconds, without their sum', async () =
   ]);
 });
 
-it('gives the load', async () => {
+test('gives the load', async () => {
   guest.write('proc/loadavg', '0.05 1.00 12.50 2/345 6789\n');
   expect(await handlers['guest-get-load']({}, context)).toEqual({ load1m: 0.05, load5m: 1, load15m: 12.5 });
 });
 
-it('says what cannot be opened', () => {
+test('says what cannot be opened', () => {
   expect(() => handlers['guest-get-cpustats']({}, context)).toThrow(`open("${guest.root}/proc/stat"): No such file`);
 });

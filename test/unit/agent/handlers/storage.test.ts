@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { filesystemHandlers } from '../../../../src/agent/handlers/filesystems.js';
 import { storageHandlers } from '../../../../src/agent/handlers/storage.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
@@ -50,7 +50,7 @@ function make(tools: Tools = {}, compat?: '7.2'): MadeUpGuest {
   return made;
 }
 
-it('lists disks with their address, partitions and volumes with what they lie on', async () => {
+test('lists disks with their address, partitions and volumes with what they lie on', async () => {
   expect(await storageHandlers(make().sources)['guest-get-disks']({}, context)).toEqual([
     { name: '/dev/dm-0', partition: false, dependencies: ['/dev/vda2'], alias: 'vg-data' },
     {
@@ -72,7 +72,7 @@ it('lists disks with their address, partitions and volumes with what they lie on
   ]);
 });
 
-it('guest-get-fsinfo names the partition under a volume', async () => {
+test('guest-get-fsinfo names the partition under a volume', async () => {
   const { sources } = make();
   const found = await filesystemHandlers(sources)['guest-get-fsinfo']({}, context);
   expect(found.map(({ name, disk }) => [name, disk.map(({ dev }) => dev)])).toEqual([
@@ -82,7 +82,7 @@ it('guest-get-fsinfo names the partition under a volume', async () => {
   ]);
 });
 
-it('asks the one view of the machine, and only for what is mounted in this namespace', async () => {
+test('asks the one view of the machine, and only for what is mounted in this namespace', async () => {
   const { sources } = make();
   const asked: (string | undefined)[] = [];
   const counted: typeof sources = {
@@ -97,7 +97,7 @@ it('asks the one view of the machine, and only for what is mounted in this names
   expect(asked).toEqual(['own', 'own']);
 });
 
-it('trims a filesystem whose mount point is not UTF-8 by the folder that is open', async () => {
+test('trims a filesystem whose mount point is not UTF-8 by the folder that is open', async () => {
   const { sources, root, calls } = make();
   const folder = Buffer.concat([Buffer.from(`${root}/caf`), Buffer.of(0xe9)]);
   mkdirSync(folder);
@@ -110,7 +110,7 @@ it('trims a filesystem whose mount point is not UTF-8 by the folder that is open
   expect(found[0]?.['total-bytes']).toBeGreaterThan(0);
 });
 
-it('trims every filesystem, and says of each how it went', async () => {
+test('trims every filesystem, and says of each how it went', async () => {
   const trim = (path: string): string => `fstrim --verbose --minimum 4096 ${path}`;
   const tools: Record<string, Tools[string]> = {
     [trim('/')]: { stdout: '/: 1.5 GiB (1610612736 bytes) trimmed\n' },
@@ -131,7 +131,7 @@ it('trims every filesystem, and says of each how it went', async () => {
   await expect(handlers['guest-fstrim']({ minimum: -1 }, context)).rejects.toThrow('invalid for argument minimum');
 });
 
-it('trims each mount, and says which tool is missing', async () => {
+test('trims each mount, and says which tool is missing', async () => {
   const { paths } = await storageHandlers(make({}, '7.2').sources)['guest-fstrim']({}, context);
   expect(paths.map(({ path }) => path)).toEqual(['/no-such-place', '/etc', guest?.root, '/']);
   expect(paths[1]?.error).toBe(`failed to trim: the helper program 'fstrim' (package util-linux) was not found`);

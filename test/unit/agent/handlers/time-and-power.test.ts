@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { powerHandlers } from '../../../../src/agent/handlers/power.js';
 import { timeHandlers } from '../../../../src/agent/handlers/time.js';
 import { context, madeUpGuest, type MadeUpGuest, type Tools } from '../../../support/guest-sources.js';
@@ -13,23 +13,23 @@ describe('time', () => {
   const set = async (made: MadeUpGuest, time?: number | bigint) =>
     await timeHandlers(made.sources)['guest-set-time']({ time }, context);
 
-  it('is set to the microsecond, and then the hardware clock', async () => {
+  test('is set to the microsecond, and then the hardware clock', async () => {
     const made = make({ 'date --set=@1795185597.263431': {}, '/sbin/hwclock -w': {} });
     expect(await set(made, 1795185597263431789n)).toEqual({});
     expect(ran()).toEqual(['date --set=@1795185597.263431', '/sbin/hwclock -w']);
   });
 
-  it('is taken from the hardware clock if none is given', async () => {
+  test('is taken from the hardware clock if none is given', async () => {
     await set(make({ '/sbin/hwclock -s': {} }));
     expect(ran()).toEqual(['/sbin/hwclock -s']);
   });
 
-  it.each([-1, 3155760000000000000n, 9223372036854775807n])('%s is refused', async (time) => {
+  test.each([-1, 3155760000000000000n, 9223372036854775807n])('%s is refused', async (time) => {
     await expect(set(make(), time)).rejects.toThrow('Invalid time');
     expect(ran()).toEqual([]);
   });
 
-  it('says what failed', async () => {
+  test('says what failed', async () => {
     await expect(set(make({}), 0)).rejects.toThrow(`Failed to set time to guest: cannot run 'date'`);
     const refused = make({ 'date --set=@0.000000': { exitCode: 1, output: 'date: no\n' } });
     await expect(set(refused, 0)).rejects.toThrow('Failed to set time to guest: date: no');
@@ -50,7 +50,7 @@ describe('time', () => {
     );
   });
 
-  it.each([
+  test.each([
     ['+0000 UTC', { zone: 'UTC', offset: 0 }],
     ['-0000 UTC', { zone: 'UTC', offset: 0 }],
     ['+0530 IST', { zone: 'IST', offset: 19800 }],
@@ -67,7 +67,7 @@ describe('shutdown', () => {
     await powerHandlers(made.sources)['guest-shutdown']({ mode }, context);
   const ok = new Proxy<Tools>({}, { get: () => ({}) });
 
-  it.each([
+  test.each([
     [undefined, '/sbin/poweroff', '-P'],
     ['powerdown', '/sbin/poweroff', '-P'],
     ['halt', '/sbin/halt', '-H'],
@@ -78,7 +78,7 @@ describe('shutdown', () => {
     expect(ran()).toEqual([expected]);
   });
 
-  it('refuses other modes, those of an object too', async () => {
+  test('refuses other modes, those of an object too', async () => {
     for (const mode of ['', 'POWERDOWN', 'toString']) {
       await expect(shutdown(make(ok), mode)).rejects.toThrow(
         'mode is invalid (valid values are: halt|powerdown|reboot',
@@ -87,7 +87,7 @@ describe('shutdown', () => {
     expect(ran()).toEqual([]);
   });
 
-  it('says what failed, in the words of each release', async () => {
+  test('says what failed, in the words of each release', async () => {
     const failing = new Proxy<Tools>({}, { get: () => ({ exitCode: 1, output: 'Access denied\n' }) });
     await expect(shutdown(make(failing))).rejects.toThrow('child process has failed to shutdown: Access denied\n');
     await expect(shutdown(make(failing, '7.2'))).rejects.toThrow(/^child process has failed to shutdown$/);
@@ -102,12 +102,12 @@ describe('suspend', () => {
     return Promise.resolve(handler({}, context));
   };
 
-  it('is systemd, where it has the unit', async () => {
+  test('is systemd, where it has the unit', async () => {
     await suspend(make({ 'systemctl status systemd-suspend': { exitCode: 3 }, 'systemctl suspend': {} }), 'ram');
     expect(ran()).toEqual(['systemctl status systemd-suspend', 'systemctl suspend']);
   });
 
-  it('is pm-utils, else the kernel', async () => {
+  test('is pm-utils, else the kernel', async () => {
     await suspend(make({ 'pm-is-supported --hibernate': {}, 'pm-hibernate': {} }), 'disk');
     expect(ran()).toEqual(['systemctl status systemd-hibernate', 'pm-is-supported --hibernate', 'pm-hibernate']);
     const bare = make();
@@ -116,7 +116,7 @@ describe('suspend', () => {
     expect(readFileSync(join(bare.root, 'sys/power/state'), 'utf8')).toMatch(/^mem/);
   });
 
-  it('says why it cannot', async () => {
+  test('says why it cannot', async () => {
     await expect(suspend(make(), 'hybrid')).rejects.toThrow('the requested suspend mode is not supported by the guest');
     const failing = make({
       'systemctl status systemd-hibernate': { exitCode: 3 },

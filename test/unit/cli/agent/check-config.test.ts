@@ -1,7 +1,7 @@
 // --check-config: what it finds on a machine made of files, and what it makes of it.
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { checkConfiguration } from '../../../../src/cli/agent/check-config.js';
 import { describeCheck } from '../../../../src/cli/agent/check-text.js';
 import { readInvocation } from '../../../../src/cli/agent/options.js';
@@ -41,7 +41,7 @@ function check(files: Readonly<Record<string, string>> = {}, general = '', bridg
 }
 
 describe('hooks', () => {
-  it('names the one that the group may write, the one with a typo, the one that is switched off and the one that runs', () => {
+  test('names the one that the group may write, the one with a typo, the one that is switched off and the one that runs', () => {
     const shared = hook('10-shared', '#!/bin/sh\n', 0o775);
     const typo = hook('20-typo', '#!/bin/sh\n# fsfreeze-writer: {"phases": ["freze"]}\n');
     const off = join(folder.path('hooks'), '30-off');
@@ -62,7 +62,7 @@ describe('hooks', () => {
     expect(text).toContain(`  ${good}: runs\n`);
   });
 
-  it('lower the level where the administrator said so, and do not refuse', () => {
+  test('lower the level where the administrator said so, and do not refuse', () => {
     const shared = hook('10-shared', '#!/bin/sh\n', 0o775);
     const found = check({}, '', 'hook-failure=lower');
     expect(found.hooks).toMatchObject([{ path: shared, verdict: 'lowers' }]);
@@ -70,7 +70,7 @@ describe('hooks', () => {
     expect(describeCheck(found)).toContain(`  ${shared}: not run, LOWERS every freeze: `);
   });
 
-  it('doubts a published hook that ends with a test, and no other', () => {
+  test('doubts a published hook that ends with a test, and no other', () => {
     const last = hook(
       '10-test',
       '#!/bin/sh\n[ "$1" = freeze ] && sync\n[ -f /etc/app/debug ] && logger done\n\n# end\n',
@@ -84,7 +84,7 @@ describe('hooks', () => {
     expect(describeCheck(found)).toContain('HOOK freeze; echo $?; HOOK thaw');
   });
 
-  it('says which are left to one that names their folder, and nobody else runs', () => {
+  test('says which are left to one that names their folder, and nobody else runs', () => {
     const beside = hook('10-app', '#!/bin/sh\n');
     const own = folder.path('hook.sh');
     writeFileSync(own, `#!/bin/sh\nrun-parts -a "$1" ${folder.path('hooks')}\n`, { mode: 0o755 });
@@ -101,7 +101,7 @@ describe('hooks', () => {
     ]);
   });
 
-  it('judges one that is given by its path', () => {
+  test('judges one that is given by its path', () => {
     const own = folder.path('hook.sh');
     writeFileSync(own, '#!/bin/sh\n', { mode: 0o755 });
     expect(check({}, `fsfreeze-hook=${own}`).hooks).toEqual([{ path: own, verdict: 'runs' }]);
@@ -118,20 +118,20 @@ describe('hooks', () => {
 
 describe('the host', () => {
   const needed = ['guest-exec', 'guest-set-user-password', 'guest-ssh-add-authorized-keys'];
-  it('is told what the policy refuses and qemu-ga does not', () => {
+  test('is told what the policy refuses and qemu-ga does not', () => {
     expect(check().refusedByPolicy).toEqual(expect.arrayContaining(needed));
     expect(describeCheck(check())).toMatch(/refused to the host by policy=default.*qm guest exec.*\n.*guest-exec,/);
     expect(check({}, '', 'policy=full').refusedByPolicy).toEqual([]);
   });
 
-  it('misses nothing that a list refuses in qemu-ga, too', () => {
+  test('misses nothing that a list refuses in qemu-ga, too', () => {
     expect(check({}, 'block-rpcs=guest-exec').refusedByPolicy).not.toContain('guest-exec');
     expect(check({}, 'allow-rpcs=guest-ping').refusedByPolicy).toEqual([]);
   });
 });
 
 describe('what is used and what is not', () => {
-  it('is told with its place', () => {
+  test('is told with its place', () => {
     const files = { '/etc/default/qemu-guest-agent': 'sleep 1\nDAEMON_ARGS="-b guest-exec,guest-exce"\n' };
     const found = check(files);
     const at = { file: '/etc/default/qemu-guest-agent' };
@@ -144,7 +144,7 @@ describe('what is used and what is not', () => {
     expect(describeCheck(found)).toContain('IGNORED:\n  /etc/default/qemu-guest-agent:1: sleep 1: a command');
   });
 
-  it('is nothing to see to where all is used, and a freezer that is not there is', () => {
+  test('is nothing to see to where all is used, and a freezer that is not there is', () => {
     // What this machine lacks of programs is its own affair.
     const { missingPrograms, ...rest } = check();
     expect(rest).toMatchObject({ ignored: [], hooks: [], freezer: { found: true } });

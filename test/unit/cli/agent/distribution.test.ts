@@ -1,6 +1,6 @@
 // What --service takes from the distributions' files, each as its package ships it or as tutorials have it written
 // (qga/README.md, "On the distributions").
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { HookKind } from '../../../../src/cli/agent/distribution.js';
 import { unusedHooks } from '../../../../src/cli/agent/distribution.js';
 import { readInvocation, type Settings } from '../../../../src/cli/agent/options.js';
@@ -48,7 +48,7 @@ FSFREEZE_HOOK_PATHNAME=/etc/qemu-ga/fsfreeze-hook
 `;
 
 describe('a list of blocked commands is kept', () => {
-  it.each([
+  test.each([
     ['Debian and Proxmox tutorials', DEBIAN, 'DAEMON_ARGS="-b guest-file-open,guest-get-users"\n'],
     ['RHEL 8', RHEL, 'BLACKLIST_RPC=guest-file-open,guest-get-users\n'],
     ['RHEL 9', RHEL, 'BLOCK_RPCS="guest-file-open,guest-get-users" # as the auditor wants\n'],
@@ -63,28 +63,28 @@ describe('a list of blocked commands is kept', () => {
     expect(found.distribution.ignored).toEqual([]);
   });
 
-  it('as RHEL 8 ships it, with the hook of its dispatcher', () => {
+  test('as RHEL 8 ships it, with the hook of its dispatcher', () => {
     const found = of(RHEL, RHEL_8);
     expect(mayHost(found, 'guest-file-read')).toBe(false);
     expect(found.fsfreezeHook).toBe('/etc/qemu-ga/fsfreeze-hook');
   });
 
-  it('without --service, as qemu-ga: these files are not looked at', () => {
+  test('without --service, as qemu-ga: these files are not looked at', () => {
     expect(settings({ files: { [RHEL]: RHEL_8 } }, []).blockRpcs).toEqual([]);
   });
 
-  it('the administrator’s file is stronger than the one SUSE ships', () => {
+  test('the administrator’s file is stronger than the one SUSE ships', () => {
     const found = of(SUSE, 'FILTER_RPC_ARGS="--block-rpcs=guest-get-users"\n', { [RHEL]: 'FILTER_RPC_ARGS=""\n' });
     expect(found.blockRpcs).toEqual([]);
   });
 
-  it('a freeze that qemu-ga may not do, bridge-freeze may not either', () => {
+  test('a freeze that qemu-ga may not do, bridge-freeze may not either', () => {
     const found = of(DEBIAN, 'DAEMON_ARGS="--block-rpcs=guest-fsfreeze-freeze"\n');
     expect(mayHost(found, 'bridge-freeze')).toBe(false);
     expect(mayHost(found, 'bridge-status')).toBe(true);
   });
 
-  it.each([
+  test.each([
     ['DAEMON_ARGS="-b $BLOCKED"\n', `${DEBIAN}:1: DAEMON_ARGS: expected a value as it is, found one for a shell`],
     ['A=1\n[ -e /x ] && DAEMON_ARGS=-v\n', `${DEBIAN}:2: DAEMON_ARGS: expected DAEMON_ARGS=VALUE, found a command`],
     ['DAEMON_ARGS=-b a\nDAEMON_ARGS+=",c"\n', `${DEBIAN}:2: DAEMON_ARGS: expected DAEMON_ARGS=VALUE, found a command`],
@@ -98,7 +98,7 @@ describe('a list of blocked commands is kept', () => {
 
 describe("RHEL's list of allowed commands", () => {
   const text = 'FILTER_RPC_ARGS="--allow-rpcs=guest-ping,guest-fsfreeze-freeze,guest-set-user-password"\n';
-  it('allows what it names, and the freezes with a lease', () => {
+  test('allows what it names, and the freezes with a lease', () => {
     const found = of(RHEL, text);
     for (const name of ['guest-ping', 'guest-set-user-password', 'bridge-freeze', 'bridge-thaw']) {
       expect(mayHost(found, name)).toBe(true);
@@ -107,7 +107,7 @@ describe("RHEL's list of allowed commands", () => {
     expect(mayHost(of(RHEL, 'FILTER_RPC_ARGS="--allow-rpcs=guest-ping"\n'), 'bridge-freeze')).toBe(false);
   });
 
-  it('allows no more than the policy that the administrator has chosen', () => {
+  test('allows no more than the policy that the administrator has chosen', () => {
     const found = of(RHEL, text, { [OURS]: '[bridge]\npolicy=default\n' });
     expect(mayHost(found, 'guest-set-user-password')).toBe(false);
     expect(mayHost(found, 'guest-ping')).toBe(true);
@@ -127,7 +127,7 @@ describe("RHEL's list of allowed commands", () => {
 });
 
 describe('the channel and the log', () => {
-  it.each([
+  test.each([
     ['TRANSPORT=isa-serial:/dev/ttyS1\n', DEBIAN, { method: 'isa-serial', path: '/dev/ttyS1' }],
     [
       'TRANSPORT_METHOD=unix-listen\nDEVPATH=/s\nLOGFILE=/l\n',
@@ -139,7 +139,7 @@ describe('the channel and the log', () => {
     expect(of(file, text)).toMatchObject(expected);
   });
 
-  it('is what our own command line says, if it says it', () => {
+  test('is what our own command line says, if it says it', () => {
     expect(settings({ files: { [DEBIAN]: 'TRANSPORT=isa-serial:/dev/ttyS1\n' } }, ['--service', '-p/dev/x']).path).toBe(
       '/dev/x',
     );
@@ -147,7 +147,7 @@ describe('the channel and the log', () => {
 });
 
 describe('what is found and not used is told', () => {
-  it('a command, a setting of another file, options that a unit has no use for', () => {
+  test('a command, a setting of another file, options that a unit has no use for', () => {
     const text = 'sleep 1\nBLOCK_RPCS=guest-exec\nDAEMON_ARGS="-d -f /run/x.pid -v surplus"\n';
     const { distribution, daemonize, verbose } = of(DEBIAN, text);
     expect([daemonize, verbose]).toEqual([false, true]);
@@ -161,7 +161,7 @@ describe('what is found and not used is told', () => {
     ]);
   });
 
-  it('a daemon that qemu-ga’s own file asks for: the unit’s agent stays in the foreground', () => {
+  test('a daemon that qemu-ga’s own file asks for: the unit’s agent stays in the foreground', () => {
     const why = 'of no use under a unit';
     const asked = of(OURS, '[general]\ndaemon=true\n');
     expect(asked.daemonize).toBe(false);
@@ -172,7 +172,7 @@ describe('what is found and not used is told', () => {
     expect(settings({ files: { [OURS]: '[general]\ndaemon=true\n' } }, []).daemonize).toBe(true);
   });
 
-  it('changes to the unit of qemu-ga, which may block commands', () => {
+  test('changes to the unit of qemu-ga, which may block commands', () => {
     const there = '/etc/systemd/system/qemu-guest-agent.service.d';
     expect(settings({ there: [there] }).distribution.ignored).toMatchObject([{ file: there }]);
   });
@@ -180,12 +180,12 @@ describe('what is found and not used is told', () => {
 
 describe('hooks that nothing names', () => {
   const [first, second] = ['/etc/qemu/fsfreeze-hook', '/etc/qemu-ga/fsfreeze-hook'];
-  it.each([first, second])('%s of the administrator’s own is run', (path) => {
+  test.each([first, second])('%s of the administrator’s own is run', (path) => {
     expect(settings({ hooks: { [path]: 'own' } }).fsfreezeHook).toBe(path);
     expect(settings({ hooks: { [path]: 'own' } }, []).fsfreezeHook).toBeUndefined();
   });
 
-  it('QEMU’s dispatcher is none, and neither is one that is named otherwise', () => {
+  test('QEMU’s dispatcher is none, and neither is one that is named otherwise', () => {
     expect(settings({ hooks: { [first]: 'dispatcher', [second]: 'own' } }).fsfreezeHook).toBe(second);
     const hooks = { [first]: 'own', [second]: 'not-executable' } as const;
     const found = settings({ hooks, files: { [DEBIAN]: 'DAEMON_ARGS=-F/opt/backup/hook.sh\n' } });
@@ -196,7 +196,7 @@ describe('hooks that nothing names', () => {
     ]);
   });
 
-  it('an empty FSFREEZE_HOOK_PATHNAME is the usual path, /dev/null is none', () => {
+  test('an empty FSFREEZE_HOOK_PATHNAME is the usual path, /dev/null is none', () => {
     expect(of(RHEL, 'FSFREEZE_HOOK_PATHNAME=\n').fsfreezeHook).toBe(first);
     const hooks = { [first]: 'own' } as const;
     const files = { [RHEL]: 'FSFREEZE_HOOK_PATHNAME=/dev/null\n' };

@@ -1,11 +1,11 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { GetoptError, normalise } from '../../../../src/cli/agent/getopt.js';
 import { optionForms } from '../../../../src/cli/agent/option-table.js';
 
 const options = (...words: string[]): readonly string[] => normalise(words, optionForms).options;
 
 describe('getopt forms', () => {
-  it.each([
+  test.each([
     [['-munix-listen'], ['--method=unix-listen']],
     [['-m', 'unix-listen'], ['--method=unix-listen']],
     [['--method', 'x'], ['--method=x']],
@@ -36,7 +36,7 @@ describe('getopt forms', () => {
     expect(options(...words)).toEqual(expected);
   });
 
-  it.each([
+  test.each([
     [['-x'], "invalid option -- 'x'"],
     [['-vx'], "invalid option -- 'x'"],
     [['-m'], "option requires an argument -- 'm'"],
@@ -50,7 +50,7 @@ describe('getopt forms', () => {
     expect(() => options(...words)).toThrow(expect.objectContaining({ message }) as Error);
   });
 
-  it('says what came before the one that is wrong', () => {
+  test('says what came before the one that is wrong', () => {
     try {
       options('-v', '-rx');
       expect.unreachable();
@@ -60,7 +60,7 @@ describe('getopt forms', () => {
     }
   });
 
-  it('keeps positional words apart', () => {
+  test('keeps positional words apart', () => {
     expect(normalise(['a', '-v', '--', '-b'], optionForms).positionals).toEqual(['a', '-b']);
   });
 });

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { readInvocation, type Settings } from '../../../../src/cli/agent/options.js';
 import { UsageError } from '../../../../src/errors.js';
 
@@ -25,7 +25,7 @@ const printed = (words: string[], files?: Record<string, string>): string => {
 };
 
 describe('settings', () => {
-  it('serve the virtio port by default', () => {
+  test('serve the virtio port by default', () => {
     expect(settings([])).toMatchObject({
       method: 'virtio-serial',
       path: '/dev/virtio-ports/org.qemu.guest_agent.0',
@@ -37,7 +37,7 @@ describe('settings', () => {
     });
   });
 
-  it('take the command line over the file, and add up lists', () => {
+  test('take the command line over the file, and add up lists', () => {
     const file = '[general]\nmethod=isa-serial\nverbose=true\nblock-rpcs=a,b\n[bridge]\nfreezer=/f\n';
     const files = { '/etc/qemu/qemu-ga.conf': file };
     expect(settings([], files)).toMatchObject({ method: 'isa-serial', path: '/dev/ttyS0', verbose: true });
@@ -51,7 +51,7 @@ describe('settings', () => {
     expect(merged.bridge.freezer).toBe('/g');
   });
 
-  it('read the file that -c names, else $QGA_CONF', () => {
+  test('read the file that -c names, else $QGA_CONF', () => {
     const files = { '/a': '[general]\npath=/from-a\n', '/b': '[general]\npath=/from-b\n' };
     expect(settings(['-c', '/a'], files, { QGA_CONF: '/b' }).path).toBe('/from-a');
     expect(settings([], files, { QGA_CONF: '/b' }).path).toBe('/from-b');
@@ -59,7 +59,7 @@ describe('settings', () => {
     expect(() => settings(['-c', '/missing'], files)).toThrow('cannot read /missing: no such file');
   });
 
-  it('tell a file that will not do from one that cannot be read just now', () => {
+  test('tell a file that will not do from one that cannot be read just now', () => {
     const failure = (file: string): unknown => {
       try {
         return readInvocation(['-c', file]);
@@ -73,7 +73,7 @@ describe('settings', () => {
     expect(bad).toMatchObject({ name: 'BridgeError', code: 'E_CONFIG', message: 'cannot read /proc/self/mem: EIO' });
   });
 
-  it('know the hook without a path, and that /dev/null is none', () => {
+  test('know the hook without a path, and that /dev/null is none', () => {
     expect(settings(['-F']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
     expect(settings(['-F', '-v']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
     expect(settings(['-F/h']).fsfreezeHook).toBe('/h');
@@ -81,7 +81,7 @@ describe('settings', () => {
     expect(settings([]).fsfreezeHook).toBeUndefined();
   });
 
-  it.each([
+  test.each([
     [['-m', 'unix-listen'], 'must specify a path for this channel'],
     [['-m', 'vsock-listen'], 'vsock-listen: must specify a path for this channel'],
     [['-m', 'vsock-listen', '-p', '3:1'], 'Node cannot open a vsock; enable fsfreeze-agent-vsock.socket'],
@@ -99,14 +99,14 @@ describe('settings', () => {
 
 describe('a socket of the service manager', () => {
   const activated = { method: 'unix-listen', fd: 3, path: 'descriptor 3' } as const;
-  it('overrides -m and -p', () => {
+  test('overrides -m and -p', () => {
     const invocation = readInvocation(['-m', 'isa-serial', '-p', '/x'], { ...around(), activated: () => activated });
     expect(invocation).toMatchObject({ settings: { method: 'unix-listen', path: 'descriptor 3', activated } });
   });
 });
 
 describe('what else can be set', () => {
-  it('the pid file, the state folder, the daemon, the version that is reported', () => {
+  test('the pid file, the state folder, the daemon, the version that is reported', () => {
     expect(settings([])).toMatchObject({ daemonize: false, pidfile: '/var/run/qemu-ga.pid', statedir: '/var/run' });
     expect(settings([]).reportVersion).toBeUndefined();
     const files = { '/etc/qemu/qemu-ga.conf': '[general]\ndaemon=true\n[bridge]\nreport-version=10.2.2\n' };
@@ -119,14 +119,14 @@ describe('what else can be set', () => {
     expect(settings(['--report-version=7.2.0'], files).reportVersion).toBe('7.2.0');
   });
 
-  it("QEMU 7's names of the block list", () => {
+  test("QEMU 7's names of the block list", () => {
     const files = { '/etc/qemu/qemu-ga.conf': '[general]\nblacklist=a\nblock-rpcs=b\n' };
     expect(settings(['--blacklist=c'], files).blockRpcs).toEqual(['a', 'b', 'c']);
   });
 });
 
 describe('what is printed at once', () => {
-  it('-V, -h and -b help, before anything else is looked at', () => {
+  test('-V, -h and -b help, before anything else is looked at', () => {
     expect(printed(['-m', 'pigeon', '-V'])).toMatch(/^fsfreeze-agent \d+\.\d+\.\d+ /);
     expect(printed(['-h'])).toMatch(/-m, --method=METHOD/);
     for (const words of [['-b', 'help'], ['-b?'], ['--block-rpcs=help']]) {
@@ -134,18 +134,18 @@ describe('what is printed at once', () => {
     }
   });
 
-  it('what getopt meets before an option that is wrong', () => {
+  test('what getopt meets before an option that is wrong', () => {
     expect(printed(['-V', '-x'])).toMatch(/^fsfreeze-agent/);
     expect(invoke(['-x', '-V'])).toMatchObject({ exitCode: 1 });
   });
 
-  it('-D with lists by the option that gave them, and with escapes', () => {
+  test('-D with lists by the option that gave them, and with escapes', () => {
     const lines = printed(['-D', '-b', 'a, b', '-b', 'c', '-p', ' /x\\y']).split('\n');
     expect(lines).toContain('block-rpcs=\\sb,a,c');
     expect(lines).toContain('path=\\s/x\\\\y');
   });
 
-  it('-D as qemu-ga prints it, lists reversed, the method not checked', () => {
+  test('-D as qemu-ga prints it, lists reversed, the method not checked', () => {
     const file = '[general]\nlogfile=/l\nallow-rpcs=x\n';
     expect(printed(['-D', '-m', 'pigeon', '-p/p', '-b', 'a,b', '-F'], { '/etc/qemu/qemu-ga.conf': file })).toBe(
       [
@@ -166,7 +166,7 @@ describe('what is printed at once', () => {
     );
   });
 
-  it('the hint for an unknown option, on stdout, with exit code 1', () => {
+  test('the hint for an unknown option, on stdout, with exit code 1', () => {
     expect(invoke(['-x'])).toEqual({
       kind: 'print',
       exitCode: 1,

@@ -1,13 +1,13 @@
 // The question at the terminal: what is a yes, and what ends it.
 import { PassThrough } from 'node:stream';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { confirmWith } from '../../../../src/cli/bridge/confirm-prompt.js';
 import { exitCodeOf } from '../../../../src/cli/bridge/exit-codes.js';
 
 const never = new AbortController().signal;
 const terminal = () => ({ input: Object.assign(new PassThrough(), { isTTY: true }), output: new PassThrough() });
 
-it.each([
+test.each([
   ['y', true],
   ['Yes', true],
   ['', false],
@@ -20,14 +20,14 @@ it.each([
   expect(String(at.output.read())).toContain('Lose it? [y/N]');
 });
 
-it('is not asked with --yes, nor without a terminal', async () => {
+test('is not asked with --yes, nor without a terminal', async () => {
   const input = new PassThrough();
   const output = new PassThrough();
   expect(await confirmWith(true, never, { input, output })('Lose it?')).toBe(true);
   await expect(confirmWith(false, never, { input, output })('Lose it?')).rejects.toMatchObject({ code: 'E_DECLINED' });
 });
 
-it.each(['SIGTERM', 'SIGHUP', 'SIGINT'])('is ended by %s', async (name) => {
+test.each(['SIGTERM', 'SIGHUP', 'SIGINT'])('is ended by %s', async (name) => {
   const controller = new AbortController();
   const asked = confirmWith(false, controller.signal, terminal())('Lose it?');
   controller.abort(name);
@@ -36,7 +36,7 @@ it.each(['SIGTERM', 'SIGHUP', 'SIGINT'])('is ended by %s', async (name) => {
   expect(exitCodeOf(error)).toBe(4);
 });
 
-it('is ended by the end of the input', async () => {
+test('is ended by the end of the input', async () => {
   const at = terminal();
   const asked = confirmWith(false, never, at)('Lose it?');
   at.input.end();

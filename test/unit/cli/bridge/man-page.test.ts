@@ -1,5 +1,5 @@
 // The manual page says what --help says: both come from the same declarations.
-import { expect, it, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { exitCodes } from '../../../../src/cli/bridge/exit-codes.js';
@@ -36,7 +36,7 @@ function section(line?: string): string {
   return (rest.split(/^\.S[SH]/m)[0] ?? '').replaceAll('\\-', '-');
 }
 
-it('has every command of --help, and no other', async () => {
+test('has every command of --help, and no other', async () => {
   const listed: string[] = [];
   const collect = async (...group: readonly string[]): Promise<void> => {
     const lines = (await help(...group)).matchAll(/^ {2}fsfreeze-bridge (\S.*?) {2,}/gm);
@@ -53,7 +53,7 @@ it('has every command of --help, and no other', async () => {
   expect(commands).toContain('snapshot create');
 });
 
-it.each(declaredCommands().map((command) => ({ line: command.line, command })))(
+test.each(declaredCommands().map((command) => ({ line: command.line, command })))(
   'has every option of $line',
   async ({ line, command }) => {
     const text = await help(...line.replace(/ <.*/, '').split(' '));
@@ -74,7 +74,7 @@ it.each(declaredCommands().map((command) => ({ line: command.line, command })))(
   },
 );
 
-it('has what they say', () => {
+test('has what they say', () => {
   for (const { text, options, epilogues, examples, positionals } of declaredCommands()) {
     const texts = [
       ...options.map((option) => option.text),
@@ -87,7 +87,7 @@ it('has what they say', () => {
   }
 });
 
-it('has every exit code', () => {
+test('has every exit code', () => {
   const [, part = ''] = page.split('.SH EXIT STATUS\n');
   const rows = [...part.matchAll(/^\.TP\n\\fB(\d+)\\fR\n(.*)$/gm)].map(([, code, meaning = '']) => ({
     code: Number(code),
@@ -96,13 +96,13 @@ it('has every exit code', () => {
   expect(rows).toEqual(exitCodes.map(({ code, meaning }) => ({ code, meaning })));
 });
 
-it('has no line that troff would take for a request of its own', () => {
+test('has no line that troff would take for a request of its own', () => {
   const requests = [...page.matchAll(/^[.'].*$/gm)].map(([line]) => line.split(' ')[0] ?? '');
   const known = ['.TH', '.SH', '.SS', '.PP', '.TP', '.br', '.nf', '.fi', '.RS', '.RE'];
   expect(requests.filter((request) => !known.includes(request))).toEqual([]);
 });
 
-it('shows a configuration that is one', async () => {
+test('shows a configuration that is one', async () => {
   const vms = await readConfiguredVms(example, true);
   expect(vms.map(({ name }) => name)).toEqual(['vm1', 'db1']);
   expect(shown).toContain('"libvirt": "db1"');

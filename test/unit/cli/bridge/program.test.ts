@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { exitCodeOf, exitCodes } from '../../../../src/cli/bridge/exit-codes.js';
 import { runBridge } from '../../../../src/cli/bridge/program.js';
 import {
@@ -27,7 +27,7 @@ async function run(...words: string[]): Promise<{ code: number; stdout: string; 
 }
 
 describe('exit codes', () => {
-  it.each([
+  test.each([
     [new UsageError('E', ''), 2],
     [new UnreachableError('E', ''), 3],
     [new DeadlineError('x', 1), 3],
@@ -42,13 +42,13 @@ describe('exit codes', () => {
     expect(exitCodeOf(error)).toBe(code);
   });
 
-  it('are one table, each once, in order', () => {
+  test('are one table, each once, in order', () => {
     expect(exitCodes.map(({ code }) => code)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   });
 });
 
 describe('the command line', () => {
-  it.each([
+  test.each([
     ['--qmp', 'status', '--qmp', '/a', '--qmp', '/b'],
     ['--state-dir', 'snapshot', 'list', '--vm', 'x', '--state-dir', '/a', '--state-dir', '/b'],
     ['--monitor-timeout', 'status', '--vm', 'x', '--monitor-timeout', '1', '--monitor-timeout', '2'],
@@ -58,13 +58,13 @@ describe('the command line', () => {
     expect(stderr).toContain(`${option} is given more than once`);
   });
 
-  it('refuses an empty path: a variable that is not set is not the current folder', async () => {
+  test('refuses an empty path: a variable that is not set is not the current folder', async () => {
     const { code, stderr } = await run('status', '--qmp', '');
     expect(code).toBe(2);
     expect(stderr).toContain('expected a path, found nothing');
   });
 
-  it.each([
+  test.each([
     [[], 'which command?'],
     [['snapshot'], 'snapshot needs a command'],
     [['snapsot'], 'Did you mean snapshot?'],
@@ -83,7 +83,7 @@ describe('the command line', () => {
     expect(stdout).toBe('');
   });
 
-  it('says the same as one JSON object', async () => {
+  test('says the same as one JSON object', async () => {
     const { code, stdout } = await run('snapshot', 'create', '--json');
     expect(code).toBe(2);
     expect(JSON.parse(stdout)).toMatchObject({ error: { code: 'E_NO_VM', exitCode: 2 } });
@@ -91,7 +91,7 @@ describe('the command line', () => {
     expect(JSON.parse(usage.stdout)).toMatchObject({ error: { code: 'E_USAGE' } });
   });
 
-  it('reaches for the sockets it was given', async () => {
+  test('reaches for the sockets it was given', async () => {
     expect(await run('snapshot', 'create', '--qmp', '/nonexistent/qmp.sock')).toMatchObject({
       code: 3,
       stderr: expect.stringContaining('there is no such socket') as string,

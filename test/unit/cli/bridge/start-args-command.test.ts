@@ -1,11 +1,11 @@
 import { execa } from 'execa';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { startWords } from '../../../../src/cli/bridge/start-args-command.js';
 import { requires } from '../../../support/requires.js';
 import { scratch } from '../../../support/scratch.js';
 
 requires('root', 'mknod')('start-args', () => {
-  it('open a block device as one, and a file, also one that is not there, as a file', async () => {
+  test('open a block device as one, and a file, also one that is not there, as a file', async () => {
     using folder = scratch();
     const device = folder.path('lv');
     await execa('mknod', [device, 'b', '7', '255']);

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { timeline } from '../../../../src/cli/bridge/timeline.js';
 import { filesystemReport, freezeReport, writerReport } from '../../../support/freeze-reports.js';
 
@@ -17,7 +17,7 @@ describe('timeline', () => {
     writers: [writerReport('50-postgresql'), writerReport('60-idle', { verdict: 'not-applicable' })],
   });
 
-  it('draws one bar for each writer and filesystem concerned, on one scale', () => {
+  test('draws one bar for each writer and filesystem concerned, on one scale', () => {
     const lines = timeline(report);
     expect(lines).toMatchInlineSnapshot(`
       [
@@ -30,11 +30,11 @@ describe('timeline', () => {
     `);
   });
 
-  it('draws nothing where the guest told no times', () => {
+  test('draws nothing where the guest told no times', () => {
     expect(timeline(freezeReport())).toEqual([]);
   });
 
-  it('prints no escapes of the guest, and keeps long names in their column', () => {
+  test('prints no escapes of the guest, and keeps long names in their column', () => {
     const mountpoint = `/\u001b[31m${'x'.repeat(60)}`;
     const lines = timeline(
       freezeReport({ filesystems: [filesystemReport(mountpoint, 'R', { reason: '\u001b]0;t' })] }),

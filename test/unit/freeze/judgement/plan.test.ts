@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { defined } from '../../../../src/defined.js';
 import type { FreezeRequest } from '../../../../src/consistency.js';
 import { createDiskLookup, type DiskChain } from '../../../../src/linux/disks.js';
 import type { MountTable } from '../../../../src/linux/mounts.js';
@@ -501,7 +502,7 @@ describe('concern', () => {
       rank: 50,
       phases: ['prepare'],
       description: { phases: ['prepare'], rank: 50, timeout: {}, required: true, covers },
-      ...(problem === undefined ? {} : { problem }),
+      ...defined({ problem }),
     });
     const writers = [
       writer('all', []),

@@ -1,5 +1,5 @@
 // Writers that do not let go, on a clock of the test's own.
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { SessionRecord } from '../../../../src/freeze/writers/record.js';
 import { UnreleasedWriters, type LeftWriters } from '../../../../src/freeze/session/unreleased.js';
 
@@ -10,7 +10,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-it('are tried again after a try that could not even start a program, and the notes go when they are released', async () => {
+test('are tried again after a try that could not even start a program, and the notes go when they are released', async () => {
   const told: string[] = [];
   const log = { info: vi.fn(), warn: (_: object, text: string) => void told.push(text), error: vi.fn() };
   const remove = vi.fn();

@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
-import { fileIdentity, whyNotNow, whyUnsafe } from '../../../../src/freeze/writers/safety.js';
+import { fileIdentity, whyUnsafeNow, whyUnsafe } from '../../../../src/freeze/writers/safety.js';
 import { requires } from '../../../support/requires.js';
 
 const me = process.getuid?.() ?? 0;
@@ -114,11 +114,11 @@ requires('root')('of somebody else', () => {
 test('before it is started once more: the same file, or any safe one to let go', () => {
   const identity = fileIdentity(hook) ?? '';
   const writer = { path: hook, checked: { owner: me, identity } };
-  expect([whyNotNow(writer, false), whyNotNow(writer, true)]).toEqual([undefined, undefined]);
+  expect([whyUnsafeNow(writer, false), whyUnsafeNow(writer, true)]).toEqual([undefined, undefined]);
   writeFileSync(join(dir, 'other'), '', { mode: 0o755 });
   renameSync(join(dir, 'other'), hook);
-  expect(whyNotNow(writer, false)).toBe('it was replaced or changed after the session was planned');
-  expect(whyNotNow(writer, true)).toBeUndefined();
+  expect(whyUnsafeNow(writer, false)).toBe('it was replaced or changed after the session was planned');
+  expect(whyUnsafeNow(writer, true)).toBeUndefined();
   chmodSync(hook, 0o777);
-  expect(whyNotNow(writer, true)).toContain('is writable by others');
+  expect(whyUnsafeNow(writer, true)).toContain('is writable by others');
 });

@@ -1,5 +1,5 @@
 // The one error that is told of a cut that failed.
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { CutError, QuiesceError, ThawUnconfirmedError } from '../../../../src/errors.js';
 import { undoCreate } from '../../../../src/host/create/create-undo.js';
 import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
@@ -26,26 +26,26 @@ function failing(cause: unknown): Reverter {
   return reverter;
 }
 
-it('is the unconfirmed thaw of the undo, though the manifest cannot be written', async () => {
+test('is the unconfirmed thaw of the undo, though the manifest cannot be written', async () => {
   // Its folder was never made.
   const error = await undoCreate(failing(unconfirmed), store, manifest('s1'), never, new CutError('E', 'no'));
   expect(error).toBeInstanceOf(ThawUnconfirmedError);
   expect(String((error as Error).cause)).toContain('the manifest of s1 could not be written');
 });
 
-it('is the unconfirmed thaw that was met first, though the undo fails, too', async () => {
+test('is the unconfirmed thaw that was met first, though the undo fails, too', async () => {
   expect(await undoCreate(failing('no'), store, manifest('s1'), never, unconfirmed)).toBeInstanceOf(
     ThawUnconfirmedError,
   );
 });
 
-it('is a CutError if only the undo failed', async () => {
+test('is a CutError if only the undo failed', async () => {
   const error = await undoCreate(failing('no'), store, manifest('s1'), never, new CutError('E', 'no'));
   expect(error).toBeInstanceOf(CutError);
   expect(error).toMatchObject({ code: 'E_UNDO' });
 });
 
-it('is the interruption, once everything is undone', async () => {
+test('is the interruption, once everything is undone', async () => {
   await store.claim('s1', '');
   const error = await undoCreate(new Reverter(), store, manifest('s1'), AbortSignal.abort('SIGTERM'), new Error('x'));
   expect(error).toBeInstanceOf(QuiesceError);

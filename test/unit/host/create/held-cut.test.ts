@@ -1,5 +1,5 @@
 // What ends a hold badly, and which error is told of it.
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { QuiesceError, ThawUnconfirmedError, UnreachableError } from '../../../../src/errors.js';
 import { openGuestAgent, type GuestAgent } from '../../../../src/host/guest/guest-agent.js';
 import { holdAndCut } from '../../../../src/host/create/held-cut.js';
@@ -11,7 +11,7 @@ import { FakeAgent } from '../../../support/fake-agent.js';
 import { FakeMonitor } from '../../../support/fake-monitor.js';
 import { scratch } from '../../../support/scratch.js';
 
-it('tells of an unconfirmed thaw although the tool was interrupted', { timeout: 20_000 }, async () => {
+test('tells of an unconfirmed thaw although the tool was interrupted', { timeout: 20_000 }, async () => {
   const controller = new AbortController();
   const gone = (): Promise<never> => Promise.reject(new UnreachableError('E', 'gone', { outcome: 'unknown' }));
   const agent: GuestAgent = {
@@ -87,7 +87,7 @@ describe('a freeze whose answer does not come', () => {
   }
   const open = { filename: 'unix:/run/qga.sock,server=on', 'frontend-open': true };
 
-  it.each([
+  test.each([
     [
       "the agent's",
       [
@@ -103,7 +103,7 @@ describe('a freeze whose answer does not come', () => {
     expect(tookMs).toBeLessThan(5000);
   });
 
-  it('is waited for while the agent has its port open', async () => {
+  test('is waited for while the agent has its port open', async () => {
     const { error, tookMs } = await holdWhile([{ filename: 'pty', 'frontend-open': false }, open], 400);
     expect(String(error)).not.toContain('closed its port');
     expect(tookMs).toBeGreaterThan(390);

@@ -1,7 +1,7 @@
 // What became of an overlay cut, by what the files are and not by how the hypervisor spells them; and what is said when it
 // can no longer be asked.
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { UnreachableError } from '../../../../src/errors.js';
 import { compared } from '../../../../src/host/create/manifest-cut.js';
 import { checkUnchanged, overlayCut } from '../../../../src/host/create/overlay-cut.js';
@@ -72,19 +72,19 @@ describe('a hypervisor that spells the files in another way', () => {
   const spelled = (overlay: string, base: string): CutHost =>
     hostWith([diskOn(linked(overlay), 'qcow2', [[linked(base), 'raw']])]);
 
-  it('uses the overlay, whose answer was lost', async () => {
+  test('uses the overlay, whose answer was lost', async () => {
     expect(await overlayCut(spelled('overlay.qcow2', 'base.raw'), [planned()]).became(1)).toBe('cut');
     expect(await overlayCut(spelled('other.qcow2', 'base.raw'), [planned()]).became(1)).toBe('not cut');
   });
 
-  it('has what was planned', async () => {
+  test('has what was planned', async () => {
     expect(await overlayCut(spelled('overlay.qcow2', 'base.raw'), [planned()]).verify()).toMatchObject([
       { doubt: undefined, isLost: false },
     ]);
     await checkUnchanged(hostWith([diskOn(linked('base.raw'), 'raw')]), [planned()]);
   });
 
-  it('has what somebody else put there', async () => {
+  test('has what somebody else put there', async () => {
     expect(await overlayCut(spelled('other.qcow2', 'base.raw'), [planned()]).verify()).toMatchObject([
       { isLost: true, doubt: expect.stringContaining('other.qcow2') as string },
     ]);
@@ -98,14 +98,14 @@ describe('a hypervisor that spells the files in another way', () => {
 });
 
 describe('a hypervisor that can no longer be asked after the cut', () => {
-  it('leaves the set at crash, with the reason, if its cut says nothing of what lies below', async () => {
+  test('leaves the set at crash, with the reason, if its cut says nothing of what lies below', async () => {
     const findings = await overlayCut(hostWith(undefined), [planned()]).verify();
     const found = compared(worth, findings, ['vda']);
     expect(found).toMatchObject({ level: 'crash', disks: [{ level: 'crash' }] });
     expect(found.evidence.join()).toMatch(/disk vda: .*could not be asked: .*nobody listens there/);
   });
 
-  it('leaves the level as it was if its cut is the proof', async () => {
+  test('leaves the level as it was if its cut is the proof', async () => {
     const findings = await overlayCut(hostWith(undefined, true), [planned()]).verify();
     expect(compared(worth, findings, ['vda'])).toEqual(worth);
     expect(findings[0]?.chain).toEqual([{ file: image('base.raw'), format: 'raw' }]);

@@ -1,5 +1,5 @@
 // What counts as a confirmed thaw when no session object is at hand.
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { openGuestAgent, type GuestAgent } from '../../../../src/host/guest/guest-agent.js';
 import { FakeAgent } from '../../../support/fake-agent.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
@@ -23,18 +23,18 @@ const freeze = async (): Promise<void> => {
 };
 
 describe('a thaw', () => {
-  it('of a guest that is not frozen is sent all the same', async () => {
+  test('of a guest that is not frozen is sent all the same', async () => {
     expect(await agent.thaw()).toEqual({ wasFrozen: false });
     expect(guest.commands).toContain('guest-fsfreeze-thaw');
   });
 
-  it('ends what is held', async () => {
+  test('ends what is held', async () => {
     await freeze();
     expect(await agent.thaw()).toEqual({ wasFrozen: true });
     expect(guest.frozen).toBe(false);
   });
 
-  it('ends the session named, and leaves another alone', async () => {
+  test('ends the session named, and leaves another alone', async () => {
     await freeze();
     expect(await agent.thaw('other')).toEqual({ wasFrozen: false });
     expect(guest.frozen).toBe(true);
@@ -42,7 +42,7 @@ describe('a thaw', () => {
     expect(await agent.thaw('s')).toEqual({ wasFrozen: false });
   });
 
-  it.each([undefined, 's', 'later'])(
+  test.each([undefined, 's', 'later'])(
     'that the agent gave up (%s) is not confirmed by its being idle',
     async (session) => {
       await freeze();

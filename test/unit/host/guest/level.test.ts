@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { crashOnly, levelsOf, type CutDisk } from '../../../../src/host/guest/level.js';
 import { filesystemReport, freezeReport, writerReport } from '../../../support/freeze-reports.js';
 
@@ -13,14 +13,14 @@ const levels = (report: Parameters<typeof levelsOf>[0], disks = both): string[] 
 };
 
 describe('levelsOf', () => {
-  it('gives every disk what the guest proved', () => {
+  test('gives every disk what the guest proved', () => {
     const filesystems = [root, data];
     expect(levels(freezeReport({ filesystems }))).toEqual(['filesystem', 'filesystem', 'filesystem']);
     const application = freezeReport({ filesystems, level: 'application', writers: [writerReport('50-db')] });
     expect(levels(application)).toEqual(['application', 'application', 'application']);
   });
 
-  it('lowers only the disk whose filesystem was not held', () => {
+  test('lowers only the disk whose filesystem was not held', () => {
     expect(levels(freezeReport({ filesystems: [root, stuck], level: 'crash' }))).toEqual([
       'crash',
       'filesystem',
@@ -28,7 +28,7 @@ describe('levelsOf', () => {
     ]);
   });
 
-  it('never takes the level of the whole for more than the disks prove', () => {
+  test('never takes the level of the whole for more than the disks prove', () => {
     // A guest that forgot its own EBUSY.
     expect(levels(freezeReport({ filesystems: [root, stuck], level: 'application' }))).toEqual([
       'crash',
@@ -37,7 +37,7 @@ describe('levelsOf', () => {
     ]);
   });
 
-  it('never takes a disk for more than the whole without the full record of its filesystems', () => {
+  test('never takes a disk for more than the whole without the full record of its filesystems', () => {
     const { freeze, thaw, ...bare } = root;
     expect(freeze).not.toEqual(thaw);
     expect(levels(freezeReport({ filesystems: [bare, stuck], level: 'crash' }))).toEqual(['crash', 'crash', 'crash']);
@@ -45,17 +45,17 @@ describe('levelsOf', () => {
     expect(levels(freezeReport({ filesystems: [failed, stuck], level: 'crash' }))).toEqual(['crash', 'crash', 'crash']);
   });
 
-  it.each(['expired', 'broken', 'failed'] as const)('calls a hold that ended %s a crash', (outcome) => {
+  test.each(['expired', 'broken', 'failed'] as const)('calls a hold that ended %s a crash', (outcome) => {
     const report = freezeReport({ filesystems: [root, data], outcome, level: 'none', error: 'thawed after 10 s' });
     expect(levels(report)).toEqual(['crash', 'crash', 'crash']);
     expect(levelsOf(report, both).evidence.join()).toContain('thawed after 10 s');
   });
 
-  it('calls a hold whose end is not known a crash', () => {
+  test('calls a hold whose end is not known a crash', () => {
     expect(levels(freezeReport({ filesystems: [root, data], state: 'frozen' }))).toEqual(['crash', 'crash', 'crash']);
   });
 
-  it('counts a disk without a filesystem only if nothing was written to it', () => {
+  test('counts a disk without a filesystem only if nothing was written to it', () => {
     const report = freezeReport({ filesystems: [root] });
     expect(levels(report, [disk('R'), disk('S', true)])).toEqual(['filesystem', 'filesystem', 'filesystem']);
     expect(levels(report, [disk('R'), disk('S', false)])).toEqual(['crash', 'filesystem', 'crash']);
@@ -67,7 +67,7 @@ describe('levelsOf', () => {
     const efi = filesystemReport('/boot/efi', 'R', over);
     const cards = filesystemReport('/cards', 'D', over);
 
-    it('and takes nothing away for a boot loader beside what was held', () => {
+    test('and takes nothing away for a boot loader beside what was held', () => {
       const report = freezeReport({ filesystems: [root, efi] });
       expect(levels(report, [disk('R', false)])).toEqual(['filesystem', 'filesystem']);
       expect(levelsOf(report, [disk('R', false)]).disks[0]?.evidence.join()).toContain('is not counted');
@@ -79,7 +79,7 @@ describe('levelsOf', () => {
       ]);
     });
 
-    it('and lets the write counters of the host prove more', () => {
+    test('and lets the write counters of the host prove more', () => {
       const report = freezeReport({ filesystems: [root, cards] });
       expect(levels(report, [disk('R'), disk('D', true)])).toEqual(['filesystem', 'filesystem', 'filesystem']);
       expect(levels(report, [disk('R'), disk('D', false)])).toEqual(['crash', 'filesystem', 'crash']);
@@ -87,7 +87,7 @@ describe('levelsOf', () => {
     });
   });
 
-  it('lets a filesystem on unknown disks count for every disk', () => {
+  test('lets a filesystem on unknown disks count for every disk', () => {
     const lost = filesystemReport('/iscsi', 'X', { disks: [], held: 'none', reason: 'not supported' });
     expect(levels(freezeReport({ filesystems: [root, data, lost] }))).toEqual(['crash', 'crash', 'crash']);
   });
@@ -97,13 +97,13 @@ describe('levelsOf', () => {
     const nameless = (still?: boolean): CutDisk => ({ name: 'x', ref: undefined, still, pciAddress, sharers: 2 });
     const on = (mountpoint: string, dev: string) => filesystemReport(mountpoint, '', { disks: [{ pciAddress, dev }] });
 
-    it('lets every filesystem count, if the guest names all disks there', () => {
+    test('lets every filesystem count, if the guest names all disks there', () => {
       const filesystems = [on('/', '/dev/sda'), on('/data', '/dev/sdb')];
       expect(levels(freezeReport({ filesystems }), [nameless(false)])).toEqual(['filesystem', 'filesystem']);
       expect(levels(freezeReport({ filesystems: [...filesystems, stuck] }), [nameless()])).toEqual(['crash', 'crash']);
     });
 
-    it('never takes the level of another disk for its own', () => {
+    test('never takes the level of another disk for its own', () => {
       // Two filesystems on one disk; a database writes to the other, raw.
       const report = freezeReport({ filesystems: [on('/', '/dev/sda'), on('/home', '/dev/sda')] });
       expect(levels(report, [nameless()])).toEqual(['crash', 'crash']);
@@ -111,7 +111,7 @@ describe('levelsOf', () => {
       expect(levels(report, [nameless(true)])).toEqual(['filesystem', 'filesystem']);
     });
 
-    it('needs an address to count by', () => {
+    test('needs an address to count by', () => {
       const report = freezeReport({ filesystems: [root, data] });
       expect(levels(report, [{ name: 'x', ref: undefined, still: false }])).toEqual(['crash', 'crash']);
       expect(levels(report, [{ name: 'x', ref: undefined, still: true }])).toEqual(['filesystem', 'filesystem']);
@@ -122,7 +122,7 @@ describe('levelsOf', () => {
     const over = (...refs: { serial?: string; pciAddress?: string }[]) =>
       freezeReport({ filesystems: [root, filesystemReport('/lvm', 'D', { disks: refs })], level: 'application' });
 
-    it('nothing, if one of them was not cut', () => {
+    test('nothing, if one of them was not cut', () => {
       const report = over({ serial: 'D' }, { serial: 'E' });
       expect(levels(report, both)).toEqual(['none', 'application', 'none']);
       expect(levelsOf(report, both).evidence.join()).toContain('/lvm lies in part on disks that were not cut (E)');
@@ -134,11 +134,11 @@ describe('levelsOf', () => {
       ]);
     });
 
-    it('nothing, if the guest cannot say what one of them is', () => {
+    test('nothing, if the guest cannot say what one of them is', () => {
       expect(levels(over({ serial: 'D' }, {}), both)).toEqual(['none', 'application', 'none']);
     });
 
-    it('whole behind one address only if all disks there were cut', () => {
+    test('whole behind one address only if all disks there were cut', () => {
       const pciAddress = '0000:00:05.0';
       const one = { name: 'a', ref: undefined, still: true, pciAddress, sharers: 2 };
       const report = over({ serial: 'R' }, { pciAddress });
@@ -147,12 +147,12 @@ describe('levelsOf', () => {
     });
   });
 
-  it('does not count what is not concerned', () => {
+  test('does not count what is not concerned', () => {
     const usb = filesystemReport('/media', 'R', { concerned: false, held: 'none' });
     expect(levels(freezeReport({ filesystems: [root, usb] }), [disk('R')])).toEqual(['filesystem', 'filesystem']);
   });
 
-  it('matches by PCI address where there is no serial', () => {
+  test('matches by PCI address where there is no serial', () => {
     const byAddress = filesystemReport('/', 'R', { disks: [{ pciAddress: '0000:00:04.0' }] });
     const report = freezeReport({ filesystems: [byAddress] });
     const at = (pciAddress: string): CutDisk => ({ name: 'x', ref: { pciAddress }, still: undefined });
@@ -162,7 +162,7 @@ describe('levelsOf', () => {
 });
 
 describe('crashOnly', () => {
-  it('says why', () => {
+  test('says why', () => {
     expect(crashOnly(both, 'the VM is paused')).toMatchObject({
       level: 'crash',
       disks: [{ level: 'crash', evidence: ['the VM is paused'] }, { level: 'crash' }],

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Coordinator, FreezeRequest, FreezeSession } from '../../../../src/consistency.js';
 import {
   DeadlineError,
@@ -64,7 +64,7 @@ function fake(behaviour: {
 const lost = (): Promise<never> => Promise.reject(new DeadlineError('bridge-freeze', 10, { outcome: 'unknown' }));
 
 describe('quiesce', () => {
-  it('renews the lease while the guest is held, and thaws once', async () => {
+  test('renews the lease while the guest is held, and thaws once', async () => {
     const { agent, calls } = fake({});
     const marks: Marks = {};
     const reverter = new Reverter();
@@ -82,7 +82,7 @@ describe('quiesce', () => {
     expect(marks.thawRequestedMs).toBeLessThanOrEqual(marks.thawAnsweredMs ?? 0);
   });
 
-  it('registers the thaw before it asks for the freeze', async () => {
+  test('registers the thaw before it asks for the freeze', async () => {
     const reverter = new Reverter();
     const { agent, calls } = fake({
       freeze: async () => {
@@ -94,7 +94,7 @@ describe('quiesce', () => {
     expect(calls).toEqual(['freeze', 'thaw s']);
   });
 
-  it('thaws by the undo if nobody did', async () => {
+  test('thaws by the undo if nobody did', async () => {
     const { agent, calls } = fake({});
     const reverter = new Reverter();
     await quiesce(agent, { ...request, leaseMs: 10_000 }, reverter, {}, never);
@@ -102,7 +102,7 @@ describe('quiesce', () => {
     expect(calls).toEqual(['freeze', 'thaw s']);
   });
 
-  it('thaws although the answer to the freeze was lost', async () => {
+  test('thaws although the answer to the freeze was lost', async () => {
     const { agent, calls } = fake({ freeze: lost });
     const work = quiesce(agent, request, new Reverter(), {}, never);
     await expect(work).rejects.toMatchObject({ code: 'E_FREEZE_LOST' });
@@ -110,7 +110,7 @@ describe('quiesce', () => {
     expect(calls).toEqual(['freeze', 'thaw s']);
   });
 
-  it('tries the thaw again until it is confirmed', async () => {
+  test('tries the thaw again until it is confirmed', async () => {
     let attempts = 0;
     const thaw = (): Promise<{ wasFrozen: boolean }> => {
       attempts++;
@@ -121,7 +121,7 @@ describe('quiesce', () => {
     expect(attempts).toBe(3);
   });
 
-  it.each([
+  test.each([
     new QuiesceError('E', 'refused'),
     new StateError('freeze', 'frozen', ['idle']),
     new UnreachableError('E', 'no'),
@@ -133,28 +133,28 @@ describe('quiesce', () => {
     expect(calls).toEqual(['freeze']);
   });
 
-  it('calls a session that is lost at the thaw broken, once the guest says it is thawed', async () => {
+  test('calls a session that is lost at the thaw broken, once the guest says it is thawed', async () => {
     const { agent, calls } = fake({ sessionThaw: () => Promise.reject(new UnreachableError('E', 'gone')) });
     const hold = await quiesce(agent, { ...request, leaseMs: 10_000 }, new Reverter(), {}, never);
     expect(await hold.thaw()).toMatchObject({ state: 'thawed', outcome: 'broken', level: 'crash', error: 'gone' });
     expect(calls).toEqual(['freeze', 'session.thaw', 'thaw s']);
   });
 
-  it('does not claim a thaw that nobody confirms', { timeout: 20_000 }, async () => {
+  test('does not claim a thaw that nobody confirms', { timeout: 20_000 }, async () => {
     const gone = (): Promise<never> => Promise.reject(new UnreachableError('E', 'gone'));
     const { agent } = fake({ sessionThaw: gone, thaw: gone });
     const hold = await quiesce(agent, request, new Reverter(), {}, never);
     await expect(hold.thaw()).rejects.toBeInstanceOf(ThawUnconfirmedError);
   });
 
-  it('does not take a final report that says frozen for a thaw', async () => {
+  test('does not take a final report that says frozen for a thaw', async () => {
     const { agent, calls } = fake({ sessionThaw: () => Promise.resolve(freezeReport({ state: 'frozen' })) });
     const hold = await quiesce(agent, { ...request, leaseMs: 10_000 }, new Reverter(), {}, never);
     expect(await hold.thaw()).toMatchObject({ state: 'thawed', outcome: 'broken', level: 'crash' });
     expect(calls).toEqual(['freeze', 'session.thaw', 'thaw s']);
   });
 
-  it('leaves the undo to try again after a thaw that nobody confirmed', { timeout: 20_000 }, async () => {
+  test('leaves the undo to try again after a thaw that nobody confirmed', { timeout: 20_000 }, async () => {
     let isGone = true;
     const gone = (): Promise<never> => Promise.reject(new UnreachableError('E', 'gone'));
     const { agent, calls } = fake({
@@ -169,7 +169,7 @@ describe('quiesce', () => {
     expect(calls).toEqual(['thaw s']);
   });
 
-  it('renews one at a time, and gives a renewal up for the thaw', async () => {
+  test('renews one at a time, and gives a renewal up for the thaw', async () => {
     let signalled: AbortSignal | undefined;
     const { agent, calls } = fake({
       renew: (_leaseMs, signal) => {
@@ -190,7 +190,7 @@ describe('quiesce', () => {
     expect(hold.lost).toBeUndefined();
   });
 
-  it('tells that a renewal was refused', async () => {
+  test('tells that a renewal was refused', async () => {
     const { agent } = fake({ renew: () => Promise.reject(new QuiesceError('E', 'the lease has ended')) });
     const hold = await quiesce(agent, request, new Reverter(), {}, never);
     expect(hold.lost).toBeUndefined();

@@ -1,9 +1,9 @@
 // What `auto` means for a guest, and what may be cut below it.
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { checkReached, requiredLevel } from '../../../../src/host/guest/requirement.js';
 import { freezeReport, writerReport } from '../../../support/freeze-reports.js';
 
-it.each([
+test.each([
   ['no writers', freezeReport(), 'filesystem'],
   ['a writer', freezeReport({ writers: [writerReport('db')] }), 'application'],
   [
@@ -17,7 +17,7 @@ it.each([
   expect(requiredLevel('auto', report)).toBe(level);
 });
 
-it('refuses what is below, unless lower is allowed', () => {
+test('refuses what is below, unless lower is allowed', () => {
   const check = (allowLower: boolean) => () => {
     checkReached({ asked: 'auto', allowLower }, 'crash', undefined, 'why');
   };

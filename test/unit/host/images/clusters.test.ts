@@ -1,7 +1,7 @@
 // Images of qemu-img's own making, some of which it reads only with a key.
 import { execa } from 'execa';
 import { truncateSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { hasClusters } from '../../../../src/host/images/clusters.js';
 import { LUKS_OBJECT, makeLuks } from '../../../support/luks.js';
 import { requires } from '../../../support/requires.js';
@@ -20,7 +20,7 @@ requires('qemu-img', 'qemu-io')('hasClusters', () => {
     await execa('qemu-io', ['-f', 'qcow2', '-c', command, file]);
   };
 
-  it.each(['compat=0.10', 'cluster_size=512', 'extended_l2=on', 'compat=1.1'])(
+  test.each(['compat=0.10', 'cluster_size=512', 'extended_l2=on', 'compat=1.1'])(
     'tells an empty image from one that was written to (%s)',
     async (option) => {
       const file = folder.path('a.qcow2');
@@ -31,7 +31,7 @@ requires('qemu-img', 'qemu-io')('hasClusters', () => {
     },
   );
 
-  it('counts a discard over a base, which hides what is below', async () => {
+  test('counts a discard over a base, which hides what is below', async () => {
     const file = folder.path('a.qcow2');
     await execa('qemu-img', ['create', '-q', '-f', 'raw', folder.path('base.raw'), '1M']);
     await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'base.raw', '-F', 'raw', file]);
@@ -40,7 +40,7 @@ requires('qemu-img', 'qemu-io')('hasClusters', () => {
     expect(await hasClusters(file)).toBe(true);
   });
 
-  it('needs no key', async () => {
+  test('needs no key', async () => {
     const file = folder.path('a.qcow2');
     await makeLuks(file);
     expect(await hasClusters(file)).toBe(false);
@@ -49,7 +49,7 @@ requires('qemu-img', 'qemu-io')('hasClusters', () => {
     expect(await hasClusters(file)).toBe(true);
   });
 
-  it('says of no qcow2 image, and of one that is cut short, that it is none', async () => {
+  test('says of no qcow2 image, and of one that is cut short, that it is none', async () => {
     const file = folder.path('a');
     writeFileSync(file, Buffer.alloc(4096));
     await expect(hasClusters(file)).rejects.toThrow(`${file} is no qcow2 image`);

@@ -1,6 +1,6 @@
 // What sysfs tells of a block device, by a folder in its place.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { deviceWrites } from '../../../../src/host/images/device-writes.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
@@ -25,12 +25,12 @@ async function counted(written: number, discarded: number, diskseq?: string): Re
   return await deviceWrites(folder.path('device'), sdb, folder.dir);
 }
 
-it('counts what was written and discarded, of this boot and this device', async () => {
+test('counts what was written and discarded, of this boot and this device', async () => {
   expect(await counted(2048, 16, '7')).toEqual({ boot, disk: '7', sectors: '2048 16' });
   expect(await counted(0, 0, '7')).toEqual({ boot, disk: '7', sectors: '0 0' });
 });
 
-it('goes by the count where a kernel before 5.15 does not tell one device from the next', async () => {
+test('goes by the count where a kernel before 5.15 does not tell one device from the next', async () => {
   expect(await counted(2048, 16)).toEqual({ boot, disk: '', sectors: '2048 16' });
   expect(await counted(0, 0)).toBeUndefined();
 });

@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { writeDurably } from '../../../../src/host/images/durable-file.js';
 import { scratch } from '../../../support/scratch.js';
 
-it('replaces a file, and names it when it cannot', async () => {
+test('replaces a file, and names it when it cannot', async () => {
   using folder = scratch();
   const file = folder.path('record.json');
   await writeDurably(file, 'old');

@@ -1,6 +1,6 @@
 // What a header of qemu-img's own making names.
 import { execa } from 'execa';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { backingOf, referencesOf } from '../../../../src/host/images/references.js';
 import { scratch } from '../../../support/scratch.js';
 import { requires } from '../../../support/requires.js';
@@ -9,7 +9,7 @@ requires('qemu-img')('a header', () => {
   const json = (options: object): string => `json:${JSON.stringify(options)}`;
   const nested = (filename: string): object => ({ driver: 'file', filename });
 
-  it.each<[string, string, string | undefined]>([
+  test.each<[string, string, string | undefined]>([
     ['a path', 'base.raw', '{}/base.raw'],
     ['a path with a protocol', 'file:/img/base.raw', '/img/base.raw'],
     [

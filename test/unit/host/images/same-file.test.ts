@@ -1,5 +1,5 @@
 import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { resolvedPath, sameFile } from '../../../../src/host/images/same-file.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
@@ -17,7 +17,7 @@ afterEach(() => {
   folder[Symbol.dispose]();
 });
 
-it.each([
+test.each([
   ['real/a', true],
   ['link/a', true],
   ['real/to-a', true],
@@ -29,12 +29,12 @@ it.each([
   expect(await sameFile(`${folder.dir}/${name}`, folder.path('real/a'))).toBe(same);
 });
 
-it('two names of a file that is not there are one file if they lead to one place', async () => {
+test('two names of a file that is not there are one file if they lead to one place', async () => {
   expect(await sameFile(folder.path('link/none'), folder.path('real/none'))).toBe(true);
   expect(await sameFile(folder.path('link/none'), folder.path('real/other'))).toBe(false);
 });
 
-it('a link to what is not there leads where it will be', async () => {
+test('a link to what is not there leads where it will be', async () => {
   symlinkSync('../link/gone.sock', folder.path('real/sock'));
   expect(await resolvedPath(folder.path('link/sock'))).toBe(folder.path('real/gone.sock'));
   symlinkSync('loop', folder.path('loop'));

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { planPrune } from '../../../../src/host/prune/prune-plan.js';
 import type { Manifest } from '../../../../src/host/sets/manifest.js';
 import { manifest } from '../../../support/manifests.js';
@@ -15,12 +15,12 @@ const names = (choice: Parameters<typeof planPrune>[1], ...manifests: Manifest[]
 };
 
 describe('a prune', () => {
-  it('merges all but the newest, oldest first', () => {
+  test('merges all but the newest, oldest first', () => {
     expect(names({ keep: 2, nowMs }, day(1), day(2), day(3), day(4))).toEqual([['s1', 's2'], [], ['s3', 's4']]);
     expect(names({ keep: 9, nowMs }, day(1), day(2))).toEqual([[], [], ['s1', 's2']]);
   });
 
-  it('spares what is not old enough', () => {
+  test('spares what is not old enough', () => {
     const choice = { keep: 1, olderThanMs: 8.5 * DAY_MS, nowMs };
     expect(names(choice, day(1), day(2), day(3))).toEqual([['s1'], [], ['s2', 's3']]);
     expect(names(choice, day(1, { state: 'committed' }), day(2, { state: 'failed' }), day(3))).toEqual([
@@ -30,17 +30,17 @@ describe('a prune', () => {
     ]);
   });
 
-  it('forgets what holds nothing, and does not count it among those kept', () => {
+  test('forgets what holds nothing, and does not count it among those kept', () => {
     const plan = names({ keep: 1, nowMs }, day(1), day(2, { state: 'committed' }), day(3), day(4, { state: 'failed' }));
     expect(plan).toEqual([['s1'], ['s2', 's4'], ['s3']]);
   });
 
-  it('ends first what another prune began, whatever is to be kept', () => {
+  test('ends first what another prune began, whatever is to be kept', () => {
     const begun = day(1, { state: 'committing', pruning: true });
     expect(names({ keep: 9, nowMs }, begun, day(2), day(3))).toEqual([['s1'], [], ['s2', 's3']]);
   });
 
-  it.each(['creating', 'cutting', 'committing', 'reverting', 'deleting'] as const)(
+  test.each(['creating', 'cutting', 'committing', 'reverting', 'deleting'] as const)(
     'refuses beside a set that is %s',
     (state) => {
       expect(() => planPrune([day(1), day(2, { state }), day(3)], { keep: 1, nowMs })).toThrow(`s2 is ${state}`);

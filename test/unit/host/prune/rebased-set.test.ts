@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { asRebasing, needsRebasing, withoutLayer } from '../../../../src/host/prune/rebased-set.js';
 import type { FileState } from '../../../../src/host/images/file-state.js';
 import type { Manifest, ManifestDisk } from '../../../../src/host/sets/manifest.js';
@@ -24,32 +24,32 @@ const setOn = (set: string, layers: readonly ManifestDisk['base'][], more: Parti
 const diskOf = (set: Manifest | undefined): ManifestDisk | undefined => set?.disks[0];
 
 describe('a set, when a layer is merged into the one below', () => {
-  it('that lies on it lies on what holds it now', () => {
+  test('that lies on it lies on what holds it now', () => {
     const told = diskOf(withoutLayer(setOn('s2', [{ ...o1, asCut: state(1) }, base], { rebasing: true }), gone));
     expect(told).toMatchObject({ base: { ...base, asCut: state(10) }, below: [] });
     expect(told).not.toHaveProperty('rebasing');
   });
 
-  it('of an older version, which names no layers below, does so, too', () => {
+  test('of an older version, which names no layers below, does so, too', () => {
     const plain = manifest('s2', '2026-01-01T00:00:00Z', o1.file);
     const told = diskOf(withoutLayer(plain, gone));
     expect(told?.base.file).toBe('/img/a');
     expect(told).not.toHaveProperty('below');
   });
 
-  it('that lies on the layer above it knows how that is, with its new header', () => {
+  test('that lies on the layer above it knows how that is, with its new header', () => {
     const before = setOn('s3', [{ ...o2, asCut: state(2) }, o1, base], { rebasing: true });
     const told = diskOf(withoutLayer(before, gone));
     expect(told).toMatchObject({ base: { ...o2, asCut: state(20) }, below: [{ ...base, asCut: state(10) }] });
     expect(told).not.toHaveProperty('rebasing');
   });
 
-  it('that lies elsewhere stays as it is', () => {
+  test('that lies elsewhere stays as it is', () => {
     expect(withoutLayer(setOn('x', [{ file: '/img/b', format: 'raw' }]), gone)).toBeUndefined();
     expect(withoutLayer(setOn('s2', [o1, base], { merged: true }), gone)).toBeUndefined();
   });
 
-  it('on a device is not known to hold its cut afterwards, if it was not before', () => {
+  test('on a device is not known to hold its cut afterwards, if it was not before', () => {
     const counted = (boot: string, sectors: string): FileState => ({
       ...state(1),
       writes: { boot, disk: '7', sectors },
@@ -71,7 +71,7 @@ describe('a set, when a layer is merged into the one below', () => {
     expect(told(counted('yesterday', '5 0'), counted('today', '5 0'))).toEqual(counted('today', '9 0'));
   });
 
-  it('says beforehand that the time of its base will say nothing', () => {
+  test('says beforehand that the time of its base will say nothing', () => {
     const set = setOn('s2', [o1, base]);
     expect(needsRebasing(set, [o1.file])).toBe(true);
     expect(needsRebasing(set, [o2.file])).toBe(false);

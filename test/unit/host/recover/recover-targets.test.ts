@@ -1,6 +1,6 @@
 // Which VMs are recovered, and where they are found.
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { allManifests, allTargets, ownerless, withKnownWays } from '../../../../src/host/recover/recover-targets.js';
 import { readableStore } from '../../../../src/host/sets/find-vm.js';
 import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
@@ -32,7 +32,7 @@ afterEach(() => {
 });
 const config = (): string => folder.path('vms.json');
 
-it('are those of the configuration and of the state directory', async () => {
+test('are those of the configuration and of the state directory', async () => {
   writeFileSync(config(), JSON.stringify({ vms: { vm2: { qmp: '/run/q2' } } }));
   expect(await allTargets(state, config(), true)).toEqual([
     { vm: { name: 'vm2', qmp: '/run/q2' }, configured: true },
@@ -40,7 +40,7 @@ it('are those of the configuration and of the state directory', async () => {
   ]);
 });
 
-it('are found where the configuration says first, then where they were reached', async () => {
+test('are found where the configuration says first, then where they were reached', async () => {
   mkdirSync(folder.path(`state/${uuid}`));
   await noteReached(state, identity, { name: 'db', qmp: '/run/db', qga: '/run/db.qga' });
   const vm = { name: 'vm1', qmp: '/run/q1', qga: '/run/a1' };
@@ -54,12 +54,12 @@ it('are found where the configuration says first, then where they were reached',
   });
 });
 
-it('that had the name of another before are called by their UUID', async () => {
+test('that had the name of another before are called by their UUID', async () => {
   writeFileSync(config(), JSON.stringify({ vms: { vm1: { qmp: '/run/new' } } }));
   expect((await allTargets(state, config(), true)).map(({ vm }) => vm.name)).toEqual(['vm1', uuid]);
 });
 
-it('need no configuration, unless it was named; nor a state directory', async () => {
+test('need no configuration, unless it was named; nor a state directory', async () => {
   expect((await allTargets(state, config(), false)).map(({ vm }) => vm.name)).toEqual(['vm1']);
   await expect(allTargets(state, config(), true)).rejects.toMatchObject({ code: 'E_CONFIG' });
   writeFileSync(config(), '{');
@@ -68,7 +68,7 @@ it('need no configuration, unless it was named; nor a state directory', async ()
   expect(await allManifests(state)).toHaveLength(2);
 });
 
-it('do not hide what is nobody knows whose', async () => {
+test('do not hide what is nobody knows whose', async () => {
   mkdirSync(folder.path('state/lost/s1'), { recursive: true });
   writeFileSync(folder.path('state/lost/s1/manifest.json'), '{');
   mkdirSync(folder.path('state/at-run-q-01234567'));

@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { oldestFirst } from '../../../../src/host/sets/chain-order.js';
 import {
   currentImages,
@@ -54,7 +54,7 @@ function view(set: string, newest: DiskView['newest']): SetView {
 const overlay = { layer: 'overlay', file: '/img/a.s2', format: 'qcow2' } as const;
 const base = { layer: 'base', file: '/img/a', format: 'raw' } as const;
 
-it('takes the word of the newest set of a disk', async () => {
+test('takes the word of the newest set of a disk', async () => {
   expect(await currentImages([view('s1', base), view('s2', overlay)])).toMatchObject([
     { id: 'vd0', set: 's2', image: { file: '/img/a.s2', format: 'qcow2' } },
   ]);
@@ -78,7 +78,7 @@ async function linkedBy(...sets: readonly Manifest[]): Promise<string> {
 
 const [EARLY, LATE] = ['2026-01-01T00:00:00Z', '2026-01-02T00:00:00Z'] as const;
 
-it('names no overlay that was merged, because a newer set lay on it that was merged before', async () => {
+test('names no overlay that was merged, because a newer set lay on it that was merged before', async () => {
   const [image, two, three] = [join(folder, 'vd0'), join(folder, 'vd0.s2'), join(folder, 'vd0.s3')];
   writeFileSync(image, '');
   for (const state of ['committed', 'failed'] as const) {
@@ -91,7 +91,7 @@ it('names no overlay that was merged, because a newer set lay on it that was mer
 });
 
 needed('an image that a set was merged into, and that another was cut over', () => {
-  it.each([
+  test.each([
     [EARLY, LATE],
     [LATE, EARLY],
   ])('is not the newest, also where the clock was set back in between (%s, %s)', async (first, second) => {
@@ -102,7 +102,7 @@ needed('an image that a set was merged into, and that another was cut over', () 
   });
 });
 
-it('switches a link and its format, and leaves none to an image that is not known', async () => {
+test('switches a link and its format, and leaves none to an image that is not known', async () => {
   const link = join(folder, 'vd0');
   const formatOf = (): string => readFileSync(`${link}.format`, 'utf8');
   await switchLinks(folder, await currentImages([view('s1', overlay)]));
@@ -113,14 +113,14 @@ it('switches a link and its format, and leaves none to an image that is not know
   expect([existsSync(`${link}.format`), existsSync(link)]).toEqual([false, false]);
 });
 
-it('makes no file of a name that a monitor made up', async () => {
+test('makes no file of a name that a monitor made up', async () => {
   const [image] = await currentImages([view('s1', base)]);
   if (image === undefined) throw new Error('no image');
   await switchLinks(folder, [{ ...image, id: '../../evil' }]);
   expect(existsSync(join(folder, '../../evil'))).toBe(false);
 });
 
-it('keeps the link of a disk that no set holds any more, if it leads somewhere', async () => {
+test('keeps the link of a disk that no set holds any more, if it leads somewhere', async () => {
   const image = join(folder, 'image');
   writeFileSync(image, '');
   const links = join(folder, 'links');
@@ -134,7 +134,7 @@ it('keeps the link of a disk that no set holds any more, if it leads somewhere',
   expect(readdirSync(links)).toEqual([]);
 });
 
-it('makes a link again whose maker was killed before it had its name, and keeps no half of one', async () => {
+test('makes a link again whose maker was killed before it had its name, and keeps no half of one', async () => {
   const image = join(folder, 'image');
   writeFileSync(image, '');
   const links = join(folder, 'links');
@@ -150,7 +150,7 @@ it('makes a link again whose maker was killed before it had its name, and keeps 
   expect(readlinkSync(join(links, 'vd0'))).toBe('/img/a');
 });
 
-it('removes no image that somebody has put in the place of a link', async () => {
+test('removes no image that somebody has put in the place of a link', async () => {
   const file = join(folder, 'vd0');
   writeFileSync(file, 'image');
   await switchLinks(folder, await currentImages([view('s1', overlay)]));
@@ -158,7 +158,7 @@ it('removes no image that somebody has put in the place of a link', async () => 
   expect(readFileSync(file, 'utf8')).toBe('image');
 });
 
-it('keeps no link to the base of a set, by which the disk had another id', async () => {
+test('keeps no link to the base of a set, by which the disk had another id', async () => {
   const [image, links] = [join(folder, 'image'), join(folder, 'links')];
   writeFileSync(image, '');
   mkdirSync(links);
@@ -171,7 +171,7 @@ it('keeps no link to the base of a set, by which the disk had another id', async
   expect(readdirSync(links)).toEqual([]);
 });
 
-it('leads to the base before the overlay is removed, and leaves a link elsewhere alone', async () => {
+test('leads to the base before the overlay is removed, and leaves a link elsewhere alone', async () => {
   const link = join(folder, 'vd0');
   symlinkSync('/img/a.s1', link);
   await leaveOverlays(folder, manifest('s1'), ['/img/other']);
@@ -180,7 +180,7 @@ it('leads to the base before the overlay is removed, and leaves a link elsewhere
   expect([readlinkSync(link), readFileSync(`${link}.format`, 'utf8')]).toEqual(['/img/a', 'raw\n']);
 });
 
-it('has a name for the device that nobody gave one, and none for two of the same name', async () => {
+test('has a name for the device that nobody gave one, and none for two of the same name', async () => {
   expect(['device[0]', '/machine/peripheral-anon/device[1]', 'a.format', '..'].map(linkName)).toEqual([
     'device-0',
     'machine-peripheral-anon-device-1',
@@ -197,7 +197,7 @@ it('has a name for the device that nobody gave one, and none for two of the same
   expect(readdirSync(folder).sort()).toEqual(['b', 'b.format']);
 });
 
-it('leaves no link to a base that its path alone does not open, unless all it lacks is the key', async () => {
+test('leaves no link to a base that its path alone does not open, unless all it lacks is the key', async () => {
   const link = join(folder, 'vd0');
   const onBase = async (options: object): Promise<boolean> => {
     const set = view('s1', base);

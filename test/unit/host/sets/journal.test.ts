@@ -1,7 +1,7 @@
 // Who is at a set: one process at a time, told apart from a dead one of the same number.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { execa } from 'execa';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Journal, readJournal, refuseBusy, type JournalEntry } from '../../../../src/host/sets/journal.js';
 import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
 import { ownerState, thisProcess, type Owner } from '../../../../src/host/sets/owner.js';
@@ -30,7 +30,7 @@ const write = async (owner: Partial<Owner>, members: Partial<JournalEntry> = {})
 };
 
 describe('the owner of a journal', () => {
-  it.each([
+  test.each([
     ['this process', {}, 'alive'],
     ['a later process of the same number', { startTicks: '1' }, 'gone'],
     ['one of another boot', { bootId: 'before' }, 'gone'],
@@ -40,7 +40,7 @@ describe('the owner of a journal', () => {
     expect(await ownerState({ ...(await thisProcess()), ...members })).toBe(state);
   });
 
-  it('a zombie is gone', async () => {
+  test('a zombie is gone', async () => {
     // Its parent does not wait for it.
     const parent = execa('sh', ['-c', 'sleep 0.1 & echo $!; exec sleep 5'], { reject: false });
     const text = await new Promise<string>((resolve) =>
@@ -59,7 +59,7 @@ describe('the owner of a journal', () => {
 });
 
 describe('Journal', () => {
-  it('takes the place of one whose owner is gone, or that is none', async () => {
+  test('takes the place of one whose owner is gone, or that is none', async () => {
     await write({ startTicks: '1' });
     await (await Journal.begin(store, 's1', 'delete')).end();
     writeFileSync(file, '{');
@@ -67,13 +67,13 @@ describe('Journal', () => {
     expect(existsSync(file)).toBe(false);
   });
 
-  it('does not forget a guest that a killed owner held', async () => {
+  test('does not forget a guest that a killed owner held', async () => {
     await write({ startTicks: '1' }, { hold });
     await (await Journal.begin(store, 's1', 'commit')).end();
     expect(await readJournal(file)).toMatchObject({ owner: 'gone', entry: { operation: 'create', hold } });
   });
 
-  it('keeps in mind a guest that nobody confirmed, without looking busy', async () => {
+  test('keeps in mind a guest that nobody confirmed, without looking busy', async () => {
     const journal = await Journal.begin(store, 's1', 'create');
     await journal.holds(hold);
     expect(await readJournal(file)).toMatchObject({ owner: 'alive' });
@@ -81,14 +81,14 @@ describe('Journal', () => {
     expect(await readJournal(file)).toMatchObject({ owner: 'gone', entry: { hold } });
   });
 
-  it('refuses others while a process of another container may be at it, and says which file to remove', async () => {
+  test('refuses others while a process of another container may be at it, and says which file to remove', async () => {
     await write({ pidNamespace: 'pid:[1]', pid: process.pid + 1 });
     await expect(refuseBusy(store, 's1')).rejects.toThrow(`of another container; if it has ended, remove ${file}`);
     await expect(Journal.begin(store, 's1', 'commit')).rejects.toMatchObject({ code: 'E_SET_BUSY' });
   });
 });
 
-it('a name is taken with its journal in it', async () => {
+test('a name is taken with its journal in it', async () => {
   const journal = await Journal.claim(store, 's2');
   expect(await readJournal(store.journalFile('s2'))).toMatchObject({ owner: 'alive', entry: { operation: 'create' } });
   await expect(Journal.claim(store, 's2')).rejects.toMatchObject({ code: 'E_NAME_TAKEN' });

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import * as v from 'valibot';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { manifestSchema } from '../../../../src/host/sets/manifest.js';
 import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
 import { newerSets } from '../../../../src/host/sets/set-state.js';
@@ -20,25 +20,25 @@ afterEach(() => {
 });
 
 describe('ManifestStore', () => {
-  it('writes what it reads, whole, with nothing left beside it', async () => {
+  test('writes what it reads, whole, with nothing left beside it', async () => {
     await store.claim('s1', '');
     const written = await store.write(manifest('s1', '2026-01-01T00:00:00Z'));
     expect(await store.read('s1')).toEqual(written);
     expect(readdirSync(folder.path('vm1/s1'))).toEqual(['journal.json', 'manifest.json']);
   });
 
-  it('gives a name to one creator only', async () => {
+  test('gives a name to one creator only', async () => {
     const results = await Promise.allSettled([store.claim('s1', ''), store.claim('s1', ''), store.claim('s1', '')]);
     expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     await expect(store.checkFree('s1')).rejects.toThrow('already has a snapshot set named s1');
   });
 
-  it.each(['..', '.hidden', 'a/b', '', 'x'.repeat(101), '-rf'])('refuses the name %j', async (name) => {
+  test.each(['..', '.hidden', 'a/b', '', 'x'.repeat(101), '-rf'])('refuses the name %j', async (name) => {
     await expect(store.checkFree(name)).rejects.toThrow('expected 1 to 100');
     await expect(store.read(name)).rejects.toThrow('expected 1 to 100');
   });
 
-  it('lists oldest first, and those apart that cannot be read', async () => {
+  test('lists oldest first, and those apart that cannot be read', async () => {
     for (const [set, at] of [
       ['b', '2026-01-02T00:00:00Z'],
       ['a', '2026-01-03T00:00:00Z'],
@@ -54,7 +54,7 @@ describe('ManifestStore', () => {
     await expect(store.read('none')).rejects.toThrow('there: a, b, broken');
   });
 
-  it('keeps the old text if the new one cannot be written', async () => {
+  test('keeps the old text if the new one cannot be written', async () => {
     await store.claim('s1', '');
     await store.write(manifest('s1', '2026-01-01T00:00:00Z'));
     const before = readFileSync(store.file('s1'), 'utf8');
@@ -63,7 +63,7 @@ describe('ManifestStore', () => {
     expect(readFileSync(store.file('s1'), 'utf8')).toBe(before);
   });
 
-  it('tells a name that was only taken from a manifest that cannot be read', async () => {
+  test('tells a name that was only taken from a manifest that cannot be read', async () => {
     await store.claim('s1', '');
     writeFileSync(folder.path('vm1/s1/manifest.json.1.tmp'), '{');
     expect((await store.readAll()).unreadable).toMatchObject([{ set: 's1', empty: true }]);
@@ -77,14 +77,14 @@ describe('ManifestStore', () => {
     expect(await store.names()).toEqual(['s2']);
   });
 
-  it('lets no number in that JSON cannot hold', () => {
+  test('lets no number in that JSON cannot hold', () => {
     const guest = freezeReport({ leaseMs: Infinity });
     expect(v.safeParse(manifestSchema, { ...manifest('s1'), guest }).success).toBe(false);
     expect(v.safeParse(manifestSchema, { ...manifest('s1'), guest: freezeReport() }).success).toBe(true);
     expect(v.safeParse(commands['bridge-thaw'].returns, { report: guest }).success).toBe(false);
   });
 
-  it('forgets a set', async () => {
+  test('forgets a set', async () => {
     await store.claim('s1', '');
     await store.remove('s1');
     expect(existsSync(folder.path('vm1/s1'))).toBe(false);
@@ -96,12 +96,12 @@ describe('newerSets', () => {
   const low = manifest('low', '1');
   const high = manifest('high', '2', '/img/a.low');
 
-  it('names the sets that lie on this one', async () => {
+  test('names the sets that lie on this one', async () => {
     expect(await newerSets(low, [low, high])).toEqual(['high']);
     expect(await newerSets(high, [low, high])).toEqual([]);
   });
 
-  it('does not count what is merged or was never cut', async () => {
+  test('does not count what is merged or was never cut', async () => {
     expect(await newerSets(low, [low, { ...high, state: 'committed' }])).toEqual([]);
     expect(await newerSets(low, [low, { ...high, state: 'failed' }])).toEqual([]);
   });

@@ -1,6 +1,6 @@
 // Sets of older versions, which lie in a folder of their VM's name.
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readableStore } from '../../../../src/host/sets/find-vm.js';
 import { Journal } from '../../../../src/host/sets/journal.js';
 import { knownAs, recordedVm } from '../../../../src/host/sets/known-vms.js';
@@ -40,7 +40,7 @@ async function lock(identity: VmIdentity): Promise<LockedVm> {
 }
 
 describe('old sets', () => {
-  it('are read where they lie, and nothing is moved', async () => {
+  test('are read where they lie, and nothing is moved', async () => {
     await old('db1', 's1', a);
     const store = await readableStore(folder.dir, ofA, vm);
     expect(await store.read('s1')).toMatchObject({ set: 's1', state: 'cut' });
@@ -48,7 +48,7 @@ describe('old sets', () => {
     expect(readdirSync(folder.dir)).toEqual(['db1']);
   });
 
-  it('are moved at the first use, from every name the VM had', async () => {
+  test('are moved at the first use, from every name the VM had', async () => {
     await old('db1', 's1', a);
     await old('libvirt-db1', 's2', a);
     await using locked = await lock(ofA);
@@ -56,7 +56,7 @@ describe('old sets', () => {
     expect(readdirSync(folder.dir)).toEqual([a]);
   });
 
-  it('of one name are both kept: the second is called after its folder, and that is told', async () => {
+  test('of one name are both kept: the second is called after its folder, and that is told', async () => {
     await old('db1', 's1', a);
     await old('other', 's1', a, '/run/other');
     const read = await readableStore(folder.dir, ofA, vm);
@@ -67,7 +67,7 @@ describe('old sets', () => {
     expect(told.join()).toContain('snapshot set s1 of other is called s1.other from now on');
   });
 
-  it('of two VMs that had one name, one after the other, are told apart', async () => {
+  test('of two VMs that had one name, one after the other, are told apart', async () => {
     await old('db1', 'of-a', a);
     await old('db1', 'of-b', b);
     await using locked = await lock(ofB);
@@ -78,7 +78,7 @@ describe('old sets', () => {
     );
   });
 
-  it('of a VM without a UUID are those made through its monitor', async () => {
+  test('of a VM without a UUID are those made through its monitor', async () => {
     await old('db1', 's1', noUuid);
     await old('db2', 's2', noUuid, '/run/q2');
     const identity: VmIdentity = { kind: 'address', address: '/run/q' };
@@ -87,7 +87,7 @@ describe('old sets', () => {
     expect(readdirSync(folder.dir).sort()).toEqual([identityKey(identity), 'db2'].sort());
   });
 
-  it('that cannot be read go with those beside them, unless these are of two VMs', async () => {
+  test('that cannot be read go with those beside them, unless these are of two VMs', async () => {
     await old('db1', 's1', a);
     mkdirSync(folder.path('db1/broken'));
     writeFileSync(folder.path('db1/broken/manifest.json'), '{');
@@ -99,7 +99,7 @@ describe('old sets', () => {
     expect(existsSync(folder.path('mixed/whose'))).toBe(true);
   });
 
-  it('on which an older version is at work are not moved, nor anything else of their VM', async () => {
+  test('on which an older version is at work are not moved, nor anything else of their VM', async () => {
     await old('db1', 's1', a);
     await old('db2', 's2', a);
     const journal = await Journal.begin(new ManifestStore(folder.dir, 'db2'), 's2', 'commit');
@@ -112,7 +112,7 @@ describe('old sets', () => {
 });
 
 describe('a VM that does not answer', () => {
-  it('is found by its UUID, by the socket it was reached at, and by any name it had', async () => {
+  test('is found by its UUID, by the socket it was reached at, and by any name it had', async () => {
     await (await lock(ofA))[Symbol.asyncDispose]();
     await old('old-name', 's1', a);
     expect(await recordedVm(folder.dir, a.toUpperCase())).toEqual({ name: 'db1', qmp: '/run/q', identity: ofA });
@@ -122,7 +122,7 @@ describe('a VM that does not answer', () => {
     expect(known.map(({ identity }) => identity)).toEqual([ofA]);
   });
 
-  it('and whose name stands for two is not guessed', async () => {
+  test('and whose name stands for two is not guessed', async () => {
     await old('db1', 'of-a', a, '/run/a');
     await old('db1', 'of-b', b, '/run/b');
     await expect(recordedVm(folder.dir, 'db1')).rejects.toThrow(/stands for 2 VMs, .*: .*(of-a|of-b)/);

@@ -1,5 +1,5 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { overlaySizes } from '../../../../src/host/sets/overlay-sizes.js';
 import { manifest } from '../../../support/manifests.js';
 import { scratch } from '../../../support/scratch.js';
@@ -7,7 +7,7 @@ import { scratch } from '../../../support/scratch.js';
 const HOUR_MS = 3_600_000;
 const createdAt = '2026-01-01T00:00:00Z';
 
-it('counts what an overlay has allocated, not its holes, and how fast it grew since the cut', async () => {
+test('counts what an overlay has allocated, not its holes, and how fast it grew since the cut', async () => {
   using folder = scratch();
   const file = folder.path('overlay');
   const fd = openSync(file, 'w');
@@ -26,7 +26,7 @@ it('counts what an overlay has allocated, not its holes, and how fast it grew si
   expect(since?.bytesPerHour).toBe(size?.allocatedBytes);
 });
 
-it('says of an overlay that is not there that it is not, and nothing of sets without one', async () => {
+test('says of an overlay that is not there that it is not, and nothing of sets without one', async () => {
   expect(await overlaySizes(manifest('s1', createdAt, '/img/a', '/nonexistent'))).toMatchObject([
     { allocatedBytes: undefined, fileBytes: undefined, bytesPerHour: undefined },
   ]);

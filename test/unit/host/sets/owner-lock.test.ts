@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { takeLock, waitUntilFree } from '../../../../src/host/sets/owner-lock.js';
 import { thisProcess, type Owner } from '../../../../src/host/sets/owner.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
@@ -23,7 +23,7 @@ const left = async (owner: Partial<Owner>): Promise<void> => {
 };
 
 describe('a lock', () => {
-  it('is had by one of several that ask at once; the others are told who has it, and for what', async () => {
+  test('is had by one of several that ask at once; the others are told who has it, and for what', async () => {
     const asked = await Promise.allSettled([take(), take(), take(), take()]);
     expect(asked.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     const refused = asked.find(({ status }) => status === 'rejected');
@@ -32,7 +32,7 @@ describe('a lock', () => {
     expect(String((refused as PromiseRejectedResult).reason)).toContain(message);
   });
 
-  it('is had again when it is let go, and nothing is left', async () => {
+  test('is had again when it is let go, and nothing is left', async () => {
     const lock = await take();
     await expect(take()).rejects.toMatchObject({ code: 'E_VM_BUSY' });
     await lock[Symbol.asyncDispose]();
@@ -40,7 +40,7 @@ describe('a lock', () => {
     expect(readdirSync(folder.dir)).toEqual([]);
   });
 
-  it('is waited for as long as was asked, and no longer', async () => {
+  test('is waited for as long as was asked, and no longer', async () => {
     const lock = await take();
     const started = performance.now();
     await expect(take(200)).rejects.toMatchObject({ code: 'E_VM_BUSY' });
@@ -53,14 +53,14 @@ describe('a lock', () => {
     await (await waiting)[Symbol.asyncDispose]();
   });
 
-  it('is not waited for after an interruption', async () => {
+  test('is not waited for after an interruption', async () => {
     await using lock = await take();
     const signal = AbortSignal.abort('SIGTERM');
     const work = takeLock(lock.file, { operation: 'create' }, { ...now, waitMs: 60_000, signal });
     await expect(work).rejects.toMatchObject({ code: 'E_INTERRUPTED' });
   });
 
-  it.each([
+  test.each([
     ['was killed', { startTicks: '1' }],
     ['ended before the machine was booted', { bootId: 'before' }],
   ])('of a process that %s is taken over, by one of many', { repeats: 10 }, async (_what, owner) => {
@@ -79,20 +79,20 @@ describe('a lock', () => {
     expect(readdirSync(folder.dir)).toEqual([]);
   });
 
-  it('that is none of ours is taken over', async () => {
+  test('that is none of ours is taken over', async () => {
     writeFileSync(file, '{');
     await (await take())[Symbol.asyncDispose]();
     expect(existsSync(file)).toBe(false);
   });
 
-  it('of another container is left alone, and the file to remove is named', async () => {
+  test('of another container is left alone, and the file to remove is named', async () => {
     await left({ pidNamespace: 'pid:[1]' });
     await expect(take()).rejects.toThrow(
       `(commit s9, since then), of another container; if it has ended, remove ${file}`,
     );
   });
 
-  it('that somebody else has by now is not let go', async () => {
+  test('that somebody else has by now is not let go', async () => {
     const lock = await take();
     await left({});
     await lock[Symbol.asyncDispose]();

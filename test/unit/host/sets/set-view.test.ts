@@ -1,6 +1,6 @@
 import { execa } from 'execa';
 import { writeFileSync } from 'node:fs';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import type { Manifest } from '../../../../src/host/sets/manifest.js';
 import { viewSet, type DiskView } from '../../../../src/host/sets/set-view.js';
 import { manifest } from '../../../support/manifests.js';
@@ -27,13 +27,13 @@ async function halfDone(folder: Scratch, state: Manifest['state']): Promise<read
 }
 
 requires('qemu-img', 'qemu-io')('a set whose maker was killed between two of its disks', () => {
-  it('names the bases if it is deleted: an overlay may be gone already', async () => {
+  test('names the bases if it is deleted: an overlay may be gone already', async () => {
     using folder = scratch();
     const disks = await halfDone(folder, 'deleting');
     expect(disks.map(({ newest }) => newest?.file)).toEqual([folder.path('vd0'), folder.path('vd1')]);
   });
 
-  it('names no image if it is reverted: its disks are of two moments', async () => {
+  test('names no image if it is reverted: its disks are of two moments', async () => {
     using folder = scratch();
     const disks = await halfDone(folder, 'reverting');
     expect(disks.map(({ newest }) => newest)).toEqual([undefined, undefined]);

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../../../src/errors.js';
 import { chooseDisks, guestRefs, sameDisk } from '../../../../src/host/vm/disk-choice.js';
 import { vmDisk } from '../../../support/vm-disks.js';
@@ -7,7 +7,7 @@ const a = vmDisk('a');
 const b = vmDisk('b');
 
 describe('chooseDisks', () => {
-  it('takes all writable disks, and says what is left out and why', () => {
+  test('takes all writable disks, and says what is left out and why', () => {
     const { qdev, ...spare } = vmDisk('spare');
     expect(qdev).toBeDefined();
     const others = [
@@ -26,7 +26,7 @@ describe('chooseDisks', () => {
     ]);
   });
 
-  it('leaves out what cannot be cut, with its reason, and tells what is missing', () => {
+  test('leaves out what cannot be cut, with its reason, and tells what is missing', () => {
     const secret = vmDisk('secret');
     const disks = [
       a,
@@ -65,12 +65,12 @@ describe('chooseDisks', () => {
     expect(() => chooseDisks(disks, ['fs0'], { refusals, outside })).toThrow('cannot cut fs0');
   });
 
-  it.each(['node-b', 'b', '/img/b.qcow2', '/machine/peripheral/b'])('takes the one named %s', (name) => {
+  test.each(['node-b', 'b', '/img/b.qcow2', '/machine/peripheral/b'])('takes the one named %s', (name) => {
     expect(chooseDisks([a, b], [name]).chosen).toEqual([b]);
     expect(chooseDisks([a, b], [name]).leftOut).toMatchObject([{ reason: 'not named by --disk' }]);
   });
 
-  it.each([
+  test.each([
     ['a name that fits none', [a, b], ['c'], 'fits no disk'],
     ['a name that fits two', [a, vmDisk('b', { serial: 'a' })], ['a'], 'fits 2 disks'],
     ['a disk that is read-only', [vmDisk('ro', { readOnly: true })], ['ro'], 'it is read-only'],
@@ -89,7 +89,7 @@ describe('chooseDisks', () => {
 });
 
 describe('guestRefs', () => {
-  it('gives serial and address where they are one disk only', () => {
+  test('gives serial and address where they are one disk only', () => {
     const scsi = { pciAddress: '0000:00:05.0' };
     const { serial, ...nameless } = vmDisk('x', scsi);
     expect(serial).toBe('x');
@@ -111,7 +111,7 @@ describe('guestRefs', () => {
 });
 
 describe('sameDisk', () => {
-  it('goes by serial if both have one, else by address', () => {
+  test('goes by serial if both have one, else by address', () => {
     expect(sameDisk({ serial: 'a', pciAddress: 'p' }, { serial: 'b', pciAddress: 'p' })).toBe(false);
     expect(sameDisk({ serial: 'a', pciAddress: 'p' }, { pciAddress: 'p' })).toBe(true);
     expect(sameDisk({ serial: 'a' }, { pciAddress: 'p' })).toBe(false);

@@ -1,7 +1,7 @@
 // What connect(2) and a monitor give, and what it says of the VM: only two answers mean that nobody is there.
 import { renameSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { UnreachableError } from '../../../../src/errors.js';
 import { meansShutOff, openMonitors, tryMonitors } from '../../../../src/host/vm/monitors.js';
 import { FakeMonitor } from '../../../support/fake-monitor.js';
@@ -15,7 +15,7 @@ afterEach(() => {
   folder[Symbol.dispose]();
 });
 
-it.each([
+test.each([
   ['E_MONITOR', 'ENOENT', true],
   ['E_MONITOR', 'ECONNREFUSED', true],
   ['E_MONITOR_UNKNOWN', 'EAGAIN', false],
@@ -28,7 +28,7 @@ it.each([
   expect(await meansShutOff(error, folder.path('no.sock'))).toBe(off);
 });
 
-it('a name that is refused, but that a living process has bound, is not free', async () => {
+test('a name that is refused, but that a living process has bound, is not free', async () => {
   const server = createServer();
   await new Promise<void>((resolve) => {
     server.listen(folder.path('qmp.sock'), resolve);
@@ -42,7 +42,7 @@ it('a name that is refused, but that a living process has bound, is not free', a
   expect(await meansShutOff(refused, folder.path('qmp.sock'))).toBe(true);
 });
 
-it("another VM's monitor is not this one's, and nobody else is there", async () => {
+test("another VM's monitor is not this one's, and nobody else is there", async () => {
   const uuid = '11111111-2222-3333-4444-555555555555';
   await using fake = await FakeMonitor.listen(folder.path('qmp.sock'), {
     handlers: { 'query-uuid': () => ({ UUID: uuid }) },
@@ -55,7 +55,7 @@ it("another VM's monitor is not this one's, and nobody else is there", async () 
   expect(none.open).toHaveLength(0);
 });
 
-it('one that is silent beside one that answers is no reason to give up; alone it is', async () => {
+test('one that is silent beside one that answers is no reason to give up; alone it is', async () => {
   await using fake = await FakeMonitor.listen(folder.path('qmp.sock'), {});
   const silent = createServer();
   await new Promise<void>((resolve) => {

@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { chooseVm } from '../../../../src/host/vm/vm.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
@@ -17,19 +17,19 @@ const write = (value: unknown): void => {
 };
 
 describe('chooseVm', () => {
-  it('takes sockets without a configuration, and names the VM after them', async () => {
+  test('takes sockets without a configuration, and names the VM after them', async () => {
     const vm = await chooseVm({ qmp: '/run/vm 1/qmp.sock', qga: '/run/vm 1/qga.sock', config });
     expect(vm).toEqual({ name: 'run-vm-1-qmp.sock', qmp: '/run/vm 1/qmp.sock', qga: '/run/vm 1/qga.sock' });
     expect((await chooseVm({ vm: 'db1', qmp: '/q', config })).name).toBe('db1');
   });
 
-  it('reads an entry; paths given win', async () => {
+  test('reads an entry; paths given win', async () => {
     write({ vms: { db1: { qmp: '/q', qga: '/g', overlayDir: '/o' } } });
     expect(await chooseVm({ vm: 'db1', config })).toEqual({ name: 'db1', qmp: '/q', qga: '/g', overlayDir: '/o' });
     expect(await chooseVm({ vm: 'db1', qga: '/h', config })).toMatchObject({ qga: '/h' });
   });
 
-  it.each([
+  test.each([
     [{ vms: { db1: { qmp: '/q', qag: '/g' } } }, 'qag'],
     [{ vms: { db1: { qmp: 'q' } } }, 'expected an absolute path'],
     [{ vms: { db1: { qga: '/g' } } }, 'expected either libvirt'],
@@ -43,7 +43,7 @@ describe('chooseVm', () => {
     await expect(chooseVm({ vm: 'db1', config })).rejects.toThrow(message);
   });
 
-  it('takes a libvirt domain from the command line, and from an entry', async () => {
+  test('takes a libvirt domain from the command line, and from an entry', async () => {
     expect(await chooseVm({ vm: 'libvirt:win 10', config })).toEqual({
       name: 'win-10',
       qmp: 'libvirt:win 10',
@@ -55,7 +55,7 @@ describe('chooseVm', () => {
     expect(await chooseVm({ vm: 'libvirt:guest', connect: 'qemu:///session', config })).toMatchObject({ qmp: where });
   });
 
-  it.each([
+  test.each([
     [{ vm: 'libvirt:', connect: undefined }, 'expected the name of a domain'],
     [{ vm: 'libvirt:x', qmp: '/q' }, 'needs no --qmp'],
     [{ vm: 'x', connect: 'qemu:///system' }, '--connect needs a domain'],
@@ -63,7 +63,7 @@ describe('chooseVm', () => {
     await expect(chooseVm({ ...choice, config })).rejects.toThrow(message);
   });
 
-  it('says which VMs there are, and does not take __proto__ for one', async () => {
+  test('says which VMs there are, and does not take __proto__ for one', async () => {
     write({ vms: { db1: { qmp: '/q' }, web: { qmp: '/w' } } });
     await expect(chooseVm({ vm: 'db2', config })).rejects.toThrow('there: db1, web');
     await expect(chooseVm({ vm: 'constructor', config })).rejects.toThrow('no VM "constructor"');

@@ -1,6 +1,6 @@
 // Which layer libvirt is asked to merge.
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { mergeByLibvirt } from '../../../../../src/host/vm/libvirt/merge.js';
 import type { Virsh } from '../../../../../src/host/vm/libvirt/virsh.js';
 import type { VmDisk } from '../../../../../src/qmp/block-graph.js';
@@ -11,7 +11,7 @@ const options = {
   ...{ onProgress: () => undefined, beforePivot: () => Promise.resolve() },
 };
 
-it('goes by what the files are, whatever names the domain was defined with', async () => {
+test('goes by what the files are, whatever names the domain was defined with', async () => {
   using folder = scratch();
   mkdirSync(folder.path('images'));
   for (const name of ['base', 'other', 'overlay']) writeFileSync(folder.path(`images/${name}`), '');
