@@ -64,15 +64,16 @@ async function seconds<Result>(what: () => Promise<Result>): Promise<[Result, st
 
 /** The level that bridge-freeze and bridge-thaw tell, as any requester sends them. */
 async function bridgeFreeze(domain: LibvirtDomain): Promise<string> {
-  const send = async (execute: string, args: object): Promise<Report> => {
+  const send = async (execute: string, args: object): Promise<unknown> => {
     const command = JSON.stringify({ execute, arguments: args });
     const { exitCode, stdout, stderr } = await domain.virsh('qemu-agent-command', ['--timeout', '90', command]);
     if (exitCode !== 0) throw new Error(`${execute}: ${stderr}`);
-    return (JSON.parse(stdout) as { return: Report }).return;
+    return (JSON.parse(stdout) as { return: unknown }).return;
   };
   const lease = { session: 'ordinary', 'lease-ms': 30_000, require: 'none' };
   await send('bridge-freeze', lease);
-  const { outcome, level } = await send('bridge-thaw', { session: lease.session });
+  const thawed = await send('bridge-thaw', { session: lease.session });
+  const { outcome, level } = (thawed as { report: Report }).report;
   expect(outcome).toBe('ok');
   return level;
 }

@@ -83,7 +83,7 @@ export async function callTool(words: readonly string[], { strike, tap, disks, k
       return;
     }
     // Only the tool itself: what it started goes on.
-    if (child.pid !== undefined) process.kill(child.pid, 'SIGKILL');
+    child.kill('SIGKILL');
     await child;
   };
   const length = LENGTHS[words.find((word) => word in LENGTHS) ?? ''] ?? { lines: () => 40, ms: 300 };
