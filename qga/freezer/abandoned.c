@@ -26,7 +26,8 @@ void abandoned_init(const char *path, pid_t pid, uint64_t start_time)
 
 static void name_marker(unsigned number, char *out, size_t size)
 {
-	snprintf(out, size, "%s.left-%d-%llu-%u", marker_path, (int)marker.pid, (unsigned long long)marker.start_time, number);
+	snprintf(out, size, "%s.left-%d-%llu-%u", marker_path, (int)marker.pid, (unsigned long long)marker.start_time,
+		 number);
 }
 
 static int write_down(const struct worker_identity *identity, const struct worker_view *view, const char *session,
@@ -166,7 +167,7 @@ void abandoned_each(hung_taker *take, void *context)
 		struct worker_view view = worker_look(self->worker);
 
 		if (!is_over(self))
-			take(calls[view.inside], view.since, self->session,
-			     worker_identity(self->worker)->path, context);
+			take(calls[view.inside], view.since, self->session, worker_identity(self->worker)->path,
+			     context);
 	}
 }

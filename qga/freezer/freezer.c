@@ -284,7 +284,8 @@ static void keep_time(void)
 
 	prctl(PR_SET_NAME, "agent-heartbeat");
 	signal(SIGPIPE, SIG_IGN);
-	heartbeat(STDIN_FILENO, watchdog_us < 3000 ? 10000 : (unsigned)(watchdog_us / 3000), options.heartbeat_s * 1000);
+	heartbeat(STDIN_FILENO, watchdog_us < 3000 ? 10000 : (unsigned)(watchdog_us / 3000),
+		  options.heartbeat_s * 1000);
 }
 
 int main(int count, char **words)

@@ -201,7 +201,8 @@ int leftovers_hold(const struct request *request, char *text, size_t size)
 	pthread_mutex_lock(&lock);
 	for (struct left *left = all; left != NULL; left = left->next)
 		for (size_t i = 0; i < left->marker.count; i++)
-			held = held || (is_left(&left->marker.entries[i]) && is_same(&left->marker.entries[i], request));
+			held = held ||
+			       (is_left(&left->marker.entries[i]) && is_same(&left->marker.entries[i], request));
 	pthread_mutex_unlock(&lock);
 	if (held)
 		snprintf(text, size, "fs: a freezer that died froze it, and it is not thawed yet");

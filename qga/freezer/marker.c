@@ -73,8 +73,8 @@ int marker_write(const char *path, const char *temporary, const struct marker *m
 	for (size_t i = 0; i < marker->count; i++) {
 		const struct marker_entry *entry = &marker->entries[i];
 
-		snprintf(line, sizeof line, "%s %llu %u:%u ", names[entry->state],
-			 (unsigned long long)entry->mount_id, entry->major, entry->minor);
+		snprintf(line, sizeof line, "%s %llu %u:%u ", names[entry->state], (unsigned long long)entry->mount_id,
+			 entry->major, entry->minor);
 		put(&sink, line);
 		put(&sink, word_escape(entry->path, text, sizeof text));
 		put(&sink, "\n");
@@ -100,7 +100,6 @@ static int split(char *line, char **word, int max)
 	}
 	return words;
 }
-
 
 static const char *parse_head(char *line, struct marker *out)
 {

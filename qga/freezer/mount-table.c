@@ -71,8 +71,8 @@ int mounts_each(bool (*take)(const struct mount *, void *), void *context)
 static bool never_opened(const char *type)
 {
 	static const char *const types[] = {
-		"autofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "coda", "ncpfs", "lustre",
-		"glusterfs", "beegfs", "orangefs", "virtiofs", "fuse", "fuseblk",
+		"autofs", "nfs",   "nfs4",   "cifs",      "smb3",   "smbfs",    "ceph",     "9p",   "afs",
+		"coda",   "ncpfs", "lustre", "glusterfs", "beegfs", "orangefs", "virtiofs", "fuse", "fuseblk",
 	};
 
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++)

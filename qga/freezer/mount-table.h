@@ -21,8 +21,8 @@ uint64_t mount_disk(const struct mount *mount);
 
 struct mount_kind {
 	uint64_t id;
-	uint64_t device; /* of the superblock: for btrfs none that fstat() knows */
-	uint64_t disk;   /* mount_disk() */
+	uint64_t device;   /* of the superblock: for btrfs none that fstat() knows */
+	uint64_t disk;     /* mount_disk() */
 	bool never_opened; /* opening it, or a statfs, may wait for another machine or process */
 };
 

@@ -29,7 +29,9 @@ int notify_manager(const char *line)
 	if (fd < 0)
 		return -1;
 	why = sendto(fd, line, strlen(line), MSG_NOSIGNAL, (struct sockaddr *)&to,
-		     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0 ? errno : 0;
+		     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0
+		      ? errno
+		      : 0;
 	close(fd);
 	errno = why;
 	return why == 0 ? 0 : -1;

@@ -46,7 +46,8 @@ uint64_t process_start_time(pid_t pid)
 	unsigned long long start;
 
 	if (at == NULL ||
-	    sscanf(at, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &start) != 1)
+	    sscanf(at, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &start) !=
+		    1)
 		return 0;
 	return start;
 }
@@ -69,7 +70,8 @@ bool process_of_peer(int socket, struct process *out)
 	int fd = -1;
 
 	*out = (struct process){ .pidfd = -1 };
-	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid <= 0 || !process_find(peer.pid, out))
+	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid <= 0 ||
+	    !process_find(peer.pid, out))
 		return false;
 	size = sizeof fd;
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0 && fd >= 0) {

@@ -194,10 +194,8 @@ const char *request_parse(char *line, size_t length, struct request *out)
 	out->verb = verbs[which].verb;
 
 	switch (out->verb) {
-	case VERB_PLAN:
-		return parse_plan(word, out);
-	case VERB_FS:
-		return parse_fs(word, out);
+	case VERB_PLAN: return parse_plan(word, out);
+	case VERB_FS: return parse_fs(word, out);
 	case VERB_FREEZE:
 		if (words < 2 || words > 3 || parse_decimal(word[1], &out->ms) < 0)
 			return verbs[which].usage;
@@ -205,8 +203,7 @@ const char *request_parse(char *line, size_t length, struct request *out)
 			return verbs[which].usage;
 		return NULL;
 	case VERB_SYNC:
-	case VERB_RENEW:
-		return parse_decimal(word[1], &out->ms) < 0 ? verbs[which].usage : NULL;
+	case VERB_RENEW: return parse_decimal(word[1], &out->ms) < 0 ? verbs[which].usage : NULL;
 	case VERB_CRITICAL_ON:
 		if (words == 2 && strcmp(word[1], "off") == 0) {
 			out->verb = VERB_CRITICAL_OFF;
@@ -215,7 +212,6 @@ const char *request_parse(char *line, size_t length, struct request *out)
 		if (words != 3 || strcmp(word[1], "on") != 0 || parse_decimal(word[2], &out->ms) < 0)
 			return verbs[which].usage;
 		return NULL;
-	default:
-		return NULL;
+	default: return NULL;
 	}
 }

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 8, SYNTAX_ERRORS_MAX = 16, OUT_BYTES = 4096, SEND_BUFFER = 1 << 20, LINES_BYTES = 256 /* of one filesystem */ };
+enum { CONNECTIONS_MAX = 8, SYNTAX_ERRORS_MAX = 16, OUT_BYTES = 4096, SEND_BUFFER = 1 << 20, LINES_BYTES = 256 };
 
 struct connection {
 	int fd; /* -1: free */

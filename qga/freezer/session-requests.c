@@ -78,7 +78,8 @@ static void add_filesystem(struct connection *from, const struct request *reques
 		if (error == 0)
 			session.opening = worker_open(request, &mount, session_given.calls, session_given.wake, &error);
 		if (error != 0)
-			snprintf(text, sizeof text, "fs: no thread for filesystem %zu (TasksMax of the unit, kernel.threads-max): %s",
+			snprintf(text, sizeof text,
+				 "fs: no thread for filesystem %zu (TasksMax of the unit, kernel.threads-max): %s",
 				 session.count + 1, strerror(error));
 	}
 	if (error != 0) {
@@ -108,11 +109,12 @@ void session_step_open(uint64_t now)
 	}
 	if (error != 0)
 		snprintf(text, sizeof text, "%s", worker_problem(worker));
-	else EACH(i)
-		if (worker_identity(session.fs[i].worker)->device == worker_identity(worker)->device) {
-			snprintf(text, sizeof text, "fs: its device is planned already, at index %zu", i);
-			error = EEXIST;
-		}
+	else
+		EACH(i)
+			if (worker_identity(session.fs[i].worker)->device == worker_identity(worker)->device) {
+				snprintf(text, sizeof text, "fs: its device is planned already, at index %zu", i);
+				error = EEXIST;
+			}
 	if (error != 0) {
 		worker_close(worker);
 		refuse_filesystem(session.holder, error, text);
@@ -126,8 +128,9 @@ void session_step_open(uint64_t now)
 static void freeze(struct connection *from, const struct request *request)
 {
 	if (session.state != PLANNED || session.count == 0) {
-		session_refuse(from, "state", "freeze: expected planned with at least one filesystem, found %s with %zu",
-		       session_state_names[session.state], session.count);
+		session_refuse(from, "state",
+			       "freeze: expected planned with at least one filesystem, found %s with %zu",
+			       session_state_names[session.state], session.count);
 		return;
 	}
 	if (request->ms == 0 || request->ms > session.lease_max_ms) {
@@ -167,7 +170,8 @@ static void sync_all(struct connection *from, const struct request *request)
 static void renew(struct connection *from, const struct request *request)
 {
 	if (session.state != FREEZING && session.state != FROZEN) {
-		session_refuse(from, "state", "renew: expected freezing or frozen, found %s", session_state_names[session.state]);
+		session_refuse(from, "state", "renew: expected freezing or frozen, found %s",
+			       session_state_names[session.state]);
 		return;
 	}
 	session.lease_until = deadline_renewed(clock_now(), request->ms, session.first, session.lease_max_ms);
@@ -215,7 +219,8 @@ static void status(struct connection *to)
 
 	connection_say(to, "ok status %s %s %s %llu %llu %llu %zu", session_state_names[session.state],
 		       word_escape(session.id, id, sizeof id), word_escape(session.owner, owner, sizeof owner),
-		       number(session.since), number(session.first), number(session.lease_until), session_frozen_count());
+		       number(session.since), number(session.first), number(session.lease_until),
+		       session_frozen_count());
 }
 
 static void say_hung(const char *call, uint64_t since, const char *id, const char *path, void *context)
@@ -279,23 +284,14 @@ void session_request(struct connection *from, const struct request *request)
 		if (session.state == PLANNED)
 			add_filesystem(from, request);
 		else
-			session_refuse(from, "state", "fs: expected planned, found %s", session_state_names[session.state]);
+			session_refuse(from, "state", "fs: expected planned, found %s",
+				       session_state_names[session.state]);
 		break;
-	case VERB_SYNC:
-		sync_all(from, request);
-		break;
-	case VERB_FREEZE:
-		freeze(from, request);
-		break;
-	case VERB_RENEW:
-		renew(from, request);
-		break;
+	case VERB_SYNC: sync_all(from, request); break;
+	case VERB_FREEZE: freeze(from, request); break;
+	case VERB_RENEW: renew(from, request); break;
 	case VERB_CRITICAL_ON:
-	case VERB_CRITICAL_OFF:
-		critical(from, request);
-		break;
-	default:
-		thaw(from);
-		break;
+	case VERB_CRITICAL_OFF: critical(from, request); break;
+	default: thaw(from); break;
 	}
 }

@@ -15,8 +15,8 @@ enum {
 	CRITICAL_LONGEST_MS = 600 * 1000,
 	OPEN_ANSWER_MS = 1000,
 	THAW_ANSWER_MS = 2000,
-	GROUP_THAW_MS = 250,       /* then the next group is thawed too: one dead disk must not hold the rest */
-	GROUPS_THAW_MS = 1000,     /* then all that are left, at once */
+	GROUP_THAW_MS = 250,   /* then the next group is thawed too: one dead disk must not hold the rest */
+	GROUPS_THAW_MS = 1000, /* then all that are left, at once */
 	ABANDON_RETRY_MS = 1000,
 	MARK_EVERY_MS = 20, /* as answers come in: with a thousand of them it is written a few times, not a thousand */
 	LET_GO_MS = 1000,
@@ -51,13 +51,13 @@ struct session {
 	enum { NOTHING, OPENING, SYNCING, FREEZING_ALL, THAWING_ALL } asked; /* not answered yet */
 	uint64_t answer_by;
 
-	uint64_t group;       /* the one being frozen or thawed */
-	uint64_t group_until; /* freezing: when it is given up; thawing: when the next one follows anyway */
-	uint64_t limit_ms;    /* of each freeze; 0: none but the lease */
-	bool reported;        /* all is thawed, and the marker gone */
-	uint64_t thaw_begun;  /* 0: not yet */
-	bool gave_up;         /* a freeze; and its holder has not been told how the rest was thawed */
-	bool thaw_answered;   /* `error thaw` was: the next answer is the last */
+	uint64_t group;        /* the one being frozen or thawed */
+	uint64_t group_until;  /* freezing: when it is given up; thawing: when the next one follows anyway */
+	uint64_t limit_ms;     /* of each freeze; 0: none but the lease */
+	bool reported;         /* all is thawed, and the marker gone */
+	uint64_t thaw_begun;   /* 0: not yet */
+	bool gave_up;          /* a freeze; and its holder has not been told how the rest was thawed */
+	bool thaw_answered;    /* `error thaw` was: the next answer is the last */
 	uint64_t abandon_from; /* after a failure to write it down */
 	uint64_t mark_from;    /* when answers may be written to the marker again */
 	bool mark_due;         /* and there may be some */
@@ -79,7 +79,8 @@ static inline unsigned long long number(uint64_t value)
 
 /* ---- session.c ---- */
 
-__attribute__((format(printf, 3, 4))) void session_refuse(struct connection *to, const char *code, const char *format, ...);
+__attribute__((format(printf, 3, 4))) void session_refuse(struct connection *to, const char *code, const char *format,
+							  ...);
 size_t session_frozen_count(void);
 /* A new one, with nothing in it; not written yet. */
 void session_marker_begin(void);

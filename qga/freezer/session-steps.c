@@ -119,7 +119,7 @@ static void give_up(uint64_t now)
 			 worker_identity(session.fs[i].worker)->path);
 	}
 	session_refuse(session.holder, "freeze", "freeze: not frozen within %llu ms, given up, the rest is thawed: %s",
-	       number(session.limit_ms), who);
+		       number(session.limit_ms), who);
 	session.asked = NOTHING;
 	session.gave_up = true;
 	/* As long as it may hold its writers, and no longer. */
@@ -136,7 +136,8 @@ static void step_freezing(uint64_t now)
 		bool group_done = true;
 
 		EACH(i)
-			group_done = group_done && (!session_in_group(i) || worker_look(session.fs[i].worker).freeze_done);
+			group_done =
+				group_done && (!session_in_group(i) || worker_look(session.fs[i].worker).freeze_done);
 		if (!group_done && now >= session.group_until)
 			give_up(now);
 		if (!group_done)
@@ -168,7 +169,7 @@ static void expire(uint64_t now)
 	if (session.asked == FREEZING_ALL) {
 		say_freeze_lines();
 		session_refuse(session.holder, "expired", "freeze: the lease ended at %llu, before all had answered",
-		       number(session.lease_until));
+			       number(session.lease_until));
 		session.asked = NOTHING;
 	}
 	connection_say(session.holder, "event expired %llu %llu", number(session.first), number(now));
@@ -233,6 +234,5 @@ uint64_t session_deadline(void)
 
 bool session_armed(void)
 {
-	return session.state == FREEZING || session.state == FROZEN ||
-	       (session.state == THAWING && !session.reported);
+	return session.state == FREEZING || session.state == FROZEN || (session.state == THAWING && !session.reported);
 }

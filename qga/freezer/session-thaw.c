@@ -95,7 +95,8 @@ static int mark_rest(void)
 static void answer(size_t hung)
 {
 	if (session.expired)
-		session_refuse(session.holder, "expired", "thaw: the lease ended at %llu, all was thawed without being asked",
+		session_refuse(session.holder, "expired",
+			       "thaw: the lease ended at %llu, all was thawed without being asked",
 			       number(session.lease_until));
 	else if (hung == 0)
 		connection_say(session.holder, "ok thaw");
@@ -160,7 +161,8 @@ void session_step_thaw(uint64_t now)
 			say_thaw_lines();
 			connection_say(session.holder, "event thawed expired");
 		}
-		if (session.holder != NULL && session.asked == NOTHING && (session.let_go_until == 0 || session.thaw_answered)) {
+		if (session.holder != NULL && session.asked == NOTHING &&
+		    (session.let_go_until == 0 || session.thaw_answered)) {
 			session.let_go_until = deadline_after(now, LINGER_MS);
 			session.kill_on_let_go = false;
 		}
@@ -187,6 +189,7 @@ uint64_t session_abandon_time(void)
 
 	if (session.holder != NULL || session.thaw_begun == 0 || session.group_until != NEVER || session.reported)
 		return NEVER;
-	from = session.gave_up && rest_is_thawed() ? session.thaw_begun : deadline_after(session.thaw_begun, THAW_ANSWER_MS);
+	from = session.gave_up && rest_is_thawed() ? session.thaw_begun
+						   : deadline_after(session.thaw_begun, THAW_ANSWER_MS);
 	return from > session.abandon_from ? from : session.abandon_from;
 }

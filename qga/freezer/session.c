@@ -113,7 +113,8 @@ void session_marker_begin(void)
 int session_init(const struct session_setup *given)
 {
 	session_given = *given;
-	if (snprintf(marker_temporary, sizeof marker_temporary, "%s.new", session_given.marker) >= (int)sizeof marker_temporary)
+	if (snprintf(marker_temporary, sizeof marker_temporary, "%s.new", session_given.marker) >=
+	    (int)sizeof marker_temporary)
 		return ENAMETOOLONG;
 	session_start_time = process_start_time(getpid());
 	memset(&session, 0, sizeof session);
@@ -137,7 +138,8 @@ int session_room(void)
 	if (entries == NULL)
 		return ENOMEM;
 	marker.entries = entries;
-	memset(entries + session.room, 0, (room - session.room) * sizeof *entries); /* there before anything is frozen */
+	memset(entries + session.room, 0,
+	       (room - session.room) * sizeof *entries); /* there before anything is frozen */
 	session.room = room;
 	return 0;
 }
@@ -191,13 +193,9 @@ void session_gone(const struct connection *from)
 	session.asked = NOTHING;
 	session.let_go_until = 0;
 	switch (session.state) {
-	case PLANNED:
-		session_release();
-		break;
+	case PLANNED: session_release(); break;
 	case FREEZING:
-	case FROZEN:
-		session_begin_thaw();
-		break;
+	case FROZEN: session_begin_thaw(); break;
 	default:
 		if (session.reported)
 			session_release();

@@ -26,7 +26,7 @@ static int address_of(const char *path, struct sockaddr_un *out)
 
 int server_listen(const char *path)
 {
-	char beside[sizeof ((struct sockaddr_un *)NULL)->sun_path];
+	char beside[sizeof((struct sockaddr_un *)NULL)->sun_path];
 	struct sockaddr_un address;
 	int fd, error;
 	mode_t before;

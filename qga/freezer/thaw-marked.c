@@ -100,8 +100,8 @@ static int thaw_one(const struct marker_entry *entry, const struct leftovers *wh
 }
 
 /* A process of its own for each: one that the kernel does not let go must not keep this program from ending. */
-static bool start_thawing(size_t index, const struct marker *marker, const struct leftovers *what, const struct process *old,
-			  int out)
+static bool start_thawing(size_t index, const struct marker *marker, const struct leftovers *what,
+			  const struct process *old, int out)
 {
 	struct report report = { .index = index };
 	pid_t child = fork();
@@ -226,7 +226,10 @@ static int thaw_all(struct marker *marker, const struct leftovers *what, const s
 			left++;
 		else
 			entry->state = MARKED_THAWED;
-		printf("%s %d %s\n", errors[i] == 0 ? "thawed" : errors[i] == EINVAL ? "not-frozen" : "failed",
+		printf("%s %d %s\n",
+		       errors[i] == 0        ? "thawed"
+		       : errors[i] == EINVAL ? "not-frozen"
+					     : "failed",
 		       errors[i], word_escape(entry->path, word, sizeof word));
 	}
 	/* The marker first: what is printed may go to a filesystem that is still frozen. */

@@ -82,7 +82,9 @@ static void thaw(struct worker *self)
 static void open_it(struct worker *self)
 {
 	struct worker_identity *identity = &self->identity;
-	struct request request = { .path = identity->path, .mount_id = identity->mount_id, .major = identity->major,
+	struct request request = { .path = identity->path,
+				   .mount_id = identity->mount_id,
+				   .major = identity->major,
 				   .minor = identity->minor };
 	int error = self->calls->open(&request, &self->fd, &identity->device, self->problem, sizeof self->problem);
 
@@ -167,17 +169,21 @@ static int start_thread(struct worker *self)
 	return error;
 }
 
-struct worker *worker_open(const struct request *request, const struct mount_kind *mount, const struct kernel_calls *calls,
-			   int wake, int *error)
+struct worker *worker_open(const struct request *request, const struct mount_kind *mount,
+			   const struct kernel_calls *calls, int wake, int *error)
 {
 	struct worker *self = calloc(1, sizeof *self);
 
 	*error = ENOMEM;
 	if (self == NULL)
 		return NULL;
-	self->identity = (struct worker_identity){ .group = request->group, .mount_id = request->mount_id,
-						   .major = request->major, .minor = request->minor,
-						   .superblock = mount->device, .disk = mount->disk, .path = strdup(request->path) };
+	self->identity = (struct worker_identity){ .group = request->group,
+						   .mount_id = request->mount_id,
+						   .major = request->major,
+						   .minor = request->minor,
+						   .superblock = mount->device,
+						   .disk = mount->disk,
+						   .path = strdup(request->path) };
 	self->calls = calls;
 	self->fd = -1;
 	self->wake = wake;

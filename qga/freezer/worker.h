@@ -28,7 +28,7 @@ struct kernel_calls {
 extern const struct kernel_calls real_calls;
 
 struct answer {
-	int error; /* 0 or an errno */
+	int error;           /* 0 or an errno */
 	uint64_t start, end; /* CLOCK_MONOTONIC; END is 0 while it runs */
 };
 
@@ -41,9 +41,9 @@ struct worker_view {
 	bool open_done, sync_done, freeze_done, thaw_done;
 	int open_error;
 	struct answer sync, freeze, thaw;
-	int sync_error;           /* first error of its syncs: the kernel tells of a lost write once */
-	bool ours;                /* FIFREEZE returned 0: FITHAW is ours to call */
-	bool may_freeze;          /* FIFREEZE was called, or is about to be, and it is not known to be thawed */
+	int sync_error;  /* first error of its syncs: the kernel tells of a lost write once */
+	bool ours;       /* FIFREEZE returned 0: FITHAW is ours to call */
+	bool may_freeze; /* FIFREEZE was called, or is about to be, and it is not known to be thawed */
 };
 
 struct worker;
@@ -52,9 +52,9 @@ struct worker;
 struct worker_identity {
 	uint32_t group;
 	uint64_t mount_id;
-	uint32_t major, minor; /* as requested: 0:0 if only the mount id counts */
+	uint32_t major, minor;     /* as requested: 0:0 if only the mount id counts */
 	uint64_t superblock, disk; /* in the mount table; 0: not known */
-	uint64_t device;       /* st_dev, once it is open */
+	uint64_t device;           /* st_dev, once it is open */
 	char *path;
 };
 
@@ -71,8 +71,8 @@ struct abandoned {
  * Starts the thread, which opens the mount point and compares it with the request: see `open_done`. WAKE is an eventfd,
  * written after every answer. NULL with `error` (an errno).
  */
-struct worker *worker_open(const struct request *request, const struct mount_kind *mount, const struct kernel_calls *calls,
-			   int wake, int *error);
+struct worker *worker_open(const struct request *request, const struct mount_kind *mount,
+			   const struct kernel_calls *calls, int wake, int *error);
 const struct worker_identity *worker_identity(const struct worker *worker);
 /* Why it could not be opened. */
 const char *worker_problem(const struct worker *worker);
