@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,11 @@ static const char *const names[] = { "intended", "frozen", "refused", "thawed" }
 const char *marked_name(enum marked state)
 {
 	return names[state];
+}
+
+bool marker_entry_is_left(const struct marker_entry *entry)
+{
+	return entry->state == MARKED_INTENDED || entry->state == MARKED_FROZEN;
 }
 
 /* Lines are gathered here; a whole line always fits: an escaped path is shorter than the request it came in. */

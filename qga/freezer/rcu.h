@@ -21,4 +21,7 @@ void rcu_restore(void);
 /* Restores, and closes. */
 void rcu_close(void);
 
+/* For a process that has not opened the knob: writes VALUE to it, unless VALUE is "". Says on stderr if it cannot. */
+void rcu_put_back(const char *knob, const char *value);
+
 #endif

@@ -35,8 +35,10 @@ struct request {
 	const char *session; /* plan */
 	const char *owner;   /* plan */
 	const char *path;    /* fs */
-	uint64_t ms;         /* sync, freeze, renew, critical on; plan: longest lease */
-	uint64_t budget_ms;  /* plan; freeze: LIMIT_MS, 0 if there is none */
+	uint64_t lease_ms;   /* freeze, renew; plan: LEASE_MAX_MS */
+	uint64_t budget_ms;  /* plan, sync */
+	uint64_t limit_ms;   /* freeze; 0: none */
+	uint64_t bound_ms;   /* critical on */
 	int expedite;        /* plan */
 	uint32_t group;      /* fs */
 	uint64_t mount_id;   /* fs */

@@ -7,6 +7,7 @@
 #ifndef FREEZER_SESSION_STATE_H
 #define FREEZER_SESSION_STATE_H
 
+#include "connection.h"
 #include "process.h"
 #include "session.h"
 
@@ -72,15 +73,13 @@ extern uint64_t session_start_time; /* of this process */
 
 #define EACH(i) for (size_t i = 0; i < session.count; i++)
 
-static inline unsigned long long number(uint64_t value)
+static inline unsigned long long ull(uint64_t value)
 {
 	return value;
 }
 
 /* ---- session.c ---- */
 
-__attribute__((format(printf, 3, 4))) void session_refuse(struct connection *to, const char *code, const char *format,
-							  ...);
 size_t session_frozen_count(void);
 /* A new one, with nothing in it; not written yet. */
 void session_marker_begin(void);
@@ -97,18 +96,34 @@ void session_drop_holder(bool kill);
 /* Room for one filesystem more, here and in the marker. 0 or an errno. */
 int session_room(void);
 
-/* ---- session-requests.c ---- */
+/* ---- session-groups.c ---- */
 
+/* The filesystem at I is in `session.group`. */
+bool session_in_group(size_t i);
+/* Of a session with at least one filesystem. */
+uint64_t session_first_group(void);
+uint64_t session_last_group(void);
+/* Replaces GROUP by the next one above or below it. False, and GROUP stays, if there is none. */
+bool session_group_above(uint64_t *group);
+bool session_group_below(uint64_t *group);
+
+/* ---- session-open.c ---- */
+
+/* `fs`: begins to open it; it is answered by session_step_open(), or at once if it is refused. */
+void session_open(struct connection *from, const struct request *request);
 /* The filesystem that `fs` names is open by now, or will not be in time. */
 void session_step_open(uint64_t now);
 
-/* ---- session-steps.c ---- */
+/* ---- session-freeze.c ---- */
 
-/* The next group above GROUP (ascending) or below it, or the very first in that direction; false if there is none. */
-bool session_next_group(bool ascending, bool outermost, uint64_t *group);
+/* Answers `sync` if all are synced, or its budget is over. */
+void session_step_sync(uint64_t now);
 /* Marks the group `intended`, then lets all its threads go at once. */
 void session_freeze_group(void);
-bool session_in_group(size_t i);
+/* The next group if this one is frozen; the answer to `freeze` if all are, or when it is given up. */
+void session_step_freezing(uint64_t now);
+/* The lines of those that have answered. */
+void session_say_freeze_lines(void);
 
 /* ---- session-thaw.c ---- */
 

@@ -29,7 +29,7 @@ static bool advance_thaw(uint64_t now)
 		if (now < session.critical_until)
 			return false;
 		session.thaw_begun = now;
-		session_next_group(false, true, &session.group);
+		session.group = session_last_group();
 		session.group_until = 0;
 	}
 	for (;;) {
@@ -45,7 +45,7 @@ static bool advance_thaw(uint64_t now)
 		}
 		if (!group_done && now < session.group_until)
 			return false;
-		if (!session_next_group(false, false, &session.group))
+		if (!session_group_below(&session.group))
 			break;
 		session.group_until = 0;
 	}
@@ -63,8 +63,8 @@ static void say_thaw_lines(void)
 
 		if (!view.thaw_done && (error == 0 || error == EINVAL))
 			error = ETIMEDOUT;
-		connection_say(session.holder, "fs %zu thaw %d %llu %llu %d", i, error, number(view.thaw.start),
-			       number(view.thaw.end), view.ours);
+		connection_say(session.holder, "fs %zu thaw %d %llu %llu %d", i, error, ull(view.thaw.start),
+			       ull(view.thaw.end), view.ours);
 	}
 }
 
@@ -95,9 +95,9 @@ static int mark_rest(void)
 static void answer(size_t hung)
 {
 	if (session.expired)
-		session_refuse(session.holder, "expired",
-			       "thaw: the lease ended at %llu, all was thawed without being asked",
-			       number(session.lease_until));
+		connection_refuse(session.holder, "expired",
+				  "thaw: the lease ended at %llu, all was thawed without being asked",
+				  ull(session.lease_until));
 	else if (hung == 0)
 		connection_say(session.holder, "ok thaw");
 	else
@@ -107,7 +107,7 @@ static void answer(size_t hung)
 static void answer_not_yet(const char *why)
 {
 	say_thaw_lines();
-	session_refuse(session.holder, "thaw", "thaw: not all is thawed%s; it goes on", why);
+	connection_refuse(session.holder, "thaw", "thaw: not all is thawed%s; it goes on", why);
 	session.asked = NOTHING;
 	session.thaw_answered = true;
 	/* It may want to know the end of it, but not for ever. */

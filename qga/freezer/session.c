@@ -7,7 +7,6 @@
 #include "system.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,17 +19,6 @@ uint64_t session_start_time;
 
 static char marker_temporary[PATH_MAX_BYTES + 1];
 static struct marker marker; /* as last written; paths belong to the workers */
-
-void session_refuse(struct connection *to, const char *code, const char *format, ...)
-{
-	char text[512], word[4 * sizeof text];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof text, format, arguments);
-	va_end(arguments);
-	connection_say(to, "error %s %s", code, word_escape(text, word, sizeof word));
-}
 
 static bool is_frozen(const struct worker_view *view)
 {

@@ -18,16 +18,6 @@ struct session_setup {
 	int wake; /* eventfd the workers write to */
 };
 
-/* What the session needs of the server. */
-__attribute__((format(printf, 2, 3))) void connection_say(struct connection *, const char *format, ...);
-/* Sends what was said now, not when the step is over. */
-void connection_flush(struct connection *);
-int connection_socket(const struct connection *);
-/* Its queue takes the lines of so many, also while it does not read. */
-void connection_expect(struct connection *, size_t filesystems);
-/* Ends the connection; does not call session_holder_gone(). */
-void connection_drop(struct connection *);
-
 /* 0 or an errno. */
 int session_init(const struct session_setup *setup);
 

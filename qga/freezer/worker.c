@@ -2,19 +2,14 @@
 #define _GNU_SOURCE
 #include "worker.h"
 #include "system.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-/* What of it was touched is locked: keep it small. Sanitizers need more. */
-#ifndef WORKER_STACK
-#define WORKER_STACK (32 * 1024)
-#endif
 
 enum { RETRY_MS = 100 };
 enum want { WANT_SYNC = 1, WANT_FREEZE = 2, WANT_THAW = 4, WANT_END = 8 };
@@ -145,22 +140,12 @@ static void *work(void *argument)
 
 static int start_thread(struct worker *self)
 {
-	pthread_attr_t attributes;
-	pthread_t thread;
-	sigset_t all, before;
 	int error;
 
 	pthread_mutex_lock(&lock);
 	alive++;
 	pthread_mutex_unlock(&lock);
-	sigfillset(&all);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attributes, WORKER_STACK);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread, &attributes, work, self);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attributes);
+	error = thread_start(work, self);
 	if (error == 0)
 		return 0;
 	pthread_mutex_lock(&lock);

@@ -94,7 +94,8 @@ static void hold_to_limits(const struct request *r)
 		strcpy(copy, r->path);
 		CHECK(strcmp(word_unescape(word_escape(copy, word, sizeof word)), r->path) == 0);
 	}
-	CHECK(r->ms < 1000000000000000000u && r->budget_ms < 1000000000000000000u);
+	CHECK(r->lease_ms < 1000000000000000000u && r->budget_ms < 1000000000000000000u);
+	CHECK(r->limit_ms < 1000000000000000000u && r->bound_ms < 1000000000000000000u);
 }
 
 int main(int words, char **word)

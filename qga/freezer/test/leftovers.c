@@ -112,7 +112,7 @@ static void taken_over(void)
 
 static void thawed_without_a_freezer(void)
 {
-	struct leftovers what = { marker_path, nobody, nobody, &scripted_calls, 300 };
+	struct thaw_job what = { marker_path, nobody, nobody, &scripted_calls, 300 };
 
 	script_reset(2);
 	leave(2);

@@ -21,18 +21,18 @@ static void accepted(void)
 	CHECK(parse("status", &r) == NULL && r.verb == VERB_STATUS);
 	CHECK(parse("thaw", &r) == NULL && r.verb == VERB_THAW);
 	CHECK(parse("plan id the\\040owner 60000 15000 1", &r) == NULL);
-	CHECK(r.verb == VERB_PLAN && r.ms == 60000 && r.budget_ms == 15000 && r.expedite == 1);
+	CHECK(r.verb == VERB_PLAN && r.lease_ms == 60000 && r.budget_ms == 15000 && r.expedite == 1);
 	CHECK(strcmp(r.session, "id") == 0 && strcmp(r.owner, "the owner") == 0);
 	CHECK(parse("plan id \\ 1 1 0", &r) == NULL && r.owner[0] == '\0');
 	CHECK(parse("fs 3 42 254:17 /a\\040b\\134\\303\\244", &r) == NULL);
 	CHECK(r.group == 3 && r.mount_id == 42 && r.major == 254 && r.minor == 17);
 	CHECK(strcmp(r.path, "/a b\\\303\244") == 0);
 	CHECK(parse("fs 4294967295 999999999999999999 0:0 /", &r) == NULL);
-	CHECK(parse("sync 0", &r) == NULL && r.ms == 0);
-	CHECK(parse("freeze 10000", &r) == NULL && r.verb == VERB_FREEZE && r.ms == 10000 && r.budget_ms == 0);
-	CHECK(parse("freeze 10000 8000", &r) == NULL && r.ms == 10000 && r.budget_ms == 8000);
-	CHECK(parse("renew 5", &r) == NULL && r.verb == VERB_RENEW && r.ms == 5);
-	CHECK(parse("critical on 30", &r) == NULL && r.verb == VERB_CRITICAL_ON && r.ms == 30);
+	CHECK(parse("sync 0", &r) == NULL && r.budget_ms == 0);
+	CHECK(parse("freeze 10000", &r) == NULL && r.verb == VERB_FREEZE && r.lease_ms == 10000 && r.limit_ms == 0);
+	CHECK(parse("freeze 10000 8000", &r) == NULL && r.lease_ms == 10000 && r.limit_ms == 8000);
+	CHECK(parse("renew 5", &r) == NULL && r.verb == VERB_RENEW && r.lease_ms == 5);
+	CHECK(parse("critical on 30", &r) == NULL && r.verb == VERB_CRITICAL_ON && r.bound_ms == 30);
 	CHECK(parse("critical off", &r) == NULL && r.verb == VERB_CRITICAL_OFF);
 }
 

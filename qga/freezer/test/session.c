@@ -10,6 +10,8 @@
 #include "scripted-calls.h"
 #include "rcu.h"
 #include "server.h"
+#include "session.h"
+#include "socket-file.h"
 #include "system.h"
 
 #include <errno.h>
@@ -49,7 +51,7 @@ static void start_over(const char *marker)
 	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	CHECK(session_init(&setup) == 0);
 	CHECK(leftovers_take(marker, &scripted_calls, wake_fd) == 0);
-	listening = server_listen(socket_path);
+	listening = socket_listen(socket_path);
 	CHECK(listening >= 0);
 	CHECK(pthread_create(&server, NULL, serve, NULL) == 0);
 }
