@@ -1,7 +1,6 @@
 /*
- * The freezer: the small trusted program that alone freezes and thaws
- * filesystems. This file is the command line, the start and what makes it
- * resident; the protocol is in README.md, the rules in session.c and worker.c.
+ * The freezer's command line, and its start in this order: folder, predecessor, leftovers, memory, socket. What it does
+ * then is server.c; the protocol, and a list of the files, are in README.md.
  */
 #define _GNU_SOURCE
 #include "heartbeat.h"
@@ -170,7 +169,7 @@ static int serve(int parent)
 		fail(options.socket, strerror(errno));
 		return FAILED;
 	}
-	flock(folder, LOCK_UN); /* by hand: a child of thaw_marked() may still share the descriptor */
+	flock(folder, LOCK_UN); /* not by close() alone: a child of thaw_marker() may still share the descriptor */
 	close(folder);
 	notify_ready();
 	drop_stdio();
@@ -180,7 +179,7 @@ static int serve(int parent)
 	return OK;
 }
 
-/* Three words within the time after which the service manager gives the agent up. */
+/* --heartbeat: three words within the time after which the service manager gives the agent up. */
 static void keep_time(void)
 {
 	const char *text = getenv("WATCHDOG_USEC");

@@ -45,7 +45,7 @@ static void pause_ms(int ms)
 static void *see_to(void *argument)
 {
 	struct charge charge = *(struct charge *)argument;
-	/* A copy: the states of the others change, this one only here. */
+	/* A copy: the marker itself is read and written under the lock, and a thaw must not hold that. */
 	struct marker_entry entry;
 	uint64_t one = 1;
 	struct process old;
@@ -67,7 +67,7 @@ static void *see_to(void *argument)
 	pthread_mutex_lock(&lock);
 	charge.left->marker.entries[charge.index].state = MARKED_THAWED;
 	news = true;
-	/* Can only fail if the counter is full, and then the loop is awake. */
+	/* The write can only fail if the counter is full, and then the loop is awake. */
 	if (write(wake, &one, sizeof one) < 0)
 		news = true;
 	pthread_mutex_unlock(&lock);
@@ -139,7 +139,7 @@ int leftovers_take(const char *path, const struct kernel_calls *given, int wake_
 	return 0;
 }
 
-/* With the lock held: the file as it should be now. False if nothing in it is left. */
+/* With the lock held: writes the file as it should be now. False, and the file is removed, if nothing in it is left. */
 static bool write_down(struct left *left)
 {
 	for (size_t i = 0; i < left->marker.count; i++)

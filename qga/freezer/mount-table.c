@@ -92,8 +92,9 @@ void mounts_forget(void)
 }
 
 /*
- * Of a superblock with a device number of its own. Elsewhere any user may name the source (FUSE's fsname=), and to follow
- * it may wait for another machine. In /dev nothing waits for a disk; to /dev/shm everybody writes.
+ * For a superblock whose device number is anonymous (major 0): its source is the name of its disk, and may be followed.
+ * On any other type a user may name the source (FUSE's fsname=), and to follow it may wait for another machine. In /dev
+ * nothing waits for a disk; to /dev/shm everybody writes.
  */
 static bool names_its_disk(const struct mount *mount)
 {

@@ -11,8 +11,9 @@
 enum { HELLO_MS = 1000 };
 
 /*
- * Killed inside a FIFREEZE that does not return, it still listens, and accepts nothing: whoever looked for it has
- * filled its queue, and who it is can then not be asked of the socket.
+ * A freezer that was killed inside a FIFREEZE which does not return still listens, and accepts nothing. Whoever has
+ * looked for it filled its queue, so that connect() answers EAGAIN and the socket does not tell whose it is. Its marker
+ * does.
  */
 static void look_if_ending(const char *path, void *ending)
 {

@@ -54,7 +54,11 @@ uint64_t process_start_time(pid_t pid)
 
 bool process_find(pid_t pid, struct process *out)
 {
-	/* The pidfd first: if its process ends and another takes the pid, the start time is none that is looked for. */
+	/*
+	 * The pidfd comes first. If its process ends then and another one takes the pid, the start time read below is
+	 * that of the other one, which no caller looks for. The other way round, a start time that was looked for would
+	 * stand beside the pidfd of a stranger, who would be killed.
+	 */
 	*out = (struct process){ .pid = pid, .pidfd = (int)syscall(SYS_pidfd_open, pid, 0) };
 	out->start_time = process_start_time(pid);
 	if (out->start_time != 0)

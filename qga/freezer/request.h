@@ -1,7 +1,7 @@
 /*
  * One line of the protocol (README.md) taken apart, and the escapes both
  * directions use. Pure: no I/O, no allocation, no state. What a request may
- * do in which state is session.c's business.
+ * do in which state is session-requests.c's business.
  */
 #ifndef FREEZER_REQUEST_H
 #define FREEZER_REQUEST_H

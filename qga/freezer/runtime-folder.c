@@ -15,7 +15,7 @@
 
 enum { START_LOCK_MS = 15 * 1000 };
 
-/* What others may write to they may put names into: a socket or marker of theirs in place of ours. */
+/* Where others may write, they may put names: a socket or a marker of theirs in place of ours. */
 static bool only_ours(int fd)
 {
 	struct stat status;

@@ -72,7 +72,7 @@ void session_say_freeze_lines(void)
 
 /*
  * The kernel has not returned a FIFREEZE within the limit: the attempt ends here. What is frozen is thawed without
- * waiting for the holder, and what hangs when the kernel returns it.
+ * waiting for the holder, and what hangs is thawed when the kernel returns it.
  */
 static void give_up(uint64_t now)
 {
@@ -96,7 +96,7 @@ static void give_up(uint64_t now)
 			  who);
 	session.asked = NOTHING;
 	session.gave_up = true;
-	/* As long as it may hold its writers, and no longer. */
+	/* The holder is waited for as long as it may hold its writers, and no longer. */
 	session.let_go_until = session.lease_until > soon ? session.lease_until : soon;
 	session.kill_on_let_go = true;
 	session_begin_thaw();
@@ -124,13 +124,17 @@ void session_step_freezing(uint64_t now)
 	session.asked = NOTHING;
 	EACH(i)
 		refused = refused || !worker_look(session.fs[i].worker).ours;
-	/* Only then it cannot wait: while it says `intended` a successor would thaw what a stranger may have frozen. */
+	/*
+	 * One was refused: perhaps a stranger has frozen it (EBUSY). The marker still says `intended`, and if this process
+	 * died now, a successor would thaw what the stranger froze. So this is written before the holder is told. In any
+	 * other case it has time.
+	 */
 	if (refused)
 		session_mark();
 	session_say_freeze_lines();
 	connection_say(session.holder, "ok freeze %zu %llu %llu", session_frozen_count(), ull(session.first),
 		       ull(session.lease_until));
-	/* Everything stands still until the holder knows. The rest has time: `intended` is thawed as `frozen` is. */
+	/* Everything stands still until the holder knows. What is left has time: `intended` is thawed as `frozen` is. */
 	connection_flush(session.holder);
 	rcu_restore();
 }

@@ -1,8 +1,7 @@
 /*
- * The session as its parts see it: session.c keeps it and its marker,
- * session-requests.c is what its holder asks for, session-steps.c what happens
- * by itself until it is frozen, session-thaw.c what does from then on. For
- * these alone; what the server sees is session.h.
+ * The session as its own files see it; the server sees session.h. It is kept, with its marker, by session.c. What is
+ * done to its filesystems is session-open.c, session-freeze.c and session-thaw.c, in the order of session-groups.c.
+ * What a client asks for is session-requests.c, and what happens by itself session-steps.c.
  */
 #ifndef FREEZER_SESSION_STATE_H
 #define FREEZER_SESSION_STATE_H
@@ -30,7 +29,7 @@ enum {
 enum state { IDLE, PLANNED, FREEZING, FROZEN, THAWING };
 extern const char *const session_state_names[];
 
-/* One filesystem of it. */
+/* One filesystem of the session. */
 struct planned {
 	struct worker *worker;
 	bool marked;    /* stands in the marker */
@@ -44,10 +43,15 @@ struct session {
 	struct process holder_process; /* pid 0: not to be killed */
 	char id[ID_MAX_BYTES + 1];
 	char owner[OWNER_MAX_BYTES + 1];
-	uint64_t since, lease_max_ms, lease_ms;
-	uint64_t planned_until, first, lease_until, critical_until, let_go_until;
-	bool kill_on_let_go;
-	bool expired;
+	uint64_t lease_max_ms, lease_ms;
+	uint64_t since;          /* when it was planned */
+	uint64_t planned_until;  /* the end of the plan's budget */
+	uint64_t first;          /* the moment before the first FIFREEZE; 0: not yet */
+	uint64_t lease_until;    /* the end of the lease */
+	uint64_t critical_until; /* the bound of a critical section; 0: there is none */
+	uint64_t let_go_until;   /* when a holder that does not let go is dropped; 0: there is no such time */
+	bool kill_on_let_go;     /* and killed */
+	bool expired;            /* the lease has ended: all later answers say so */
 
 	enum { NOTHING, OPENING, SYNCING, FREEZING_ALL, THAWING_ALL } asked; /* not answered yet */
 	uint64_t answer_by;
@@ -81,14 +85,18 @@ static inline unsigned long long ull(uint64_t value)
 /* ---- session.c ---- */
 
 size_t session_frozen_count(void);
-/* A new one, with nothing in it; not written yet. */
+/* Begins a new marker with nothing in it; it is not written yet. */
 void session_marker_begin(void);
-/* Writes the marker if it would say something new. 0 or an errno; then the old one still stands, and errs on the safe side. */
+/*
+ * Writes the marker if it would say something new. 0, or an errno: then the old one still stands, and errs on the safe
+ * side.
+ */
 int session_mark(void);
-/* The same for answers, not at once if it was written a moment ago. */
+/* The same when threads have answered: not at once if the marker was written a moment ago (MARK_EVERY_MS). */
 void session_mark_answers(uint64_t now);
-/* Forgets it: nothing is frozen. */
+/* Forgets the session, of which nothing may be frozen. What is inside an open or a sync is given up. */
 void session_release(void);
+/* From here on session_step_thaw() thaws. RCU is put back. */
 void session_begin_thaw(void);
 /* The holder did not keep its word: its connection ends here, and by default its process too. */
 void session_drop_holder(bool kill);
@@ -127,6 +135,7 @@ void session_say_freeze_lines(void);
 
 /* ---- session-thaw.c ---- */
 
+/* Tells the threads whose turn it is, answers `thaw` if it is due, and ends the session when all is thawed. */
 void session_step_thaw(uint64_t now);
 /* When a session that nobody holds any more ends without what hangs; NEVER: not yet known. */
 uint64_t session_abandon_time(void);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Its FIFREEZE was given up and has not returned: its thaw is not waited for. */
 static bool in_vain(size_t i)
 {
 	return session.fs[i].hung && !worker_look(session.fs[i].worker).freeze_done;
@@ -68,7 +69,10 @@ static void say_thaw_lines(void)
 	}
 }
 
-/* What is left is thawed when the kernel returns its FIFREEZE, whenever that is: nobody has to wait to be told so. */
+/*
+ * All are thawed but those whose FIFREEZE was given up. They are thawed when the kernel returns it, whenever that is:
+ * nobody has to wait to be told so.
+ */
 static bool rest_is_thawed(void)
 {
 	EACH(i)
@@ -77,7 +81,7 @@ static bool rest_is_thawed(void)
 	return true;
 }
 
-/* Of those that the kernel does not let go: all have a marker of their own, or none. 0 or an errno. */
+/* Gives a marker of its own to each that the kernel does not let go, or to none of them. 0 or an errno. */
 static int mark_rest(void)
 {
 	int error = 0;
@@ -116,8 +120,12 @@ static void answer_not_yet(const char *why)
 }
 
 /*
- * The session ends without those that the kernel does not let go. Their markers come first: whatever happens in between
- * they are named, by the session's marker or by one of their own.
+ * The session ends without those that the kernel does not let go:
+ *
+ * 1. Each gets a marker of its own. If one cannot be written the session goes on, and this is tried again later.
+ * 2. The kernel may let go of one meanwhile, and its thread thaws it: then it needs no marker and stays with the session.
+ * 3. The others are given up (abandoned.h).
+ * 4. The session's marker is removed. Until then they are named twice, and at no moment not at all.
  */
 static void end_without_rest(uint64_t now)
 {
@@ -133,7 +141,7 @@ static void end_without_rest(uint64_t now)
 		say_thaw_lines();
 	EACH(i) {
 		if (worker_look(session.fs[i].worker).thaw_done) {
-			/* Since it was marked: it stays with the session, which knows no marker of its own. */
+			/* Thawed since it was marked. */
 			abandoned_unmark(session.fs[i].worker);
 			continue;
 		}
@@ -151,7 +159,7 @@ void session_step_thaw(uint64_t now)
 {
 	bool all = advance_thaw(now);
 	bool in_time = now < session.answer_by;
-	/* What else hangs is a freeze that was given up at its own limit: there is nothing to wait for. */
+	/* All that hangs are freezes that were given up at their limit: there is nothing to wait for. */
 	bool vain = session.gave_up && rest_is_thawed();
 
 	if (all && !session.reported) {

@@ -1,4 +1,4 @@
-/* See session.h and session-state.h: the session itself, how it is let go, and its marker. */
+/* See session-state.h: the session itself, its marker, and how it is let go. */
 #define _GNU_SOURCE
 #include "session-state.h"
 #include "abandoned.h"
@@ -132,7 +132,7 @@ int session_room(void)
 	return 0;
 }
 
-/* What is inside a call that may never return is not forgotten; what may freeze was abandoned before. */
+/* What is inside a call that may never return is kept track of. What may freeze was abandoned before. */
 static void let_go(struct worker *worker)
 {
 	if (worker == NULL)

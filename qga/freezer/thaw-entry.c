@@ -57,7 +57,11 @@ static int open_marked(const struct marker_entry *entry)
 
 int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, const struct process *old)
 {
-	/* Asked before FITHAW: only then does EINVAL say that nothing will be frozen after it. */
+	/*
+	 * Asked before FITHAW. The other way round: FITHAW answers EINVAL, since OLD is still inside its FIFREEZE; that
+	 * returns, the filesystem is frozen, and OLD ends; asked now, it has ended, and EINVAL would be taken for the end
+	 * of the matter. Asked first, EINVAL says that nothing will be frozen after it.
+	 */
 	bool ended = process_ended(old, 0);
 	int fd = open_marked(entry), error;
 

@@ -62,8 +62,8 @@ static bool start_thawing(size_t index, const struct marker *marker, const struc
 }
 
 /*
- * The marked freezer, in OLD, if it may still act: it was alive, is killed now, and may yet be inside a FIFREEZE. None if
- * it is gone. False if it is well and answers: then what it has frozen is its own business.
+ * Ends the freezer that MARKER names. False if it is well and answers: then what it has frozen is its own business. Else
+ * OLD is that process if it had to be killed, and may yet be inside a FIFREEZE; it is none if that one was gone.
  */
 static bool end_marked_freezer(const struct marker *marker, const char *socket, struct process *old)
 {
@@ -84,7 +84,7 @@ static bool end_marked_freezer(const struct marker *marker, const char *socket, 
 	return true;
 }
 
-/* Fills `errors`; ETIMEDOUT stays where nothing was heard. */
+/* Fills `errors` with what the children tell; what was there stays where nothing is heard in time. */
 static void collect(int in, size_t waiting, int bound_ms, int *errors)
 {
 	uint64_t until = deadline_after(clock_now(), (uint64_t)bound_ms + GRACE_MS);
@@ -105,7 +105,7 @@ static void collect(int in, size_t waiting, int bound_ms, int *errors)
 	}
 }
 
-/* A freezer started meanwhile may have put its own in this place, which must stay. */
+/* False if a freezer that was started meanwhile has put its own marker in this place: that one must stay. */
 static bool still_marked(const char *path, const struct marker *marker)
 {
 	static struct marker now;
@@ -117,12 +117,53 @@ static bool still_marked(const char *path, const struct marker *marker)
 	return same;
 }
 
+/* Says what became of each entry, and notes it there. How many are not known to be thawed. */
+static size_t tell_results(struct marker *marker, const int *errors)
+{
+	char word[4 * PATH_MAX_BYTES + 1];
+	size_t left = 0;
+
+	for (size_t i = 0; i < marker->count; i++) {
+		struct marker_entry *entry = &marker->entries[i];
+		const char *result;
+
+		if (!marker_entry_is_left(entry))
+			continue;
+		if (errors[i] != 0 && errors[i] != EINVAL)
+			left++;
+		else
+			entry->state = MARKED_THAWED;
+		result = errors[i] == 0 ? "thawed" : errors[i] == EINVAL ? "not-frozen" : "failed";
+		printf("%s %d %s\n", result, errors[i], word_escape(entry->path, word, sizeof word));
+	}
+	return left;
+}
+
+/* Removes the marker's file, or leaves what is LEFT in it. False if something stays marked that should not. */
+static bool settle_marker(const char *path, struct marker *marker, size_t left)
+{
+	char temporary[PATH_MAX_BYTES + 1];
+
+	if (!still_marked(path, marker)) {
+		fprintf(stderr, "freezer: %s is another session's by now, and stays\n", path);
+	} else if (left == 0 && unlink(path) < 0) {
+		fprintf(stderr, "freezer: cannot remove %s: %s\n", path, strerror(errno));
+		return false;
+	} else if (left > 0) {
+		snprintf(temporary, sizeof temporary, "%s.new", path);
+		marker->rcu[0] = '\0';
+		marker_write(path, temporary, marker);
+	}
+	return true;
+}
+
+/* 0: all that MARKER names is thawed. 1: not so. */
 static int thaw_all(struct marker *marker, const struct thaw_job *what, const struct process *old)
 {
 	int *errors = calloc(marker->count + 1, sizeof *errors);
-	char temporary[PATH_MAX_BYTES + 1], word[4 * PATH_MAX_BYTES + 1];
-	size_t waiting = 0, left = 0;
+	size_t waiting = 0, left;
 	int pipes[2];
+	bool settled;
 
 	if (errors == NULL || pipe2(pipes, O_CLOEXEC) < 0) {
 		perror("freezer: pipe");
@@ -142,35 +183,12 @@ static int thaw_all(struct marker *marker, const struct thaw_job *what, const st
 	collect(pipes[0], waiting, what->bound_ms, errors);
 	close(pipes[0]);
 
-	for (size_t i = 0; i < marker->count; i++) {
-		struct marker_entry *entry = &marker->entries[i];
-
-		if (!marker_entry_is_left(entry))
-			continue;
-		if (errors[i] != 0 && errors[i] != EINVAL)
-			left++;
-		else
-			entry->state = MARKED_THAWED;
-		printf("%s %d %s\n",
-		       errors[i] == 0        ? "thawed"
-		       : errors[i] == EINVAL ? "not-frozen"
-					     : "failed",
-		       errors[i], word_escape(entry->path, word, sizeof word));
-	}
-	/* The marker first: what is printed may go to a filesystem that is still frozen. */
-	if (!still_marked(what->marker, marker)) {
-		fprintf(stderr, "freezer: %s is another session's by now, and stays\n", what->marker);
-	} else if (left == 0 && unlink(what->marker) < 0) {
-		fprintf(stderr, "freezer: cannot remove %s: %s\n", what->marker, strerror(errno));
-		left = 1;
-	} else if (left > 0) {
-		snprintf(temporary, sizeof temporary, "%s.new", what->marker);
-		marker->rcu[0] = '\0';
-		marker_write(what->marker, temporary, marker);
-	}
+	left = tell_results(marker, errors);
+	/* The marker first: what is printed, which still is in its buffer, may go to a filesystem that is still frozen. */
+	settled = settle_marker(what->marker, marker, left);
 	fflush(stdout);
 	free(errors);
-	return left > 0;
+	return left > 0 || !settled;
 }
 
 int thaw_marker(const struct thaw_job *what)
@@ -251,7 +269,7 @@ int thaw_marked(const struct thaw_job *what)
 		while (asides.children[i] > 0 && waitpid(asides.children[i], NULL, 0) < 0 && errno == EINTR)
 			;
 	free(asides.children);
-	/* What is not thawed is still there. */
+	/* The markers of what is not thawed are still there. */
 	left = 0;
 	markers_set_aside(what->marker, count_left, &left);
 	return result | (left > 0);

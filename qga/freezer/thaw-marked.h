@@ -5,7 +5,7 @@
 #include "worker.h"
 
 struct thaw_job {
-	const char *marker, *socket, *rcu_knob;
+	const char *marker, *socket, *rcu_knob; /* paths */
 	const struct kernel_calls *calls;
 	int bound_ms; /* for a filesystem that does not answer, or whose FIFREEZE may still be under way */
 };
@@ -15,7 +15,7 @@ struct thaw_job {
  * What was set aside (leftovers.h) is thawed too, unless a freezer serves the socket: that one sees to it.
  */
 int thaw_marked(const struct thaw_job *what);
-/* The same of the marker alone. */
+/* The same of the marker alone: what was set aside is not looked at. */
 int thaw_marker(const struct thaw_job *what);
 
 #endif

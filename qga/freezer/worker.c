@@ -51,7 +51,7 @@ static void tell_main(struct worker *self)
 {
 	uint64_t one = 1;
 
-	/* Can only fail if the counter is full, and then the main thread is awake. */
+	/* The write can only fail if the counter is full, and then the main thread is awake. */
 	if (write(self->wake, &one, sizeof one) < 0)
 		return;
 }

@@ -31,11 +31,10 @@ static void freeze(int fs)
 	close(fd);
 }
 
-/* Of a freezer that is dead: no such pid. */
+/* The marker of a freezer that is dead: there is no such pid. */
 static void leave(int filesystems)
 {
 	static struct marker marker;
-
 	static struct marker_entry entries[8];
 
 	marker = (struct marker){ .pid = 4194303, .start_time = 7, .session = "of a dead one", .entries = entries };
