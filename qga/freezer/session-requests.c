@@ -7,7 +7,6 @@
 #include "rcu.h"
 #include "system.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,7 +183,7 @@ static int thaw_all(struct marker *marker, const struct thaw_job *what, const st
 	close(pipes[0]);
 
 	left = tell_results(marker, errors);
-	/* The marker first: what is printed, which still is in its buffer, may go to a filesystem that is still frozen. */
+	/* The marker first: what is printed, still in its buffer, may go to a filesystem that is still frozen. */
 	settled = settle_marker(what->marker, marker, left);
 	fflush(stdout);
 	free(errors);
@@ -222,7 +221,7 @@ int thaw_marker(const struct thaw_job *what)
 struct asides {
 	struct thaw_job what;
 	size_t count;
-	pid_t *children; /* -1: there is none */
+	pid_t *children;
 };
 
 /* In a process of its own, so that their bounds do not add up. */
@@ -241,7 +240,8 @@ static void thaw_aside(const char *path, void *context)
 	if (more == NULL)
 		return;
 	asides->children = more;
-	asides->children[asides->count++] = child;
+	if (child > 0)
+		asides->children[asides->count++] = child;
 }
 
 static void count_left(const char *path, void *context)
@@ -266,7 +266,7 @@ int thaw_marked(const struct thaw_job *what)
 	fflush(stdout);
 	markers_set_aside(what->marker, thaw_aside, &asides);
 	for (size_t i = 0; i < asides.count; i++)
-		while (asides.children[i] > 0 && waitpid(asides.children[i], NULL, 0) < 0 && errno == EINTR)
+		while (waitpid(asides.children[i], NULL, 0) < 0 && errno == EINTR)
 			;
 	free(asides.children);
 	/* The markers of what is not thawed are still there. */
