@@ -1,20 +1,18 @@
-// A session's hold on the freezer: the lock it takes, the lease and our own watch over it, and the way back when the
-// freezer has died or does not answer. What is frozen and what it is worth: session/filesystem-set.ts and session/session.ts.
+// A session's hold on the freezer: the lock that it takes, the freeze, the thaw, and the way back when the freezer has
+// died or does not answer. Our own watch over the lease: lease-watch.ts. What the kernel answered for each filesystem:
+// session/filesystem-set.ts.
 import { Timer } from '../../deadline.js';
 import { DeadlineError, describeError, QuiesceError, StateError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
-import type { FreezerConnection, FreezerIdentity, Refusal } from './client.js';
+import type { FreezerConnection, FreezerIdentity } from './client.js';
+import type { Refusal } from './exchange.js';
+import { LeaseWatch, type HoldEnd } from './lease-watch.js';
 import { freezerText, type FilesystemAnswer } from './lines.js';
 import { connectFreezer, killFreezer, thawMarked, type FreezerPlaces } from './process.js';
 
 /** Beyond our own budgets, before the freezer takes a planning session for dead and kills its process. */
 const PLAN_SLACK_MS = 30_000;
 const LONGEST_PLAN_MS = 3_600_000;
-/**
- * A freezer that says nothing this long after the lease ended is dead or stopped: it is killed then, and what it froze is
- * to take writes within a second of the lease's end.
- */
-const SILENCE_MS = 250;
 /** One that neither confirms a thaw in this time nor, asked then, says in as much again what it is at. */
 const STILL_THERE_MS = 300;
 /** And this for each filesystem: on one busy processor a thousand threads go before its answer. */
@@ -29,12 +27,6 @@ export interface HoldRequest {
   /** For the freeze of each filesystem; one that takes longer ends the attempt. */
   readonly freezeLimitMs: number;
   readonly expedite: boolean;
-}
-
-/** How a hold ended that nobody ended. */
-export interface HoldEnd {
-  readonly outcome: 'expired' | 'broken';
-  readonly error: string;
 }
 
 export interface ThawResult {
@@ -52,28 +44,20 @@ export interface ThawResult {
 export class FreezerHold {
   readonly #places: FreezerPlaces;
   readonly #request: HoldRequest;
-  readonly #onEnd: (end: HoldEnd) => void;
+  readonly #lease: LeaseWatch;
   #connection: FreezerConnection | undefined;
   #identity: FreezerIdentity | undefined;
-  /** FIFREEZE may have been called. */
-  #armed = false;
-  #firstMs = 0;
-  #deadlineMs: number | undefined;
-  #criticalUntilMs = 0;
-  #expired = false;
   #expiryAnswers: readonly FilesystemAnswer[] = [];
   /** Of a freeze that was refused or ended: what is known of it all the same. */
   #freezeAnswers: readonly FilesystemAnswer[] = [];
-  #silent = false;
+  /** The freezer did not answer a thaw. */
+  #mute = false;
   #lost: Error | undefined;
-  #watch: NodeJS.Timeout | undefined;
-  /** The thaw was told: the lease is watched no more, whatever answers still come. */
-  #ending = false;
 
   private constructor(places: FreezerPlaces, request: HoldRequest, onEnd: (end: HoldEnd) => void) {
     this.#places = places;
     this.#request = request;
-    this.#onEnd = onEnd;
+    this.#lease = new LeaseWatch(onEnd);
   }
 
   /**
@@ -91,7 +75,7 @@ export class FreezerHold {
     try {
       hold.#connection = await connectFreezer(places, {
         onExpired: () => {
-          hold.#leaseEnded();
+          hold.#lease.expired();
         },
         onThawed: (answers) => {
           hold.#expiryAnswers = answers;
@@ -120,11 +104,11 @@ export class FreezerHold {
 
   /** Filesystems may be frozen by it. */
   get armed(): boolean {
-    return this.#armed;
+    return this.#lease.armed;
   }
 
   get remainingMs(): number {
-    return this.#deadlineMs === undefined ? 0 : Math.max(0, this.#deadlineMs - monotonicMs());
+    return this.#lease.remainingMs;
   }
 
   /** What went wrong with the freezer itself, if anything. */
@@ -133,21 +117,20 @@ export class FreezerHold {
     return this.#lost === undefined ? undefined : `the freezer died: ${this.#lost.message}`;
   }
 
+  get #silent(): boolean {
+    return this.#mute || this.#lease.silent;
+  }
+
   /** Freezes all that was added. Throws a QuiesceError if it is refused or ended meanwhile; errors of single filesystems do not. */
   async freeze(leaseMs: number): Promise<readonly FilesystemAnswer[]> {
-    this.#armed = true;
-    // Until the answer names the deadline, which is some milliseconds later.
-    this.#deadlineMs = monotonicMs() + leaseMs;
-    this.#watchLease();
+    this.#lease.arm(leaseMs);
     const answer = await this.connection.freeze(leaseMs, this.#request.freezeLimitMs);
     if (!answer.ok) {
       this.#freezeAnswers = answer.answers;
       const expired = answer.code === 'expired';
       throw new QuiesceError('E_FREEZE', expired ? 'the lease ended before all was frozen' : answer.text);
     }
-    this.#firstMs = answer.firstMs;
-    this.#deadlineMs = answer.deadlineMs;
-    this.#watchLease();
+    this.#lease.begin(answer.firstMs, answer.deadlineMs);
     return answer.answers;
   }
 
@@ -157,9 +140,8 @@ export class FreezerHold {
    */
   async freezeNothing(leaseMs: number): Promise<void> {
     await this.#planAnew(leaseMs);
-    this.#firstMs = monotonicMs();
-    this.#deadlineMs = this.#firstMs + leaseMs;
-    this.#watchLease();
+    const firstMs = monotonicMs();
+    this.#lease.begin(firstMs, firstMs + leaseMs);
   }
 
   /**
@@ -167,9 +149,8 @@ export class FreezerHold {
    * that takes longer than `limitMs`; one that was stopped is started anew then, and its successor releases. Never throws.
    */
   keepForRelease(limitMs: number): void {
-    this.#ending = true;
-    clearTimeout(this.#watch);
-    if (this.#lost === undefined && !this.#silent) this.#planAnew(limitMs).catch(() => undefined);
+    this.#lease.stop();
+    if (this.failure === undefined) this.#planAnew(limitMs).catch(() => undefined);
   }
 
   // A plan's budget cannot be changed. Both are sent at once, so that nobody takes the lock between them.
@@ -179,44 +160,40 @@ export class FreezerHold {
 
   /** The refusal, if there is one. */
   async renew(leaseMs: number): Promise<Refusal | undefined> {
-    if (this.#armed) {
+    if (this.armed) {
       const answer = await this.connection.renew(leaseMs);
       if (!answer.ok) return answer;
-      this.#deadlineMs = answer.deadlineMs;
-    } else {
-      const leftMs = Math.max(1, Math.min(leaseMs, this.#firstMs + this.#request.leaseMaxMs - monotonicMs()));
-      await this.#planAnew(leftMs);
-      this.#deadlineMs = monotonicMs() + leftMs;
+      this.#lease.renew(answer.deadlineMs);
+      return undefined;
     }
-    this.#watchLease();
+    const leftMs = Math.max(1, Math.min(leaseMs, this.#lease.firstMs + this.#request.leaseMaxMs - monotonicMs()));
+    await this.#planAnew(leftMs);
+    this.#lease.renew(monotonicMs() + leftMs);
     return undefined;
   }
 
   /** The refusal, if there is one. While it is on, expiry waits, at most `boundMs`. */
   async critical(on: boolean, boundMs: number): Promise<Refusal | undefined> {
-    if (!this.#armed) return undefined;
+    if (!this.armed) return undefined;
     const answer = await this.connection.critical(on, boundMs);
     if (!answer.ok) return answer;
-    this.#criticalUntilMs = on ? monotonicMs() + boundMs : 0;
-    if (!on && this.#expired) this.#onEnd(this.#expiry());
-    else this.#watchLease();
+    this.#lease.critical(on, boundMs);
     return undefined;
   }
 
   /** Thaws what it froze, by the freezer or without it, and says what became of it. Never throws. */
   async thaw(): Promise<ThawResult> {
-    this.#ending = true;
-    clearTimeout(this.#watch);
+    this.#lease.stop();
     if (this.failure !== undefined) return await this.#thawWithoutFreezer(this.failure);
     try {
       const answer = await this.#thawAnswer();
       const answers = [...this.#freezeAnswers, ...this.#expiryAnswers, ...answer.answers];
       if (answer.ok) return { answers, byMarker: false };
       return answer.code === 'expired'
-        ? { answers, byMarker: false, end: this.#expiry() }
+        ? { answers, byMarker: false, end: this.#lease.expiry() }
         : { answers, byMarker: false, unfinished: answer.text };
     } catch (error) {
-      this.#silent = error instanceof DeadlineError;
+      this.#mute = error instanceof DeadlineError;
       return await this.#thawWithoutFreezer(`the freezer was lost: ${describeError(error)}`);
     }
   }
@@ -238,8 +215,7 @@ export class FreezerHold {
 
   /** Gives up the lock. May be called at any time; what is frozen is thawed then. */
   close(): void {
-    this.#ending = true;
-    clearTimeout(this.#watch);
+    this.#lease.stop();
     this.#connection?.close();
   }
 
@@ -267,48 +243,6 @@ export class FreezerHold {
     const [word = '\\', since = '0', until = '0'] = answer.words;
     const holder = { requester: freezerText(word), sinceMs: Number(since) / 1e6, untilMs: Number(until) / 1e6 };
     throw new StateError('a freeze', `held by ${holder.requester}`, ['idle'], { holder });
-  }
-
-  #expiry(): HoldEnd {
-    const seconds = Math.round((monotonicMs() - this.#firstMs) / 1000);
-    const error = `thawed after ${seconds} s, before the requester asked: the snapshot is not consistent`;
-    return { outcome: 'expired', error };
-  }
-
-  #leaseEnded(): void {
-    this.#expired = true;
-    // To thaw now would tell the freezer that the critical section is over.
-    if (monotonicMs() < this.#criticalUntilMs) this.#watchLease();
-    else this.#onEnd(this.#expiry());
-  }
-
-  // Our own look at the lease: a freezer that is stopped thaws nothing.
-  #watchLease(): void {
-    clearTimeout(this.#watch);
-    if (this.#deadlineMs === undefined || this.#ending) return;
-    // One that said that the lease ended is not silent: then the end of the critical section is waited for, and not a
-    // moment longer, since the freezer kills a holder that does not let go within a second.
-    const graceMs = this.#armed && !this.#expired ? SILENCE_MS : 0;
-    const fromMs = Math.max(this.#deadlineMs, this.#criticalUntilMs) + graceMs;
-    const watch = setTimeout(
-      () => {
-        // What it said while this process had no turn lies in the socket, and is read before an immediate runs.
-        setImmediate(() => {
-          if (this.#watch === watch && !this.#ending) this.#watchFired();
-        });
-      },
-      Math.max(0, fromMs - monotonicMs()),
-    );
-    this.#watch = watch;
-  }
-
-  #watchFired(): void {
-    if (this.#expired || !this.#armed) {
-      this.#onEnd(this.#expiry());
-      return;
-    }
-    this.#silent = true;
-    this.#onEnd({ outcome: 'broken', error: 'the freezer was silent past the lease, and was killed' });
   }
 
   async #thawWithoutFreezer(error: string): Promise<ThawResult> {

@@ -1,10 +1,12 @@
 // The freezer as a process: found by its socket, started where no service manager did, killed when it is silent past
 // the lease, and run as `--thaw-marked` for what a dead one left. Speaking with it: client.ts.
 import { execa } from 'execa';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { Deadline, Timer } from '../../deadline.js';
 import { describeError, ThawUnconfirmedError, UnreachableError } from '../../errors.js';
-import { connectToSocket, type FreezerConnection, type FreezerEvents, type FreezerIdentity } from './client.js';
+import { processStat } from '../../linux/process-stat.js';
+import { connectToSocket, type FreezerConnection, type FreezerIdentity } from './client.js';
+import type { FreezerEvents } from './exchange.js';
 import { markedSessions, markerFiles } from './markers.js';
 
 /** A freezer of the service manager's that ended is back within this: RestartSec=0, and what it thaws first. */
@@ -140,13 +142,7 @@ export function killFreezer({ pid, startTime }: FreezerIdentity): boolean {
   }
 }
 
-/** Field 22 of /proc/PID/stat, which no later process with this pid has; undefined if there is none. */
+/** Which no later process with this pid has; undefined if there is no such process. */
 export function processStartTime(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The name, in parentheses, may hold anything.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
-  } catch {
-    return undefined;
-  }
+  return processStat(pid)?.startTime;
 }

@@ -3,11 +3,10 @@
 // closes); they are waited for, but not for long: the applications wait too.
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { Deadline } from '../../deadline.js';
+import { Timer } from '../../deadline.js';
 import { describeError, ThawUnconfirmedError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
-import { connectToSocket } from '../freezer/client.js';
-import { thawMarked } from '../freezer/process.js';
+import { thawLeft } from '../freezer/until-thawed.js';
 import { endLeftProcesses } from '../writers/left-processes.js';
 import type { CoordinatorOptions } from '../options.js';
 import { stillRuns } from '../../linux/process-stat.js';
@@ -30,7 +29,6 @@ import { WriterSet } from '../writers/writer-set.js';
 const THAW_LIMIT_MS = 5_000;
 /** Then the writers are released all the same: a disk that does not answer must not keep their applications paused. */
 const RELEASE_AFTER_MS = 2_500;
-const POLL_MS = 50;
 
 export interface RecoveredSession {
   readonly session: string;
@@ -62,18 +60,15 @@ export async function recoverSessions(
 ): Promise<readonly RecoveredSession[]> {
   const settings = withDefaults(options);
   const abandoned = abandonedSessions(settings.runtimeDir);
-  const thaw = waitUntilThawed(settings, new Set(abandoned.map(({ session }) => session)));
-  let timer: NodeJS.Timeout | undefined;
-  const longEnough = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, RELEASE_AFTER_MS);
-  });
+  const thaw = thawLeft(settings, new Set(abandoned.map(({ session }) => session)), THAW_LIMIT_MS);
+  const timer = new Timer();
   await Promise.all([
-    Promise.race([thaw, longEnough]),
+    Promise.race([thaw, timer.after(RELEASE_AFTER_MS, undefined)]),
     ...abandoned.map(async ({ record, session, head }) => {
       await endLeftProcesses(record, session, head?.startTime ?? '0');
     }),
   ]);
-  clearTimeout(timer);
+  timer.clear();
   const recovered: RecoveredSession[] = [];
   for (const one of abandoned) recovered.push(await recoverSession(one, settings));
   tell(recovered);
@@ -108,43 +103,6 @@ function headOf(record: SessionRecord): SessionHead | undefined {
     return record.head();
   } catch {
     return undefined;
-  }
-}
-
-/** Undefined, or what may still be frozen. Never throws. */
-async function waitUntilThawed(settings: Settings, sessions: ReadonlySet<string>): Promise<string | undefined> {
-  const deadline = new Deadline(THAW_LIMIT_MS);
-  for (;;) {
-    const holder = await sessionHeld(settings.socketPath);
-    if (holder === undefined) return await thawByMarker(settings);
-    // Idle, or held by somebody who lives. What hangs is the freezer's, and stands in nobody's way.
-    if (!sessions.has(holder)) return undefined;
-    if (deadline.passed) return `the freezer has not thawed session ${holder} within ${THAW_LIMIT_MS} ms`;
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
-}
-
-/** The session that the freezer holds, '' if none; undefined if no freezer answers. */
-async function sessionHeld(socketPath: string): Promise<string | undefined> {
-  try {
-    const freezer = await connectToSocket(socketPath, { onExpired() {}, onThawed() {}, onLost() {} });
-    try {
-      const { state, session } = await freezer.status();
-      return state === 'idle' ? '' : session;
-    } finally {
-      freezer.close();
-    }
-  } catch {
-    return undefined;
-  }
-}
-
-async function thawByMarker(settings: Settings): Promise<string | undefined> {
-  try {
-    await thawMarked(settings);
-    return undefined;
-  } catch (error) {
-    return describeError(error);
   }
 }
 
