@@ -1,5 +1,5 @@
-// How a session came out, and its last steps with the freezer: the thaw, its confirmation, and what neither of them may
-// be told as. Writers, report and states: session.ts.
+// What ends a session (Ending), and how it came out (Outcome): the thaw, its confirmation, and the error that is told of
+// them, the worst first. The order in which things are undone: finish.ts.
 import type { FilesystemSet } from './filesystem-set.js';
 import type { FreezerHold, ThawResult } from '../freezer/hold.js';
 import type { FreezeLog } from '../options.js';
@@ -12,10 +12,10 @@ export interface Ending {
   readonly byItself: boolean;
 }
 
-export class SessionEnding {
+export class Outcome {
   readonly #session: string;
   readonly #log: FreezeLog;
-  #outcome: SessionOutcome = 'ok';
+  #kind: SessionOutcome = 'ok';
   #error: string | undefined;
   #leftToFreezer = false;
   /** The freezer's words, if its last answer to a thaw was that it is not done. */
@@ -27,11 +27,11 @@ export class SessionEnding {
     this.#log = log;
   }
 
-  get outcome(): SessionOutcome {
-    return this.#outcome;
+  get kind(): SessionOutcome {
+    return this.#kind;
   }
 
-  /** Why it is not `ok`. */
+  /** Why its kind is not `ok`. */
   get error(): string | undefined {
     return this.#error;
   }
@@ -47,7 +47,7 @@ export class SessionEnding {
   }
 
   begin({ outcome, error }: Ending): void {
-    this.#outcome = outcome;
+    this.#kind = outcome;
     this.#error = error;
   }
 
@@ -95,7 +95,7 @@ export class SessionEnding {
   }
 
   #worsen(outcome: SessionOutcome, error: string): void {
-    if (this.#outcome === 'ok') this.#outcome = outcome;
+    if (this.#kind === 'ok') this.#kind = outcome;
     this.#error ??= error;
     this.#log.error({ session: this.#session }, error);
   }

@@ -10,7 +10,7 @@ import { concernedWriters, tornFilesystems, makePlan } from '../judgement/plan.j
 import { buildReport, type StepClock } from '../judgement/report.js';
 import { checkLevel, levelNeeded, type UnsafeWriter } from '../judgement/requirement.js';
 import { SecondLook } from '../judgement/second-look.js';
-import type { SessionEnding } from './ending.js';
+import type { Outcome } from './ending.js';
 import type { Settings } from '../settings.js';
 import { judge, type Verdict } from '../judgement/verdict.js';
 import { findWriters, type Writer } from '../writers/folders.js';
@@ -27,7 +27,7 @@ interface Head {
 export class SessionFindings {
   readonly #settings: Settings;
   readonly #head: Head;
-  readonly #fate: SessionEnding;
+  readonly #outcome: Outcome;
   #filesystems: FilesystemSet | undefined;
   #bare: BareDisks | undefined;
   #secondLook: SecondLook | undefined;
@@ -36,10 +36,10 @@ export class SessionFindings {
   /** Set as soon as there is one. */
   writers: WriterSet | undefined;
 
-  constructor(settings: Settings, head: Head, fate: SessionEnding) {
+  constructor(settings: Settings, head: Head, outcome: Outcome) {
     this.#settings = settings;
     this.#head = head;
-    this.#fate = fate;
+    this.#outcome = outcome;
   }
 
   /** Makes the plan: its filesystems and the writers concerned. Throws a UsageError for a mount point there is not. */
@@ -94,7 +94,7 @@ export class SessionFindings {
 
   /** After the release: nobody waits for the last look but the requester. */
   async released(): Promise<void> {
-    if (this.#fate.outcome === 'ok') await this.#secondLook?.atFilesystems('changes');
+    if (this.#outcome.kind === 'ok') await this.#secondLook?.atFilesystems('changes');
   }
 
   /** Throws a QuiesceError if the level asked for cannot be had. `assumeFrozen`: if all froze that is still to freeze. */
@@ -111,10 +111,10 @@ export class SessionFindings {
       session: id,
       requester: request.requester,
       final,
-      thawed: this.#fate.unconfirmed === undefined,
-      outcome: this.#fate.outcome,
+      thawed: this.#outcome.unconfirmed === undefined,
+      outcome: this.#outcome.kind,
       verdict: this.#judge({ final }),
-      error: this.#fate.error,
+      error: this.#outcome.error,
       filesystems: this.#filesystems?.reports() ?? [],
       writers: this.writers?.reports(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
@@ -132,7 +132,7 @@ export class SessionFindings {
   }
 
   #judge({ final, assumeFrozen = false }: { final: boolean; assumeFrozen?: boolean }): Verdict {
-    const { outcome, error } = this.#fate;
+    const { kind: outcome, error } = this.#outcome;
     return judge({
       outcome,
       ...defined({ error }),
