@@ -5,9 +5,13 @@ import { withLimit } from '../../deadline.js';
 import { UnreachableError } from '../../errors.js';
 import { parseFreezerLine, type FilesystemAnswer, type FreezerLine, type HungFilesystem } from './lines.js';
 
-/** The freezer's lines are 8192 bytes at most. What sends more, or more answers than it was asked for, is no freezer. */
+/**
+ * The freezer's lines are 8192 bytes at most. What sends more, or more answers than it was asked for, is no freezer.
+ */
 const LINE_LIMIT_BYTES = 8_192;
-/** For each filesystem: five syncs, a late one, a freeze and some thaws; and for those that hang, which nobody counted. */
+/**
+ * For each filesystem: five syncs, a late one, a freeze and some thaws; and for those that hang, which nobody counted.
+ */
 const ANSWERS_EACH = 16;
 const ANSWERS_LEAST = 16_384;
 

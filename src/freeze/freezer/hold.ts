@@ -13,29 +13,32 @@ import { connectFreezer, killFreezer, thawMarked, type FreezerPlaces } from './p
 /** Beyond our own budgets, before the freezer takes a planning session for dead and kills its process. */
 const PLAN_SLACK_MS = 30_000;
 const LONGEST_PLAN_MS = 3_600_000;
-/** One that neither confirms a thaw in this time nor, asked then, says in as much again what it is at. */
+/**
+ * A freezer is taken for stopped if it does not confirm a thaw in this time, and says nothing when asked for as much
+ * again.
+ */
 const STILL_THERE_MS = 300;
-/** And this for each filesystem: on one busy processor a thousand threads go before its answer. */
+/** More patience for each filesystem: on one busy processor a thousand threads have their turn before the answer. */
 const STILL_THERE_EACH_MS = 1;
 
 export interface HoldRequest {
   readonly session: string;
   readonly owner: string;
   readonly leaseMaxMs: number;
-  /** For what comes before the freeze. */
+  /** How long what comes before the freeze may take. */
   readonly budgetMs: number;
-  /** For the freeze of each filesystem; one that takes longer ends the attempt. */
+  /** How long the freeze of each filesystem may take. One that takes longer ends the attempt. */
   readonly freezeLimitMs: number;
   readonly expedite: boolean;
 }
 
 export interface ThawResult {
-  /** Of the thaw; and of a freeze that did not come to its end. */
+  /** Those of the thaw, and those of a freeze that did not come to its end. */
   readonly answers: readonly FilesystemAnswer[];
   readonly end?: HoldEnd;
-  /** The freezer was gone; what it had frozen was thawed by its marker. */
+  /** The freezer was gone, and what it had frozen was thawed by its marker. */
   readonly byMarker: boolean;
-  /** What the freezer says if something is not thawed yet. It goes on, and may be asked once more: then it gives up. */
+  /** The freezer's words, if something is not thawed yet. It goes on, and may be asked once more: then it gives up. */
   readonly unfinished?: string;
   /** Why it is not known that everything is thawed. */
   readonly unconfirmed?: string;
@@ -48,7 +51,7 @@ export class FreezerHold {
   #connection: FreezerConnection | undefined;
   #identity: FreezerIdentity | undefined;
   #expiryAnswers: readonly FilesystemAnswer[] = [];
-  /** Of a freeze that was refused or ended: what is known of it all the same. */
+  /** What is known of a freeze that was refused or ended. */
   #freezeAnswers: readonly FilesystemAnswer[] = [];
   /** The freezer did not answer a thaw. */
   #mute = false;
@@ -85,7 +88,7 @@ export class FreezerHold {
           onEnd({ outcome: 'broken', error: `the freezer died: ${error.message}` });
         },
       });
-      // All at once: a turn between the two processes costs as much as the rest of it.
+      // All are sent at once: a turn between the two processes costs as much as the rest of it.
       const answered = Promise.all([hold.#plan(request.budgetMs), open(hold.#connection)]);
       answered.catch(() => undefined);
       hold.#identity = await hold.#connection.hello();
@@ -102,7 +105,7 @@ export class FreezerHold {
     return this.#connection;
   }
 
-  /** Filesystems may be frozen by it. */
+  /** FIFREEZE may have been called: filesystems may be frozen. */
   get armed(): boolean {
     return this.#lease.armed;
   }
@@ -121,7 +124,9 @@ export class FreezerHold {
     return this.#mute || this.#lease.silent;
   }
 
-  /** Freezes all that was added. Throws a QuiesceError if it is refused or ended meanwhile; errors of single filesystems do not. */
+  /**
+   * Freezes all that was added. Throws a QuiesceError if it is refused or ended meanwhile, not for single filesystems.
+   */
   async freeze(leaseMs: number): Promise<readonly FilesystemAnswer[]> {
     this.#lease.arm(leaseMs);
     const answer = await this.connection.freeze(leaseMs, this.#request.freezeLimitMs);
@@ -135,8 +140,9 @@ export class FreezerHold {
   }
 
   /**
-   * The freezer freezes at least one filesystem or none. Without any the lock stays, and the lease is kept here; the
-   * freezer bounds it all the same, for a process that is stopped: by the budget of a plan, which it ends by force.
+   * For a session without filesystems, as the freezer freezes at least one. The lock stays, and the lease is kept here.
+   * The freezer bounds it all the same, should this process be stopped: by the budget of a plan, which it ends by
+   * force.
    */
   async freezeNothing(leaseMs: number): Promise<void> {
     await this.#planAnew(leaseMs);
@@ -145,20 +151,22 @@ export class FreezerHold {
   }
 
   /**
-   * Nothing is frozen any more: keeps the lock while the writers are released, and lets the freezer end this process if
-   * that takes longer than `limitMs`; one that was stopped is started anew then, and its successor releases. Never throws.
+   * When nothing is frozen any more: keeps the lock while the writers are released, and lets the freezer end this
+   * process if that takes longer than `limitMs`. So a process that was stopped is replaced, and its successor releases.
+   * Never throws.
    */
   keepForRelease(limitMs: number): void {
     this.#lease.stop();
     if (this.failure === undefined) this.#planAnew(limitMs).catch(() => undefined);
   }
 
-  // A plan's budget cannot be changed. Both are sent at once, so that nobody takes the lock between them.
+  // A plan's budget cannot be changed, so it is planned anew. Both are sent at once: nobody takes the lock between
+  // them.
   async #planAnew(budgetMs: number): Promise<void> {
     await Promise.all([this.connection.thaw(), this.#plan(budgetMs)]);
   }
 
-  /** The refusal, if there is one. */
+  /** Moves the end of the lease. Returns the refusal, if there is one. */
   async renew(leaseMs: number): Promise<Refusal | undefined> {
     if (this.armed) {
       const answer = await this.connection.renew(leaseMs);
@@ -172,7 +180,7 @@ export class FreezerHold {
     return undefined;
   }
 
-  /** The refusal, if there is one. While it is on, expiry waits, at most `boundMs`. */
+  /** While it is on, expiry waits, at most `boundMs`. Returns the refusal, if there is one. */
   async critical(on: boolean, boundMs: number): Promise<Refusal | undefined> {
     if (!this.armed) return undefined;
     const answer = await this.connection.critical(on, boundMs);
@@ -181,7 +189,7 @@ export class FreezerHold {
     return undefined;
   }
 
-  /** Thaws what it froze, by the freezer or without it, and says what became of it. Never throws. */
+  /** Thaws what was frozen, by the freezer or without it, and says what became of it. Never throws. */
   async thaw(): Promise<ThawResult> {
     this.#lease.stop();
     if (this.failure !== undefined) return await this.#thawWithoutFreezer(this.failure);
@@ -198,8 +206,8 @@ export class FreezerHold {
     }
   }
 
-  // One that waits for a disk answers a question meanwhile. One that is stopped answers nothing, and the lease's end may
-  // be near.
+  // A freezer that waits for a disk answers a question meanwhile. A freezer that is stopped answers nothing, and the
+  // end of the lease may be near.
   async #thawAnswer(): ReturnType<FreezerConnection['thaw']> {
     const { connection } = this;
     const thawed = connection.thaw();
@@ -223,7 +231,7 @@ export class FreezerHold {
   async release(): Promise<void> {
     const released = this.#connection?.thaw().catch(() => undefined);
     const timer = new Timer();
-    // One that is stopped says nothing; it sees the connection closed when it goes on.
+    // A freezer that is stopped says nothing. It sees the connection closed when it goes on.
     await Promise.race([released, timer.after(STILL_THERE_MS, undefined)]);
     timer.clear();
     this.close();

@@ -1,5 +1,5 @@
-// Questions to the freezer that take no session. However many ask at a time, one connection serves them: the freezer keeps
-// eight, and one of them is the session's.
+// Asks the freezer questions that need no session. However many ask at a time, one connection serves them all: the
+// freezer keeps eight, and one of them is the session's.
 import { connectToSocket, noEvents, type FreezerConnection } from './client.js';
 
 export class FreezerInquiry {
@@ -18,7 +18,7 @@ export class FreezerInquiry {
     try {
       return await question(await connecting);
     } catch (error) {
-      // One that is silent or gone is not asked again on this connection.
+      // A freezer that is silent or gone is not asked again on this connection.
       this.#drop(connecting);
       throw error;
     } finally {

@@ -1,10 +1,10 @@
-// Our own watch over a session's lease, beside the freezer's: a freezer that is stopped thaws nothing, and where nothing
-// is frozen the lease is kept here alone. What is done when the lease has ended: hold.ts.
+// Our own watch over a session's lease, beside the freezer's: a freezer that is stopped thaws nothing, and where
+// nothing is frozen the lease is kept here alone. What is done when the lease has ended: hold.ts.
 import { monotonicMs } from '../../linux/clock.js';
 
 /**
- * A freezer that says nothing this long after the lease ended is dead or stopped: it is killed then, and what it froze is
- * to take writes within a second of the lease's end.
+ * A freezer that says nothing this long after the lease ended is dead or stopped: it is killed then, and what it froze
+ * is to take writes within a second of the lease's end.
  */
 const SILENCE_MS = 250;
 
@@ -51,7 +51,9 @@ export class LeaseWatch {
     return this.#firstMs;
   }
 
-  /** Just before the freezer is told to freeze: its answer names the true deadline, which is some milliseconds later. */
+  /**
+   * Just before the freezer is told to freeze: its answer names the true deadline, which is some milliseconds later.
+   */
   arm(leaseMs: number): void {
     this.#armed = true;
     this.#deadlineMs = monotonicMs() + leaseMs;
@@ -98,13 +100,14 @@ export class LeaseWatch {
   #watch(): void {
     clearTimeout(this.#timer);
     if (this.#deadlineMs === undefined || this.#over) return;
-    // A freezer that said that the lease ended is not silent. The end of the critical section is waited for then, and not
-    // a moment longer: the freezer kills a holder that does not let go within a second.
+    // A freezer that said that the lease ended is not silent. The end of the critical section is waited for then, and
+    // not a moment longer: the freezer kills a holder that does not let go within a second.
     const graceMs = this.#armed && !this.#expired ? SILENCE_MS : 0;
     const fromMs = Math.max(this.#deadlineMs, this.#criticalUntilMs) + graceMs;
     const timer = setTimeout(
       () => {
-        // What the freezer said while this process had no turn lies in the socket, and is read before an immediate runs.
+        // What the freezer said while this process had no turn lies in the socket, and is read before an immediate
+        // runs.
         setImmediate(() => {
           if (this.#timer === timer && !this.#over) this.#fire();
         });

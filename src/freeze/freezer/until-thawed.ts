@@ -1,5 +1,6 @@
-// Waits for a thaw that nobody confirmed. The freezer goes on with it when we stopped waiting, and removes its marker when
-// it is done; `--thaw-marked` makes up for a freezer that died. Reads tmpfs alone. The thaw of a living session: hold.ts.
+// Waits for a thaw that nobody confirmed. The freezer goes on with it when we stopped waiting, and removes its marker
+// when it is done; `--thaw-marked` makes up for a freezer that died. Reads tmpfs alone. The thaw of a living session:
+// hold.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
 import { describeError } from '../../errors.js';
@@ -16,8 +17,8 @@ const POLL_MS = 50;
 const ANSWER_MS = 1_000;
 
 /**
- * Settles when no marker names the session any more (without one: those that are named now), and never rejects. A marker
- * that was set aside by a freezer started anew counts. Keeps no process alive. `lookMs`: for tests.
+ * Settles when no marker names the session any more (without one: those that are named now), and never rejects. A
+ * marker that was set aside by a freezer started anew counts. Keeps no process alive. `lookMs`: for tests.
  */
 export async function untilThawed(places: FreezerPlaces, session?: string, lookMs = LOOK_MS): Promise<void> {
   const sought = new Set(session === undefined ? markedSessions(places.markerPath) : [session]);

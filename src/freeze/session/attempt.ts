@@ -1,6 +1,6 @@
-// Steps 1 to 4 of the freeze path (../README.md) as values: Planned, Prepared, Held, Frozen. Each step takes the value of
-// the step before and gives the next one; what it acquires is put into `progress.acquired` at once. A step that fails
-// throws, and undoes nothing: finish.ts thaws and releases whatever was acquired.
+// Steps 1 to 4 of the freeze path (../README.md) as values: Planned, Prepared, Held, Frozen. Each step takes the value
+// of the step before and gives the next one; what it acquires is put into `progress.acquired` at once. A step that
+// fails throws, and undoes nothing: finish.ts thaws and releases whatever was acquired.
 import { defined } from '../../defined.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { FreezerConnection } from '../freezer/client.js';

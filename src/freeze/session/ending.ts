@@ -1,5 +1,5 @@
-// What ends a session (Ending), and how it came out (Outcome): the thaw, its confirmation, and the error that is told of
-// them, the worst first. The order in which things are undone: finish.ts.
+// What ends a session (Ending), and how it came out (Outcome): the thaw, its confirmation, and the error that is told
+// of them, the worst first. The order in which things are undone: finish.ts.
 import type { FilesystemSet } from './filesystem-set.js';
 import type { FreezerHold, ThawResult } from '../freezer/hold.js';
 import type { FreezeLog } from '../options.js';
@@ -8,7 +8,7 @@ import type { SessionOutcome } from '../writers/phase.js';
 export interface Ending {
   readonly outcome: SessionOutcome;
   readonly error?: string;
-  /** Neither thaw() nor the signal nor a failed step. */
+  /** It was neither thaw() nor the signal nor a failed step. */
   readonly byItself: boolean;
 }
 
@@ -18,7 +18,7 @@ export class Outcome {
   #kind: SessionOutcome = 'ok';
   #error: string | undefined;
   #leftToFreezer = false;
-  /** The freezer's words, if its last answer to a thaw was that it is not done. */
+  /** The freezer's words, if it answered the last thaw with an error: something is not thawed yet. */
   #unfinished: string | undefined;
   #unconfirmed: string | undefined;
 
@@ -41,11 +41,12 @@ export class Outcome {
     return this.#unconfirmed;
   }
 
-  /** What is not confirmed to be thawed hangs in the kernel, and the freezer, which is well, keeps at it. */
+  /** All that is not confirmed to be thawed hangs in the kernel, and the freezer, which is well, keeps at it. */
   get leftToFreezer(): boolean {
     return this.#leftToFreezer;
   }
 
+  /** The session ends now, for this reason. What is found out from here on can only be worse. */
   begin({ outcome, error }: Ending): void {
     this.#kind = outcome;
     this.#error = error;
@@ -61,7 +62,7 @@ export class Outcome {
     return this.#unconfirmed === undefined && this.#unfinished === undefined && filesystems.unthawed.length === 0;
   }
 
-  /** After the release: a disk that did not answer may do so by now. Never throws. */
+  /** After the release: asks once more, as a disk that did not answer may do so by now. Never throws. */
   async confirm(hold: FreezerHold, filesystems: FilesystemSet): Promise<void> {
     if (this.#unconfirmed === undefined && !this.thawed(filesystems)) this.#record(await hold.thaw(), filesystems);
     if (this.#unconfirmed === undefined && !this.thawed(filesystems)) {
@@ -71,11 +72,11 @@ export class Outcome {
     if (this.#unconfirmed === undefined) return;
     const before = this.#error === this.#unconfirmed ? undefined : this.#error;
     this.#worsen('broken', this.#unconfirmed);
-    // Whatever else there was, this is what must be seen.
+    // Whatever else went wrong, this is what must be seen.
     this.#error = before === undefined ? this.#unconfirmed : `${this.#unconfirmed}; ${before}`;
   }
 
-  /** It is known now, long after. */
+  /** It has become known, long after the end, that everything is thawed. */
   confirmedLate(): void {
     this.#unconfirmed = undefined;
     this.#log.warn({ session: this.#session }, 'everything is thawed now');

@@ -1,5 +1,6 @@
-// How far one session has come: its state, what it has acquired so far, and whether it is to stop. Steps 1 to 4 move it on
-// (attempt.ts), and steps 6 to 8 end it, wherever it is (finish.ts). Who asked for the session sees it as session.ts.
+// How far one session has come: its state, what it has acquired so far, and whether it is to stop. Steps 1 to 4 move it
+// on (attempt.ts), and steps 6 to 8 end it, wherever it is (finish.ts). Who asked for the session sees it as
+// session.ts.
 import type { FreezeRequest } from '../../consistency.js';
 import { unlessAborted } from '../../deadline.js';
 import { QuiesceError, UsageError } from '../../errors.js';

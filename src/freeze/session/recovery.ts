@@ -1,6 +1,6 @@
-// What a dead agent left: processes of writers that still run, and writers whose freeze was started and that nobody
-// released. Run by the agent at its start. The filesystems are the freezer's (it thaws when the dead one's connection
-// closes); they are waited for, but not for long: the applications wait too.
+// Releases what a dead agent left: processes of writers that still run, and writers whose freeze was started and that
+// nobody released. Run by the agent at its start. The freezer thaws the filesystems when the dead agent's connection
+// closes; that is waited for, but not for long, since the applications wait too.
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Timer } from '../../deadline.js';
@@ -25,15 +25,15 @@ import { mountpointList } from '../writers/phase.js';
 import type { Release } from '../writers/run.js';
 import { WriterSet } from '../writers/writer-set.js';
 
-/** For the freezer to thaw what the dead one held. */
+/** How long the freezer may take to thaw what the dead agent held. */
 const THAW_LIMIT_MS = 5_000;
-/** Then the writers are released all the same: a disk that does not answer must not keep their applications paused. */
+/** The writers are released after this all the same: a disk that does not answer must not keep applications paused. */
 const RELEASE_AFTER_MS = 2_500;
 
 export interface RecoveredSession {
   readonly session: string;
   readonly requester: string;
-  /** It had come to its end, but for writers that its process could not release. */
+  /** The session had come to its end, but for writers that its process could not release. */
   readonly ended: boolean;
   /** In the order of their release. */
   readonly writers: readonly Release[];
@@ -44,7 +44,7 @@ export interface RecoveredSession {
 interface Abandoned {
   readonly session: string;
   readonly record: SessionRecord;
-  /** Undefined if it cannot be read: nothing we wrote. */
+  /** Undefined if it cannot be read: then it is nothing that we wrote. */
   readonly head: SessionHead | undefined;
 }
 
@@ -77,13 +77,13 @@ export async function recoverSessions(
   return recovered;
 }
 
-/** The youngest first, as a later `freeze` may rest on an earlier one. */
+/** The youngest session first, as the hold of a later one may rest on that of an earlier one. */
 function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
   const dir = sessionsDir(runtimeDir);
   if (!existsSync(dir)) return [];
   const names = readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
   for (const name of names) {
-    // It had not begun.
+    // That session had not begun.
     const maker = makerOf(name);
     if (maker !== undefined && !stillRuns(maker)) rmSync(join(dir, name), { recursive: true, force: true });
   }
@@ -131,7 +131,7 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
   }
 }
 
-/** Residents apart, which cannot be started only to let go. */
+/** All but residents, which cannot be started only to let go. */
 function startedWriters({ session, record, head }: Abandoned, settings: Settings): WriterSet {
   const { leaseMs = 0, mountpoints = [] } = head ?? {};
   const started = record.unreleased().filter(({ kind }) => kind !== 'resident');
@@ -148,7 +148,7 @@ function startedWriters({ session, record, head }: Abandoned, settings: Settings
   );
 }
 
-/** What `recoverSessions` could not release. */
+/** Writers that recoverSessions() could not release. */
 export function leftWriters(settings: Settings): readonly LeftWriters[] {
   return abandonedSessions(settings.runtimeDir).flatMap((one) => {
     const { session, record } = one;
@@ -157,7 +157,7 @@ export function leftWriters(settings: Settings): readonly LeftWriters[] {
   });
 }
 
-/** A resident lets go when its standard input closes, which the death of its agent did: that it is gone is the proof. */
+/** A resident lets go when its standard input closes, as it did when its agent died. Its end is the proof. */
 function releaseOf({ name, path }: StartedWriter, running: readonly WriterProcess[]): Release {
   const released = !running.some((one) => one.path === path);
   return { name, path, released, ...(released ? {} : { reason: 'its process does not end' }) };

@@ -107,8 +107,8 @@ export class Session implements LocalSession, Predecessor {
   }
 
   /**
-   * Steps 1 to 4. May be called once. Whatever it throws, everything is thawed and released before. `before`: the session
-   * before, of which `post` may still run (waiting-for-post.ts).
+   * Steps 1 to 4. May be called once. Whatever it throws, everything is thawed and released before. `before`: the
+   * session before, of which `post` may still run (waiting-for-post.ts).
    */
   async freeze(signal?: AbortSignal, before?: Predecessor): Promise<void> {
     const progress = this.#progress;
