@@ -119,7 +119,7 @@ export class Session implements LocalSession, Predecessor {
     if (signal?.aborted === true) onAbort();
     progress.to('preparing');
     try {
-      const leftOut = await this.#leftOut(before);
+      const leftOut = before === undefined ? new Map<string, string>() : await this.#waitFor(before);
       await attempt(progress, {
         leftOut,
         onEnd: (end) => {
@@ -135,8 +135,7 @@ export class Session implements LocalSession, Predecessor {
     }
   }
 
-  async #leftOut(before: Predecessor | undefined): Promise<ReadonlyMap<string, string>> {
-    if (before === undefined) return new Map();
+  async #waitFor(before: Predecessor): Promise<ReadonlyMap<string, string>> {
     const leftOut = await waitForPost(this.#progress, before);
     if (leftOut.size === 0) return leftOut;
     this.#before = before;
