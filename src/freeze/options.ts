@@ -63,7 +63,7 @@ export interface CoordinatorOptions {
   readonly rules?: FreezeRules;
   readonly log?: FreezeLog;
   /**
-   * Called just before the first FIFREEZE (state `freezing`). Until `onWritable` nothing may be written outside tmpfs.
+   * Called just before the first FIFREEZE (state `freezing`), or before the hold begins where nothing freezes. Until `onWritable` nothing may be written outside tmpfs.
    */
   readonly onHold?: (session: string) => void;
   /**

@@ -26,7 +26,7 @@ export class LeaseWatch {
   /** The thaw was told: the lease is watched no more, whatever answers still come. */
   #over = false;
 
-  /** `onEnd` may be called more than once, until stop(). */
+  /** `onEnd` may be called more than once, and by an answer that comes after stop(): then nothing is left to end. */
   constructor(onEnd: (end: HoldEnd) => void) {
     this.#onEnd = onEnd;
   }

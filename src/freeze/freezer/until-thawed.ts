@@ -1,5 +1,5 @@
 // Waits for a thaw that nobody confirmed. The freezer goes on with it when we stopped waiting, and removes its marker
-// when it is done; `--thaw-marked` makes up for a freezer that died. Reads tmpfs alone. The thaw of a living session:
+// when it is done; `--thaw-marked` makes up for a freezer that died. Writes nothing. The thaw of a living session:
 // hold.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';

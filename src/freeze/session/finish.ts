@@ -8,7 +8,7 @@ import type { Ending } from './ending.js';
 import type { Progress } from './progress.js';
 
 export class Finish {
-  /** Settles, never rejects, when everything is thawed and released. */
+  /** Settles, never rejects, when the end is over: thawed and released, or known not to be. */
   readonly ended: Promise<FreezeReport>;
   /** Settles, never rejects, when it has ended and everything is known to be thawed. */
   readonly thawed: Promise<FreezeReport>;
