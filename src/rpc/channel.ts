@@ -8,7 +8,7 @@ import { encodeLine } from '../wire/encode.js';
 import type { WireMessage } from '../wire/message-parser.js';
 import type { JsonValue } from '../wire/value.js';
 import { RemoteError, toWireError } from './errors.js';
-import type { DispatcherOptions, Operation } from './operation.js';
+import type { DispatcherOptions, Operation, ReplyOrder } from './operation.js';
 import { readRequest, requestId, type Request } from './request.js';
 
 interface Entry<C> {
@@ -189,6 +189,6 @@ export class Channel<C> {
   }
 }
 
-function orderOf(entry: Entry<unknown>): Operation<unknown>['order'] | undefined {
+function orderOf(entry: Entry<unknown>): ReplyOrder | undefined {
   return 'operation' in entry.work ? entry.work.operation.order : undefined;
 }
