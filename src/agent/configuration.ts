@@ -2,6 +2,7 @@
 // [bridge] ours (unknown ones are an error: a mistyped lease must not pass for the default). Where the file is and how
 // the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
 import * as v from 'valibot';
+import { defined } from '../defined.js';
 import { UsageError } from '../errors.js';
 import { hookFailures } from '../freeze/judgement/requirement.js';
 import { mountpointGlob } from '../freeze/judgement/rules.js';
@@ -143,15 +144,17 @@ function readGeneral(keyfile: Keyfile, file: string): GeneralConfiguration {
     return value === undefined ? undefined : parseBoolean(value, where(key));
   };
   return {
-    ...given('daemon', boolean('daemon')),
-    ...given('method', text('method')),
-    ...given('path', text('path')),
-    ...given('logfile', text('logfile')),
-    ...given('pidfile', text('pidfile')),
-    ...given('fsfreezeHook', text('fsfreeze-hook')),
-    ...given('statedir', text('statedir')),
-    ...given('verbose', boolean('verbose')),
-    ...given('retryPath', boolean('retry-path')),
+    ...defined({
+      daemon: boolean('daemon'),
+      method: text('method'),
+      path: text('path'),
+      logfile: text('logfile'),
+      pidfile: text('pidfile'),
+      fsfreezeHook: text('fsfreeze-hook'),
+      statedir: text('statedir'),
+      verbose: boolean('verbose'),
+      retryPath: boolean('retry-path'),
+    }),
     // QEMU 7's old name for it: a list that restricts must not be lost by an update.
     blockRpcs: [...splitList(text('blacklist') ?? ''), ...splitList(text('block-rpcs') ?? '')],
     allowRpcs: splitList(text('allow-rpcs') ?? ''),
@@ -182,8 +185,4 @@ function readBridge(keyfile: Keyfile, file: string): BridgeConfiguration {
       ? `${file}: [bridge] ${known}: expected ${issue.message}, found ${issue.received}`
       : `${file}: [bridge] ${key}: unknown key, expected one of ${Object.keys(bridgeSchema.entries).join(', ')}`,
   );
-}
-
-function given<K extends string, T>(key: K, value: T | undefined): Partial<Record<K, T>> {
-  return value === undefined ? {} : ({ [key]: value } as Record<K, T>);
 }

@@ -3,7 +3,7 @@
 import { constants, type Stats } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoName } from './errno-text.js';
+import { isErrno } from '../errors.js';
 import { readValue } from '../linux/sysfs-values.js';
 
 const PIECE_BYTES = 1024 * 1024;
@@ -49,7 +49,7 @@ export async function openFile(path: string, flags: number): Promise<OpenFile> {
       await file.chmod(NEW_FILE_MODE);
       return { file, append, position: 0n };
     } catch (error) {
-      if (errnoName(error) !== 'EEXIST') throw error;
+      if (!isErrno(error, 'EEXIST')) throw error;
     }
   }
   const file = await open(path, always & ~O_CREAT);
@@ -73,7 +73,7 @@ export async function readFrom(open: OpenFile, wanted: number): Promise<{ bytes:
       ({ bytesRead } = await open.file.read(piece, 0, piece.length, position(open)));
     } catch (error) {
       // What a pipe has given so far is not lost because there is no more for now.
-      if (got > 0 && errnoName(error) === 'EAGAIN') return { bytes: Buffer.concat(pieces), eof: false };
+      if (got > 0 && isErrno(error, 'EAGAIN')) return { bytes: Buffer.concat(pieces), eof: false };
       throw error;
     }
     if (bytesRead === 0) return { bytes: Buffer.concat(pieces), eof: true };

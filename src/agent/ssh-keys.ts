@@ -3,9 +3,10 @@
 import { constants } from 'node:fs';
 import { chmod, chown, mkdir, open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isErrno } from '../errors.js';
 import { refuse } from '../qga/server.js';
 import { RemoteError } from '../rpc/errors.js';
-import { errnoName, errnoText } from './errno-text.js';
+import { errnoText } from './errno-text.js';
 import { LOOK_LIMIT_MS, type Sources } from './kernel-files.js';
 
 interface User {
@@ -78,7 +79,7 @@ async function makeFolder(folder: string, user: User): Promise<void> {
     await chown(folder, user.uid, user.gid);
     await chmod(folder, 0o700);
   } catch (error) {
-    if (errnoName(error) !== 'EEXIST') refuse(`failed to create directory '${folder}': ${errnoText(error)}`);
+    if (!isErrno(error, 'EEXIST')) refuse(`failed to create directory '${folder}': ${errnoText(error)}`);
   }
 }
 
@@ -93,7 +94,7 @@ async function changeLines(
     folder = await open(join(user.home, '.ssh'), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   } catch (error) {
     // Nothing there to be removed.
-    if (errnoName(error) === 'ENOENT') return;
+    if (isErrno(error, 'ENOENT')) return;
     return refuse(`failed to write to '${path}': its folder: ${errnoText(error)}`);
   }
   try {
@@ -116,7 +117,7 @@ async function readLines(place: string, path: string, { uid }: User): Promise<re
   try {
     file = await open(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     return refuse(`failed to read '${path}': ${errnoText(error)}`);
   }
   try {

@@ -1,6 +1,7 @@
 // A port that another program has open. The kernel says EBUSY and no more; who it is says what to do.
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { BridgeError, UsageError } from '../errors.js';
+import { processStat } from '../linux/process-stat.js';
 
 interface Holder {
   readonly pid: number;
@@ -35,7 +36,7 @@ export function holderOf(path: string): Holder | undefined {
   for (const pid of otherProcesses()) {
     try {
       const isOpen = readdirSync(`/proc/${pid}/fd`).some((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === real);
-      if (isOpen) return { pid: Number(pid), name: statOf(pid).name };
+      if (isOpen) return { pid: Number(pid), name: nameOf(pid) };
     } catch {
       // It has ended meanwhile.
     }
@@ -50,7 +51,7 @@ export function holderOf(path: string): Holder | undefined {
 export function hasStuckPredecessor(program = process.execPath): boolean {
   return otherProcesses().some((pid) => {
     try {
-      if (!/[DZX]/.test(statOf(pid).state)) return false;
+      if (!['D', 'Z', 'X'].includes(processStat(Number(pid))?.state ?? '')) return false;
       // Where the thread that hangs is not the first one, the first is a zombie and has no program any more.
       return readdirSync(`/proc/${pid}/task`).some(
         (thread) => linkOf(`/proc/${pid}/task/${thread}/exe`)?.replace(/ \(deleted\)$/, '') === program,
@@ -65,9 +66,8 @@ export function hasStuckPredecessor(program = process.execPath): boolean {
 const otherProcesses = (): readonly string[] =>
   readdirSync('/proc').filter((name) => /^\d+$/.test(name) && name !== String(process.pid));
 
-function statOf(pid: string): { readonly name: string; readonly state: string } {
-  const [, name = '', state = ''] = /^\d+ \((.*)\) (\S)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? [];
-  return { name, state };
+function nameOf(pid: string): string {
+  return /^\d+ \((.*)\) /s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1] ?? '';
 }
 
 function linkOf(path: string): string | undefined {

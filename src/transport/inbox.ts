@@ -1,5 +1,6 @@
 // Bytes that arrive by callback, taken by `for await`. Holds what was not taken yet and tells the source to pause and
 // resume, so that a reader that is slow does not fill the memory.
+import { defined } from '../defined.js';
 
 export interface InboxSource {
   pause(): void;
@@ -36,7 +37,7 @@ export class Inbox implements AsyncIterable<Uint8Array> {
 
   /** No more bytes: what is there is still given out, then the end or the error. */
   end(error?: Error): void {
-    this.#end ??= error === undefined ? {} : { error };
+    this.#end ??= defined({ error });
     this.#wake?.();
   }
 

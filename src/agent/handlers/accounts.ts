@@ -1,13 +1,14 @@
 // Users: who is logged in (utmp), passwords (chpasswd(8)), SSH keys. Users are looked up by getent(1), that is where the
 // guest's own programs look. A password is never in an argument, an environment or a log.
 import { readFileSync } from 'node:fs';
+import { isErrno } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import { decodeBase64 } from '../base64.js';
 import { runAction } from '../program.js';
 import type { Sources } from '../kernel-files.js';
 import { addKeys, readKeys, removeKeys } from '../ssh-keys.js';
 import { loggedIn } from '../utmp.js';
-import { errnoName, errnoText } from '../errno-text.js';
+import { errnoText } from '../errno-text.js';
 import type { Handlers } from './types.js';
 
 /** PAM may ask the network. */
@@ -54,7 +55,7 @@ function readUtmp(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return Buffer.alloc(0);
+    if (isErrno(error, 'ENOENT')) return Buffer.alloc(0);
     return refuse(`failed to read '${path}': ${errnoText(error)}`);
   }
 }

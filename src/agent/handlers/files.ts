@@ -4,11 +4,11 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { withLimit } from '../../deadline.js';
-import { BridgeError } from '../../errors.js';
+import { BridgeError, isErrno } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import type { ChannelContext } from '../origin.js';
 import { decodeBase64 } from '../base64.js';
-import { errnoName, errnoText } from '../errno-text.js';
+import { errnoText } from '../errno-text.js';
 import { baseOf, modeFlags, openFile, readFrom, readsOnly, writeTo, type OpenFile, type Whence } from '../open-file.js';
 import type { Sources } from '../kernel-files.js';
 import type { Handlers } from './types.js';
@@ -163,7 +163,7 @@ function readIfThere(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return '';
+    if (isErrno(error, 'ENOENT')) return '';
     throw error;
   }
 }

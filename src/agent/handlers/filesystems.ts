@@ -107,6 +107,6 @@ function diskMember(disk: Disk, dev: string): FsInfo['disk'][number] {
     unit: address.unit,
     ...defined({ serial }),
     dev,
-    ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
+    ...defined({ 'ccw-address': ccw }),
   };
 }

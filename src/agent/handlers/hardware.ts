@@ -2,10 +2,11 @@
 // what is on, switching on and off. Texts and the counting of successes are qemu-ga's.
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { RemoteError } from '../../rpc/errors.js';
+import { isErrno } from '../../errors.js';
 import type { Args, Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
-import { errnoName, errnoNumber, errnoText } from '../errno-text.js';
+import { RemoteError } from '../../rpc/errors.js';
+import { errnoNumber, errnoText } from '../errno-text.js';
 import type { Sources } from '../kernel-files.js';
 import type { Handlers } from './types.js';
 
@@ -88,7 +89,7 @@ function onlineOf(path: string): boolean | undefined {
   try {
     text = readFileSync(`${path}online`, 'utf8');
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     return refuse(`open("${path}/online"): ${errnoText(error)}`);
   }
   if (text === '') refuse(`pread("${path}/online"): unexpected EOF`);
@@ -116,7 +117,7 @@ function memoryBlocks(memory: string): readonly number[] | undefined {
   try {
     statSync(memory);
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     refuse(`Can't open directory"/sys/devices/system/memory/": ${errnoText(error)}`);
   }
   return numbered(memory, 'memory');
@@ -137,7 +138,7 @@ function readIfThere(path: string, name: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     return refuse(`open sysfs file "${name}": ${errnoText(error)}`);
   }
 }
@@ -152,19 +153,19 @@ function setMemoryBlock(memory: string, { 'phys-index': id, online: wanted }: Bl
   try {
     readdirSync(memory);
   } catch (error) {
-    return failed(errnoName(error) === 'ENOENT' ? 'operation-not-supported' : 'operation-failed', error);
+    return failed(isErrno(error, 'ENOENT') ? 'operation-not-supported' : 'operation-failed', error);
   }
   try {
     readdirSync(path);
   } catch (error) {
-    return failed(errnoName(error) === 'ENOENT' ? 'not-found' : 'operation-failed', error);
+    return failed(isErrno(error, 'ENOENT') ? 'not-found' : 'operation-failed', error);
   }
   let online: boolean;
   try {
     online = readFileSync(`${path}/state`, 'utf8').startsWith('online');
   } catch (error) {
     // A block without a state is always on.
-    if (errnoName(error) !== 'ENOENT') return failed('operation-failed', error);
+    if (!isErrno(error, 'ENOENT')) return failed('operation-failed', error);
     if (!wanted) return failed('operation-not-supported', error);
     online = true;
   }

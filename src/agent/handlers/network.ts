@@ -1,9 +1,9 @@
 // Interfaces from `ip -j` (iproute2), routes from /proc/net as qemu-ga reads them. An IPv4 address with a label of its
 // own (`eth0:1`) makes an interface of that name, as getifaddrs(3) shows it to qemu-ga.
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { BridgeError } from '../../errors.js';
+import { readValue } from '../../linux/sysfs-values.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { LOOK_LIMIT_MS, readKernelFile, type Sources } from '../kernel-files.js';
@@ -50,7 +50,7 @@ export function networkHandlers(
     'guest-network-get-route': () => [
       ...readKernelFile(join(procRoot, 'net/route')).split('\n').slice(1).flatMap(route4),
       // Not there if IPv6 is switched off.
-      ...readIfThere(join(procRoot, 'net/ipv6_route')).split('\n').flatMap(route6),
+      ...(readValue(join(procRoot, 'net/ipv6_route')) ?? '').split('\n').flatMap(route6),
     ],
   };
 }
@@ -116,18 +116,8 @@ const statistics = ({ rx, tx }: NonNullable<Link['stats64']>): NonNullable<Inter
 
 /** The first six bytes; zeros for a link without an address, as SIOCGIFHWADDR has it. */
 function hardwareAddress(sysRoot: string, name: string): string {
-  const bytes = readIfThere(join(sysRoot, 'class/net', name, 'address'))
-    .trim()
-    .split(':');
+  const bytes = (readValue(join(sysRoot, 'class/net', name, 'address')) ?? '').split(':');
   return Array.from({ length: 6 }, (_, index) => (bytes[index] ?? '').padStart(2, '0')).join(':');
-}
-
-function readIfThere(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
 }
 
 function route4(line: string): readonly Route[] {

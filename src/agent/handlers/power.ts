@@ -1,7 +1,8 @@
 // Shutdown and suspend: what init's own programs do, tried in qemu-ga's order. On success nothing is answered.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BridgeError } from '../../errors.js';
+import { readValue } from '../../linux/sysfs-values.js';
 import { refuse } from '../../qga/server.js';
 import { RemoteError } from '../../rpc/errors.js';
 import { errnoText } from '../errno-text.js';
@@ -111,11 +112,7 @@ async function helper(sources: Sources, file: string, args: readonly string[], n
 }
 
 function kernelStates({ sysRoot }: Sources): readonly string[] {
-  try {
-    return readFileSync(join(sysRoot, 'power/state'), 'utf8').trim().split(/\s+/);
-  } catch {
-    return [];
-  }
+  return readValue(join(sysRoot, 'power/state'))?.split(/\s+/) ?? [];
 }
 
 function writeState({ sysRoot }: Sources, word: string): void {

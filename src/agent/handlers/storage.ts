@@ -2,6 +2,7 @@
 // qemu-ga does, so that one that cannot be trimmed does not stop the others.
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { defined } from '../../defined.js';
 import { BridgeError, describeError } from '../../errors.js';
 import { diskAddress } from '../../linux/disk-address.js';
 import { isUtf8Path, pathBytes } from '../../linux/path-text.js';
@@ -73,7 +74,7 @@ function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<
     unit,
     ...(serial === undefined || serial === '' ? {} : { serial }),
     dev,
-    ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
+    ...defined({ 'ccw-address': ccw }),
   };
 }
 
