@@ -3,7 +3,7 @@
 // it by the next agent too.
 import type { FreezeReport, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
-import type { OwedNote } from './late-thaw-note.js';
+import type { LateThawNote } from './late-thaw-note.js';
 import type { Origin } from './origin.js';
 
 type OwedError = QuiesceError | ThawUnconfirmedError;
@@ -17,12 +17,12 @@ export class OwedErrors {
   readonly #owed = new Map<Origin, OwedError>();
   /** By session. An end stays here when a new freeze has made the error moot that was owed for it. */
   readonly #untold = new Map<string, Untold>();
-  readonly #note: OwedNote;
+  readonly #note: LateThawNote;
   /** Only what the agent before wrote is there: else nothing is looked up while everything stands still. */
   #isNoted = false;
 
   /** The host is owed what the note says. */
-  constructor(note: OwedNote) {
+  constructor(note: LateThawNote) {
     this.#note = note;
     const reason = note.read();
     if (reason === undefined) return;

@@ -7,7 +7,7 @@ import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
 import { ThawPendingError } from '../freeze/session/errors.js';
 import { dropOldest, OwedErrors, reportOf } from './owed-errors.js';
-import type { OwedNote } from './late-thaw-note.js';
+import type { LateThawNote } from './late-thaw-note.js';
 import type { ChannelContext, Origin } from './origin.js';
 
 interface Attempt {
@@ -39,7 +39,7 @@ export class SessionKeeper {
   readonly #owed: OwedErrors;
 
   /** The host is owed what the note says. */
-  constructor(coordinator: LocalCoordinator, note: OwedNote) {
+  constructor(coordinator: LocalCoordinator, note: LateThawNote) {
     this.#coordinator = coordinator;
     this.#owed = new OwedErrors(note);
   }

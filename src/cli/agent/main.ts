@@ -8,7 +8,7 @@ import { defined } from '../../defined.js';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
 import { checkKernel } from '../../agent/oldest-kernel.js';
-import { recover } from '../../agent/recovery.js';
+import { recoverPredecessor } from '../../agent/recovery.js';
 import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
 import { explainTakenPort, hasStuckPredecessor } from '../../agent/taken-port.js';
@@ -118,18 +118,17 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
     tellUnknownCommands(settings, log);
     tellLeftFolders(settings, log);
   }
-  const { thawed: recovered } = await recover(freezeOptions, log);
+  const { thawed: recovered } = await recoverPredecessor(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
   const agent = await startAgent({
     channel: { method, path, retry, ...defined({ activated }) },
-    ...defined({ reportVersion }),
+    ...defined({ reportVersion, alsoAllow: bridge['also-allow'] }),
     ...(localSocket === 'none' ? {} : { localSocket }),
     compat,
     blockRpcs,
     allowRpcs,
     policy: settings.policy,
-    ...(bridge['also-allow'] === undefined ? {} : { alsoAllow: bridge['also-allow'] }),
     plainLeaseMs: bridge['lease-ms'],
     runtimeDir: bridge['runtime-dir'],
     ...defined({ recovered }),
