@@ -11,7 +11,7 @@ import { findWriters } from '../../freeze/writers/folders.js';
 import { commandNames } from '../../qga/commands.js';
 import { listsOf, namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';
-import type { Settings } from './options.js';
+import type { Settings } from './settings.js';
 
 interface HookCheck {
   readonly path: string;

@@ -59,15 +59,15 @@ const notRead = [
 /** What is at a path where a hook may be. */
 export type HookKind = 'none' | 'dispatcher' | 'own' | 'not-executable';
 
-export interface DistributionSurroundings {
+export interface DistributionEnvironment {
   readonly readFile: (path: string) => string | undefined;
   readonly exists: (path: string) => boolean;
   readonly hookAt: (path: string) => HookKind;
 }
 
 /** Throws a UsageError that names file, line and setting. */
-export function readDistribution(around: DistributionSurroundings): Distribution {
-  const settings = readDistributionSettings(around.readFile);
+export function readDistribution(env: DistributionEnvironment): Distribution {
+  const settings = readDistributionSettings(env.readFile);
   const options: string[] = [];
   const blockRpcs: (readonly string[])[] = [];
   const allowRpcs: (readonly string[])[] = [];
@@ -89,8 +89,8 @@ export function readDistribution(around: DistributionSurroundings): Distribution
     return taken.length === 0 ? [] : [{ ...setting, options: taken }];
   });
   for (const [file, why] of notRead)
-    if (around.exists(file)) ignored.push({ file, setting: 'all of it', why: `not read: ${why}` });
-  const hooks = hookPaths.map((file) => ({ file, kind: around.hookAt(file) }));
+    if (env.exists(file)) ignored.push({ file, setting: 'all of it', why: `not read: ${why}` });
+  const hooks = hookPaths.map((file) => ({ file, kind: env.hookAt(file) }));
   return { ...settings, used, ignored, options, blockRpcs, allowRpcs, hooks };
 }
 

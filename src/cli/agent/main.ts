@@ -18,7 +18,8 @@ import { createLogger, type HeldLogger } from '../../log.js';
 import { checkConfiguration } from './check-config.js';
 import { describeCheck } from './check-text.js';
 import { daemonize, readiness } from './daemonize.js';
-import { readInvocation, type Settings } from './options.js';
+import { readInvocation } from './options.js';
+import type { Settings } from './settings.js';
 import { tellDistribution, tellLeftFolders, tellUnknownCommands } from './tell-settings.js';
 import { watched } from './watched.js';
 

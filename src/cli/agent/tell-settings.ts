@@ -4,7 +4,7 @@ import { foldersLeftTo } from '../../freeze/writers/dispatcher.js';
 import type { Logger } from '../../log.js';
 import { namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';
-import type { Settings } from './options.js';
+import type { Settings } from './settings.js';
 
 /** A mistyped restriction restricts nothing. qemu-ga takes it without a word. */
 export function tellUnknownCommands({ blockRpcs, allowRpcs }: Settings, log: Logger): void {

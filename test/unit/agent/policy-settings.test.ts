@@ -34,16 +34,16 @@ describe('[bridge] policy', () => {
 });
 
 describe('--policy', () => {
-  const around = {
+  const environment = {
     program: 'fsfreeze-agent',
-    env: {},
+    variables: {},
     readFile: () => '[bridge]\npolicy=full\n',
     activated: () => undefined,
     exists: () => false,
     hookAt: () => 'none' as const,
   };
   const settings = (...words: string[]) => {
-    const invocation = readInvocation(words, around);
+    const invocation = readInvocation(words, environment);
     if (invocation.kind !== 'serve') throw new Error('expected settings');
     return invocation.settings.policy;
   };
@@ -51,7 +51,7 @@ describe('--policy', () => {
   test('is default, unless said; on a vsock, which any user can connect to, freeze-only', () => {
     const of = (method: 'unix-listen' | 'vsock-listen', file: string, ...words: string[]) => {
       const activated = () => ({ method, fd: 3, path: 'descriptor 3' });
-      const invocation = readInvocation(words, { ...around, readFile: () => file, activated });
+      const invocation = readInvocation(words, { ...environment, readFile: () => file, activated });
       return invocation.kind === 'serve' ? invocation.settings.policy : undefined;
     };
     expect(of('unix-listen', '')).toBe('default');
