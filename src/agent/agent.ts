@@ -23,7 +23,7 @@ const LAST_CLOSE_LIMIT_MS = 1000;
 
 export interface AgentOptions extends PolicyOptions {
   readonly channel: ChannelOptions;
-  /** What guest-info answers; without it, our version. */
+  /** The version that guest-info answers; without it, ours. */
   readonly reportVersion?: string;
   /** Without it, no local socket. */
   readonly localSocket?: string;

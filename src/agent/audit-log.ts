@@ -1,6 +1,6 @@
-// Tells the log what the host makes the guest do, before it is done; qemu-ga tells it to syslog. Only what runs, opens or
-// changes something is told: what merely asks would fill the log, and a freeze has a line of its own when it has ended
-// (agent.ts). A password, a key, an environment and a program's input are never told.
+// Tells the log what the host makes the guest do, before it is done; qemu-ga tells it to syslog. Only what runs, opens
+// or changes something is told: what merely asks would fill the log, and a freeze has a line of its own when it has
+// ended (agent.ts). A password, a key, an environment and a program's input are never told.
 import type { Logger } from '../log.js';
 import type { Args, CommandName } from '../qga/commands.js';
 import type { Handlers } from './handlers/types.js';

@@ -1,5 +1,5 @@
-// What the host is owed by its next plain thaw, beyond the death of this process: one line on tmpfs. It is kept until
-// the host was told, or until a new freeze made it moot (src/freeze/README.md, rule 8).
+// Notes why the host's next plain thaw is to be answered with an error, beyond the death of this process: one line on
+// tmpfs. It is kept until the host was told, or until a new freeze made it moot (src/freeze/README.md, rule 8).
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError } from '../errors.js';

@@ -1,5 +1,5 @@
-// When the log is kept back, and which sessions hold the guest. Commands go on while a filesystem hangs in the kernel.
-// The log does not: it may lie on that filesystem, and a write to it would stop this process.
+// Knows which sessions hold the guest, and keeps the log back meanwhile. Commands go on while a filesystem hangs in the
+// kernel. The log does not: it may lie on that filesystem, and a write to it would stop this process.
 import type { HeldLogger } from '../log.js';
 
 /** The session of a dead predecessor: no other one has this name. */

@@ -1,8 +1,8 @@
-// Keeps what requesters are owed that have not heard how their session ended: one error for the next plain thaw of their
-// side, and a place in bridge-status until they were told (src/freeze/README.md, rule 8). The host is owed it by the next
-// agent too: late-thaw-note.ts.
+// Keeps what requesters are owed that have not heard how their session ended: one error for the next plain thaw of
+// their side, and a place in bridge-status until they were told (src/freeze/README.md, rule 8). The host is owed it by
+// the next agent too: late-thaw-note.ts.
 import type { FreezeReport, Untold } from '../consistency.js';
-import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
+import { QuiesceError, type ThawUnconfirmedError } from '../errors.js';
 import type { LateThawNote } from './late-thaw-note.js';
 import type { Origin } from './origin.js';
 import { reportOf } from './session-errors.js';
@@ -19,7 +19,10 @@ export class OwedErrors {
   /** By session. A session stays here when a new freeze has made the error moot that was owed for it. */
   readonly #untold = new Map<string, Untold>();
   readonly #note: LateThawNote;
-  /** The note of the agent before is still there. Remembered, so that no file is looked for while everything stands still. */
+  /**
+   * The note of the agent before is still there. Remembered, so that no file is looked for while everything stands
+   * still.
+   */
   #isNoted = false;
 
   /** The host is owed what the note says. */
@@ -53,8 +56,8 @@ export class OwedErrors {
   }
 
   /**
-   * What a plain thaw is answered with. An error about an end is owed once. One about a thaw that nobody confirmed stays
-   * owed: an answer of 0 would say that all is well.
+   * The error that a plain thaw is answered with. An error about an end is owed once. One about a thaw that nobody
+   * confirmed stays owed: an answer of 0 would say that all is well.
    */
   take(origin: Origin): OwedError | undefined {
     const owed = this.#owed.get(origin);

@@ -1,6 +1,6 @@
-// What each side may ask for. The settings are the administrator's word on what the host may do. The local socket is
-// for backup programs, of a group that is not root: it gives them what they need and no way to become root, whatever
-// the host may do. Which commands a preset holds: src/qga/policy.ts.
+// The policies: what each side may ask for. The settings are the administrator's word on what the host may do. The
+// local socket is for backup programs, of a group that is not root: it gives them what they need and no way to become
+// root, whatever the host may do. Which commands a preset holds: src/qga/policy.ts.
 import type { PolicyPreset } from '../qga/command.js';
 import { listsOf } from '../qga/policy.js';
 import { whyDisabled, type Compat, type Policy } from '../qga/server.js';
@@ -10,7 +10,7 @@ export interface PolicyOptions {
   readonly compat: Compat;
   readonly blockRpcs: readonly string[];
   readonly allowRpcs: readonly string[];
-  /** What the host may ask for; `default` if not given. */
+  /** The preset for the host; `default` if not given. */
   readonly policy?: PolicyPreset;
   /** Commands that the host may use besides those of the preset. */
   readonly alsoAllow?: readonly string[];

@@ -16,7 +16,7 @@ export type ChannelOptions = Pick<HostChannelOptions, 'method' | 'path' | 'retry
 export interface ServingOptions {
   readonly handlers: Handlers;
   readonly policies: Policies;
-  /** What guest-info answers. */
+  /** The version that guest-info answers. */
   readonly version: string;
   readonly log: Logger;
 }
@@ -37,8 +37,8 @@ export class Serving {
   }
 
   /**
-   * Opens the local socket, if there is to be one, and then the host's channel. Throws what opening throws, but not for a
-   * host channel that is to be tried again; `close` closes what is open by then.
+   * Opens the local socket, if there is to be one, and then the host's channel. Throws what opening throws, but not for
+   * a host channel that is to be tried again; `close` closes what is open by then.
    */
   async open(channel: ChannelOptions, localSocket: string | undefined): Promise<void> {
     const { log, policies } = this.#options;

@@ -1,4 +1,4 @@
-// What requesters are told of sessions, in words and as errors: how one ended, who holds the guest. Who is told, and when:
+// Words and errors by which requesters are told of sessions: how one ended, who holds the guest. Who is told, and when:
 // session-keeper.ts and owed-errors.ts.
 import type { FreezeReport } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
@@ -12,8 +12,8 @@ export function reportOf(error: unknown): FreezeReport | undefined {
 }
 
 /**
- * Why a session that was frozen is worth less than its requester believes, in the words of a plain thaw's error; undefined
- * if it ended as it should.
+ * Why a session that was frozen is worth less than its requester believes, in the words of a plain thaw's error;
+ * undefined if it ended as it should.
  */
 export function whyNotConsistent(report: FreezeReport): string | undefined {
   switch (report.outcome) {

@@ -1,5 +1,5 @@
-// Knows who holds the guest, and who may end that. The coordinator knows one session; the keeper knows from which side it
-// came. A plain thaw on any channel of the host ends a session of the host, whichever channel began it, or aborts an
+// Knows who holds the guest, and who may end that. The coordinator knows one session; the keeper knows from which side
+// it came. A plain thaw on any channel of the host ends a session of the host, whichever channel began it, or aborts an
 // attempt on its way. A session held from inside the guest refuses the host's thaw and names its holder, and the other
 // way round. What is owed to a requester whose thaw comes too late: owed-errors.ts.
 import type { FreezeReport, FreezeRequest, Untold } from '../consistency.js';
@@ -57,14 +57,14 @@ export class SessionKeeper {
   }
 
   /**
-   * Sessions that ended by themselves and whose requesters were not told, the latest last. This tells nobody: a requester
-   * is told by the answer to its thaw, plain or by name.
+   * Sessions that ended by themselves and whose requesters were not told, the latest last. This tells nobody: a
+   * requester is told by the answer to its thaw, plain or by name.
    */
   get untold(): readonly Untold[] {
     return this.#owed.untold;
   }
 
-  /** What the next plain thaw of this side will be told; undefined if nothing is owed. */
+  /** The text of the error that this side's next plain thaw is owed; undefined if none is. */
   owedTo(origin: Origin): string | undefined {
     return this.#owed.to(origin)?.message;
   }
@@ -143,8 +143,8 @@ export class SessionKeeper {
   }
 
   /**
-   * bridge-thaw: ends the session of this id, or gives the final report of one that already ended. Throws a QuiesceError
-   * if this side has no such session, a ThawUnconfirmedError while it is not known to be thawed.
+   * bridge-thaw: ends the session of this id, or gives the final report of one that already ended. Throws a
+   * QuiesceError if this side has no such session, a ThawUnconfirmedError while it is not known to be thawed.
    */
   async thaw(id: string, { origin }: ChannelContext): Promise<FreezeReport> {
     const attempt = this.#attempt;

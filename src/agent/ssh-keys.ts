@@ -1,5 +1,6 @@
-// ~/.ssh/authorized_keys of a user of the guest. The home belongs to the user, who may put links there and change them
-// meanwhile: before anything is written, .ssh is opened as the folder it is, and the file is reached through that.
+// Reads and changes ~/.ssh/authorized_keys of a user of the guest. The home belongs to the user, who may put links
+// there and change them at any time. So .ssh is opened before anything is written, as a folder and no link, and the
+// file is reached through that descriptor.
 import { constants } from 'node:fs';
 import { chmod, chown, mkdir, open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -35,7 +36,7 @@ export async function readKeys(sources: Sources, username: string): Promise<stri
     .reverse();
 }
 
-/** Adds those that are not there yet; with `reset`, instead of what is there. */
+/** Adds the keys that are not there yet; with `reset`, in the place of all that are there. */
 export async function addKeys(
   sources: Sources,
   username: string,
@@ -93,7 +94,7 @@ async function changeLines(
   try {
     folder = await open(join(user.home, '.ssh'), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   } catch (error) {
-    // Nothing there to be removed.
+    // There is nothing to be removed.
     if (isErrno(error, 'ENOENT')) return;
     return refuse(`failed to write to '${path}': its folder: ${errnoText(error)}`);
   }
@@ -111,7 +112,7 @@ async function changeLines(
   }
 }
 
-/** Only a file of the user's own: what is read here is written to one that the user can read. */
+/** Reads only a file of the user's own: its lines are written to a file that the user can read. */
 async function readLines(place: string, path: string, { uid }: User): Promise<readonly string[] | undefined> {
   let file: FileHandle;
   try {

@@ -1,4 +1,4 @@
-// A port that another program has open. The kernel says EBUSY and no more; who it is says what to do.
+// Explains a port that another program has open. The kernel says EBUSY and no more; the program's name says what to do.
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { BridgeError, UsageError } from '../errors.js';
 import { processStat } from '../linux/process-stat.js';
@@ -9,8 +9,8 @@ interface Holder {
 }
 
 /**
- * A UsageError (to start again does not help) in the place of EBUSY, if there is a process that has the port and can be
- * ended; any other error as it is.
+ * In the place of EBUSY a UsageError that names the process that has the port (starting again does not help); any other
+ * error as it is, and EBUSY too if no such process is found.
  */
 export function explainTakenPort(error: unknown): unknown {
   if (!(error instanceof BridgeError) || error.facts['errno'] !== 'EBUSY') return error;
@@ -45,14 +45,15 @@ export function holderOf(path: string): Holder | undefined {
 }
 
 /**
- * An agent before this one was killed and hangs in a call that the kernel does not return from (a dead disk): it still
- * has port and socket, and both come free by themselves. `program`: the real path of what it runs.
+ * True if an agent before this one was killed and hangs in a call that the kernel does not return from (a dead disk):
+ * it still has port and socket, and both come free by themselves.
+ * @param program the real path of the program that agents run
  */
 export function hasStuckPredecessor(program = process.execPath): boolean {
   return otherProcesses().some((pid) => {
     try {
       if (!['D', 'Z', 'X'].includes(processStat(Number(pid))?.state ?? '')) return false;
-      // Where the thread that hangs is not the first one, the first is a zombie and has no program any more.
+      // If the thread that hangs is not the first one, the first is a zombie and has no program any more.
       return readdirSync(`/proc/${pid}/task`).some(
         (thread) => linkOf(`/proc/${pid}/task/${thread}/exe`)?.replace(/ \(deleted\)$/, '') === program,
       );

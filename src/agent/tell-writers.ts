@@ -1,4 +1,4 @@
-// What the log says of the writers: those there are when the agent starts, and each that is dropped in later, so that a
+// Tells the log of the writers: those there are when the agent starts, and each that is dropped in later, so that a
 // bad hook is told of at once and not when it refuses the backup.
 import type { Coordinator, WriterListing } from '../consistency.js';
 import { describeError } from '../errors.js';

@@ -1,4 +1,5 @@
-// What a dispatcher is given: operations, each a declared command bound to its handler, and which of them may run now.
+// The operations that a dispatcher is given, each a declared command bound to its handler, and which of them may run
+// now.
 import type { WireLimits } from '../wire/message-parser.js';
 import type { JsonObject } from '../wire/value.js';
 

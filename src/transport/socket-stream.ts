@@ -1,4 +1,4 @@
-// A connected net.Socket as a ByteStream: bounded output, an end that is not an error.
+// Makes a ByteStream of a connected net.Socket: bounded output, an end that is not an error.
 import type { Socket } from 'node:net';
 import { defined } from '../defined.js';
 import { isErrno, UnreachableError } from '../errors.js';

@@ -1,5 +1,6 @@
-// Processors and memory blocks through sysfs (Documentation/ABI/testing/sysfs-devices-system-cpu and -memory): reading
-// what is on, switching on and off. Texts and the counting of successes are qemu-ga's.
+// Processors and memory blocks through sysfs (Documentation/ABI/testing/sysfs-devices-system-cpu and -memory): tells
+// which are on, switches them on and off. Texts and the counting of successes are qemu-ga's, and so is the error of
+// each read.
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isErrno } from '../../errors.js';
@@ -34,7 +35,7 @@ export function hardwareHandlers({
         try {
           setVcpu(`${cpus}/cpu${wanted['logical-id']}/`, wanted);
         } catch (error) {
-          // qemu-ga: an error only if nothing was done; else the count tells.
+          // As in qemu-ga: an error only if nothing was done; otherwise the count tells.
           if (done === 0 || !(error instanceof RemoteError)) throw error;
           return done;
         }
@@ -82,7 +83,7 @@ function openFolder(path: string): void {
   }
 }
 
-/** Undefined where there is no such file: a processor that cannot be switched. */
+/** Undefined for a processor that cannot be switched: it has no such file. */
 function onlineOf(path: string): boolean | undefined {
   openFolder(path);
   let text: string;

@@ -14,7 +14,7 @@ type Interface = Returns<'guest-network-get-interfaces'>[number];
 type Route = Returns<'guest-network-get-route'>[number];
 
 const counters = v.object({ bytes: v.number(), packets: v.number(), errors: v.number(), dropped: v.number() });
-/** Of `ip -j -s address show`, what is used here. A namespace's own end of nothing prints `{}` between the links. */
+/** The part of `ip -j -s address show` that is used here. ip may print `{}` between the links. */
 const ipOutput = v.array(
   v.object({
     ifname: v.optional(v.string()),
@@ -49,7 +49,7 @@ export function networkHandlers(
     },
     'guest-network-get-route': () => [
       ...readKernelFile(join(procRoot, 'net/route')).split('\n').slice(1).flatMap(route4),
-      // Not there if IPv6 is switched off.
+      // The file is not there if IPv6 is switched off.
       ...(readValue(join(procRoot, 'net/ipv6_route')) ?? '').split('\n').flatMap(route6),
     ],
   };
@@ -97,7 +97,7 @@ function addLink(found: Map<string, Interface>, link: Link, sysRoot: string): vo
       'ip-address-type': family === 'inet' ? 'ipv4' : 'ipv6',
       prefix: prefixlen,
     });
-    // Without an address there are none, nor for a label: the kernel counts by link.
+    // A link without an address gets no statistics, and a label neither: the kernel counts by link.
     if (stats64 !== undefined && one.name === ifname) one.statistics = statistics(stats64);
   }
 }

@@ -1,4 +1,4 @@
-// What the command line is read in, beside itself: environment variables, files, the service manager's socket. Settable
+// The environment in which the command line is read: variables, files, the service manager's socket. Settable
 // for tests.
 import { existsSync, readFileSync } from 'node:fs';
 import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js';

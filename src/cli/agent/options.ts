@@ -1,5 +1,5 @@
-// fsfreeze-agent's command line to what it asks for. `-V`, `-h`, `-D` and `-b help` end it at once with exit code 0, as in
-// qemu-ga. How settings are merged: settings.ts. What the options are: option-table.ts.
+// fsfreeze-agent's command line to what it asks for. `-V`, `-h`, `-D` and `-b help` end it at once with exit code 0, as
+// in qemu-ga. How settings are merged: settings.ts. What the options are: option-table.ts.
 import { parseConfiguration, type Configuration } from '../../agent/configuration.js';
 import { UsageError } from '../../errors.js';
 import { commandNames } from '../../qga/commands.js';
@@ -12,7 +12,7 @@ import { collect } from './given-options.js';
 import { describeOptions, optionForms } from './option-table.js';
 import { merge, settle, type Settings } from './settings.js';
 
-/** What the command line asks for: to serve, to say what serving would be like, or to print something and end. */
+/** The command line asks to serve, to say what serving would be like, or to print something and end. */
 export type Invocation =
   | { readonly kind: 'serve'; readonly settings: Settings }
   | { readonly kind: 'check'; readonly json: boolean; readonly configurationFile: string; readonly settings: Settings }
@@ -20,7 +20,7 @@ export type Invocation =
 
 const DEFAULT_CONFIGURATION_FILE = '/etc/qemu/qemu-ga.conf';
 
-/** Throws a UsageError for what is wrong with the settings, another BridgeError for a file that cannot be read just now. */
+/** Throws a UsageError for wrong settings, another BridgeError for a file that cannot be read just now. */
 export function readInvocation(words: readonly string[], env: Environment = processEnvironment): Invocation {
   let options: readonly string[];
   try {

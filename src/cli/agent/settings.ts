@@ -1,5 +1,5 @@
-// The agent's settings: command line over configuration file, configuration file over the distribution's, lists added up,
-// as qemu-ga merges them. What is read and in which order: options.ts.
+// The agent's settings: command line over configuration file, configuration file over the distribution's, lists added
+// up, as qemu-ga merges them. What is read and in which order: options.ts.
 import type { ActivatedSocket } from '../../agent/activation.js';
 import { channelMethods, type ChannelMethod } from '../../agent/channels.js';
 import type { BridgeConfiguration, Configuration } from '../../agent/configuration.js';
@@ -15,13 +15,13 @@ import type { GivenOptions } from './given-options.js';
 export interface Settings {
   readonly method: ChannelMethod;
   readonly path: string;
-  /** Given by the service manager: then `method` is what it is, and `path` a name for it. */
+  /** A socket of the service manager's: then `method` says its kind, and `path` is a name for it. */
   readonly activated?: ActivatedSocket;
   readonly retryPath: boolean;
   readonly daemonize: boolean;
   readonly pidfile: string;
   readonly statedir: string;
-  /** What guest-info answers; without it, our version. */
+  /** The version that guest-info answers; without it, ours. */
   readonly reportVersion?: string;
   readonly logfile?: string;
   readonly fsfreezeHook?: string;
@@ -31,7 +31,7 @@ export interface Settings {
   readonly compat: Compat;
   readonly policy: PolicyPreset;
   readonly bridge: BridgeConfiguration;
-  /** What the distribution's files say; nothing unless our unit runs it. */
+  /** Read from the distribution's files; empty unless our unit runs the agent. */
   readonly distribution: Distribution;
 }
 
