@@ -1,4 +1,4 @@
-// What an agent finds at its start, and what it then owes the host. Sessions of dead processes are made by hand.
+// An agent finds sessions of a dead one at its start, and then owes the host an error. Sessions of dead processes are made by hand.
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

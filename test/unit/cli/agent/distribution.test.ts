@@ -1,4 +1,4 @@
-// What --service takes from the distributions' files, each as its package ships it or as tutorials have it written
+// --service reads the distributions' files, each as its package ships it or as tutorials have it written
 // (qga/README.md, "On the distributions").
 import { describe, expect, test } from 'vitest';
 import type { HookKind } from '../../../../src/cli/agent/distribution.js';
