@@ -1,4 +1,4 @@
-// The guest daemon, put together: channels on one side, the coordinator on the other, handlers between. It owns the
+// Puts the guest daemon together: channels on one side, the coordinator on the other, handlers between. It owns the
 // order of start and stop: whatever ends the agent, what is frozen is thawed first. The way of a request: README.md.
 import type { FreezeReport } from '../consistency.js';
 import { withLimit } from '../deadline.js';
@@ -32,10 +32,10 @@ export interface AgentOptions extends PolicyOptions {
   readonly runtimeDir: string;
   /** Only if a dead predecessor's filesystems may still be frozen: settles when they are not, and never rejects. */
   readonly recovered?: Promise<void>;
-  /** Watched, so that a bad hook is told of when it is dropped in. */
+  /** Watched, so that the log tells of a bad hook when it is dropped in. */
   readonly writerFolders: readonly WriterFolder[];
   readonly logger: HeldLogger;
-  /** Makes the coordinator, which is given the agent's log and told of by these. */
+  /** Makes the coordinator, which is to use this log and this view, and to call these. */
   readonly createCoordinator: (
     wiring: Pick<CoordinatorOptions, 'log' | 'onHold' | 'onReleased' | 'onWritable' | 'view'>,
   ) => LocalCoordinator;

@@ -1,5 +1,5 @@
-// The environment in which the command line is read: variables, files, the service manager's socket. Settable
-// for tests.
+// The environment in which the command line is read: variables, files, the service manager's socket. Settable for
+// tests.
 import { existsSync, readFileSync } from 'node:fs';
 import { activatedSocket, type ActivatedSocket } from '../../agent/activation.js';
 import { isErrno, pathError } from '../../errors.js';
@@ -13,7 +13,7 @@ export interface Environment extends DistributionEnvironment {
   readonly activated: () => ActivatedSocket | undefined;
 }
 
-/** That of this process. */
+/** The environment of this process. */
 export const processEnvironment: Environment = {
   program: 'fsfreeze-agent',
   variables: process.env,

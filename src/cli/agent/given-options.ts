@@ -11,7 +11,7 @@ export interface GivenOptions {
   readonly lists: ReadonlyMap<string, ListParts>;
 }
 
-/** `options`: `--name` and `--name=value`. */
+/** @param options `--name` and `--name=value` */
 export function collect(options: readonly string[]): GivenOptions {
   const text = new Map<string, string>();
   const flags = new Set<string>();

@@ -30,8 +30,8 @@ const LAST_THAW_LIMIT_MS = 3000;
 const endingSignals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const;
 type EndingSignal = (typeof endingSignals)[number];
 /**
- * Exit codes of signals that end qemu-ga as they end any program: as a shell tells of it. Left to Node, SIGUSR1 opens a
- * debugger on 127.0.0.1, by which any user of the machine would be root.
+ * Exit codes of signals that end qemu-ga as they end any program: those by which a shell tells of it. Left to Node,
+ * SIGUSR1 opens a debugger on 127.0.0.1, by which any user of the machine would be root.
  */
 const exitCodes: Readonly<Partial<Record<EndingSignal, number>>> = { SIGHUP: 129, SIGUSR1: 138, SIGUSR2: 140 };
 
@@ -109,7 +109,7 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   const { log } = ownLogger;
   const logger = watched(ownLogger, bridge);
   const signalled = new Promise<EndingSignal>((settle) => {
-    // On, not once: a second one must not cut the thaw short.
+    // `on`, not `once`: a second signal must not cut the thaw short.
     for (const signal of endingSignals) process.on(signal, settle);
   });
   const freezeOptions = coordinatorOptions(settings, log);

@@ -44,7 +44,7 @@ const defaultPaths: Readonly<Record<ChannelMethod, string | undefined>> = {
   'vsock-listen': undefined,
 };
 
-/** Where settings come from. */
+/** Places that settings come from. */
 export interface SettingSources {
   readonly given: GivenOptions;
   readonly configuration: Configuration;
@@ -56,7 +56,7 @@ export interface SettingSources {
 export function merge({ given, configuration, distribution, activated }: SettingSources): Merged {
   const { text, flags, lists } = given;
   const { general, bridge } = configuration;
-  // On a vsock the preset is a limit whoever has chosen it.
+  // On a vsock the preset is a limit, whether it was chosen or is the default.
   const limit =
     text.get('policy') ?? bridge.policy ?? (activated?.method === 'vsock-listen' ? 'freeze-only' : undefined);
   const method = text.get('method') ?? general.method ?? 'virtio-serial';
