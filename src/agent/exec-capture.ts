@@ -28,7 +28,7 @@ export class Capture {
   #truncated = false;
   closed: boolean;
 
-  /** @param reader a descriptor, which is closed with this; without it nothing is captured */
+  /** @param reader a descriptor, which is taken over; without it nothing is captured */
   constructor(budget: { left: number }, reader?: number) {
     this.#budget = budget;
     this.closed = reader === undefined;

@@ -1,5 +1,6 @@
 // Knows which sessions hold the guest, and keeps the log back meanwhile. Commands go on while a filesystem hangs in the
-// kernel. The log does not: it may lie on that filesystem, and a write to it would stop this process.
+// kernel. The log does not: it may lie on that filesystem, and a write to it would stop this process
+// (src/freeze/README.md, rule 9).
 import type { HeldLogger } from '../log.js';
 
 /** The session of a dead predecessor: no other one has this name. */

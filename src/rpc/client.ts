@@ -19,7 +19,7 @@ const replyLimits: WireLimits = {
   valueBytes: 24 * 1024 * 1024,
 };
 /**
- * As much may come without having been asked for; beyond, the peer is mad or hostile. Bytes count in largest replies.
+ * So much may come unasked for; beyond, the peer is mad or hostile. `replies`: bytes, in sizes of the largest reply.
  */
 const floodLimits = { replies: 4, messages: 128 * 1024 } as const;
 /** Characters of a peer's own words in an error: people read them. */

@@ -12,7 +12,7 @@ import type { DispatcherOptions } from './operation.js';
  */
 const requestLimits: WireLimits = { ...qemuLimits, valueBytes: 8 * 1024 * 1024 };
 
-/** Parsed at once, as in qemu-ga: a chunk of 64 KiB may hold as many messages. */
+/** Bytes parsed in one go, as in qemu-ga: a chunk of 64 KiB may hold as many messages. */
 const PIECE_BYTES = 4096;
 
 export class Dispatcher<C> {

@@ -3,8 +3,8 @@
 
 export interface ByteStream {
   /**
-   * The bytes that the peer sends, until it ends its side. May be called once. Throws what the connection died of, as
-   * an UnreachableError; a peer that merely goes away is an end, not an error.
+   * The bytes that the peer sends, until it ends its side. May be called once. Throws an
+   * UnreachableError that says what the connection died of; a peer that merely goes away is an end, not an error.
    */
   read(): AsyncIterable<Uint8Array>;
   /**

@@ -1,6 +1,6 @@
 // Processors and memory blocks through sysfs (Documentation/ABI/testing/sysfs-devices-system-cpu and -memory): tells
-// which are on, switches them on and off. Texts and the counting of successes are qemu-ga's, and so is the error of
-// each read.
+// which are on, switches them on and off. Texts and the counting of successes are qemu-ga's. It has an error for each
+// read, so that the readers of src/linux/, which tell none, do not serve here.
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isErrno } from '../../errors.js';

@@ -1,5 +1,4 @@
-// All command families, joined into the one table that is served. A command that is in no family is a type
-// error.
+// Joins all command families into the one table that is served. A command that is in no family is a type error.
 import type { Sources } from '../kernel-files.js';
 import type { ChannelContext } from '../origin.js';
 import { accountHandlers } from './accounts.js';
