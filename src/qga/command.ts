@@ -2,6 +2,7 @@
 // guest-info and the list of what may run while frozen derive from it. The declarations are in commands.ts; the
 // contract in prose is qga/qapi-schema.json.
 import * as v from 'valibot';
+import type { ReplyOrder } from '../rpc/operation.js';
 import { JsonFloat } from '../wire/value.js';
 
 export type ArgsSchema = v.StrictObjectSchema<v.ObjectEntries, undefined>;
@@ -19,13 +20,7 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
   readonly policy: PolicyPreset;
   /** False: nothing is sent on success (guest-shutdown and the like). */
   readonly successResponse: boolean;
-  /**
-   * Place in the order of replies on one channel:
-   * queued       answered in turn
-   * sync         overtakes a pending `abandonable` command, whose late reply is then never sent
-   * abandonable  what a requester may have given up waiting for: the freezes
-   */
-  readonly order: 'queued' | 'sync' | 'abandonable';
+  readonly order: ReplyOrder;
   /** The reply is preceded by 0xFF. */
   readonly delimited: boolean;
 }

@@ -1,4 +1,4 @@
-// Our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
+// bridge-*, our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
 import { defined } from '../../defined.js';
 import type { FreezeReport } from '../../consistency.js';
 import { monotonicMs } from '../../linux/clock.js';

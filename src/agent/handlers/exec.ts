@@ -1,4 +1,5 @@
-// guest-exec and guest-exec-status: what is asked, checked and answered. Processes and their output: exec-children.ts.
+// guest-exec and guest-exec-status: checks what is asked and makes the answer. Processes and their output:
+// exec-children.ts.
 import { defined } from '../../defined.js';
 import { refuse } from '../../qga/server.js';
 import type { CaptureMode } from '../../qga/commands-exec.js';

@@ -1,5 +1,5 @@
-// The real agent's freeze commands on the one freeze path: a plain freeze has a lease like any other, and counts as
-// qemu-ga does (own FIFREEZE successes; EBUSY and EOPNOTSUPP are passed over).
+// guest-fsfreeze-*, qemu-ga's freeze commands on the one freeze path. A plain freeze has a lease like any other. It
+// counts as qemu-ga does: each FIFREEZE of its own that succeeds; EBUSY and EOPNOTSUPP are passed over.
 import { defined } from '../../defined.js';
 import type { LocalSession } from '../../freeze/options.js';
 import type { ChannelContext } from '../origin.js';
@@ -37,8 +37,8 @@ export function fsfreezeHandlers({
   };
 }
 
-// Writers are held until the thaw or the lease, whatever was frozen: a guest on ZFS alone is cut now. Where nothing is
-// held at all qemu-ga's state is `thawed`, and its client need not thaw.
+// Writers are held until the thaw or the lease, even where nothing could be frozen: a guest on ZFS alone is cut now.
+// Where nothing is held at all the session ends: qemu-ga's state is `thawed` then, and its client need not thaw.
 async function countOrRelease(session: LocalSession): Promise<number> {
   const { frozenCount, holdsWriters } = session;
   if (frozenCount === 0 && !holdsWriters) await session.thaw();

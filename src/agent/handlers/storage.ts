@@ -1,7 +1,8 @@
-// guest-get-disks from sysfs, and guest-fstrim by fstrim(8) (Node has no FITRIM): each filesystem on its own, as
-// qemu-ga does, so that one that cannot be trimmed does not stop the others.
+// guest-get-disks from sysfs, and guest-fstrim by fstrim(8) (Node has no FITRIM). Each filesystem is trimmed on its
+// own, as in qemu-ga, so that one that cannot be trimmed does not stop the others.
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { defined } from '../../defined.js';
 import { BridgeError, describeError } from '../../errors.js';
 import { diskAddress } from '../../linux/disk-address.js';
 import { isUtf8Path, pathBytes } from '../../linux/path-text.js';
@@ -73,7 +74,7 @@ function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<
     unit,
     ...(serial === undefined || serial === '' ? {} : { serial }),
     dev,
-    ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
+    ...defined({ 'ccw-address': ccw }),
   };
 }
 
@@ -85,7 +86,7 @@ async function trim({ run }: Sources, looks: Looks, path: string, minimum: numbe
     return { path, error: `failed to open: ${errnoText(error)}` };
   }
   try {
-    // Words that a program is started with are UTF-8; of another name, the folder that is open is given.
+    // Node starts programs with words that are UTF-8. For a name that is not, the open folder is named instead.
     const name = isUtf8Path(path) ? path : `/proc/${process.pid}/fd/${folder.fd}`;
     const args = ['--verbose', '--minimum', String(minimum), name];
     const { exitCode, stdout, output } = await run('fstrim', args, { limitMs: TRIM_LIMIT_MS });
@@ -102,7 +103,7 @@ async function trim({ run }: Sources, looks: Looks, path: string, minimum: numbe
   }
 }
 
-// fstrim(8) says what the kernel answered, in its own words for the two that mean: cannot be trimmed at all.
+// fstrim(8) has words of its own for the two errors by which the kernel says that it cannot trim at all.
 function trimError(output: string): string {
   if (/not supported|Inappropriate ioctl/.test(output)) return 'trim not supported';
   const [, reason = output.trim()] = /FITRIM ioctl failed: (.+)/.exec(output) ?? [];

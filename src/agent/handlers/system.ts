@@ -1,4 +1,4 @@
-// What the guest is: operating system, host name, clock. Sources as in qemu-ga: uname(2) and os-release(5).
+// Operating system, host name, clock. Sources as in qemu-ga: uname(2) and os-release(5).
 import { readFile } from 'node:fs/promises';
 import { hostname, machine, release, version } from 'node:os';
 import type { Handlers } from './types.js';
@@ -36,7 +36,7 @@ export function systemHandlers(
   };
 }
 
-/** Shell assignments, values quoted or not. Lines that are none are passed over, as os-release(5) asks. */
+/** Reads shell assignments, values quoted or not. Other lines are passed over, as os-release(5) asks. */
 export function parseOsRelease(text: string): Partial<Record<OsReleaseMember, string>> {
   const found: Partial<Record<OsReleaseMember, string>> = {};
   for (const line of text.split('\n')) {
@@ -62,7 +62,7 @@ async function readFirst(files: readonly string[]): Promise<string> {
     try {
       return await readFile(file, 'utf8');
     } catch {
-      // The next place; a guest without either has no such members.
+      // The next file is tried. A guest without either has no such members.
     }
   }
   return '';

@@ -10,7 +10,7 @@ const HWCLOCK = '/sbin/hwclock';
 const CLOCK_LIMIT_MS = 30_000;
 const NS_PER_S = 1_000_000_000n;
 /** qemu-ga takes the years 1970 to 2069. */
-const endOfTime = BigInt(Date.UTC(2070, 0, 1)) * 1_000_000n;
+const END_OF_TIME_NS = BigInt(Date.UTC(2070, 0, 1)) * 1_000_000n;
 
 export function timeHandlers(sources: Sources): Pick<Handlers, 'guest-set-time' | 'guest-get-timezone'> {
   const { run, compat } = sources;
@@ -33,7 +33,7 @@ export function timeHandlers(sources: Sources): Pick<Handlers, 'guest-set-time' 
 }
 
 async function setClock({ run }: Sources, time: bigint): Promise<void> {
-  if (time < 0n || time >= endOfTime) refuse('Invalid time');
+  if (time < 0n || time >= END_OF_TIME_NS) refuse('Invalid time');
   // qemu-ga sets microseconds.
   const micros = (time % NS_PER_S) / 1000n;
   const text = `@${time / NS_PER_S}.${String(micros).padStart(6, '0')}`;

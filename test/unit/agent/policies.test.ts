@@ -1,59 +1,30 @@
-// The policy as the two channels of a running agent see it.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+// The policies as the two channels of a running agent see them.
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { startAgent, type Agent, type AgentOptions } from '../../../src/agent/agent.js';
-import type { LocalCoordinator } from '../../../src/freeze/options.js';
+import { expect, test } from 'vitest';
+import type { AgentOptions } from '../../../src/agent/agent.js';
+import type { AgentClient } from '../../support/agent-client.js';
+import { agentInProcess } from '../../support/agent-in-process.js';
 import { idleCoordinator } from '../../support/idle-coordinator.js';
-import { createLogger, type HeldLogger } from '../../../src/log.js';
-import { connectAgent, type AgentClient } from '../../support/agent-client.js';
 
-let folder: string;
-let agent: Agent | undefined;
-let logger: HeldLogger;
-let clients: AgentClient[];
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'fsb-policy-'));
-  logger = createLogger('info', join(folder, 'log'));
-  clients = [];
-});
-afterEach(async () => {
-  for (const client of clients) client[Symbol.dispose]();
-  await agent?.stop();
-  agent = undefined;
-  logger.close();
-  rmSync(folder, { recursive: true });
-});
+const agent = agentInProcess();
+let freeze: (() => void) | undefined;
 
-let frozen: (() => void) | undefined;
-function idle(wiring: { onHold?: (session: string) => void }): LocalCoordinator {
-  frozen = () => wiring.onHold?.('s1');
-  return idleCoordinator;
-}
-async function start(over: Partial<AgentOptions> = {}): Promise<{ host: AgentClient; local: AgentClient }> {
-  agent = await startAgent({
-    channel: { method: 'unix-listen', path: join(folder, 'host'), retry: false },
-    localSocket: join(folder, 'local'),
-    compat: '10.2',
-    blockRpcs: [],
-    allowRpcs: [],
-    plainLeaseMs: 60_000,
-    runtimeDir: join(folder, 'run'),
-    writerFolders: [],
-    logger,
-    createCoordinator: idle,
-    ...over,
+async function start(options: Partial<AgentOptions> = {}): Promise<{ host: AgentClient; local: AgentClient }> {
+  await agent.start({
+    createCoordinator(wiring) {
+      freeze = () => wiring.onHold?.('s1');
+      return idleCoordinator;
+    },
+    ...options,
   });
-  const [host, local] = [await connectAgent(join(folder, 'host')), await connectAgent(join(folder, 'local'))];
-  clients.push(host, local);
-  return { host, local };
+  return { host: await agent.connect('host'), local: await agent.connect('local') };
 }
 const off = (name: string): string => `CommandNotFound: Command ${name} has been disabled: the command is not allowed`;
 
 test('is `default` if nothing else is said: files are read, not written, and nothing is run', async () => {
   const { host } = await start();
-  const path = join(folder, 'file');
+  const path = join(agent.folder, 'file');
   writeFileSync(path, 'text');
   const handle = await host.call('guest-file-open', { path });
   expect(handle).toBe(1000);
@@ -76,16 +47,16 @@ test('`full` for the host is not for the local socket, whose group is not root',
 
 test('`also-allow` turns one on: file-write also lets files be opened for writing', async () => {
   const { host } = await start({ alsoAllow: ['guest-file-write'] });
-  const handle = await host.call('guest-file-open', { path: join(folder, 'new'), mode: 'w' });
+  const handle = await host.call('guest-file-open', { path: join(agent.folder, 'new'), mode: 'w' });
   expect(await host.call('guest-file-write', { handle, 'buf-b64': 'aGk=' })).toEqual({ count: 2, eof: false });
   await expect(host.call('guest-exec', {})).rejects.toThrow(off('guest-exec'));
 });
 
 test('while frozen nothing is started or written, whatever the policy', async () => {
   const { host } = await start({ policy: 'full' });
-  const path = join(folder, 'file');
+  const path = join(agent.folder, 'file');
   const handle = await host.call('guest-file-open', { path, mode: 'w' });
-  frozen?.();
+  freeze?.();
   await expect(host.call('guest-exec', { path: 'true' })).rejects.toThrow(off('guest-exec'));
   await expect(host.call('guest-file-write', { handle, 'buf-b64': 'aGk=' })).rejects.toThrow(off('guest-file-write'));
   await expect(host.call('guest-fstrim')).rejects.toThrow(off('guest-fstrim'));
@@ -101,10 +72,9 @@ test('a child that does not end, and an open file, do not keep the agent from st
     arg: ['1000'],
     'capture-output': true,
   })) as { pid: number };
-  await host.call('guest-file-open', { path: join(folder, 'file'), mode: 'w' });
+  await host.call('guest-file-open', { path: join(agent.folder, 'file'), mode: 'w' });
   const from = Date.now();
-  await agent?.stop();
-  agent = undefined;
+  await agent.stop();
   expect(Date.now() - from).toBeLessThan(3000);
   process.kill(pid, 'SIGKILL');
 });

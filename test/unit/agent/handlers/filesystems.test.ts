@@ -3,8 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, statfsSync, symlinkSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { filesystemHandlers } from '../../../src/agent/handlers/filesystems.js';
-import { machineViewer } from '../../../src/linux/machine-view.js';
+import { filesystemHandlers } from '../../../../src/agent/handlers/filesystems.js';
+import { machineViewer } from '../../../../src/linux/machine-view.js';
 
 let root: string;
 beforeEach(() => {

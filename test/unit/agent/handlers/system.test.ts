@@ -1,6 +1,6 @@
 import { release } from 'node:os';
 import { expect, test } from 'vitest';
-import { parseOsRelease, systemHandlers } from '../../../src/agent/handlers/system.js';
+import { parseOsRelease, systemHandlers } from '../../../../src/agent/handlers/system.js';
 
 const context = { origin: 'host', name: 'test' } as const;
 
