@@ -1,6 +1,6 @@
 /*
  * See session-state.h: what happens by itself, as threads answer and deadlines pass. What each deadline is for stands in
- * README.md, and the rules by which the guest always comes back src/freeze/README.md.
+ * README.md, and the rules by which the guest always comes back in src/freeze/README.md.
  */
 #define _GNU_SOURCE
 #include "session-state.h"
