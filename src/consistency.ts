@@ -20,6 +20,15 @@ export function lowestLevel(levels: readonly ConsistencyLevel[], ceiling: Consis
   return levels.reduce((lowest, level) => (satisfies(level, lowest) ? lowest : level), ceiling);
 }
 
+/**
+ * What `auto` asks for: `application` where some writer speaks for an application, else `filesystem`. Any other level
+ * asks for itself. `writerConcerned`: one takes part, or should and may not.
+ */
+export function levelAskedFor(asked: ConsistencyLevel | 'auto', writerConcerned: boolean): ConsistencyLevel {
+  if (asked !== 'auto') return asked;
+  return writerConcerned ? 'application' : 'filesystem';
+}
+
 /** JSON has no infinity: one that is let in could be written, as null, but never read again. */
 export const finite = v.pipe(v.number(), v.finite());
 

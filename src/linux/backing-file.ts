@@ -1,7 +1,8 @@
 // What a loop device's file lies on, found by the name under which the kernel knows it. The name may be old: a mount
 // made later may hide the filesystem that the file is on, so that everything it may lie on is named. Pure.
-import { decodeOctal, type Mount } from './mountinfo.js';
+import type { Mount } from './mountinfo.js';
 import type { Filesystem, MountTable } from './mounts.js';
+import { decodeOctal } from './path-text.js';
 
 export interface BackingFile {
   /** Filesystems that hold it: what lies in it lies on their disks. */

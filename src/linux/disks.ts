@@ -1,12 +1,14 @@
 // Which disks a filesystem lies on. Follows sysfs from the block device under a superblock through partitions,
 // device-mapper, md, bcache and loop files down to whole disks, and says what must freeze before what. Sysfs itself:
 // block-devices.ts. What lies under a file: backing-file.ts.
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { backingFile } from './backing-file.js';
 import { BlockDevices, type Disk } from './block-devices.js';
 import { Ext4Journals } from './ext4-journals.js';
-import { decodeOctal } from './mountinfo.js';
+import { namesIn, readPath, realPath } from './kernel-values.js';
 import type { Filesystem, MountTable } from './mounts.js';
+import { decodeOctal } from './path-text.js';
 import { atOnce, type Work } from './turns.js';
 
 export type { Disk } from './block-devices.js';
@@ -77,11 +79,11 @@ export function createDiskLookup(
   const descend = (device: string, walk: Walk, path: readonly Filesystem[], seen: Set<string>): void => {
     if (seen.has(device)) return;
     seen.add(device);
-    const slaves = sys.list(join(device, 'slaves'));
-    if (sys.has(join(device, 'partition'))) descend(join(device, '..'), walk, path, seen);
+    const slaves = namesIn(join(device, 'slaves'));
+    if (existsSync(join(device, 'partition'))) descend(join(device, '..'), walk, path, seen);
     else if (slaves.length > 0) {
-      for (const slave of slaves) descend(sys.real(join(device, 'slaves', slave)) ?? '', walk, path, seen);
-    } else if (sys.has(join(device, 'loop'))) descendFile(device, walk, path);
+      for (const slave of slaves) descend(realPath(join(device, 'slaves', slave)) ?? '', walk, path, seen);
+    } else if (existsSync(join(device, 'loop'))) descendFile(device, walk, path);
     else {
       const kind = sys.endKind(device);
       if (kind === 'disk') {
@@ -94,7 +96,7 @@ export function createDiskLookup(
 
   const descendFile = (device: string, walk: Walk, path: readonly Filesystem[]): void => {
     walk.direct = false;
-    const file = sys.readPath(join(device, 'loop', 'backing_file'));
+    const file = readPath(join(device, 'loop', 'backing_file'));
     if (file === undefined) {
       walk.understood = false;
       return;

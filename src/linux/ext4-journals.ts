@@ -2,8 +2,11 @@
 // kernel has: /proc/fs/jbd2 has a folder for each journal, `vda1-8` for one in inode 8 of the filesystem on vda1, `vdb`
 // for one that is a device (fs/jbd2/journal.c, journal_init_dev() and journal_init_inode()), and from 5.2 on
 // /sys/fs/ext4/DEVICE/journal_task has the pid of the journal's thread, which is named after it.
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { BlockDevices } from './block-devices.js';
+import { nodeNamed } from './block-tree.js';
+import { namesIn, readValue } from './kernel-values.js';
 import type { Filesystem, MountTable } from './mounts.js';
 
 const TYPES = ['ext4', 'ext3'];
@@ -40,7 +43,7 @@ export class Ext4Journals {
     if (thread === undefined) return this.#onlyOne(journals);
     const [device, ...others] = journals.devices.filter((one) => isNamedAfter(thread, one));
     if (device === undefined) return undefined;
-    return others.length > 0 ? 'unknown' : nodeOf(device);
+    return others.length > 0 ? 'unknown' : nodeNamed(device);
   }
 
   /** Without the thread's name: one journal, and one filesystem without any in itself, belong together. */
@@ -49,13 +52,13 @@ export class Ext4Journals {
       (one) => TYPES.includes(one.type) && !inside.has(this.#nameOf(one) ?? ''),
     );
     const [device, ...others] = devices;
-    return device !== undefined && others.length === 0 && without.length === 1 ? nodeOf(device) : 'unknown';
+    return device !== undefined && others.length === 0 && without.length === 1 ? nodeNamed(device) : 'unknown';
   }
 
   #read(): Journals {
-    const journals = this.#sys.list(join(this.#roots.procRoot, 'fs/jbd2'));
+    const journals = namesIn(join(this.#roots.procRoot, 'fs/jbd2'));
     // `dm-3` alone may be either: it is what there is a device of.
-    const isDevice = (name: string): boolean => this.#sys.has(join(this.#roots.sysRoot, 'class/block', name));
+    const isDevice = (name: string): boolean => existsSync(join(this.#roots.sysRoot, 'class/block', name));
     const inside = journals.filter((name) => !isDevice(name)).map((name) => name.replace(/-\d+$/, ''));
     return { inside: new Set(inside), devices: journals.filter(isDevice) };
   }
@@ -67,9 +70,9 @@ export class Ext4Journals {
 
   /** `<none>` of a filesystem that has no journal. */
   #threadOf(name: string): string | undefined {
-    const pid = this.#sys.read(join(this.#roots.sysRoot, 'fs/ext4', name, 'journal_task'));
+    const pid = readValue(join(this.#roots.sysRoot, 'fs/ext4', name, 'journal_task'));
     if (pid === undefined || !/^\d+$/.test(pid)) return pid;
-    return this.#sys.read(join(this.#roots.procRoot, pid, 'comm'));
+    return readValue(join(this.#roots.procRoot, pid, 'comm'));
   }
 }
 
@@ -77,8 +80,4 @@ export class Ext4Journals {
 function isNamedAfter(thread: string, device: string): boolean {
   const name = `jbd2/${device}`;
   return thread === name || (thread.length === 15 && name.startsWith(thread));
-}
-
-function nodeOf(name: string): string {
-  return `/dev/${name.replaceAll('!', '/')}`;
 }

@@ -3,11 +3,12 @@
 // disk, partition, loop file and device-mapper table that comes, goes or is changed moves on (kobject(7)), and the
 // superblocks that drivers list, whatever namespace they are mounted in. There is one viewer in a process: what one asks
 // for, all remember.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createDiskLookup, type DiskLookup } from './disks.js';
 import { hasUnlisted, listedSuperblocks, mountsOfProcesses, unknownSuperblocks, unseen } from './other-namespaces.js';
 import { holdsBlocks, skipReason, superblockKey } from './filesystem-types.js';
+import { readText } from './kernel-values.js';
 import { mountsOfNewDevices, parseMountinfo, readInTurns } from './mountinfo.js';
 import { isReadOnly, mountTable, type MountElsewhere, type MountTable } from './mounts.js';
 import { inTurns, type Work } from './turns.js';
@@ -112,8 +113,9 @@ class MachineViewer {
   *#lookAtOwn(extent: Extent): Work<Own> {
     const { mountinfoPath, ...roots } = this.#places;
     const then = this.#own;
-    // The count first: what changes while the disks are looked at makes the next look a new one.
-    const uevents = ueventCount(roots.sysRoot);
+    // The count first: what changes while the disks are looked at makes the next look a new one. Where the kernel does
+    // not count, nothing is remembered.
+    const uevents = readText(join(roots.sysRoot, 'kernel/uevent_seqnum'));
     const isSame = then !== undefined && then.uevents === uevents && uevents !== undefined;
     const isSecond = extent === 'changes' || extent === 'held';
     let { table, mountinfo } = then ?? {};
@@ -161,13 +163,4 @@ function names(all: readonly { readonly key: string; readonly type: string; read
 // Who is in the namespace may change while its mounts do not.
 function namesOf(elsewhere: readonly MountElsewhere[]): string {
   return elsewhere.map(({ filesystem: f }) => [f.device, f.type, f.source, f.readOnly].join(' ')).join('\n');
-}
-
-/** Undefined where the kernel does not count: then nothing is remembered. */
-function ueventCount(sysRoot: string): string | undefined {
-  try {
-    return readFileSync(join(sysRoot, 'kernel/uevent_seqnum'), 'utf8');
-  } catch {
-    return undefined;
-  }
 }

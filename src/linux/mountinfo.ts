@@ -1,7 +1,7 @@
 // The text of mountinfo (proc_pid_mountinfo(5)): read in turns, and parsed line by line. The text is bytes, one for each
 // character (latin1): names in it need not be UTF-8 (path-text.ts). What the mounts mean: mounts.ts.
 import { closeSync, openSync, readSync } from 'node:fs';
-import { pathText } from './path-text.js';
+import { decodeOctal } from './path-text.js';
 import type { Work } from './turns.js';
 
 export interface Mount {
@@ -43,15 +43,6 @@ export function* readInTurns(path: string): Work<Buffer> {
   } finally {
     closeSync(file);
   }
-}
-
-/** Decodes `\ooo` as the kernel writes it (space, tab, newline, backslash, #). `bytes`: one for each character. */
-export function decodeOctal(bytes: string): string {
-  if (/^[\x00-\x5b\x5d-\x7f]*$/.test(bytes)) return bytes;
-  const plain = bytes.replace(/\\([0-3][0-7]{2})/g, (_match, octal: string) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
-  );
-  return pathText(Buffer.from(plain, 'latin1'));
 }
 
 /** Throws an Error that names the line that is not mountinfo. */

@@ -3,10 +3,12 @@
 // there lowers the level of a cut of their disk (src/freeze/judgement/plan.ts). Found in two ways: what the drivers of filesystems show of
 // their superblocks in sysfs, which is quick and knows no namespaces, and the mount tables of all processes, which are
 // read only where a superblock may be mounted that is not known yet.
-import { readdirSync, readFileSync, readlinkSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { nodeNamed } from './block-tree.js';
 import type { DiskLookup } from './disks.js';
 import { holdsBlocks, skipReason, superblockKey } from './filesystem-types.js';
+import { linkTarget, namesIn, readText, readValue } from './kernel-values.js';
 import { mountsOfNewDevices, readInTurns, type Mount } from './mountinfo.js';
 import { isReadOnly, type Filesystem, type MountElsewhere, type MountTable } from './mounts.js';
 import type { Work } from './turns.js';
@@ -27,15 +29,15 @@ const HARMLESS_TYPES = ['btrfs', 'ext2', 'ext3', 'squashfs', 'iso9660', 'cramfs'
  * A driver that is a module is held once for each superblock, if not more often (get_filesystem(), fs/filesystems.c).
  */
 export function hasUnlisted({ filesystems }: MountTable, { procRoot, sysRoot }: Roots): boolean {
-  const registered = read(join(procRoot, 'filesystems'));
+  const registered = readText(join(procRoot, 'filesystems'));
   if (registered === undefined) return true;
   const onDisk = registered.split('\n').flatMap((line) => (line.startsWith('nodev') ? [] : [line.trim()]));
   // ext2 has a driver of its own, or is served by ext4's.
-  const harmless = list(join(sysRoot, 'module/ext2')).length > 0 ? without(HARMLESS_TYPES, 'ext2') : HARMLESS_TYPES;
+  const harmless = namesIn(join(sysRoot, 'module/ext2')).length > 0 ? without(HARMLESS_TYPES, 'ext2') : HARMLESS_TYPES;
   const listed = [...LISTING_TYPES, ...harmless, ...(hasFuseMounts(sysRoot) ? [] : ['fuseblk']), ''];
   return onDisk.some((type) => {
     if (listed.includes(type)) return false;
-    const uses = read(join(sysRoot, 'module', type, 'refcnt'));
+    const uses = readText(join(sysRoot, 'module', type, 'refcnt'));
     return uses === undefined || Number(uses) > filesystems.filter((known) => known.type === type).length;
   });
 }
@@ -50,7 +52,7 @@ const FUSE_CTL = 0x65735543;
 function hasFuseMounts(sysRoot: string): boolean {
   const connections = join(sysRoot, 'fs/fuse/connections');
   try {
-    return statfsSync(connections).type !== FUSE_CTL || list(connections).length > 0;
+    return statfsSync(connections).type !== FUSE_CTL || namesIn(connections).length > 0;
   } catch {
     return true;
   }
@@ -65,7 +67,7 @@ export function* mountsOfProcesses(own: MountTable, procRoot: string): Work<read
   const devices = new Set(own.mounts.map(({ device }) => device));
   const known = new Set(own.filesystems.map(superblockKey));
   const found: MountElsewhere[] = [];
-  for (const pid of list(procRoot)) {
+  for (const pid of namesIn(procRoot)) {
     if (!/^\d+$/.test(pid)) continue;
     yield;
     const namespace = namespaceOf(procRoot, pid);
@@ -73,7 +75,7 @@ export function* mountsOfProcesses(own: MountTable, procRoot: string): Work<read
     const mounts = yield* newMountsOf(procRoot, pid, devices);
     if (mounts === undefined) continue;
     namespaces.add(namespace);
-    const who = `process ${pid} (${read(join(procRoot, pid, 'comm')) ?? 'unknown'})`;
+    const who = `process ${pid} (${nameOf(procRoot, pid) ?? 'unknown'})`;
     for (const mount of mounts) {
       devices.add(mount.device);
       const key = superblockKey(mount);
@@ -96,8 +98,8 @@ function filesystemOf(mount: Mount, mountpoint: string): Filesystem {
 
 /** One name for each superblock that a driver lists: changes as soon as a filesystem comes or goes, wherever it is. */
 export function listedSuperblocks(sysRoot: string): readonly string[] {
-  const byDevice = LISTING_TYPES.flatMap((type) => list(join(sysRoot, 'fs', type)).map((name) => `${type}/${name}`));
-  return [...byDevice, ...list(join(sysRoot, 'fs/btrfs')).map((fsid) => `btrfs/${fsid}`)];
+  const byDevice = LISTING_TYPES.flatMap((type) => namesIn(join(sysRoot, 'fs', type)).map((name) => `${type}/${name}`));
+  return [...byDevice, ...namesIn(join(sysRoot, 'fs/btrfs')).map((fsid) => `btrfs/${fsid}`)];
 }
 
 /** Of `listed`, those that are superblocks, and lie on none of the devices that filesystems of `known` lie on. */
@@ -110,10 +112,10 @@ export function unknownSuperblocks(
   const accounted = new Set(known.flatMap((filesystem) => lookup.chainOf(filesystem).devices));
   return listed.flatMap((entry): UnknownSuperblock[] => {
     const [type = '', name = ''] = entry.split('/');
-    const devices = type === 'btrfs' ? list(join(sysRoot, 'fs/btrfs', name, 'devices')) : [name];
+    const devices = type === 'btrfs' ? namesIn(join(sysRoot, 'fs/btrfs', name, 'devices')) : [name];
     const [device] = devices;
     if (device === undefined || devices.some((one) => accounted.has(one))) return [];
-    const number = read(join(sysRoot, 'class/block', device, 'dev'));
+    const number = readValue(join(sysRoot, 'class/block', device, 'dev'));
     // Drivers keep other things there too.
     return number === undefined ? [] : [{ type, device, number }];
   });
@@ -128,9 +130,9 @@ interface UnknownSuperblock {
 
 /** One that no mount table has. */
 export function unseen({ type, device, number }: UnknownSuperblock, procRoot: string): MountElsewhere {
-  const source = `/dev/${device.replaceAll('!', '/')}`;
+  const source = nodeNamed(device);
   // ext4 alone tells; of the others the worse is taken.
-  const options = read(join(procRoot, 'fs', type, basename(device), 'options'));
+  const options = readText(join(procRoot, 'fs', type, basename(device), 'options'));
   const filesystem: Filesystem = {
     device: type === 'btrfs' ? '0:0' : number,
     type,
@@ -145,34 +147,19 @@ export function unseen({ type, device, number }: UnknownSuperblock, procRoot: st
   return { filesystem, reason: `${reason}, not touched` };
 }
 
+/** Some have no name. */
+function nameOf(procRoot: string, pid: string): string | undefined {
+  return readText(join(procRoot, pid, 'comm'))?.replace(/\n$/, '');
+}
+
 function namespaceOf(procRoot: string, pid: string): string | undefined {
-  try {
-    return readlinkSync(join(procRoot, pid, 'ns/mnt'));
-  } catch {
-    return undefined;
-  }
+  return linkTarget(join(procRoot, pid, 'ns/mnt'));
 }
 
 function* newMountsOf(procRoot: string, pid: string, devices: ReadonlySet<string>): Work<readonly Mount[] | undefined> {
   try {
     const text = yield* readInTurns(join(procRoot, pid, 'mountinfo'));
     return yield* mountsOfNewDevices(text.toString('latin1'), devices);
-  } catch {
-    return undefined;
-  }
-}
-
-function list(path: string): readonly string[] {
-  try {
-    return readdirSync(path).sort();
-  } catch {
-    return [];
-  }
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8').replace(/\n$/, '');
   } catch {
     return undefined;
   }

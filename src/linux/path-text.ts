@@ -38,6 +38,15 @@ function escapedByte(surrogate: string): Buffer {
   return Buffer.of(surrogate.charCodeAt(0) - 0xdc00);
 }
 
+/** Decodes `\ooo`, as the kernel writes space, tab, newline, backslash and #. `bytes`: one for each character. */
+export function decodeOctal(bytes: string): string {
+  if (/^[\x00-\x5b\x5d-\x7f]*$/.test(bytes)) return bytes;
+  const plain = bytes.replace(/\\([0-3][0-7]{2})/g, (_match, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+  return pathText(Buffer.from(plain, 'latin1'));
+}
+
 /** For people and for JSON; another name may be told alike. */
 export function tellablePath(text: string): string {
   return text.replace(/[\udc80-\udcff]/gu, '\ufffd');

@@ -20,7 +20,10 @@ export function processStat(pid: number): ProcessStat | undefined {
     // The name, in parentheses, may hold anything.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const [state = '', , group, session] = fields;
-    return { pid, state, group: Number(group), session: Number(session), startTime: fields[19] ?? '' };
+    const startTime = fields[19];
+    return startTime === undefined
+      ? undefined
+      : { pid, state, group: Number(group), session: Number(session), startTime };
   } catch {
     return undefined;
   }

@@ -1,5 +1,5 @@
 // The freezer's lines (qga/freezer/README.md) as words and back. Pure; the socket is client.ts's.
-import { decodeOctal } from '../../linux/mountinfo.js';
+import { decodeOctal } from '../../linux/path-text.js';
 import { pathBytes } from '../../linux/path-text.js';
 
 /** One free text as one word. */

@@ -1,9 +1,10 @@
 // The freezer as a process: found by its socket, started where no service manager did, killed when it is silent past
 // the lease, and run as `--thaw-marked` for what a dead one left. Speaking with it: client.ts.
 import { execa } from 'execa';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { Deadline, Timer } from '../../deadline.js';
 import { describeError, ThawUnconfirmedError, UnreachableError } from '../../errors.js';
+import { processStat } from '../../linux/process-stat.js';
 import { connectToSocket, type FreezerConnection, type FreezerEvents, type FreezerIdentity } from './client.js';
 import { markedSessions, markerFiles } from './markers.js';
 
@@ -131,22 +132,11 @@ async function run(
  * now. True if a signal was sent.
  */
 export function killFreezer({ pid, startTime }: FreezerIdentity): boolean {
-  if (pid <= 1 || pid === process.pid || processStartTime(pid) !== startTime) return false;
+  if (pid <= 1 || pid === process.pid || processStat(pid)?.startTime !== startTime) return false;
   try {
     process.kill(pid, 'SIGKILL');
     return true;
   } catch {
     return false;
-  }
-}
-
-/** Field 22 of /proc/PID/stat, which no later process with this pid has; undefined if there is none. */
-export function processStartTime(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The name, in parentheses, may hold anything.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
-  } catch {
-    return undefined;
   }
 }

@@ -7,7 +7,7 @@ import { isNetworkType } from '../../linux/filesystem-types.js';
 import type { Mount } from '../../linux/mountinfo.js';
 import type { Filesystem, MountTable, SkippedMount } from '../../linux/mounts.js';
 import { tellablePath } from '../../linux/path-text.js';
-import { realPath } from '../../linux/real-path.js';
+import { safeRealPath } from '../../linux/safe-real-path.js';
 import { noRules, ruledOut, type FreezeRules } from './rules.js';
 import type { Writer } from '../writers/folders.js';
 
@@ -167,7 +167,7 @@ export function concernedWriters(
     const covers = writer.description?.covers ?? [];
     if (covers.length === 0) return true;
     return covers.some((path) => {
-      const filesystem = table.filesystemOf(realPath(path, table));
+      const filesystem = table.filesystemOf(safeRealPath(path, table));
       return filesystem !== undefined && inCut.has(filesystem);
     });
   };

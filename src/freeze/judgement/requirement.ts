@@ -1,6 +1,6 @@
 // What a request demands of the session, and the errors that end an attempt which cannot give it
 // (FreezeRequest.require). Pure.
-import { satisfies, type ConsistencyLevel, type FreezeRequest } from '../../consistency.js';
+import { levelAskedFor, satisfies, type ConsistencyLevel, type FreezeRequest } from '../../consistency.js';
 import { QuiesceError } from '../../errors.js';
 import type { Verdict } from './verdict.js';
 import type { Writer } from '../writers/folders.js';
@@ -33,9 +33,7 @@ export function vetoes(
 
 /** The level below which the attempt ends; undefined where the level does not matter. */
 export function levelNeeded(require: Require, writerConcerned: boolean): ConsistencyLevel | undefined {
-  if (require === 'plain') return undefined;
-  if (require !== 'auto') return require;
-  return writerConcerned ? 'application' : 'filesystem';
+  return require === 'plain' ? undefined : levelAskedFor(require, writerConcerned);
 }
 
 /** Throws a QuiesceError that says what keeps the level down. */

@@ -3,6 +3,7 @@
 import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
 import { isErrno } from '../../errors.js';
+import { hasEnded, processStat } from '../../linux/process-stat.js';
 
 export const ownerSchema = v.strictObject({
   pid: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
@@ -16,10 +17,9 @@ export type Owner = v.InferOutput<typeof ownerSchema>;
 
 /** This process. */
 export async function thisProcess(): Promise<Owner> {
-  const stat = await statOf(process.pid);
   return {
     pid: process.pid,
-    startTicks: stat?.startTicks ?? 'unknown',
+    startTicks: processStat(process.pid)?.startTime ?? 'unknown',
     bootId: await bootId(),
     pidNamespace: await readlink('/proc/self/ns/pid'),
   };
@@ -40,21 +40,12 @@ export async function ownerState(owner: Owner): Promise<OwnerState> {
   } catch (error) {
     if (isErrno(error, 'ESRCH')) return 'gone';
   }
-  const stat = await statOf(owner.pid);
+  const stat = processStat(owner.pid);
   // Hidden from us (hidepid), but it took the signal: to err means to leave it alone.
   if (stat === undefined) return 'alive';
-  return stat.startTicks === owner.startTicks && !stat.dead ? 'alive' : 'gone';
+  return stat.startTime === owner.startTicks && !hasEnded(stat) ? 'alive' : 'gone';
 }
 
 async function bootId(): Promise<string> {
   return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-}
-
-// `PID (NAME) STATE PPID ...`; the name may hold anything, a closing parenthesis too.
-async function statOf(pid: number): Promise<{ readonly startTicks: string; readonly dead: boolean } | undefined> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
-  const [state, ...fields] = text?.slice(text.lastIndexOf(')') + 2).split(' ') ?? [];
-  const startTicks = fields[18];
-  if (state === undefined || startTicks === undefined) return undefined;
-  return { startTicks, dead: state === 'Z' || state === 'X' };
 }

@@ -4,7 +4,7 @@ import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileS
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { makerOf, SessionRecord } from '../../../../src/freeze/writers/record.js';
-import { processStat, stillRuns } from '../../../../src/linux/process-stat.js';
+import { stillRuns } from '../../../../src/linux/process-stat.js';
 import type { Writer } from '../../../../src/freeze/writers/folders.js';
 
 let dir: string;
@@ -85,11 +85,4 @@ test('notes that cannot be written: those that must be, throw', () => {
   expect(() => {
     record.noteStarted(writer('a'), 1);
   }).toThrow();
-});
-
-test('a process is the one with its start time', () => {
-  const { startTime = '' } = processStat(process.pid) ?? {};
-  expect(stillRuns({ pid: process.pid, startTime })).toBe(true);
-  expect(stillRuns({ pid: process.pid, startTime: '1' })).toBe(false);
-  expect(processStat(999_999_999)).toBeUndefined();
 });
