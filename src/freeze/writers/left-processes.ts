@@ -5,7 +5,7 @@ import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { endGroup } from '../../linux/process-group.js';
 import { hasEnded, processStat, stillRuns } from '../../linux/process-stat.js';
-import type { SessionRecord } from './record.js';
+import type { LeftRecord } from './left-record.js';
 
 interface Left {
   readonly pid: number;
@@ -22,7 +22,7 @@ const LOOK_LIMIT_MS = 500;
  * Ends them, the whole groups: a `freeze` that still runs would take its hold after the `thaw`. What a phase that is
  * over left in the background is its thaw's to end. Never throws; has a limit of about 3 s.
  */
-export async function endLeftProcesses(record: SessionRecord, session: string, since: string): Promise<void> {
+export async function endLeftProcesses(record: LeftRecord, session: string, since: string): Promise<void> {
   const noted = record.runningProcesses();
   const known = new Set(noted.map(({ pid }) => pid));
   const found = (await findUnnoted(record, session, since)).filter(({ pid }) => !known.has(pid));
@@ -50,7 +50,7 @@ async function untilGone(left: Left, stop: AbortSignal): Promise<boolean> {
 }
 
 /** Leaders of sessions, younger than the dead agent, that carry what one of these phases was started with. */
-async function findUnnoted(record: SessionRecord, session: string, since: string): Promise<readonly Left[]> {
+async function findUnnoted(record: LeftRecord, session: string, since: string): Promise<readonly Left[]> {
   const starting = record.startingPhases();
   if (starting.length === 0) return [];
   const born = Number(since);
