@@ -3,7 +3,7 @@
 import { defined } from '../../defined.js';
 import type { FreezeReport, FreezeRequest } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
-import { BareDisks } from '../judgement/unmounted-disks.js';
+import { UnmountedDisks } from '../judgement/unmounted-disks.js';
 import type { Change } from '../judgement/changes.js';
 import { FilesystemSet } from './filesystem-set.js';
 import { concernedWriters, tornFilesystems, makePlan } from '../judgement/plan.js';
@@ -29,7 +29,7 @@ export class SessionFindings {
   readonly #head: Head;
   readonly #fate: SessionEnding;
   #filesystems: FilesystemSet | undefined;
-  #bare: BareDisks | undefined;
+  #unmounted: UnmountedDisks | undefined;
   #secondLook: SecondLook | undefined;
   #skipped: FreezeReport['skipped'] = [];
   #unsafeWriters: readonly UnsafeWriter[] = [];
@@ -62,7 +62,7 @@ export class SessionFindings {
     this.#unsafeWriters = found.flatMap(({ path, problem, problemKind, required, shipped = false }) =>
       problem !== undefined && problemKind === 'unsafe' ? [{ what: path, reason: problem, required, shipped }] : [],
     );
-    this.#bare = new BareDisks(plan, settings);
+    this.#unmounted = new UnmountedDisks(plan, settings);
     const filesystems = new FilesystemSet(plan, settings.sysRoot, clock.zeroMs);
     this.#filesystems = filesystems;
     return { filesystems, concerned };
@@ -75,7 +75,7 @@ export class SessionFindings {
 
   /** After the last sync: what must stand still from now on, and what is no longer as it was planned. */
   async synced(): Promise<void> {
-    this.#bare?.start();
+    this.#unmounted?.start();
     await this.#secondLook?.atFilesystems('changes');
   }
 
@@ -89,7 +89,7 @@ export class SessionFindings {
   /** After the last FITHAW. */
   thawed(): void {
     this.#filesystems?.finish();
-    this.#bare?.finish();
+    this.#unmounted?.finish();
   }
 
   /** After the release: nobody waits for the last look but the requester. */
@@ -139,9 +139,9 @@ export class SessionFindings {
       filesystems: this.#filesystems?.reports({ assumeFrozen }) ?? [],
       writers: this.writers?.reports(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
-      halves: tornFilesystems(this.#secondLook?.plan),
+      torn: tornFilesystems(this.#secondLook?.plan),
       changes: this.#secondLook?.changes ?? [],
-      disks: this.#bare?.facts(),
+      disks: this.#unmounted?.facts(),
       trustPlainHooks: this.#settings.trustPlainHooks,
     });
   }
