@@ -1,4 +1,4 @@
-// Where a disk is plugged in, read from its sysfs path alone: the rules of QEMU's build_guest_fsinfo_for_pci_dev()
+// Reads from a disk's sysfs path where it is plugged in, by the rules of QEMU's build_guest_fsinfo_for_pci_dev()
 // (qga/commands-linux.c, GuestDiskAddress in qga/qapi-schema.json), so that guest-get-fsinfo answers what hosts know.
 import { driverOf } from './block-tree.js';
 import { namesIn } from './kernel-values.js';
@@ -10,16 +10,16 @@ interface PciAddress {
   readonly function: number;
 }
 
-/** Members as in GuestDiskAddress; -1 in `pci` where there is no PCI controller. */
+/** Members as in GuestDiskAddress; all of `pci` is -1 where there is no PCI controller. */
 export interface DiskAddress {
   readonly pci: PciAddress;
-  /** `DDDD:BB:SS.F` if there is a PCI controller. */
+  /** `DDDD:BB:SS.F`; absent where there is no PCI controller. */
   readonly pciAddress?: string;
   readonly busType: 'ide' | 'scsi' | 'virtio' | 'usb' | 'sata' | 'nvme' | 'unknown';
   readonly bus: number;
   readonly target: number;
   readonly unit: number;
-  /** For disks of s390x. */
+  /** On s390x. */
   readonly ccw?: { readonly cssid: number; readonly ssid: number; readonly subchno: number; readonly devno: number };
 }
 

@@ -1,4 +1,4 @@
-// Which disks a filesystem lies on. Follows sysfs from the block device under a superblock through partitions,
+// Finds the disks that a filesystem lies on: follows sysfs from the block device under a superblock through partitions,
 // device-mapper, md, bcache and loop files down to whole disks, and says what must freeze before what. Sysfs itself:
 // block-devices.ts. What lies under a file: backing-file.ts.
 import { existsSync } from 'node:fs';
@@ -19,9 +19,9 @@ export interface DiskChain {
   readonly devices: readonly string[];
   /** The whole disks at the end, each once. */
   readonly disks: readonly Disk[];
-  /** Every end is a physical or virtual disk of this machine, and no file lies between: it may freeze side by side. */
+  /** Every end is a physical or virtual disk of this machine, with no file between: it may freeze beside others. */
   readonly direct: boolean;
-  /** Every end is understood; if not, the filesystem may lie on any disk. */
+  /** Every end of the chain is understood; if not, the filesystem may lie on any disk. */
   readonly understood: boolean;
   /** Files behind loop devices on the way, outermost first. */
   readonly files: readonly string[];
@@ -33,7 +33,7 @@ export interface DiskLookup {
   chainOf(filesystem: Filesystem): DiskChain;
   /** All whole disks of this machine that end chains: no loop, device-mapper, md, zram and the like. */
   disks(): readonly Disk[];
-  /** Finds all that the others will be asked of these filesystems: for each, dozens of files are read. */
+  /** Finds in turns what the other two will be asked of these filesystems: for each, dozens of files are read. */
   prepare(filesystems: readonly Filesystem[]): Work<void>;
 }
 
@@ -138,6 +138,7 @@ export function createDiskLookup(
   };
 }
 
+/** What was found so far on the way down from one filesystem. */
 interface Walk {
   readonly disks: Map<string, Disk>;
   readonly files: string[];
@@ -146,7 +147,7 @@ interface Walk {
   understood: boolean;
 }
 
-/** Sysfs directories of the block devices under a superblock. */
+/** Sysfs folders of the block devices under a superblock. */
 function devicesUnder(filesystem: Filesystem, sys: BlockDevices): string[] {
   if (filesystem.device.startsWith('0:')) {
     // bcachefs names all its devices.
@@ -155,7 +156,8 @@ function devicesUnder(filesystem: Filesystem, sys: BlockDevices): string[] {
     return device === undefined ? [] : sys.btrfsDevices(device);
   }
   const device = sys.byNumber(filesystem.device);
-  // XFS may keep its log and its real-time data on devices of their own, reiserfs its journal. Ext4 says nothing here.
+  // XFS may keep its log and its real-time data on devices of their own, reiserfs its journal. Ext4 does not say so in
+  // its options: ext4-journals.ts.
   const extra = (filesystem.mounts[0]?.superOptions ?? []).flatMap((option) => {
     const path = /^(?:logdev|rtdev|jdev)=(.+)$/.exec(option)?.[1];
     return path === undefined ? [] : sys.named(decodeOctal(path));

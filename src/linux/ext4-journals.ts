@@ -1,7 +1,8 @@
-// The device that an ext4 keeps its journal on, where it is not its own: neither mountinfo nor sysfs names it. What the
-// kernel has: /proc/fs/jbd2 has a folder for each journal, `vda1-8` for one in inode 8 of the filesystem on vda1, `vdb`
-// for one that is a device (fs/jbd2/journal.c, journal_init_dev() and journal_init_inode()), and from 5.2 on
-// /sys/fs/ext4/DEVICE/journal_task has the pid of the journal's thread, which is named after it.
+// Finds the device that an ext4 keeps its journal on, where that is another than its own: neither mountinfo nor sysfs
+// names it. The kernel tells two things. /proc/fs/jbd2 has a folder for each journal: `vda1-8` for one in inode 8 of
+// the filesystem on vda1, `vdb` for one that is a device (fs/jbd2/journal.c, journal_init_dev() and
+// journal_init_inode()). From 5.2 on /sys/fs/ext4/DEVICE/journal_task has the pid of the journal's thread, which is
+// named after the journal.
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { BlockDevices } from './block-devices.js';
@@ -31,8 +32,8 @@ export class Ext4Journals {
   }
 
   /**
-   * Node in /dev of the device with the filesystem's journal, if that is another than its own; `unknown`: it has such a
-   * one, or may have, and nobody says which.
+   * Node in /dev of the device with the filesystem's journal, if that is another than its own; `unknown` if it has such
+   * a device, or may have, and nobody says which.
    */
   of(filesystem: Filesystem): string | undefined {
     if (!TYPES.includes(filesystem.type)) return undefined;
@@ -46,7 +47,7 @@ export class Ext4Journals {
     return others.length > 0 ? 'unknown' : nodeNamed(device);
   }
 
-  /** Without the thread's name: one journal, and one filesystem without any in itself, belong together. */
+  /** Where the thread's name is not known: one journal, and one filesystem without any in itself, belong together. */
   #onlyOne({ inside, devices }: Journals): string {
     const without = this.#table.filesystems.filter(
       (one) => TYPES.includes(one.type) && !inside.has(this.#nameOf(one) ?? ''),
@@ -57,7 +58,7 @@ export class Ext4Journals {
 
   #read(): Journals {
     const journals = namesIn(join(this.#roots.procRoot, 'fs/jbd2'));
-    // `dm-3` alone may be either: it is what there is a device of.
+    // `dm-3` may be the device of that name, or inode 3 of a filesystem on `dm`: it is the device if there is one.
     const isDevice = (name: string): boolean => existsSync(join(this.#roots.sysRoot, 'class/block', name));
     const inside = journals.filter((name) => !isDevice(name)).map((name) => name.replace(/-\d+$/, ''));
     return { inside: new Set(inside), devices: journals.filter(isDevice) };
@@ -68,7 +69,7 @@ export class Ext4Journals {
     return path === undefined ? undefined : basename(path);
   }
 
-  /** `<none>` of a filesystem that has no journal. */
+  /** Name of the journal's thread; `<none>` if the filesystem has no journal. */
   #threadOf(name: string): string | undefined {
     const pid = readValue(join(this.#roots.sysRoot, 'fs/ext4', name, 'journal_task'));
     if (pid === undefined || !/^\d+$/.test(pid)) return pid;

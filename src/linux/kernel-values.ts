@@ -35,7 +35,9 @@ export function readPath(path: string): string | undefined {
   }
 }
 
-/** Where a path leads, all links followed. Waits for whoever serves it: elsewhere than in /sys, see safe-real-path.ts. */
+/**
+ * Where a path leads, all links followed. Waits for whoever serves it: elsewhere than in /sys, see safe-real-path.ts.
+ */
 export function realPath(path: string): string | undefined {
   try {
     return realpathSync.native(path);

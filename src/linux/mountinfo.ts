@@ -1,5 +1,5 @@
-// The text of mountinfo (proc_pid_mountinfo(5)): read in turns, and parsed line by line. The text is bytes, one for each
-// character (latin1): names in it need not be UTF-8 (path-text.ts). What the mounts mean: mounts.ts.
+// Reads the text of mountinfo (proc_pid_mountinfo(5)) in turns, and parses it line by line. The text is bytes, one for
+// each character (latin1): names in it need not be UTF-8 (path-text.ts). What the mounts mean: mounts.ts.
 import { closeSync, openSync, readSync } from 'node:fs';
 import { decodeOctal } from './path-text.js';
 import type { Work } from './turns.js';
@@ -9,7 +9,7 @@ export interface Mount {
   readonly parentId: number;
   /** `MAJOR:MINOR` of the superblock; major 0 (anonymous) for filesystems without one block device. */
   readonly device: string;
-  /** What of the filesystem is mounted; `/` unless a bind mount or a btrfs subvolume. */
+  /** The folder or file of the filesystem that is mounted; `/` but for a bind mount or a btrfs subvolume. */
   readonly root: string;
   readonly mountpoint: string;
   readonly options: readonly string[];
@@ -75,7 +75,7 @@ export function* mountsOfNewDevices(text: string, known: ReadonlySet<string>): W
   return [...found.values()];
 }
 
-// Of a text that is no mountinfo it may be anything: parsing says so.
+// It may be anything if the text is no mountinfo: parsing says so.
 function thirdWord(text: string, start: number): string {
   const second = text.indexOf(' ', start) + 1;
   const third = text.indexOf(' ', second) + 1;

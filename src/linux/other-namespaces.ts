@@ -1,8 +1,8 @@
-// Filesystems that are mounted on this machine and not in our mount namespace: in that of a container or a service, in
-// none that a process is in, or unmounted lazily and still in use. Nothing of theirs is opened or frozen; that they are
-// there lowers the level of a cut of their disk (src/freeze/judgement/plan.ts). Found in two ways: what the drivers of filesystems show of
-// their superblocks in sysfs, which is quick and knows no namespaces, and the mount tables of all processes, which are
-// read only where a superblock may be mounted that is not known yet.
+// Finds filesystems that are mounted on this machine, but not in our mount namespace: in that of a container or a
+// service, in none that a process is in, or unmounted lazily and still in use. They are neither opened nor frozen; that
+// they are there lowers the level of a cut of their disk (src/freeze/judgement/plan.ts). Two things tell of them: the
+// superblocks that drivers list in sysfs, which is quick and knows no namespaces; and the mount tables of all
+// processes, which are read only where a superblock may be mounted that is not known yet.
 import { statfsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { nodeNamed } from './block-tree.js';
@@ -21,12 +21,15 @@ interface Roots {
 /** Drivers that list their superblocks by the kernel name of the block device. */
 const LISTING_TYPES: readonly string[] = ['ext4', 'xfs', 'f2fs', 'nilfs2', 'erofs'] as const;
 
-/** Besides those: read-only whatever happens, or listed with ext4's. */
+/**
+ * Types that need no list: read-only whatever happens, listed with ext4's, or listed by a folder of their own (btrfs).
+ */
 const HARMLESS_TYPES = ['btrfs', 'ext2', 'ext3', 'squashfs', 'iso9660', 'cramfs', 'romfs'];
 
 /**
- * A superblock may be mounted that neither `own` has nor sysfs lists: only the mount tables of all processes tell of it.
- * A driver that is a module is held once for each superblock, if not more often (get_filesystem(), fs/filesystems.c).
+ * A superblock may be mounted that neither `own` has nor sysfs lists: only the mount tables of all processes tell of
+ * it. A driver that is a module is held once for each superblock, if not more often (get_filesystem(),
+ * fs/filesystems.c).
  */
 export function hasUnlisted({ filesystems }: MountTable, { procRoot, sysRoot }: Roots): boolean {
   const registered = readText(join(procRoot, 'filesystems'));
@@ -59,8 +62,8 @@ function hasFuseMounts(sysRoot: string): boolean {
 }
 
 /**
- * Of the mount tables of all processes, of which nothing is looked at but superblocks that no table before had. A
- * process that ends meanwhile, or cannot be looked at, is passed over.
+ * Filesystems in the mount tables of all processes that `own` has not. In each table only superblocks are looked at
+ * that no table before it had. A process that ends meanwhile, or cannot be looked at, is passed over.
  */
 export function* mountsOfProcesses(own: MountTable, procRoot: string): Work<readonly MountElsewhere[]> {
   const namespaces = new Set([namespaceOf(procRoot, 'self')]);
@@ -102,7 +105,7 @@ export function listedSuperblocks(sysRoot: string): readonly string[] {
   return [...byDevice, ...namesIn(join(sysRoot, 'fs/btrfs')).map((fsid) => `btrfs/${fsid}`)];
 }
 
-/** Of `listed`, those that are superblocks, and lie on none of the devices that filesystems of `known` lie on. */
+/** Those of `listed` that are superblocks, and lie on none of the devices that filesystems of `known` lie on. */
 export function unknownSuperblocks(
   listed: readonly string[],
   known: readonly Filesystem[],
@@ -128,10 +131,10 @@ interface UnknownSuperblock {
   readonly number: string;
 }
 
-/** One that no mount table has. */
+/** A superblock that no mount table has. */
 export function unseen({ type, device, number }: UnknownSuperblock, procRoot: string): MountElsewhere {
   const source = nodeNamed(device);
-  // ext4 alone tells; of the others the worse is taken.
+  // ext4 alone tells; any other is taken to be writable.
   const options = readText(join(procRoot, 'fs', type, basename(device), 'options'));
   const filesystem: Filesystem = {
     device: type === 'btrfs' ? '0:0' : number,

@@ -1,5 +1,6 @@
-// Whether an address is that of another machine, as far as the kernel's own tables prove it. Pods, containers and guests
-// of this machine have addresses too, and a service's address may lead to one of them. Reads only, looks up no name.
+// Tells whether an address is that of another machine, as far as the kernel's own tables prove it. Pods, containers and
+// guests of this machine have addresses too, and a service's address may lead to one of them. Reads only, and looks up
+// no name.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { namesIn, readText } from './kernel-values.js';
@@ -37,7 +38,7 @@ function isLocal(address: string, trie: string): boolean {
   return trie.split('|-- ').some((leaf) => leaf.split(/\s/, 1)[0] === address && /\/32 host LOCAL/.test(leaf));
 }
 
-/** Of the route with the longest mask; the lower metric of two that are alike. Numbers as in /proc/net/route. */
+/** Device of the route with the longest mask, the lower metric of two that are alike. Numbers as in /proc/net/route. */
 function deviceTo(address: number, table: string): string | undefined {
   const routes = table
     .split('\n')
@@ -60,7 +61,7 @@ function littleEndian(hex: string): number {
   return Buffer.from(hex.trim().padStart(8, '0'), 'hex').readUInt32LE();
 }
 
-/** A bridge and a tunnel may lead to what runs on this machine. */
+/** A network card, or a bond or VLAN of such. A bridge and a tunnel may lead to what runs on this machine. */
 function isPhysical(folder: string, depth = 0): boolean {
   if (existsSync(join(folder, 'device'))) return true;
   const type = /^DEVTYPE=(.+)$/m.exec(readText(join(folder, 'uevent')) ?? '')?.[1];

@@ -1,5 +1,5 @@
-// Where a path leads with its symbolic links followed, without a look into what may not answer: realpath(3) on a hung
-// NFS or FUSE mount holds the whole process, and does not come back when it is killed.
+// Follows the symbolic links of a path without a look into what may not answer: realpath(3) on a hung NFS or FUSE mount
+// holds the whole process, which then cannot even be killed.
 import { dirname, join } from 'node:path';
 import { mayNotAnswer } from './filesystem-types.js';
 import { linkTarget } from './kernel-values.js';
@@ -9,8 +9,8 @@ import type { MountTable } from './mounts.js';
 const LINKS_AT_MOST = 40;
 
 /**
- * What does not exist stays as it is, and so does the rest of a path from where it enters a mount that another machine or
- * a process serves. `path`: absolute. Never throws.
+ * A part that does not exist stays as it is, and so does the rest of a path from where it enters a mount that another
+ * machine or a process serves. `path`: absolute. Never throws.
  */
 export function safeRealPath(path: string, table: MountTable): string {
   let links = 0;

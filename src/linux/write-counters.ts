@@ -1,5 +1,6 @@
-// A filesystem that cannot freeze (vfat) is held all the same if nothing was written to its block device: read before
-// the first FIFREEZE and after the last FITHAW, never between (Documentation/ABI/stable/sysfs-block, `stat`).
+// Reads what the kernel counts of writes to a block device (Documentation/ABI/stable/sysfs-block, `stat`). A filesystem
+// that cannot freeze (vfat) is held all the same if nothing was written: read before the first FIFREEZE and after the
+// last FITHAW, never between.
 import { join } from 'node:path';
 import { kernelName } from './block-tree.js';
 import { readText, realPath } from './kernel-values.js';
@@ -9,7 +10,7 @@ export type WriteCount = string;
 
 /**
  * Undefined if there is no counter to trust: I/O accounting may be off (queue/iostats), and then it stands still
- * whatever is written.
+ * whatever is written. Never throws.
  */
 export function readWriteCount(sysRoot: string, device: string): WriteCount | undefined {
   // Resolved: `..` of the link would not be the partition's disk.

@@ -1,5 +1,5 @@
-// Puts the filesystems of a plan in the order in which they freeze. Pure, and linear in what rests on what. Which of them
-// freeze: plan.ts.
+// Puts the filesystems of a plan in the order in which they freeze. Pure, and linear in what rests on what. Which of
+// them freeze: plan.ts.
 import type { DiskChain } from '../../linux/disks.js';
 import type { Filesystem } from '../../linux/mounts.js';
 

@@ -1,5 +1,5 @@
-// Makes the plan of step 1 (src/freeze/README.md): which filesystems a request concerns, which of them are frozen and in
-// which order, and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
+// Makes the plan of step 1 (src/freeze/README.md): which filesystems a request concerns, which of them are frozen and
+// in which order, and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
 import type { DiskRef, FreezeRequest } from '../../consistency.js';
 import type { Disk, DiskChain, DiskLookup } from '../../linux/disks.js';
 import { inFreezeOrder, type Ordered, type Unordered } from './freeze-order.js';

@@ -52,8 +52,8 @@ export function checkWriters(require: Require, failures: readonly string[]): voi
 }
 
 /**
- * Throws a QuiesceError for writers that cannot be run. Only a plain freeze ends by them; where a level is asked for they
- * lower it.
+ * Throws a QuiesceError for writers that cannot be run. Only a plain freeze ends by them; where a level is asked for
+ * they lower it.
  */
 export function checkUnsafe(require: Require, hookFailure: HookFailure, unsafe: readonly UnsafeWriter[]): void {
   const vetoing = unsafe.filter((writer) => require === 'plain' && vetoes(writer, require, hookFailure));
@@ -67,8 +67,8 @@ function wayOut(require: Require): string {
 }
 
 /**
- * Throws a QuiesceError for the first of `errors`, if a plain freeze was asked for: those of opens and FIFREEZEs, without
- * EBUSY and EOPNOTSUPP, which guest-fsfreeze-freeze passes over.
+ * Throws a QuiesceError for the first of `errors`, if a plain freeze was asked for: those of opens and FIFREEZEs,
+ * without EBUSY and EOPNOTSUPP, which guest-fsfreeze-freeze passes over.
  */
 export function checkPlain(require: Require, errors: readonly string[]): void {
   const [error] = errors;

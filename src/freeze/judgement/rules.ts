@@ -1,5 +1,5 @@
-// Says which filesystems the guest's configuration takes out of the freeze: by mount point and by type. A filesystem that
-// is taken out stays concerned, and is not held: the level tells (plan.ts, verdict.ts). Pure. The keys:
+// Says which filesystems the guest's configuration takes out of the freeze: by mount point and by type. A filesystem
+// that is taken out stays concerned, and is not held: the level tells (plan.ts, verdict.ts). Pure. The keys:
 // src/agent/configuration.ts.
 import type { Filesystem } from '../../linux/mounts.js';
 

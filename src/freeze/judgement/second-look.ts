@@ -1,6 +1,6 @@
-// Looks again at what is mounted and which writers there are, since the plan is as old as `prepare` was long: before the
-// writers are held, quickly before the first FIFREEZE, and when all are released. Reads /proc, /sys and the writers'
-// folders, and next to nothing of them if nothing changed. How two looks are compared: changes.ts.
+// Looks again at what is mounted and which writers there are, since the plan is as old as `prepare` was long: before
+// the writers are held, quickly before the first FIFREEZE, and when all are released. Reads /proc, /sys and the
+// writers' folders, and next to nothing of them if nothing changed. How two looks are compared: changes.ts.
 import type { FreezeRequest } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { changedWriters, filesystemChanges, writerFiles, type Change, type WriterFiles } from './changes.js';
@@ -44,8 +44,8 @@ export class SecondLook {
   }
 
   /**
-   * Adds what came or went since the plan. `held`: applications wait, so that less is looked at. Never throws: what cannot
-   * be looked at may have changed.
+   * Adds what came or went since the plan. `held`: applications wait, so that less is looked at. Never throws: what
+   * cannot be looked at may have changed.
    */
   async atFilesystems(extent: Extract<Extent, 'changes' | 'held'>): Promise<void> {
     const found = await this.#changesNow(extent);

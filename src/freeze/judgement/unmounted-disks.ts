@@ -105,8 +105,8 @@ function isPartition(sysRoot: string, entry: string, disk: string): boolean {
   return entry.startsWith(disk) && namesIn(join(sysRoot, 'class/block', entry)).includes('partition');
 }
 
-// Nothing can be written through it, so it needs no counter: LVM's own node of a thin pool is like that, and before Linux
-// 6.4 device-mapper says that it does not count (queue/iostats 0).
+// Nothing can be written through it, so it needs no counter: LVM's own node of a thin pool is like that, and before
+// Linux 6.4 device-mapper says that it does not count (queue/iostats 0).
 function isReadOnly(sysRoot: string, name: string): boolean {
   return readText(join(sysRoot, 'class/block', name, 'ro'))?.trim() === '1';
 }
