@@ -1,5 +1,6 @@
-// Small files, folders and links of /proc, /sys and /run, read whole. Nothing here throws: what is not there, or cannot
-// be read, is undefined, and a folder is empty. Long texts that are read in turns: mountinfo.ts.
+// Reads small files, folders and links whole: those of /proc, /sys and /run, and whatever else answers at once. Nothing
+// here throws: what is not there, or cannot be read, is undefined, and a folder is empty. Long texts, in turns:
+// mountinfo.ts.
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { pathText } from './path-text.js';
 

@@ -1,5 +1,5 @@
-// What the end of a phase means: its exit code, its answer or what kept it from either (fsfreeze-hook.d/README.md, "Exit
-// codes"), for the session and for the report. With what it is started: phase.ts.
+// What the end of a phase means: its exit code, its answer or what kept it from either (fsfreeze-hook.d/README.md,
+// "Exit codes"), for the session and for the report. With what it is started: phase.ts.
 import { defined } from '../../defined.js';
 import type { PhaseReport, WriterPhase } from '../../consistency.js';
 import type { Writer } from './folders.js';
@@ -7,7 +7,9 @@ import type { ProcessResult } from './process.js';
 
 const releasing: readonly WriterPhase[] = ['thaw', 'abort', 'post'];
 
-/** A writer that is let go need not be the one that was looked at; in all other phases it speaks for what was planned. */
+/**
+ * A writer that is let go need not be the one that was looked at; in all other phases it speaks for what was planned.
+ */
 export function isRelease(phase: WriterPhase): boolean {
   return releasing.includes(phase);
 }

@@ -14,7 +14,7 @@ import { whyUnsafeNow } from './safety.js';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** execve(2) takes 128 KiB for one word (MAX_ARG_STRLEN), and with small stacks about as much for all. */
+/** execve(2) takes 128 KiB for one word (MAX_ARG_STRLEN), and with small stacks about as much for all of them. */
 const SHORT_LIST_BYTES = 64 * 1024;
 
 /** How a session came out, as writers are told. */
@@ -30,7 +30,7 @@ export interface PhaseContext {
 /** All mount points of the filesystems of the set, as writers are told of them. */
 export interface MountpointList {
   readonly paths: readonly string[];
-  /** One on a line; undefined if that is too long to be handed over when a program is started. */
+  /** The same, one on a line; undefined if that is too long to be handed over when a program is started. */
   readonly short: string | undefined;
 }
 
@@ -44,7 +44,7 @@ export interface PhaseOptions {
   readonly signal?: AbortSignal;
   readonly outcome?: SessionOutcome;
   readonly left?: LeftOutput;
-  /** Something went wrong after the phase: what it left running. */
+  /** Called when what the phase left running goes wrong after it. */
   readonly onLost: (reason: string) => void;
 }
 

@@ -1,6 +1,6 @@
-// The writers of one session, phase by phase: who runs beside whom, and what all of them came to. Ranks ascend at freeze
-// and descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by one. How a
-// phase runs: phase-runner.ts. How writers are let go: release.ts.
+// The writers of one session, phase by phase: who runs beside whom, and what all of them came to. Ranks ascend at
+// freeze and descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by
+// one. How a phase runs: phase-runner.ts. How writers are let go: release.ts.
 import { defined } from '../../defined.js';
 import type { WriterPhase, WriterReport } from '../../consistency.js';
 import { describeError } from '../../errors.js';
