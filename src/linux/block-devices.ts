@@ -1,4 +1,4 @@
-// Block devices as sysfs and udev's database tell of them: by number and by name, what kind of device a chain ends at,
+// Looks up block devices in sysfs and in udev's database: by number and by name, what kind of device a chain ends at,
 // and how a whole disk is named so that the host can match it. Reads only; never opens a block device. Chains:
 // disks.ts.
 import { existsSync, readFileSync, realpathSync } from 'node:fs';

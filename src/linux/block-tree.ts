@@ -1,4 +1,4 @@
-// Block devices by their names: what sysfs says of the device in a folder of its tree, and what lies on what. The disks
+// Tells of block devices by their names and folders in sysfs alone, and what lies on what. The disks
 // under a filesystem: disks.ts. Where a disk is plugged in: disk-address.ts.
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';

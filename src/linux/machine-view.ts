@@ -31,8 +31,7 @@ export interface MachinePlaces {
  * - `whole`: this mount namespace and, where a superblock may be mounted that it has not, those of all processes.
  * - `own`: what is mounted elsewhere is left out, or is as it was known.
  * - `changes`: for a second look. A table that has other mounts of the same filesystems is the same; processes are
- * asked
- *   only if something else changed.
+ *   asked only if something else changed.
  * - `held`: for a look while applications wait. As `changes`, but asks no process and reads no long mount table: the
  *   kernel takes 1.5 us for each line of it, 60 ms for 40,000. Filesystems whose drivers list them are seen even so.
  */

@@ -1,3 +1,4 @@
+// The words in which guest and host speak of a session.
 import * as v from 'valibot';
 import { expect, test } from 'vitest';
 import { freezeReportSchema, levelAskedFor } from '../../src/consistency.js';

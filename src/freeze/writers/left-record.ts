@@ -1,4 +1,4 @@
-// The record of a session whose process may be dead, as its successor reads it: who held the guest, which writers are
+// Reads the record of a session whose process may be dead, for its successor: who held the guest, which writers are
 // still to be released, and which processes may still run. The successor goes on noting in it. How such a session is
 // recovered: src/freeze/session/recovery.ts.
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';

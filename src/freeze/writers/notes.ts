@@ -1,6 +1,6 @@
-// The notes in a session's record: one line of JSON for each event. Whatever instant the noting process dies at, they
-// can be read: a line that was cut short is passed over, and the next one stands on a line of its own. What is noted
-// when: record.ts. What a successor makes of it: left-record.ts.
+// Appends and reads the notes in a session's record: one line of JSON for each event. Whatever instant the noting
+// process dies at, they can be read: a line that was cut short is passed over, and the next one stands on a line of its
+// own. What is noted when: record.ts. What a successor makes of it: left-record.ts.
 import { appendFileSync, closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import * as v from 'valibot';
 

@@ -1,5 +1,5 @@
-// What the end of a phase means: its exit code, its answer or what kept it from either (fsfreeze-hook.d/README.md,
-// "Exit codes"), for the session and for the report. With what it is started: phase.ts.
+// Reads what the end of a phase means: its exit code, its answer or what kept it from either
+// (fsfreeze-hook.d/README.md, "Exit codes"), for the session and for the report. How it is started: phase.ts.
 import { defined } from '../../defined.js';
 import type { PhaseReport, WriterPhase } from '../../consistency.js';
 import type { Writer } from './folders.js';

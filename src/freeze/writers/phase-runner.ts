@@ -1,5 +1,5 @@
 // Runs one phase of one writer of a session: its limit, the program that is started or the resident that is asked, and
-// what the result makes of the writer. With what a program is started: phase.ts. Whose turn it is: writer-set.ts.
+// what the result makes of the writer. How a program is started: phase.ts. Whose turn it is: writer-set.ts.
 import { defined } from '../../defined.js';
 import type { WriterPhase } from '../../consistency.js';
 import { monotonicMs } from '../../linux/clock.js';
@@ -52,7 +52,7 @@ export class PhaseRunner {
     return (writer.kind === 'plain' ? plainHookLimitMs : undefined) ?? limitsMs?.[phase] ?? phaseLimitsMs[phase];
   }
 
-  /** Runs the phase, and notes in `run` what came of it. Never throws. */
+  /** Runs the phase, and notes in `run` what came of it. */
   async phase(run: WriterRun, phase: WriterPhase, how: SessionPhaseOptions): Promise<PhaseResult> {
     const { writer } = run;
     const own = this.limitMs(writer, phase);

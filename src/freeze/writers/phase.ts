@@ -1,5 +1,5 @@
-// With what a writer is started for a phase: environment, arguments, scratch folder, and the checks before root runs it
-// again (fsfreeze-hook.d/README.md). What its end means: phase-result.ts. Who runs when: writer-set.ts.
+// Starts a writer for a phase: with its environment, arguments and scratch folder, after the checks that come before
+// root runs it again (fsfreeze-hook.d/README.md). What its end means: phase-result.ts. Who runs when: writer-set.ts.
 import { defined } from '../../defined.js';
 import type { outcomes, WriterPhase } from '../../consistency.js';
 import { describeError } from '../../errors.js';

@@ -1,6 +1,6 @@
-// The record that a session keeps on tmpfs, so that a successor can release its writers: who holds the guest, each
-// writer whose freeze is about to be started, and every process. Its folder comes into being with its head at once.
-// Scratch folders of writers and what they print lie in it. How it is read after a death: left-record.ts.
+// Writes the record that a session keeps on tmpfs, so that a successor can release its writers: who holds the guest,
+// each writer whose freeze is about to be started, and every process. Its folder comes into being with its head at
+// once. Scratch folders of writers and what they print lie in it. How it is read after a death: left-record.ts.
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';

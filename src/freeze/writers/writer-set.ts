@@ -1,4 +1,4 @@
-// The writers of one session, phase by phase: who runs beside whom, and what all of them came to. Ranks ascend at
+// Runs the writers of one session, phase by phase: who runs beside whom, and what all of them came to. Ranks ascend at
 // freeze and descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by
 // one. How a phase runs: phase-runner.ts. How writers are let go: release.ts.
 import { defined } from '../../defined.js';
@@ -97,7 +97,7 @@ export class WriterSet {
     return this.releases.flatMap(({ name, released, reason }) => (released ? [] : [`${name}: ${reason ?? 'unknown'}`]));
   }
 
-  /** Step 2: residents are started, and all writers that have the phase run it, side by side. Never throws. */
+  /** Step 2: residents are started, and all writers that have the phase run it, side by side. */
   async prepare(budgetMs: number, signal: AbortSignal): Promise<void> {
     for (const run of this.#runs) {
       if (run.writer.kind !== 'resident' || run.state === 'failed' || signal.aborted) continue;
@@ -110,7 +110,7 @@ export class WriterSet {
     );
   }
 
-  /** Step 3. Stops at the first writer whose failure ends the attempt. Never throws. */
+  /** Step 3. Stops at the first writer whose failure ends the attempt. */
   async freeze(remainingMs: () => number, signal: AbortSignal): Promise<void> {
     for (const rank of ranks(this.#runs)) {
       await sideBySide(
@@ -139,7 +139,7 @@ export class WriterSet {
     }
   }
 
-  /** The last act before the first FIFREEZE, and the first after the last FITHAW: all side by side. Never throws. */
+  /** The last act before the first FIFREEZE, and the first after the last FITHAW: all side by side. */
   async verify(budgetMs: number, signal?: AbortSignal): Promise<void> {
     await Promise.all(
       this.#with('verify').map(async (run) => {
@@ -157,7 +157,7 @@ export class WriterSet {
     this.#release.hurry(limitMs);
   }
 
-  /** Step 7, `thaw` for every writer whose freeze was started; `unreleased` names what failed. Never throws. */
+  /** Step 7, `thaw` for every writer whose freeze was started; `unreleased` names what failed. */
   async release(outcome: SessionOutcome): Promise<void> {
     await this.#release.all(outcome);
   }
@@ -167,7 +167,7 @@ export class WriterSet {
     await this.#release.retry(outcome, signal);
   }
 
-  /** After the release: `post` of a session that was frozen, `abort` of an attempt that was not. Never throws. */
+  /** After the release: `post` of a session that was frozen, `abort` of an attempt that was not. */
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     await this.#release.after(phase, outcome);
   }

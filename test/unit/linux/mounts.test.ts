@@ -1,3 +1,4 @@
+// Mounts as filesystems: grouped, hidden, reachable or not ours.
 import { expect, test } from 'vitest';
 import { tableOf } from '../../support/mount-table.js';
 
