@@ -1,5 +1,6 @@
-// Which process does something, told apart from a later one of the same number: by its start time and by the boot of
-// the machine. So a journal whose owner was killed is known for what it is, at once and after a reboot.
+// Tells which process does something, and whether it still lives. A process is told from a later one of the same number
+// by its start time and by the boot of the machine, so that a journal whose owner was killed is known for what it is,
+// at once and after a reboot.
 import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
 import { isErrno } from '../../errors.js';
@@ -10,12 +11,12 @@ export const ownerSchema = v.strictObject({
   /** Field 22 of /proc/PID/stat. */
   startTicks: v.string(),
   bootId: v.string(),
-  /** `pid:[4026531836]`: a number means nothing in another container. */
+  /** `pid:[4026531836]`: the number of a process means nothing in another container. */
   pidNamespace: v.string(),
 });
 export type Owner = v.InferOutput<typeof ownerSchema>;
 
-/** This process. */
+/** This process, as it is written down. */
 export async function thisProcess(): Promise<Owner> {
   return {
     pid: process.pid,
@@ -41,8 +42,8 @@ export async function ownerState(owner: Owner): Promise<OwnerState> {
     if (isErrno(error, 'ESRCH')) return 'gone';
   }
   const stat = processStat(owner.pid);
-  // Hidden from us (hidepid), but it took the signal: to err means to leave it alone.
-  if (stat === undefined) return 'alive';
+  // The process took the signal, but is hidden from us (hidepid): to err means to leave it alone.
+  if (stat === undefined || stat.startTime === '') return 'alive';
   return stat.startTime === owner.startTicks && !hasEnded(stat) ? 'alive' : 'gone';
 }
 
