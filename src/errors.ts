@@ -1,4 +1,4 @@
-// Every error this project throws on purpose, by what the caller can do about it.
+// Holds every error that this project throws on purpose, by what the caller can do about it.
 //
 //   BridgeError                 code, facts, outcome
 //   +-- UsageError              the call is wrong: change it                                       exit 2
@@ -11,7 +11,7 @@
 //
 // What a peer answered over a wire is a RemoteError (src/rpc/errors.ts), a family of its own.
 
-/** What a failed request did to its peer: nothing, or nobody knows. */
+/** Whether a failed request did something to its peer: it did not, or nobody knows. */
 export type Outcome = 'none' | 'unknown';
 
 export type Facts = Readonly<Record<string, unknown>>;
@@ -64,8 +64,8 @@ export class StateError extends BridgeError {
 const lasting = new Set(['EACCES', 'EPERM', 'EROFS', 'ENAMETOOLONG', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EINVAL']);
 
 /**
- * For a path of the settings on which a system call failed: a UsageError if only another path, or other rights, will
- * mend it; a BridgeError if it may be over the next time (a full disk, no memory, no file descriptors).
+ * The error for a path of the settings on which a system call failed: a UsageError if only another path, or other
+ * rights, will mend it; a BridgeError if it may be over the next time (a full disk, no memory, no file descriptors).
  */
 export function pathError(code: string, what: string, cause: NodeJS.ErrnoException): BridgeError {
   const Kind = lasting.has(cause.code ?? '') ? UsageError : BridgeError;

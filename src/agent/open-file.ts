@@ -5,7 +5,7 @@ import { constants, type Stats } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isErrno } from '../errors.js';
-import { readValue } from '../linux/sysfs-values.js';
+import { readValue } from '../linux/kernel-values.js';
 
 const PIECE_BYTES = 1024 * 1024;
 const NEW_FILE_MODE = 0o666;

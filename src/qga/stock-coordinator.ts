@@ -6,6 +6,7 @@ import { performance } from 'node:perf_hooks';
 import { randomUUID } from 'node:crypto';
 import { defined } from '../defined.js';
 import {
+  levelAskedFor,
   satisfies,
   type ConsistencyLevel,
   type Coordinator,
@@ -83,8 +84,7 @@ function heldBy(filesystem: Survey['filesystems'][number], allHeld: boolean): He
 }
 
 function neededLevel({ require }: FreezeRequest): ConsistencyLevel {
-  if (require === 'auto') return 'filesystem';
-  return require === 'plain' ? 'none' : require;
+  return require === 'plain' ? 'none' : levelAskedFor(require, false);
 }
 
 class StockSession implements FreezeSession {

@@ -8,7 +8,7 @@ import { pathBytes } from '../../linux/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
 import type { Sources } from '../kernel-files.js';
-import { isPartitionOf, leavesUnder } from '../../linux/sysfs-values.js';
+import { isPartitionOf, leavesUnder } from '../../linux/block-tree.js';
 import type { Handlers } from './types.js';
 import { Looks, threeAtATime } from './looks.js';
 

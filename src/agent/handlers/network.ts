@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { BridgeError } from '../../errors.js';
-import { readValue } from '../../linux/sysfs-values.js';
+import { readValue } from '../../linux/kernel-values.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { LOOK_LIMIT_MS, readKernelFile, type Sources } from '../kernel-files.js';

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BridgeError } from '../../errors.js';
-import { readValue } from '../../linux/sysfs-values.js';
+import { readValue } from '../../linux/kernel-values.js';
 import { refuse } from '../../qga/server.js';
 import { RemoteError } from '../../rpc/errors.js';
 import { errnoText } from '../errno-text.js';

@@ -4,13 +4,14 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { BridgeError, describeError } from '../../errors.js';
+import { countedNames, isVirtual, nodeOf } from '../../linux/block-tree.js';
 import { diskAddress } from '../../linux/disk-address.js';
+import { readValue, realPath } from '../../linux/kernel-values.js';
 import { isUtf8Path, pathBytes } from '../../linux/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { errnoText } from '../errno-text.js';
 import type { Sources } from '../kernel-files.js';
-import { driverOf, entries, isVirtual, nodeOf, readValue, realPath } from '../../linux/sysfs-values.js';
 import { listed } from './filesystems.js';
 import type { Handlers } from './types.js';
 import { Looks } from './looks.js';
@@ -27,7 +28,7 @@ export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-dis
   const looks = new Looks(OPEN_LIMIT_MS);
   return {
     'guest-get-disks'() {
-      const names = entries(join(sysRoot, 'block'));
+      const names = countedNames(join(sysRoot, 'block'));
       return names.flatMap((name) => disk(sources, join(sysRoot, 'block', name)));
     },
     async 'guest-fstrim'({ minimum }) {
@@ -46,8 +47,8 @@ function disk(sources: Sources, link: string): readonly Disk[] {
   const size = readValue(join(link, 'size'));
   const name = path === undefined ? undefined : nodeOf(path);
   if (path === undefined || name === undefined || size === undefined || size === '0') return [];
-  const alias = readValue(join(path, 'dm/name'));
-  const slaves = entries(join(path, 'slaves')).flatMap((slave) => nodeOf(join(path, 'slaves', slave)) ?? []);
+  const alias = readValue(join(path, 'dm/name'))?.trim();
+  const slaves = countedNames(join(path, 'slaves')).flatMap((slave) => nodeOf(join(path, 'slaves', slave)) ?? []);
   const whole: Disk = {
     name,
     partition: false,
@@ -55,7 +56,7 @@ function disk(sources: Sources, link: string): readonly Disk[] {
     ...(isVirtual(path) ? {} : { address: address(sources, path, name) }),
     ...(alias === undefined || alias === '' ? {} : { alias }),
   };
-  const partitions = entries(path)
+  const partitions = countedNames(path)
     .filter((entry) => readValue(join(path, entry, 'partition')) !== undefined)
     .flatMap((entry) => nodeOf(join(path, entry)) ?? [])
     .map((node) => ({ name: node, partition: true, dependencies: [name] }));
@@ -63,9 +64,9 @@ function disk(sources: Sources, link: string): readonly Disk[] {
 }
 
 function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<Disk['address']> {
-  const { pci, busType, bus, target, unit, ccw } = diskAddress(path, entries, driverOf);
+  const { pci, busType, bus, target, unit, ccw } = diskAddress(path);
   const udev = readValue(join(udevRoot, 'data', `b${readValue(join(path, 'dev')) ?? ''}`)) ?? '';
-  const serial = /^E:ID_SERIAL=(.+)$/m.exec(udev)?.[1] ?? readValue(join(path, 'serial'));
+  const serial = /^E:ID_SERIAL=(.+)$/m.exec(udev)?.[1] ?? readValue(join(path, 'serial'))?.trim();
   return {
     'pci-controller': pci,
     'bus-type': busType,

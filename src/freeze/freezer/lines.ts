@@ -1,6 +1,5 @@
 // Reads and writes the freezer's lines (qga/freezer/README.md). Pure. Which line answers which request: exchange.ts.
-import { decodeOctal } from '../../linux/mountinfo.js';
-import { pathBytes } from '../../linux/path-text.js';
+import { decodeOctal, pathBytes } from '../../linux/path-text.js';
 
 /** Escapes a free text (a path, an owner) to one word. */
 export function freezerWord(text: string): string {

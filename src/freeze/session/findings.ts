@@ -3,7 +3,7 @@
 import { defined } from '../../defined.js';
 import type { FreezeReport, FreezeRequest } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
-import { BareDisks } from '../judgement/unmounted-disks.js';
+import { UnmountedDisks } from '../judgement/unmounted-disks.js';
 import type { Change } from '../judgement/changes.js';
 import { FilesystemSet } from './filesystem-set.js';
 import { concernedWriters, tornFilesystems, makePlan } from '../judgement/plan.js';
@@ -29,7 +29,7 @@ export class SessionFindings {
   readonly #head: Head;
   readonly #outcome: Outcome;
   #filesystems: FilesystemSet | undefined;
-  #bare: BareDisks | undefined;
+  #unmounted: UnmountedDisks | undefined;
   #secondLook: SecondLook | undefined;
   #skipped: FreezeReport['skipped'] = [];
   #unsafeWriters: readonly UnsafeWriter[] = [];
@@ -65,7 +65,7 @@ export class SessionFindings {
     this.#unsafeWriters = found.flatMap(({ path, problem, problemKind, required, shipped = false }) =>
       problem !== undefined && problemKind === 'unsafe' ? [{ what: path, reason: problem, required, shipped }] : [],
     );
-    this.#bare = new BareDisks(plan, settings);
+    this.#unmounted = new UnmountedDisks(plan, settings);
     const filesystems = new FilesystemSet(plan, settings.sysRoot, clock.zeroMs);
     this.#filesystems = filesystems;
     return { filesystems, concerned };
@@ -80,7 +80,7 @@ export class SessionFindings {
    * After the last sync: notes what must stand still from now on, and looks for what is no longer as it was planned.
    */
   async synced(): Promise<void> {
-    this.#bare?.start();
+    this.#unmounted?.start();
     await this.#secondLook?.atFilesystems('changes');
   }
 
@@ -94,7 +94,7 @@ export class SessionFindings {
   /** After the last FITHAW: counts what was written meanwhile. */
   thawed(): void {
     this.#filesystems?.finish();
-    this.#bare?.finish();
+    this.#unmounted?.finish();
   }
 
   /** After the release: the last look at the mounts, for which nobody waits but the requester. */
@@ -147,9 +147,9 @@ export class SessionFindings {
       filesystems: this.#filesystems?.reports({ assumeFrozen }) ?? [],
       writers: this.writers?.reports(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
-      halves: tornFilesystems(this.#secondLook?.plan),
+      torn: tornFilesystems(this.#secondLook?.plan),
       changes: this.#secondLook?.changes ?? [],
-      disks: this.#bare?.facts(),
+      disks: this.#unmounted?.facts(),
       trustPlainHooks: this.#settings.trustPlainHooks,
     });
   }

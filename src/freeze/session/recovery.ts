@@ -10,14 +10,9 @@ import { thawLeft } from '../freezer/until-thawed.js';
 import { endLeftProcesses } from '../writers/left-processes.js';
 import type { CoordinatorOptions } from '../options.js';
 import { stillRuns } from '../../linux/process-stat.js';
-import {
-  makerOf,
-  SessionRecord,
-  sessionsDir,
-  type SessionHead,
-  type StartedWriter,
-  type WriterProcess,
-} from '../writers/record.js';
+import { LeftRecord } from '../writers/left-record.js';
+import type { StartedWriter, WriterProcess } from '../writers/notes.js';
+import { makerOf, sessionsDir, type SessionHead } from '../writers/record.js';
 import { withDefaults, type Settings } from '../settings.js';
 import type { Writer } from '../writers/folders.js';
 import type { LeftWriters } from './unreleased.js';
@@ -43,7 +38,7 @@ export interface RecoveredSession {
 
 interface Abandoned {
   readonly session: string;
-  readonly record: SessionRecord;
+  readonly record: LeftRecord;
   /** Undefined if it cannot be read: then it is nothing that we wrote. */
   readonly head: SessionHead | undefined;
 }
@@ -91,14 +86,14 @@ function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
     .filter((name) => makerOf(name) === undefined)
     .sort()
     .map((session) => {
-      const record = SessionRecord.open(join(dir, session));
+      const record = LeftRecord.open(join(dir, session));
       return { session, record, head: headOf(record) };
     })
     .filter(({ head }) => head === undefined || !stillRuns(head))
     .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
 }
 
-function headOf(record: SessionRecord): SessionHead | undefined {
+function headOf(record: LeftRecord): SessionHead | undefined {
   try {
     return record.head();
   } catch {

@@ -1,43 +1,31 @@
-// Block devices as sysfs shows them under their kernel names: what lies on what. Addresses: src/linux/disk-address.ts.
-import { existsSync, readFileSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
+// Tells of block devices by their names and folders in sysfs alone, and what lies on what. The disks
+// under a filesystem: disks.ts. Where a disk is plugged in: disk-address.ts.
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { linkTarget, namesIn, readValue, realPath } from './kernel-values.js';
 
-/** Entries of a folder, sorted; none if there is none. */
-export function entries(folder: string): readonly string[] {
-  try {
-    return readdirSync(folder).sort(byNumber);
-  } catch {
-    return [];
-  }
+/** Names in a folder as people count them: vda2 before vda10. */
+export function countedNames(folder: string): readonly string[] {
+  return namesIn(folder).sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
 }
 
-/** Without the newline; undefined if it cannot be read. */
-export function readValue(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    return undefined;
-  }
+/** The node of a kernel name, which has `!` for each slash (`cciss!c0d0`). */
+export function nodeNamed(kernelName: string): string {
+  return `/dev/${kernelName.replaceAll('!', '/')}`;
 }
 
-export function realPath(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    return undefined;
-  }
+/** The kernel name of what has this name below /dev. */
+export function kernelName(name: string): string {
+  return name.replaceAll('/', '!');
 }
 
-/** Name of the driver bound to a device's directory. */
+/** Name of the driver bound to a device's folder. */
 export function driverOf(path: string): string | undefined {
-  try {
-    return basename(readlinkSync(join(path, 'driver')));
-  } catch {
-    return undefined;
-  }
+  const target = linkTarget(join(path, 'driver'));
+  return target === undefined ? undefined : basename(target);
 }
 
-/** Node of a device's directory, as udev names it. */
+/** Node of a device's folder, as udev names it. */
 export function nodeOf(path: string): string | undefined {
   const name = /^DEVNAME=(.+)$/m.exec(readValue(join(path, 'uevent')) ?? '')?.[1];
   return name === undefined ? undefined : `/dev/${name}`;
@@ -53,16 +41,11 @@ export function leavesUnder(sysRoot: string, name: string, depth = 0): readonly 
   const path = realPath(join(sysRoot, 'class/block', name));
   // Deeper than any stack of volumes that a kernel puts together.
   if (path === undefined || depth > 32) return [];
-  const slaves = entries(join(path, 'slaves'));
+  const slaves = countedNames(join(path, 'slaves'));
   return slaves.length > 0 ? slaves.flatMap((slave) => leavesUnder(sysRoot, slave, depth + 1)) : [name];
 }
 
 export function isPartitionOf(sysRoot: string, name: string, disk: string): boolean {
   const path = realPath(join(sysRoot, 'class/block', name));
   return path !== undefined && existsSync(join(path, 'partition')) && basename(join(path, '..')) === disk;
-}
-
-/** vda2 before vda10. */
-function byNumber(a: string, b: string): number {
-  return a.localeCompare(b, 'en', { numeric: true });
 }
