@@ -1,5 +1,6 @@
-// What fails between libvirt and a guest agent: the list in qga/README.md. libvirt's half is seen by
-// test/vm/libvirt-failures.test.ts, our host tool's by test/vm/failures.test.ts: the words of an item are those tests'.
+// What fails between libvirt and a guest agent: the table of qga/README.md. libvirt's half is seen by
+// test/vm/libvirt-failures.test.ts, our host tool's by test/vm/failures.test.ts: the words of a cell are those tests'.
+
 import { between, markdownList } from './markdown-list.js';
 
 interface Failure {

@@ -1,4 +1,4 @@
-// What a flow through virsh is, and how what was seen of it is put in words: those of the list in qga/README.md.
+// What a flow through virsh is, and how what was seen of it is put in words: those of the table in qga/README.md.
 import type { VirshResult } from './libvirt.js';
 import type { LibvirtDomain } from './libvirt-domain.js';
 import type { AgentKind } from './libvirt-state.js';
