@@ -1,7 +1,7 @@
 // Writes the generated lists of qga/README.md anew: npm run compatibility-table
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { withFailures } from '../support/failures.js';
+import { withFailures } from '../support/failures-list.js';
 import { withFlows } from '../support/libvirt-table.js';
 import { withTable } from './table.js';
 

@@ -1,8 +1,6 @@
 // What fails between libvirt and a guest agent: the table of qga/README.md. libvirt's half is seen by
 // test/vm/libvirt-failures.test.ts, our host tool's by test/vm/failures.test.ts: the words of a cell are those tests'.
 
-import { between, markdownList } from './markdown-list.js';
-
 interface Failure {
   readonly fault: string;
   readonly stock: string;
@@ -58,15 +56,6 @@ export const failures = {
 } as const satisfies Record<string, Failure>;
 
 export type FailureName = keyof typeof failures;
-
-/** The text with the list in it as it should be. */
-export function withFailures(readme: string): string {
-  const items = Object.values(failures).map(({ fault, stock, agent, tool }) => ({
-    text: `**${fault}**`,
-    below: [`libvirt, stock qemu-ga: ${stock}`, `libvirt, our agent: ${agent}`, `our host tool, our agent: ${tool}`],
-  }));
-  return between(readme, 'failures', markdownList(items));
-}
 
 /** What a hook of these tests does at freeze and at thaw, besides telling that it was called. */
 // The head is for ours alone: without it a hook's word is a claim, and the tool asks for proof.
