@@ -84,10 +84,8 @@ describe('guest-info', () => {
     const { all } = await listed('10.2');
     const names = all.map(({ name }) => name);
     expect(names.slice(0, 3)).toEqual(['guest-network-get-route', 'guest-get-load', 'guest-get-cpustats']);
-    expect(names.slice(-6)).toEqual([
-      'guest-sync-delimited',
-      ...commandNames.filter((name) => name.startsWith('bridge-')),
-    ]);
+    const ours = commandNames.filter((name) => name.startsWith('bridge-'));
+    expect(names.slice(-ours.length - 1)).toEqual(['guest-sync-delimited', ...ours]);
     expect(names).not.toContain('guest-get-devices');
     expect(all.filter(({ enabled }) => !enabled).map(({ name }) => name)).toEqual(['guest-ping']);
     expect(all.filter((one) => !one['success-response']).map(({ name }) => name)).toEqual([
