@@ -36,6 +36,7 @@ export class GuestProcess {
   readonly command: string;
   readonly #channel: AgentChannel;
 
+  /** Made by `startInGuest`. @internal */
   constructor(channel: AgentChannel, pid: number, command: string) {
     this.#channel = channel;
     this.pid = pid;

@@ -58,11 +58,13 @@ export abstract class Guest implements AsyncDisposable {
   readonly consolePath: string;
   /** The stock qemu-ga on org.qemu.guest_agent.1: the channel of `exec`, and in benches the peer that is measured. */
   readonly stockAgent: AgentChannel;
+  /** @internal */
   protected readonly attached: GuestDisk[];
 
   readonly #process: MachineProcess;
   readonly #atEnd: Reverter;
 
+  /** @internal */
   protected constructor({ image, paths, disks, process, atEnd }: GuestParts) {
     this.image = image;
     this.dir = paths.dir;
@@ -98,7 +100,7 @@ export abstract class Guest implements AsyncDisposable {
 
   abstract resume(): Promise<void>;
 
-  /** The format of blank disks. */
+  /** The format of blank disks. @internal */
   protected abstract readonly blankFormat: DiskFile['format'];
 
   /** Throws UsageError `E_CAPABILITY` if guests of this kind have not all of them. */
@@ -200,7 +202,7 @@ export abstract class Guest implements AsyncDisposable {
   }
 }
 
-/** What every guest is made of. */
+/** What every guest is made of. @internal */
 export interface GuestParts {
   readonly image: GuestImage;
   readonly paths: GuestPaths;

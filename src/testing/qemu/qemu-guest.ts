@@ -4,11 +4,11 @@ import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import * as v from 'valibot';
 import { UsageError } from '../../errors.js';
+import type { QmpClient } from '../../qmp/client.js';
 import { Reverter } from '../../reverter.js';
 import { blockNodes, createPayload, describeDisk, diskDevice, type GuestDisk } from '../disks.js';
 import { checkDiskName, Guest, type GuestParts, type HotplugOptions } from '../guest.js';
 import type { Machine } from './machine.js';
-import type { Monitor } from './monitor.js';
 
 const Status = v.looseObject({ status: v.string() });
 
@@ -16,13 +16,15 @@ export class QemuGuest extends Guest {
   readonly kind = 'qemu';
   /** A monitor that nobody uses: it belongs to the program under test. */
   readonly qmpPath: string;
-  /** The fixture's own monitor. */
-  readonly monitor: Monitor;
+  /** A monitor of the fixture's own, beside the one under test. */
+  readonly monitor: QmpClient;
+  /** @internal */
   readonly machine: Machine;
+  /** @internal */
   protected readonly blankFormat = 'qcow2';
   readonly #ports: ReadonlyMap<number, number>;
 
-  /** Use `bootGuest` or `restoreGuest`. */
+  /** Use `bootGuest` or `restoreGuest`. @internal */
   constructor(parts: QemuGuestParts) {
     super({ ...parts, disks: parts.machine.disks });
     this.qmpPath = parts.paths.qmpPath;
@@ -81,9 +83,9 @@ export class QemuGuest extends Guest {
 
   async unplugDisk(name: string): Promise<void> {
     const disk = this.disk(name);
-    const gone = this.monitor.event('DEVICE_DELETED', 20_000, (data) => data['device'] === disk.device);
-    const asked = this.monitor.execute('device_del', { id: disk.device });
-    await Promise.all([gone, asked]);
+    using deleted = this.monitor.listen('DEVICE_DELETED', ({ data }) => data['device'] === disk.device);
+    await this.monitor.execute('device_del', { id: disk.device });
+    await deleted.next(20_000);
     for (const node of blockNodes(disk).reverse()) {
       await this.monitor.execute('blockdev-del', { 'node-name': node['node-name'] });
     }
@@ -110,10 +112,11 @@ export class QemuGuest extends Guest {
   }
 }
 
+/** @internal */
 export interface QemuGuestParts extends Omit<GuestParts, 'disks'> {
   readonly machine: Machine;
   /** Closed by `atEnd`. */
-  readonly monitor: Monitor;
+  readonly monitor: QmpClient;
   /** Port of the guest to port of the host's loopback. */
   readonly ports: ReadonlyMap<number, number>;
 }

@@ -24,11 +24,12 @@ const MOUNT = 'LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs';
 export class UserModeGuest extends Guest {
   readonly kind = 'user-mode';
   readonly kernel: KernelVersion;
+  /** @internal */
   protected readonly blankFormat = 'raw';
   readonly #consoleSocket: string;
   #isShared = false;
 
-  /** Use `bootGuest`. `process` is the kernel's, not that of the namespace around it. */
+  /** Use `bootGuest`. `process` is the kernel's, not that of the namespace around it. @internal */
   constructor(parts: GuestParts & { readonly kernel: KernelVersion }) {
     super(parts);
     this.kernel = parts.kernel;
