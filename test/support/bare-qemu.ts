@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { QmpClient } from '../../src/qmp/client.js';
+import { haltingFirmware } from './halting-domain.js';
 import type { Scratch } from './scratch.js';
 
 export interface BareDisk {
@@ -51,10 +52,7 @@ export class BareQemu implements AsyncDisposable {
     extra: readonly string[] = [],
     { monitor = 'qmp.sock', cwd = folder.dir }: QemuPlace = {},
   ): Promise<BareQemu> {
-    const firmware = Buffer.alloc(65_536);
-    // cli; hlt; jmp back, at the reset vector.
-    Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
-    writeFileSync(folder.path('halt.bin'), firmware);
+    writeFileSync(folder.path('halt.bin'), haltingFirmware());
     mkdirSync(folder.path('images'), { recursive: true });
     const qmp = folder.path(monitor);
     const args = [

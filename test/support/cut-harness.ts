@@ -1,26 +1,24 @@
 // A bare QEMU, a fixture for its agent, and the command line between them: what the integration tests of the host tool
 // share.
 import { execa } from 'execa';
-import { linkSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs';
+import { linkSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { expect } from 'vitest';
-import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, bareUuid, type BareDisk } from './bare-qemu.js';
 import { FakeAgent } from './fake-agent.js';
 import { filesystemReport, freezeReport } from './freeze-reports.js';
+import { runTool, type Run } from './run-tool.js';
 import { scratch, type Scratch } from './scratch.js';
 
-export interface Run {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** The last line of stdout. */
-  readonly json: Record<string, unknown>;
-  readonly manifest: Manifest;
-  readonly error: { readonly code: string; readonly message: string };
-}
+export type { Run } from './run-tool.js';
+
+/** The disks of most VMs here: one of each format. */
+export const rootAndData: readonly BareDisk[] = [
+  { name: 'root0', format: 'raw' },
+  { name: 'data0', format: 'qcow2' },
+];
 
 export class CutHarness implements AsyncDisposable {
   readonly folder: Scratch;
@@ -56,6 +54,19 @@ export class CutHarness implements AsyncDisposable {
     return join(this.folder.path('state'), bareUuid(this.folder), ...names);
   }
 
+  manifestFile(set = 's1'): string {
+    return this.state(set, 'manifest.json');
+  }
+
+  manifest(set = 's1'): Manifest {
+    return JSON.parse(readFileSync(this.manifestFile(set), 'utf8')) as Manifest;
+  }
+
+  /** Writes other members into the manifest of a set, as nobody but a test does. */
+  changeManifest(members: Partial<Manifest>, set = 's1'): void {
+    writeFileSync(this.manifestFile(set), JSON.stringify({ ...this.manifest(set), ...members }));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.vm[Symbol.asyncDispose]();
     await this.agent[Symbol.asyncDispose]();
@@ -82,33 +93,22 @@ export class CutHarness implements AsyncDisposable {
 
   /** Runs the tool in this process. */
   async bridge(words: readonly string[], signal?: AbortSignal): Promise<Run> {
-    return await this.#run(this.commandLine(words), signal);
+    return await runTool(this.commandLine(words), signal);
   }
 
   /** The same, for the VM that the words name. */
   async tool(...words: readonly string[]): Promise<Run> {
-    return await this.#run([...words, '--state-dir', this.folder.path('state'), '--json']);
+    return await runTool([...words, '--state-dir', this.folder.path('state'), '--json']);
   }
 
-  async #run(commandLine: readonly string[], signal: AbortSignal = new AbortController().signal): Promise<Run> {
-    const out: string[] = [];
-    const err: string[] = [];
-    const streams = { stdout: (text: string) => void out.push(text), stderr: (text: string) => void err.push(text) };
-    const code = await runBridge(commandLine, streams, signal);
-    const stdout = out.join('');
-    const last = stdout.trim().split('\n').at(-1) ?? '';
-    const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
-    const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
-    return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
+  /** The same as people use it, without JSON. */
+  async printed(...words: readonly string[]): Promise<Run> {
+    return await runTool(this.commandLine(words).filter((word) => word !== '--json'));
   }
 
   /** What people see of it. */
   async text(words: readonly string[]): Promise<string> {
-    const out: string[] = [];
-    const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
-    const line = this.commandLine(words).filter((word) => word !== '--json');
-    await runBridge(line, streams, new AbortController().signal);
-    return out.join('');
+    return (await this.printed(...words)).stdout;
   }
 
   async create(name: string, ...words: string[]): Promise<Run> {
@@ -145,6 +145,11 @@ export class CutHarness implements AsyncDisposable {
     const name = this.images().find(isIts) ?? this.#overlays.get(`${disk} ${set}`) ?? `${disk}.${set}-none.qcow2`;
     this.#overlays.set(`${disk} ${set}`, name);
     return this.folder.path(`images/${name}`);
+  }
+
+  /** The jobs that QEMU knows. */
+  async jobs(): Promise<{ readonly id: string; readonly status: string }[]> {
+    return (await this.vm.control.execute('query-jobs')) as { id: string; status: string }[];
   }
 
   /** Names of our format nodes in QEMU. */
