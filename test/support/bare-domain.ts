@@ -1,5 +1,5 @@
-// A persistent libvirt domain without a guest (its processor halts at once), with the disks and devices that a test gives
-// it, and the host tool on it, run from source.
+// A persistent libvirt domain without a guest (halting-domain.ts), with the disks and devices that a test gives it, and the
+// host tool on it, run from source.
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { addHaltingFirmware, haltingDomainXml } from './halting-domain.js';
@@ -69,7 +69,7 @@ export class BareDomain implements AsyncDisposable {
     return await this.virsh('dumpxml', '--inactive');
   }
 
-  /** Where the tool keeps what it knows of it. */
+  /** The folder in which the tool keeps what it knows of it. */
   async state(...names: readonly string[]): Promise<string> {
     return path.join(this.dir, 'state', (await this.virsh('domuuid')).trim(), ...names);
   }

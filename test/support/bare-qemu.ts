@@ -26,7 +26,7 @@ export interface BareDisk {
 export interface QemuPlace {
   /** The name of the monitor under test within the folder. */
   readonly monitor?: string;
-  /** Where QEMU is started: relative names of images begin there. */
+  /** The folder in which QEMU is started: relative names of images begin there. */
   readonly cwd?: string;
 }
 
@@ -94,7 +94,7 @@ export class BareQemu implements AsyncDisposable {
     await this.#io(disk, 'aio_flush');
   }
 
-  /** What is written is on the disk, metadata of the images included. */
+  /** Brings all that was written to the disk, metadata of the images included. */
   async flush(disk: string): Promise<void> {
     await this.#io(disk, 'flush');
   }
@@ -145,7 +145,7 @@ export class BareQemu implements AsyncDisposable {
   }
 }
 
-/** Of the VM of this folder, whenever it is started; `-uuid` in the extra arguments gives it another. */
+/** The UUID of the VM of this folder, whenever it is started; `-uuid` in the extra arguments gives it another. */
 export function bareUuid({ dir }: Scratch): string {
   const hash = createHash('sha256').update(dir).digest('hex');
   return hash.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, '$1-$2-$3-$4-$5');

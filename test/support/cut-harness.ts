@@ -49,7 +49,7 @@ export class CutHarness implements AsyncDisposable {
     return new CutHarness(folder, await startWithPort(folder, disks, words), agent);
   }
 
-  /** Where the tool keeps what it knows of this VM. */
+  /** The folder in which the tool keeps what it knows of this VM. */
   state(...names: readonly string[]): string {
     return join(this.folder.path('state'), bareUuid(this.folder), ...names);
   }
@@ -106,7 +106,7 @@ export class CutHarness implements AsyncDisposable {
     return await runTool(this.commandLine(words).filter((word) => word !== '--json'));
   }
 
-  /** What people see of it. */
+  /** The text that people see of it. */
   async text(words: readonly string[]): Promise<string> {
     return (await this.printed(...words)).stdout;
   }
@@ -169,7 +169,7 @@ export class CutHarness implements AsyncDisposable {
 
 /**
  * With an agent's port, as a VM has. No guest is there to open it: the fixture answers in its place, at the port's own socket,
- * which becomes another link to the fixture's. That one stays when QEMU ends.
+ * which becomes another link to the fixture's. The fixture's own link stays when QEMU ends.
  */
 async function startWithPort(folder: Scratch, disks: readonly BareDisk[], extra: readonly string[]): Promise<BareQemu> {
   const port = folder.path('port.sock');

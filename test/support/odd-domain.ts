@@ -1,5 +1,5 @@
-// A libvirt domain without a guest (its processor halts at once): raw image, block device, network disk and read-only disk,
-// no agent channel. What a host tool must tell apart before it cuts.
+// A libvirt domain without a guest (halting-domain.ts) and without an agent channel, whose disks a host tool must tell apart
+// before it cuts: raw image, block device, network disk and read-only disk.
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,7 +14,7 @@ export interface OddDomain extends AsyncDisposable {
   readonly host: LibvirtHost;
   readonly name: string;
   readonly dir: string;
-  /** What vda (raw) and vdb (a loop device) are on. */
+  /** The files or devices that vda (raw) and vdb (a loop device) are on. */
   readonly images: { readonly vda: string; readonly vdb: string };
 }
 

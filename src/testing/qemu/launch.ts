@@ -1,4 +1,4 @@
-// Starts QEMU for a guest and takes hold of it: monitor, forwarded ports.
+// Starts QEMU for a guest, connects to its monitor and asks for its forwarded ports.
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as v from 'valibot';
 import { Deadline } from '../../deadline.js';

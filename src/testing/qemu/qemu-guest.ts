@@ -1,5 +1,5 @@
-// A guest in QEMU: a whole machine, with a monitor, virtio-serial ports, saved states. How it came up (boot or restore)
-// is boot-qemu.ts's and saved-state.ts's matter; what its command line looks like, machine.ts's.
+// A guest in QEMU: a whole machine, with a monitor, virtio-serial ports, saved states. boot-qemu.ts boots it, saved-state.ts
+// restores it, machine.ts has its command line.
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import * as v from 'valibot';
@@ -14,7 +14,7 @@ const Status = v.looseObject({ status: v.string() });
 
 export class QemuGuest extends Guest {
   readonly kind = 'qemu';
-  /** A monitor that nobody uses: it belongs to the program under test. */
+  /** The socket of a monitor that nobody uses: it belongs to the program under test. */
   readonly qmpPath: string;
   /** A monitor of the fixture's own, beside the one under test. */
   readonly monitor: QmpClient;
@@ -50,7 +50,7 @@ export class QemuGuest extends Guest {
     return this.port(5432);
   }
 
-  /** By way of a payload disk. */
+  /** Copies through a payload disk that is plugged in for it. */
   async copyIn(sources: readonly string[], guestDirectory: string): Promise<void> {
     const file = path.join(this.dir, 'payload.tar');
     await createPayload(file, sources);
