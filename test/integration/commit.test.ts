@@ -264,14 +264,8 @@ requires(
     });
 
     test('goes on with these alone after its tool was killed', async () => {
-      const step = { command: 'block-commit', when: 'before' } as const;
-      {
-        await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-        const child = at.spawn(['snapshot', 'commit', 's1', '--disk', 'data0', '--qmp', proxy.path]);
-        await proxy.reached;
-        child.kill('SIGKILL');
-        await child;
-      }
+      const words = ['snapshot', 'commit', 's1', '--disk', 'data0'];
+      await at.killToolAt(words, { command: 'block-commit', when: 'before' });
       const run = await at.bridge(['recover']);
       expect(run).toMatchObject({ code: 0, json: { findings: [{ kind: 'set-commit', status: 'done' }] } });
       expect(manifest()).toMatchObject({ state: 'cut', disks: [{ merged: false }, { merged: true }] });

@@ -34,17 +34,9 @@ const change = (members: Partial<Manifest>): void => {
 const findings = (run: Run): Finding[] => run.json['findings'] as Finding[];
 const jobs = async (): Promise<unknown[]> => await at.jobs();
 
-/** Starts the tool behind a proxy and gives it up where the step is reached. */
-async function killToolAt(words: readonly string[], step: Step): Promise<void> {
-  await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-  const child = at.spawn([...words, '--qmp', proxy.path]);
-  await Promise.race([
-    proxy.reached,
-    child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),
-  ]);
-  child.kill('SIGKILL');
-  expect((await child).signal).toBe('SIGKILL');
-}
+const killToolAt = async (words: readonly string[], step: Step): Promise<void> => {
+  await at.killToolAt(words, step);
+};
 
 /** QEMU dies where the step is reached; the tool ends by itself, and says how. */
 async function killQemuAt(words: readonly string[], step: Step): Promise<Run> {

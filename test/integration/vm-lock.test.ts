@@ -64,12 +64,7 @@ requires(
   });
 
   test('of a tool that was killed is taken over', async () => {
-    const step = { command: 'blockdev-add', when: 'before' } as const;
-    await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-    const child = at.spawn([...create('s1'), '--qmp', proxy.path]);
-    await proxy.reached;
-    child.kill('SIGKILL');
-    await child;
+    await at.killToolAt(create('s1'), { command: 'blockdev-add', when: 'before' });
     expect((await at.bridge([...create('s2'), ...second()])).error.message).toBe('none');
   });
 

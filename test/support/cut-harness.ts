@@ -9,6 +9,7 @@ import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, bareUuid, type BareDisk } from './bare-qemu.js';
 import { FakeAgent } from './fake-agent.js';
 import { filesystemReport, freezeReport } from './freeze-reports.js';
+import { StepProxy, type Step } from './lossy-proxy.js';
 import { runTool, type Run } from './run-tool.js';
 import { scratch, type Scratch } from './scratch.js';
 
@@ -118,6 +119,18 @@ export class CutHarness implements AsyncDisposable {
   /** Runs the tool as users get it, as a process of its own, which can be killed. */
   spawn(words: readonly string[]) {
     return execa(process.execPath, [HOST_TOOL, ...this.commandLine(words)], { reject: false, stdin: 'ignore' });
+  }
+
+  /** Starts the tool behind a proxy, and kills it where the step is reached. Fails if it ends before. */
+  async killToolAt(words: readonly string[], step: Step): Promise<void> {
+    await using proxy = await StepProxy.listen(this.folder.path('proxy.sock'), this.vm.qmp, step);
+    const child = this.spawn([...words, '--qmp', proxy.path]);
+    await Promise.race([
+      proxy.reached,
+      child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),
+    ]);
+    child.kill('SIGKILL');
+    expect((await child).signal).toBe('SIGKILL');
   }
 
   /** A qemu-img that a killed tool had started ends by itself, and writes until then. */
