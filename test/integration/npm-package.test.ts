@@ -15,14 +15,14 @@ type Resolution = 'nodenext' | 'bundler';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const INSTALL_LIMIT_MS = 120_000;
 
-/** What is exported, imported by a program beside the package. */
+/** A program beside the package that imports from both entries. */
 const IMPORTS = `
 const { QmpClient } = await import('fsfreeze-bridge/qmp-client');
 const { bootGuest, AgentChannel } = await import('fsfreeze-bridge/testing');
 console.log(JSON.stringify([QmpClient.connect, bootGuest, AgentChannel].map((each) => typeof each)));
 `;
 
-/** What the examples of the manuals leave out: every promised name is there, and none of the internals. */
+/** Names that the manuals' examples leave out: every promised one is there, and none of the internals. */
 const NAMES = `
 import { BridgeError, QmpError, RemoteError } from 'fsfreeze-bridge/qmp-client';
 import type { ErrorClass, Facts, Outcome, QmpClient, QmpConnectOptions, QmpEvent, QmpEventFilter } from 'fsfreeze-bridge/qmp-client';
@@ -30,7 +30,7 @@ import type { QmpEventListener, QmpExecuteOptions, QmpLogEntry, QmpVersion } fro
 import * as testing from 'fsfreeze-bridge/testing';
 import type { Capability, Guest, GuestKind, GuestProcess, ProbedGuest, QemuGuest, UserModeGuest } from 'fsfreeze-bridge/testing';
 
-export function isWhole(error: unknown): string {
+export function told(error: unknown): string {
   if (error instanceof QmpError) return \`\${error satisfies RemoteError} \${error.class satisfies ErrorClass}\`;
   // Both doors lead to the same classes.
   if (error instanceof testing.BridgeError) return (error satisfies BridgeError).outcome satisfies Outcome;
@@ -164,8 +164,8 @@ function example(manual: string, language: string): string {
 }
 
 /**
- * What TypeScript says of the consumer and of the declarations that it meets in the package; those of other packages are
- * not checked: that takes twenty times as long.
+ * The errors that TypeScript finds in the consumer and in the package's own declarations. Those of other packages are not
+ * checked, which would take ten times as long.
  */
 function complaints(consumer: string, resolution: Resolution): string[] {
   const options: ts.CompilerOptions = {

@@ -27,8 +27,8 @@ export interface UserModeLaunch {
 }
 
 /**
- * Starts the kernel, and does not wait for the guest. Throws UnreachableError with the kernel's output when it ends at once, UsageError
- * `E_NAMESPACE` when this user may not make the namespace that it runs in.
+ * Starts the kernel, and does not wait for the guest. Throws UnreachableError with the kernel's output when it ends at
+ * once, UsageError `E_NAMESPACE` when this user may not make the namespace that it runs in.
  */
 export async function launchUserMode({
   image,
