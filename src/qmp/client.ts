@@ -1,6 +1,6 @@
 // A QEMU monitor (QMP): greeting, capabilities, commands correlated by id, events, time limits. Knows no command by
 // name but `qmp_capabilities`; the ones this project uses are declared in commands.ts. Specification: QEMU
-// docs/interop/qmp-spec. Exported as `fsfreeze-bridge/qmp-client`.
+// docs/interop/qmp-spec. Exported by index.ts.
 import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 import * as v from 'valibot';
@@ -8,9 +8,6 @@ import { DeadlineError, UnreachableError } from '../errors.js';
 import { QmpError } from './errors.js';
 import { QmpEventListener, type QmpEvent, type QmpEventFilter } from './events.js';
 import { MessageSplitter } from './message-splitter.js';
-
-export { QmpError } from './errors.js';
-export type { QmpEvent, QmpEventFilter, QmpEventListener } from './events.js';
 
 const greetingSchema = v.object({
   QMP: v.object({

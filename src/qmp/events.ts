@@ -28,7 +28,7 @@ export class QmpEventListener implements Disposable {
   #waiters: Waiter[] = [];
   #ended: Error | undefined;
 
-  /** Made by `QmpClient.listen`. */
+  /** Made by `QmpClient.listen`. @internal */
   constructor(name: string, filter: QmpEventFilter, release: (listener: QmpEventListener) => void) {
     this.#name = name;
     this.#wanted = (event) => event.event === name && filter(event);
@@ -62,7 +62,7 @@ export class QmpEventListener implements Disposable {
     });
   }
 
-  /** Called by the client for every event. `bytes`: length of its text. */
+  /** Called by the client for every event. `bytes`: length of its text. @internal */
   offer(event: QmpEvent, bytes: number): void {
     if (!this.#wanted(event)) return;
     const waiter = this.#waiters.shift();
@@ -81,7 +81,7 @@ export class QmpEventListener implements Disposable {
     return first?.event;
   }
 
-  /** Called by the client when the connection ends. */
+  /** Called by the client when the connection ends. @internal */
   end(error: Error): void {
     this.#ended = error;
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
