@@ -1,14 +1,14 @@
-// How a command of the guest-agent protocol is declared: once. Argument and result types, the dispatcher's table,
-// guest-info and the list of what may run while frozen derive from it. The declarations are in commands.ts; the
-// contract in prose is qga/qapi-schema.json.
+// How a command of the guest-agent protocol is declared: once, under its name. Argument and result types, the
+// dispatcher's table, guest-info and the list of what may run while frozen derive from the declaration. The declarations
+// are in commands.ts; the contract in prose is qga/qapi-schema.json.
 import * as v from 'valibot';
 import { JsonFloat } from '../wire/value.js';
 
 export type ArgsSchema = v.StrictObjectSchema<v.ObjectEntries, undefined>;
 export type ReturnsSchema = v.GenericSchema;
 
+/** A command's name is its key in the table (commands.ts). */
 export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSchema = ReturnsSchema> {
-  readonly name: string;
   /** QEMU's version for guest-*, ours for bridge-*. */
   readonly since: string;
   readonly args: A;
@@ -34,11 +34,11 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
 export const policyPresets = ['freeze-only', 'default', 'full'] as const;
 export type PolicyPreset = (typeof policyPresets)[number];
 
-type Rest = Partial<Omit<Command, 'name' | 'since' | 'args' | 'returns'>>;
+type Rest = Partial<Omit<Command, 'since' | 'args' | 'returns'>>;
 
 /** Declares a command: unless said otherwise not allowed while frozen, answered in turn, in the preset `default`. */
 export function command<A extends ArgsSchema, R extends ReturnsSchema>(
-  declaration: { name: string; since: string; args: A; returns: R } & Rest,
+  declaration: { since: string; args: A; returns: R } & Rest,
 ): Command<A, R> {
   return {
     whenFrozen: false,

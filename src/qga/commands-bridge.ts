@@ -22,7 +22,6 @@ const report = tolerant(freezeReportSchema);
 export const bridgeCommands = {
   /** Steps 1-4 of the freeze path. An error's desc begins with the reason; the whole report is in bridge-status. */
   'bridge-freeze': command({
-    name: 'bridge-freeze',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: members({
@@ -45,7 +44,6 @@ export const bridgeCommands = {
     order: 'abandonable',
   }),
   'bridge-renew': command({
-    name: 'bridge-renew',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: members({ session: v.string(), 'lease-ms': leaseMs }),
@@ -54,7 +52,6 @@ export const bridgeCommands = {
   }),
   /** For a session that already ended: its final report again, whose outcome tells how. */
   'bridge-thaw': command({
-    name: 'bridge-thaw',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: members({ session: v.string() }),
@@ -63,7 +60,6 @@ export const bridgeCommands = {
   }),
   /** `report` is of the session under way, else of the last one. An older agent has not the lists. */
   'bridge-status': command({
-    name: 'bridge-status',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: noArgs,
@@ -77,7 +73,6 @@ export const bridgeCommands = {
     whenFrozen: true,
   }),
   'bridge-writers': command({
-    name: 'bridge-writers',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: noArgs,

@@ -16,39 +16,33 @@ const whence = alternate('GuestFileWhence', (input) =>
 export const fileCommands = {
   /** `mode` as fopen(3)'s; `r` if not given. Other modes need guest-file-write to be allowed. */
   'guest-file-open': command({
-    name: 'guest-file-open',
     since: '0.15.0',
     args: members({ path: v.string(), mode: v.optional(v.string(), 'r') }),
     returns: int,
   }),
   'guest-file-close': command({
-    name: 'guest-file-close',
     since: '0.15.0',
     args: members({ handle: int }),
     returns: nothing,
   }),
   /** At most 48 MiB at once. */
   'guest-file-read': command({
-    name: 'guest-file-read',
     since: '0.15.0',
     args: members({ handle: int, count: v.optional(int) }),
     returns: v.object({ count: int, 'buf-b64': v.string(), eof: v.boolean() }),
   }),
   'guest-file-write': command({
-    name: 'guest-file-write',
     since: '0.15.0',
     policy: 'full',
     args: members({ handle: int, 'buf-b64': v.string(), count: v.optional(int) }),
     returns: v.object({ count: int, eof: v.boolean() }),
   }),
   'guest-file-seek': command({
-    name: 'guest-file-seek',
     since: '0.15.0',
     args: members({ handle: int, offset: int, whence }),
     returns: v.object({ position: int, eof: v.boolean() }),
   }),
   'guest-file-flush': command({
-    name: 'guest-file-flush',
     since: '0.15.0',
     args: members({ handle: int }),
     returns: nothing,
