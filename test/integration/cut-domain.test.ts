@@ -12,6 +12,7 @@ import { makeOverlays, planOverlays } from '../../src/host/create/overlays.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { LibvirtDomain } from '../../src/host/vm/libvirt/domain.js';
 import { Reverter } from '../../src/reverter.js';
+import { readResult } from '../support/bridge-result.js';
 import { LibvirtHost } from '../support/libvirt.js';
 import { images } from '../support/libvirt-bridge.js';
 import { makeLuks } from '../support/luks.js';
@@ -36,7 +37,7 @@ async function bridge(...words: string[]): Promise<Result> {
   const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
   const vm = ['--vm', `libvirt:${NAME}`, '--connect', host.uri, '--state-dir', file('state'), '--json'];
   const code = await runBridge([...words, ...vm], streams, new AbortController().signal);
-  return { code, json: JSON.parse(out.join('').trim().split('\n').at(-1) ?? '{}') as Result['json'] };
+  return { code, json: (readResult(words, out.join('')) ?? {}) as Result['json'] };
 }
 
 /** The guest is none: `qemu-io` at its device. */

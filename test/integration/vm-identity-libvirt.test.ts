@@ -4,6 +4,7 @@ import path from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { runBridge } from '../../src/cli/bridge/program.js';
+import { readResult } from '../support/bridge-result.js';
 import { LibvirtHost } from '../support/libvirt.js';
 import { requires } from '../support/requires.js';
 
@@ -15,8 +16,7 @@ async function tool(...words: readonly string[]): Promise<{ code: number; json: 
   const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
   const all = [...words, '--state-dir', path.join(host.dir, 'state'), '--json'];
   const code = await runBridge(all, streams, new AbortController().signal);
-  const last = out.join('').trim().split('\n').at(-1) ?? '{}';
-  return { code, json: JSON.parse(last) as Record<string, unknown> };
+  return { code, json: readResult(words, out.join('')) ?? {} };
 }
 
 function domainXml(): string {

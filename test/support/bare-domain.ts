@@ -4,6 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
+import { readResult } from './bridge-result.js';
 import type { Run } from './cut-harness.js';
 import type { LibvirtHost } from './libvirt.js';
 import { haltingFirmware } from './odd-domain.js';
@@ -92,8 +93,7 @@ export class BareDomain implements AsyncDisposable {
     const vm = ['--vm', `libvirt:${this.name}`, '--connect', uri, '--state-dir', path.join(this.dir, 'state')];
     const code = await runBridge([...words, ...vm, '--json'], streams, new AbortController().signal);
     const stdout = out.join('');
-    const last = stdout.trim().split('\n').at(-1) ?? '';
-    const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
+    const json = readResult(words, stdout) ?? {};
     const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
     return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
   }

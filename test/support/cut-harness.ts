@@ -8,6 +8,7 @@ import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, bareUuid, type BareDisk } from './bare-qemu.js';
+import { readResult } from './bridge-result.js';
 import { FakeAgent } from './fake-agent.js';
 import { filesystemReport, freezeReport } from './freeze-reports.js';
 import { scratch, type Scratch } from './scratch.js';
@@ -96,8 +97,7 @@ export class CutHarness implements AsyncDisposable {
     const streams = { stdout: (text: string) => void out.push(text), stderr: (text: string) => void err.push(text) };
     const code = await runBridge(commandLine, streams, signal);
     const stdout = out.join('');
-    const last = stdout.trim().split('\n').at(-1) ?? '';
-    const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
+    const json = readResult(commandLine, stdout) ?? {};
     const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
     return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
   }

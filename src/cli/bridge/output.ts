@@ -4,6 +4,7 @@ import { BridgeError, describeError, type Facts } from '../../errors.js';
 import { exitCodeOf, type ExitCode } from './exit-codes.js';
 import { sentence } from '../../host/guest/report-size.js';
 import { printableJson, printableLine, printableRow } from './printable.js';
+import type { Result, ResultName } from './results/results.js';
 
 export interface Streams {
   readonly stdout: (text: string) => void;
@@ -25,8 +26,8 @@ export class Output {
     this.#json = json;
   }
 
-  /** The command's result: `rows` for people, each of which stays one row; `value` for programs. */
-  result(value: object, rows: () => readonly string[]): void {
+  /** The command's result: `rows` for people, each of which stays one row; `value` for programs, as its schema says. */
+  result(value: Result<ResultName>, rows: () => readonly string[]): void {
     this.#streams.stdout(this.#json ? `${printableJson(value)}\n` : `${rows().map(printableRow).join('\n')}\n`);
   }
 

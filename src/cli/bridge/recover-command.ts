@@ -24,6 +24,7 @@ import {
   type VmArgs,
 } from './options.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 
 interface RecoverArgs extends VmArgs, LockArgs {
   'dry-run': boolean;
@@ -82,7 +83,8 @@ export async function runRecover(args: RecoverArgs, output: Output, signal: Abor
   if (args.vm === undefined && args.qmp === undefined) findings.push(...(await ownerlessFindings(stateDir)));
   const code = codeOf(findings);
   const names = [...new Set(targets.map(({ vm }) => vm.name))];
-  output.result({ vms: names, dryRun: args['dry-run'], findings, exitCode: code }, () => render(names, findings));
+  const result = { vms: names, dryRun: args['dry-run'], findings, exitCode: code } satisfies Result<'recover'>;
+  output.result(result, () => render(names, findings));
   return code;
 }
 

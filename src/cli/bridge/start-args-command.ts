@@ -16,6 +16,7 @@ import { imageOptions } from '../../qmp/image-name.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 
 /** QEMU's bound, without the ending 0. */
 const MAX_NODE_NAME = 31;
@@ -43,13 +44,14 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
   // One that cannot be read may lie on any other.
   const manifests = await store.readAllOrRefuse();
   const views = await viewSnapshots(store, manifests, vm.qmp, limit);
-  const images = await currentImages(views);
-  const unknown = images.find(({ image }) => image === undefined);
+  const found = await currentImages(views);
+  const unknown = found.find(({ image }) => image === undefined);
   if (unknown !== undefined) {
     const notes = views.find(({ manifest }) => manifest.set === unknown.set)?.disks.flatMap((disk) => disk.notes);
     const message = `which image of disk ${unknown.id} is the newest only you can tell (set ${unknown.set})`;
     throw new UsageError('E_NEWEST_UNKNOWN', `${message}: ${notes?.join('; ') ?? 'no reason known'}`);
   }
+  const images = found.filter(hasImage);
   for (const { set, disks } of manifests) {
     for (const { id, base } of disks) {
       if (images.some((each) => each.id === id)) continue;
@@ -59,15 +61,18 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
   }
   if (images.length === 0) output.warn(`no snapshot set of ${vm.name}: start it from the images it always had`);
   for (const { id, image } of images) {
-    if (image === undefined) continue;
     if (!canBeLinked(image)) output.warn(`disk ${id} has no link: its image is not opened by its path alone`);
     if (image.keySecret !== undefined) {
       output.warn(`disk ${id} is encrypted: give QEMU its secret, -object secret,id=${image.keySecret},...`);
     }
   }
   const lines = await Promise.all(images.map(startWords));
-  output.result({ vm: vm.name, disks: images }, () => lines);
+  output.result({ vm: vm.name, disks: images } satisfies Result<'snapshot start-args'>, () => lines);
   return exitCode('done');
+}
+
+function hasImage(image: CurrentImage): image is CurrentImage & { readonly image: StartImage } {
+  return image.image !== undefined;
 }
 
 const KEY_SECRET = 'encrypt.key-secret';
