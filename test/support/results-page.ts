@@ -87,7 +87,7 @@ function membersOf(schema: Schema, wanted: (key: string, entry: Schema) => boole
       const inner = entry.wrapped ?? entry;
       const meaning = meaningOf(entry) ?? meaningOf(inner);
       // Words that the meaning explains are not listed twice.
-      const isTold = inner.options?.every((option) => meaning?.includes(`\`${String(option)}\``) === true) === true;
+      const isTold = wordsOf(inner).length > 0 && wordsOf(inner).every((word) => meaning?.includes(word) === true);
       const type = isTold ? 'string' : typeOf(inner);
       const head = `${'  '.repeat(depth)}- \`${key}\` (${type}${optional ? ', optional' : ''})`;
       return [`${head}${meaning === undefined ? '' : `: ${meaning}`}`, ...below(inner, depth + 1)];
@@ -118,7 +118,7 @@ function typeOf(schema: Schema): string {
       return `object by name, of ${typeOf(schema.value ?? { type: 'unknown' })}`;
     case 'picklist':
       if (schema.options?.every((option) => typeof option === 'number') === true) return 'number';
-      return (schema.options ?? []).map((option) => `\`${String(option)}\``).join(', ');
+      return wordsOf(schema).join(', ');
     case 'literal':
       return `\`${String(schema.literal)}\``;
     case 'union':
@@ -138,6 +138,9 @@ function typeOf(schema: Schema): string {
 function sharedName({ entries }: Schema): string | undefined {
   return entries === undefined ? undefined : shared.find(([, other]) => other.entries === entries)?.[0];
 }
+
+const wordsOf = ({ options = [] }: Schema): string[] =>
+  options.flatMap((option) => (typeof option === 'object' ? [] : [`\`${option}\``]));
 
 const linkTo = (name: string): string => `[${name.toLowerCase()}](#${name.toLowerCase().replaceAll(' ', '-')})`;
 

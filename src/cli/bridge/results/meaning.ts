@@ -20,9 +20,6 @@ export const bytes = (meaning: string): typeof finite => is(finite, `${meaning} 
 
 /** Entries that are declared elsewhere, each with its meaning. */
 export function described<E extends v.ObjectEntries>(entries: E, meanings: Readonly<Record<keyof E, string>>): E {
-  const named = Object.entries(entries).map(([name, entry]) => [
-    name,
-    is(entry as v.GenericSchema, meanings[name] ?? ''),
-  ]);
+  const named = Object.entries(entries).map(([name, entry]) => [name, is(entry, meanings[name] ?? '')]);
   return Object.fromEntries(named) as E;
 }

@@ -1,6 +1,6 @@
-// What each command prints with --json, as its last line: one schema per command, from which the type is taken of what the
-// command prints. Nothing is parsed by them at run time: tests parse by them whatever the tool prints, and RESULTS.md, the page for users,
-// is made of them.
+// What each command prints with --json, as its last line: one schema per command, and the type of it, by which the command
+// builds its result. The program parses nothing by them. Tests do, whatever they have the tool print, and RESULTS.md, the
+// page for users, is made of them.
 import type * as v from 'valibot';
 import { statusSchema, thawSchema, waitSchema, writersSchema } from './guest.js';
 import { watchOnceSchema, watchSchema } from './overlay-size.js';
