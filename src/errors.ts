@@ -1,4 +1,4 @@
-// Every error this project throws on purpose, by what the caller can do about it.
+// The classes of errors that this project throws on purpose, by what the caller can do about them.
 //
 //   BridgeError                 code, facts, outcome
 //   +-- UsageError              the call is wrong: change it                                       exit 2
@@ -13,7 +13,7 @@
 // meanings: error-codes.ts.
 import type { ErrorCode } from './error-codes.js';
 
-/** What a failed request did to its peer: nothing, or nobody knows. */
+/** The effect of a failed request on its peer: none, or nobody knows. */
 export type Outcome = 'none' | 'unknown';
 
 export type Facts = Readonly<Record<string, unknown>>;
@@ -79,7 +79,7 @@ export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.cause === undefined) return error.message;
   const cause = describeError(error.cause);
-  // Whoever wrote the message may have quoted it already.
+  // The message may quote its cause already.
   return error.message.includes(cause) ? error.message : `${error.message}: ${cause}`;
 }
 

@@ -1,4 +1,4 @@
-// Commands about the channel itself: finding one's place in the stream, being alive, what there is.
+// Commands about the channel itself: finding one's place in the stream, asking whether the agent is alive, and what it has.
 import * as v from 'valibot';
 import { command, int, members, noArgs, nothing } from './command.js';
 

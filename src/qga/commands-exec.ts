@@ -1,4 +1,4 @@
-// Programs run in the guest. guest-exec answers as soon as the program runs; its end and its output are asked for.
+// Programs run in the guest. guest-exec answers as soon as the program runs; guest-exec-status asks for its end and output.
 import * as v from 'valibot';
 import { alternate, command, int, members } from './command.js';
 
@@ -11,7 +11,7 @@ const captureOutput = alternate('GuestExecCaptureOutput', (input) =>
 );
 
 export const execCommands = {
-  /** Once it tells of the end, the program is forgotten. Output beyond 16 MiB of a stream is not kept. */
+  /** The program is forgotten as soon as its end was told. Of each stream the first 16 MiB are kept. */
   'guest-exec-status': command({
     since: '2.5',
     policy: 'full',

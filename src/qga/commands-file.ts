@@ -1,5 +1,5 @@
-// Files of the guest, by handle: a 64-bit number from 1000, valid until closed or until the agent ends. Limits and the
-// policy on writing: src/agent/handlers/files.ts.
+// Files of the guest, by handle: a 64-bit number from 1000, valid until it is closed or the agent ends. Limits, and what the
+// policy allows to write, are in src/agent/handlers/files.ts.
 import * as v from 'valibot';
 import { JsonFloat } from '../wire/value.js';
 import { alternate, command, int, members, nothing } from './command.js';

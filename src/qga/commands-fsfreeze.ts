@@ -1,5 +1,5 @@
-// The freeze commands of the real agent. What they mean is in QEMU's schema; how ours better them (lease, dedupe by
-// superblock, one error after an expired lease) is src/agent's business.
+// The freeze commands of the real agent. QEMU's schema says what they mean. The handler (src/agent/handlers/fsfreeze.ts) adds
+// a lease, freezes each superblock once, and tells by one error that a lease has expired.
 import * as v from 'valibot';
 import { command, int, members, noArgs } from './command.js';
 

@@ -1,4 +1,4 @@
-// What the guest is, and who uses it. Members that QEMU marks `*` are optional.
+// Commands that tell what the guest is, and who uses it. Members that QEMU marks `*` are optional.
 import * as v from 'valibot';
 import { command, int, noArgs } from './command.js';
 

@@ -11,7 +11,7 @@ export const vcpuCommands = {
     args: noArgs,
     returns: v.array(v.object(vcpu)),
   }),
-  /** How many from the front were done; an error only if the first one failed. */
+  /** Returns how many from the front were done. It is an error only if the first one failed. */
   'guest-set-vcpus': command({
     since: '1.5',
     args: members({ vcpus: v.array(members(vcpu)) }),
@@ -37,7 +37,7 @@ export const memoryCommands = {
       }),
     ),
   }),
-  /** Bytes of one block. */
+  /** `size`: bytes of one block. */
   'guest-get-memory-block-info': command({
     since: '2.3',
     args: noArgs,

@@ -1,10 +1,10 @@
-// What ends or interrupts the guest. None of these has a success reply: the guest may be gone before it is sent. Errors
-// are answered.
+// Commands that end or interrupt the guest. They have no reply on success, since the guest may be gone before it is sent.
+// Errors are answered.
 import * as v from 'valibot';
 import { command, members, noArgs, nothing } from './command.js';
 
 export const shutdownCommands = {
-  /** `halt`, `powerdown` (the default) or `reboot`; a text in QEMU's schema, so another is an error of the handler. */
+  /** `halt`, `powerdown` (the default) or `reboot`. QEMU's schema takes any text, so the handler refuses another. */
   'guest-shutdown': command({
     since: '0.15.0',
     args: members({ mode: v.optional(v.string()) }),

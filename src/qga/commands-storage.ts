@@ -13,7 +13,7 @@ const diskAddress = v.object({
   unit: int,
   serial: text,
   dev: text,
-  /** Of s390x. */
+  /** On s390x. */
   'ccw-address': v.optional(v.object({ cssid: int, ssid: int, subchno: int, devno: int })),
 });
 
@@ -36,7 +36,7 @@ export const trimCommands = {
 } as const;
 
 export const diskCommands = {
-  /** Whole disks and partitions. `dependencies`: what it lies on; a partition lies on its disk. */
+  /** Whole disks and partitions. `dependencies`: the devices that it lies on; a partition lies on its disk. */
   'guest-get-disks': command({
     since: '5.2',
     policy: 'freeze-only',

@@ -10,7 +10,7 @@ export const timeCommands = {
     args: noArgs,
     returns: int,
   }),
-  /** Nanoseconds since 1970 (UTC); without, the system takes the hardware clock's time. */
+  /** `time`: nanoseconds since 1970 (UTC). Without it the system takes the hardware clock's time. */
   'guest-set-time': command({
     since: '1.5',
     args: members({ time: v.optional(int) }),

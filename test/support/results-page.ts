@@ -1,4 +1,4 @@
-// RESULTS.md, the page on what the host tool prints with --json: made of the schemas.
+// Makes src/cli/bridge/RESULTS.md, the page on what the host tool prints with --json, of the schemas.
 import * as v from 'valibot';
 import { errorCodeSchema, failureSchema, problemSchema } from '../../src/cli/bridge/results/failure.js';
 import {

@@ -1,4 +1,4 @@
-// `fsfreeze-bridge recover`: what killed tools and QEMUs left behind, for one VM or for all of them.
+// `fsfreeze-bridge recover`: puts right what killed tools and QEMUs left behind, for one VM or for all of them.
 import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import type { Finding } from '../../host/recover/finding.js';
@@ -63,7 +63,7 @@ export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
     .epilogue(EPILOGUE);
 }
 
-/** Exit 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent or busy. */
+/** Ends with 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent or busy. */
 export async function runRecover(args: RecoverArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const stateDir = path(args['state-dir']);
   const limits = {

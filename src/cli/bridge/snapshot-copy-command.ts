@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot copy`.
+// `fsfreeze-bridge snapshot copy`: copies the state of a cut into a folder.
 import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';

@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot create`.
+// `fsfreeze-bridge snapshot create`: cuts the disks of a VM, or checks what a cut could be.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import { checkCreate, type CheckOptions } from '../../host/create/create-check.js';
@@ -155,7 +155,7 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
   return code;
 }
 
-/** The exit code is the one that create would leave with, as far as that can be said. */
+/** Gives the exit code that create would leave with, as far as that can be said. */
 async function runCheck(options: CheckOptions, output: Output): Promise<ExitCode> {
   const check = await checkCreate(options);
   const hasRoom = check.rooms.every(({ free, needed }) => free >= needed);

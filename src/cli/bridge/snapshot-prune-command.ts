@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot prune`.
+// `fsfreeze-bridge snapshot prune`: merges the oldest sets into their bases.
 import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';

@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
+// `fsfreeze-bridge snapshot list | show | commit | revert | delete`: the commands for sets that were made.
 import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';
 import type { SetView } from '../../host/sets/set-view.js';
@@ -75,7 +75,7 @@ export function showOptions(yargs: Argv): Argv<SetArgs> {
   return withSet(yargs).example('$0 snapshot show nightly --vm db1', 'disks, files, level now and its evidence');
 }
 
-/** Of a set whose maker was killed, says what became of it, if the VM answers. */
+/** If the maker of the set was killed, the VM is asked what became of it. */
 export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
   const limit = limitMs('monitor-timeout', args['monitor-timeout']);
@@ -163,7 +163,7 @@ export function revertOptions(yargs: Argv): Argv<AskingArgs> {
     );
 }
 
-/** What revert, delete and a commit of a VM that is shut off need alike: they may ask, and touch only what nobody else needs. */
+/** For revert, delete and the commit of a VM that is shut off: `work` has the VM's lock, and may ask before it loses anything. */
 async function withLock<T>(
   args: AskingArgs,
   operation: 'revert' | 'delete' | 'commit',
@@ -217,7 +217,7 @@ function summary({ manifest, level, notes }: SetView): Result<'snapshot list'>['
   return { set, state, level, levelAtCut, required, createdAt, disks: disks.length, timings, notes };
 }
 
-/** The manifest, whose levels are those of now. */
+/** The manifest with the levels as they are now, and what a person has to know. */
 function viewJson({ manifest, level, disks, notes }: SetView): Result<'snapshot show'> {
   return {
     ...manifest,

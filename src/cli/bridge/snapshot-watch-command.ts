@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot watch`.
+// `fsfreeze-bridge snapshot watch`: tells when an overlay grows beyond a limit.
 import type { Argv } from 'yargs';
 import { lookAtOverlays, watchOverlays, type WatchEvent } from '../../host/watch/overlay-watch.js';
 import { exitCode, type ExitCode } from './exit-codes.js';

@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot start-args`: what a plain QEMU is to be started with, so that it goes on where the VM was.
+// `fsfreeze-bridge snapshot start-args`: prints the words with which a plain QEMU goes on where the VM was.
 import { stat } from 'node:fs/promises';
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
@@ -18,7 +18,7 @@ import { limitMs, monitorTimeout, storeOf, vmOf, withVm, type VmArgs } from './o
 import type { Output } from './output.js';
 import type { Result } from './results/results.js';
 
-/** QEMU's bound, without the ending 0. */
+/** QEMU's bound on the name of a block node, without the ending 0. */
 const MAX_NODE_NAME = 31;
 
 interface StartArgs extends VmArgs {
@@ -41,7 +41,7 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
   const vm = await vmOf(args);
   const limit = limitMs('monitor-timeout', args['monitor-timeout']);
   const store = await storeOf(args, vm, limit);
-  // One that cannot be read may lie on any other.
+  // A set that cannot be read may lie on any other: then the newest image is not known.
   const manifests = await store.readAllOrRefuse();
   const views = await viewSnapshots(store, manifests, vm.qmp, limit);
   const found = await currentImages(views);
@@ -77,7 +77,7 @@ function hasImage(image: CurrentImage): image is CurrentImage & { readonly image
 
 const KEY_SECRET = 'encrypt.key-secret';
 
-/** For a shell. Throws what stat(2) does, unless the image is not there: then QEMU will say so. */
+/** The words for one disk, quoted for a shell. Throws what stat(2) does, unless the image is not there: then QEMU will say so. */
 export async function startWords({ id, node, image }: CurrentImage): Promise<string> {
   const { driver, ...rest } = image === undefined ? {} : await openOptions(image);
   return `-blockdev ${shellWord(words({ driver, 'node-name': nodeName(id, node), ...rest }).join(','))}`;
@@ -97,25 +97,25 @@ async function openOptions({
   return { driver: format, ...encrypted, file: { driver: isDevice ? 'host_device' : 'file', filename: file } };
 }
 
-/** `a.b=c`, as -blockdev has it. */
+/** The options as -blockdev takes them: `a.b=c`. */
 function words(options: object, prefix = ''): string[] {
   return Object.entries(options).flatMap(([key, value]: [string, unknown]) => {
     if (typeof value === 'object' && value !== null) return words(value, `${prefix}${key}.`);
     const text = textOf(value);
     const word = `${prefix}${key}=${text.replaceAll(',', ',,')}`;
-    // QEMU's names of images leave it out; -blockdev does not. No other has overlays.
+    // QEMU's names of images leave the format out, -blockdev needs it. Overlays are luks or not encrypted.
     return key === KEY_SECRET ? [`${prefix}encrypt.format=luks`, word] : [word];
   });
 }
 
 function textOf(value: unknown): string {
-  // Nothing is no node.
+  // `backing=`: no node below.
   if (value === null) return '';
   if (typeof value === 'boolean') return value ? 'on' : 'off';
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
-/** QEMU makes names that it does not take itself (`#block143`). The characters are those of its identifiers (id_wellformed). */
+/** The node's own name, unless QEMU made it up (`#block143`): QEMU does not take such a name itself. Characters as in its id_wellformed. */
 function nodeName(id: string, node: string | undefined): string {
   if (node !== undefined && !node.startsWith('#')) return node;
   const name = linkName(id).replace(/^[^A-Za-z]+/, '');
