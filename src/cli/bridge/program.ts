@@ -3,6 +3,7 @@
 import yargs, { type Argv } from 'yargs';
 import { QuiesceError, UsageError } from '../../errors.js';
 import { interruption } from '../../confirm.js';
+import { unlessAborted } from '../../deadline.js';
 import { PACKAGE_VERSION } from '../../version.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
@@ -109,7 +110,9 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   const run = async (work: Promise<ExitCode>): Promise<void> => {
     code = await work;
   };
-  const read = (work: Promise<ExitCode>): Promise<void> => run(orInterrupted(work, signal));
+  const interrupted = (): QuiesceError =>
+    new QuiesceError('E_INTERRUPTED', interruption(signal, 'nothing was changed'));
+  const read = (work: Promise<ExitCode>): Promise<void> => run(unlessAborted(work, signal, interrupted));
   const parser = declareCommands(yargs([...words]), { output, signal, run, read });
   try {
     await quietly(parser);
@@ -117,24 +120,6 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   } catch (error) {
     return output.failure(error instanceof Error && error.name === 'YError' ? usage(error) : error);
   }
-}
-
-/** The work's exit code. Throws a QuiesceError as soon as the signal comes, and leaves the work alone. */
-async function orInterrupted(work: Promise<ExitCode>, signal: AbortSignal): Promise<ExitCode> {
-  let stop: () => void = () => undefined;
-  const interrupted = new Promise<undefined>((resolve) => {
-    stop = () => {
-      resolve(undefined);
-    };
-    signal.addEventListener('abort', stop);
-    if (signal.aborted) stop();
-  });
-  const code = await Promise.race([work, interrupted]);
-  signal.removeEventListener('abort', stop);
-  if (code !== undefined) return code;
-  // Nobody waits for the work any more: its errors are of no interest.
-  work.catch(() => undefined);
-  throw new QuiesceError('E_INTERRUPTED', interruption(signal, 'nothing was changed'));
 }
 
 // Makes yargs throw its errors, instead of ending the process with its own words and code.
