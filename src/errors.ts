@@ -1,4 +1,4 @@
-// The classes of errors that this project throws on purpose, by what the caller can do about them.
+// Every error this project throws on purpose, by what the caller can do about it.
 //
 //   BridgeError                 code, facts, outcome
 //   +-- UsageError              the call is wrong: change it                                       exit 2
@@ -13,7 +13,7 @@
 // meanings: error-codes.ts.
 import type { ErrorCode } from './error-codes.js';
 
-/** The effect of a failed request on its peer: none, or nobody knows. */
+/** What a failed request did to its peer: nothing, or nobody knows. */
 export type Outcome = 'none' | 'unknown';
 
 export type Facts = Readonly<Record<string, unknown>>;

@@ -2,7 +2,6 @@
 // dispatcher's table, guest-info and the list of what may run while frozen derive from the declaration. The declarations
 // are in commands.ts; the contract in prose is qga/qapi-schema.json.
 import * as v from 'valibot';
-import type { Operation } from '../rpc/operation.js';
 import { JsonFloat } from '../wire/value.js';
 
 export type ArgsSchema = v.StrictObjectSchema<v.ObjectEntries, undefined>;
@@ -26,7 +25,7 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
    * sync         overtakes a pending `abandonable` command, whose late reply is then never sent
    * abandonable  what a requester may have given up waiting for: the freezes
    */
-  readonly order: Operation<unknown>['order'];
+  readonly order: 'queued' | 'sync' | 'abandonable';
   /** The reply is preceded by 0xFF. */
   readonly delimited: boolean;
 }
