@@ -1,5 +1,5 @@
-// Scoped event listeners of a monitor: each has its own queue and filter, so that waiting for a job's end never eats
-// an event somebody else waits for. Specification: QEMU docs/interop/qmp-spec, "Asynchronous events".
+// Listeners for events of a monitor. Each has its own queue and filter, so that whoever waits for the end of a job takes no
+// event away from somebody else. Specification: QEMU docs/interop/qmp-spec, "Asynchronous events".
 import { DeadlineError } from '../errors.js';
 
 export interface QmpEvent {

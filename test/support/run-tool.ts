@@ -1,6 +1,7 @@
 // The host tool, run in this process from its source: its exit code, what it printed, and what its JSON holds.
 import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
+import { readResult } from './bridge-result.js';
 
 export interface Run {
   readonly code: number;
@@ -24,9 +25,7 @@ export async function runTool(
   const streams = { stdout: (text: string) => void out.push(text), stderr: (text: string) => void err.push(text) };
   const code = await runBridge(words, streams, signal);
   const stdout = out.join('');
-  const last = stdout.trim().split('\n').at(-1) ?? '';
-  const isJson = words.includes('--json') && last.startsWith('{');
-  const json = (isJson ? JSON.parse(last) : {}) as Run['json'];
+  const json = readResult(words, stdout) ?? {};
   const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
   return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
 }
