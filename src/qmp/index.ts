@@ -24,6 +24,7 @@
  *
  * @packageDocumentation
  */
+export type { ErrorCode } from '../error-codes.js';
 export { BridgeError, DeadlineError, UnreachableError, type Facts, type Outcome } from '../errors.js';
 export { RemoteError, type ErrorClass } from '../rpc/errors.js';
 export {

@@ -1,4 +1,5 @@
 // The guest fixture as tests import it, ours and other people's: `fsfreeze-bridge/testing`. Manual: README.md.
+export type { ErrorCode } from '../error-codes.js';
 export { BridgeError, DeadlineError, UnreachableError, UsageError, type Facts, type Outcome } from '../errors.js';
 export { AgentChannel } from './agent-channel.js';
 export { bootGuest } from './boot.js';
