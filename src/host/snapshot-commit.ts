@@ -25,13 +25,14 @@ import { whyInUse, type Claim } from './images/use.js';
 import { everySet, witnessesFor } from './sets/claims.js';
 import { withNamedBase } from './sets/disk-layers.js';
 import { Journal } from './sets/journal.js';
-import type { Manifest, ManifestDisk } from './sets/manifest.js';
+import { monitorOf, type Manifest, type ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
 import { withMergesCounted } from './sets/merged-disks.js';
 import { overlaysThere } from './sets/own-overlays.js';
 import { newerSets, settleState } from './sets/set-state.js';
-import { domainOf } from './vm/identity.js';
-import { managedSaveOf } from './vm/libvirt/managed-save.js';
+import { definitionAt } from './vm/definition.js';
+import { placeNow } from './vm/identity.js';
+import type { Place } from './vm/place.js';
 import type { Hypervisor } from './vm/hypervisor.js';
 
 export interface CommitOptions {
@@ -52,7 +53,7 @@ export interface CommitOptions {
 
 export interface OfflineCommitOptions extends CommitOptions {
   /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
-  readonly qmp: string;
+  readonly monitor: Place;
   readonly monitorTimeoutMs: number;
 }
 
@@ -75,14 +76,11 @@ export async function commitSnapshot(hypervisor: Hypervisor, options: CommitOpti
 /** The same with the VM shut off. Throws a UsageError besides, if it is not. */
 export async function commitShutOff(options: OfflineCommitOptions): Promise<Committed> {
   return await underJournal(options, async (manifest) => {
-    const { store, qmp, monitorTimeoutMs, limitMs, signal } = options;
-    const way = byShutOffVm({ store, monitors: [qmp, manifest.vm.qmp], monitorTimeoutMs, limitMs, signal });
-    return await new Commit(
-      way,
-      options,
-      undefined,
-      await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
-    ).run();
+    const { store, monitor, monitorTimeoutMs, limitMs, signal } = options;
+    const made = monitorOf(manifest);
+    const way = byShutOffVm({ store, monitors: [monitor, made], monitorTimeoutMs, limitMs, signal });
+    const saved = await definitionAt(placeNow(made, store.identity)).savedState();
+    return await new Commit(way, options, undefined, saved).run();
   });
 }
 

@@ -12,11 +12,12 @@ import { withNamedBase } from './sets/disk-layers.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
 import { missingOverlays } from './sets/missing-images.js';
-import type { Manifest } from './sets/manifest.js';
+import { monitorOf, type Manifest } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
 import { overlaysThere } from './sets/own-overlays.js';
-import { domainOf } from './vm/identity.js';
-import { managedSaveOf } from './vm/libvirt/managed-save.js';
+import { definitionAt } from './vm/definition.js';
+import { placeNow } from './vm/identity.js';
+import type { Place } from './vm/place.js';
 import { putBackDefinition } from './sets/put-back-definition.js';
 import { newerSets, settleState } from './sets/set-state.js';
 import { draftOf } from './snapshot-revert.js';
@@ -28,7 +29,7 @@ export interface DeleteOptions {
   readonly stateDir: string;
   readonly set: string;
   /** The VM's monitor, besides the one the set was made through; nobody listens there if it is shut off. */
-  readonly qmp: string;
+  readonly monitor: Place;
   readonly monitorTimeoutMs: number;
   /** Asked only if something may be lost that the VM wrote. */
   readonly confirm: Confirm;
@@ -126,9 +127,9 @@ interface Unused {
  * if none is, what a VM has open without using it is closed.
  */
 async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Promise<Unused> {
-  const { store, stateDir, set, qmp, monitorTimeoutMs } = options;
+  const { store, stateDir, set, monitor, monitorTimeoutMs } = options;
   const read = await store.read(set);
-  await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs, store.identity);
+  await using monitors = await openMonitors([monitor, monitorOf(read)], monitorTimeoutMs, store.identity);
   const manifest = await settleState(monitors.open, store, read);
   // Without an overlay no revert leads out of it.
   const { removed, unseen } = await missingOverlays(manifest);
@@ -146,7 +147,7 @@ async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Pro
     stateDir,
     manifest,
     monitors.open,
-    await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
+    await definitionAt(placeNow(monitorOf(manifest), store.identity)).savedState(),
   );
   const loaded = await loadedOverlays(monitors.open, manifest);
   for (const file of files) {

@@ -70,7 +70,7 @@ export async function readStatus(options: StatusOptions): Promise<VmStatus> {
 }
 
 async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions): Promise<MonitorStatus> {
-  await using monitor = await openHypervisor(vm.qmp, { timeoutMs: monitorTimeoutMs, onlyAsked: true });
+  await using monitor = await openHypervisor(vm.monitor, { timeoutMs: monitorTimeoutMs, onlyAsked: true });
   const identity = await identifyOpen(monitor, vm);
   const { manifests } = await (await readableStore(stateDir, identity, vm)).readAll();
   const overlays = new Map<string, string>();
@@ -112,8 +112,8 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
 }
 
 async function agentStatus({ vm, agentLimits, openAgent }: StatusOptions): Promise<AgentStatus> {
-  if (vm.qga === undefined) throw new BridgeError('E_NO_AGENT', 'no guest-agent socket was given (--qga)');
-  await using agent = await openAgent(vm.qga, agentLimits);
+  if (vm.agent === undefined) throw new BridgeError('E_NO_AGENT', 'no guest-agent socket was given (--qga)');
+  await using agent = await openAgent(vm.agent, agentLimits);
   return { kind: agent.kind, version: agent.version, ...(await agent.coordinator.status()) };
 }
 

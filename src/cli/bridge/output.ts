@@ -2,7 +2,7 @@
 // complaints to stderr.
 import { BridgeError, describeError, type Facts } from '../../errors.js';
 import { exitCodeOf, type ExitCode } from './exit-codes.js';
-import { sentence } from '../../host/guest/report-size.js';
+import { clip } from '../../host/guest/clip.js';
 import { printableJson, printableLine, printableRow } from './printable.js';
 
 export interface Streams {
@@ -40,13 +40,13 @@ export class Output {
 
   /** A line people should see at once. */
   warn(text: string): void {
-    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(sentence(text))}\n`);
+    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(clip(text))}\n`);
   }
 
   /** One line for people, with --json one object as well; the exit code. Never throws. */
   failure(error: unknown): ExitCode {
     const code = exitCodeOf(error);
-    const message = printableLine(sentence(oneLine(error)));
+    const message = printableLine(clip(oneLine(error)));
     this.#streams.stderr(`fsfreeze-bridge: ${message}\n`);
     if (this.#json) {
       const facts = error instanceof BridgeError ? { facts: bounded(error.facts), outcome: error.outcome } : {};

@@ -42,7 +42,7 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
   const store = await storeOf(args, vm, limit);
   // One that cannot be read may lie on any other.
   const manifests = await store.readAllOrRefuse();
-  const views = await viewSnapshots(store, manifests, vm.qmp, limit);
+  const views = await viewSnapshots(store, manifests, vm.monitor, limit);
   const images = await currentImages(views);
   const unknown = images.find(({ image }) => image === undefined);
   if (unknown !== undefined) {

@@ -15,11 +15,12 @@ import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { putBackDefinition } from '../sets/put-back-definition.js';
 import { openMonitors } from '../vm/monitors.js';
+import type { Place } from '../vm/place.js';
 
 export interface ShutOffVm {
   readonly store: ManifestStore;
   /** Where it may run: nobody may listen there. */
-  readonly monitors: readonly string[];
+  readonly monitors: readonly Place[];
   readonly monitorTimeoutMs: number;
   /** To compare two images that may be the same. */
   readonly limitMs: number;

@@ -40,7 +40,7 @@ export interface CreateCheck {
 
 /** Throws what createSnapshot throws before it does anything, but not for a level that cannot be had, nor for space. */
 export async function checkCreate(options: CheckOptions): Promise<CreateCheck> {
-  await using monitor = await openHypervisor(options.vm.qmp, { timeoutMs: options.monitorTimeoutMs });
+  await using monitor = await openHypervisor(options.vm.monitor, { timeoutMs: options.monitorTimeoutMs });
   const plan = await planCreate(monitor, { ...options, requirement: { asked: 'crash', allowLower: true } });
   try {
     const overlays = await planOverlays(plan.chosen, 'check', randomBytes(4).toString('hex'), options.vm.overlayDir);

@@ -109,10 +109,10 @@ interface FoundAgent {
 
 async function findAgent(monitor: Monitor, options: PlanOptions): Promise<FoundAgent> {
   const { vm, requirement, agentLimits, openAgent } = options;
-  if (vm.qga === undefined) return { agent: undefined, why: 'no guest-agent socket was given (--qga)' };
+  if (vm.agent === undefined) return { agent: undefined, why: 'no guest-agent socket was given (--qga)' };
   let agent: GuestAgent;
   try {
-    agent = await openAgent(vm.qga, agentLimits);
+    agent = await openAgent(vm.agent, agentLimits);
   } catch (error) {
     if (error instanceof UnreachableError && crashWillDo(requirement)) {
       return { agent: undefined, why: describeError(error) };
@@ -120,7 +120,7 @@ async function findAgent(monitor: Monitor, options: PlanOptions): Promise<FoundA
     throw error;
   }
   try {
-    const foreign = await whyNotItsAgent(monitor, vm.qga, agent);
+    const foreign = await whyNotItsAgent(monitor, vm.agent, agent);
     // Not held: it may be another VM's guest.
     if (foreign !== undefined) {
       await agent[Symbol.asyncDispose]();

@@ -6,7 +6,7 @@ import { ThawUnconfirmedError, describeError } from '../../errors.js';
 import { QgaClient, type AgentCaller } from '../../qga/client.js';
 import { createRemoteCoordinator } from '../../qga/remote-coordinator.js';
 import { thawAnySession, thawNamedSession, thawStock } from '../../qga/thaw-attempt.js';
-import { parseLibvirtAddress } from '../vm/libvirt/address.js';
+import { socketAt, type Place } from '../vm/place.js';
 
 export interface GuestAgent extends AsyncDisposable {
   readonly coordinator: Coordinator;
@@ -34,8 +34,8 @@ export interface AgentLimits {
 
 export const defaultAgentLimits: AgentLimits = { answerMs: 5000, freezeMs: 90_000, thawMs: 120_000 };
 
-/** Throws an UnreachableError if no agent answers within `limits.answerMs`. */
-export type OpenGuestAgent = (where: string, limits: AgentLimits) => Promise<GuestAgent>;
+/** A string is the path of a socket. Throws an UnreachableError if no agent answers within `limits.answerMs`. */
+export type OpenGuestAgent = (where: Place | string, limits: AgentLimits) => Promise<GuestAgent>;
 
 /** How long one attempt to thaw may take: the guest's writers are released in it. */
 const THAW_TRY_MS = 30_000;
@@ -44,16 +44,15 @@ interface OpenCaller extends AgentCaller {
   close(): Promise<void>;
 }
 
-async function openCaller(where: string, timeoutMs: number): Promise<OpenCaller> {
-  const address = parseLibvirtAddress(where);
-  if (address === undefined) return await QgaClient.connect(where, { timeoutMs });
+async function openCaller(place: Place, timeoutMs: number): Promise<OpenCaller> {
+  if (place.kind === 'socket') return await QgaClient.connect(place.path, { timeoutMs });
   const { LibvirtAgent } = await import('../vm/libvirt/agent.js');
-  return LibvirtAgent.open(address);
+  return LibvirtAgent.open(place);
 }
 
 /** Opens the agent, ours or a stock qemu-ga, behind the socket of its channel, or of a libvirt domain. */
 export const openGuestAgent: OpenGuestAgent = async (where, { answerMs, freezeMs, thawMs }) => {
-  const client = await openCaller(where, answerMs);
+  const client = await openCaller(typeof where === 'string' ? socketAt(where) : where, answerMs);
   try {
     const thawTryMs = Math.min(THAW_TRY_MS, thawMs);
     const coordinator = await createRemoteCoordinator(client, { askMs: answerMs, freezeMs, thawTryMs, thawMs });

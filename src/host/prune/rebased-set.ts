@@ -1,15 +1,13 @@
 // The manifest of a set when a layer below its own is gone: what it names must hold its cut, before and after. Pure.
 import { defined } from '../../defined.js';
 import type { FileState } from '../images/file-state.js';
-import type { Manifest, ManifestDisk } from '../sets/manifest.js';
-
-type Layer = ManifestDisk['base'];
+import type { Manifest, ManifestDisk, ManifestLayer } from '../sets/manifest.js';
 
 export interface GoneLayer {
   /** The layer that is no more. */
   readonly layer: string;
   /** What holds all of it now. */
-  readonly base: Layer;
+  readonly base: ManifestLayer;
   /** How files are now that were written to, in their headers or in whole, by the merge. */
   readonly states: ReadonlyMap<string, FileState | undefined>;
 }
@@ -38,7 +36,7 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   const knowsIt = disk.base.file === layer || (disk.below ?? []).some(({ file }) => file === layer);
   if (disk.merged || (disk.rebasing !== true && !knowsIt)) return disk;
   const isOnIt = disk.base.file === layer;
-  const fresh = (named: Layer): Layer => {
+  const fresh = (named: ManifestLayer): ManifestLayer => {
     const { asCut: old, ...plain } = named;
     const asCut = states.has(named.file) ? renewed(old, states.get(named.file)) : old;
     return asCut === undefined ? plain : { ...plain, asCut };
@@ -56,7 +54,7 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
 }
 
 /** What was cut later may know of it what an older set cannot: its cut is younger than the boot, say. */
-function asKnownTo({ below = [] }: ManifestDisk, base: Layer): Layer {
+function asKnownTo({ below = [] }: ManifestDisk, base: ManifestLayer): ManifestLayer {
   const asCut = below.find(({ file }) => file === base.file)?.asCut;
   return asCut === undefined ? base : { ...base, asCut };
 }

@@ -3,6 +3,7 @@
 // after its transaction leaves a set that the next call knows of.
 import * as v from 'valibot';
 import { finite } from '../../consistency.js';
+import { parsePlace, type Place } from '../vm/place.js';
 import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
 
 /**
@@ -42,6 +43,8 @@ const layerSchema = v.strictObject({
   /** Right after the cut. Absent in sets of older versions, and if it could not be asked. */
   asCut: v.optional(fileStateSchema),
 });
+
+export type ManifestLayer = v.InferOutput<typeof layerSchema>;
 
 const diskSchema = v.strictObject({
   ...pointDiskEntries,
@@ -111,3 +114,13 @@ export const manifestSchema = v.strictObject({
   error: v.optional(v.string()),
 });
 export type Manifest = v.InferOutput<typeof manifestSchema>;
+
+/** The monitor through which the set was made. */
+export function monitorOf({ vm }: Manifest): Place {
+  return parsePlace(vm.qmp);
+}
+
+/** For people: the files of the set's overlays. */
+export function overlayFiles({ disks }: Manifest): string {
+  return disks.map(({ overlay }) => overlay.file).join(', ');
+}

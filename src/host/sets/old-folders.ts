@@ -7,6 +7,7 @@ import { defined } from '../../defined.js';
 import { isErrno } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
 import { identityFrom, identityKey, sameVm, uuidPattern, type VmIdentity } from '../vm/identity.js';
+import { parsePlace } from '../vm/place.js';
 import { readJournal } from './journal.js';
 import { busyError } from './owner-lock.js';
 import { setNames } from './set-names.js';
@@ -56,7 +57,7 @@ export async function oldSets(stateDir: string): Promise<OldSet[]> {
 async function whose(file: string): Promise<Omit<OldSet, 'folder' | 'set'>> {
   try {
     const { createdAt = '', vm } = v.parse(whoseSchema, JSON.parse(await readFile(file, 'utf8')));
-    const identity = await identityFrom(vm.uuid, vm.qmp);
+    const identity = await identityFrom(vm.uuid, parsePlace(vm.qmp));
     return { identity, qmp: vm.qmp, ...defined({ qga: vm.qga }), createdAt };
   } catch {
     return { identity: undefined };

@@ -2,15 +2,13 @@
 // where the swtpm behind its TPM keeps state. Specification: libvirt's domain XML format, "TPM device"; swtpm(8).
 import { readdir, readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
+import { DEFINITION_TEXT } from '../definition.js';
 import type { VmDescription } from '../hypervisor.js';
 import type { StateFolder } from '../state-folder.js';
 import { domainTpm } from './domain-xml.js';
 import type { Virsh } from './virsh.js';
 
 const ASK_MS = 30_000;
-
-/** The name of the definition among the texts. */
-export const DEFINITION = 'domain-inactive.xml';
 
 /** Throws what Virsh.run does. */
 export async function describeDomain(virsh: Virsh): Promise<VmDescription> {
@@ -20,7 +18,7 @@ export async function describeDomain(virsh: Virsh): Promise<VmDescription> {
   return {
     texts: [
       { name: 'domain.xml', what: 'the running domain', text: live },
-      { name: DEFINITION, what: 'the definition of the domain', text: defined },
+      { name: DEFINITION_TEXT, what: 'the definition of the domain', text: defined },
     ],
     folders: tpm === undefined ? [] : [await tpmState(tpm)],
   };
