@@ -1,6 +1,7 @@
-// `snapshot commit`: merges a set's overlays back into their bases, and removes them; by the VM while the guest writes on, or
-// by qemu-img while it is shut off (commit/way.ts). Each disk is committed by itself (commit/disk-commit.ts); one that
-// cannot be merged keeps no other from it. May be ended at any time and called again: it goes on from what VM and files say.
+// `snapshot commit`: merges a set's overlays back into their bases, and removes them; by the VM while the guest writes
+// on, or by qemu-img while it is shut off (commit/way.ts). Each disk is committed by itself (commit/disk-commit.ts);
+// one that cannot be merged keeps no other from it. May be ended at any time and called again: it goes on from what VM
+// and files say.
 import { BridgeError, CutError, QuiesceError, UnreachableError, UsageError, describeError } from '../errors.js';
 import { DiskCommit, type DiskCommitOptions } from './commit/disk-commit.js';
 import { byRunningVm } from './commit/running-vm.js';
@@ -27,7 +28,7 @@ import type { Place } from './vm/place.js';
 import type { Hypervisor } from './vm/hypervisor.js';
 
 export interface CommitOptions extends DiskCommitOptions {
-  /** Without it, all of the set. */
+  /** The disks that are committed; without it, all of the set. */
   readonly disks?: DiskSelection;
   /** Asked only if only a person can say whether what the VM wrote is lost. */
   readonly confirm: Confirm;
@@ -66,7 +67,7 @@ export async function commitShutOff(options: OfflineCommitOptions): Promise<Comm
   });
 }
 
-/** What only a person can decide before these disks of the set are committed, as sentences. */
+/** Sentences that tell what only a person can decide before these disks of the set are committed. */
 export async function commitDoubts(
   hypervisor: Hypervisor,
   manifest: Manifest,
@@ -161,7 +162,7 @@ class Commit {
     return 'commit it again, with --offline as long as the VM is shut off';
   }
 
-  /** What is to be done, once a person has agreed where only a person can decide. */
+  /** The steps, once a person has agreed where only a person can decide. */
   async #agreedSteps(manifest: Manifest, chosen: readonly number[]): Promise<readonly Step[]> {
     const { set, confirm } = this.#options;
     const steps = await this.#way.steps(manifest);

@@ -1,7 +1,7 @@
-// Back to the state of the cut, with the VM shut off. The bases hold that state and are not touched: what was written
-// since lies in the overlays alone, so each overlay is replaced by an empty one over the same base. The set stays, and
-// may be reverted to again. A VM that is started from the overlays (as it ran last), or from the bases, is at the cut;
-// the manifest keeps saying so.
+// `snapshot revert`: goes back to the state of the cut, with the VM shut off. The bases hold that state and are not
+// touched: what was written since lies in the overlays alone, so each overlay is replaced by an empty one over the same
+// base. The set stays, and may be reverted to again. A VM that is started from the overlays (as it ran last), or from
+// the bases, is at the cut; the manifest keeps saying so.
 import { chmod, chown, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError, QuiesceError, UsageError } from '../errors.js';
@@ -115,7 +115,10 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
   return manifest;
 }
 
-/** Of the bases. Once some overlays are emptied, only the rest of the revert makes the disks one state again. */
+/**
+ * The doubts about the bases. Once some overlays are emptied, only the rest of the revert makes the disks one state
+ * again.
+ */
 async function doubtsOf(manifest: Manifest): Promise<BaseDoubt[]> {
   return manifest.state === 'cut' ? [...(await baseDoubts(manifest, [])).values()] : [];
 }

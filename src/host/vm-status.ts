@@ -1,4 +1,5 @@
-// How a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not answer; only reads.
+// `status`: tells how a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not
+// answer; only reads.
 import { defined } from '../defined.js';
 import { BridgeError, describeError } from '../errors.js';
 import type { CoordinatorStatus } from '../consistency.js';
@@ -37,7 +38,7 @@ interface MonitorStatus {
     /** Why it cannot be cut as it is. */
     readonly trouble?: string;
   }[];
-  /** What the overlays of the VM's sets have allocated. */
+  /** How large the overlays of the VM's sets are. */
   readonly overlays: readonly OverlaySize[];
   /** Disks that the VM was started from an older image of, in sentences. */
   readonly startedWrong: readonly string[];
@@ -81,7 +82,7 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
   const wrong: string[] = [];
   for (const manifest of manifests) {
     sizes.push(...(await overlaySizes(manifest)));
-    // What another process is doing to it does not make an old image the newest.
+    // Another process at the set does not make an old image the newest.
     const view = await viewSet(manifest, { monitors: [monitor], isRunning: true, isBusy: false });
     wrong.push(...startedWrong(view));
   }

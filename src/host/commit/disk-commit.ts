@@ -1,4 +1,5 @@
-// The commit of one disk, step by step, each recorded before the next: merged, written down, closed, its overlay removed.
+// The commit of one disk, step by step, each recorded before the next: merged, written down, closed, its overlay
+// removed.
 // Who merges is way.ts; which disks are committed, and what the set is afterwards, is ../snapshot-commit.ts.
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -20,7 +21,7 @@ export interface DiskCommitOptions {
   readonly store: ManifestStore;
   readonly stateDir: string;
   readonly set: string;
-  /** For each disk: until its overlay is merged, with all the guest writes meanwhile. */
+  /** How long each overlay may take to be merged, with all the guest writes meanwhile. */
   readonly limitMs: number;
   /** Bytes per second; without it, as fast as it goes. */
   readonly speed?: number;
@@ -42,7 +43,10 @@ export class DiskCommit {
     this.#saved = saved;
   }
 
-  /** Throws a UsageError if somebody needs the base's bytes or the overlay: a merge changes the one and removes the other. */
+  /**
+   * Throws a UsageError if somebody needs the base's bytes or the overlay: a merge changes the one and removes the
+   * other.
+   */
   async refuseNeeded(manifest: Manifest, index: number): Promise<void> {
     const { id, base, overlay } = diskAt(manifest, index);
     const why = await whyNotDropped(overlay.file);

@@ -1,5 +1,5 @@
-// Commit of a VM that is shut off, by qemu-img: every file must be nobody's. Which of base and overlay is the newer one is
-// decided by what is in them, and by a person where that cannot tell.
+// Commits by qemu-img, with the VM shut off: every file must be nobody's. Which of base and overlay is the newer one is
+// decided by their contents, and by a person where these cannot tell.
 import { stat } from 'node:fs/promises';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
@@ -22,7 +22,7 @@ export interface ShutOffVm {
   /** Where it may run: nobody may listen there. */
   readonly monitors: readonly Place[];
   readonly monitorTimeoutMs: number;
-  /** To compare two images that may be the same. */
+  /** How long two images that may be the same are compared. */
   readonly limitMs: number;
   readonly signal: AbortSignal;
 }
@@ -62,7 +62,7 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
     isOnOverlay: () => Promise.resolve(false),
     async close(manifest, index) {
       const { overlay } = diskOf(manifest, index);
-      // Before the file is gone: what libvirt is to start must be there.
+      // The definition changes before the file is gone: what libvirt is to start must be there.
       await putBackDefinition(vm.store, manifest, [overlay.file]);
     },
   };
@@ -101,7 +101,7 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, vm: ShutOffVm): Pr
     };
   }
   if (pivoting === true) {
-    // The same in both: whichever the VM wrote to last, nothing is lost.
+    // If both read the same, nothing is lost, whichever the VM wrote to last.
     if (await readsTheSame(await mergeOf(disk), vm)) return { step: 'remove' };
     const begin = `QEMU ended while disk ${id} changed over from its overlay; ${times}`;
     const rest = `If ${base} is the newer one, start the VM from it and commit without --offline; here ${overlay} is merged into it`;

@@ -1,5 +1,5 @@
-// `snapshot create --check`: what a cut would hold, and what it could be worth at most. Looks where create looks, asks the
-// agent how it stands, and changes nothing.
+// `snapshot create --check`: tells what a cut would hold, and what it could be worth at most. It looks where create
+// looks, asks the agent how it stands, and changes nothing.
 import { randomBytes } from 'node:crypto';
 import { satisfies, type ConsistencyLevel } from '../../consistency.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
@@ -25,7 +25,7 @@ export interface CreateCheck {
     readonly encryption?: string;
   }[];
   readonly leftOut: readonly LeftOut[];
-  /** Of these, what the guest may write to and nobody chose to leave out. */
+  /** Those of `leftOut` that the guest may write to and nobody chose to leave out. */
   readonly missing: readonly LeftOut[];
   readonly agent: { readonly kind: string; readonly version: string } | undefined;
   readonly level: {

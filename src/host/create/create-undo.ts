@@ -19,7 +19,8 @@ export async function undoCreate(
   error: unknown,
 ): Promise<unknown> {
   const failure = signal.aborted ? interrupted(signal, error) : error;
-  // Nobody knows whether the VM writes to the overlays: they stay, and so does the manifest, `cutting`, that names them.
+  // Nobody knows whether the VM writes to the overlays: they stay, and so does the manifest, `cutting`, that names
+  // them.
   if (isCutUnknown(failure)) {
     reverter.keep();
     return failure;
@@ -39,7 +40,9 @@ export async function undoCreate(
   }
 }
 
-/** Records the set as `failed`. Gives what kept it from being written, if anything, to be told beside the other errors. */
+/**
+ * Records the set as `failed`. Gives what kept it from being written, if anything, to be told beside the other errors.
+ */
 async function recordFailed(
   store: ManifestStore,
   draft: Manifest | undefined,

@@ -1,6 +1,6 @@
 // Holds the guest, sends the cut and lets the guest go: all that happens between the freeze request and the thaw reply.
-// The host does nothing else meanwhile; questions about a lost answer are asked after the thaw. How the guest is held is
-// guest/quiesce.ts, what is sent cut.ts.
+// The host does nothing else meanwhile; questions about a lost answer are asked after the thaw. How the guest is held
+// is guest/quiesce.ts, what is sent cut.ts.
 import { CutError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { DiskRef, FreezeReport } from '../../consistency.js';
 import type { Reverter } from '../../reverter.js';
@@ -191,7 +191,7 @@ async function holdGuest(
     const hold = await quiesce(agent, request, reverter, marks, either, options.agentLimits?.thawMs);
     return { hold, why: undefined };
   } catch (error) {
-    // Before the signal is looked at: a guest that may be frozen is worse news than an interruption.
+    // This comes before the signal: a guest that may be frozen is worse news than an interruption.
     if (error instanceof ThawUnconfirmedError) throw error;
     signal.throwIfAborted();
     const refused = error instanceof QuiesceError || error instanceof StateError;

@@ -1,5 +1,5 @@
-// The manifest of a set once its disks are cut: the worth of each, what really lies below its overlay, how the files are
-// now, and when each step was. Only puts it together; record-set.ts writes it.
+// The manifest of a set once its disks are cut: the worth of each, what really lies below its overlay, how the files
+// are now, and when each step was. Only puts it together; record-set.ts writes it.
 import { isAbsolute } from 'node:path';
 import { defined } from '../../defined.js';
 import { lowestLevel } from '../../consistency.js';
@@ -15,7 +15,7 @@ import { fileStateOf, type FileState } from '../images/file-state.js';
 import type { Manifest, ManifestDisk, ManifestLayer } from '../sets/manifest.js';
 import type { OverlayFinding } from './overlay-cut.js';
 
-/** What the disks are worth by the guest's report alone. */
+/** The worth of the disks by the guest's report alone. */
 export function worthOf({ report, doubt }: HeldCut, disks: readonly CutDisk[]): SetWorth {
   if (report === undefined || doubt !== undefined) return crashOnly(disks, doubt ?? 'the guest was not held');
   return levelsOf(report, disks);
@@ -102,7 +102,7 @@ export function manifestOfCut(draft: Manifest, facts: CutFacts): Manifest {
 }
 
 async function asCut(layer: ManifestLayer): Promise<ManifestLayer> {
-  // What cannot be looked at from here is not recorded.
+  // A file that cannot be looked at from here is not recorded.
   const state = await fileStateOf(layer.file).catch(() => undefined);
   return { ...layer, ...defined({ asCut: state }) };
 }

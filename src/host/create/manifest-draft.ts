@@ -1,4 +1,4 @@
-// The manifest of a set that is about to be made.
+// Drafts the manifest of a set that is about to be made, with all that is known before the cut.
 import { readlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { defined } from '../../defined.js';

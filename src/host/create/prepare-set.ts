@@ -1,5 +1,5 @@
-// Everything slow, before the guest is held: the overlays made and checked, the set's name taken, its intent durable. What
-// is done here is registered to be undone; nothing is cut.
+// Everything slow, before the guest is held: the overlays made and checked, the set's name taken, its intent durable.
+// What is done here is registered to be undone; nothing is cut.
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';

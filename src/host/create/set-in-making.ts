@@ -45,7 +45,10 @@ export class SetInMaking {
     this.#isCut = true;
   }
 
-  /** Undoes what may be undone, and gives the error to throw. Call it while the agent is open: the undo may have to thaw. */
+  /**
+   * Undoes what may be undone, and gives the error to throw. Call it while the agent is open: the undo may have to
+   * thaw.
+   */
   async undo(error: unknown): Promise<unknown> {
     // Nothing of a cut that was taken may be undone, nor may it be called none.
     const told = this.#isCut ? error : await undoCreate(this.reverter, this.#store, this.#draft, this.#signal, error);

@@ -1,4 +1,5 @@
-// `snapshot create`: holds the guest, cuts its disks in one transaction, lets it go, and writes down what the set is worth.
+// `snapshot create`: holds the guest, cuts its disks in one transaction, lets it go, and writes down what the set is
+// worth.
 // The order is the safety: everything slow before the hold (prepare-set.ts), one monitor command while it lasts
 // (held-cut.ts), the manifest's intent durable before the cut; and whatever fails, the guest is thawed before anything
 // else is undone (set-in-making.ts).

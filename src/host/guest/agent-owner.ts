@@ -1,5 +1,5 @@
-// Finds out whether the agent that answers is the one in this VM's guest. The agent of another VM must never be taken: its
-// guest would be held, and the disks of this one cut as if they were still.
+// Finds out whether the agent that answers is the one in this VM's guest. The agent of another VM must never be taken:
+// its guest would be held, and the disks of this one cut as if they were still.
 import { isAbsolute } from 'node:path';
 import type { Monitor } from '../../qmp/monitor.js';
 import { isPortOf } from '../vm/agent-port.js';

@@ -1,5 +1,5 @@
-// Shortens what is recorded of other people's words: a guest may be hostile, and what is kept lies on the host's disk for
-// as long as the set. A guest's whole report is bounded by report-size.ts.
+// Shortens what is recorded of other people's words: a guest may be hostile, and what is kept lies on the host's disk
+// for as long as the set. A guest's whole report is bounded by report-size.ts.
 
 const MAX_CHARACTERS = 4096;
 

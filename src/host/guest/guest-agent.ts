@@ -1,5 +1,5 @@
-// The guest as the host tool sees it: a coordinator, the kind of its agent, and a thaw that needs no session object. It is
-// reached by src/qga/, at the socket of the agent's channel or through libvirt; tests bring agents of their own.
+// The guest as the host tool sees it: a coordinator, the kind of its agent, and a thaw that needs no session object. It
+// is reached by src/qga/, at the socket of the agent's channel or through libvirt; tests bring agents of their own.
 import type { Coordinator } from '../../consistency.js';
 import { Deadline } from '../../deadline.js';
 import { ThawUnconfirmedError, describeError } from '../../errors.js';
@@ -26,7 +26,7 @@ export interface GuestAgent extends AsyncDisposable {
 export interface AgentLimits {
   /** The answer to a question, the first one included. */
   readonly answerMs: number;
-  /** From the freeze request to its answer; must exceed the guest's prepare and hold budgets. */
+  /** The time from the freeze request to its answer; must exceed the guest's prepare and hold budgets. */
   readonly freezeMs: number;
   /** All attempts of a session to have its thaw confirmed. The lease may add to it: quiesce.ts. */
   readonly thawMs: number;

@@ -1,5 +1,6 @@
 // Holds the guest: registers the undo, freezes, renews the lease while the tool works, and thaws whatever became of the
-// freeze. The undo is registered right before the freeze is sent, so that a Reverter thaws before it undoes anything else.
+// freeze. The undo is registered right before the freeze is sent, so that a Reverter thaws before it undoes anything
+// else.
 // The freezing itself is the Coordinator's.
 //
 // A thaw has one budget, whoever asks for it and however often: from the first attempt, the coordinator's included, to
@@ -16,7 +17,9 @@ import { thawUntilConfirmed } from './thaw-guest.js';
 /** How long past the lease's end a confirmation is waited for: the guest has thawed itself by then. */
 const PAST_LEASE_MS = 5000;
 
-/** How long the guest is asked when the budget is spent: nobody may take a spent budget for a thaw that was not tried. */
+/**
+ * How long the guest is asked when the budget is spent: nobody may take a spent budget for a thaw that was not tried.
+ */
 const LATE_TRY_MS = 5000;
 
 export interface Hold {
@@ -94,7 +97,10 @@ class OwedThaw {
     this.#isSettled = true;
   }
 
-  /** Returns when the guest confirms, at once if nothing is owed. Throws a ThawUnconfirmedError, and may be called again. */
+  /**
+   * Returns when the guest confirms, at once if nothing is owed. Throws a ThawUnconfirmedError, and may be called
+   * again.
+   */
   async confirm(): Promise<void> {
     if (this.#isSettled) return;
     const deadline = new Deadline(Math.max(this.begin().remainingMs, LATE_TRY_MS));

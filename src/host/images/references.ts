@@ -1,5 +1,6 @@
-// Which other files an image needs, by its own header: its backing file and its external data file. Read without QEMU, so
-// that a folder of images is looked through in no time. Specification: QEMU docs/interop/qcow2.txt.
+// Finds which other files an image needs, by its own header: its backing file and its external data file. The header is
+// read without QEMU, so that a folder of images is looked through in no time. Specification: QEMU
+// docs/interop/qcow2.txt.
 import { open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { defined } from '../../defined.js';

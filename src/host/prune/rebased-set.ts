@@ -1,4 +1,5 @@
-// The manifest of a set when a layer below its own is gone: what it names must hold its cut, before and after. Pure.
+// Changes the manifest of a set when a layer below its own is gone: what it names must hold its cut, before and after.
+// Pure.
 import { defined } from '../../defined.js';
 import type { FileState } from '../images/file-state.js';
 import type { Manifest, ManifestDisk, ManifestLayer } from '../sets/manifest.js';
@@ -6,7 +7,7 @@ import type { Manifest, ManifestDisk, ManifestLayer } from '../sets/manifest.js'
 export interface GoneLayer {
   /** The layer that is no more. */
   readonly layer: string;
-  /** What holds all of it now. */
+  /** The layer that holds all of it now. */
   readonly base: ManifestLayer;
   /** How files are now that were written to, in their headers or in whole, by the merge. */
   readonly states: ReadonlyMap<string, FileState | undefined>;
@@ -41,7 +42,7 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
     const asCut = states.has(named.file) ? renewed(old, states.get(named.file)) : old;
     return asCut === undefined ? plain : { ...plain, asCut };
   };
-  // What it was merged into is in `below` already, where that is known.
+  // The layer it was merged into is in `below` already, where that is known.
   const below = disk.below?.filter(({ file }) => file !== layer && !(isOnIt && file === base.file)).map(fresh);
   const told = {
     ...disk,
@@ -53,13 +54,13 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   return told;
 }
 
-/** What was cut later may know of it what an older set cannot: its cut is younger than the boot, say. */
+/** The base as this disk knows it: a set that was cut later, since the boot for instance, may know more of it. */
 function asKnownTo({ below = [] }: ManifestDisk, base: ManifestLayer): ManifestLayer {
   const asCut = below.find(({ file }) => file === base.file)?.asCut;
   return asCut === undefined ? base : { ...base, asCut };
 }
 
-/** Of a device of which nobody knows whether it held the cut before the merge, nobody knows it afterwards. */
+/** The state after the merge. If nobody knew whether a device held the cut before it, nobody knows it afterwards. */
 function renewed(old: FileState | undefined, now: FileState | undefined): FileState | undefined {
   if (now?.writes === undefined) return now;
   const { boot, disk } = now.writes;

@@ -1,5 +1,6 @@
-// A layer merged by qemu-img, with the VM shut off. `commit -d` leaves the layer as it is, so that it may be ended at any
-// instant and done again; QEMU's locks keep a VM from starting on what is written to, and us from writing to what it has.
+// Merges a layer by qemu-img, with the VM shut off. `commit -d` leaves the layer as it is, so that the merge may be
+// ended at any instant and done again. QEMU's locks keep a VM from starting on what is written to, and us from writing
+// to what it has.
 import { Deadline } from '../../deadline.js';
 import { UnreachableError, UsageError } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
@@ -88,7 +89,7 @@ async function freeDefinition(domain: DomainPlace, layer: string, overlays: read
   }
   const isNamed = async (): Promise<boolean> => (await ask('dumpxml', '--inactive')).includes(layer);
   if (!(await isNamed())) return;
-  // The same image again, without what lies below it.
+  // Each is put back as the same image, without what lies below it.
   const changes = overlays.map((file) => ({ from: file, to: file, format: 'qcow2' }));
   await definitionAt(domain).redefine(changes);
   if (!(await isNamed())) return;

@@ -1,5 +1,6 @@
-// Keeps the newest sets of a VM, and merges the older ones out of the way: with external overlays the oldest state lies at
-// the bottom, and is forgotten by merging what was written after it into it. The newer sets stay, and the VM may run.
+// `snapshot prune`: keeps the newest sets of a VM, and merges the older ones out of the way. With external overlays the
+// oldest state lies at the bottom, and is forgotten by merging what was written after it into it. The newer sets stay,
+// and the VM may run.
 import { defined } from '../../defined.js';
 import { QuiesceError, UsageError } from '../../errors.js';
 import { QmpClient } from '../../qmp/client.js';
@@ -20,7 +21,7 @@ import { planPrune, type PrunePlan } from './prune-plan.js';
 import { RunningMerger } from './running-merger.js';
 
 export interface PruneOptions {
-  /** Of a VM whose lock the caller holds. */
+  /** The sets of a VM whose lock the caller holds. */
   readonly store: ManifestStore;
   readonly stateDir: string;
   /** The VM's monitor, besides those its sets were made through. */
@@ -29,7 +30,7 @@ export interface PruneOptions {
   readonly olderThanMs?: number;
   readonly dryRun: boolean;
   readonly monitorTimeoutMs: number;
-  /** For each disk of each set. */
+  /** How long each disk of each set may take. */
   readonly limitMs: number;
   /** Bytes per second. */
   readonly speed?: number;
@@ -71,7 +72,7 @@ async function planOf({ store, keep, olderThanMs }: PruneOptions): Promise<Prune
   return planPrune(manifests, choice);
 }
 
-/** What only a person can decide, as sentences; a base that is known to be lost is refused. */
+/** Sentences that tell what only a person can decide; a base that is known to be lost is refused elsewhere. */
 async function doubtsOf(merge: readonly Manifest[]): Promise<string> {
   let doubts = '';
   for (const manifest of merge.filter(({ state }) => state === 'cut')) {
@@ -83,7 +84,7 @@ async function doubtsOf(merge: readonly Manifest[]): Promise<string> {
   return doubts;
 }
 
-/** Before anybody is asked. */
+/** Throws a UsageError if another process is at one of the sets, before anybody is asked. */
 async function refuseBusySets({ store }: PruneOptions, { merge, keep }: PrunePlan): Promise<void> {
   for (const { set } of [...merge, ...keep]) await refuseBusy(store, set);
 }
@@ -119,7 +120,7 @@ function refuseOther(asked: PrunePlan, now: PrunePlan): void {
   throw new UsageError('E_STATE_OF_SET', 'nothing was pruned: the sets are others by now; look, and prune again');
 }
 
-/** By the VM itself if it runs. Throws an UnreachableError for a monitor that is there but is in use. */
+/** Opens the VM itself as the merger if it runs. Throws an UnreachableError for a monitor that is there but in use. */
 async function openMerger(options: PruneOptions, { merge, keep }: PrunePlan): Promise<Merger> {
   const { store, monitor } = options;
   const places = [monitor, ...[...merge, ...keep].map(monitorOf)].map((place) => placeNow(place, store.identity));
@@ -142,7 +143,7 @@ async function mergerAt(place: Place, { store, monitorTimeoutMs }: PruneOptions)
     if (place.kind === 'socket') {
       merger = new RunningMerger(await QmpClient.connect(place.path, { timeoutMs: monitorTimeoutMs }));
     } else {
-      // What only a domain needs is loaded when there is one.
+      // Code that only a domain needs is loaded when there is one.
       const { DomainMerger } = await import('./domain-merger.js');
       merger = await DomainMerger.open(place, monitorTimeoutMs);
     }

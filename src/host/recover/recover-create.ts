@@ -1,4 +1,5 @@
-// Sets that were never finished, or are half deleted: recorded as cut if the VM says so, else rolled back.
+// Recovers sets that were never finished: recorded as cut if the VM says so, else rolled back. Sets that are half
+// deleted are deleted.
 import { BridgeError } from '../../errors.js';
 import { withData } from '../images/overlay-data.js';
 import { overlayFiles, type Manifest } from '../sets/manifest.js';

@@ -1,4 +1,4 @@
-// What the repairs of sets ask before they touch a file, and the journal that they keep meanwhile.
+// What all repairs of sets need: the question before a file is touched, and the journal that is kept meanwhile.
 import { BridgeError } from '../../errors.js';
 import { whyInUse } from '../images/use.js';
 import { witnessesFor } from '../sets/claims.js';

@@ -1,6 +1,6 @@
-// Thaws a guest that a tool held when it was killed: asks it first, then thaws until it confirms. A hold of ours is known by
-// the session in the journal; a stock agent has no sessions, and is thawed if the journal says that we froze it. A hold
-// of somebody else is left alone.
+// Thaws a guest that a tool held when it was killed: asks it first, then thaws until it confirms. A hold of ours is
+// known by the session in the journal; a stock agent has no sessions, and is thawed if the journal says that we froze
+// it. A hold of somebody else is left alone.
 import { UnreachableError, describeError } from '../../errors.js';
 import { whyNotItsAgent } from '../guest/agent-owner.js';
 import type { GuestAgent } from '../guest/guest-agent.js';

@@ -1,4 +1,5 @@
-// Sets that were cut: their label brought up to what they are worth now, and merges that ended half-way taken up again.
+// Recovers sets that were cut: brings their label up to what they are worth now, and takes up merges that ended
+// half-way.
 import { withData } from '../images/overlay-data.js';
 import { holdsLess, recordOf, viewSet, type SetView } from '../sets/set-view.js';
 import type { Manifest } from '../sets/manifest.js';
@@ -70,7 +71,7 @@ export async function recoverCommit(run: RecoveryRun, manifest: Manifest): Promi
   });
 }
 
-// Of a commit of single disks only those; an older version of this tool marked none.
+// A commit of single disks goes on with those alone; an older version of this tool marked none.
 function begunOrAll({ disks }: Manifest): { readonly disks?: 'begun' } {
   return disks.some(({ merge }) => merge !== undefined) ? { disks: 'begun' } : {};
 }

@@ -1,4 +1,4 @@
-// Reverts that ended half-way: their drafts removed, or put in place.
+// Recovers reverts that ended half-way: removes their drafts, or puts them in place.
 import { BridgeError } from '../../errors.js';
 import { exists, removeFiles } from '../images/durable-file.js';
 import { holdsData, withData } from '../images/overlay-data.js';
@@ -9,7 +9,7 @@ import { checkRemovable, heldFile, noteMissing, withJournal } from './recover-fi
 import { allManifests } from './recover-targets.js';
 import type { RecoveryRun } from './recovery-run.js';
 
-// Made, but not used before the tool was killed: the set was not changed.
+// Removes drafts that were made, but not used before the tool was killed: the set was not changed.
 export async function removeRevertDrafts(run: RecoveryRun, manifest: Manifest): Promise<void> {
   const drafts: string[] = [];
   for (const { overlay } of manifest.disks) if (await exists(draftOf(overlay.file))) drafts.push(draftOf(overlay.file));

@@ -1,5 +1,5 @@
-// The sets of one VM, newest first: what their states and journals say was begun, and how it is ended. Forward if it was
-// decided (recover-merge.ts, recover-revert.ts), back if nothing was cut (recover-create.ts).
+// Recovers the sets of one VM, newest first: ends what their states and journals say was begun. It goes forward if the
+// act was decided (recover-merge.ts, recover-revert.ts), back if nothing was cut (recover-create.ts).
 import { BridgeError } from '../../errors.js';
 import { readJournal, removeJournal } from '../sets/journal.js';
 import type { Manifest } from '../sets/manifest.js';
@@ -102,7 +102,7 @@ async function bySetState(run: RecoveryRun, manifest: Manifest): Promise<void> {
   }
 }
 
-// A journal that nobody keeps any more, of work that is over; one that holds a guest is recover-guest.ts's.
+// Removes a journal that nobody keeps any more, of work that is over; one that holds a guest is recover-guest.ts's.
 async function clearJournal({ store, options }: RecoveryRun, set: string, isOpen: boolean): Promise<void> {
   if (options.dryRun || isOpen) return;
   const file = store.journalFile(set);

@@ -1,5 +1,5 @@
-// Finds the VMs that `recover` looks at: one that is named, or all that the configuration and the state directory know; and
-// what in the state directory is no VM's.
+// Finds the VMs that `recover` looks at: one that is named, or all that the configuration and the state directory know;
+// and what in the state directory is no VM's.
 import { join } from 'node:path';
 import { describeError } from '../../errors.js';
 import { everySet } from '../sets/claims.js';

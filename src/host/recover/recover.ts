@@ -1,6 +1,6 @@
 // `recover`: puts right, or tells of, what tools and QEMUs that were killed left behind for a VM: first the guest
-// (recover-guest.ts), then the sets (recover-sets.ts), then what no set speaks for (recover-strays.ts). May be called at
-// any time, also beside a tool at work, and again: what is right is not found a second time.
+// (recover-guest.ts), then the sets (recover-sets.ts), then what no set speaks for (recover-strays.ts). May be called
+// at any time, also beside a tool at work, and again: what is right is not found a second time.
 import { defined } from '../../defined.js';
 import { QuiesceError, UsageError, describeError } from '../../errors.js';
 import { interruption } from '../../confirm.js';

@@ -1,5 +1,5 @@
-// What the parts of `recover` share while one VM is recovered: the VM's monitors and sets, what was found, and how a finding
-// becomes a repair. The parts are recover-guest.ts, recover-sets.ts and recover-strays.ts.
+// What the parts of `recover` share while one VM is recovered: the VM's monitors and sets, what was found, and how a
+// finding becomes a repair. The parts are recover-guest.ts, recover-sets.ts and recover-strays.ts.
 import { ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Finding, FindingStatus, NewFinding } from './finding.js';
 import type { AgentLimits, OpenGuestAgent } from '../guest/guest-agent.js';
@@ -12,7 +12,7 @@ interface RecoverLimits {
   /** How long to wait while another process works on the VM. */
   readonly lockWaitMs: number;
   readonly agentLimits: AgentLimits;
-  /** For each disk of a commit that is taken up again. */
+  /** How long each disk may take of a commit that is taken up again. */
   readonly commitMs: number;
 }
 
@@ -31,7 +31,7 @@ export interface RecoverOptions {
 export class RecoveryRun {
   readonly options: RecoverOptions;
   readonly store: ManifestStore;
-  /** Of this VM; none if it is shut off. */
+  /** The VM's monitors that answer; empty if it is shut off. */
   readonly monitors: readonly Hypervisor[];
   readonly findings: Finding[] = [];
   /** Sets that somebody is working on now. */

@@ -1,7 +1,7 @@
-// Whether the files that hold the state of a cut still do. A base takes no write after the cut: the VM's block graph tells
-// while it runs, later what stat(2) says now beside what it said right after the cut, and of a block device, which keeps no
-// time of its writes, what the kernel has counted. Sets of older versions have no such record: there the time of the last
-// write is compared with the first thing known to be newer than the cut, what was written to an overlay.
+// Tells whether the files that hold the state of a cut still do. A base takes no write after the cut. While the VM
+// runs, its block graph tells; later stat(2) does, beside what it said right after the cut; and for a block device,
+// which keeps no time of its writes, what the kernel has counted. Sets of older versions have no such record: there the
+// time of the last write is compared with the first thing known to be newer than the cut, the data of an overlay.
 import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import { fileStateIfThere, type FileState } from '../images/file-state.js';

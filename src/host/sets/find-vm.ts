@@ -1,5 +1,5 @@
-// Finds out which VM stands behind a name and sockets, and opens its sets to be looked at. The VM's monitor says which it
-// is; if nobody answers there, the state directory does, by how VMs were reached before.
+// Finds out which VM stands behind a name and sockets, and opens its sets to be looked at. The VM's monitor says which
+// it is; if nobody answers there, the state directory does, by how VMs were reached before.
 import { join } from 'node:path';
 import { BridgeError, DeadlineError, UnreachableError, UsageError } from '../../errors.js';
 import type { Hypervisor } from '../vm/hypervisor.js';

@@ -1,4 +1,5 @@
-// The VMs that the state directory knows: those with a folder of their own, and those of which older versions left sets.
+// Lists the VMs that the state directory knows: those with a folder of their own, and those of which older versions
+// left sets.
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
@@ -14,7 +15,10 @@ export interface KnownVm extends VmRecord {
   readonly sets: readonly string[];
 }
 
-/** All of them, in no order. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot be read. */
+/**
+ * All of them, in no order. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot be
+ * read.
+ */
 export async function knownVms(stateDir: string): Promise<KnownVm[]> {
   const known = new Map<string, KnownVm>();
   for (const key of await stateFolders(stateDir)) {
@@ -76,7 +80,10 @@ export function theOne(name: string, known: readonly KnownVm[]): KnownVm | undef
   return worth[0] ?? known[0];
 }
 
-/** A VM by its UUID, by the name of its folder, or by a name it was given once. Throws a UsageError if that fits several. */
+/**
+ * A VM by its UUID, by the name of its folder, or by a name it was given once. Throws a UsageError if that fits
+ * several.
+ */
 export async function recordedVm(stateDir: string, name: string): Promise<Vm | undefined> {
   const known = await knownVms(stateDir);
   const exact = known.find(
@@ -84,7 +91,7 @@ export async function recordedVm(stateDir: string, name: string): Promise<Vm | u
   );
   if (exact !== undefined) return { ...reached(exact, exact.names[0] ?? name), identity: exact.identity };
   const named = known.filter(({ names }) => names.includes(name));
-  // Made anew at the same place: who answers there tells.
+  // VMs that were made anew at the same place: who answers there tells which it is.
   const atOnePlace = new Set(named.map(({ qmp: [first] }) => first)).size === 1;
   const chosen = atOnePlace ? named[0] : theOne(name, named);
   return chosen === undefined ? undefined : reached(chosen, name);

@@ -1,6 +1,6 @@
-// The record of one snapshot set: what was cut, into which files, what it is worth and why. Its schema and its states;
-// where it lies is manifest-store.ts's business. It is written before the cut (state `cutting`), so that a tool killed
-// after its transaction leaves a set that the next call knows of.
+// The record of one snapshot set, its schema and its states: what was cut, into which files, what it is worth and why.
+// Where it lies is manifest-store.ts. It is written before the cut (state `cutting`), so that a tool killed after its
+// transaction leaves a set that the next call knows of.
 import * as v from 'valibot';
 import { finite } from '../../consistency.js';
 import { parsePlace, type Place } from '../vm/place.js';
@@ -18,7 +18,7 @@ import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
  */
 const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'deleting', 'failed'] as const;
 
-/** What a file is, however its name is spelled, and how it was at a moment. */
+/** Tells what a file is, however its name is spelled, and how it was at a moment. */
 const fileStateSchema = v.strictObject({
   /** As stat(2) has them, in decimal: they may exceed what a number holds. */
   device: v.string(),
@@ -31,7 +31,7 @@ const fileStateSchema = v.strictObject({
 });
 
 const layerSchema = v.strictObject({
-  /** As it was at the cut; unknown of an overlay that libvirt names. */
+  /** The node's name at the cut; unknown of an overlay that libvirt names. */
   node: v.optional(v.string()),
   file: v.string(),
   format: v.string(),
@@ -40,7 +40,7 @@ const layerSchema = v.strictObject({
    * encrypted, or it was opened over another backing file than its header's. Absent in sets of older versions.
    */
   name: v.optional(v.string()),
-  /** Right after the cut. Absent in sets of older versions, and if it could not be asked. */
+  /** How it was right after the cut. Absent in sets of older versions, and if it could not be asked. */
   asCut: v.optional(fileStateSchema),
 });
 
@@ -60,9 +60,12 @@ const diskSchema = v.strictObject({
   dataFilesAsCut: v.optional(v.record(v.string(), fileStateSchema)),
   /** The overlay's folder, as stat(2) has it: where a filesystem is not mounted another folder has its name. */
   overlayFolder: v.optional(v.strictObject({ device: v.string(), inode: v.string() })),
-  /** Why the base holds the cut no longer, once that was seen: what was written to it may leave no trace to be seen again. */
+  /**
+   * Why the base holds the cut no longer, once that was seen: what was written to it may leave no trace to be seen
+   * again.
+   */
   lost: v.optional(v.string()),
-  /** Of a commit: the overlay is to be merged; or its merge was begun, so that the base may hold a part of it. */
+  /** `asked`: a commit is to merge the overlay. `begun`: the base may hold a part of it. */
   merge: v.optional(v.picklist(['asked', 'begun'])),
   /** QEMU was told to let the VM write to the base again: from here on until `pivoted`, which of the two is newer. */
   pivoting: v.optional(v.boolean()),
@@ -81,7 +84,7 @@ const diskSchema = v.strictObject({
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
 
 const savedFileSchema = v.strictObject({
-  /** In the set's folder. */
+  /** The file's path in the set's folder. */
   name: v.string(),
   /** For people. */
   what: v.string(),

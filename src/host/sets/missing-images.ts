@@ -1,6 +1,6 @@
-// Images of a set that are not there. That a file was removed is known only where its folder is the one it was made in: a
-// filesystem that is not mounted (at boot, a file server, a disk that was unplugged) looks like one whose files are gone, and
-// what is taken for gone is lost to its user.
+// Finds images of a set that are not there. A file is known to be removed only if its folder is the one it was made in:
+// a filesystem that is not mounted (at boot, a file server, a disk that was unplugged) looks like one whose files are
+// gone, and what is taken for gone is lost to its user.
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute } from 'node:path';
 import { isErrno } from '../../errors.js';
@@ -35,7 +35,10 @@ export async function missingImages(disk: ManifestDisk): Promise<string[]> {
   return missing;
 }
 
-/** Overlays of disks that are not merged, which are not there: known to have been removed, and those that may be elsewhere. */
+/**
+ * Overlays of disks that are not merged, which are not there: known to have been removed, and those that may be
+ * elsewhere.
+ */
 export async function missingOverlays({ disks }: Manifest): Promise<{ removed: string[]; unseen: string[] }> {
   const removed: string[] = [];
   const unseen: string[] = [];

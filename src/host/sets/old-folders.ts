@@ -1,5 +1,6 @@
-// Sets of older versions: they lie in STATE_DIR/NAME, whatever VM had the name. Each is moved into the folder of its VM when
-// something is first done with that VM, by one rename: killed at any moment, a set is in the one folder or in the other.
+// Finds and moves the sets of older versions, which lie in STATE_DIR/NAME, whatever VM had the name. Each is moved into
+// the folder of its VM when something is first done with that VM, by one rename: killed at any moment, a set is in the
+// one folder or in the other.
 import { mkdir, readFile, rename, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
@@ -31,7 +32,9 @@ const whoseSchema = v.object({
   vm: v.object({ qmp: v.string(), qga: v.optional(v.string()), uuid: v.optional(v.string()) }),
 });
 
-/** All there are, by folder. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot. */
+/**
+ * All there are, by folder. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot.
+ */
 export async function oldSets(stateDir: string): Promise<OldSet[]> {
   const found: OldSet[] = [];
   for (const folder of await stateFolders(stateDir)) {

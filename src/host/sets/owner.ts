@@ -1,6 +1,6 @@
-// Tells which process does something, and whether it still lives. A process is told from a later one of the same number by
-// its start time and by the boot of the machine, so that a journal whose owner was killed is known for what it is, at once
-// and after a reboot.
+// Tells which process does something, and whether it still lives. A process is told from a later one of the same number
+// by its start time and by the boot of the machine, so that a journal whose owner was killed is known for what it is,
+// at once and after a reboot.
 import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
 import { isErrno } from '../../errors.js';

@@ -1,5 +1,5 @@
-// What is known of one instant of a VM, whatever holds its bytes: which VM, which disks, what the guest proved, when. A
-// snapshot set records it with its overlays, a backup will with its files.
+// The entries of a manifest that tell of one instant of a VM, whatever holds its bytes: which VM, which disks, what the
+// guest proved, and when. A snapshot set records them with its overlays.
 import * as v from 'valibot';
 import { consistencyLevelSchema, finite, freezeReportSchema } from '../../consistency.js';
 

@@ -1,5 +1,5 @@
-// Puts the definition of a VM back when a set's overlays go with the VM shut off: its disks become what they were before
-// the cut, as the set kept them.
+// Puts the definition of a VM back when a set's overlays go with the VM shut off: its disks become what they were
+// before the cut, as the set kept them.
 import { definitionAt } from '../vm/definition.js';
 import { placeNow } from '../vm/identity.js';
 import { monitorOf, type Manifest } from './manifest.js';
@@ -14,7 +14,8 @@ export async function putBackDefinition(
 ): Promise<void> {
   const definition = definitionAt(placeNow(monitorOf(manifest), store.identity));
   if (definition.textName === undefined) return;
-  // An overlay that is not there is not among them: its filesystem may only be not mounted, and it the newest of its disk.
+  // An overlay that is not there is not among them: its filesystem may only be not mounted, and it the newest of its
+  // disk.
   const disks = manifest.disks.filter(({ merged, overlay }) => !merged && files.includes(overlay.file));
   const changes = disks.map(({ base, overlay, encryption }) => ({
     from: overlay.file,

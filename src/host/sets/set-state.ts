@@ -1,5 +1,5 @@
-// What became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the overlays
-// do. Also which newer sets lie above a set.
+// Settles what became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the
+// overlays do. Also tells which newer sets lie on a set.
 import { UsageError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Manifest } from './manifest.js';

@@ -1,5 +1,6 @@
-// What a VM that is shut off will be started with, as far as its hypervisor keeps that. A Hypervisor (hypervisor.ts) is
-// there only while the VM runs; plain QEMU keeps nothing, libvirt the definition of the domain and its saved memory.
+// Reads and changes what a VM that is shut off will be started with, as far as its hypervisor keeps that. A Hypervisor
+// (hypervisor.ts) is there only while the VM runs. Plain QEMU keeps nothing; libvirt keeps the definition of the domain
+// and its saved memory.
 import type { Claim } from '../images/use.js';
 import type { Place } from './place.js';
 
@@ -9,7 +10,7 @@ export const DEFINITION_TEXT = 'domain-inactive.xml';
 export interface ImageChange {
   readonly from: string;
   readonly to: string;
-  /** Of `to`. */
+  /** The format of `to`. */
   readonly format: string;
   readonly isEncrypted?: boolean;
 }
@@ -38,10 +39,13 @@ const nothingKept: Definition = {
   savedState: () => Promise.resolve([]),
 };
 
-/** The definition of the VM whose monitor is, or was, at this place. Nothing is asked until one of its methods is called. */
+/**
+ * The definition of the VM whose monitor is, or was, at this place. Nothing is asked until one of its methods is
+ * called.
+ */
 export function definitionAt(place: Place): Definition {
   if (place.kind === 'socket') return nothingKept;
-  // What only a domain needs is loaded for one.
+  // Code that only a domain needs is loaded for one.
   return {
     textName: DEFINITION_TEXT,
     async redefine(changes, before) {

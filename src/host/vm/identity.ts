@@ -1,5 +1,5 @@
-// Which VM it is, whatever it is called and however it is reached: the UUID that its QEMU and libvirt know. A plain QEMU
-// that was started without one (all zeros) is known by its monitor's socket alone.
+// Tells one VM from another, whatever they are called and however they are reached: by the UUID that QEMU and libvirt
+// know. A plain QEMU that was started without one (all zeros) is known by its monitor's socket alone.
 import { createHash } from 'node:crypto';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';

@@ -1,6 +1,6 @@
-// Opens the monitors at which a VM may be: those its sets were made through, and the one named on the command line. The VM
-// is shut off only where it is known that nobody listens; if anything else keeps a monitor from answering, a QEMU may be
-// there.
+// Opens the monitors at which a VM may be: those its sets were made through, and the one named on the command line. The
+// VM is shut off only where it is known that nobody listens; if anything else keeps a monitor from answering, a QEMU
+// may be there.
 import { DeadlineError, UnreachableError, type BridgeError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Hypervisor } from './hypervisor.js';
@@ -10,7 +10,7 @@ import { placeText, resolvedPlace, type Place } from './place.js';
 import { isBound } from '../images/socket-owner.js';
 
 export interface Monitors extends AsyncDisposable {
-  /** Those that answer. */
+  /** The monitors that answer. */
   readonly open: readonly Hypervisor[];
   /** Why others did not, though somebody may be there. With none open: whether the VM runs is not known. */
   readonly silent: readonly BridgeError[];

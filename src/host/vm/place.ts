@@ -1,5 +1,6 @@
-// Where a monitor or an agent of a VM is reached: at a socket, or through libvirt. What is typed, shown and stored is one
-// string, the path or `libvirt:NAME` (libvirt/address.ts): it is read and written here, and nowhere else.
+// Where a monitor or an agent of a VM is reached: at a socket, or through libvirt. Users type and see one string, and
+// the same string is stored: the path, or `libvirt:NAME` (libvirt/address.ts). It is read and written here, and nowhere
+// else.
 import { resolvedPath } from '../images/same-file.js';
 import { libvirtAddress, parseLibvirtAddress, type LibvirtAddress } from './libvirt/address.js';
 
@@ -35,7 +36,7 @@ export async function resolvedPlace(place: Place): Promise<Place> {
   return place.kind === 'socket' ? socketAt(await resolvedPath(place.path)) : place;
 }
 
-/** The same as text: how a place is stored, and compared with what is stored. */
+/** The text of the resolved place: how it is stored, and compared with what is stored. */
 export async function resolvedText(place: Place): Promise<string> {
   return placeText(await resolvedPlace(place));
 }

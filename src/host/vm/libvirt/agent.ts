@@ -1,6 +1,6 @@
 // Calls the guest agent of a libvirt domain. libvirt owns the connection, so commands go through it (`virsh
-// qemu-agent-command`), one at a time, each with a limit. libvirt also notices when the agent closes its port, finds its
-// place in the stream again after a time-out, and passes errors on as text.
+// qemu-agent-command`), one at a time, each with a limit. libvirt also notices when the agent closes its port, finds
+// its place in the stream again after a time-out, and passes errors on as text.
 import { unlessAborted } from '../../../deadline.js';
 import { BridgeError, UnreachableError, type Outcome } from '../../../errors.js';
 import { checkReply, type AgentCaller } from '../../../qga/client.js';
@@ -36,7 +36,10 @@ export class LibvirtAgent implements AgentCaller {
     return new LibvirtAgent(new Virsh(address));
   }
 
-  /** As QgaClient.call: a RemoteError for what the agent refused; `outcome` tells whether it may have been carried out. */
+  /**
+   * Throws as QgaClient.call does: a RemoteError for what the agent refused, else `outcome` tells whether it was
+   * carried out.
+   */
   async call<N extends CommandName>(name: N, args: ArgsInput<N>, options: CallOptions): Promise<Returns<N>> {
     const { timeoutMs, signal } = options;
     if (signal?.aborted === true) throw this.#givenUp(name, signal, 'none');

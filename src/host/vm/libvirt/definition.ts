@@ -1,6 +1,6 @@
-// Changes what libvirt will start a domain with. A snapshot through libvirt writes its overlays into the definition, and a
-// commit takes them out again. When overlays are removed with the domain shut off, this has to be done here: else the
-// domain would not start.
+// Changes what libvirt will start a domain with. A snapshot through libvirt writes its overlays into the definition,
+// and a commit takes them out again. When overlays are removed with the domain shut off, this has to be done here: else
+// the domain would not start.
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,5 +1,6 @@
-// What belongs to a domain beside its disks: its XML, running and as defined (without passwords, as virsh gives it), and
-// where the swtpm behind its TPM keeps state. Specification: libvirt's domain XML format, "TPM device"; swtpm(8).
+// Collects what belongs to a domain beside its disks: its XML, running and as defined (without passwords, as virsh
+// gives it), and the place where the swtpm behind its TPM keeps state. Specification: libvirt's domain XML format, "TPM
+// device"; swtpm(8).
 import { readdir, readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { DEFINITION_TEXT } from '../definition.js';
@@ -31,7 +32,7 @@ async function tpmState({ uuid, path }: { readonly uuid: string; readonly path?:
     if (basename(words[0] ?? '') !== 'swtpm' || !words.some((word) => word.includes(path ?? uuid))) continue;
     const state = words[words.indexOf('--tpmstate') + 1] ?? '';
     const folder = /(?:^|,)(?:dir=|backend-uri=(?:file|dir):\/\/)([^,]+)/.exec(state)?.[1];
-    // As it sees it: libvirt and what it starts may have mounts of their own.
+    // The path as swtpm sees it: libvirt and what it starts may have mounts of their own.
     if (folder !== undefined) return { ...about, path: folder, seenAt: `/proc/${pid}/root${folder}` };
   }
   // Where libvirt keeps it for the system's domains.

@@ -1,5 +1,6 @@
-// The managed save of a domain that is shut off: the memory of a VM which, when it is started, goes on with the images
-// that the save's XML names, just as they are. If they are changed meanwhile, the first writes of that VM destroy them.
+// Reads the managed save of a domain that is shut off: the memory of a VM which, when it is started, goes on with the
+// images that the save's XML names, just as they are. If they are changed meanwhile, the first writes of that VM
+// destroy them.
 import { UnreachableError } from '../../../errors.js';
 import type { Claim } from '../../images/use.js';
 import type { LibvirtAddress } from './address.js';
