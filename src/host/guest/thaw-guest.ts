@@ -6,8 +6,8 @@ import type { GuestAgent } from './guest-agent.js';
 
 /**
  * Ends what a host froze in the guest (`session`, or whatever it is), and returns when the guest says that it is thawed.
- * Throws a ThawUnconfirmedError, whose cause is what the last attempt met, at the deadline: `limitMs` from now, unless
- * another is given, which then is the whole budget of which `limitMs` tells.
+ * Throws a ThawUnconfirmedError after `limitMs`, whose cause is what the last attempt met. A caller whose budget began
+ * earlier gives its own `deadline`; `limitMs`, the whole of that budget, is then for the message alone.
  */
 export async function thawUntilConfirmed(
   agent: GuestAgent,
