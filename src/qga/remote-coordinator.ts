@@ -22,7 +22,7 @@ import { defaultRemoteLimits, onceConfirmed, untilSessionThawed, type RemoteLimi
 export interface RemoteCoordinator extends Coordinator {
   /** `bridge`: our agent. `stock`: qemu-ga, at most level `filesystem`. */
   readonly kind: 'bridge' | 'stock';
-  /** What guest-info says. */
+  /** The version that guest-info tells. */
   readonly version: string;
 }
 
@@ -86,13 +86,15 @@ class BridgeCoordinator implements RemoteCoordinator {
     return this.#client.call('bridge-status', {}, { timeoutMs: this.#limits.askMs });
   }
 
-  /** The error for an agent that said no: it has thawed already, somebody else holds the guest, or it could not thaw. */
+  /**
+   * The error for an agent that said no: it has thawed already, somebody else holds the guest, or it could not thaw.
+   */
   async #refused(session: string, cause: RemoteError): Promise<Error> {
     let answer: Returns<'bridge-status'>;
     try {
       answer = await this.#ask();
     } catch {
-      // Its refusal says that it does not hold the guest as asked, not that the guest is thawed.
+      // A refusal says that the agent does not hold the guest as asked, not that the guest is thawed.
       return await this.#abandoned(session, cause);
     }
     const { status, report } = answer;

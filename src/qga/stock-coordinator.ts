@@ -78,7 +78,7 @@ function heldBy(filesystem: Survey['filesystems'][number], allHeld: boolean): Ho
   if (!allHeld) return { held: 'none', reason: 'stock qemu-ga does not say which filesystems it froze' };
   if (!filesystem.concerned) return { held: 'none' };
   if (canFreeze(filesystem)) return { held: 'frozen' };
-  // What the kernel answers; qemu-ga does not tell.
+  // The errno is the kernel's answer; qemu-ga does not tell it.
   return { held: 'none', reason: `${filesystem.type} cannot be frozen`, freezeErrno: constants.errno.EOPNOTSUPP };
 }
 
@@ -124,7 +124,8 @@ class StockSession implements FreezeSession {
       const isRefused = cause instanceof RemoteError && cause.class === 'CommandNotFound';
       const isNotSent = cause instanceof BridgeError && cause.outcome === 'none';
       if (isRefused || isNotSent) throw cause;
-      // After an error qemu-ga has thawed by itself, and left its hook's applications quiesced; after a lost reply nobody
+      // After an error qemu-ga has thawed by itself, and left its hook's applications quiesced; after a lost reply
+      // nobody
       // knows. A thaw puts both right, and the status confirms it.
       await this.#untilThawed(describeError(cause));
       throw new QuiesceError('E_QUIESCE', `freeze by stock qemu-ga failed, guest thawed: ${describeError(cause)}`, {

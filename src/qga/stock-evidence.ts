@@ -1,4 +1,5 @@
-// What a freeze by a stock qemu-ga proves. The agent tells only which filesystems lie on which disks, and two counts. The
+// What a freeze by a stock qemu-ga proves. The agent tells only which filesystems lie on which disks, and two counts.
+// The
 // counts must be equal and must be those of all filesystems, and the disks named must be among theirs.
 import { defined } from '../defined.js';
 import type { DiskRef, FilesystemReport } from '../consistency.js';
@@ -56,9 +57,9 @@ export function canFreeze({ type }: { readonly type: string }): boolean {
 
 export interface Counts {
   readonly frozen: number;
-  /** Undefined while it lasts, or if a reply was lost. */
+  /** How many were thawed; undefined while the freeze lasts, or if a reply was lost. */
   readonly thawed: number | undefined;
-  /** What went wrong at the thaw. */
+  /** For people: what went wrong at the thaw. */
   readonly trouble?: string;
 }
 

@@ -75,10 +75,7 @@ export async function thawAnySession(client: AgentCaller, limits: AttemptLimits)
  * The number of filesystems thawed. The command is sent whatever the status says: the agent answers with what it owes, a
  * thaw that nobody confirmed included. Its error is harmless only if its own last report tells of a guest that is thawed.
  */
-async function plainThawOfOurs(
-  client: AgentCaller,
-  { askMs, thawTryMs, deadline }: AttemptLimits,
-): Promise<number> {
+async function plainThawOfOurs(client: AgentCaller, { askMs, thawTryMs, deadline }: AttemptLimits): Promise<number> {
   let failure: RemoteError | undefined;
   let thawed = 0;
   try {
@@ -99,10 +96,7 @@ async function plainThawOfOurs(
  * Thaws through a stock qemu-ga. Gives whether anything was frozen. The status decides, since qemu-ga answers an error if
  * only its hook failed. Throws as `thawOwnSession` does.
  */
-export async function thawStock(
-  client: AgentCaller,
-  { askMs, thawTryMs, deadline }: AttemptLimits,
-): Promise<boolean> {
+export async function thawStock(client: AgentCaller, { askMs, thawTryMs, deadline }: AttemptLimits): Promise<boolean> {
   let thawed: number | undefined;
   try {
     thawed = Number(await client.call('guest-fsfreeze-thaw', {}, { timeoutMs: timeLeft(deadline, thawTryMs) }));

@@ -13,7 +13,7 @@ import type { Manifest } from '../sets/manifest.js';
 export interface Step {
   readonly step: 'merge' | 'remove' | 'nothing' | 'cannot';
   readonly why?: string;
-  /** What is known, as sentences, where only a person can say whether this loses what the VM wrote. */
+  /** Sentences that tell what is known, where only a person can say whether this loses what the VM wrote. */
   readonly doubt?: string;
 }
 

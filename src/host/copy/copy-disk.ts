@@ -28,7 +28,7 @@ export interface DiskCopyOptions extends TaskLimits {
 }
 
 export interface CopiedFile {
-  /** Its name in the folder. */
+  /** The file's name in the folder. */
   readonly file: string;
   readonly format: CopyFormat;
   /** The backing file that it names, in the same folder. */

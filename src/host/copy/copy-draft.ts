@@ -129,7 +129,7 @@ async function isDead(draft: string): Promise<boolean> {
   return (await isLeft(draft)) && (await writersOf(draft)).length === 0;
 }
 
-/** Its maker has ended. */
+/** True if the draft's maker has ended. */
 async function isLeft(draft: string): Promise<boolean> {
   const found = v.safeParse(copierSchema, await json(join(draft, 'manifest.json')));
   if (!found.success) return false;
@@ -147,7 +147,7 @@ export async function removeDraft(draft: string): Promise<void> {
   await syncPath(dirname(draft));
 }
 
-/** Undefined for what is not there, or is none. */
+/** The file's JSON; undefined if it is not there, or is none. */
 async function json(file: string): Promise<unknown> {
   try {
     return JSON.parse(await readFile(file, 'utf8'));

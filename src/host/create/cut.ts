@@ -4,9 +4,9 @@ import { BridgeError, CutError, describeError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { Marks } from '../sets/point-in-time.js';
 
-/** What became of one disk, compared with the plan. */
+/** One disk after the cut, compared with the plan. */
 export interface CutFinding {
-  /** Undefined if it is as planned. */
+  /** For people: how it is not as planned; undefined if it is. */
   readonly doubt: string | undefined;
   /** Nothing holds its state of this instant. */
   readonly isLost: boolean;

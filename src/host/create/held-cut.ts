@@ -33,7 +33,7 @@ export interface HeldCutOptions {
   readonly signal: AbortSignal;
 }
 
-/** What is known of a cut that was taken. */
+/** A cut that was taken, and the hold it was taken under. */
 export interface HeldCut {
   /** The guest's final report; undefined if it was not held, or if its end is not known. */
   readonly report: FreezeReport | undefined;

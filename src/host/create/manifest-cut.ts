@@ -69,7 +69,7 @@ interface CutFacts {
   readonly held: HeldCut;
   readonly worth: SetWorth;
   readonly disks: ManifestDisk[];
-  /** What could not be cut, and is not in the set. */
+  /** Storage that could not be cut, and is not in the set. */
   readonly missing: readonly LeftOut[];
   readonly steps: Manifest['timings']['steps'];
   readonly marks: Marks;

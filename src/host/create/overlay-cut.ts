@@ -11,7 +11,7 @@ import type { Overlay } from '../vm/overlay.js';
 import type { Cut, CutFinding } from './cut.js';
 
 export interface OverlayFinding extends CutFinding {
-  /** What lies below the overlay, nearest first: the base, and the layers below it. */
+  /** The layers below the overlay, nearest first: the base, and those below it. */
   readonly chain: readonly ImageLayer[];
 }
 

@@ -28,7 +28,7 @@ export interface PrepareOptions extends PlanOptions {
 export interface PreparedSet {
   readonly draft: Manifest;
   readonly overlays: readonly Overlay[];
-  /** What the VM keeps beside its disks, to be copied after the cut. */
+  /** State that the VM keeps beside its disks, to be copied after the cut. */
   readonly folders: readonly StateFolder[];
   /** The id of the freeze session, in the journal already. */
   readonly session: string;

@@ -1,6 +1,5 @@
 // `snapshot create`: holds the guest, cuts its disks in one transaction, lets it go, and writes down what the set is
-// worth.
-// The order is the safety: everything slow before the hold (prepare-set.ts), one monitor command while it lasts
+// worth. The order is the safety: everything slow before the hold (prepare-set.ts), one monitor command while it lasts
 // (held-cut.ts), the manifest's intent durable before the cut; and whatever fails, the guest is thawed before anything
 // else is undone (set-in-making.ts).
 import { satisfies } from '../../consistency.js';
@@ -35,7 +34,7 @@ export interface CreateResult {
   readonly manifest: Manifest;
   /** The level reached is the one asked for, or better. */
   readonly satisfied: boolean;
-  /** What the guest may write to, could not be cut, and is not in the set. */
+  /** Storage that the guest may write to, that could not be cut, and that is not in the set. */
   readonly missing: readonly LeftOut[];
 }
 
@@ -74,7 +73,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   }
 }
 
-/** What the steps are given; only the timer and the log go on. */
+/** The values that the steps are given; only the timer and the log go on. */
 interface CreateRun {
   readonly options: CreateOptions;
   readonly store: ManifestStore;

@@ -10,7 +10,7 @@ export interface FileState {
   /** Bytes; 0 for a block device. */
   readonly size: number;
   readonly mtimeMs: number;
-  /** What was written to a block device, whose times do not tell. Absent for a file, and if writes are not counted. */
+  /** The writes to a block device, whose times do not tell. Absent for a file, and if writes are not counted. */
   readonly writes?: DeviceWrites | undefined;
 }
 
@@ -23,7 +23,7 @@ export async function fileStateOf(file: string): Promise<FileState> {
   return writes === undefined ? state : { ...state, writes };
 }
 
-/** Undefined if it is not there. Throws what stat(2) does otherwise. */
+/** The state, or undefined if the file is not there. Throws what stat(2) does otherwise. */
 export async function fileStateIfThere(file: string): Promise<FileState | undefined> {
   try {
     return await fileStateOf(file);

@@ -40,7 +40,7 @@ async function qemuImg(args: readonly string[], signal?: AbortSignal): Promise<s
   throw new CutError('E_QEMU_IMG', `qemu-img ${args[0] ?? ''}: ${reason.split('\n').join('; ')}`);
 }
 
-/** What the file's header says; works while a VM uses the image. */
+/** Reads what the file's header says, also while a VM uses the image. Throws a CutError. */
 export async function imageInfo(file: string): Promise<ImageInfo> {
   const text = await qemuImg(['info', '--output=json', '-U', '-f', 'qcow2', file]);
   const parsed = v.safeParse(infoSchema, JSON.parse(text));
@@ -70,7 +70,7 @@ export interface Holder {
   readonly pid?: number;
   /** Name of the process, or what tells of it. */
   readonly who: string;
-  /** It may write to it. */
+  /** True if the holder may write to the file. */
   readonly writes: boolean;
 }
 
@@ -140,7 +140,8 @@ async function isForWriting(fdinfo: string): Promise<boolean> {
   return flags !== undefined && (Number.parseInt(flags, 8) & 0b11) !== 0;
 }
 
-// Open-file-description locks have no owner in /proc/locks but an inode, as in `1: OFDLCK ADVISORY READ -1 fe:00:2187974`.
+// Open-file-description locks have no owner in /proc/locks but an inode, as in `1: OFDLCK ADVISORY READ -1
+// fe:00:2187974`.
 // Compared by inode alone: on btrfs the device there is not the one of stat(2), and to err means to refuse.
 async function isLocked(inode: bigint): Promise<boolean> {
   const locks = await readFile('/proc/locks', 'utf8').catch(() => '');

@@ -20,7 +20,7 @@ interface References {
   /** Every file in that name: a `json:` one may name the layers below the backing file, too. */
   readonly backing: readonly string[];
   readonly dataFiles: readonly string[];
-  /** It cannot be read without a key. */
+  /** True if the image cannot be read without a key. */
   readonly isEncrypted: boolean;
   /** How many states it holds beside the one that is read (`savevm`, `virsh snapshot-create`). */
   readonly internalSnapshots: number;

@@ -15,7 +15,7 @@ export async function identityOf(file: string): Promise<string | undefined> {
   }
 }
 
-/** What a file is that was looked at already: device and inode, of a block device its number. */
+/** The identity in what stat(2) gave: device and inode, or the number of a block device. */
 export function identityIn(stats: BigIntStats): string {
   return stats.isBlockDevice() ? `block ${stats.rdev}` : `${stats.dev}:${stats.ino}`;
 }

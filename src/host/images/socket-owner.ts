@@ -76,7 +76,7 @@ export async function imageOf(monitorPath: string, name: string): Promise<string
   return undefined;
 }
 
-/** What the file is (same-file.ts) that `imageOf` finds; undefined if that is not known. */
+/** The key (same-file.ts) of the file that `imageOf` finds; undefined if that is not known. */
 export async function imageKey(monitorPath: string, name: string): Promise<string | undefined> {
   const file = await imageOf(monitorPath, name);
   return file === undefined ? undefined : await fileKey(file);

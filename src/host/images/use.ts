@@ -32,7 +32,7 @@ export interface UseWitnesses {
   readonly folders: readonly string[];
   /** Overlays that were merged, and are still there: what lies below them may change. */
   readonly spent: readonly string[];
-  /** What could not be looked at, for people: it may name any file. */
+  /** For people: what could not be looked at, and may name any file. */
   readonly unknown: readonly string[];
 }
 
@@ -128,7 +128,7 @@ async function openOrLocked(file: string, { vmOf }: Besides): Promise<string | u
     if (holders.length > 0) return `it is in use by ${describeHolders(holders)}`;
     return (await isLockedByQemu(file)) ? 'a QEMU has locked it, here or on another machine' : undefined;
   }
-  // Its lock is that VM's, and there is only one that may write.
+  // The file's lock is that VM's, and only one may write.
   const holders = (await lastingHolders(file, vmOf)).filter(({ pid }) => pid !== undefined);
   return holders.length === 0 ? undefined : `it is in use by ${describeHolders(holders)}`;
 }

@@ -92,7 +92,7 @@ export class DomainMerger implements Merger {
     return await isInChain(this.#domain, await this.#domain.disks(), layer);
   }
 
-  /** Undefined if nothing is being done with the disk. */
+  /** Percents of the job that libvirt runs on the disk; undefined if there is none. */
   async #progress(target: string): Promise<number | undefined> {
     const text = await this.#virsh.run('blockjob', [target, '--raw'], ASK_MS);
     const number = (name: string): number => Number(new RegExp(`^\\s*${name}=(\\d+)$`, 'm').exec(text)?.[1] ?? NaN);

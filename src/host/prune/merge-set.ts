@@ -174,7 +174,10 @@ async function isChanged({ above, base }: MergeStep): Promise<boolean> {
   return named !== undefined && (await sameFile(named, base.file));
 }
 
-/** Undefined if no newer set names the overlay: they have been told, or there are none. Throws if several do. */
+/**
+ * The merge of a disk; undefined if no newer set names the overlay: they have been told, or there are none. Throws if
+ * several do.
+ */
 async function stepOf(
   manifest: Manifest,
   index: number,

@@ -27,7 +27,7 @@ function liesOn({ base, below = [], merged }: ManifestDisk, files: readonly stri
   return !merged && [base, ...below].some(({ file }) => files.includes(file));
 }
 
-/** Undefined if nothing of it changes. */
+/** The manifest once the layer is gone; undefined if nothing of it changes. */
 export function withoutLayer(manifest: Manifest, gone: GoneLayer): Manifest | undefined {
   const disks = manifest.disks.map((disk) => diskWithout(disk, gone));
   return disks.every((disk, index) => disk === manifest.disks[index]) ? undefined : { ...manifest, disks };

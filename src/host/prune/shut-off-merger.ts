@@ -79,7 +79,7 @@ async function freeDefinition(domain: DomainPlace, layer: string, overlays: read
     try {
       return await virsh.run(command, words, ASK_MS);
     } catch (error) {
-      // Undefined since, or it was never more than a running one.
+      // The domain was undefined since, or it was never more than a running one.
       if (error instanceof UnreachableError && error.code === 'E_MONITOR') return '';
       throw error;
     }

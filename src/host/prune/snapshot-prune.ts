@@ -136,7 +136,7 @@ async function openMerger(options: PruneOptions, { merge, keep }: PrunePlan): Pr
   return new ShutOffMerger(domains, overlays);
 }
 
-/** Undefined if nobody is there, or another VM, whose socket it is by now. */
+/** The merger there; undefined if nobody is there, or another VM, whose socket it is by now. */
 async function mergerAt(place: Place, { store, monitorTimeoutMs }: PruneOptions): Promise<Merger | undefined> {
   let merger: Merger;
   try {

@@ -1,4 +1,4 @@
-// What all repairs of sets need: the question before a file is touched, and the journal that is kept meanwhile.
+// Helps all repairs of sets: the question before a file is touched, and the journal that is kept meanwhile.
 import { BridgeError } from '../../errors.js';
 import { whyInUse } from '../images/use.js';
 import { witnessesFor } from '../sets/claims.js';

@@ -24,7 +24,7 @@ export interface RecoverTarget {
 export interface RecoverableVm {
   readonly name: string;
   readonly identity: VmIdentity;
-  /** Its monitors: as configured or given, and those its sets were made through. */
+  /** Where its monitors are: as configured or given, and those its sets were made through. */
   readonly monitors: readonly Place[];
   /** Where its agent is, if that is known. */
   readonly agent: Place | undefined;

@@ -32,7 +32,7 @@ export async function baseDoubts(
   const doubts = new Map<ManifestDisk, BaseDoubt>();
   const cutBefore = await firstWrites(manifest);
   for (const disk of manifest.disks) {
-    // What `prune` does to the header of a base is no write of a VM.
+    // When `prune` writes to the header of a base, no VM has written to it.
     if (disk.pivoted === true || disk.merged || disk.rebasing === true) continue;
     const { file } = disk.base;
     const isRun = layers.some((layer) => layer.disk === disk && isWrittenTo(layer));
@@ -46,7 +46,7 @@ export async function baseDoubts(
   return doubts;
 }
 
-/** Those whose base does not hold the cut, or is not there; each with its reason. */
+/** The disks whose base does not hold the cut, or is not there; each with its reason. */
 export async function lostBases(manifest: Manifest): Promise<ReadonlyMap<ManifestDisk, string>> {
   const doubts = [...(await baseDoubts(manifest, []))].filter(([, { is }]) => is !== 'unknown');
   return new Map(doubts.map(([disk, { why }]) => [disk, why]));

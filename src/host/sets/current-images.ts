@@ -156,7 +156,7 @@ export async function leaveOverlays(folder: string, manifest: Manifest, overlays
 }
 
 /**
- * By the links' names; undefined where none may be: the image is not known, or its path alone does not open it, or two disks
+ * The images by the names of their links; undefined where no link may be: the image is not known, or its path alone does not open it, or two disks
  * would share the name.
  */
 function linksOf(images: readonly CurrentImage[]): ReadonlyMap<string, StartImage | undefined> {

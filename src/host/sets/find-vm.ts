@@ -69,7 +69,7 @@ export async function readableStore(stateDir: string, identity: VmIdentity, vm: 
   return new ManifestStore(stateDir, key, { ...storeView(stateDir, identity, vm), old: places });
 }
 
-/** What a store of this VM is told for its messages. */
+/** The view that a store of this VM has of its VM, for its messages. */
 export function storeView(stateDir: string, identity: VmIdentity, vm: Vm) {
   const label = vm.name === identityKey(identity) ? vm.name : `${vm.name} (${describeIdentity(identity)})`;
   return { name: label, identity, elsewhere: async (set: string) => await whereElse(stateDir, identity, vm, set) };

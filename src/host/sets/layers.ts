@@ -21,7 +21,7 @@ export interface Layer {
   readonly place: LayerPlace;
   /** The VM's disk that uses the overlay, else its base. */
   readonly vmDisk: VmDisk | undefined;
-  /** It uses the base: nothing lies between. */
+  /** True if `vmDisk` uses the base: nothing lies between. */
   readonly isOnBase: boolean;
   /** The overlay's node, if QEMU has it open. */
   readonly overlayNode: string | undefined;

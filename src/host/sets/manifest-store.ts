@@ -26,7 +26,7 @@ interface Unreadable {
 export interface StoreView {
   /** For messages. */
   readonly name?: string;
-  /** Whose sets these are. */
+  /** The VM whose sets these are. */
   readonly identity?: VmIdentity;
   /**
    * Sets that an older version left elsewhere: where each folder is, by the set's name. Not for a store that is written

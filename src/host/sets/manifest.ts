@@ -26,7 +26,7 @@ const fileStateSchema = v.strictObject({
   /** Bytes; 0 for a block device. */
   size: finite,
   mtimeMs: finite,
-  /** What the kernel had counted of the writes to a block device. */
+  /** The kernel's count of the writes to a block device. */
   writes: v.optional(v.strictObject({ boot: v.string(), disk: v.string(), sectors: v.string() })),
 });
 
@@ -78,7 +78,7 @@ const diskSchema = v.strictObject({
    * the base's time says nothing of the cut, which it holds all the same. Gone with a new `asCut` when that is over.
    */
   rebasing: v.optional(v.literal(true)),
-  /** Its overlay is merged back and gone. */
+  /** True once the overlay is merged back and gone. */
   merged: v.boolean(),
 });
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
@@ -92,7 +92,7 @@ const savedFileSchema = v.strictObject({
   from: v.optional(v.string()),
   size: finite,
   sha256: v.string(),
-  /** It is not part of the cut, as disks are: the VM may have written to it between the two. */
+  /** A saved file is not part of the cut, as disks are: the VM may have written to it between the two. */
   copied: v.picklist(['before the cut', 'after the cut']),
   copiedAt: v.string(),
 });
@@ -111,9 +111,9 @@ export const manifestSchema = v.strictObject({
   revertedAt: v.optional(v.string()),
   ...pointInTimeEntries,
   disks: v.array(diskSchema),
-  /** What belongs to the VM beside its disks, kept in the set's folder. Absent if nothing is, and in older sets. */
+  /** Files of the VM beside its disks, kept in the set's folder. Absent if there are none, and in older sets. */
   saved: v.optional(v.array(savedFileSchema)),
-  /** What went wrong, for people. */
+  /** For people: what went wrong. */
   error: v.optional(v.string()),
 });
 export type Manifest = v.InferOutput<typeof manifestSchema>;

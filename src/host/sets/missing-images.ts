@@ -7,13 +7,13 @@ import { isErrno } from '../../errors.js';
 import { exists } from '../images/durable-file.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
-/** What tells the folder of a file from another one that has its name by now. */
+/** Tells the folder of a file from another one that has its name by now. */
 export interface FolderIdentity {
   readonly device: string;
   readonly inode: string;
 }
 
-/** Undefined if it is not there. Throws what stat(2) does otherwise. */
+/** The state, or undefined if the file is not there. Throws what stat(2) does otherwise. */
 export async function folderOf(file: string): Promise<FolderIdentity | undefined> {
   try {
     const { dev, ino } = await stat(dirname(file), { bigint: true });
@@ -24,7 +24,7 @@ export async function folderOf(file: string): Promise<FolderIdentity | undefined
   }
 }
 
-/** Of a disk that is not merged: the files that hold its cut, and what was written since. */
+/** Files that are not there of a disk that is not merged: those that hold its cut, and what was written since. */
 export async function missingImages(disk: ManifestDisk): Promise<string[]> {
   const { base, below = [], dataFiles = [], overlay, merged, pivoted } = disk;
   if (merged || pivoted === true) return [];

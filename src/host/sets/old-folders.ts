@@ -18,7 +18,7 @@ export interface OldSet {
   /** Below the state directory. */
   readonly folder: string;
   readonly set: string;
-  /** By its manifest, or by those beside it; undefined if nothing says whose it is. */
+  /** The VM by its manifest, or by those beside it; undefined if nothing says whose it is. */
   readonly identity: VmIdentity | undefined;
   /** How its VM was reached, by its own manifest. */
   readonly qmp?: string;
@@ -67,7 +67,7 @@ async function whose(file: string): Promise<Omit<OldSet, 'folder' | 'set'>> {
   }
 }
 
-/** Those of the VM. `name`: of a folder in which nothing says whose its sets are. */
+/** The old sets of the VM. `name` is that of a folder in which nothing says whose its sets are. */
 export async function oldSetsOf(stateDir: string, identity: VmIdentity, name: string): Promise<OldSet[]> {
   const all = await oldSets(stateDir);
   const mixed = new Set(all.filter((each) => each.identity !== undefined).map(({ folder }) => folder));
@@ -76,7 +76,7 @@ export async function oldSetsOf(stateDir: string, identity: VmIdentity, name: st
   );
 }
 
-/** What each is to be called where there are sets of these names already: two folders may have used one name. */
+/** The name for each where there are sets of these names already: two folders may have used one name. */
 export function namesFor(old: readonly OldSet[], taken: readonly string[]): Map<OldSet, string> {
   const used = new Set(taken);
   const names = new Map<OldSet, string>();

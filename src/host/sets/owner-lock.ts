@@ -41,7 +41,7 @@ interface WorkEntry {
 }
 
 export interface FoundWork<T extends WorkEntry = WorkEntry> {
-  /** Undefined if what is there is none of ours: nothing of ours writes such a file. */
+  /** The work; undefined if the file is none of ours: nothing of ours writes such a one. */
   readonly entry: T | undefined;
   readonly owner: OwnerState;
   readonly text: string;

@@ -31,7 +31,7 @@ export const pointDiskEntries = {
   virtualSize: finite,
   /** How its images are encrypted, `luks` for instance; absent if they are not. */
   encryption: v.optional(v.string()),
-  /** What was proved for this disk. */
+  /** The level that was proved for this disk. */
   level: consistencyLevelSchema,
   evidence: v.array(v.string()),
 } as const;
@@ -50,7 +50,7 @@ export const pointInTimeEntries = {
     status: v.string(),
   }),
   asked: v.picklist(['application', 'filesystem', 'crash', 'auto']),
-  /** What was asked, once it is known what `auto` meant for this guest. */
+  /** The level that was asked for, once it is known what `auto` meant for this guest. */
   required: consistencyLevelSchema,
   /** The lowest of the disks' levels: reached and proved. */
   level: consistencyLevelSchema,

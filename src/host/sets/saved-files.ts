@@ -30,7 +30,7 @@ export async function saveTexts(
 
 export interface Copied {
   readonly saved: SavedFile[];
-  /** What could not be copied, and why. */
+  /** Files that could not be copied, and why. */
   readonly leftOut: Manifest['leftOut'];
 }
 

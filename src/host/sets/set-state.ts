@@ -26,7 +26,7 @@ export async function settleState(
 }
 
 /**
- * The same, not written; without a monitor what the files say, which must be nobody's then. An overlay has clusters of
+ * `settleState`, but not written. Without a monitor the files decide, which must be nobody's then. An overlay has clusters of
  * its own only if a VM wrote to it, and it did that only after the cut. As it is, if an overlay is not there and nobody knows
  * that it was removed: what a VM wrote may be in it.
  */

@@ -51,7 +51,7 @@ export interface SetView {
   readonly level: ConsistencyLevel;
   /** In the manifest's order. */
   readonly disks: readonly DiskView[];
-  /** What a person has to know or to do now, in sentences; empty if all is as it should be. */
+  /** Sentences that tell what a person has to know or to do now; empty if all is as it should be. */
   readonly notes: readonly string[];
 }
 

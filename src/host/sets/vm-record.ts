@@ -14,7 +14,7 @@ const recordSchema = v.strictObject({
   /** One of these two. */
   uuid: v.optional(v.pipe(v.string(), v.regex(uuidPattern))),
   address: v.optional(v.string()),
-  /** Of each, the one that was used last comes first. */
+  /** In each list, the one that was used last comes first. */
   names: v.array(v.string()),
   qmp: v.array(v.string()),
   qga: v.array(v.string()),

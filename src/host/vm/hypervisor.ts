@@ -37,7 +37,7 @@ export interface OpenOptions extends QmpConnectOptions {
   readonly onlyAsked?: boolean;
 }
 
-/** What belongs to a VM beside its disks. */
+/** A VM beside its disks. */
 export interface VmDescription {
   /** The texts that define it; `name` is fit for a file. */
   readonly texts: readonly { readonly name: string; readonly what: string; readonly text: string }[];

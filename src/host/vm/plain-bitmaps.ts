@@ -28,8 +28,8 @@ export async function bitmapsToBase(client: QmpClient, overlay: string, base: st
   if (actions.length > 0) await runQmp(client, 'transaction', { actions });
 }
 
-// One that does not record is the past of the layer it is on; one that is busy cannot be read, and one that is
-// inconsistent says nothing: without it its program makes a full backup, which is right.
+// A bitmap that does not record is the past of the layer it is on, a busy one cannot be read, and an inconsistent one says
+// nothing: none of them is copied. Without it its program makes a full backup, which is right.
 function follow(
   source: BlockNode,
   there: BlockNode['dirty-bitmaps'],

@@ -14,7 +14,7 @@ export interface LibvirtAddress {
 const PREFIX = 'libvirt:';
 const CONNECT = '?connect=';
 
-/** Undefined if it is none: a path. */
+/** The address; undefined for a path. */
 export function parseLibvirtAddress(where: string): LibvirtAddress | undefined {
   if (!where.startsWith(PREFIX)) return undefined;
   const rest = where.slice(PREFIX.length);

@@ -46,7 +46,7 @@ export class LibvirtAgent implements AgentCaller {
     const seconds = Math.max(1, Math.ceil(timeoutMs / 1000));
     const words = ['--timeout', String(seconds), '--cmd', encode({ execute: name, arguments: args })];
     const work = this.#virsh.run('qemu-agent-command', words, seconds * 1000 + GRACE_MS);
-    // What was sent cannot be taken back: libvirt sends the next command when this one is answered, or has timed out.
+    // A command that was sent cannot be taken back: libvirt sends the next one when it is answered, or has timed out.
     const givenUp = (): BridgeError => this.#givenUp(name, signal, 'unknown');
     const text = await unlessAborted(work, signal, givenUp).catch((error: unknown) => {
       throw error instanceof VirshError ? this.#meaning(error) : error;
