@@ -5,7 +5,7 @@ import { stat } from 'node:fs/promises';
 import { BridgeError } from '../../errors.js';
 import { runQmp, type JobInfo } from '../../qmp/commands.js';
 import type { JobProgress } from '../../qmp/jobs.js';
-import type { CommitWay, MergeLimits, Step } from './way.js';
+import { CLOCK_SLACK_MS, type CommitWay, type MergeLimits, type Step } from './way.js';
 import { holdsData } from '../images/overlay-data.js';
 import { layersOf, type Layer } from '../sets/layers.js';
 import { mergeDoubt } from '../sets/base-state.js';
@@ -93,9 +93,6 @@ async function withDoubt(step: 'merge' | 'remove', merge: Merge, manifest: Manif
   const doubt = await doubtOf(step, merge, manifest);
   return doubt === undefined ? { step } : { step, doubt };
 }
-
-/** Clocks of this machine and of a file server. */
-const CLOCK_SLACK_MS = 2000;
 
 // The record alone decides nothing: QEMU was to change over, and whether it did before it ended only the data can tell.
 async function doubtOf(step: 'merge' | 'remove', merge: Merge, manifest: Manifest): Promise<string | undefined> {

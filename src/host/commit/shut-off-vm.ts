@@ -3,7 +3,8 @@
 import { stat } from 'node:fs/promises';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
-import type { CommitWay, Step } from './way.js';
+import { diskAt } from './set-record.js';
+import { CLOCK_SLACK_MS, type CommitWay, type Step } from './way.js';
 import { exists } from '../images/durable-file.js';
 import { sameFile } from '../images/same-file.js';
 import { commitOffline, readsTheSame, type OfflineMerge } from '../images/offline-commit.js';
@@ -28,11 +29,6 @@ export interface ShutOffVm {
 }
 
 export function byShutOffVm(vm: ShutOffVm): CommitWay {
-  const diskOf = ({ disks }: Manifest, index: number): ManifestDisk => {
-    const disk = disks[index];
-    if (disk === undefined) throw new Error(`no disk ${index}`);
-    return disk;
-  };
   return {
     monitors: [],
     async check(consequence) {
@@ -49,7 +45,7 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
     },
     besides: (overlay) => ({ base: { mergedFrom: overlay }, overlay: {} }),
     async merge(manifest, index, { limitMs, speed, signal, onProgress }) {
-      const disk = diskOf(manifest, index);
+      const disk = diskAt(manifest, index);
       await commitOffline(await mergeOf(disk), {
         limitMs,
         ...defined({ speed }),
@@ -61,15 +57,12 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
     },
     isOnOverlay: () => Promise.resolve(false),
     async close(manifest, index) {
-      const { overlay } = diskOf(manifest, index);
+      const { overlay } = diskAt(manifest, index);
       // The definition changes before the file is gone: what libvirt is to start must be there.
       await putBackDefinition(vm.store, manifest, [overlay.file]);
     },
   };
 }
-
-/** Clocks of this machine and of a file server. */
-const CLOCK_SLACK_MS = 2000;
 
 async function mergeOf(disk: ManifestDisk): Promise<OfflineMerge> {
   return { base: disk.base.file, names: await openNames(disk) };

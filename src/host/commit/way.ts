@@ -17,6 +17,9 @@ export interface Step {
   readonly doubt?: string;
 }
 
+/** How far the clocks of this machine and of a file server may be apart. */
+export const CLOCK_SLACK_MS = 2000;
+
 export interface MergeLimits {
   /** How long the overlay may take to be merged, with all the guest writes meanwhile. */
   readonly limitMs: number;
