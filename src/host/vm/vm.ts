@@ -35,7 +35,7 @@ export function shownVm(vm: Vm): ShownVm {
     monitor: placeText(monitor),
     agent: agent === undefined ? '' : placeText(agent),
   };
-  const shown = Object.entries(vm).map(([key, value]) => [names[key] ?? key, texts[key] ?? value]);
+  const shown = Object.entries(vm).map(([key, value]: [string, unknown]) => [names[key] ?? key, texts[key] ?? value]);
   return Object.fromEntries(shown) as ShownVm;
 }
 
