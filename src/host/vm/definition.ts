@@ -2,18 +2,11 @@
 // (hypervisor.ts) is there only while the VM runs. Plain QEMU keeps nothing; libvirt keeps the definition of the domain
 // and its saved memory.
 import type { Claim } from '../images/use.js';
+import type { ImageChange } from './image-change.js';
 import type { Place } from './place.js';
 
 /** The definition of a libvirt domain among the texts that `describe` gives. */
 export const DEFINITION_TEXT = 'domain-inactive.xml';
-
-export interface ImageChange {
-  readonly from: string;
-  readonly to: string;
-  /** The format of `to`. */
-  readonly format: string;
-  readonly isEncrypted?: boolean;
-}
 
 export interface Definition {
   /** The name of its text among those that `describe` gives; undefined if nothing is kept. */

@@ -5,7 +5,7 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { UnreachableError } from '../../../errors.js';
-import type { ImageChange } from '../definition.js';
+import type { ImageChange } from '../image-change.js';
 import type { LibvirtAddress } from './address.js';
 import { diskElement, diskOnImage } from './disk-element.js';
 import { domainDisks } from './domain-xml.js';
