@@ -1,12 +1,12 @@
 // The two sides of the comparison: Debian's qemu-ga and our agent, each a process on a socket of its own.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { UnreachableError } from '../../src/errors.js';
 import type { ByteStream } from '../../src/transport/byte-stream.js';
 import { connectUnixSocket } from '../../src/transport/unix-socket.js';
 import { commandsToBlock } from './harmless.js';
@@ -54,11 +54,7 @@ export async function startProgram(
     await rm(folder, { recursive: true, force: true });
   };
   try {
-    for (let tries = 0; !existsSync(path); tries++) {
-      if (tries === 200 || child.exitCode !== null) throw new Error(`${program} did not listen within 10 s`);
-      await sleep(50);
-    }
-    const stream = await connectUnixSocket(path, 5000);
+    const stream = await connectOnceThere(path, () => child.exitCode !== null);
     return {
       stream,
       async [Symbol.asyncDispose]() {
@@ -69,5 +65,17 @@ export async function startProgram(
   } catch (error) {
     await end();
     throw error;
+  }
+}
+
+/** The name of a socket is there before anybody listens behind it: until then it refuses. */
+async function connectOnceThere(path: string, hasEnded: () => boolean): Promise<ByteStream> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await connectUnixSocket(path, 5000);
+    } catch (error) {
+      if (!(error instanceof UnreachableError) || tries === 200 || hasEnded()) throw error;
+      await sleep(50);
+    }
   }
 }
