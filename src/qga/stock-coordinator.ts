@@ -125,8 +125,7 @@ class StockSession implements FreezeSession {
       const isNotSent = cause instanceof BridgeError && cause.outcome === 'none';
       if (isRefused || isNotSent) throw cause;
       // After an error qemu-ga has thawed by itself, and left its hook's applications quiesced; after a lost reply
-      // nobody
-      // knows. A thaw puts both right, and the status confirms it.
+      // nobody knows. A thaw puts both right, and the status confirms it.
       await this.#untilThawed(describeError(cause));
       throw new QuiesceError('E_QUIESCE', `freeze by stock qemu-ga failed, guest thawed: ${describeError(cause)}`, {
         cause,

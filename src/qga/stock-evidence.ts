@@ -1,6 +1,5 @@
 // What a freeze by a stock qemu-ga proves. The agent tells only which filesystems lie on which disks, and two counts.
-// The
-// counts must be equal and must be those of all filesystems, and the disks named must be among theirs.
+// The counts must be equal and must be those of all filesystems, and the disks named must be among theirs.
 import { defined } from '../defined.js';
 import type { DiskRef, FilesystemReport } from '../consistency.js';
 import type { Returns } from './commands.js';

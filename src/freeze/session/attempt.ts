@@ -1,6 +1,6 @@
 // Steps 1 to 4 of the freeze path (../README.md) as values: Planned, Prepared, Held. Each step takes what the step before
-// has made; what it acquires is put into `progress.acquired` as soon as it is there. A step that
-// fails throws, and undoes nothing: finish.ts thaws and releases whatever was acquired.
+// has made; what it acquires is put into `progress.acquired` as soon as it is there. A step that fails throws, and undoes
+// nothing: finish.ts thaws and releases whatever was acquired.
 import { defined } from '../../defined.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { FreezerConnection } from '../freezer/client.js';
