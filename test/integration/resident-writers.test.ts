@@ -296,8 +296,8 @@ describe('the agent dies', () => {
     expect(performance.now() - killed).toBeLessThan(1_000);
     const [recovered] = await recoverSessions(harness.options);
     expect(recovered?.writers.map(({ name, released }) => [name, released])).toEqual([
-      ['r', true],
       ['z', true],
+      ['r', true],
     ]);
     expect(harness.journal.filter((line) => line.startsWith('thaw'))).toEqual(['thaw z']);
   });

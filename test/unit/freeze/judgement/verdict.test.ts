@@ -30,6 +30,7 @@ const facts = (more: Partial<VerdictFacts> = {}): VerdictFacts => ({
   outcome: 'ok',
   filesystems: [filesystem('frozen')],
   writers: [writer('verified')],
+  accompanying: [],
   torn: [],
   changes: [],
   unsafeWriters: [],
