@@ -85,9 +85,12 @@ async function residents(program: string, count: number, rankOf: (index: number)
     const phases = ['prepare', 'freeze', 'verify', 'thaw'];
     writeFileSync(`${file}.json`, JSON.stringify({ phases, resident: true, rank: rankOf(index), guarantee: 'held' }));
   }
-  const first = path.join(harness.dir, 'first', '000-waits.cpu');
+  const first = path.join(harness.dir, 'first', '000-waits.cpu.sample');
   writeFileSync(first, '', { mode: 0o644 });
-  const coordinator = await harness.start();
+  // As the agent's: notes, scratch folders and what writers print lie on tmpfs.
+  using memory = scratch('/dev/shm');
+  const freezerSocket = path.join(harness.dir, 'run/freezer.sock');
+  const coordinator = await harness.start({}, { runtimeDir: memory.dir, freezerSocket, holdBudgetMs: 60_000 });
   const rounds: Round[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     const session = await coordinator.freeze({ requester: 'bench', leaseMs: 60_000, require: 'application' });
