@@ -246,6 +246,8 @@ export const writerListingSchema = v.strictObject({
   guarantee: v.optional(told(guarantees, 'artefact')),
   /** It speaks for no application, and has no part in the level. */
   accompanies: v.optional(v.boolean()),
+  /** Seconds for which its hold may outlive its process. */
+  lingers: v.optional(finite),
   /** Why it will not be run (permissions, a bad description, switched off, hidden by an earlier folder). */
   problem: v.optional(v.string()),
 });

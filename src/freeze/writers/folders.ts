@@ -105,7 +105,7 @@ export function guaranteeOf({ description }: Pick<Writer, 'description'>): Pick<
 
 /** The writer as requesters are told of it. */
 export function listing(writer: Writer): WriterListing {
-  const { name, path, kind, required, rank, phases, problem } = writer;
+  const { name, path, kind, required, rank, phases, description, problem } = writer;
   return {
     name,
     path,
@@ -115,7 +115,7 @@ export function listing(writer: Writer): WriterListing {
     phases: [...phases],
     ...guaranteeOf(writer),
     ...(accompanies(writer) ? { accompanies: true } : {}),
-    ...defined({ problem }),
+    ...defined({ lingers: description?.lingers, problem }),
   };
 }
 

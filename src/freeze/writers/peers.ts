@@ -1,4 +1,4 @@
-// Chooses how a writer is spoken with: the one place that asks of which kind it is.
+// Chooses how a writer is spoken with, by its kind. Sessions know only the interface (peer.ts).
 import type { Writer } from './folders.js';
 import { LeftPeer } from './left-peer.js';
 import type { OutputWatch } from './output.js';

@@ -74,7 +74,7 @@ export async function runProcess(request: ProcessRequest, signal?: AbortSignal):
 export type Exit = Pick<Answer, 'exitCode' | 'signal' | 'fault'>;
 
 /** The end of a process as execa tells it; if the program could not be started, that is its fault. */
-export function exitOf(said: {
+function exitOf(said: {
   readonly exitCode?: number | undefined;
   readonly signal?: string | undefined;
   readonly failed: boolean;

@@ -95,7 +95,7 @@ export class WriterSet {
 
   /** Writers whose `thaw` failed: their applications may still stand still. With the reason, for people. */
   get unreleased(): readonly string[] {
-    return this.releases.flatMap(({ name, released, reason }) => (released ? [] : [`${name}: ${reason ?? 'unknown'}`]));
+    return this.#release.held.map(releaseOf).map(({ name, reason }) => `${name}: ${reason ?? 'unknown'}`);
   }
 
   /** Step 2: those that live through the session are started, and all that have the phase run it, side by side. */
