@@ -70,8 +70,8 @@ export class Timer {
 const waiting = new WeakMap<AbortSignal, Set<() => void>>();
 
 /**
- * Calls `act` once, when the signal is aborted, however many wait for it. Not for one that is aborted already. Gives what
- * takes the wait back.
+ * Calls `act` once, when the signal is aborted, however many wait for it. Not for one that is aborted already. Gives
+ * what takes the wait back.
  */
 export function onAbort(signal: AbortSignal | undefined, act: () => void): () => void {
   if (signal === undefined) return () => undefined;

@@ -100,11 +100,8 @@ export class Finish {
       await writers?.after(frozen === undefined ? 'abort' : 'post', outcome.kind);
       if (writers !== undefined) {
         const accompanying = writers.accompanying(true);
-        this.#final = {
-          ...(this.#final ?? final),
-          writers: writers.reports(true),
-          ...(accompanying.length === 0 ? {} : { accompanying }),
-        };
+        const told = { writers: writers.reports(true), ...(accompanying.length === 0 ? {} : { accompanying }) };
+        this.#final = { ...(this.#final ?? final), ...told };
       }
       if (writers === undefined || writers.unreleased.length === 0) record?.remove();
       else record?.noteEnded();

@@ -1,5 +1,5 @@
-// Reads what writers left in `artefacts` of their scratch folders for whoever keeps the snapshot. Regular files alone, of
-// bounded length and number: they travel in a report, and anything may lie there. Not for when something is frozen.
+// Reads what writers left in `artefacts` of their scratch folders for whoever keeps the snapshot. Regular files alone,
+// of bounded length and number: they travel in a report, and anything may lie there. Not for when something is frozen.
 import { closeSync, constants, fstatSync, openSync, opendirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Artefact } from '../../consistency.js';
@@ -16,7 +16,10 @@ interface Scratch {
   readonly dir: string;
 }
 
-/** In the order of the writers, then of the names. What is no regular file, or cannot be read, is passed over. Never throws. */
+/**
+ * In the order of the writers, then of the names. What is no regular file, or cannot be read, is passed over. Never
+ * throws.
+ */
 export function readArtefacts(scratches: readonly Scratch[]): Artefact[] {
   const found: Artefact[] = [];
   let left = SESSION_BYTES;

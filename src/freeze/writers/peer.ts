@@ -1,6 +1,6 @@
-// Names what a session needs of whoever speaks for an application, and how that answers. Nothing else of the writers
-// depends on how they are spoken with: a program for each phase (program-peer.ts), one process that is asked line by line
-// (resident-peer.ts), or what a dead agent left (left-peer.ts). Who gets which: peers.ts.
+// Names what a session needs of whoever speaks for an application, and how that answers, in whatever way it is spoken
+// with: a program for each phase (program-peer.ts), one process that is asked line by line (resident-peer.ts), or what a
+// dead agent left (left-peer.ts). Who gets which: peers.ts.
 import type { WriterPhase } from '../../consistency.js';
 import type { SessionOutcome } from './phase.js';
 

@@ -1,5 +1,6 @@
 // Lets the writers of a session go: `thaw` for each whose freeze was started, whatever became of it; then `post` or
-// `abort`, and the end of those that lived through the session. Which writers there are, and the phases before: writer-set.ts.
+// `abort`, and the end of those that lived through the session. Which writers there are, and the phases before:
+// writer-set.ts.
 import { setImmediate } from 'node:timers/promises';
 import { Hurry } from './hurry.js';
 import type { SessionOutcome } from './phase.js';

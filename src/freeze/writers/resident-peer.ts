@@ -56,8 +56,8 @@ export class ResidentPeer implements Peer {
     const { conversation } = process;
     const heard = await conversation.ask(outcome === undefined ? phase : `${phase} ${outcome}`, limitMs, signal);
     // A daemon that outlived the resident has its output and can answer in its name, and the end of a child is told only
-    // when the loop comes to it. So its `ok` counts for something only while it still runs by then. With `thaw` this does
-    // not matter: its end lets go as well.
+    // when the loop comes to it. So an `ok` counts only if the resident itself still runs after it was read: the kernel
+    // is asked, by a file that was opened for this process. With `thaw` it does not matter: its end lets go as well.
     if (heard === 'ok' && phase !== 'thaw' && phase !== 'post' && !process.runs) {
       await process.kill();
       return ended(process);
