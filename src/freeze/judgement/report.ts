@@ -4,7 +4,7 @@ import { defined } from '../../defined.js';
 import type { Artefact, FreezeReport, FilesystemReport, SessionStep, Span, WriterReport } from '../../consistency.js';
 import type { Verdict } from './verdict.js';
 import type { SkippedMount } from '../../linux/mounts.js';
-import type { SessionOutcome } from '../writers/phase.js';
+import type { SessionOutcome } from '../writers/peer.js';
 
 /** When each step began and ended, in milliseconds on CLOCK_MONOTONIC. */
 export class StepClock {

@@ -8,7 +8,7 @@ import {
   type FilesystemReport,
   type WriterReport,
 } from '../../consistency.js';
-import type { SessionOutcome } from '../writers/phase.js';
+import type { SessionOutcome } from '../writers/peer.js';
 
 /** A disk that the request names, as it was found here. */
 export interface DiskFacts {

@@ -1,8 +1,10 @@
 // Names what a session needs of whoever speaks for an application, and how that answers, in whatever way it is spoken
 // with: a program for each phase (program-peer.ts), one process that is asked line by line (resident-peer.ts), or what a
 // dead agent left (left-peer.ts). Who gets which: peers.ts.
-import type { WriterPhase } from '../../consistency.js';
-import type { SessionOutcome } from './phase.js';
+import type { outcomes, WriterPhase } from '../../consistency.js';
+
+/** How a session came out, as writers are told. */
+export type SessionOutcome = Exclude<(typeof outcomes)[number], 'incomplete' | 'unreleased'>;
 
 /** What came of one question. */
 export interface Answer {

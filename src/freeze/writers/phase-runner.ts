@@ -5,7 +5,7 @@ import { phaseLimitsMs } from './description.js';
 import type { Writer } from './folders.js';
 import { OutputWatch } from './output.js';
 import { peerFor, type PeerContext } from './peers.js';
-import type { SessionOutcome } from './phase.js';
+import type { SessionOutcome } from './peer.js';
 import { phaseReport, readResult, type PhaseResult } from './phase-result.js';
 import { addPhase, newRun, type WriterRun } from './run.js';
 

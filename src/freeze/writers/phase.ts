@@ -1,10 +1,11 @@
 // Prepares a program of a writer for its start: environment and scratch folder, after the checks that come before root
 // runs it again (fsfreeze-hook.d/README.md). Who starts it: program-peer.ts, resident-peer.ts.
 import { defined } from '../../defined.js';
-import type { outcomes, WriterPhase } from '../../consistency.js';
+import type { WriterPhase } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { mountpointLines, type SessionRecord } from './record.js';
 import type { Writer } from './folders.js';
+import type { SessionOutcome } from './peer.js';
 import { isRelease } from './phase-result.js';
 import type { ProcessRequest } from './process.js';
 import { whyUnsafeNow } from './safety.js';
@@ -13,9 +14,6 @@ const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** execve(2) takes 128 KiB for one word (MAX_ARG_STRLEN), and with small stacks about as much for all of them. */
 const SHORT_LIST_BYTES = 64 * 1024;
-
-/** How a session came out, as writers are told. */
-export type SessionOutcome = Exclude<(typeof outcomes)[number], 'incomplete' | 'unreleased'>;
 
 export interface PhaseContext {
   readonly session: string;

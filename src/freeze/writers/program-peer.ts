@@ -4,8 +4,8 @@ import type { WriterPhase } from '../../consistency.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { Writer } from './folders.js';
 import type { OutputWatch } from './output.js';
-import { noEvents, type Answer, type Peer } from './peer.js';
-import { toStart, type PhaseContext, type SessionOutcome } from './phase.js';
+import { noEvents, type Answer, type Peer, type SessionOutcome } from './peer.js';
+import { toStart, type PhaseContext } from './phase.js';
 import { isRelease } from './phase-result.js';
 import { runProcess } from './process.js';
 

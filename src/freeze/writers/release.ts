@@ -3,7 +3,7 @@
 // writer-set.ts.
 import { setImmediate } from 'node:timers/promises';
 import { Hurry } from './hurry.js';
-import type { SessionOutcome } from './phase.js';
+import type { SessionOutcome } from './peer.js';
 import type { PhaseRunner, SessionPhaseOptions } from './phase-runner.js';
 import type { SessionRecord } from './record.js';
 import { lastThaw, ranks, sideBySide, type WriterRun } from './run.js';

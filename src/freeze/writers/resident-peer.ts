@@ -4,8 +4,7 @@ import { defined } from '../../defined.js';
 import type { WriterPhase } from '../../consistency.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { Heard } from './conversation.js';
-import { noEvents, type Answer, type Peer } from './peer.js';
-import type { SessionOutcome } from './phase.js';
+import { noEvents, type Answer, type Peer, type SessionOutcome } from './peer.js';
 import { howEnded, ResidentProcess, type Ending, type ResidentRequest } from './resident.js';
 
 /** What it is started with, or why it is not. */

@@ -6,7 +6,7 @@ import type { Artefact, WriterPhase, WriterReport } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { readArtefacts } from './artefacts.js';
 import { accompanies, type Writer } from './folders.js';
-import type { SessionOutcome } from './phase.js';
+import type { SessionOutcome } from './peer.js';
 import { PhaseRunner, type PhaseRunnerContext } from './phase-runner.js';
 import { WriterRelease } from './release.js';
 import { failureOf, lastThaw, ranks, releaseOf, reportOf, sideBySide, type Release, type WriterRun } from './run.js';
