@@ -44,6 +44,10 @@ const descriptionSchema = v.pipe(
     ({ phases, resident }) => resident !== true || !(phases.includes('abort') || phases.includes('post')),
     'phases: a resident writer has neither abort nor post, it ends with thaw',
   ),
+  v.check(
+    ({ phases, resident }) => resident !== true || !phases.includes('complete'),
+    'phases: a resident writer has no complete, which may come hours after its end',
+  ),
 );
 export type WriterDescription = v.InferOutput<typeof descriptionSchema>;
 
@@ -119,4 +123,5 @@ export const phaseLimitsMs: Readonly<Record<WriterPhase, number>> = {
   thaw: 10_000,
   abort: 10_000,
   post: 60_000,
+  complete: 60_000,
 };

@@ -103,6 +103,7 @@ export function listing(writer: Writer): WriterListing {
     rank,
     phases: [...phases],
     ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
+    ...(description === undefined || description.covers.length === 0 ? {} : { covers: [...description.covers] }),
     ...defined({ problem }),
   };
 }

@@ -37,6 +37,12 @@ describe('bridge-status', () => {
   });
 
   test('lists nothing where nothing was left', async () => {
-    expect(await status(idleCoordinator)).toEqual({ status: { state: 'idle' }, untold: [], unreleased: [], hung: [] });
+    expect(await status(idleCoordinator)).toEqual({
+      status: { state: 'idle' },
+      untold: [],
+      unreleased: [],
+      kept: [],
+      hung: [],
+    });
   });
 });
