@@ -5,6 +5,7 @@ import { basename } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
+import { socketAt } from '../../src/host/vm/place.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { deleteSnapshot, type DeleteOptions } from '../../src/host/snapshot-delete.js';
 import { revertSnapshot } from '../../src/host/snapshot-revert.js';
@@ -138,7 +139,7 @@ requires(
       store: new ManifestStore(at.folder.path('state'), basename(at.state())),
       stateDir: at.folder.path('state'),
       set: 's1',
-      qmp: at.folder.path('other.sock'),
+      monitor: socketAt(at.folder.path('other.sock')),
       monitorTimeoutMs: 1000,
       signal: never,
     });

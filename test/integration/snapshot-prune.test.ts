@@ -8,6 +8,7 @@ import { backingOf } from '../../src/host/images/references.js';
 import { pruneSnapshots } from '../../src/host/prune/snapshot-prune.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
+import { socketAt } from '../../src/host/vm/place.js';
 import { holdsPattern, imagePath } from '../support/bare-qemu.js';
 import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
@@ -144,7 +145,7 @@ async function endedBefore(count: number): Promise<void> {
   const ended = pruneSnapshots({
     store: new FullStore(at.folder.path('state'), basename(at.state()), count),
     stateDir: at.folder.path('state'),
-    qmp: at.folder.path('qmp.sock'),
+    monitor: socketAt(at.folder.path('qmp.sock')),
     keep: 1,
     dryRun: false,
     monitorTimeoutMs: 5000,

@@ -1,7 +1,7 @@
 // What is told of the rooms of src/ is what lint holds: the table in CONTRIBUTING.md is test/house.js, and the picture in
 // the README has every room, and none that is not there. A stale table is printed by the test as it should be.
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { libraries, rooms } from '../house.js';
@@ -58,4 +58,32 @@ test('every folder in the picture of the README is there', () => {
 test('every room is in the picture of the README', () => {
   const folders = Object.keys(rooms).map((room) => `src/${room}/`);
   expect(folders.filter((folder) => !picture.includes(folder))).toEqual([]);
+});
+
+/** Of each file of src/ those that it imports, types included: lint passes over circles of types alone. */
+const imports = new Map(
+  readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => {
+      const found = read(`src/${file}`).matchAll(/(?:from|import\()\s*'(\.[^']+)\.js'/g);
+      return [file, [...found].map(([, named = '']) => `${join(dirname(file), named)}.ts`)] as const;
+    }),
+);
+
+/** A way from the file back to itself; undefined if there is none. */
+function circleOf(file: string): readonly string[] | undefined {
+  const seen = new Set<string>();
+  const ways = [[file]];
+  for (let way = ways.pop(); way !== undefined; way = ways.pop()) {
+    for (const next of imports.get(way.at(-1) ?? '') ?? []) {
+      if (next === file) return [...way, next];
+      if (!seen.has(next)) ways.push([...way, next]);
+      seen.add(next);
+    }
+  }
+  return undefined;
+}
+
+test('no file leads back to itself by what it imports, types included', () => {
+  expect([...imports.keys()].flatMap((file) => circleOf(file) ?? [])).toEqual([]);
 });

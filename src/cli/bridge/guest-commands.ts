@@ -6,7 +6,8 @@ import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent }
 import { checkSize } from '../../host/guest/report-size.js';
 import { thawUntilConfirmed } from '../../host/guest/thaw-guest.js';
 import { describeIdentity } from '../../host/vm/identity.js';
-import type { Vm } from '../../host/vm/vm.js';
+import type { Place } from '../../host/vm/place.js';
+import { shownVm, type Vm } from '../../host/vm/vm.js';
 import { readStatus, type VmStatus } from '../../host/vm-status.js';
 import { waitForAgent } from '../../host/guest/wait-for-agent.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
@@ -35,16 +36,17 @@ export function statusOptions(yargs: Argv): Argv<StatusArgs> {
 /** Exit 3 if a side that was named does not answer. */
 export async function runStatus(args: StatusArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const status = await readStatus({
+  const read = await readStatus({
     vm,
     stateDir: path(args['state-dir']),
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
     agentLimits: agentLimits(args),
     openAgent: openGuestAgent,
   });
+  const status = { ...read, vm: shownVm(vm) };
   checkSize('status', status);
-  output.result(status satisfies Result<'status'>, () => renderStatus(status));
-  const silent = 'error' in status.monitor || (vm.qga !== undefined && 'error' in status.agent);
+  output.result(status satisfies Result<'status'>, () => renderStatus(read));
+  const silent = 'error' in read.monitor || (vm.agent !== undefined && 'error' in read.agent);
   return exitCode(silent ? 'unreachable' : 'done');
 }
 
@@ -104,7 +106,7 @@ export function waitOptions(yargs: Argv): Argv<LimitArgs> {
 }
 
 export async function runWait(args: LimitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const where = agentPath(await vmOf(args));
+  const where = agentPlace(await vmOf(args));
   const limit = limitMs('timeout', args.timeout);
   await using agent = await waitForAgent(openGuestAgent, where, limit, signal, output.progress);
   const { kind, version } = agent;
@@ -119,12 +121,13 @@ function agentLimits(args: AgentArgs): AgentLimits {
 }
 
 async function openAgent(args: AgentArgs): Promise<GuestAgent> {
-  return await openGuestAgent(agentPath(await vmOf(args)), agentLimits(args));
+  return await openGuestAgent(agentPlace(await vmOf(args)), agentLimits(args));
 }
 
-function agentPath(vm: Vm): string {
-  if (vm.qga === undefined) throw new UsageError('E_NO_AGENT', `VM ${vm.name}: no guest-agent socket, give --qga PATH`);
-  return vm.qga;
+function agentPlace(vm: Vm): Place {
+  if (vm.agent === undefined)
+    throw new UsageError('E_NO_AGENT', `VM ${vm.name}: no guest-agent socket, give --qga PATH`);
+  return vm.agent;
 }
 
 function renderStatus({ vm, monitor, agent }: VmStatus): string[] {

@@ -2,7 +2,7 @@
 // complaints to stderr.
 import { BridgeError, describeError, type Facts } from '../../errors.js';
 import { exitCodeOf, type ExitCode } from './exit-codes.js';
-import { sentence } from '../../host/guest/report-size.js';
+import { clip } from '../../host/guest/clip.js';
 import { printableJson, printableLine, printableRow } from './printable.js';
 import type { Result, ResultName } from './results/results.js';
 
@@ -41,13 +41,13 @@ export class Output {
 
   /** Prints a line that people should see at once. */
   warn(text: string): void {
-    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(sentence(text))}\n`);
+    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(clip(text))}\n`);
   }
 
   /** Prints one line for people, with --json one object as well, and returns the exit code. Never throws. */
   failure(error: unknown): ExitCode {
     const code = exitCodeOf(error);
-    const message = printableLine(sentence(oneLine(error)));
+    const message = printableLine(clip(oneLine(error)));
     this.#streams.stderr(`fsfreeze-bridge: ${message}\n`);
     if (this.#json) {
       const facts = error instanceof BridgeError ? { facts: bounded(error.facts), outcome: error.outcome } : {};

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import type { Finding } from '../../host/recover/finding.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
-import { parseLibvirtAddress } from '../../host/vm/libvirt/address.js';
+import { placeText } from '../../host/vm/place.js';
 import { DEFAULT_STATE_DIR } from '../../host/sets/manifest-store.js';
 import { recoverVms } from '../../host/recover/recover.js';
 import { allTargets, ownerless, type RecoverTarget, type RecoverableVm } from '../../host/recover/recover-targets.js';
@@ -127,16 +127,15 @@ function commandLine(args: RecoverArgs, vm: RecoverableVm, words: readonly strin
   return ['fsfreeze-bridge', ...words, ...given].map(shellWord).join(' ');
 }
 
-function whichVm({ name, configured, qmp: [qmp], qga }: RecoverableVm, words: readonly string[]): string[] {
-  const domain = configured ? undefined : parseLibvirtAddress(qmp ?? '');
-  if (domain !== undefined) {
-    return ['--vm', `libvirt:${domain.domain}`, ...(domain.uri === undefined ? [] : ['--connect', domain.uri])];
+function whichVm({ name, configured, monitors: [monitor], agent }: RecoverableVm, words: readonly string[]): string[] {
+  if (!configured && monitor?.kind === 'libvirt') {
+    return ['--vm', `libvirt:${monitor.domain}`, ...(monitor.uri === undefined ? [] : ['--connect', monitor.uri])];
   }
   return [
     '--vm',
     name,
-    ...(configured || qmp === undefined || words.includes('--qmp') ? [] : ['--qmp', qmp]),
-    ...(configured || qga === undefined || words.includes('--qga') ? [] : ['--qga', qga]),
+    ...(configured || monitor === undefined || words.includes('--qmp') ? [] : ['--qmp', placeText(monitor)]),
+    ...(configured || agent === undefined || words.includes('--qga') ? [] : ['--qga', placeText(agent)]),
   ];
 }
 

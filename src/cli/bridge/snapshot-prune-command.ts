@@ -70,7 +70,7 @@ export async function runPrune(args: PruneArgs, output: Output, signal: AbortSig
   const plan = await pruneSnapshots({
     store: locked.store,
     stateDir: path(args['state-dir']),
-    qmp: vm.qmp,
+    monitor: vm.monitor,
     keep: args.keep,
     ...(olderThan === undefined ? {} : { olderThanMs: olderThan * DAY_MS }),
     dryRun: args['dry-run'],

@@ -61,7 +61,7 @@ export async function runList(args: ListArgs, output: Output): Promise<ExitCode>
   const limit = limitMs('monitor-timeout', args['monitor-timeout']);
   const store = await storeOf(args, vm, limit);
   const { manifests, unreadable } = await store.readAll();
-  const views = await viewSnapshots(store, manifests, vm.qmp, limit);
+  const views = await viewSnapshots(store, manifests, vm.monitor, limit);
   const result = { vm: vm.name, sets: views.map(summary), unreadable } satisfies Result<'snapshot list'>;
   output.result(result, () => [
     ...views.map(renderLine),
@@ -81,7 +81,7 @@ export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> 
   const limit = limitMs('monitor-timeout', args['monitor-timeout']);
   const store = await storeOf(args, vm, limit);
   const manifest = await store.read(args.set);
-  const [view] = await viewSnapshots(store, [manifest], vm.qmp, limit);
+  const [view] = await viewSnapshots(store, [manifest], vm.monitor, limit);
   if (view === undefined) throw new Error(`no view of ${args.set}`);
   for (const note of view.notes) output.warn(`${args.set}: ${note}`);
   output.result(viewJson(view), () => renderView(view));
@@ -177,7 +177,15 @@ async function withLock<T>(
   await using locked = await findAndLockVm(request, monitorTimeoutMs);
   const confirm = confirmWith(args.yes, signal);
   const stateDir = path(args['state-dir']);
-  return await work({ store: locked.store, stateDir, set: args.set, qmp: vm.qmp, monitorTimeoutMs, confirm, signal });
+  return await work({
+    store: locked.store,
+    stateDir,
+    set: args.set,
+    monitor: vm.monitor,
+    monitorTimeoutMs,
+    confirm,
+    signal,
+  });
 }
 
 export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {

@@ -43,7 +43,7 @@ export async function runStartArgs(args: StartArgs, output: Output): Promise<Exi
   const store = await storeOf(args, vm, limit);
   // A set that cannot be read may lie on any other: then the newest image is not known.
   const manifests = await store.readAllOrRefuse();
-  const views = await viewSnapshots(store, manifests, vm.qmp, limit);
+  const views = await viewSnapshots(store, manifests, vm.monitor, limit);
   const found = await currentImages(views);
   const unknown = found.find(({ image }) => image === undefined);
   if (unknown !== undefined) {

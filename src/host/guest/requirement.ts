@@ -1,4 +1,4 @@
-// What level was asked for, and whether the cut may go on without it.
+// The level that was asked for, and whether the cut may go on without it.
 import { levelAskedFor, satisfies, type ConsistencyLevel, type FreezeReport } from '../../consistency.js';
 import { QuiesceError } from '../../errors.js';
 
@@ -17,10 +17,11 @@ export function crashWillDo({ asked, allowLower }: Requirement): boolean {
   return allowLower || asked === 'crash';
 }
 
-/** What was asked for, now that the guest told of its writers; without a report, what it is at least. */
+/** The level that was asked for, now that the guest told of its writers; without a report, the least it can be. */
 export function requiredLevel(asked: AskedLevel, report: FreezeReport | undefined): ConsistencyLevel {
   const concerned = report?.writers.some(({ verdict }) => verdict !== 'not-applicable') ?? false;
-  // One that may not be run speaks for an application all the same: the guest itself counts it (bridge-freeze, auto).
+  // A writer that may not be run speaks for an application all the same: the guest itself counts it (bridge-freeze,
+  // auto).
   const unsafe = report?.unsafeWriters !== undefined && report.unsafeWriters.length > 0;
   return levelAskedFor(asked, concerned || unsafe);
 }

@@ -14,6 +14,7 @@ import { manifestSchema } from '../../../../src/host/sets/manifest.js';
 import type { DiskView } from '../../../../src/host/sets/set-view.js';
 import type { Deleted } from '../../../../src/host/snapshot-delete.js';
 import type { VmStatus } from '../../../../src/host/vm-status.js';
+import type { ShownVm } from '../../../../src/host/vm/vm.js';
 import type { OverlayLook, WatchEvent } from '../../../../src/host/watch/overlay-watch.js';
 import { checkResult, readResult, resultOf } from '../../../support/bridge-result.js';
 import { filesystemReport, freezeReport } from '../../../support/freeze-reports.js';
@@ -31,7 +32,7 @@ type Item<N extends ResultName, K extends keyof Result<N>> = Result<N>[K] extend
 
 // What a spread brings along is checked here: `satisfies` sees only what is written out.
 const sameMembers: Record<string, true> = {
-  status: true satisfies Same<Result<'status'>, VmStatus>,
+  status: true satisfies Same<Result<'status'>, Omit<VmStatus, 'vm'> & { readonly vm: ShownVm }>,
   check: true satisfies Same<Omit<Result<'snapshot create --check'>, 'exitCode'>, CreateCheck>,
   copy: true satisfies Same<Omit<Result<'snapshot copy'>, 'target'>, CopyRecord>,
   delete: true satisfies Same<Omit<Result<'snapshot delete'>, 'deleted'>, Deleted>,

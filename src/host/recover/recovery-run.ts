@@ -1,10 +1,9 @@
-// One run of `recover` for one VM: what its parts share, and how a finding becomes a repair. Its parts: recover-guest.ts,
-// recover-sets.ts, recover-strays.ts.
+// What the parts of `recover` share while one VM is recovered: the VM's monitors and sets, what was found, and how a
+// finding becomes a repair. The parts are recover-guest.ts, recover-sets.ts and recover-strays.ts.
 import { ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Finding, FindingStatus, NewFinding } from './finding.js';
 import type { AgentLimits, OpenGuestAgent } from '../guest/guest-agent.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
-import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import type { RecoverableVm } from './recover-targets.js';
 
@@ -13,7 +12,7 @@ interface RecoverLimits {
   /** How long to wait while another process works on the VM. */
   readonly lockWaitMs: number;
   readonly agentLimits: AgentLimits;
-  /** For each disk of a commit that is taken up again. */
+  /** How long each disk may take of a commit that is taken up again. */
   readonly commitMs: number;
 }
 
@@ -29,17 +28,17 @@ export interface RecoverOptions {
   readonly command: (...words: readonly string[]) => string;
 }
 
-export class Recovery {
+export class RecoveryRun {
   readonly options: RecoverOptions;
   readonly store: ManifestStore;
-  /** Of this VM; none if it is shut off. */
+  /** The VM's monitors that answer; empty if it is shut off. */
   readonly monitors: readonly Hypervisor[];
   readonly findings: Finding[] = [];
   /** Sets that somebody is working on now. */
   readonly busy = new Set<string>();
   /** Sets whose guest is not known to be thawed. */
   readonly held = new Set<string>();
-  /** False only if it is known that it does not. */
+  /** False only if the VM is known to be shut off. */
   readonly isRunning: boolean;
 
   constructor(options: RecoverOptions, store: ManifestStore, monitors: readonly Hypervisor[], isRunning: boolean) {
@@ -54,8 +53,9 @@ export class Recovery {
   }
 
   /**
-   * Puts it right, unless this is a dry run. Gives whether it is. A repair that finds out that it must not go on throws,
-   * and is told of with `commands`. When interrupted, nothing is begun, and the signal's reason is thrown.
+   * Puts right what was found, unless this is a dry run. Gives whether it is put right. `work` may say what it did instead
+   * of `did`; it throws if it must not go on, which is told of with `commands`. When interrupted, nothing is begun, and the
+   * signal's reason is thrown.
    */
   async repair(finding: NewFinding, work: () => Promise<string | undefined>): Promise<boolean> {
     if (this.options.dryRun) {
@@ -74,9 +74,4 @@ export class Recovery {
       return false;
     }
   }
-}
-
-/** For people. */
-export function filesOf({ disks }: Manifest): string {
-  return disks.map(({ overlay }) => overlay.file).join(', ');
 }
