@@ -92,6 +92,7 @@ export class Completions implements Predecessor {
         `no session '${session}' to complete: expected one that was held, of the last 16 and of the last 24 hours`,
       );
     if (kept.completion !== undefined) return kept.completion;
+    await kept.endLeft();
     const leave = await enter();
     try {
       return await this.#run(kept, outcome);

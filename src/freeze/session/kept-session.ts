@@ -28,6 +28,8 @@ export class KeptSession {
   readonly report: Pick<FreezeReport, 'session' | 'writers'>;
   readonly #record: KeptRecord;
   #completion: Completion | undefined;
+  /** Settles when nothing runs any more that an agent before this one had started; undefined before that is looked at. */
+  #leftEnded: Promise<void> | undefined;
 
   private constructor(record: KeptRecord, { report, ...head }: KeptHead, completion?: Completion) {
     this.#record = record;
@@ -50,7 +52,9 @@ export class KeptSession {
       writers: writers.completing.map(({ writer, failed }) => asKept(writer, failed || outcome !== 'ok')),
       report,
     };
-    return new KeptSession(KeptRecord.keep(folder, head, record), head);
+    const kept = new KeptSession(KeptRecord.keep(folder, head, record), head);
+    kept.#leftEnded = Promise.resolve();
+    return kept;
   }
 
   /** Undefined, and removed, if it was not finished, or is nothing that this version wrote. Throws what rm(2) does. */
@@ -93,10 +97,11 @@ export class KeptSession {
     return outcome === 'ok' && atBest === 'ok' ? 'ok' : 'failed';
   }
 
-  /** A `complete` that an agent left running when it died would run beside the next one. Never throws. */
+  /** A `complete` that an agent left running when it died would run beside the next one. Acts once. Never throws. */
   async endLeft(): Promise<void> {
     if (this.#completion !== undefined) return;
-    await endLeftProcesses(this.#record, this.head.session, this.head.startTime);
+    this.#leftEnded ??= endLeftProcesses(this.#record, this.head.session, this.head.startTime);
+    await this.#leftEnded;
   }
 
   /** From now on this is the answer, also of an agent that is started anew. Throws what write(2) does. */
