@@ -81,6 +81,10 @@ test.each([
     '# fsfreeze-writer: phases=prepare freeze thaw post\n# fsfreeze-writer: resident=true',
     'a resident writer has neither abort nor post',
   ],
+  [
+    '# fsfreeze-writer: phases=prepare freeze thaw complete\n# fsfreeze-writer: resident=true',
+    'a resident writer has no complete',
+  ],
 ])('%s is an error, never a plain hook', (lines, problem) => {
   const described = script(...lines.split('\n'));
   expect(described.kind).toBe('bad');
