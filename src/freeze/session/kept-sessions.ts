@@ -14,13 +14,11 @@ const KEPT_FOR_MS = 24 * 3_600_000;
 
 export class KeptSessions {
   readonly #settings: Pick<Settings, 'runtimeDir' | 'log'>;
-  readonly #now: () => number;
   /** By id, the latest last; read when first needed. */
   #all: Map<string, KeptSession> | undefined;
 
-  constructor(settings: Pick<Settings, 'runtimeDir' | 'log'>, now = monotonicMs) {
+  constructor(settings: Pick<Settings, 'runtimeDir' | 'log'>) {
     this.#settings = settings;
-    this.#now = now;
   }
 
   /** Never throws: a session that cannot be kept is one that nobody can complete. */
@@ -47,10 +45,11 @@ export class KeptSessions {
 
   /** For people, the latest last. `running`: ids of those of which `complete` runs. */
   list(running: readonly string[]): readonly KeptListing[] {
-    return [...this.#load().values()].map(({ head: { session, requester, endedMs }, completion }) => ({
+    const known = [...this.#load().values()].filter((kept) => !this.#isOld(kept));
+    return known.map(({ head: { session, requester, endedMs }, completion }) => ({
       session,
       requester,
-      endedForMs: Math.max(0, Math.round(this.#now() - endedMs)),
+      endedForMs: Math.max(0, Math.round(monotonicMs() - endedMs)),
       state: completion !== undefined ? 'completed' : running.includes(session) ? 'running' : 'waiting',
       ...(completion === undefined ? {} : { outcome: completion.outcome }),
     }));
@@ -88,15 +87,26 @@ export class KeptSessions {
       return [];
     }
     return names
-      .flatMap((name) => KeptSession.open(this.#folder, name) ?? [])
+      .flatMap((name) => {
+        try {
+          return KeptSession.open(this.#folder, name) ?? [];
+        } catch (error) {
+          this.#settings.log.warn({ session: name }, `what was kept of it cannot be read: ${describeError(error)}`);
+          return [];
+        }
+      })
       .sort((a, b) => a.head.endedMs - b.head.endedMs);
+  }
+
+  #isOld({ head }: KeptSession): boolean {
+    return monotonicMs() - head.endedMs >= KEPT_FOR_MS;
   }
 
   #forget(): void {
     const all = this.#load();
     const tooMany = all.size - KEPT_AT_MOST;
     for (const [index, [session, kept]] of [...all].entries()) {
-      if (index >= tooMany && this.#now() - kept.head.endedMs < KEPT_FOR_MS) continue;
+      if (index >= tooMany && !this.#isOld(kept)) continue;
       all.delete(session);
       try {
         kept.remove();
