@@ -27,7 +27,7 @@ export class Session implements LocalSession, Predecessor {
   readonly #finish: Finish;
   /** The session before, as long as a `post` of it runs. */
   #before: Predecessor | undefined;
-  #waits = false;
+  #waits = true;
 
   /** Throws a UsageError for a lease that cannot be given. `keep`: see Finish. */
   constructor(id: string, request: FreezeRequest, settings: Settings, keep: (ended: EndedSession) => void) {
@@ -126,7 +126,7 @@ export class Session implements LocalSession, Predecessor {
     if (signal?.aborted === true) onAbort();
     progress.to('preparing');
     try {
-      const leftOut = before === undefined ? new Map<string, string>() : await this.#waitFor(before);
+      const leftOut = await this.#waitFor(before);
       await attempt(progress, {
         leftOut,
         onEnd: (end) => {
@@ -142,12 +142,14 @@ export class Session implements LocalSession, Predecessor {
     }
   }
 
-  async #waitFor(before: Predecessor): Promise<ReadonlyMap<string, string>> {
-    this.#waits = true;
-    const leftOut = await waitForPost(this.#progress, before).finally(() => {
+  async #waitFor(before: Predecessor | undefined): Promise<ReadonlyMap<string, string>> {
+    let leftOut: ReadonlyMap<string, string> = new Map();
+    try {
+      if (before !== undefined) leftOut = await waitForPost(this.#progress, before);
+    } finally {
       this.#waits = false;
-    });
-    if (leftOut.size === 0) return leftOut;
+    }
+    if (before === undefined || leftOut.size === 0) return leftOut;
     this.#before = before;
     void before.settled.then(() => {
       this.#before = undefined;

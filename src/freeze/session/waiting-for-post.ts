@@ -1,6 +1,6 @@
-// Before step 1: the session before may still run `post` of its writers, or one before that `complete`, and no writer may
-// be in two sessions at a time. They are waited for as long as this session may prepare. Then a writer whose failure would end the attempt ends
-// it, and any other is left out, as one that failed.
+// Before step 1: the session before may still run `post` of its writers, or any session before `complete`, and no writer
+// may be in two sessions at a time. They are waited for as long as this session may prepare. Then a writer whose failure
+// would end the attempt ends it, and any other is left out, as one that failed.
 import { Timer } from '../../deadline.js';
 import { QuiesceError } from '../../errors.js';
 import { vetoes } from '../judgement/requirement.js';
