@@ -154,7 +154,6 @@ export const testingCodes = {
   E_KERNEL_BUILD: 'a user-mode kernel cannot be made of what its packages hold',
   E_KERNEL_ENDED: 'a user-mode kernel did not start',
   E_MODULE: 'a kernel module is not there, or packed in an unknown way',
-  E_MONITOR_REFUSED: 'QEMU refused a command of the fixture',
   E_NAMESPACE: 'this user may not make a process namespace',
   E_NO_DEB: 'a Debian package is not there',
   E_NO_DEBS: 'no Debian package was given',

@@ -92,7 +92,8 @@ void mounts_forget(void)
 }
 
 /*
- * For a superblock whose device number is anonymous (major 0): its source is the name of its disk, and may be followed.
+ * True of a superblock whose device number is anonymous (major 0), and whose source is the name of its disk, and may be
+ * followed.
  * On any other type a user may name the source (FUSE's fsname=), and to follow it may wait for another machine. In /dev
  * nothing waits for a disk; to /dev/shm everybody writes.
  */

@@ -56,7 +56,7 @@ bool process_find(pid_t pid, struct process *out)
 {
 	/*
 	 * The pidfd comes first. If its process ends then and another one takes the pid, the start time read below is
-	 * that of the other one, which no caller looks for. The other way round, a start time that was looked for would
+	 * that of the other one: then the pidfd tells that the process is gone. The other way round, a start time that was looked for would
 	 * stand beside the pidfd of a stranger, who would be killed.
 	 */
 	*out = (struct process){ .pid = pid, .pidfd = (int)syscall(SYS_pidfd_open, pid, 0) };
@@ -90,7 +90,9 @@ void process_kill(const struct process *process)
 {
 	if (process->pid <= 0)
 		return;
-	if (process->pidfd >= 0 && syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0) == 0)
+	/* ESRCH: it has ended, and who has its pid by now is a stranger, even if the start time was read from him. */
+	if (process->pidfd >= 0 &&
+	    (syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0) == 0 || errno == ESRCH))
 		return;
 	if (process_start_time(process->pid) == process->start_time)
 		kill(process->pid, SIGKILL);

@@ -1,4 +1,4 @@
-// Failures between libvirt and a guest agent: the table of qga/README.md. test/vm/libvirt-failures.test.ts sees libvirt's
+// Failures between libvirt and a guest agent: the list in qga/README.md. test/vm/libvirt-failures.test.ts sees libvirt's
 // half, test/vm/failures.test.ts our host tool's: the words of a cell are those tests'.
 
 interface Failure {

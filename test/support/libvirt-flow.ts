@@ -1,4 +1,4 @@
-// Flows through virsh as values, and the words for what was seen of one: those of the table in qga/README.md.
+// Flows through virsh as values, and the words for what was seen of one: those of the list in qga/README.md.
 import type { VirshResult } from './libvirt.js';
 import type { LibvirtDomain } from './libvirt-domain.js';
 import type { AgentKind } from './libvirt-state.js';
