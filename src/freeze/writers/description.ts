@@ -50,6 +50,10 @@ const descriptionSchema = v.pipe(
     ({ lingers, resident }) => lingers === undefined || resident === true,
     'lingers: expected of a resident writer alone (the end of any other proves nothing)',
   ),
+  v.check(
+    ({ phases, resident }) => resident !== true || !phases.includes('complete'),
+    'phases: a resident writer has no complete, which may come hours after its end',
+  ),
 );
 export type WriterDescription = v.InferOutput<typeof descriptionSchema>;
 
@@ -125,4 +129,5 @@ export const phaseLimitsMs: Readonly<Record<WriterPhase, number>> = {
   thaw: 10_000,
   abort: 10_000,
   post: 60_000,
+  complete: 60_000,
 };

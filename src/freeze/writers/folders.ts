@@ -115,6 +115,7 @@ export function listing(writer: Writer): WriterListing {
     phases: [...phases],
     ...guaranteeOf(writer),
     ...(accompanies(writer) ? { accompanies: true } : {}),
+    ...(description === undefined || description.covers.length === 0 ? {} : { covers: [...description.covers] }),
     ...defined({ lingers: description?.lingers, problem }),
   };
 }

@@ -5,7 +5,7 @@ import type { PhaseReport, WriterPhase } from '../../consistency.js';
 import type { Writer } from './folders.js';
 import type { Answer } from './peer.js';
 
-const releasing: readonly WriterPhase[] = ['thaw', 'abort', 'post'];
+const releasing: readonly WriterPhase[] = ['thaw', 'abort', 'post', 'complete'];
 
 /**
  * A writer that is let go need not be the one that was looked at; in all other phases it speaks for what was planned.

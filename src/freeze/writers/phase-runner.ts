@@ -57,8 +57,8 @@ export class PhaseRunner {
     addPhase(run, phaseReport(phase, ended, this.#context.zeroMs));
     const result = readResult(writer, phase, ended, limitMs);
     if (result.kind === 'failed') {
-      // A failed post says nothing of what was held before.
-      if (phase !== 'post' && phase !== 'abort') run.state = 'failed';
+      // A failed post or complete says nothing of what was held before.
+      if (phase !== 'post' && phase !== 'abort' && phase !== 'complete') run.state = 'failed';
       run.reason ??= `${phase}: ${result.reason}`;
     } else if (result.kind === 'not-applicable') {
       run.state = 'not-applicable';

@@ -2,11 +2,12 @@
 // freeze and descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by
 // one. How a phase runs: phase-runner.ts. How writers are let go: release.ts.
 import { defined } from '../../defined.js';
-import type { Artefact, WriterPhase, WriterReport } from '../../consistency.js';
+import type { Artefact, CompleteOutcome, WriterPhase, WriterReport } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { readArtefacts } from './artefacts.js';
 import { accompanies, type Writer } from './folders.js';
 import type { SessionOutcome } from './peer.js';
+import type { PhaseResult } from './phase-result.js';
 import { PhaseRunner, type PhaseRunnerContext } from './phase-runner.js';
 import { WriterRelease } from './release.js';
 import { failureOf, lastThaw, ranks, releaseOf, reportOf, sideBySide, type Release, type WriterRun } from './run.js';
@@ -16,6 +17,13 @@ export interface WriterContext extends PhaseRunnerContext {
   readonly leftOut?: ReadonlyMap<string, string>;
   /** The failure of this writer ends the attempt; without it, no writer's failure does. */
   readonly vetoes?: (writer: Writer) => boolean;
+}
+
+/** What became of a writer in the phase `complete`. */
+export interface CompletedWriter {
+  readonly writer: Writer;
+  readonly result: PhaseResult;
+  readonly durationMs: number;
 }
 
 export class WriterSet {
@@ -174,6 +182,28 @@ export class WriterSet {
   /** After the release: `post` of a session that was frozen, `abort` of an attempt that was not. */
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     await this.#release.after(phase, outcome);
+  }
+
+  /** Writers that took part and have the phase `complete`. */
+  get completing(): readonly { readonly writer: Writer; readonly failed: boolean }[] {
+    return this.#runs
+      .filter(({ state, phases, writer }) => {
+        return state !== 'not-applicable' && phases.length > 0 && writer.phases.includes('complete');
+      })
+      .map(({ writer, state }) => ({ writer, failed: state === 'failed' }));
+  }
+
+  /** The phase `complete`, side by side. `told`: the outcome that a writer is told. `signal` ends it. */
+  async complete(told: (writer: Writer) => CompleteOutcome, signal: AbortSignal): Promise<readonly CompletedWriter[]> {
+    const completed = this.#with('complete').map(async (run) => {
+      const { writer } = run;
+      const result = await this.#phases.phase(run, 'complete', { outcome: told(writer), signal });
+      const { startMs, endMs } = run.phases.at(-1) ?? { startMs: 0, endMs: 0 };
+      return { writer, result, durationMs: endMs - startMs };
+    });
+    const all = await Promise.all(completed);
+    this.#phases.close();
+    return all;
   }
 
   /**

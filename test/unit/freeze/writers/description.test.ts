@@ -84,6 +84,10 @@ test.each([
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: guarantee=nothing', 'guarantee'],
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: lingers=5', 'expected of a resident writer alone'],
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: lingers=soon', 'lingers'],
+  [
+    '# fsfreeze-writer: phases=prepare freeze thaw complete\n# fsfreeze-writer: resident=true',
+    'a resident writer has no complete',
+  ],
 ])('%s is an error, never a plain hook', (lines, problem) => {
   const described = script(...lines.split('\n'));
   expect(described.kind).toBe('bad');
