@@ -1,5 +1,6 @@
 // How a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not answer; only reads.
 import { defined } from '../defined.js';
+import type { ErrorCode } from '../error-codes.js';
 import { BridgeError, describeError } from '../errors.js';
 import type { CoordinatorStatus } from '../consistency.js';
 import { runQmp } from '../qmp/commands.js';
@@ -14,7 +15,7 @@ import { openHypervisor } from './vm/open-hypervisor.js';
 import type { Vm } from './vm/vm.js';
 
 interface Trouble {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly message: string;
 }
 

@@ -9,22 +9,13 @@ import type { Sources } from '../kernel-files.js';
 import { addKeys, readKeys, removeKeys } from '../ssh-keys.js';
 import { loggedIn } from '../utmp.js';
 import { errnoText } from '../errno-text.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 /** For chpasswd(8): PAM may ask the network. */
 const PASSWORD_LIMIT_MS = 60_000;
 
-export function accountHandlers(
-  sources: Sources,
-): Pick<
-  Handlers,
-  | 'guest-get-users'
-  | 'guest-set-user-password'
-  | 'guest-ssh-get-authorized-keys'
-  | 'guest-ssh-add-authorized-keys'
-  | 'guest-ssh-remove-authorized-keys'
-> {
-  return {
+export function accountHandlers(sources: Sources) {
+  return family({
     'guest-get-users': () => loggedIn(readUtmp(sources.utmpPath)),
     async 'guest-set-user-password'({ username, password, crypted }) {
       const raw = decodeBase64(password);
@@ -47,7 +38,7 @@ export function accountHandlers(
       await removeKeys(sources, username, keys);
       return {};
     },
-  };
+  });
 }
 
 /** Empty without the file: newer guests keep none, and then nobody is listed. */

@@ -6,11 +6,11 @@ import type { CaptureMode } from '../../qga/commands-exec.js';
 import { decodeBase64 } from '../base64.js';
 import { ExecChildren, NotStartedError } from '../exec-children.js';
 import type { Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
-export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handlers, 'guest-exec' | 'guest-exec-status'> {
+export function execHandlers({ compat, runtimeDir, run }: Sources) {
   const children = new ExecChildren({ runtimeDir, run });
-  return {
+  return family({
     async 'guest-exec'({ path, arg = [], env, 'input-data': input, 'capture-output': capture }) {
       if (compat === '7.2' && typeof capture === 'string') {
         refuse(`Invalid parameter type for 'capture-output', expected: boolean`);
@@ -45,7 +45,7 @@ export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handler
         ...(err.bytes.length === 0 ? {} : { 'err-truncated': err.truncated }),
       };
     },
-  };
+  });
 }
 
 function captureMode(capture: boolean | CaptureMode | undefined): CaptureMode {

@@ -12,7 +12,7 @@ import { decodeBase64 } from '../base64.js';
 import { errnoText } from '../errno-text.js';
 import { baseOf, modeFlags, openFile, readFrom, readsOnly, writeTo, type OpenFile, type Whence } from '../open-file.js';
 import type { Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 const OPEN_LIMIT = 32;
 const READ_DEFAULT = 4096;
@@ -30,24 +30,14 @@ interface FileOptions extends Sources {
   readonly mayWrite: (context: ChannelContext) => boolean;
 }
 
-type FileHandlers = Pick<
-  Handlers,
-  | 'guest-file-open'
-  | 'guest-file-close'
-  | 'guest-file-read'
-  | 'guest-file-write'
-  | 'guest-file-seek'
-  | 'guest-file-flush'
->;
-
-export function fileHandlers(options: FileOptions): { readonly handlers: FileHandlers; close(): Promise<void> } {
+export function fileHandlers(options: FileOptions) {
   const files = new Map<bigint, OpenFile>();
   const numbers = handleNumbers(options.runtimeDir);
   const limited = kernelLimit();
   const find = (handle: number | bigint): OpenFile =>
     files.get(BigInt(handle)) ?? refuse(`handle '${handle}' has not been found`);
 
-  const handlers: FileHandlers = {
+  const handlers = family({
     async 'guest-file-open'({ path, mode }, context) {
       const flags = modeFlags(mode);
       if (flags === undefined) return refuse(`invalid file open mode '${mode}'`);
@@ -106,7 +96,7 @@ export function fileHandlers(options: FileOptions): { readonly handlers: FileHan
       find(handle);
       return {};
     },
-  };
+  });
   return {
     handlers,
     async close() {

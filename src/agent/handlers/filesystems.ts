@@ -9,7 +9,7 @@ import type { Returns } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
 import type { Sources } from '../kernel-files.js';
 import { isPartitionOf, leavesUnder } from '../../linux/block-tree.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 import { Looks, threeAtATime } from './looks.js';
 
 type FsInfo = Returns<'guest-get-fsinfo'>[number];
@@ -18,11 +18,7 @@ type Sizes = Pick<FsInfo, 'used-bytes' | 'total-bytes' | 'total-bytes-privileged
 /** A filesystem behind a process or a dead disk may not answer. Its sizes are then left out. */
 const STAT_LIMIT_MS = 2000;
 
-export function filesystemHandlers({
-  compat,
-  sysRoot,
-  view,
-}: Pick<Sources, 'compat' | 'sysRoot' | 'view'>): Pick<Handlers, 'guest-get-fsinfo'> {
+export function filesystemHandlers({ compat, sysRoot, view }: Pick<Sources, 'compat' | 'sysRoot' | 'view'>) {
   const looks = new Looks(STAT_LIMIT_MS);
   const sizes = async (mountpoint: string): Promise<Sizes> => {
     try {
@@ -39,7 +35,7 @@ export function filesystemHandlers({
       return {};
     }
   };
-  return {
+  return family({
     async 'guest-get-fsinfo'() {
       const { table, lookup } = await view('own');
       const disks = new Map<Filesystem, FsInfo['disk']>();
@@ -63,7 +59,7 @@ export function filesystemHandlers({
         };
       });
     },
-  };
+  });
 }
 
 interface ListedMount {

@@ -3,16 +3,9 @@
 import { defined } from '../../defined.js';
 import type { LocalSession } from '../../freeze/options.js';
 import type { ChannelContext } from '../origin.js';
-import type { FreezeEnvironment, Handlers } from './types.js';
+import { family, type FreezeEnvironment } from './types.js';
 
-export function fsfreezeHandlers({
-  coordinator,
-  keeper,
-  plainLeaseMs,
-}: FreezeEnvironment): Pick<
-  Handlers,
-  'guest-fsfreeze-status' | 'guest-fsfreeze-freeze' | 'guest-fsfreeze-freeze-list' | 'guest-fsfreeze-thaw'
-> {
+export function fsfreezeHandlers({ coordinator, keeper, plainLeaseMs }: FreezeEnvironment) {
   const freeze = async (requester: string, context: ChannelContext, mountpoints?: readonly string[]) => {
     const session = await keeper.freeze(
       {
@@ -25,7 +18,7 @@ export function fsfreezeHandlers({
     );
     return await countOrRelease(session);
   };
-  return {
+  return family({
     async 'guest-fsfreeze-status'() {
       const { state } = await coordinator.status();
       return state === 'frozen' || state === 'thawing' ? 'frozen' : 'thawed';
@@ -34,7 +27,7 @@ export function fsfreezeHandlers({
     'guest-fsfreeze-freeze-list': ({ mountpoints }, context) =>
       freeze('guest-fsfreeze-freeze-list', context, mountpoints),
     'guest-fsfreeze-thaw': (_args, context) => keeper.thawPlain(context),
-  };
+  });
 }
 
 // Writers are held until the thaw or the lease, even where nothing could be frozen: a guest on ZFS alone is cut now.

@@ -9,25 +9,16 @@ import { refuse } from '../../qga/server.js';
 import { RemoteError } from '../../rpc/errors.js';
 import { errnoNumber, errnoText } from '../errno-text.js';
 import type { Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 type Vcpu = Args<'guest-set-vcpus'>['vcpus'][number];
 type Block = Args<'guest-set-memory-blocks'>['mem-blks'][number];
 type BlockResponse = Returns<'guest-set-memory-blocks'>[number];
 
-export function hardwareHandlers({
-  sysRoot,
-}: Sources): Pick<
-  Handlers,
-  | 'guest-get-vcpus'
-  | 'guest-set-vcpus'
-  | 'guest-get-memory-blocks'
-  | 'guest-set-memory-blocks'
-  | 'guest-get-memory-block-info'
-> {
+export function hardwareHandlers({ sysRoot }: Sources) {
   const cpus = join(sysRoot, 'devices/system/cpu');
   const memory = join(sysRoot, 'devices/system/memory');
-  return {
+  return family({
     'guest-get-vcpus': () => numbered(cpus, 'cpu').map((id) => vcpu(`${cpus}/cpu${id}/`, id)),
     'guest-set-vcpus'({ vcpus }) {
       let done = 0;
@@ -57,7 +48,7 @@ export function hardwareHandlers({
         return refuse(`open sysfs file "block_size_bytes": ${errnoText(error)}`);
       }
     },
-  };
+  });
 }
 
 /** The numbers N of the entries `PREFIXN` of a folder, rising. */

@@ -8,7 +8,7 @@ import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { LOOK_LIMIT_MS, readKernelFile, type Sources } from '../kernel-files.js';
 import { packageHint } from '../tools.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 type Interface = Returns<'guest-network-get-interfaces'>[number];
 type Route = Returns<'guest-network-get-route'>[number];
@@ -36,11 +36,9 @@ const ipOutput = v.array(
 );
 type Link = v.InferOutput<typeof ipOutput>[number];
 
-export function networkHandlers(
-  sources: Sources,
-): Pick<Handlers, 'guest-network-get-interfaces' | 'guest-network-get-route'> {
+export function networkHandlers(sources: Sources) {
   const { procRoot } = sources;
-  return {
+  return family({
     async 'guest-network-get-interfaces'() {
       const links = await ipLinks(sources);
       const found = new Map<string, Interface>();
@@ -52,7 +50,7 @@ export function networkHandlers(
       // The file is not there if IPv6 is switched off.
       ...(readValue(join(procRoot, 'net/ipv6_route')) ?? '').split('\n').flatMap(route6),
     ],
-  };
+  });
 }
 
 async function ipLinks({ run }: Sources): Promise<readonly Link[]> {

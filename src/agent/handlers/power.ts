@@ -8,7 +8,7 @@ import { RemoteError } from '../../rpc/errors.js';
 import { errnoText } from '../errno-text.js';
 import { isExecutable, runAction } from '../program.js';
 import { LOOK_LIMIT_MS, type Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 /** init takes the order and answers; carrying it out takes its own time. */
 const ORDER_LIMIT_MS = 60_000;
@@ -34,10 +34,8 @@ const suspendModes = {
   },
 } as const;
 
-export function powerHandlers(
-  sources: Sources,
-): Pick<Handlers, 'guest-shutdown' | 'guest-suspend-disk' | 'guest-suspend-ram' | 'guest-suspend-hybrid'> {
-  return {
+export function powerHandlers(sources: Sources) {
+  return family({
     async 'guest-shutdown'({ mode = 'powerdown' }) {
       await shutdown(sources, mode);
       return {};
@@ -45,7 +43,7 @@ export function powerHandlers(
     'guest-suspend-disk': () => suspend(sources, 'disk'),
     'guest-suspend-ram': () => suspend(sources, 'ram'),
     'guest-suspend-hybrid': () => suspend(sources, 'hybrid'),
-  };
+  });
 }
 
 async function shutdown({ run, compat }: Sources, mode: string): Promise<void> {

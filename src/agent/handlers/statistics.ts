@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Returns } from '../../qga/commands.js';
 import { readKernelFile, type Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 /** The kernel's USER_HZ, on every architecture Node runs on. */
 const TICKS_PER_SECOND = 100n;
@@ -21,17 +21,15 @@ const diskColumns: readonly (keyof DiskStats)[] = [
 /** Columns of a partition, before 2.6.25. */
 const oldPartitionColumns: readonly (keyof DiskStats)[] = ['read-ios', 'read-sectors', 'write-ios', 'write-sectors'];
 
-export function statisticsHandlers({
-  procRoot,
-}: Sources): Pick<Handlers, 'guest-get-diskstats' | 'guest-get-cpustats' | 'guest-get-load'> {
-  return {
+export function statisticsHandlers({ procRoot }: Sources) {
+  return family({
     'guest-get-diskstats': () => lines(join(procRoot, 'diskstats')).flatMap(diskStats),
     'guest-get-cpustats': () => lines(join(procRoot, 'stat')).flatMap(cpuStats),
     'guest-get-load'() {
       const [load1m = 0, load5m = 0, load15m = 0] = readKernelFile(join(procRoot, 'loadavg')).split(' ', 3).map(Number);
       return { load1m, load5m, load15m };
     },
-  };
+  });
 }
 
 const lines = (path: string): readonly (readonly string[])[] =>

@@ -13,7 +13,7 @@ import { refuse } from '../../qga/server.js';
 import { errnoText } from '../errno-text.js';
 import type { Sources } from '../kernel-files.js';
 import { listed } from './filesystems.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 import { Looks } from './looks.js';
 
 type Disk = Returns<'guest-get-disks'>[number];
@@ -23,10 +23,10 @@ type Trimmed = Returns<'guest-fstrim'>['paths'][number];
 const TRIM_LIMIT_MS = 600_000;
 const OPEN_LIMIT_MS = 5000;
 
-export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-disks' | 'guest-fstrim'> {
+export function storageHandlers(sources: Sources) {
   const { compat, sysRoot, view } = sources;
   const looks = new Looks(OPEN_LIMIT_MS);
-  return {
+  return family({
     'guest-get-disks'() {
       const names = countedNames(join(sysRoot, 'block'));
       return names.flatMap((name) => disk(sources, join(sysRoot, 'block', name)));
@@ -38,7 +38,7 @@ export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-dis
       for (const { mountpoint } of listed(table, compat)) paths.push(await trim(sources, looks, mountpoint, minimum));
       return { paths: paths.reverse() };
     },
-  };
+  });
 }
 
 /** A disk and its partitions; nothing for a device without a medium. */

@@ -3,7 +3,7 @@ import { BridgeError } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import { HWCLOCK_ACTION, isExecutable, runAction } from '../program.js';
 import { LOOK_LIMIT_MS, type Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 const HWCLOCK = '/sbin/hwclock';
 /** hwclock waits for the clock's next full second, and some virtual clocks are slow. */
@@ -12,9 +12,9 @@ const NS_PER_S = 1_000_000_000n;
 /** qemu-ga takes the years 1970 to 2069. */
 const END_OF_TIME_NS = BigInt(Date.UTC(2070, 0, 1)) * 1_000_000n;
 
-export function timeHandlers(sources: Sources): Pick<Handlers, 'guest-set-time' | 'guest-get-timezone'> {
+export function timeHandlers(sources: Sources) {
   const { run, compat } = sources;
-  return {
+  return family({
     async 'guest-set-time'({ time }) {
       if (compat === '7.2' && !isExecutable(HWCLOCK)) refuse('this feature or command is not currently supported');
       if (time !== undefined) await setClock(sources, BigInt(time));
@@ -29,7 +29,7 @@ export function timeHandlers(sources: Sources): Pick<Handlers, 'guest-set-time' 
       const offset = Number(hours) * 3600 + Number(minutes) * 60;
       return { zone, offset: sign === '-' && offset !== 0 ? -offset : offset };
     },
-  };
+  });
 }
 
 async function setClock({ run }: Sources, time: bigint): Promise<void> {

@@ -7,6 +7,11 @@ import type { SessionKeeper } from '../session-keeper.js';
 
 export type Handlers = HandlersOf<ChannelContext>;
 
+/** Handlers of some commands: each has the arguments, the context and the result of the command that it is named after. */
+export function family<N extends keyof Handlers>(handlers: Pick<Handlers, N>): Pick<Handlers, N> {
+  return handlers;
+}
+
 /** Given to the handlers of the freeze path. */
 export interface FreezeEnvironment {
   readonly coordinator: LocalCoordinator;

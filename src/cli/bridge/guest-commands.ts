@@ -11,6 +11,7 @@ import { waitForAgent } from '../../host/guest/wait-for-agent.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 import { sizeLine } from './size-line.js';
 
 interface AgentArgs extends VmArgs {
@@ -41,7 +42,7 @@ export async function runStatus(args: StatusArgs, output: Output): Promise<ExitC
     openAgent: openGuestAgent,
   });
   checkSize('status', status);
-  output.result(status, () => renderStatus(status));
+  output.result(status satisfies Result<'status'>, () => renderStatus(status));
   const silent = 'error' in status.monitor || (vm.qga !== undefined && 'error' in status.agent);
   return exitCode(silent ? 'unreachable' : 'done');
 }
@@ -56,7 +57,7 @@ export async function runWriters(args: AgentArgs, output: Output): Promise<ExitC
   await using agent = await openAgent(args);
   const writers = await agent.coordinator.writers();
   checkSize(`list of ${writers.length} writers`, writers);
-  output.result({ writers }, () => [
+  output.result({ writers } satisfies Result<'writers'>, () => [
     ...writers.map(({ name, path, kind, required, rank, phases, guarantee, problem }) => {
       const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}`;
       return `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`;
@@ -76,7 +77,9 @@ export function thawOptions(yargs: Argv): Argv<LimitArgs> {
 export async function runThaw(args: LimitArgs, output: Output): Promise<ExitCode> {
   await using agent = await openAgent(args);
   const { wasFrozen } = await thawUntilConfirmed(agent, limitMs('timeout', args.timeout));
-  output.result({ thawed: true, wasFrozen }, () => [wasFrozen ? 'thawed' : 'it was not frozen']);
+  output.result({ thawed: true, wasFrozen } satisfies Result<'thaw'>, () => [
+    wasFrozen ? 'thawed' : 'it was not frozen',
+  ]);
   return exitCode('done');
 }
 
@@ -92,7 +95,7 @@ export async function runWait(args: LimitArgs, output: Output, signal: AbortSign
   const limit = limitMs('timeout', args.timeout);
   await using agent = await waitForAgent(openGuestAgent, where, limit, signal, output.progress);
   const { kind, version } = agent;
-  output.result({ kind, version }, () => [
+  output.result({ kind, version } satisfies Result<'wait'>, () => [
     `${kind === 'stock' ? 'stock qemu-ga' : 'fsfreeze-agent'} ${version} answers`,
   ]);
   return exitCode('done');

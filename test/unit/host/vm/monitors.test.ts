@@ -2,6 +2,7 @@
 import { renameSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { ErrorCode } from '../../../../src/error-codes.js';
 import { UnreachableError } from '../../../../src/errors.js';
 import { meansShutOff, openMonitors, tryMonitors } from '../../../../src/host/vm/monitors.js';
 import { FakeMonitor } from '../../../support/fake-monitor.js';
@@ -15,7 +16,7 @@ afterEach(() => {
   folder[Symbol.dispose]();
 });
 
-test.each([
+test.each<[ErrorCode, string, boolean]>([
   ['E_MONITOR', 'ENOENT', true],
   ['E_MONITOR', 'ECONNREFUSED', true],
   ['E_MONITOR_UNKNOWN', 'EAGAIN', false],
