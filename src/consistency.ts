@@ -222,6 +222,8 @@ export const writerListingSchema = v.strictObject({
   rank: finite,
   phases: v.array(v.picklist(writerPhases)),
   guarantee: v.optional(v.picklist(guarantees)),
+  /** Paths that its application keeps its data in; none, or none told: every session concerns it. */
+  covers: v.optional(v.array(v.string())),
   /** Why it will not be run (permissions, a bad description, switched off, hidden by an earlier folder). */
   problem: v.optional(v.string()),
 });
