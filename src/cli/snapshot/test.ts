@@ -72,7 +72,9 @@ export function describeTest(rehearsal: Rehearsal): string[] {
       .flatMap(({ what, text }) => [`printed in ${what}:`, ...shown(text)]),
     ...worth(rehearsal),
     ...(locked ? [] : ['there is no freezer here: no session could be kept away meanwhile']),
-    ...(unreleased === undefined ? [] : [`NOT LET GO: ${unreleased}`]),
+    ...(unreleased === undefined
+      ? []
+      : [`NOT LET GO: ${unreleased} (run '${path} thaw', or start the agent anew: it does)`]),
   ];
 }
 
