@@ -2,7 +2,7 @@
 // a fake one; the writers, their processes and the lock are real.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -163,6 +163,22 @@ describe('a rehearsal and sessions', () => {
     expect(harness.journal).toEqual(['prepare a', 'freeze a', 'verify a', 'verify a', 'thaw a', 'post a']);
     const session = await coordinator.freeze({ requester: 'the host', leaseMs: 5_000, require: 'auto' });
     await session.thaw();
+  });
+
+  test('is refused while `post` of the session before still runs', async () => {
+    const wait = join(harness.dir, 'go-on');
+    harness.hook(
+      'a',
+      `${described({ phases: all })}log; [ "$1" != post ] || until [ -e '${wait}' ]; do sleep 0.05; done`,
+    );
+    const coordinator = await harness.start();
+    const session = await coordinator.freeze({ requester: 'the host', leaseMs: 5_000, require: 'auto', session: 's1' });
+    await session.thaw();
+    await expect(rehearsal('a')).rejects.toThrow('found session s1 of the host, which is not over');
+    expect(harness.freezer.state).toBe('idle');
+    writeFileSync(wait, '');
+    await expect.poll(left).toEqual([]);
+    expect((await rehearsal('a')).outcome).toBe('ok');
   });
 
   test('goes on without a freezer where none is installed, and says so', async () => {

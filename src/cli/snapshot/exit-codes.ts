@@ -3,7 +3,7 @@
 import { BridgeError, DeadlineError, QuiesceError, StateError, UnreachableError, UsageError } from '../../errors.js';
 
 export const exitCodes = {
-  0: 'done; lint: it would be run; test: it held, and let go',
+  0: 'done; lint: it would be run; test: it held and let go, or has nothing to do here',
   1: 'lint: it would not be run, or would refuse a freeze; test: a phase failed, or no session would run it',
   6: 'test: THE WRITER HAS NOT LET GO: look at its application now',
   64: 'usage: the command line or the configuration is wrong; nothing was done',

@@ -21,7 +21,7 @@ import { mountpointList, type SessionOutcome } from '../writers/phase.js';
 import { SessionRecord } from '../writers/record.js';
 import { WriterSet } from '../writers/writer-set.js';
 import { FilesystemSet } from './filesystem-set.js';
-import { leftWriters } from './recovery.js';
+import { leftWriters, sessionsUnderWay } from './recovery.js';
 
 /** What writers are told; nothing is frozen that would have to be thawed. */
 const LEASE_MS = 10_000;
@@ -73,7 +73,6 @@ export interface Rehearsal {
 export async function rehearse(options: CoordinatorOptions, request: RehearsalRequest): Promise<Rehearsal> {
   const settings = withDefaults(options);
   const writer = findWriter(settings, request.name);
-  checkLeft(settings);
   const mountpoints = await mountpointsFor(settings, writer);
   const session = `rehearsal-${randomUUID()}`;
   const broken = new AbortController();
@@ -81,6 +80,7 @@ export async function rehearse(options: CoordinatorOptions, request: RehearsalRe
     broken.abort();
   });
   try {
+    checkOthers(settings);
     const head = { session, requester: request.requester, leaseMs: LEASE_MS, mountpoints };
     const record = SessionRecord.create(settings.runtimeDir, head);
     const { writerLimitsMs, plainHookLimitMs } = settings;
@@ -172,9 +172,15 @@ function findWriter({ writerFolders, writerOwner }: Settings, name: string): Wri
   throw new QuiesceError('E_WRITER', `${writer.path} is not run: ${writer.problem}`);
 }
 
-// A writer that a dead agent left held is its successor's to release: a release here would go unseen there.
-function checkLeft(settings: Settings): void {
+// No writer may be in two sessions at a time: `post` runs after the lock is given up, and what could not be let go is
+// told to again and again. What a dead process left held is its successor's: a release here would go unseen there.
+function checkOthers(settings: Settings): void {
+  const [other] = sessionsUnderWay(settings.runtimeDir);
   const [left] = leftWriters(settings);
+  if (other !== undefined) {
+    const { session, requester } = other;
+    throw new StateError('a rehearsal', `session ${session} of ${requester}, which is not over`, ['idle']);
+  }
   if (left === undefined) return;
   const state = `writers left held by session ${left.session} (start the agent anew: it releases them)`;
   throw new StateError('a rehearsal', state, ['idle']);
