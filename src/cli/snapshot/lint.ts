@@ -4,12 +4,13 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { WriterListing } from '../../consistency.js';
 import { describeError, UnreachableError } from '../../errors.js';
-import type { Described } from '../../freeze/writers/description.js';
+import { PLAIN_RANK, type Described } from '../../freeze/writers/description.js';
 import { describeFile, findWriters, isIgnoredName, listing, type WriterFolder } from '../../freeze/writers/folders.js';
 import { whyUnsafeFolder } from '../../freeze/writers/safety.js';
 import { adviceOn } from './advice.js';
 import type { GuestSettings } from './guest-settings.js';
 import { interpreterProblem } from './interpreter.js';
+import { whatItIs } from './list.js';
 
 const ROOT_UID = 0;
 
@@ -23,7 +24,7 @@ export interface Lint {
   /** Where it lies, or will lie. */
   readonly path: string;
   /** What it is taken for; absent where its description has a mistake. */
-  readonly writer?: Omit<WriterListing, 'name' | 'path' | 'problem'>;
+  readonly writer?: WriterListing;
   /** Why it would not be run; empty: it would be. */
   readonly problems: readonly Problem[];
   readonly warnings: readonly string[];
@@ -46,7 +47,7 @@ export function lintWriter(settings: GuestSettings, file: string, as: string | u
     ...(broken === undefined ? [] : [{ why: broken, refuses: veto }]),
   ];
   const path = join(folder, name);
-  const writer = asWriter(described);
+  const writer = asWriter(described, folder, name);
   return {
     path,
     ...(writer === undefined ? {} : { writer }),
@@ -104,41 +105,26 @@ function whereItWillLie(folder: string, described: Described): Problem | undefin
   return described.kind === 'bad' ? { why: `bad description: ${described.problem}`, refuses: true } : undefined;
 }
 
-function asWriter(described: Described): Lint['writer'] {
+function asWriter(described: Described, folder: string, name: string): WriterListing | undefined {
   if (described.kind === 'bad') return undefined;
   const plain = {
-    name: '',
-    path: '',
-    folder: { path: '', style: 'bridge' },
+    name,
+    path: join(folder, name),
+    folder: { path: folder, style: 'bridge' },
     kind: 'plain',
     required: true,
-    rank: 50,
+    rank: PLAIN_RANK,
     phases: ['freeze', 'thaw'],
   } as const;
-  if (described.kind === 'plain') return withoutPlace(listing(plain));
+  if (described.kind === 'plain') return listing(plain);
   const { description } = described;
   const { required, rank, phases, resident } = description;
-  const kind = resident === true ? 'resident' : 'described';
-  return withoutPlace(listing({ ...plain, kind, required, rank, phases, description }));
-}
-
-function withoutPlace({ kind, required, rank, phases, guarantee, covers }: WriterListing): NonNullable<Lint['writer']> {
-  return {
-    kind,
-    required,
-    rank,
-    phases,
-    ...(guarantee === undefined ? {} : { guarantee }),
-    ...(covers === undefined ? {} : { covers }),
-  };
+  return listing({ ...plain, kind: resident === true ? 'resident' : 'described', required, rank, phases, description });
 }
 
 /** Rows for people. */
 export function describeLint({ path, writer, problems, warnings }: Lint): string[] {
-  const what =
-    writer === undefined
-      ? 'a writer with a bad description'
-      : `${writer.kind}, ${writer.required ? 'required' : 'optional'}, rank ${writer.rank}, ${writer.guarantee ?? 'no guarantee stated'}: ${writer.phases.join(' ')}`;
+  const what = writer === undefined ? 'a writer with a bad description' : whatItIs(writer);
   return [
     path,
     `  ${what}`,

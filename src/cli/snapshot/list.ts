@@ -39,16 +39,20 @@ function fromFolders({ freeze }: GuestSettings, note: string): WriterList {
 /** Rows for people. */
 export function describeList({ note, writers }: WriterList): string[] {
   return [
-    ...writers.flatMap(({ name, path, kind, required, rank, phases, guarantee, covers, problem }) => [
-      `${name}  ${path}`,
-      ...(problem === undefined
-        ? [
-            `  ${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}: ${phases.join(' ')}`,
-            ...(covers === undefined || covers.length === 0 ? [] : [`  covers ${covers.join(' ')}`]),
-          ]
-        : [`  NOT RUN: ${problem}`]),
-    ]),
+    ...writers.flatMap((writer) => [`${writer.name}  ${writer.path}`, ...howItRuns(writer)]),
     ...(writers.length === 0 ? ['there are no writers'] : []),
     ...(note === undefined ? [] : [`(the folders were looked at: ${note})`]),
   ];
+}
+
+function howItRuns(writer: WriterListing): string[] {
+  const { covers = [], problem } = writer;
+  if (problem !== undefined) return [`  NOT RUN: ${problem}`];
+  return [`  ${whatItIs(writer)}`, ...(covers.length === 0 ? [] : [`  covers ${covers.join(' ')}`])];
+}
+
+/** In one line. */
+export function whatItIs({ kind, required, rank, guarantee, phases }: WriterListing): string {
+  const words = [kind, required ? 'required' : 'optional', `rank ${rank}`, guarantee ?? 'no guarantee stated'];
+  return `${words.join(', ')}: ${phases.join(' ')}`;
 }

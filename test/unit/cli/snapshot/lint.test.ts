@@ -50,6 +50,8 @@ requires('root')('a hook', () => {
     expect(lint(file, 'own')).toEqual({
       path: join(folder.path('own'), 'app'),
       writer: {
+        name: 'app',
+        path: join(folder.path('own'), 'app'),
         kind: 'described',
         required: true,
         rank: 50,
