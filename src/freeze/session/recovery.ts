@@ -73,25 +73,38 @@ export async function recoverSessions(
   return recovered;
 }
 
+/** Sessions of living processes that are not over: they hold writers, run `post`, or could not let go. */
+export function sessionsUnderWay(runtimeDir: string): readonly SessionHead[] {
+  return recordsIn(runtimeDir).flatMap(({ head }) => (head !== undefined && stillRuns(head) ? [head] : []));
+}
+
 /** The youngest session first, as the hold of a later one may rest on that of an earlier one. */
 function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
   const dir = sessionsDir(runtimeDir);
-  if (!existsSync(dir)) return [];
-  const names = readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
-  for (const name of names) {
+  for (const name of foldersIn(dir)) {
     // That session had not begun.
     const maker = makerOf(name);
     if (maker !== undefined && !stillRuns(maker)) rmSync(join(dir, name), { recursive: true, force: true });
   }
-  return names
+  return recordsIn(runtimeDir)
+    .filter(({ head }) => head === undefined || !stillRuns(head))
+    .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
+}
+
+function recordsIn(runtimeDir: string): readonly Abandoned[] {
+  const dir = sessionsDir(runtimeDir);
+  return foldersIn(dir)
     .filter((name) => makerOf(name) === undefined)
     .sort()
     .map((session) => {
       const record = LeftRecord.open(join(dir, session));
       return { session, record, head: headOf(record) };
-    })
-    .filter(({ head }) => head === undefined || !stillRuns(head))
-    .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
+    });
+}
+
+function foldersIn(dir: string): readonly string[] {
+  if (!existsSync(dir)) return [];
+  return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
 }
 
 function headOf(record: LeftRecord): SessionHead | undefined {

@@ -153,7 +153,7 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
       : { ...plain, problem: `not executable: chmod +x ${path}`, problemKind: 'unsafe' };
   const unsafe = whyUnsafe(path, owner) ?? (hasSidecar ? whyUnsafe(`${path}.json`, owner) : undefined);
   if (unsafe !== undefined) return { ...plain, problem: unsafe, problemKind: 'unsafe' };
-  const described = describe(path, hasSidecar);
+  const described = describeFile(path, hasSidecar);
   if (described.kind === 'plain') return plain;
   if (described.kind === 'bad')
     return { ...plain, kind: 'described', problem: `bad description: ${described.problem}`, problemKind: 'unsafe' };
@@ -174,7 +174,8 @@ function checkedAt(path: string, owner: number): { readonly checked?: CheckedFil
   return identity === undefined ? {} : { checked: { owner, identity } };
 }
 
-function describe(path: string, hasSidecar: boolean): Described {
+/** What the file, or its sidecar beside it, says of it. Never throws. */
+export function describeFile(path: string, hasSidecar: boolean): Described {
   try {
     const script = describeScript(headOf(path));
     if (!hasSidecar) return script;

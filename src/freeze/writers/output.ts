@@ -12,7 +12,7 @@ const FLOOD_CHECK_MS = 25;
 const HEAD_BYTES = 4096;
 const TEXT_CHARACTERS = 500;
 
-/** Control characters, and the separators and marks that break or reorder a line (as cli/bridge/printable.ts). */
+/** Control characters, and the separators and marks that break or reorder a line (as src/printable.ts). */
 const steering = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 /** One line that no terminal acts on, of bounded length. */
