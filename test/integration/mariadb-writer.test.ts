@@ -10,13 +10,12 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
-  readdirSync,
-  readlinkSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { serversOfThisMachine } from '../support/database-servers.js';
 import { FreezeHarness } from '../support/freeze-harness.js';
 import { requires } from '../support/requires.js';
 import { ResidentHook } from '../support/resident-hook.js';
@@ -65,8 +64,7 @@ requires(
     writeFileSync(conf, [...foreign.map((path) => `IGNORE=${path}`), ...lines, ''].join('\n'));
   };
   const start = (mountpoints = mountOf(dir), ...shell: string[]): ResidentHook => {
-    const [first = hook, ...rest] = [...shell, hook];
-    return new ResidentHook([first, ...rest], { FSFREEZE_MARIADB_CONF: conf, FSFREEZE_MOUNTPOINTS: mountpoints });
+    return new ResidentHook([...shell, hook], { FSFREEZE_MARIADB_CONF: conf, FSFREEZE_MOUNTPOINTS: mountpoints });
   };
   async function held(...shell: string[]): Promise<ResidentHook> {
     const resident = start(mountOf(dir), ...shell);
@@ -104,6 +102,7 @@ requires(
   }
 
   beforeAll(async () => {
+    foreign = serversOfThisMachine();
     dir = mkdtempSync(join(tmpdir(), 'fsb-mariadb-'));
     conf = join(dir, 'conf');
     const auth = ['--auth-root-authentication-method=socket', '--auth-root-socket-user=root'];
@@ -117,15 +116,6 @@ requires(
     await startServer();
     const tables = ['i (n int) ENGINE=InnoDB', 'm (n int) ENGINE=MyISAM', 'm2 (n int) ENGINE=MyISAM'];
     sql(`CREATE DATABASE t; ${tables.map((one) => `CREATE TABLE t.${one};`).join(' ')}`);
-    foreign = readdirSync('/proc').flatMap((pid) => {
-      try {
-        if (!/^(mariadbd|mysqld)$/.test(readFileSync(`/proc/${pid}/comm`, 'utf8').trim())) return [];
-        const cwd = readlinkSync(`/proc/${pid}/cwd`);
-        return cwd === join(dir, 'data') ? [] : [cwd];
-      } catch {
-        return []; // no process, or it has just ended
-      }
-    });
   }, 60_000);
   afterAll(async () => {
     await killServer();
@@ -145,7 +135,7 @@ requires(
     const waiting = [aside('INSERT INTO t.i VALUES (1)'), aside('INSERT INTO t.m VALUES (1)')];
     await sleep(700);
     expect(sql('SELECT COUNT(*) FROM t.i')).toMatch(/^\d+$/);
-    for (const _ of [1, 2]) expect(await resident.ask('verify')).toBe('ok');
+    expect(await resident.ask('verify')).toBe('ok');
     // Also that the hold wrote no GTID of its own.
     expect(sql('SHOW MASTER STATUS')).toBe(before);
     expect(resident.artefacts()['1.position']).toContain(`\ngtid_binlog_pos ${sql('SELECT @@gtid_binlog_pos')}\n`);
@@ -215,7 +205,7 @@ requires(
 
   test('the client killed, the server killed, the server started anew: verify says which', async () => {
     for (const [act, says] of [
-      [async (pid: number) => Promise.resolve(process.kill(pid, 'SIGKILL')), 'its client has ended'],
+      [(pid: number) => process.kill(pid, 'SIGKILL'), 'its client has ended'],
       [killServer, 'the server has ended (ERROR 20'],
       [
         async () => {

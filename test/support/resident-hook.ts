@@ -13,8 +13,8 @@ export class ResidentHook implements AsyncDisposable {
   readonly #lines: AsyncIterator<string>;
 
   /** @param words program and arguments: the hook, or a shell and the hook */
-  constructor(words: readonly [string, ...string[]], environment: Readonly<Record<string, string>>) {
-    const [program, ...rest] = words;
+  constructor(words: readonly string[], environment: Readonly<Record<string, string>>) {
+    const [program = '', ...rest] = words;
     this.#process = spawn(program, [...rest, 'resident'], {
       cwd: '/',
       env: { PATH: process.env['PATH'], HOME: '/nonexistent', FSFREEZE_SCRATCH: this.scratch, ...environment },
@@ -39,8 +39,8 @@ export class ResidentHook implements AsyncDisposable {
   /** Its answer, or how it ended instead. */
   async ask(question: string): Promise<string> {
     this.#process.stdin?.write(`${question}\n`);
-    const { value, done } = await this.#lines.next();
-    if (done !== true) return value;
+    const line = await this.#lines.next();
+    if (line.done !== true) return line.value;
     await this.#ended;
     return `ended: ${this.#process.exitCode ?? this.#process.signalCode ?? 'unknown'}`;
   }

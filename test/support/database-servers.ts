@@ -1,0 +1,14 @@
+// Servers of MariaDB and MySQL that run on this machine beside those of a test.
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+
+/** Their data directories. */
+export function serversOfThisMachine(): string[] {
+  return readdirSync('/proc').flatMap((pid) => {
+    try {
+      const name = readFileSync(`/proc/${pid}/comm`, 'utf8').trim();
+      return name === 'mariadbd' || name === 'mysqld' ? [readlinkSync(`/proc/${pid}/cwd`)] : [];
+    } catch {
+      return []; // no process, or it has just ended
+    }
+  });
+}
