@@ -305,7 +305,7 @@ requires(
       await sleep(100);
       await using resident = start();
       expect(await resident.ask('prepare')).toBe(
-        `error ${own}: the server (pid ${stranger.pid}) listens on no unix socket, it cannot be asked`,
+        `error ${own}: the server (pid ${stranger.pid}) listens on no unix socket, or starts or stops: it cannot be asked`,
       );
       expect(existsSync(join(own, 'was-run'))).toBe(false);
       settings(`IGNORE=${own}`);
