@@ -1,9 +1,9 @@
-// What a snapshot is worth, and the words in which guest and host speak of it: levels, the freeze report (the agent
-// sends it over the wire, the host writes it into manifests) and the coordinator, the one interface to the freeze
-// path. In-process implementation: src/freeze/coordinator.ts; remote, through an agent: src/qga/remote-coordinator.ts.
+// Defines the words in which guest and host speak of what a snapshot is worth: the levels, the freeze report (the agent
+// sends it over the wire, the host writes it into manifests) and the coordinator, the one interface to the freeze path.
+// Implemented in-process by src/freeze/coordinator.ts, and through an agent by src/qga/remote-coordinator.ts.
 import * as v from 'valibot';
 
-/** From worthless to best. A level is the one reached and proved, never the one asked for. */
+/** From worthless to best. A report tells the level that was reached and proved, never the one asked for. */
 export const consistencyLevels = ['none', 'crash', 'filesystem', 'application'] as const;
 export const consistencyLevelSchema = v.picklist(consistencyLevels);
 export type ConsistencyLevel = v.InferOutput<typeof consistencyLevelSchema>;
@@ -20,10 +20,19 @@ export function lowestLevel(levels: readonly ConsistencyLevel[], ceiling: Consis
   return levels.reduce((lowest, level) => (satisfies(level, lowest) ? lowest : level), ceiling);
 }
 
-/** JSON has no infinity: one that is let in could be written, as null, but never read again. */
+/**
+ * What `auto` asks for: `application` where some writer speaks for an application, else `filesystem`. Any other level
+ * asks for itself. `writerConcerned`: one takes part, or should and may not.
+ */
+export function levelAskedFor(asked: ConsistencyLevel | 'auto', writerConcerned: boolean): ConsistencyLevel {
+  if (asked !== 'auto') return asked;
+  return writerConcerned ? 'application' : 'filesystem';
+}
+
+/** A number but infinity, which JSON has not: it could be written, as null, but never read again. */
 export const finite = v.pipe(v.number(), v.finite());
 
-/** One of `known`. What a newer guest says besides is read as `otherwise`, the one that promises least. */
+/** One of `known`. Any other word, of a newer guest, is read as `otherwise`, the one that promises least. */
 function told<const Known extends string>(known: readonly Known[], otherwise: Known) {
   return v.pipe(
     v.string(),
@@ -41,7 +50,7 @@ const diskRefSchema = v.strictObject({
 });
 export type DiskRef = v.InferOutput<typeof diskRefSchema>;
 
-/** Milliseconds since the session began (its plan), of guest running time. */
+/** In milliseconds since the session began (its plan), of guest running time. */
 const spanSchema = v.strictObject({ startMs: finite, endMs: finite });
 export type Span = v.InferOutput<typeof spanSchema>;
 
@@ -65,7 +74,7 @@ const filesystemReportSchema = v.strictObject({
   /** Mounted read-write from a disk of the cut. */
   concerned: v.boolean(),
   held: told(holdKinds, 'none'),
-  /** Why it is not held, or what went wrong. */
+  /** Why it is not held, or how it went wrong. */
   reason: v.optional(v.string()),
   freezeErrno: v.optional(finite),
   thawErrno: v.optional(finite),
@@ -141,11 +150,13 @@ export const freezeReportSchema = v.strictObject({
   error: v.optional(v.string()),
   filesystems: v.array(filesystemReportSchema),
   writers: v.array(writerReportSchema),
-  /** Writers that should have run and could not, safely: what they speak for is concerned all the same. */
+  /**
+   * Writers that should have run and could not safely be: the applications they speak for are concerned all the same.
+   */
   unsafeWriters: v.optional(v.array(v.strictObject({ what: v.string(), reason: v.string() }))),
   /** Writers that were held and could not be let go when it ended; whether they were since, bridge-status tells. */
   unreleased: v.optional(v.array(v.strictObject({ what: v.string(), reason: v.string() }))),
-  /** What was left out, and why: mounts, hooks that may not be run. */
+  /** Mounts that were left out, and hooks that may not be run, with the reason. */
   skipped: v.array(v.strictObject({ what: v.string(), reason: v.string() })),
   steps: v.array(v.strictObject({ step: v.string(), ...spanSchema.entries })),
   leaseMs: finite,
@@ -156,8 +167,9 @@ export const freezeReportSchema = v.strictObject({
 });
 export type FreezeReport = v.InferOutput<typeof freezeReportSchema>;
 
+/** Asks for a session. */
 export interface FreezeRequest {
-  /** Who asks, for the second one who asks meanwhile: `host tool`, `guest-fsfreeze-freeze`, ... */
+  /** Who asks, as others are told who ask meanwhile: `host tool`, `guest-fsfreeze-freeze`, ... */
   readonly requester: string;
   /** Chosen by the requester so that a lost reply can be asked for; otherwise made up. */
   readonly session?: string;
@@ -175,13 +187,14 @@ export interface FreezeRequest {
   readonly require: ConsistencyLevel | 'auto' | 'plain';
 }
 
+/** A guest that is held. */
 export interface FreezeSession {
   readonly id: string;
   /** As of the last step done. */
   readonly report: FreezeReport;
   /**
-   * Deadline = now + leaseMs, within the guest's lease-max. Throws a QuiesceError if the lease has ended. `signal` gives
-   * up waiting for the answer where there is a wire in between.
+   * Deadline = now + leaseMs, within the guest's lease-max. Throws a QuiesceError if the lease has ended. `signal`
+   * gives up waiting for the answer where there is a wire in between.
    */
   renew(leaseMs: number, signal?: AbortSignal): Promise<{ readonly remainingMs: number }>;
   /**
@@ -214,7 +227,7 @@ export const writerListingSchema = v.strictObject({
 });
 export type WriterListing = v.InferOutput<typeof writerListingSchema>;
 
-/** A session that ended otherwise than its requester knows; without a name, one of the agent before. */
+/** A session that ended otherwise than its requester knows; a nameless one was of the agent before this one. */
 export const untoldSchema = v.strictObject({
   session: v.optional(v.string()),
   requester: v.optional(v.string()),
@@ -228,7 +241,7 @@ export const unreleasedWriterSchema = v.strictObject({
   session: v.string(),
   name: v.string(),
   path: v.string(),
-  /** Of the last try, for people. */
+  /** Why the last try failed, for people. */
   reason: v.string(),
   /** How often it was told so since its session ended. */
   tries: finite,
@@ -243,17 +256,18 @@ export const hungFilesystemSchema = v.strictObject({
   mountpoint: v.string(),
   /** After a `freeze` it is thawed as soon as that returns; a `thaw` means that it is frozen until then. */
   call: told(hungCalls, 'thaw'),
-  /** Milliseconds since the call began, of guest running time. */
+  /** Since the call began, of guest running time. */
   forMs: finite,
   /** The session that gave it up. */
   session: v.string(),
 });
 
+/** The freeze path, as seen by whoever asks for a session. At most one session holds a guest. */
 export interface Coordinator {
   /**
-   * Steps 1-4 of the freeze path. `signal` aborts an attempt that is on its way: everything is thawed and released
-   * before the promise settles. Throws QuiesceError (facts.report: FreezeReport) when refused or failed, the guest
-   * thawed; StateError when somebody else holds the guest (facts: holder).
+   * Steps 1 to 4 (src/freeze/README.md). `signal` aborts an attempt that is on its way: everything is thawed and
+   * released before the promise settles. Throws QuiesceError (facts.report: FreezeReport) when refused or failed, the
+   * guest thawed; StateError when somebody else holds the guest (facts: holder).
    */
   freeze(request: FreezeRequest, signal?: AbortSignal): Promise<FreezeSession>;
   status(): Promise<CoordinatorStatus>;

@@ -1,7 +1,9 @@
-// Time limits. A Deadline is a point on the monotonic clock (the host's wall clock may jump as it likes).
+// Bounds waiting: by a time limit, by a point in time, by a signal. All on the monotonic clock: the wall clock may jump
+// as it likes. Nothing here ends the work that is waited for.
 import { performance } from 'node:perf_hooks';
 import { DeadlineError, type Outcome } from './errors.js';
 
+/** A point on the monotonic clock. */
 export class Deadline {
   readonly limitMs: number;
   readonly #end: number;
@@ -45,7 +47,7 @@ export async function withLimit<T>(
   }
 }
 
-/** Time limits that end with what they were for. */
+/** Timers that are cleared together, when nobody waits for them any more. */
 export class Timer {
   readonly #timers: NodeJS.Timeout[] = [];
 
@@ -64,7 +66,7 @@ export class Timer {
   }
 }
 
-/** Settles with `aborted` when the signal is; `clear` afterwards. */
+/** Waits for a signal to be aborted. `clear` is to be called afterwards: it takes the listener away. */
 export class AbortWait {
   readonly aborted: Promise<'aborted'>;
   readonly #signal: AbortSignal | undefined;

@@ -1,4 +1,4 @@
-// Every error this project throws on purpose, by what the caller can do about it.
+// Holds every error that this project throws on purpose, by what the caller can do about it.
 //
 //   BridgeError                 code, facts, outcome
 //   +-- UsageError              the call is wrong: change it                                       exit 2
@@ -9,9 +9,11 @@
 //   +-- DeadlineError           a time limit passed (outcome 'unknown' if a request was under way)
 //   +-- StateError              an illegal step of a state machine: a bug, or a second requester
 //
-// What a peer answered over a wire is a RemoteError (src/rpc/errors.ts), a family of its own.
+// What a peer answered over a wire is a RemoteError (src/rpc/errors.ts), a family of its own. The codes and their
+// meanings: error-codes.ts.
+import type { ErrorCode } from './error-codes.js';
 
-/** What a failed request did to its peer: nothing, or nobody knows. */
+/** Whether a failed request did something to its peer: it did not, or nobody knows. */
 export type Outcome = 'none' | 'unknown';
 
 export type Facts = Readonly<Record<string, unknown>>;
@@ -23,13 +25,13 @@ interface BridgeErrorOptions {
 }
 
 export class BridgeError extends Error {
-  /** Stable, for programs: `E_...`. */
-  readonly code: string;
+  /** Stable, for programs. */
+  readonly code: ErrorCode;
   /** Typed facts behind the message. */
   readonly facts: Facts;
   readonly outcome: Outcome;
 
-  constructor(code: string, message: string, { cause, facts = {}, outcome = 'none' }: BridgeErrorOptions = {}) {
+  constructor(code: ErrorCode, message: string, { cause, facts = {}, outcome = 'none' }: BridgeErrorOptions = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = new.target.name;
     this.code = code;
@@ -64,10 +66,10 @@ export class StateError extends BridgeError {
 const lasting = new Set(['EACCES', 'EPERM', 'EROFS', 'ENAMETOOLONG', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EINVAL']);
 
 /**
- * For a path of the settings on which a system call failed: a UsageError if only another path, or other rights, will
- * mend it; a BridgeError if it may be over the next time (a full disk, no memory, no file descriptors).
+ * The error for a path of the settings on which a system call failed: a UsageError if only another path, or other
+ * rights, will mend it; a BridgeError if it may be over the next time (a full disk, no memory, no file descriptors).
  */
-export function pathError(code: string, what: string, cause: NodeJS.ErrnoException): BridgeError {
+export function pathError(code: ErrorCode, what: string, cause: NodeJS.ErrnoException): BridgeError {
   const Kind = lasting.has(cause.code ?? '') ? UsageError : BridgeError;
   return new Kind(code, `${what}: ${cause.code ?? cause.message}`);
 }
@@ -77,7 +79,7 @@ export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error.cause === undefined) return error.message;
   const cause = describeError(error.cause);
-  // Whoever wrote the message may have quoted it already.
+  // The message may quote its cause already.
   return error.message.includes(cause) ? error.message : `${error.message}: ${cause}`;
 }
 

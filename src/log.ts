@@ -1,18 +1,19 @@
-// The one logger. While something is frozen the agent writes to no path outside tmpfs: `hold` keeps lines in a ring
-// in memory, `release` writes them. The oldest lines of a full ring are dropped and counted.
+// Makes the one logger. While something is frozen the agent writes to no path outside tmpfs (src/freeze/README.md):
+// `hold` keeps lines in a ring in memory, `release` writes them. The oldest lines of a full ring are dropped and
+// counted.
 import { pino, type Logger } from 'pino';
 import { closeSync, openSync, writeSync } from 'node:fs';
 
 export type { Logger };
 
-/** Kept while held: some 4000 lines of the usual length. */
+/** How much is kept while held: some 4000 lines of the usual length. */
 const RING_CHARACTERS = 1024 * 1024;
 
 export interface HeldLogger {
   readonly log: Logger;
-  /** From now on lines stay in memory. */
+  /** From now on lines stay in memory. May be called again. */
   hold(): void;
-  /** Writes what was held. May be called when nothing is held. */
+  /** Writes the lines that were held. May be called when nothing is held. */
   release(): void;
   close(): void;
 }

@@ -1,12 +1,12 @@
-// Undo what was done, last first, unless it succeeded. The thaw is pushed last, before the freeze is sent: it runs first.
-// An undo that fails does not keep the others from running; all failures come back in one AggregateError.
+// Undoes what was done, last first, unless it is kept. An undo that fails does not keep the others from running; all
+// failures come back in one AggregateError.
 
 type Undo = () => Promise<void> | void;
 
 export class Reverter implements AsyncDisposable {
   #undos: { what: string; undo: Undo }[] = [];
 
-  /** Registers an undo; `what` names it in errors. Call it before, or in the line after, what it undoes. */
+  /** Registers an undo, which `what` names in errors. To be called before the act, or in the line after it. */
   push(what: string, undo: Undo): void {
     this.#undos.push({ what, undo });
   }

@@ -1,4 +1,6 @@
-/** One word as a shell takes it, for a command that a person is told to type: quoted if it must be. */
+// Quotes words for a command that a person is told to type. Nothing here is run by us.
+
+/** The word as a shell takes it: in quotes if it must be. */
 export function shellWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

@@ -1,3 +1,3 @@
-// The version of this package, as in package.json (a test compares them). A constant, not a file: neither program reads
-// one to know itself.
+// Holds the version of this package, as in package.json (a test compares them). It is a constant, so that no program
+// reads a file to know itself.
 export const PACKAGE_VERSION = '0.1.0';

@@ -9,7 +9,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* Between two tries of FITHAW it is in none. */
+/* By `enum inside`. Between two tries of FITHAW a thread is in no call: that is told as a thaw. */
 static const char *const calls[] = { "thaw", "open", "sync", "freeze", "thaw" };
 
 static const char *marker_path;
@@ -26,7 +26,8 @@ void abandoned_init(const char *path, pid_t pid, uint64_t start_time)
 
 static void name_marker(unsigned number, char *out, size_t size)
 {
-	snprintf(out, size, "%s.left-%d-%llu-%u", marker_path, (int)marker.pid, (unsigned long long)marker.start_time, number);
+	snprintf(out, size, "%s.left-%d-%llu-%u", marker_path, (int)marker.pid, (unsigned long long)marker.start_time,
+		 number);
 }
 
 static int write_down(const struct worker_identity *identity, const struct worker_view *view, const char *session,
@@ -44,7 +45,7 @@ static int write_down(const struct worker_identity *identity, const struct worke
 	return marker_write(path, temporary, &marker);
 }
 
-/* Writes that the disk has done. The same for ever if that is not known. */
+/* How many writes the disk has completed; the same number for ever if that is not known. */
 static uint64_t progress_of(uint64_t device)
 {
 	char path[64], line[256];
@@ -128,7 +129,7 @@ static bool is_same(const struct abandoned *self, const struct request *request,
 	const struct worker_identity *identity = worker_identity(self->worker);
 	bool same_mount = request->mount_id == identity->mount_id && strcmp(request->path, identity->path) == 0;
 
-	/* What does not open is the way to it: by another mount it may be reached. */
+	/* What does not open is the way to it: by another mount it may be reached, so only this one is refused. */
 	if (worker_look(self->worker).inside == INSIDE_OPEN)
 		return same_mount;
 	if (superblock != 0 && superblock == identity->superblock)
@@ -138,6 +139,7 @@ static bool is_same(const struct abandoned *self, const struct request *request,
 	return same_mount;
 }
 
+/* A sync, or an open, whose disk has completed writes since it was last asked. What may freeze is never let in. */
 static bool goes_on(struct abandoned *self)
 {
 	uint64_t progress = progress_of(worker_identity(self->worker)->disk);
@@ -166,7 +168,7 @@ void abandoned_each(hung_taker *take, void *context)
 		struct worker_view view = worker_look(self->worker);
 
 		if (!is_over(self))
-			take(calls[view.inside], view.since, self->session,
-			     worker_identity(self->worker)->path, context);
+			take(calls[view.inside], view.since, self->session, worker_identity(self->worker)->path,
+			     context);
 	}
 }

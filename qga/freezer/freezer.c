@@ -1,21 +1,21 @@
 /*
- * The freezer: the small trusted program that alone freezes and thaws
- * filesystems. This file is the command line, the start and what makes it
- * resident; the protocol is in README.md, the rules in session.c and worker.c.
+ * The freezer's command line, and its start in this order: folder, predecessor, leftovers, memory, socket. What it does
+ * then is server.c; the protocol, and a list of the files, are in README.md.
  */
 #define _GNU_SOURCE
 #include "heartbeat.h"
 #include "leftovers.h"
-#include "process.h"
+#include "predecessor.h"
 #include "resident.h"
+#include "runtime-folder.h"
 #include "server.h"
+#include "session.h"
+#include "socket-file.h"
 #include "system.h"
 #include "thaw-marked.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <libgen.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,9 +23,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef VERSION
@@ -33,7 +31,7 @@
 #endif
 
 enum { OK = 0, FAILED = 1, USAGE = 2, RUNNING = 3 };
-enum { BOUND_MS = 10 * 1000, START_LOCK_MS = 15 * 1000, HELLO_MS = 1000 };
+enum { BOUND_MS = 10 * 1000 };
 
 static struct {
 	const char *socket, *marker, *rcu_knob;
@@ -120,105 +118,9 @@ static void parse_options(int count, char **words)
 	}
 }
 
-/* What others may write to they may put names into: a socket or marker of theirs in place of ours. */
-static bool only_ours(int fd)
+static struct thaw_job thaw_job(void)
 {
-	struct stat status;
-
-	return fstat(fd, &status) == 0 && (status.st_uid == 0 || status.st_uid == geteuid()) &&
-	       (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
-}
-
-/* The folder of PATH, made if it is missing; it must be in memory, and ours. -1 after saying why. */
-static int open_folder(const char *path)
-{
-	char copy[PATH_MAX_BYTES + 1], *folder;
-	int fd;
-
-	if (strlen(path) >= sizeof copy) {
-		fail("path", strerror(ENAMETOOLONG));
-		return -1;
-	}
-	folder = dirname(strcpy(copy, path));
-	if (mkdir(folder, 0755) < 0 && errno != EEXIST) {
-		fail(folder, strerror(errno));
-		return -1;
-	}
-	fd = open_mount_point(folder);
-	if (fd < 0) {
-		fail(folder, strerror(errno));
-	} else if (!in_memory(fd) && !options.any_fs) {
-		fail(folder, "expected tmpfs or ramfs, found another filesystem: it could be frozen");
-		close(fd);
-		fd = -1;
-	} else if (!only_ours(fd) && !options.any_fs) {
-		fail(folder, "expected a folder that belongs to root and that nobody else may write to");
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
-/* Keeps two that start at once apart; only for the start, so that a freezer stuck in the kernel blocks no successor. */
-static bool lock_start(int folder)
-{
-	for (int waited = 0; flock(folder, LOCK_EX | LOCK_NB) < 0; waited += 100) {
-		if (waited >= START_LOCK_MS) {
-			fail("start", "another freezer has been starting for 15 s");
-			return false;
-		}
-		nanosleep(&(struct timespec){ .tv_nsec = 100 * 1000000 }, NULL);
-	}
-	return true;
-}
-
-static struct leftovers leftovers(void)
-{
-	return (struct leftovers){ options.marker, options.socket, options.rcu_knob, &real_calls, BOUND_MS };
-}
-
-/*
- * Killed inside a FIFREEZE that does not return, it still listens, and accepts nothing: whoever looked for it has
- * filled its queue, and who it is can then not be asked of the socket.
- */
-static void look_if_ending(const char *path, void *ending)
-{
-	static struct marker marker;
-	char problem[PATH_MAX_BYTES + 256];
-
-	if (marker_read(path, &marker, problem, sizeof problem) == 1 &&
-	    process_start_time(marker.pid) == marker.start_time && process_is_ending(marker.pid))
-		*(bool *)ending = true;
-	marker_free(&marker);
-}
-
-static bool marked_one_is_ending(void)
-{
-	bool ending = false;
-
-	look_if_ending(options.marker, &ending);
-	markers_set_aside(options.marker, look_if_ending, &ending);
-	return ending;
-}
-
-/* Sees to a predecessor: OK, or RUNNING after saying so. */
-static int succeed(void)
-{
-	struct leftovers left = leftovers();
-	pid_t silent, pid = server_ask(options.socket, HELLO_MS, &silent);
-
-	if (pid <= 0 && access(options.marker, F_OK) == 0) {
-		if (thaw_marker(&left) != 0)
-			fail(options.marker, "not all that was marked is thawed; starting, and going on with it");
-		pid = server_ask(options.socket, HELLO_MS, &silent);
-	}
-	if (pid < 0 && silent == 0 && marked_one_is_ending())
-		pid = 0;
-	if (pid > 0)
-		fprintf(stderr, "freezer: already running, pid %d\n", (int)pid);
-	else if (pid < 0)
-		fprintf(stderr, "freezer: already running, pid %d, which does not answer: end it first\n", (int)silent);
-	return pid == 0 ? OK : RUNNING;
+	return (struct thaw_job){ options.marker, options.socket, options.rcu_knob, &real_calls, BOUND_MS };
 }
 
 static bool kernel_is_known(void)
@@ -233,8 +135,10 @@ static bool kernel_is_known(void)
 
 static int serve(int parent)
 {
-	int marker_folder = open_folder(options.marker), folder = open_folder(options.socket);
+	int marker_folder = runtime_folder_open(options.marker, options.any_fs);
+	int folder = runtime_folder_open(options.socket, options.any_fs);
 	int stop, wake, listening = -1, result;
+	struct thaw_job job = thaw_job();
 	struct session_setup setup = {
 		.calls = &real_calls,
 		.marker = options.marker,
@@ -242,7 +146,7 @@ static int serve(int parent)
 		.kill_holders = !options.no_kill,
 	};
 
-	if (!kernel_is_known() || marker_folder < 0 || folder < 0 || !lock_start(folder))
+	if (!kernel_is_known() || marker_folder < 0 || folder < 0 || !runtime_folder_lock(folder))
 		return FAILED;
 	close(marker_folder);
 	stop = arrange_signals();
@@ -251,9 +155,8 @@ static int serve(int parent)
 		fail("start", strerror(errno));
 		return FAILED;
 	}
-	result = succeed();
-	if (result != OK)
-		return result;
+	if (!predecessor_is_gone(&job))
+		return RUNNING;
 	result = leftovers_take(options.marker, &real_calls, wake);
 	if (result != 0) {
 		fail(options.marker, strerror(result));
@@ -261,12 +164,12 @@ static int serve(int parent)
 	}
 	if (!become_resident(!options.any_fs) || session_init(&setup) != 0)
 		return FAILED;
-	listening = server_listen(options.socket);
+	listening = socket_listen(options.socket);
 	if (listening < 0) {
 		fail(options.socket, strerror(errno));
 		return FAILED;
 	}
-	flock(folder, LOCK_UN); /* by hand: a child of thaw_marked() may still share the descriptor */
+	flock(folder, LOCK_UN); /* not by close() alone: a child of thaw_marker() may still share the descriptor */
 	close(folder);
 	notify_ready();
 	drop_stdio();
@@ -276,7 +179,7 @@ static int serve(int parent)
 	return OK;
 }
 
-/* Three words within the time after which the service manager gives the agent up. */
+/* --heartbeat: three words within the time after which the service manager gives the agent up. */
 static void keep_time(void)
 {
 	const char *text = getenv("WATCHDOG_USEC");
@@ -284,7 +187,8 @@ static void keep_time(void)
 
 	prctl(PR_SET_NAME, "agent-heartbeat");
 	signal(SIGPIPE, SIG_IGN);
-	heartbeat(STDIN_FILENO, watchdog_us < 3000 ? 10000 : (unsigned)(watchdog_us / 3000), options.heartbeat_s * 1000);
+	heartbeat(STDIN_FILENO, watchdog_us < 3000 ? 10000 : (unsigned)(watchdog_us / 3000),
+		  options.heartbeat_s * 1000);
 }
 
 int main(int count, char **words)
@@ -300,9 +204,9 @@ int main(int count, char **words)
 		return OK;
 	}
 	if (options.thaw_marked) {
-		struct leftovers left = leftovers();
+		struct thaw_job job = thaw_job();
 
-		return thaw_marked(&left);
+		return thaw_marked(&job);
 	}
 	if (!options.foreground && getenv("NOTIFY_SOCKET") == NULL)
 		parent = go_into_background();

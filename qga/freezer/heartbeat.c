@@ -1,3 +1,4 @@
+/* See heartbeat.h. */
 #define _GNU_SOURCE
 #include "heartbeat.h"
 #include "notify.h"

@@ -13,7 +13,7 @@
  */
 enum { HEARTBEAT_ALIVE = '.', HEARTBEAT_HOLDS = 'h', HEARTBEAT_RELEASED = 'r' };
 
-/* Until IN ends, which is when the agent has. */
+/* Returns when IN ends, which is when the agent has ended. */
 void heartbeat(int in, unsigned period_ms, unsigned hold_at_most_ms);
 
 #endif

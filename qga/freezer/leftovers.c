@@ -3,20 +3,16 @@
 #include "leftovers.h"
 #include "process.h"
 #include "system.h"
-#include "thaw-marked.h"
+#include "thaw-entry.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifndef WORKER_STACK
-#define WORKER_STACK (32 * 1024)
-#endif
 
 enum { FIRST_PAUSE_MS = 100, LONGEST_PAUSE_MS = 5000 };
 
@@ -49,7 +45,7 @@ static void pause_ms(int ms)
 static void *see_to(void *argument)
 {
 	struct charge charge = *(struct charge *)argument;
-	/* A copy: the states of the others change, this one only here. */
+	/* A copy: the marker itself is read and written under the lock, and a thaw must not hold that. */
 	struct marker_entry entry;
 	uint64_t one = 1;
 	struct process old;
@@ -71,37 +67,22 @@ static void *see_to(void *argument)
 	pthread_mutex_lock(&lock);
 	charge.left->marker.entries[charge.index].state = MARKED_THAWED;
 	news = true;
-	/* Can only fail if the counter is full, and then the loop is awake. */
+	/* The write can only fail if the counter is full, and then the loop is awake. */
 	if (write(wake, &one, sizeof one) < 0)
 		news = true;
 	pthread_mutex_unlock(&lock);
 	return NULL;
 }
 
-static bool is_left(const struct marker_entry *entry)
-{
-	return entry->state == MARKED_INTENDED || entry->state == MARKED_FROZEN;
-}
-
 static int start_thread(struct left *left, size_t index)
 {
 	struct charge *charge = malloc(sizeof *charge);
-	pthread_attr_t attributes;
-	pthread_t thread;
-	sigset_t every, before;
 	int error;
 
 	if (charge == NULL)
 		return ENOMEM;
 	*charge = (struct charge){ left, index };
-	sigfillset(&every);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attributes, WORKER_STACK);
-	pthread_sigmask(SIG_SETMASK, &every, &before);
-	error = pthread_create(&thread, &attributes, see_to, charge);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attributes);
+	error = thread_start(see_to, charge);
 	if (error != 0)
 		free(charge);
 	return error;
@@ -140,7 +121,7 @@ static void take_one(const char *path, void *unused)
 	news = true;
 	pthread_mutex_unlock(&lock);
 	for (size_t i = 0; i < left->marker.count && error == 0; i++)
-		if (is_left(&left->marker.entries[i]))
+		if (marker_entry_is_left(&left->marker.entries[i]))
 			error = start_thread(left, i);
 	if (error != 0)
 		fprintf(stderr, "freezer: %s: %s\n", path, strerror(error));
@@ -158,12 +139,14 @@ int leftovers_take(const char *path, const struct kernel_calls *given, int wake_
 	return 0;
 }
 
-/* With the lock held: the file as it should be now. False if nothing in it is left. */
+/* With the lock held: writes the file as it should be now. False, and the file is removed, if nothing in it is left. */
 static bool write_down(struct left *left)
 {
 	for (size_t i = 0; i < left->marker.count; i++)
-		if (is_left(&left->marker.entries[i]))
-			return marker_write(left->path, left->temporary, &left->marker), true;
+		if (marker_entry_is_left(&left->marker.entries[i])) {
+			marker_write(left->path, left->temporary, &left->marker);
+			return true;
+		}
 	unlink(left->path);
 	return false;
 }
@@ -201,7 +184,8 @@ int leftovers_hold(const struct request *request, char *text, size_t size)
 	pthread_mutex_lock(&lock);
 	for (struct left *left = all; left != NULL; left = left->next)
 		for (size_t i = 0; i < left->marker.count; i++)
-			held = held || (is_left(&left->marker.entries[i]) && is_same(&left->marker.entries[i], request));
+			held = held || (marker_entry_is_left(&left->marker.entries[i]) &&
+					is_same(&left->marker.entries[i], request));
 	pthread_mutex_unlock(&lock);
 	if (held)
 		snprintf(text, size, "fs: a freezer that died froze it, and it is not thawed yet");
@@ -216,7 +200,7 @@ void leftovers_each(hung_taker *take, void *context)
 			bool held;
 
 			pthread_mutex_lock(&lock);
-			held = is_left(&left->marker.entries[i]);
+			held = marker_entry_is_left(&left->marker.entries[i]);
 			pthread_mutex_unlock(&lock);
 			if (held)
 				take("thaw", left->since, left->marker.session, left->marker.entries[i].path, context);

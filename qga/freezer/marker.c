@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,11 @@ static const char *const names[] = { "intended", "frozen", "refused", "thawed" }
 const char *marked_name(enum marked state)
 {
 	return names[state];
+}
+
+bool marker_entry_is_left(const struct marker_entry *entry)
+{
+	return entry->state == MARKED_INTENDED || entry->state == MARKED_FROZEN;
 }
 
 /* Lines are gathered here; a whole line always fits: an escaped path is shorter than the request it came in. */
@@ -56,7 +60,7 @@ static void put(struct sink *sink, const char *text)
 
 int marker_write(const char *path, const char *temporary, const struct marker *marker)
 {
-	/* Static: one writer, the main thread, and its stack stays small. */
+	/* Static: only the main thread writes, and its stack stays small. */
 	static struct sink sink;
 	static char text[4 * PATH_MAX_BYTES + 1];
 	char word[4 * ID_MAX_BYTES + 1], line[sizeof word + 128];
@@ -73,8 +77,8 @@ int marker_write(const char *path, const char *temporary, const struct marker *m
 	for (size_t i = 0; i < marker->count; i++) {
 		const struct marker_entry *entry = &marker->entries[i];
 
-		snprintf(line, sizeof line, "%s %llu %u:%u ", names[entry->state],
-			 (unsigned long long)entry->mount_id, entry->major, entry->minor);
+		snprintf(line, sizeof line, "%s %llu %u:%u ", names[entry->state], (unsigned long long)entry->mount_id,
+			 entry->major, entry->minor);
 		put(&sink, line);
 		put(&sink, word_escape(entry->path, text, sizeof text));
 		put(&sink, "\n");
@@ -101,7 +105,6 @@ static int split(char *line, char **word, int max)
 	return words;
 }
 
-
 static const char *parse_head(char *line, struct marker *out)
 {
 	char *word[6], *session;
@@ -122,7 +125,7 @@ static const char *parse_head(char *line, struct marker *out)
 	return NULL;
 }
 
-/* One more place; they double, starting at 8. */
+/* Room for one entry more: for 8, and for twice as many whenever they are full. NULL: out of memory. */
 static struct marker_entry *next_entry(struct marker *out)
 {
 	bool full = out->count == 0 || (out->count >= 8 && (out->count & (out->count - 1)) == 0);
@@ -218,7 +221,7 @@ int marker_set_aside(const char *path)
 	return rename(path, aside) < 0 ? errno : 0;
 }
 
-/* PATH.left-PID-STARTTIME: not what is being written beside one. */
+/* NAME is BASE.left-PID-STARTTIME, with or without a number, and not the `.new` that is being written beside one. */
 static bool is_aside(const char *name, const char *base)
 {
 	size_t length = strlen(base);

@@ -7,6 +7,7 @@
 
 #include "request.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 enum { RCU_VALUE_MAX = 15 };
@@ -48,5 +49,7 @@ int marker_set_aside(const char *path);
 void markers_set_aside(const char *path, void (*take)(const char *left, void *context), void *context);
 
 const char *marked_name(enum marked state);
+/* `intended` or `frozen`: it may be frozen, so whoever finds the marker thaws it. */
+bool marker_entry_is_left(const struct marker_entry *entry);
 
 #endif

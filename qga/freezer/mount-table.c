@@ -71,8 +71,8 @@ int mounts_each(bool (*take)(const struct mount *, void *), void *context)
 static bool never_opened(const char *type)
 {
 	static const char *const types[] = {
-		"autofs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "coda", "ncpfs", "lustre",
-		"glusterfs", "beegfs", "orangefs", "virtiofs", "fuse", "fuseblk",
+		"autofs", "nfs",   "nfs4",   "cifs",      "smb3",   "smbfs",    "ceph",     "9p",   "afs",
+		"coda",   "ncpfs", "lustre", "glusterfs", "beegfs", "orangefs", "virtiofs", "fuse", "fuseblk",
 	};
 
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
@@ -92,8 +92,10 @@ void mounts_forget(void)
 }
 
 /*
- * Of a superblock with a device number of its own. Elsewhere any user may name the source (FUSE's fsname=), and to follow
- * it may wait for another machine. In /dev nothing waits for a disk; to /dev/shm everybody writes.
+ * True of a superblock whose device number is anonymous (major 0), and whose source is the name of its disk, and may be
+ * followed.
+ * On any other type a user may name the source (FUSE's fsname=), and to follow it may wait for another machine. In /dev
+ * nothing waits for a disk; to /dev/shm everybody writes.
  */
 static bool names_its_disk(const struct mount *mount)
 {

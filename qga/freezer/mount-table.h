@@ -1,4 +1,4 @@
-/* /proc/self/mountinfo: to look for a mount in, and as what is known of one by its id. */
+/* The mount table, /proc/self/mountinfo: gone through line by line, or asked for one mount by its id. */
 #ifndef FREEZER_MOUNT_TABLE_H
 #define FREEZER_MOUNT_TABLE_H
 
@@ -16,22 +16,23 @@ struct mount {
 /* Calls TAKE for each line of /proc/self/mountinfo until it returns true. -1 with errno, 0 not taken, 1 taken. */
 int mounts_each(bool (*take)(const struct mount *, void *), void *context);
 
-/* The block device under it, or one of them; 0: not known. Never waits for a name that is not the kernel's. */
+/* The block device under a mount, or one of them; 0: not known. Follows no name that any user may have chosen. */
 uint64_t mount_disk(const struct mount *mount);
 
+/* What is known of a mount by its id. */
 struct mount_kind {
 	uint64_t id;
-	uint64_t device; /* of the superblock: for btrfs none that fstat() knows */
-	uint64_t disk;   /* mount_disk() */
+	uint64_t device;   /* of the superblock: for btrfs none that fstat() knows */
+	uint64_t disk;     /* mount_disk() */
 	bool never_opened; /* opening it, or a statfs, may wait for another machine or process */
 };
 
 /*
  * 1 found, 0 there is none, -1 with errno. The table is read once for many questions: with tens of thousands of mounts
- * each reading takes the kernel tens of milliseconds. Read anew for an id that is not in it.
+ * each reading takes the kernel tens of milliseconds. It is read anew for an id that is not in it.
  */
 int mount_find(uint64_t id, struct mount_kind *out);
-/* Before a new plan, and when it is done with: ids are used again. */
+/* Drops what was read: before a new plan, and when a plan is done with, since the kernel uses ids again. */
 void mounts_forget(void);
 
 #endif

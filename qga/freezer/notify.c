@@ -1,3 +1,4 @@
+/* See notify.h. */
 #define _GNU_SOURCE
 #include "notify.h"
 
@@ -28,8 +29,10 @@ int notify_manager(const char *line)
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
-	why = sendto(fd, line, strlen(line), MSG_NOSIGNAL, (struct sockaddr *)&to,
-		     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0 ? errno : 0;
+	why = 0;
+	if (sendto(fd, line, strlen(line), MSG_NOSIGNAL, (struct sockaddr *)&to,
+		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
+		why = errno;
 	close(fd);
 	errno = why;
 	return why == 0 ? 0 : -1;

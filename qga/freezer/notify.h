@@ -2,7 +2,10 @@
 #ifndef FREEZER_NOTIFY_H
 #define FREEZER_NOTIFY_H
 
-/* 0, also where no service manager asked for it (NOTIFY_SOCKET); else -1 and errno. Waits for a service manager that does not read. */
+/*
+ * Sends LINE. 0, also where no service manager asked for it (NOTIFY_SOCKET); else -1 with errno. Waits for a service
+ * manager that does not read.
+ */
 int notify_manager(const char *line);
 
 #endif

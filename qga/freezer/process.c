@@ -46,14 +46,19 @@ uint64_t process_start_time(pid_t pid)
 	unsigned long long start;
 
 	if (at == NULL ||
-	    sscanf(at, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &start) != 1)
+	    sscanf(at, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &start) !=
+		    1)
 		return 0;
 	return start;
 }
 
 bool process_find(pid_t pid, struct process *out)
 {
-	/* The pidfd first: if its process ends and another takes the pid, the start time is none that is looked for. */
+	/*
+	 * The pidfd comes first. If its process ends then and another one takes the pid, the start time read below is
+	 * that of the other one: then the pidfd tells that the process is gone. The other way round, a start time that was looked for would
+	 * stand beside the pidfd of a stranger, who would be killed.
+	 */
 	*out = (struct process){ .pid = pid, .pidfd = (int)syscall(SYS_pidfd_open, pid, 0) };
 	out->start_time = process_start_time(pid);
 	if (out->start_time != 0)
@@ -69,7 +74,8 @@ bool process_of_peer(int socket, struct process *out)
 	int fd = -1;
 
 	*out = (struct process){ .pidfd = -1 };
-	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid <= 0 || !process_find(peer.pid, out))
+	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.pid <= 0 ||
+	    !process_find(peer.pid, out))
 		return false;
 	size = sizeof fd;
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0 && fd >= 0) {
@@ -84,7 +90,9 @@ void process_kill(const struct process *process)
 {
 	if (process->pid <= 0)
 		return;
-	if (process->pidfd >= 0 && syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0) == 0)
+	/* ESRCH: it has ended, and who has its pid by now is a stranger, even if the start time was read from him. */
+	if (process->pidfd >= 0 &&
+	    (syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0) == 0 || errno == ESRCH))
 		return;
 	if (process_start_time(process->pid) == process->start_time)
 		kill(process->pid, SIGKILL);

@@ -9,10 +9,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Field 22 of /proc/PID/stat; 0 if there is no such process. With the pid, names one process of this boot. */
+/* Field 22 of /proc/PID/stat; 0 if there is no such process. With its pid it names one process of this boot. */
 uint64_t process_start_time(pid_t pid);
 
-/* Killed, and perhaps still inside the kernel: it will do nothing more by itself. */
+/* True if it was killed, or there is none: perhaps still inside the kernel, it will do nothing more by itself. */
 bool process_is_ending(pid_t pid);
 
 /*
@@ -29,8 +29,9 @@ struct process {
 bool process_find(pid_t pid, struct process *out);
 /* The other end of SOCKET; its pidfd is the kernel's own where it has SO_PEERPIDFD (6.5). */
 bool process_of_peer(int socket, struct process *out);
+/* SIGKILL. */
 void process_kill(const struct process *process);
-/* Within WAIT_MS every thread of it has ended, also those that were inside the kernel. */
+/* True if within WAIT_MS every thread of it has ended, also those that were inside the kernel; or if it is none. */
 bool process_ended(const struct process *process, int wait_ms);
 void process_close(struct process *process);
 

@@ -4,6 +4,7 @@
 #include "marker.h"
 #include "system.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,4 +89,14 @@ void rcu_close(void)
 	if (knob_fd >= 0)
 		close(knob_fd);
 	knob_fd = -1;
+}
+
+void rcu_put_back(const char *knob, const char *value)
+{
+	int fd = value[0] == '\0' ? -1 : open(knob, O_WRONLY | O_CLOEXEC);
+
+	if (value[0] != '\0' && (fd < 0 || write(fd, value, strlen(value)) < 0))
+		fprintf(stderr, "freezer: cannot put %s back into %s: %s\n", value, knob, strerror(errno));
+	if (fd >= 0)
+		close(fd);
 }

@@ -130,7 +130,7 @@ static const char *parse_plan(char **word, struct request *out)
 		return "expected: a session id of 1 to 128 bytes";
 	if (owner == NULL || strlen(owner) > OWNER_MAX_BYTES)
 		return "expected: an owner of at most 256 bytes";
-	if (parse_decimal(word[3], &out->ms) < 0 || parse_decimal(word[4], &out->budget_ms) < 0)
+	if (parse_decimal(word[3], &out->lease_ms) < 0 || parse_decimal(word[4], &out->budget_ms) < 0)
 		return "expected: LEASE_MAX_MS and BUDGET_MS in decimal milliseconds";
 	if (parse_decimal(word[5], &expedite) < 0 || expedite > 1)
 		return "expected: EXPEDITE 0 or 1";
@@ -194,28 +194,24 @@ const char *request_parse(char *line, size_t length, struct request *out)
 	out->verb = verbs[which].verb;
 
 	switch (out->verb) {
-	case VERB_PLAN:
-		return parse_plan(word, out);
-	case VERB_FS:
-		return parse_fs(word, out);
+	case VERB_PLAN: return parse_plan(word, out);
+	case VERB_FS: return parse_fs(word, out);
 	case VERB_FREEZE:
-		if (words < 2 || words > 3 || parse_decimal(word[1], &out->ms) < 0)
+		if (words < 2 || words > 3 || parse_decimal(word[1], &out->lease_ms) < 0)
 			return verbs[which].usage;
-		if (words == 3 && (parse_decimal(word[2], &out->budget_ms) < 0 || out->budget_ms == 0))
+		if (words == 3 && (parse_decimal(word[2], &out->limit_ms) < 0 || out->limit_ms == 0))
 			return verbs[which].usage;
 		return NULL;
-	case VERB_SYNC:
-	case VERB_RENEW:
-		return parse_decimal(word[1], &out->ms) < 0 ? verbs[which].usage : NULL;
+	case VERB_SYNC: return parse_decimal(word[1], &out->budget_ms) < 0 ? verbs[which].usage : NULL;
+	case VERB_RENEW: return parse_decimal(word[1], &out->lease_ms) < 0 ? verbs[which].usage : NULL;
 	case VERB_CRITICAL_ON:
 		if (words == 2 && strcmp(word[1], "off") == 0) {
 			out->verb = VERB_CRITICAL_OFF;
 			return NULL;
 		}
-		if (words != 3 || strcmp(word[1], "on") != 0 || parse_decimal(word[2], &out->ms) < 0)
+		if (words != 3 || strcmp(word[1], "on") != 0 || parse_decimal(word[2], &out->bound_ms) < 0)
 			return verbs[which].usage;
 		return NULL;
-	default:
-		return NULL;
+	default: return NULL;
 	}
 }

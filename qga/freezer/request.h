@@ -1,7 +1,7 @@
 /*
  * One line of the protocol (README.md) taken apart, and the escapes both
  * directions use. Pure: no I/O, no allocation, no state. What a request may
- * do in which state is session.c's business.
+ * do in which state is session-requests.c's business.
  */
 #ifndef FREEZER_REQUEST_H
 #define FREEZER_REQUEST_H
@@ -17,8 +17,17 @@ enum {
 };
 
 enum verb {
-	VERB_HELLO, VERB_PLAN, VERB_FS, VERB_SYNC, VERB_FREEZE,
-	VERB_RENEW, VERB_CRITICAL_ON, VERB_CRITICAL_OFF, VERB_THAW, VERB_STATUS, VERB_HUNG,
+	VERB_HELLO,
+	VERB_PLAN,
+	VERB_FS,
+	VERB_SYNC,
+	VERB_FREEZE,
+	VERB_RENEW,
+	VERB_CRITICAL_ON,
+	VERB_CRITICAL_OFF,
+	VERB_THAW,
+	VERB_STATUS,
+	VERB_HUNG,
 };
 
 struct request {
@@ -26,8 +35,10 @@ struct request {
 	const char *session; /* plan */
 	const char *owner;   /* plan */
 	const char *path;    /* fs */
-	uint64_t ms;         /* sync, freeze, renew, critical on; plan: longest lease */
-	uint64_t budget_ms;  /* plan; freeze: LIMIT_MS, 0 if there is none */
+	uint64_t lease_ms;   /* freeze, renew; plan: LEASE_MAX_MS */
+	uint64_t budget_ms;  /* plan, sync */
+	uint64_t limit_ms;   /* freeze; 0: none */
+	uint64_t bound_ms;   /* critical on */
 	int expedite;        /* plan */
 	uint32_t group;      /* fs */
 	uint64_t mount_id;   /* fs */

@@ -52,15 +52,15 @@ void close_inherited(void)
 static bool lock_memory(void)
 {
 	/*
-	 * What there is by now, whole. Of stacks that threads will have, what they touch: the rest of 32 KB each would be
-	 * locked for nothing. A thread touches all that it needs when it opens its filesystem.
+	 * What is mapped by now is locked whole; what is mapped later, the stacks of threads, only where it is touched: the
+	 * rest of 32 KB each would be locked for nothing. A thread touches all that it needs when it opens its filesystem.
 	 */
 	if (mlockall(MCL_CURRENT) == 0 && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0)
 		return true;
 	return false;
 }
 
-/* One for each filesystem, and a few. */
+/* As many as the limit allows: each filesystem needs one. */
 static void take_all_descriptors(void)
 {
 	struct rlimit limit;
@@ -86,7 +86,7 @@ bool become_resident(bool locked)
 	 * that we froze to take dirty pages. Threads inherit it. Linux 5.6; a help, not a condition.
 	 */
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
-	/* Applications wait for it: it goes first. It computes nothing; its threads inherit this. A help, too. */
+	/* Applications wait for it, so it goes first; it computes nothing. Threads inherit this. A help, too. */
 	setpriority(PRIO_PROCESS, 0, -20);
 	take_all_descriptors();
 	/* No heap of its own for a thread: it would be locked, and most of it never used. */

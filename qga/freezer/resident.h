@@ -4,12 +4,16 @@
 
 #include <stdbool.h>
 
-/* On stderr, which drop_stdio() ends. */
+/* Says WHAT and WHY on stderr; nothing is seen of it after drop_stdio(). */
 void fail(const char *what, const char *why);
 
+/* Closes all descriptors but 0, 1 and 2. */
 void close_inherited(void);
 
-/* Never swapped out, never chosen by the OOM killer: what thaws must run when nothing else does. LOCKED: or else false. */
+/*
+ * Never swapped out, never chosen by the OOM killer: what thaws must run when nothing else does. False, after saying
+ * why, if LOCKED is wanted and memory cannot be locked.
+ */
 bool become_resident(bool locked);
 
 /* A signalfd of the signals that end it. */

@@ -1,118 +1,38 @@
 /* See server.h. */
 #define _GNU_SOURCE
 #include "server.h"
+#include "abandoned.h"
+#include "connection.h"
 #include "leftovers.h"
+#include "peer.h"
+#include "session.h"
 #include "system.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 8, SYNTAX_ERRORS_MAX = 16, OUT_BYTES = 4096, SEND_BUFFER = 1 << 20, LINES_BYTES = 256 /* of one filesystem */ };
-
-struct connection {
-	int fd; /* -1: free */
-	bool broken;
-	unsigned syntax_errors;
-	size_t in_used, out_used;
-	char in[LINE_MAX_BYTES];
-	char out[OUT_BYTES];
-};
+enum { CONNECTIONS_MAX = 8, SYNTAX_ERRORS_MAX = 16 };
 
 static struct connection connections[CONNECTIONS_MAX];
 
-/* ---- out ---- */
-
-/*
- * The socket's own buffer is the queue (1 MiB: all lines of 4096 filesystems).
- * Whoever lets it fill up does not read, and loses the connection.
- */
-static void flush(struct connection *to)
-{
-	size_t length = to->out_used;
-
-	to->out_used = 0;
-	if (length == 0)
-		return;
-	if (send(to->fd, to->out, length, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)length)
-		to->broken = true;
-}
-
-void connection_say(struct connection *to, const char *format, ...)
-{
-	char line[OUT_BYTES];
-	va_list arguments;
-	int length;
-
-	if (to == NULL)
-		return;
-	va_start(arguments, format);
-	length = vsnprintf(line, sizeof line - 1, format, arguments);
-	va_end(arguments);
-	if (length >= (int)sizeof line - 1)
-		length = sizeof line - 2;
-	line[length++] = '\n';
-	if (to->out_used + (size_t)length > sizeof to->out)
-		flush(to);
-	memcpy(to->out + to->out_used, line, (size_t)length);
-	to->out_used += (size_t)length;
-}
-
-void connection_flush(struct connection *to)
-{
-	if (to != NULL)
-		flush(to);
-}
-
-int connection_socket(const struct connection *connection)
-{
-	return connection->fd;
-}
-
-static void set_queue(int fd, int bytes)
-{
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-}
-
-void connection_expect(struct connection *to, size_t filesystems)
-{
-	size_t bytes = filesystems * LINES_BYTES;
-
-	if (to != NULL && bytes > SEND_BUFFER && bytes <= INT_MAX / 2 && (filesystems & (filesystems - 1)) == 0)
-		set_queue(to->fd, 2 * (int)bytes);
-}
-
-void connection_drop(struct connection *connection)
-{
-	if (connection == NULL || connection->fd < 0)
-		return;
-	flush(connection);
-	close(connection->fd);
-	connection->fd = -1;
-}
-
 /* ---- in ---- */
 
-static bool may_connect(int fd)
+/* For one that is not served: `error limit TEXT`, and the end. */
+static void turn_away(int fd, const char *text)
 {
-	struct ucred peer;
-	socklen_t size = sizeof peer;
+	char word[4 * 64], line[sizeof word + 16];
+	int length = snprintf(line, sizeof line, "error limit %s\n", word_escape(text, word, sizeof word));
 
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == geteuid());
+	send(fd, line, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
+	close(fd);
 }
 
 static void take_connection(int listening)
 {
-	static const char full[] = "error limit at\\040most\\0408\\040connections\n";
-	static const char stranger[] = "error limit only\\040root\\040may\\040connect\n";
 	int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct connection *place = connections;
 
@@ -120,32 +40,12 @@ static void take_connection(int listening)
 		return;
 	while (place < connections + CONNECTIONS_MAX && place->fd >= 0)
 		place++;
-	if (!may_connect(fd)) {
-		send(fd, stranger, sizeof stranger - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-		close(fd);
-	} else if (place == connections + CONNECTIONS_MAX) {
-		send(fd, full, sizeof full - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-		close(fd);
-	} else {
-		set_queue(fd, SEND_BUFFER);
-		place->broken = false;
-		place->syntax_errors = 0;
-		place->in_used = place->out_used = 0;
-		place->fd = fd;
-	}
-}
-
-static void read_more(struct connection *from)
-{
-	ssize_t got;
-
-	if (from->in_used == sizeof from->in)
-		return; /* requests wait their turn, see take_line() */
-	got = recv(from->fd, from->in + from->in_used, sizeof from->in - from->in_used, MSG_DONTWAIT);
-	if (got > 0)
-		from->in_used += (size_t)got;
-	else if (got == 0 || (errno != EAGAIN && errno != EINTR))
-		from->broken = true;
+	if (!peer_may_connect(fd))
+		turn_away(fd, "only root may connect");
+	else if (place == connections + CONNECTIONS_MAX)
+		turn_away(fd, "at most 8 connections");
+	else
+		connection_open(place, fd);
 }
 
 /* Takes one request out of the buffer and lets the session answer it. False if there is none to be taken now. */
@@ -158,8 +58,8 @@ static bool take_line(struct connection *from)
 	size_t length;
 
 	if (newline == NULL) {
-		if (from->in_used == sizeof from->in) {
-			connection_say(from, "error limit a\\040line\\040has\\040at\\040most\\0408192\\040bytes");
+		if (!connection_has_room(from)) {
+			connection_refuse(from, "limit", "a line has at most %d bytes", LINE_MAX_BYTES);
 			from->broken = true;
 		}
 		return false;
@@ -174,9 +74,7 @@ static bool take_line(struct connection *from)
 	if (wrong == NULL) {
 		session_request(from, &request);
 	} else {
-		char word[4 * 128];
-
-		connection_say(from, "error syntax %s", word_escape(wrong, word, sizeof word));
+		connection_refuse(from, "syntax", "%s", wrong);
 		if (++from->syntax_errors >= SYNTAX_ERRORS_MAX)
 			from->broken = true;
 	}
@@ -199,7 +97,7 @@ static void settle(void)
 		for (struct connection *c = connections; c < connections + CONNECTIONS_MAX; c++) {
 			if (c->fd < 0)
 				continue;
-			flush(c);
+			connection_flush(c);
 			if (c->broken) {
 				connection_drop(c);
 				session_gone(c);
@@ -245,7 +143,7 @@ void server_run(int listening, int stop, int wake)
 
 		for (int i = 0; i < CONNECTIONS_MAX; i++) {
 			/* A full buffer is not read, but its connection's end is seen. */
-			bool room = connections[i].in_used < LINE_MAX_BYTES;
+			bool room = connection_has_room(&connections[i]);
 
 			fds[3 + i].fd = connections[i].fd;
 			fds[3 + i].events = room ? POLLIN | POLLRDHUP : POLLRDHUP;
@@ -261,7 +159,7 @@ void server_run(int listening, int stop, int wake)
 			struct connection *c = &connections[i];
 
 			if (fds[3 + i].revents & POLLIN)
-				read_more(c);
+				connection_read(c);
 			else if (fds[3 + i].revents)
 				c->broken = true;
 		}

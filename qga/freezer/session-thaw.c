@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Its FIFREEZE was given up and has not returned: its thaw is not waited for. */
 static bool in_vain(size_t i)
 {
 	return session.fs[i].hung && !worker_look(session.fs[i].worker).freeze_done;
@@ -29,7 +30,7 @@ static bool advance_thaw(uint64_t now)
 		if (now < session.critical_until)
 			return false;
 		session.thaw_begun = now;
-		session_next_group(false, true, &session.group);
+		session.group = session_last_group();
 		session.group_until = 0;
 	}
 	for (;;) {
@@ -45,7 +46,7 @@ static bool advance_thaw(uint64_t now)
 		}
 		if (!group_done && now < session.group_until)
 			return false;
-		if (!session_next_group(false, false, &session.group))
+		if (!session_group_below(&session.group))
 			break;
 		session.group_until = 0;
 	}
@@ -63,12 +64,15 @@ static void say_thaw_lines(void)
 
 		if (!view.thaw_done && (error == 0 || error == EINVAL))
 			error = ETIMEDOUT;
-		connection_say(session.holder, "fs %zu thaw %d %llu %llu %d", i, error, number(view.thaw.start),
-			       number(view.thaw.end), view.ours);
+		connection_say(session.holder, "fs %zu thaw %d %llu %llu %d", i, error, ull(view.thaw.start),
+			       ull(view.thaw.end), view.ours);
 	}
 }
 
-/* What is left is thawed when the kernel returns its FIFREEZE, whenever that is: nobody has to wait to be told so. */
+/*
+ * All are thawed but those whose FIFREEZE was given up. They are thawed when the kernel returns it, whenever that is:
+ * nobody has to wait to be told so.
+ */
 static bool rest_is_thawed(void)
 {
 	EACH(i)
@@ -77,7 +81,7 @@ static bool rest_is_thawed(void)
 	return true;
 }
 
-/* Of those that the kernel does not let go: all have a marker of their own, or none. 0 or an errno. */
+/* Gives a marker of its own to each that the kernel does not let go, or to none of them. 0 or an errno. */
 static int mark_rest(void)
 {
 	int error = 0;
@@ -95,8 +99,9 @@ static int mark_rest(void)
 static void answer(size_t hung)
 {
 	if (session.expired)
-		session_refuse(session.holder, "expired", "thaw: the lease ended at %llu, all was thawed without being asked",
-			       number(session.lease_until));
+		connection_refuse(session.holder, "expired",
+				  "thaw: the lease ended at %llu, all was thawed without being asked",
+				  ull(session.lease_until));
 	else if (hung == 0)
 		connection_say(session.holder, "ok thaw");
 	else
@@ -106,7 +111,7 @@ static void answer(size_t hung)
 static void answer_not_yet(const char *why)
 {
 	say_thaw_lines();
-	session_refuse(session.holder, "thaw", "thaw: not all is thawed%s; it goes on", why);
+	connection_refuse(session.holder, "thaw", "thaw: not all is thawed%s; it goes on", why);
 	session.asked = NOTHING;
 	session.thaw_answered = true;
 	/* It may want to know the end of it, but not for ever. */
@@ -115,8 +120,12 @@ static void answer_not_yet(const char *why)
 }
 
 /*
- * The session ends without those that the kernel does not let go. Their markers come first: whatever happens in between
- * they are named, by the session's marker or by one of their own.
+ * The session ends without those that the kernel does not let go:
+ *
+ * 1. Each gets a marker of its own. If one cannot be written the session goes on, and this is tried again later.
+ * 2. The kernel may let go of one meanwhile, and its thread thaws it: then it needs no marker and stays with the session.
+ * 3. The others are given up (abandoned.h).
+ * 4. The session's marker is removed. Until then they are named twice, and at no moment not at all.
  */
 static void end_without_rest(uint64_t now)
 {
@@ -132,7 +141,7 @@ static void end_without_rest(uint64_t now)
 		say_thaw_lines();
 	EACH(i) {
 		if (worker_look(session.fs[i].worker).thaw_done) {
-			/* Since it was marked: it stays with the session, which knows no marker of its own. */
+			/* Thawed since it was marked. */
 			abandoned_unmark(session.fs[i].worker);
 			continue;
 		}
@@ -150,7 +159,7 @@ void session_step_thaw(uint64_t now)
 {
 	bool all = advance_thaw(now);
 	bool in_time = now < session.answer_by;
-	/* What else hangs is a freeze that was given up at its own limit: there is nothing to wait for. */
+	/* All that hangs are freezes that were given up at their limit: there is nothing to wait for. */
 	bool vain = session.gave_up && rest_is_thawed();
 
 	if (all && !session.reported) {
@@ -160,7 +169,8 @@ void session_step_thaw(uint64_t now)
 			say_thaw_lines();
 			connection_say(session.holder, "event thawed expired");
 		}
-		if (session.holder != NULL && session.asked == NOTHING && (session.let_go_until == 0 || session.thaw_answered)) {
+		if (session.holder != NULL && session.asked == NOTHING &&
+		    (session.let_go_until == 0 || session.thaw_answered)) {
 			session.let_go_until = deadline_after(now, LINGER_MS);
 			session.kill_on_let_go = false;
 		}
@@ -187,6 +197,7 @@ uint64_t session_abandon_time(void)
 
 	if (session.holder != NULL || session.thaw_begun == 0 || session.group_until != NEVER || session.reported)
 		return NEVER;
-	from = session.gave_up && rest_is_thawed() ? session.thaw_begun : deadline_after(session.thaw_begun, THAW_ANSWER_MS);
+	from = session.gave_up && rest_is_thawed() ? session.thaw_begun
+						   : deadline_after(session.thaw_begun, THAW_ANSWER_MS);
 	return from > session.abandon_from ? from : session.abandon_from;
 }

@@ -1,4 +1,4 @@
-/* See session.h and session-state.h: the session itself, how it is let go, and its marker. */
+/* See session-state.h: the session itself, its marker, and how it is let go. */
 #define _GNU_SOURCE
 #include "session-state.h"
 #include "abandoned.h"
@@ -7,7 +7,6 @@
 #include "system.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,17 +19,6 @@ uint64_t session_start_time;
 
 static char marker_temporary[PATH_MAX_BYTES + 1];
 static struct marker marker; /* as last written; paths belong to the workers */
-
-void session_refuse(struct connection *to, const char *code, const char *format, ...)
-{
-	char text[512], word[4 * sizeof text];
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(text, sizeof text, format, arguments);
-	va_end(arguments);
-	connection_say(to, "error %s %s", code, word_escape(text, word, sizeof word));
-}
 
 static bool is_frozen(const struct worker_view *view)
 {
@@ -113,7 +101,8 @@ void session_marker_begin(void)
 int session_init(const struct session_setup *given)
 {
 	session_given = *given;
-	if (snprintf(marker_temporary, sizeof marker_temporary, "%s.new", session_given.marker) >= (int)sizeof marker_temporary)
+	if (snprintf(marker_temporary, sizeof marker_temporary, "%s.new", session_given.marker) >=
+	    (int)sizeof marker_temporary)
 		return ENAMETOOLONG;
 	session_start_time = process_start_time(getpid());
 	memset(&session, 0, sizeof session);
@@ -137,12 +126,13 @@ int session_room(void)
 	if (entries == NULL)
 		return ENOMEM;
 	marker.entries = entries;
-	memset(entries + session.room, 0, (room - session.room) * sizeof *entries); /* there before anything is frozen */
+	memset(entries + session.room, 0,
+	       (room - session.room) * sizeof *entries); /* there before anything is frozen */
 	session.room = room;
 	return 0;
 }
 
-/* What is inside a call that may never return is not forgotten; what may freeze was abandoned before. */
+/* What is inside a call that may never return is kept track of. What may freeze was abandoned before. */
 static void let_go(struct worker *worker)
 {
 	if (worker == NULL)
@@ -191,13 +181,9 @@ void session_gone(const struct connection *from)
 	session.asked = NOTHING;
 	session.let_go_until = 0;
 	switch (session.state) {
-	case PLANNED:
-		session_release();
-		break;
+	case PLANNED: session_release(); break;
 	case FREEZING:
-	case FROZEN:
-		session_begin_thaw();
-		break;
+	case FROZEN: session_begin_thaw(); break;
 	default:
 		if (session.reported)
 			session_release();

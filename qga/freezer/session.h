@@ -1,7 +1,7 @@
 /*
- * The one session of the machine: its states, its deadlines, what it answers.
- * Driven by the main thread alone; nothing in here waits. The server calls
- * session_step() after every wake-up and sleeps until session_deadline().
+ * The one session of the machine, as the server sees it: what it answers, and when it wants to be woken. Driven by the
+ * main thread alone; nothing in here waits. The server calls session_step() after every wake-up and sleeps until
+ * session_deadline(). How the session works is session-state.h and the files that it names.
  */
 #ifndef FREEZER_SESSION_H
 #define FREEZER_SESSION_H
@@ -18,17 +18,7 @@ struct session_setup {
 	int wake; /* eventfd the workers write to */
 };
 
-/* What the session needs of the server. */
-__attribute__((format(printf, 2, 3))) void connection_say(struct connection *, const char *format, ...);
-/* Sends what was said now, not when the step is over. */
-void connection_flush(struct connection *);
-int connection_socket(const struct connection *);
-/* Its queue takes the lines of so many, also while it does not read. */
-void connection_expect(struct connection *, size_t filesystems);
-/* Ends the connection; does not call session_holder_gone(). */
-void connection_drop(struct connection *);
-
-/* 0 or an errno. */
+/* Keeps what SETUP points to. 0 or an errno. */
 int session_init(const struct session_setup *setup);
 
 /* Answers the request, now or when it is done. */
@@ -37,6 +27,7 @@ void session_request(struct connection *from, const struct request *request);
 /* False if this request has to wait until what its connection asked for before is answered. */
 bool session_takes(const struct connection *from, enum verb verb);
 
+/* FROM has been dropped. If it held the session, a plan is forgotten, and what is frozen is thawed. */
 void session_gone(const struct connection *from);
 /* True if something has moved, so that a request that had to wait may be taken now. */
 bool session_step(void);
@@ -44,7 +35,7 @@ bool session_step(void);
 /* When session_step() has something to do without being woken; UINT64_MAX: never. */
 uint64_t session_deadline(void);
 
-/* Something is frozen, is about to be, or is not yet known to be thawed. */
+/* True if something is frozen, is about to be, or is not yet known to be thawed. */
 bool session_armed(void);
 
 #endif

@@ -1,7 +1,4 @@
-/*
- * What the freezer asks of the machine besides the calls on filesystems: the
- * clock, the mount table, the kind of a filesystem.
- */
+/* What else the freezer asks of the machine: the clock, deadlines, a mount point opened, a small file read. */
 #ifndef FREEZER_SYSTEM_H
 #define FREEZER_SYSTEM_H
 

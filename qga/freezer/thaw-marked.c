@@ -1,19 +1,17 @@
 /* See thaw-marked.h and "The marker" in README.md. */
 #define _GNU_SOURCE
 #include "thaw-marked.h"
-#include "mount-table.h"
-#include "server.h"
+#include "peer.h"
+#include "rcu.h"
 #include "system.h"
+#include "thaw-entry.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,66 +24,7 @@ struct report {
 	int error; /* 0 thawed; EINVAL it was not frozen; anything else: not known to be thawed */
 };
 
-static bool matches(int fd, const struct marker_entry *entry)
-{
-	struct stat status;
-
-	if (entry->major == 0 && entry->minor == 0)
-		return mount_id_of(fd) == entry->mount_id;
-	return fstat(fd, &status) == 0 && major(status.st_dev) == entry->major && minor(status.st_dev) == entry->minor;
-}
-
-struct elsewhere {
-	const struct marker_entry *entry;
-	int fd;
-};
-
-static bool open_elsewhere(const struct mount *mount, void *context)
-{
-	struct elsewhere *sought = context;
-	const struct marker_entry *entry = sought->entry;
-	bool by_id = entry->major == 0 && entry->minor == 0;
-
-	if (by_id ? mount->id != entry->mount_id : mount->major != entry->major || mount->minor != entry->minor)
-		return false;
-	sought->fd = open_mount_point(mount->point);
-	if (sought->fd >= 0 && !matches(sought->fd, entry)) {
-		close(sought->fd);
-		sought->fd = -1;
-	}
-	return sought->fd >= 0;
-}
-
-/* At its path; else wherever it is mounted now (moved, or something lies over it). -1 with errno. */
-static int open_marked(const struct marker_entry *entry)
-{
-	struct elsewhere sought = { entry, -1 };
-	int fd = open_mount_point(entry->path);
-
-	if (fd >= 0 && matches(fd, entry))
-		return fd;
-	if (fd >= 0)
-		close(fd);
-	if (mounts_each(open_elsewhere, &sought) == 1)
-		return sought.fd;
-	errno = ENOENT;
-	return -1;
-}
-
-int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, const struct process *old)
-{
-	/* Asked before FITHAW: only then does EINVAL say that nothing will be frozen after it. */
-	bool ended = process_ended(old, 0);
-	int fd = open_marked(entry), error;
-
-	if (fd < 0)
-		return errno == EINVAL ? EIO : errno;
-	error = calls->thaw(fd);
-	close(fd);
-	return error == EINVAL && !ended && entry->state == MARKED_INTENDED ? ETIMEDOUT : error;
-}
-
-static int thaw_one(const struct marker_entry *entry, const struct leftovers *what, const struct process *old)
+static int thaw_one(const struct marker_entry *entry, const struct thaw_job *what, const struct process *old)
 {
 	uint64_t until = deadline_after(clock_now(), (uint64_t)what->bound_ms);
 
@@ -100,8 +39,8 @@ static int thaw_one(const struct marker_entry *entry, const struct leftovers *wh
 }
 
 /* A process of its own for each: one that the kernel does not let go must not keep this program from ending. */
-static bool start_thawing(size_t index, const struct marker *marker, const struct leftovers *what, const struct process *old,
-			  int out)
+static bool start_thawing(size_t index, const struct marker *marker, const struct thaw_job *what,
+			  const struct process *old, int out)
 {
 	struct report report = { .index = index };
 	pid_t child = fork();
@@ -121,18 +60,13 @@ static bool start_thawing(size_t index, const struct marker *marker, const struc
 	_exit(write(out, &report, sizeof report) == sizeof report ? 0 : 1);
 }
 
-static bool is_left(const struct marker_entry *entry)
-{
-	return entry->state == MARKED_INTENDED || entry->state == MARKED_FROZEN;
-}
-
 /*
- * The marked freezer, in OLD, if it may still act: it was alive, is killed now, and may yet be inside a FIFREEZE. None if
- * it is gone. False if it is well and answers: then what it has frozen is its own business.
+ * Ends the freezer that MARKER names. False if it is well and answers: then what it has frozen is its own business. Else
+ * OLD is that process if it had to be killed, and may yet be inside a FIFREEZE; it is none if that one was gone.
  */
 static bool end_marked_freezer(const struct marker *marker, const char *socket, struct process *old)
 {
-	pid_t silent;
+	pid_t pid;
 
 	if (!process_find(marker->pid, old))
 		return true;
@@ -140,7 +74,7 @@ static bool end_marked_freezer(const struct marker *marker, const char *socket, 
 		process_close(old);
 		return true;
 	}
-	if (server_ask(socket, ASK_MS, &silent) == marker->pid) {
+	if (peer_ask(socket, ASK_MS, &pid) == PEER_ANSWERS && pid == marker->pid) {
 		process_close(old);
 		return false;
 	}
@@ -149,17 +83,7 @@ static bool end_marked_freezer(const struct marker *marker, const char *socket, 
 	return true;
 }
 
-static void restore_rcu(const char *knob, const char *value)
-{
-	int fd = value[0] == '\0' ? -1 : open(knob, O_WRONLY | O_CLOEXEC);
-
-	if (value[0] != '\0' && (fd < 0 || write(fd, value, strlen(value)) < 0))
-		fprintf(stderr, "freezer: cannot put %s back into %s: %s\n", value, knob, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-}
-
-/* Fills `errors`; ETIMEDOUT stays where nothing was heard. */
+/* Fills `errors` with what the children tell; what was there stays where nothing is heard in time. */
 static void collect(int in, size_t waiting, int bound_ms, int *errors)
 {
 	uint64_t until = deadline_after(clock_now(), (uint64_t)bound_ms + GRACE_MS);
@@ -180,7 +104,7 @@ static void collect(int in, size_t waiting, int bound_ms, int *errors)
 	}
 }
 
-/* A freezer started meanwhile may have put its own in this place, which must stay. */
+/* False if a freezer that was started meanwhile has put its own marker in this place: that one must stay. */
 static bool still_marked(const char *path, const struct marker *marker)
 {
 	static struct marker now;
@@ -192,12 +116,53 @@ static bool still_marked(const char *path, const struct marker *marker)
 	return same;
 }
 
-static int thaw_all(struct marker *marker, const struct leftovers *what, const struct process *old)
+/* Says what became of each entry, and notes it there. How many are not known to be thawed. */
+static size_t tell_results(struct marker *marker, const int *errors)
+{
+	char word[4 * PATH_MAX_BYTES + 1];
+	size_t left = 0;
+
+	for (size_t i = 0; i < marker->count; i++) {
+		struct marker_entry *entry = &marker->entries[i];
+		const char *result;
+
+		if (!marker_entry_is_left(entry))
+			continue;
+		if (errors[i] != 0 && errors[i] != EINVAL)
+			left++;
+		else
+			entry->state = MARKED_THAWED;
+		result = errors[i] == 0 ? "thawed" : errors[i] == EINVAL ? "not-frozen" : "failed";
+		printf("%s %d %s\n", result, errors[i], word_escape(entry->path, word, sizeof word));
+	}
+	return left;
+}
+
+/* Removes the marker's file, or leaves what is LEFT in it. False if something stays marked that should not. */
+static bool settle_marker(const char *path, struct marker *marker, size_t left)
+{
+	char temporary[PATH_MAX_BYTES + 1];
+
+	if (!still_marked(path, marker)) {
+		fprintf(stderr, "freezer: %s is another session's by now, and stays\n", path);
+	} else if (left == 0 && unlink(path) < 0) {
+		fprintf(stderr, "freezer: cannot remove %s: %s\n", path, strerror(errno));
+		return false;
+	} else if (left > 0) {
+		snprintf(temporary, sizeof temporary, "%s.new", path);
+		marker->rcu[0] = '\0';
+		marker_write(path, temporary, marker);
+	}
+	return true;
+}
+
+/* 0: all that MARKER names is thawed. 1: not so. */
+static int thaw_all(struct marker *marker, const struct thaw_job *what, const struct process *old)
 {
 	int *errors = calloc(marker->count + 1, sizeof *errors);
-	char temporary[PATH_MAX_BYTES + 1], word[4 * PATH_MAX_BYTES + 1];
-	size_t waiting = 0, left = 0;
+	size_t waiting = 0, left;
 	int pipes[2];
+	bool settled;
 
 	if (errors == NULL || pipe2(pipes, O_CLOEXEC) < 0) {
 		perror("freezer: pipe");
@@ -206,7 +171,7 @@ static int thaw_all(struct marker *marker, const struct leftovers *what, const s
 	}
 	for (size_t i = 0; i < marker->count; i++) {
 		errors[i] = ETIMEDOUT;
-		if (!is_left(&marker->entries[i]))
+		if (!marker_entry_is_left(&marker->entries[i]))
 			continue;
 		if (start_thawing(i, marker, what, old, pipes[1]))
 			waiting++;
@@ -217,35 +182,15 @@ static int thaw_all(struct marker *marker, const struct leftovers *what, const s
 	collect(pipes[0], waiting, what->bound_ms, errors);
 	close(pipes[0]);
 
-	for (size_t i = 0; i < marker->count; i++) {
-		struct marker_entry *entry = &marker->entries[i];
-
-		if (!is_left(entry))
-			continue;
-		if (errors[i] != 0 && errors[i] != EINVAL)
-			left++;
-		else
-			entry->state = MARKED_THAWED;
-		printf("%s %d %s\n", errors[i] == 0 ? "thawed" : errors[i] == EINVAL ? "not-frozen" : "failed",
-		       errors[i], word_escape(entry->path, word, sizeof word));
-	}
-	/* The marker first: what is printed may go to a filesystem that is still frozen. */
-	if (!still_marked(what->marker, marker)) {
-		fprintf(stderr, "freezer: %s is another session's by now, and stays\n", what->marker);
-	} else if (left == 0 && unlink(what->marker) < 0) {
-		fprintf(stderr, "freezer: cannot remove %s: %s\n", what->marker, strerror(errno));
-		left = 1;
-	} else if (left > 0) {
-		snprintf(temporary, sizeof temporary, "%s.new", what->marker);
-		marker->rcu[0] = '\0';
-		marker_write(what->marker, temporary, marker);
-	}
+	left = tell_results(marker, errors);
+	/* The marker first: what is printed, still in its buffer, may go to a filesystem that is still frozen. */
+	settled = settle_marker(what->marker, marker, left);
 	fflush(stdout);
 	free(errors);
-	return left > 0;
+	return left > 0 || !settled;
 }
 
-int thaw_marker(const struct leftovers *what)
+int thaw_marker(const struct thaw_job *what)
 {
 	static struct marker marker;
 	char problem[PATH_MAX_BYTES + 256];
@@ -264,7 +209,7 @@ int thaw_marker(const struct leftovers *what)
 		marker_free(&marker);
 		return 1;
 	}
-	restore_rcu(what->rcu_knob, marker.rcu);
+	rcu_put_back(what->rcu_knob, marker.rcu);
 	result = thaw_all(&marker, what, &old);
 	if (!process_ended(&old, 0))
 		fprintf(stderr, "freezer: process %d was killed and has not ended yet\n", (int)marker.pid);
@@ -274,9 +219,9 @@ int thaw_marker(const struct leftovers *what)
 }
 
 struct asides {
-	struct leftovers what;
+	struct thaw_job what;
 	size_t count;
-	pid_t *children; /* -1: there is none */
+	pid_t *children;
 };
 
 /* In a process of its own, so that their bounds do not add up. */
@@ -295,7 +240,8 @@ static void thaw_aside(const char *path, void *context)
 	if (more == NULL)
 		return;
 	asides->children = more;
-	asides->children[asides->count++] = child;
+	if (child > 0)
+		asides->children[asides->count++] = child;
 }
 
 static void count_left(const char *path, void *context)
@@ -304,27 +250,26 @@ static void count_left(const char *path, void *context)
 	++*(int *)context;
 }
 
-int thaw_marked(const struct leftovers *what)
+int thaw_marked(const struct thaw_job *what)
 {
 	struct asides asides = { .what = *what };
 	int result = thaw_marker(what), left = 0;
-	pid_t silent, pid;
+	pid_t pid;
 
 	markers_set_aside(what->marker, count_left, &left);
 	if (left == 0)
 		return result;
-	pid = server_ask(what->socket, ASK_MS, &silent);
-	if (pid > 0) {
+	if (peer_ask(what->socket, ASK_MS, &pid) == PEER_ANSWERS) {
 		fprintf(stderr, "freezer: process %d sees to what hangs\n", (int)pid);
 		return 1;
 	}
 	fflush(stdout);
 	markers_set_aside(what->marker, thaw_aside, &asides);
 	for (size_t i = 0; i < asides.count; i++)
-		while (asides.children[i] > 0 && waitpid(asides.children[i], NULL, 0) < 0 && errno == EINTR)
+		while (waitpid(asides.children[i], NULL, 0) < 0 && errno == EINTR)
 			;
 	free(asides.children);
-	/* What is not thawed is still there. */
+	/* The markers of what is not thawed are still there. */
 	left = 0;
 	markers_set_aside(what->marker, count_left, &left);
 	return result | (left > 0);

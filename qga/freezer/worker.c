@@ -2,19 +2,14 @@
 #define _GNU_SOURCE
 #include "worker.h"
 #include "system.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-/* What of it was touched is locked: keep it small. Sanitizers need more. */
-#ifndef WORKER_STACK
-#define WORKER_STACK (32 * 1024)
-#endif
 
 enum { RETRY_MS = 100 };
 enum want { WANT_SYNC = 1, WANT_FREEZE = 2, WANT_THAW = 4, WANT_END = 8 };
@@ -56,7 +51,7 @@ static void tell_main(struct worker *self)
 {
 	uint64_t one = 1;
 
-	/* Can only fail if the counter is full, and then the main thread is awake. */
+	/* The write can only fail if the counter is full, and then the main thread is awake. */
 	if (write(self->wake, &one, sizeof one) < 0)
 		return;
 }
@@ -82,7 +77,9 @@ static void thaw(struct worker *self)
 static void open_it(struct worker *self)
 {
 	struct worker_identity *identity = &self->identity;
-	struct request request = { .path = identity->path, .mount_id = identity->mount_id, .major = identity->major,
+	struct request request = { .path = identity->path,
+				   .mount_id = identity->mount_id,
+				   .major = identity->major,
 				   .minor = identity->minor };
 	int error = self->calls->open(&request, &self->fd, &identity->device, self->problem, sizeof self->problem);
 
@@ -143,22 +140,12 @@ static void *work(void *argument)
 
 static int start_thread(struct worker *self)
 {
-	pthread_attr_t attributes;
-	pthread_t thread;
-	sigset_t all, before;
 	int error;
 
 	pthread_mutex_lock(&lock);
 	alive++;
 	pthread_mutex_unlock(&lock);
-	sigfillset(&all);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attributes, WORKER_STACK);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&thread, &attributes, work, self);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attributes);
+	error = thread_start(work, self);
 	if (error == 0)
 		return 0;
 	pthread_mutex_lock(&lock);
@@ -167,17 +154,21 @@ static int start_thread(struct worker *self)
 	return error;
 }
 
-struct worker *worker_open(const struct request *request, const struct mount_kind *mount, const struct kernel_calls *calls,
-			   int wake, int *error)
+struct worker *worker_open(const struct request *request, const struct mount_kind *mount,
+			   const struct kernel_calls *calls, int wake, int *error)
 {
 	struct worker *self = calloc(1, sizeof *self);
 
 	*error = ENOMEM;
 	if (self == NULL)
 		return NULL;
-	self->identity = (struct worker_identity){ .group = request->group, .mount_id = request->mount_id,
-						   .major = request->major, .minor = request->minor,
-						   .superblock = mount->device, .disk = mount->disk, .path = strdup(request->path) };
+	self->identity = (struct worker_identity){ .group = request->group,
+						   .mount_id = request->mount_id,
+						   .major = request->major,
+						   .minor = request->minor,
+						   .superblock = mount->device,
+						   .disk = mount->disk,
+						   .path = strdup(request->path) };
 	self->calls = calls;
 	self->fd = -1;
 	self->wake = wake;

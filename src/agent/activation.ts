@@ -1,5 +1,6 @@
-// Socket activation, sd_listen_fds(3): a listening socket the service manager has opened for this process, descriptor
-// 3. It overrides -m and -p, as in qemu-ga. It is the only way to a vsock: Node has no AF_VSOCK of its own.
+// Finds the listening socket that the service manager has opened for this process (socket activation,
+// sd_listen_fds(3)): descriptor 3. It overrides -m and -p, as in qemu-ga. It is the only way to a vsock: Node has no
+// AF_VSOCK of its own.
 import { fstatSync, readFileSync, readlinkSync } from 'node:fs';
 import { UsageError } from '../errors.js';
 
@@ -13,8 +14,9 @@ export interface ActivatedSocket {
 const FIRST_FD = 3;
 
 /**
- * Undefined if there is none for this process. Forgets the variables, so that no child takes them for its own. Throws a
- * UsageError with qemu-ga's text for more than one, and for a descriptor that is no such socket.
+ * Undefined if there is no socket for this process. Deletes the variables from `env`, so that no child takes them for
+ * its own. Throws a UsageError with qemu-ga's text for more than one socket, and for a descriptor that is no such
+ * socket.
  */
 export function activatedSocket(env: Record<string, string | undefined>): ActivatedSocket | undefined {
   const { LISTEN_PID: pid, LISTEN_FDS: count } = env;
@@ -41,7 +43,7 @@ function methodOf(fd: number): ActivatedSocket['method'] {
   }
   if (inode !== '') {
     if (isListed('unix', inode)) return 'unix-listen';
-    // The kernel lists no vsocks; whatever else it might be, it lists.
+    // The kernel lists the sockets of every family but vsocks.
     if (!['tcp', 'tcp6', 'udp', 'udp6', 'netlink', 'packet', 'raw', 'raw6'].some((kind) => isListed(kind, inode))) {
       return 'vsock-listen';
     }

@@ -1,17 +1,17 @@
-// What the host made the guest do, told in the log before it is done; qemu-ga tells it to syslog. Only what runs, opens or
-// changes something: what merely asks would fill the log, and a freeze has a line of its own when it has ended (agent.ts).
-// Never a password, a key, an environment or a program's input.
+// Tells the log what the host makes the guest do, before it is done; qemu-ga tells it to syslog. Only what runs, opens
+// or changes something is told: what merely asks would fill the log, and a freeze has a line of its own when it has
+// ended (agent.ts). A password, a key, an environment and a program's input are never told.
 import type { Logger } from '../log.js';
 import type { Args, CommandName } from '../qga/commands.js';
 import type { Handlers } from './handlers/types.js';
 import type { ChannelContext } from './origin.js';
 
-/** Of a program's arguments: a script may be one. */
+/** As much is told of a program's arguments: one of them may be a script. */
 const ARGUMENT_CHARACTERS = 1000;
 
-type Told = { readonly [N in CommandName]?: (args: Args<N>) => object };
+type AuditedFacts = { readonly [N in CommandName]?: (args: Args<N>) => object };
 
-const told: Told = {
+const auditedFacts: AuditedFacts = {
   'guest-exec': ({ path, arg = [] }) => ({ path, arg: arg.join(' ').slice(0, ARGUMENT_CHARACTERS) }),
   'guest-file-open': ({ path, mode }) => ({ path, mode }),
   'guest-fstrim': () => ({}),
@@ -27,10 +27,10 @@ const told: Told = {
   'guest-suspend-ram': () => ({}),
 };
 
-/** The handlers, which tell first. */
-export function accounted(handlers: Handlers, log: Logger): Handlers {
+/** The handlers, each of which first tells the log what it was asked for. */
+export function withAuditLog(handlers: Handlers, log: Logger): Handlers {
   // The tables' types tie each name to its arguments; what comes here was checked for its name's schema.
-  const factsOf = told as Readonly<Record<string, ((args: unknown) => object) | undefined>>;
+  const factsOf = auditedFacts as Readonly<Record<string, ((args: unknown) => object) | undefined>>;
   const wrap = ([name, handler]: [string, (args: never, context: ChannelContext) => unknown]) => {
     const facts = factsOf[name];
     if (facts === undefined) return [name, handler] as const;

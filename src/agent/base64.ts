@@ -1,4 +1,4 @@
-// Base64 as qemu-ga reads it: other characters are an error, but an incomplete last group is silently dropped (GLib).
+// Reads base64 as qemu-ga does: other characters are an error, but an incomplete last group is silently dropped (GLib).
 import { refuse } from '../qga/server.js';
 
 /** Throws a RemoteError with QEMU's text. */

@@ -1,5 +1,6 @@
-// The channels: the host's (virtio port, serial line or unix socket) and our own local socket. A channel that fails is
-// opened again every 5 s if so asked (qemu-ga's -r), else its failure is the agent's end: the unit starts it anew.
+// Opens the channels: the host's (virtio port, serial line or socket) and our own local socket. A host's channel that
+// fails is opened again every 5 s if the settings say so (qemu-ga's -r). Otherwise its failure ends the agent, and the
+// unit starts it anew. Who is served on them: serving.ts.
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { defined } from '../defined.js';
@@ -18,7 +19,7 @@ export type ChannelMethod = (typeof channelMethods)[number];
 export interface HostChannelOptions {
   readonly method: ChannelMethod;
   readonly path: string;
-  /** The socket that listens already (`activatedSocket`): then `path` is a name for it. */
+  /** The socket that listens already (`activatedSocket`); `path` is then a name for it. */
   readonly activated?: ActivatedSocket;
   readonly retry: boolean;
   readonly onStream: OnStream;
@@ -108,7 +109,7 @@ function logRefusal(log: Logger, path: string): (error: Error) => void {
   };
 }
 
-/** From /etc/group: an agent must not ask the network who is in a group. */
+/** Looked up in /etc/group alone: an agent must not ask the network about groups. */
 function groupId(name: string, file = '/etc/group'): number | undefined {
   let text: string;
   try {

@@ -1,7 +1,8 @@
-// The agent's configuration file: group [general] holds qemu-ga's own keys (unknown ones are ignored, as there), group
-// [bridge] ours (unknown ones are an error: a mistyped lease must not pass for the default). Where the file is and how
-// the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
+// Reads the agent's configuration file. Group [general] holds qemu-ga's own keys; unknown ones are ignored, as there.
+// Group [bridge] holds ours; an unknown one is an error, since a mistyped lease must not pass for the default. Where
+// the file is and how the command line overrides it: src/cli/agent/options.ts. Reference: qga/conf/qemu-ga.conf.
 import * as v from 'valibot';
+import { defined } from '../defined.js';
 import { UsageError } from '../errors.js';
 import { hookFailures } from '../freeze/judgement/requirement.js';
 import { mountpointGlob } from '../freeze/judgement/rules.js';
@@ -48,7 +49,7 @@ const folders = v.pipe(
   v.array(v.pipe(v.string(), v.trim(), v.startsWith('/', 'absolute paths, separated by commas'))),
 );
 
-// Written out as an empty list, as in the example, it rules nothing.
+// An empty list, as in the example, rules nothing.
 const mountpointGlobs = v.pipe(
   v.string(),
   v.transform(splitList),
@@ -90,11 +91,13 @@ const bridgeSchema = v.strictObject({
   'prepare-budget-s': v.optional(wholeNumber(1, 3600, 'seconds'), '60'),
   'plain-prepare-s': v.optional(wholeNumber(1, 3600, 'seconds'), '5'),
   'hold-budget-s': v.optional(wholeNumber(1, 600, 'seconds'), '15'),
-  /** Of each phase of a plain hook; a described writer names its own. */
+  /** Limit of each phase of a plain hook; a described writer names its own limits. */
   'plain-hook-s': v.optional(wholeNumber(1, 600, 'seconds'), '10'),
-  /** Of the administrator's own hooks, in a plain freeze. */
+  /** Whether a failed hook of the administrator's refuses a plain freeze, or lowers its level. */
   'hook-failure': v.optional(v.picklist(hookFailures, `one of ${hookFailures.join(', ')}`), 'refuse'),
-  /** Below the 10 s lease of `bridge-*`: a filesystem that hangs is named before the lease ends it all. */
+  /**
+   * Limit of one FIFREEZE. Below the 10 s lease of `bridge-*`: a filesystem that hangs is named before the lease ends.
+   */
   'freeze-limit-ms': v.optional(wholeNumber(100, 3_600_000, 'milliseconds'), '8000'),
   'include-mountpoints': v.optional(mountpointGlobs, ''),
   'include-types': v.optional(filesystemTypes, ''),
@@ -102,20 +105,22 @@ const bridgeSchema = v.strictObject({
   'exclude-types': v.optional(filesystemTypes, ''),
   'trust-plain-hooks': v.optional(truth, 'false'),
   'expedite-rcu': v.optional(truth, 'true'),
-  /** Without it, the folders freeze/ knows. */
+  /** Default: the folders that freeze/ knows. */
   'writer-folders': v.optional(folders),
   freezer: v.optional(path, '/usr/lib/fsfreeze-bridge/freezer'),
   /** `none`: no local socket. Default: `agent.sock` in the runtime directory. */
   'local-socket': v.optional(pathOrNone),
   /** On tmpfs: sockets, marker, scratch of sessions. */
   'runtime-dir': v.optional(path, '/run/fsfreeze-bridge'),
-  /** What the host may ask for, before block-rpcs and allow-rpcs. Without it, it depends on the channel. */
+  /**
+   * The preset of commands that the host may use, before block-rpcs and allow-rpcs. The default depends on the channel.
+   */
   policy: v.optional(v.picklist(policyPresets, `one of ${policyPresets.join(', ')}`)),
-  /** And besides: a name that is none would be a wish that is never fulfilled. */
+  /** Commands allowed besides those of the policy. The name of no command is an error: nothing would come of it. */
   'also-allow': v.optional(commandList),
-  /** Without it, `info`; on a standard error that nobody collects, `warn`. */
+  /** Default: `info`; on a standard error that nobody collects, `warn`. */
   'log-level': v.optional(v.picklist(logLevels, `one of ${logLevels.join(', ')}`)),
-  /** What guest-info gives as version, for management software that compares. */
+  /** The version that guest-info gives, for management software that compares. */
   'report-version': v.optional(v.string()),
 });
 export type BridgeConfiguration = v.InferOutput<typeof bridgeSchema>;
@@ -143,15 +148,17 @@ function readGeneral(keyfile: Keyfile, file: string): GeneralConfiguration {
     return value === undefined ? undefined : parseBoolean(value, where(key));
   };
   return {
-    ...given('daemon', boolean('daemon')),
-    ...given('method', text('method')),
-    ...given('path', text('path')),
-    ...given('logfile', text('logfile')),
-    ...given('pidfile', text('pidfile')),
-    ...given('fsfreezeHook', text('fsfreeze-hook')),
-    ...given('statedir', text('statedir')),
-    ...given('verbose', boolean('verbose')),
-    ...given('retryPath', boolean('retry-path')),
+    ...defined({
+      daemon: boolean('daemon'),
+      method: text('method'),
+      path: text('path'),
+      logfile: text('logfile'),
+      pidfile: text('pidfile'),
+      fsfreezeHook: text('fsfreeze-hook'),
+      statedir: text('statedir'),
+      verbose: boolean('verbose'),
+      retryPath: boolean('retry-path'),
+    }),
     // QEMU 7's old name for it: a list that restricts must not be lost by an update.
     blockRpcs: [...splitList(text('blacklist') ?? ''), ...splitList(text('block-rpcs') ?? '')],
     allowRpcs: splitList(text('allow-rpcs') ?? ''),
@@ -168,7 +175,7 @@ function readBridge(keyfile: Keyfile, file: string): BridgeConfiguration {
     const atMost = (key: string, most: string, found: number): UsageError =>
       new UsageError('E_CONFIG', `${file}: [bridge] ${key}: expected at most ${most}, found ${found}`);
     if (leaseMs > maxS * 1000) throw atMost('lease-ms', `lease-max-s (${maxS * 1000} ms)`, leaseMs);
-    // Left out, it gives way to a short hold.
+    // A default gives way to a short hold.
     if (hookS > holdS && entries.some(([key]) => key === 'plain-hook-s'))
       throw atMost('plain-hook-s', `hold-budget-s (${holdS} s), which bounds all hooks together`, hookS);
     return parsed.output;
@@ -182,8 +189,4 @@ function readBridge(keyfile: Keyfile, file: string): BridgeConfiguration {
       ? `${file}: [bridge] ${known}: expected ${issue.message}, found ${issue.received}`
       : `${file}: [bridge] ${key}: unknown key, expected one of ${Object.keys(bridgeSchema.entries).join(', ')}`,
   );
-}
-
-function given<K extends string, T>(key: K, value: T | undefined): Partial<Record<K, T>> {
-  return value === undefined ? {} : ({ [key]: value } as Record<K, T>);
 }

@@ -1,12 +1,12 @@
-// What distributions let an administrator set for qemu-ga outside its own configuration file, as the options that their
-// units make of it. Read when our unit runs the agent (--service): whoever replaces qemu-ga must not lose a list of
-// commands that are blocked. Debian: init script of qemu-guest-agent 1:7.2; RHEL 6 to 10, Fedora and SUSE: their units'
-// EnvironmentFile= and ExecStart=.
+// Reads what distributions let an administrator set for qemu-ga outside its own configuration file, and gives the
+// options that their units make of it. Done when our unit runs the agent (--service): whoever replaces qemu-ga must not
+// lose a list of blocked commands. Debian: init script of qemu-guest-agent 1:7.2; RHEL 6 to 10, Fedora and SUSE: their
+// units' EnvironmentFile= and ExecStart=.
 import { UsageError } from '../errors.js';
 import { commandNames } from '../qga/commands.js';
 import { parseEnvironmentFile, splitWords, type EnvironmentFile } from './environment-file.js';
 
-/** Where a setting stands: for messages. */
+/** Where a setting stands, for messages. */
 interface Place {
   readonly file: string;
   readonly line?: number;
@@ -67,8 +67,8 @@ const places: readonly { readonly file: string; readonly keys: Readonly<Record<s
 ];
 
 /**
- * Reads them all. Throws a UsageError where a setting would have to be run to be known: it may hold a list of commands
- * that are blocked.
+ * Reads all of these files. Throws a UsageError where a setting would have to be run to be known: it may hold a list of
+ * blocked commands.
  * @param readFile undefined for a file that does not exist
  */
 export function readDistributionSettings(readFile: (path: string) => string | undefined): DistributionSettings {
@@ -120,8 +120,8 @@ const FREEZE = 'guest-fsfreeze-freeze';
 const ourCommands: readonly string[] = commandNames.filter((name) => name.startsWith('bridge-'));
 
 /**
- * A list that was written for qemu-ga cannot name our commands: who may freeze may freeze with a lease, and who may not
- * may not.
+ * The list, with our commands in it where it names qemu-ga's freeze and none of ours: a list that was written for
+ * qemu-ga cannot name them. Who may freeze may freeze with a lease; who may not, may not.
  */
 export function withOurCommands(list: 'block-rpcs' | 'allow-rpcs', names: readonly string[]): readonly string[] {
   if (!names.includes(FREEZE) || names.some((name) => ourCommands.includes(name))) return names;

@@ -1,13 +1,13 @@
-// The files in which distributions keep a daemon's settings: NAME=value, quoted or not. RHEL's and SUSE's are read by
-// systemd (systemd.exec(5), EnvironmentFile=), Debian's was sourced by a shell: here both are read and nothing in them is
-// run. What the names mean: distribution-settings.ts.
+// Parses the files in which distributions keep a daemon's settings: NAME=value, quoted or not. RHEL's and SUSE's are
+// read by systemd (systemd.exec(5), EnvironmentFile=), Debian's was sourced by a shell: here both are read and nothing
+// in them is run. What the names mean: distribution-settings.ts.
 import { UsageError } from '../errors.js';
 
 interface Assignment {
   readonly key: string;
   readonly value: string;
   readonly line: number;
-  /** A shell would have put something in the place of a part of it: `$NAME`, `$(...)`, backticks. */
+  /** A shell would have expanded a part of it: `$NAME`, `$(...)`, backticks. */
   readonly expands: boolean;
 }
 
@@ -57,7 +57,10 @@ export function parseEnvironmentFile(text: string, file: string): EnvironmentFil
   return { assignments, others };
 }
 
-/** From behind the `=` to the end of the line; a comment behind a blank is none of it. Undefined: a quote is open. */
+/**
+ * The value from behind the `=` to the end of the line, without a comment that follows a blank. Undefined if a quote is
+ * never closed.
+ */
 function scanValue(
   text: string,
   from: number,
@@ -95,7 +98,7 @@ function scanValue(
   return quote === '' ? { value: value.slice(0, kept), end: at, expands } : undefined;
 }
 
-/** The words of a value, as systemd makes them of `$NAME`: split at blanks, quotes hold together and are taken away. */
+/** The words of a value, as systemd makes them of `$NAME`: split at blanks outside quotes, the quotes taken away. */
 export function splitWords(value: string): readonly string[] {
   const words = value.match(/(?:"[^"]*"|'[^']*'|[^\s"'])+/g) ?? [];
   return words.map((word) => word.replace(/"([^"]*)"|'([^']*)'/g, '$1$2'));

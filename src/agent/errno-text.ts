@@ -1,4 +1,5 @@
-// glibc's words for errors, which are in qemu-ga's messages; Node's own are libuv's. Those a file or a program meets.
+// Tells errors in glibc's words, which qemu-ga's messages have; Node's own words are libuv's. The table has the errors
+// that a file or a program meets. The freezer's errors: src/linux/errno.ts.
 import { constants } from 'node:os';
 
 const texts: Readonly<Record<string, string>> = {
@@ -40,22 +41,22 @@ const texts: Readonly<Record<string, string>> = {
   EXDEV: 'Invalid cross-device link',
 };
 
-/** `ENOENT`; undefined for what is no system error. */
+/** The name, `ENOENT`; undefined if it is no system error. */
 export function errnoName(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
-  // What Node finds wrong with a path itself (a NUL in it), before the kernel could.
+  // Node itself refuses a path with a NUL in it, before the kernel could.
   if (code === 'ERR_INVALID_ARG_VALUE') return 'EINVAL';
   return code !== undefined && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
 }
 
-/** As strerror(3) says it; the error's own message if it is none of the kernel's. */
+/** The text of strerror(3); the error's own message if it is no error of the kernel's. */
 export function errnoText(error: unknown): string {
   const name = errnoName(error);
   if (name !== undefined) return texts[name] ?? name;
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The number; 0 if it is none of the kernel's. */
+/** The number; 0 if it is no error of the kernel's. */
 export function errnoNumber(error: unknown): number {
   const name = errnoName(error);
   const numbers: Readonly<Record<string, number>> = constants.errno;

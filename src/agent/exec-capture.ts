@@ -1,13 +1,15 @@
-// The output of guest-exec's programs: read as it comes, kept up to the limits, and forgotten when it was asked for.
+// Captures the output of guest-exec's programs: it is read as it comes, kept up to the limits, and forgotten once it
+// was asked for.
 import { Socket } from 'node:net';
 
 export const execLimits = {
+  /** Children that run at a time. */
   running: 16,
-  /** qemu-ga's GUEST_EXEC_MAX_OUTPUT. */
+  /** Kept of one stream: qemu-ga's GUEST_EXEC_MAX_OUTPUT. */
   streamBytes: 16 * 1024 * 1024,
-  /** Of all children together, ended ones nobody has asked for included. */
+  /** Kept for all children together, those included that have ended and nobody has asked for. */
   totalBytes: 64 * 1024 * 1024,
-  /** Ended children nobody has asked for; beyond, the oldest are forgotten. */
+  /** Children kept that have ended and nobody has asked for; beyond, the oldest are forgotten. */
   ended: 64,
 } as const;
 
@@ -26,7 +28,7 @@ export class Capture {
   #truncated = false;
   closed: boolean;
 
-  /** Without a reader: nothing is captured. Takes the descriptor over. */
+  /** @param reader a descriptor, which is taken over; without it nothing is captured */
   constructor(budget: { left: number }, reader?: number) {
     this.#budget = budget;
     this.closed = reader === undefined;
@@ -50,13 +52,13 @@ export class Capture {
     const kept = piece.subarray(0, Math.max(0, room));
     if (kept.length < piece.length) this.#truncated = true;
     if (kept.length === 0) return;
-    // A copy of its own if it is small: the buffer it is cut from is 64 KiB.
+    // A small piece is copied: it would keep all 64 KiB of the buffer that it is cut from.
     this.#pieces.push(kept.length < 4096 ? Buffer.from(kept) : kept);
     this.#length += kept.length;
     this.#budget.left -= kept.length;
   }
 
-  /** What was kept, once; its memory counts no longer. */
+  /** Gives out what was kept, once: it no longer counts against the limits. */
   take(): Captured {
     const bytes = Buffer.concat(this.#pieces);
     this.#pieces = [];

@@ -1,6 +1,6 @@
-// The processes of guest-exec: each in a session of its own, its output in pipes that are read as it comes, so that no
-// child stops for want of a reader and none holds up the agent. The pipes are FIFOs of a moment: Node's own are sockets,
-// which a child cannot open again as /dev/stdout. Children outlive the agent.
+// Starts and keeps the processes of guest-exec, each in a session of its own. Their output is read as it comes: no
+// child stops for want of a reader, and none holds up the agent. It goes through FIFOs that have a name for a moment
+// only: Node's own pipes are sockets, which a child cannot open again as /dev/stdout. Children outlive the agent.
 import { closeSync, constants as fsConstants, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ import { LOOK_LIMIT_MS } from './kernel-files.js';
 export interface ExecRequest {
   readonly path: string;
   readonly args: readonly string[];
-  /** `NAME=VALUE`; the whole environment if given. */
+  /** `NAME=VALUE`. If given, it is the whole environment. */
   readonly env?: readonly string[];
   readonly input?: Uint8Array;
   readonly capture: CaptureMode;
@@ -33,7 +33,7 @@ export type ExecStatus =
       readonly err: Captured;
     };
 
-/** The program could not be started; the message is GLib's. */
+/** The program could not be started. The message is GLib's. */
 export class NotStartedError extends Error {
   constructor(path: string, cause: unknown) {
     super(`Failed to execute child process \u201C${path}\u201D (${errnoText(cause)})`, { cause });
@@ -61,7 +61,7 @@ export class ExecChildren {
     this.#run = run;
   }
 
-  /** The process id. Throws NotStartedError, and a RemoteError at the limit. */
+  /** Gives the process id. Throws NotStartedError, and a RemoteError at the limit. */
   async start(request: ExecRequest): Promise<number> {
     const running = [...this.#children.values()].filter((child) => !hasEnded(child)).length + this.#starting;
     if (running >= execLimits.running) {
@@ -75,7 +75,7 @@ export class ExecChildren {
     }
   }
 
-  /** Undefined if there is none. One that has ended is forgotten with this. */
+  /** Undefined if there is no such child. One that has ended is forgotten with this answer. */
   status(pid: number): ExecStatus | undefined {
     const child = this.#children.get(pid);
     if (child === undefined) return undefined;
@@ -146,7 +146,7 @@ export class ExecChildren {
     const { O_RDONLY, O_WRONLY, O_NONBLOCK } = fsConstants;
     const reader = openSync(path, O_RDONLY | O_NONBLOCK);
     try {
-      // Does not wait: there is a reader. The child's end waits for it as any pipe does.
+      // This does not wait, since there is a reader. The child's writes wait for it as in any pipe.
       const writer = openSync(path, O_WRONLY);
       return { writer, capture: new Capture(this.#budget, reader) };
     } catch (error) {
@@ -155,7 +155,7 @@ export class ExecChildren {
     }
   }
 
-  /** A file on tmpfs that only the child still has: it may read it when and how it likes. */
+  /** A file on tmpfs without a name, which the child alone is to have: it may read it when and how it likes. */
   #inputFile(bytes: Uint8Array): number {
     const path = this.#path('in');
     try {
@@ -189,7 +189,7 @@ const hasEnded = ({ end, out, err }: Child): boolean => end !== undefined && out
 
 interface Pipe {
   readonly capture: Capture;
-  /** The child's end, to be closed here once it has it. */
+  /** The child's end, to be closed here once the child has it. */
   readonly writer: number | undefined;
 }
 

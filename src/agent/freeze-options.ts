@@ -1,4 +1,4 @@
-// The freeze path's options from the agent's settings. A hook given as qemu-ga's -F comes before all other writers.
+// Makes the freeze path's options of the agent's settings. A hook given as qemu-ga's -F comes before all other writers.
 import { basename, dirname } from 'node:path';
 import { foldersWithHook } from '../freeze/writers/dispatcher.js';
 import type { CoordinatorOptions, FreezeLog } from '../freeze/options.js';
@@ -37,7 +37,7 @@ export function coordinatorOptions(
   };
 }
 
-/** `[bridge] writer-folders`, each with its style; without it, those that freeze/ knows. */
+/** The folders of `[bridge] writer-folders`, each with its style; without that setting, those that freeze/ knows. */
 export function configuredFolders(paths: readonly string[] | undefined): readonly WriterFolder[] {
   if (paths === undefined) return defaultWriterFolders;
   return paths.map(
@@ -45,7 +45,7 @@ export function configuredFolders(paths: readonly string[] | undefined): readonl
   );
 }
 
-// QEMU's own layout, wherever it lies: its hooks expect the verb and nothing else.
+// QEMU's own layout, wherever it lies: hooks in it expect the verb and nothing else.
 function styleOf(path: string): WriterFolder['style'] {
   return /^qemu(-ga)?$/.test(basename(dirname(path))) ? 'qemu' : 'bridge';
 }

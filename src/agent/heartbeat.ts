@@ -1,29 +1,33 @@
-// The word to the service manager's watchdog (WatchdogSec= in the unit) that this loop still turns. Node has no datagram
-// sockets: the freezer program, as a child that is started once, passes it on (qga/freezer/heartbeat.h). While the guest
-// is held nothing is expected of this process: to end it then would come in the way of the thaw.
+// Tells the service manager's watchdog (WatchdogSec= in the unit) that this event loop still turns. Node has no
+// datagram sockets: the freezer program passes the word on, as a child that is started once (qga/freezer/heartbeat.h).
+// While the guest is held the watchdog expects nothing: the end of this process would then come in the way of the thaw.
 import { spawn, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 
 export interface Heartbeat {
   /** The guest may be held from now on: for the limit given, the loop may stand still. */
   hold(): void;
-  /** It is not any more. May be called when it was not held. */
+  /** The guest is not held any more. May be called when it was not held. */
   release(): void;
 }
 
 export interface HeartbeatOptions {
-  /** The environment of this process: what is meant for the service manager's own child is taken out of it. */
+  /**
+   * The environment of this process. The variables that the service manager meant for this process alone are deleted.
+   */
   readonly env: Record<string, string | undefined>;
   readonly freezer: string;
+  /** The loop may stand still for so many seconds after `hold`. */
   readonly holdAtMostS: number;
-  /** The child could not be started, or has ended: the service manager will hear nothing until there is one again. */
+  /** The child could not be started, or has ended: the service manager hears nothing until there is a child again. */
   readonly onError: (error: Error) => void;
 }
 
 const none: Heartbeat = { hold() {}, release() {} };
+/** Before another child is started. */
 const AGAIN_MS = 1000;
 
-/** Starts it, if the service manager has asked for it (sd_watchdog_enabled(3)). Keeps no process alive. */
+/** Starts a heartbeat if the service manager has asked for one (sd_watchdog_enabled(3)). Keeps no process alive. */
 export function startHeartbeat({ env, freezer, holdAtMostS, onError }: HeartbeatOptions): Heartbeat {
   const { NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID } = env;
   for (const name of ['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']) Reflect.deleteProperty(env, name);
@@ -56,7 +60,7 @@ export function startHeartbeat({ env, freezer, holdAtMostS, onError }: Heartbeat
     child.once('exit', (code, signal) => {
       over(new Error(`${freezer} --heartbeat ended: ${code ?? signal}`));
     });
-    // It has ended: told above.
+    // The child has ended, which `exit` tells.
     child.stdin?.on('error', () => undefined);
     child.unref();
     (child.stdin as Socket | null)?.unref();

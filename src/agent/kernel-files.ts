@@ -1,9 +1,8 @@
-// Where handlers look: the kernel's trees and the tools of the guest. Roots and tools are settable for tests.
+// Gives handlers the kernel's trees and the tools of the guest to look at. Roots and tools are settable for tests.
 import { readFileSync } from 'node:fs';
 import { machineViewer, type LookAtMachine } from '../linux/machine-view.js';
-import type { Compat } from '../qga/server.js';
+import { refuse, type Compat } from '../qga/server.js';
 import { errnoText } from './errno-text.js';
-import { refuse } from '../qga/server.js';
 import { runProgram, type RunProgram } from './program.js';
 
 export interface Sources {
@@ -12,10 +11,10 @@ export interface Sources {
   readonly procRoot: string;
   readonly udevRoot: string;
   readonly utmpPath: string;
-  /** On tmpfs: what is needed for a moment. */
+  /** A folder on tmpfs, for files that are needed for a moment. */
   readonly runtimeDir: string;
   readonly run: RunProgram;
-  /** The one view of mounts and disks, which the freeze path has too. */
+  /** The one view of mounts and disks, shared with the freeze path. */
   readonly view: LookAtMachine;
 }
 
@@ -31,7 +30,7 @@ export function defaultSources(compat: Compat, runtimeDir: string): Sources {
   };
 }
 
-/** A file of the kernel's; answers as qemu-ga if it cannot be opened. */
+/** The text of a file of the kernel's. Throws a RemoteError with qemu-ga's text if it cannot be opened. */
 export function readKernelFile(path: string): string {
   try {
     return readFileSync(path, 'utf8');

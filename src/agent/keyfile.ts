@@ -1,5 +1,6 @@
-// GLib's key file format, as far as qemu-ga.conf needs it: groups, comments, escapes, comma lists, GLib's booleans.
-// Duplicate groups are merged and the last of two equal keys wins, as in GLib. What keys mean: configuration.ts.
+// Parses and writes GLib's key file format, as far as qemu-ga.conf needs it: groups, comments, escapes, comma lists,
+// GLib's booleans. Duplicate groups are merged and the last of two equal keys wins, as in GLib. What keys mean:
+// configuration.ts.
 import { UsageError } from '../errors.js';
 
 // A line's blanks are ASCII's: a byte order mark, say, is a letter to GLib, and to trim() a blank.
@@ -36,10 +37,10 @@ export function parseKeyfile(text: string, file: string): Keyfile {
 
 const escapes: Readonly<Record<string, string>> = { s: ' ', n: '\n', t: '\t', r: '\r', '\\': '\\' };
 
-/** What a decoder puts in the place of bytes that are no UTF-8. */
+/** A decoder puts this in the place of bytes that are no UTF-8. */
 const UNDECODABLE = '\uFFFD';
 
-/** Throws a UsageError for what GLib does not take either: an unknown escape, bytes that are no UTF-8. */
+/** Throws a UsageError for an unknown escape and for bytes that are no UTF-8, which GLib does not take either. */
 export function unescapeValue(value: string, where: string): string {
   if (value.includes(UNDECODABLE)) throw new UsageError('E_CONFIG', `${where}: expected UTF-8, found '${value}'`);
   return value.replace(/\\(.?)/gs, (sequence, letter: string) => {

@@ -1,17 +1,19 @@
-// What the host is owed by a plain thaw, beyond this process's death: one line on tmpfs, kept until it was told or a
-// new freeze made it moot (freeze path, "The guest always comes back", rule 8).
+// Notes why the host's next plain thaw is to be answered with an error, beyond the death of this process: one line on
+// tmpfs. It is kept until the host was told, or until a new freeze made it moot (src/freeze/README.md, rule 8).
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { describeError } from '../errors.js';
+import type { Logger } from '../log.js';
 
-export interface OwedNote {
-  /** Undefined if nothing is owed. */
+export interface LateThawNote {
+  /** The reason; undefined if nothing is owed. Never throws. */
   read(): string | undefined;
   /** Throws what the file system throws. */
   write(reason: string): void;
   remove(): void;
 }
 
-export function owedNote(runtimeDir: string): OwedNote {
+export function lateThawNote(runtimeDir: string): LateThawNote {
   const path = join(runtimeDir, 'owed');
   return {
     read() {
@@ -30,4 +32,13 @@ export function owedNote(runtimeDir: string): OwedNote {
       rmSync(path, { force: true });
     },
   };
+}
+
+/** Writes the note for the next agent, or says in the log that it cannot be written. Never throws. */
+export function leaveNote(note: LateThawNote, reason: string, log: Logger): void {
+  try {
+    note.write(reason);
+  } catch (error) {
+    log.error({ error: describeError(error) }, 'what the host is owed cannot be noted');
+  }
 }

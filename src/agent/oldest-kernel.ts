@@ -1,13 +1,17 @@
-// The oldest kernel that agent and freezer are made for: that of RHEL 8. Our runtime asks for no older one either.
+// Refuses a kernel older than the oldest that agent and freezer are made for, which is that of RHEL 8. Node needs the
+// same.
 import { UsageError } from '../errors.js';
 
-const OLDEST = [4, 18] as const;
+const oldest = [4, 18] as const;
 
-/** `release` as uname(2) gives it. Throws a UsageError if it is older; one that cannot be read is taken for a new one. */
+/**
+ * `release` as uname(2) gives it. Throws a UsageError if the kernel is older; a release that cannot be read is taken
+ * for a new one.
+ */
 export function checkKernel(release: string): void {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(release) ?? [];
   if (major === undefined || minor === undefined) return;
-  const isOlder = Number(major) < OLDEST[0] || (Number(major) === OLDEST[0] && Number(minor) < OLDEST[1]);
+  const isOlder = Number(major) < oldest[0] || (Number(major) === oldest[0] && Number(minor) < oldest[1]);
   if (isOlder)
-    throw new UsageError('E_KERNEL', `kernel: expected Linux ${OLDEST.join('.')} or newer, found ${release}`);
+    throw new UsageError('E_KERNEL', `kernel: expected Linux ${oldest.join('.')} or newer, found ${release}`);
 }

@@ -1,16 +1,17 @@
-// A file of guest-file-*: opened as fopen(3) names modes, but never waiting; read, written and sought in. The position is
-// kept here, since Node cannot seek. All throw the system's errors; what is answered is handlers/files.ts's.
+// Opens a file of guest-file-*, reads, writes and seeks in it. Modes are named as in fopen(3), but opening never waits.
+// The position is kept here, since Node cannot seek. All of these throw the system's errors; handlers/files.ts answers
+// them.
 import { constants, type Stats } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoName } from './errno-text.js';
-import { readValue } from '../linux/sysfs-values.js';
+import { isErrno } from '../errors.js';
+import { readValue } from '../linux/kernel-values.js';
 
 const PIECE_BYTES = 1024 * 1024;
 const NEW_FILE_MODE = 0o666;
 
 const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_EXCL, O_NOCTTY, O_NONBLOCK } = constants;
-/** fopen(3)'s, with and without `b` in its two places. */
+/** Modes of fopen(3), without the `b` that may stand in two places and means nothing. */
 const modes: Readonly<Record<string, number>> = {
   r: O_RDONLY,
   w: O_WRONLY | O_CREAT | O_TRUNC,
@@ -23,13 +24,13 @@ const modes: Readonly<Record<string, number>> = {
 export interface OpenFile {
   readonly file: FileHandle;
   readonly append: boolean;
-  /** Undefined: the kernel keeps it, or there is none (pipes, terminals). */
+  /** Undefined where there is none: pipes, terminals. */
   position: bigint | undefined;
 }
 
 export type Whence = 'set' | 'cur' | 'end';
 
-/** Flags of open(2) for a mode; undefined if it is none. */
+/** Flags of open(2) for a mode; undefined if there is no such mode. */
 export function modeFlags(mode: string): number | undefined {
   const [, base] = /^([rwa])(?:b?\+?|\+b)$/.exec(mode) ?? [];
   return base === undefined ? undefined : modes[mode.includes('+') ? `${base}+` : base];
@@ -49,7 +50,7 @@ export async function openFile(path: string, flags: number): Promise<OpenFile> {
       await file.chmod(NEW_FILE_MODE);
       return { file, append, position: 0n };
     } catch (error) {
-      if (errnoName(error) !== 'EEXIST') throw error;
+      if (!isErrno(error, 'EEXIST')) throw error;
     }
   }
   const file = await open(path, always & ~O_CREAT);
@@ -72,8 +73,8 @@ export async function readFrom(open: OpenFile, wanted: number): Promise<{ bytes:
     try {
       ({ bytesRead } = await open.file.read(piece, 0, piece.length, position(open)));
     } catch (error) {
-      // What a pipe has given so far is not lost because there is no more for now.
-      if (got > 0 && errnoName(error) === 'EAGAIN') return { bytes: Buffer.concat(pieces), eof: false };
+      // The bytes that a pipe has given so far are not lost because there are no more for now.
+      if (got > 0 && isErrno(error, 'EAGAIN')) return { bytes: Buffer.concat(pieces), eof: false };
       throw error;
     }
     if (bytesRead === 0) return { bytes: Buffer.concat(pieces), eof: true };
@@ -96,7 +97,7 @@ export async function writeTo(open: OpenFile, bytes: Buffer): Promise<number> {
   return written;
 }
 
-/** Beyond 2^53 no file reaches: the kernel's own limit is below that for every filesystem there is but XFS. */
+/** No file reaches beyond 2^53: the kernel's own limit is lower for every filesystem but XFS. */
 function position({ position: at }: OpenFile): number | null {
   if (at === undefined) return null;
   if (at > BigInt(Number.MAX_SAFE_INTEGER)) throw Object.assign(new Error('EFBIG'), { code: 'EFBIG' });

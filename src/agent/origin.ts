@@ -3,7 +3,7 @@
 /** The host, on its channel; or a program in the guest, on the local socket. */
 export type Origin = 'host' | 'guest';
 
-/** What is known of the peer on a channel. */
+/** The peer on a channel, as far as it is known. */
 export interface ChannelContext {
   readonly origin: Origin;
   /** For logs and as requester, `virtio-serial /dev/...`. */

@@ -1,34 +1,38 @@
-// What requesters are owed that have not heard how their session ended: one error for the next plain thaw of their side,
-// and a place in bridge-status until they were told (freeze path, "The guest always comes back", rule 8). The host is owed
-// it by the next agent too.
+// Keeps what requesters are owed that have not heard how their session ended: one error for the next plain thaw of
+// their side, and a place in bridge-status until they were told (src/freeze/README.md, rule 8). The host is owed it by
+// the next agent too: late-thaw-note.ts.
 import type { FreezeReport, Untold } from '../consistency.js';
-import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
-import type { OwedNote } from './late-thaw-note.js';
+import { QuiesceError, type ThawUnconfirmedError } from '../errors.js';
+import type { LateThawNote } from './late-thaw-note.js';
 import type { Origin } from './origin.js';
+import { reportOf } from './session-errors.js';
 
 type OwedError = QuiesceError | ThawUnconfirmedError;
 
-/** Ends that no requester has asked for. */
+/** Sessions kept that ended by themselves; beyond, the oldest are forgotten. */
 const UNTOLD_KEPT = 16;
-/** No session has this name. */
-const PREDECESSORS = '';
+/** The session of the agent before this one: no other one has this name. */
+const PREDECESSOR = '';
 
 export class OwedErrors {
   readonly #owed = new Map<Origin, OwedError>();
-  /** By session. An end stays here when a new freeze has made the error moot that was owed for it. */
+  /** By session. A session stays here when a new freeze has made the error moot that was owed for it. */
   readonly #untold = new Map<string, Untold>();
-  readonly #note: OwedNote;
-  /** Only what the agent before wrote is there: else nothing is looked up while everything stands still. */
+  readonly #note: LateThawNote;
+  /**
+   * The note of the agent before is still there. Remembered, so that no file is looked for while everything stands
+   * still.
+   */
   #isNoted = false;
 
   /** The host is owed what the note says. */
-  constructor(note: OwedNote) {
+  constructor(note: LateThawNote) {
     this.#note = note;
     const reason = note.read();
     if (reason === undefined) return;
     this.#isNoted = true;
     this.#owed.set('host', new QuiesceError('E_ENDED', reason));
-    this.#untold.set(PREDECESSORS, { reason });
+    this.#untold.set(PREDECESSOR, { reason });
   }
 
   /** Sessions that ended by themselves and whose requesters were not told, the latest last. */
@@ -45,14 +49,17 @@ export class OwedErrors {
   }
 
   /** As `owe`, for a session that ended by itself. */
-  oweEnd(origin: Origin, failure: QuiesceError, { session, requester }: FreezeReport): void {
-    this.#owed.set(origin, failure);
-    this.#untold.set(session, { session, requester, reason: failure.message });
+  oweEnd(origin: Origin, error: QuiesceError, { session, requester }: FreezeReport): void {
+    this.#owed.set(origin, error);
+    this.#untold.set(session, { session, requester, reason: error.message });
     dropOldest(this.#untold, UNTOLD_KEPT);
   }
 
-  /** For a plain thaw. A thaw that nobody confirmed is no matter of one error: 0 would say that all is well. */
-  tell(origin: Origin): OwedError | undefined {
+  /**
+   * The error that a plain thaw is answered with. An error about an end is owed once. One about a thaw that nobody
+   * confirmed stays owed: an answer of 0 would say that all is well.
+   */
+  take(origin: Origin): OwedError | undefined {
     const owed = this.#owed.get(origin);
     if (owed instanceof QuiesceError) {
       this.#untold.delete(sessionOf(owed));
@@ -61,25 +68,20 @@ export class OwedErrors {
     return owed;
   }
 
-  /** Its requester has asked for it. What another session's requester is owed stays owed. */
-  told(session: string, origin: Origin): void {
+  /** The requester of `session` has asked how it ended. What another session's requester is owed stays owed. */
+  markTold(session: string, origin: Origin): void {
     this.#untold.delete(session);
     const owed = this.#owed.get(origin);
     if (owed instanceof QuiesceError && sessionOf(owed) === session) this.forget(origin);
   }
 
+  /** Nothing is owed to this side any more. */
   forget(origin: Origin): void {
     this.#owed.delete(origin);
     if (origin !== 'host' || !this.#isNoted) return;
     this.#note.remove();
     this.#isNoted = false;
   }
-}
-
-/** The report in an error of the coordinator's (src/consistency.ts, Coordinator.freeze) or of the keeper's. */
-export function reportOf(error: unknown): FreezeReport | undefined {
-  if (!(error instanceof QuiesceError || error instanceof ThawUnconfirmedError)) return undefined;
-  return error.facts['report'] as FreezeReport | undefined;
 }
 
 export function dropOldest(kept: Map<string, unknown>, most: number): void {
@@ -89,7 +91,7 @@ export function dropOldest(kept: Map<string, unknown>, most: number): void {
   }
 }
 
-/** The session that this error tells the end of. */
+/** The session whose end this error tells. */
 function sessionOf(owed: QuiesceError): string {
-  return reportOf(owed)?.session ?? PREDECESSORS;
+  return reportOf(owed)?.session ?? PREDECESSOR;
 }

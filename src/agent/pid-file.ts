@@ -1,5 +1,5 @@
-// The pid file of a daemon: written, and locked for as long as it lives, so that a second one says so and stops. Node
-// has no flock(2); util-linux's flock(1) takes the lock on our open file, and it stays ours when flock has ended.
+// Writes the pid file of a daemon and locks it for as long as the daemon lives, so that a second one says so and stops.
+// Node has no flock(2): util-linux's flock(1) takes the lock on our open file, and it stays ours when flock has ended.
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, statSync, unlinkSync, writeSync } from 'node:fs';
 import { UsageError } from '../errors.js';
@@ -18,7 +18,7 @@ export async function writePidFile(path: string): Promise<PidFile> {
     const fd = open(path);
     try {
       await lock(fd, path);
-      // The one who held it may have removed it meanwhile: then what is locked has no name any more.
+      // Its holder may have removed it meanwhile: then the file that is locked has no name any more.
       if (statSync(path, { throwIfNoEntry: false })?.ino !== fstatSync(fd).ino) {
         closeSync(fd);
         continue;
@@ -47,7 +47,7 @@ export async function writePidFile(path: string): Promise<PidFile> {
 
 function open(path: string): number {
   try {
-    // Not truncated: it may be another's.
+    // Not truncated: another daemon may hold it.
     return openSync(path, 'a', 0o600);
   } catch (cause) {
     const { code = 'EIO' } = cause as NodeJS.ErrnoException;

@@ -1,5 +1,5 @@
 // Runs a tool of the guest for a command: no shell, a session of its own, a time limit at which its whole group is
-// killed, the C locale. What guest-exec runs is exec-children.ts's.
+// killed, the C locale. Programs of guest-exec: exec-children.ts.
 import { accessSync, constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { execa } from 'execa';
@@ -24,11 +24,13 @@ export interface ProgramResult {
   readonly output: string;
 }
 
-/** Throws a BridgeError if the program cannot be started (`E_NO_PROGRAM` if it is not there) or does not end in time. */
+/**
+ * Throws a BridgeError if the program cannot be started (`E_NO_PROGRAM` if it is not there) or does not end in time.
+ */
 export type RunProgram = (file: string, args: readonly string[], options: ProgramOptions) => Promise<ProgramResult>;
 
 const OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024;
-/** Units of systemd have a short one; qemu-ga looks in /sbin by name. */
+/** Where tools are looked for. systemd's units have a shorter PATH; qemu-ga names those in /sbin by path. */
 export const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export const runProgram: RunProgram = async (file, args, { limitMs, input }) => {
@@ -63,7 +65,7 @@ export const runProgram: RunProgram = async (file, args, { limitMs, input }) => 
 };
 
 /**
- * Runs a program for its effect. Throws what qemu-ga answers if it fails: 10.2 quotes what it said.
+ * Runs a program for its effect. If it fails, throws a RemoteError with qemu-ga's text: 10.2 quotes what it said.
  * @param action as in `child process has failed to ACTION`
  */
 export async function runAction(
@@ -107,7 +109,7 @@ async function startAction(
     const errno = error instanceof BridgeError ? error.facts['errno'] : undefined;
     const known: Readonly<Record<string, number>> = constants.errno;
     if (typeof errno !== 'string' || known[errno] === undefined) throw error;
-    // What qemu-ga's forked child writes before it gives up, and where to get it.
+    // The words that qemu-ga's forked child writes before it gives up, and the package that has the program.
     const why = errnoText(Object.assign(new Error(errno), { code: errno }));
     const hint = errno === 'ENOENT' ? packageHint(file) : '';
     return { exitCode: 1, stdout: '', output: `failed to exec '${file}': ${why}${hint}\n` };

@@ -1,11 +1,13 @@
-// ~/.ssh/authorized_keys of a user of the guest. The home belongs to the user, who may put links there and change them
-// meanwhile: before anything is written, .ssh is opened as the folder it is, and the file is reached through that.
+// Reads and changes ~/.ssh/authorized_keys of a user of the guest. The home belongs to the user, who may put links
+// there and change them at any time. So .ssh is opened before anything is written, as a folder and no link, and the
+// file is reached through that descriptor.
 import { constants } from 'node:fs';
 import { chmod, chown, mkdir, open, readFile, rename, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isErrno } from '../errors.js';
 import { refuse } from '../qga/server.js';
 import { RemoteError } from '../rpc/errors.js';
-import { errnoName, errnoText } from './errno-text.js';
+import { errnoText } from './errno-text.js';
 import { LOOK_LIMIT_MS, type Sources } from './kernel-files.js';
 
 interface User {
@@ -34,7 +36,7 @@ export async function readKeys(sources: Sources, username: string): Promise<stri
     .reverse();
 }
 
-/** Adds those that are not there yet; with `reset`, instead of what is there. */
+/** Adds the keys that are not there yet; with `reset`, in the place of all that are there. */
 export async function addKeys(
   sources: Sources,
   username: string,
@@ -78,7 +80,7 @@ async function makeFolder(folder: string, user: User): Promise<void> {
     await chown(folder, user.uid, user.gid);
     await chmod(folder, 0o700);
   } catch (error) {
-    if (errnoName(error) !== 'EEXIST') refuse(`failed to create directory '${folder}': ${errnoText(error)}`);
+    if (!isErrno(error, 'EEXIST')) refuse(`failed to create directory '${folder}': ${errnoText(error)}`);
   }
 }
 
@@ -92,8 +94,8 @@ async function changeLines(
   try {
     folder = await open(join(user.home, '.ssh'), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   } catch (error) {
-    // Nothing there to be removed.
-    if (errnoName(error) === 'ENOENT') return;
+    // There is nothing to be removed.
+    if (isErrno(error, 'ENOENT')) return;
     return refuse(`failed to write to '${path}': its folder: ${errnoText(error)}`);
   }
   try {
@@ -110,13 +112,13 @@ async function changeLines(
   }
 }
 
-/** Only a file of the user's own: what is read here is written to one that the user can read. */
+/** Reads only a file of the user's own: its lines are written to a file that the user can read. */
 async function readLines(place: string, path: string, { uid }: User): Promise<readonly string[] | undefined> {
   let file: FileHandle;
   try {
     file = await open(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     return refuse(`failed to read '${path}': ${errnoText(error)}`);
   }
   try {

@@ -1,6 +1,7 @@
-// A port that another program has open. The kernel says EBUSY and no more; who it is says what to do.
+// Explains a port that another program has open. The kernel says EBUSY and no more; the program's name says what to do.
 import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { BridgeError, UsageError } from '../errors.js';
+import { processStat } from '../linux/process-stat.js';
 
 interface Holder {
   readonly pid: number;
@@ -8,8 +9,8 @@ interface Holder {
 }
 
 /**
- * A UsageError (to start again does not help) in the place of EBUSY, if there is a process that has the port and can be
- * ended; any other error as it is.
+ * In the place of EBUSY a UsageError that names the process that has the port (starting again does not help); any other
+ * error as it is, and EBUSY too if no such process is found.
  */
 export function explainTakenPort(error: unknown): unknown {
   if (!(error instanceof BridgeError) || error.facts['errno'] !== 'EBUSY') return error;
@@ -35,7 +36,7 @@ export function holderOf(path: string): Holder | undefined {
   for (const pid of otherProcesses()) {
     try {
       const isOpen = readdirSync(`/proc/${pid}/fd`).some((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === real);
-      if (isOpen) return { pid: Number(pid), name: statOf(pid).name };
+      if (isOpen) return { pid: Number(pid), name: nameOf(pid) };
     } catch {
       // It has ended meanwhile.
     }
@@ -44,14 +45,15 @@ export function holderOf(path: string): Holder | undefined {
 }
 
 /**
- * An agent before this one was killed and hangs in a call that the kernel does not return from (a dead disk): it still
- * has port and socket, and both come free by themselves. `program`: the real path of what it runs.
+ * True if an agent before this one was killed and hangs in a call that the kernel does not return from (a dead disk):
+ * it still has port and socket, and both come free by themselves.
+ * @param program the real path of the program that agents run
  */
 export function hasStuckPredecessor(program = process.execPath): boolean {
   return otherProcesses().some((pid) => {
     try {
-      if (!/[DZX]/.test(statOf(pid).state)) return false;
-      // Where the thread that hangs is not the first one, the first is a zombie and has no program any more.
+      if (!['D', 'Z', 'X'].includes(processStat(Number(pid))?.state ?? '')) return false;
+      // If the thread that hangs is not the first one, the first is a zombie and has no program any more.
       return readdirSync(`/proc/${pid}/task`).some(
         (thread) => linkOf(`/proc/${pid}/task/${thread}/exe`)?.replace(/ \(deleted\)$/, '') === program,
       );
@@ -65,9 +67,8 @@ export function hasStuckPredecessor(program = process.execPath): boolean {
 const otherProcesses = (): readonly string[] =>
   readdirSync('/proc').filter((name) => /^\d+$/.test(name) && name !== String(process.pid));
 
-function statOf(pid: string): { readonly name: string; readonly state: string } {
-  const [, name = '', state = ''] = /^\d+ \((.*)\) (\S)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8')) ?? [];
-  return { name, state };
+function nameOf(pid: string): string {
+  return /^\d+ \((.*)\) /s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1] ?? '';
 }
 
 function linkOf(path: string): string | undefined {

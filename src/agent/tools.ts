@@ -1,5 +1,5 @@
-// Programs of the guest that commands start, and the packages that have them: what an answer, --check-config and the
-// packages' dependencies say of one that is not there.
+// Lists the programs of the guest that commands start, and the packages that have them: for the answer where one is
+// missing, for --check-config and for the packages' dependencies.
 import { basename } from 'node:path';
 
 export interface Tool {

@@ -1,5 +1,5 @@
-// utmp(5) as glibc writes it: records of 384 bytes where its times are 32 bits wide (x86 and most others), of 400 where
-// they are 64 (arm64).
+// Reads utmp(5) as glibc writes it: records of 384 bytes where its times are 32 bits wide (x86 and most others), of 400
+// where they are 64 (arm64).
 interface Layout {
   readonly bytes: number;
   readonly seconds: number;

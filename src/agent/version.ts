@@ -1,5 +1,5 @@
-// What the agent says of itself.
+// The version that the agent reports.
 import { PACKAGE_VERSION } from '../version.js';
 
-/** What guest-info answers if nothing else is set (`--report-version`). */
+/** Answered by guest-info if nothing else is set (`--report-version`). */
 export const REPORTED_VERSION = `${PACKAGE_VERSION} (fsfreeze-bridge)`;

@@ -1,5 +1,5 @@
-// The in-process implementation of Coordinator (../consistency.ts): at most one session at a time in this process, and
-// by the freezer's lock at most one on this machine. What a session does: session/session.ts.
+// The in-process implementation of Coordinator (../consistency.ts): it holds at most one session at a time, and the
+// freezer's lock lets this machine have no other. What a session does: session/session.ts. The whole path: README.md.
 import { randomUUID } from 'node:crypto';
 import type {
   CoordinatorStatus,
@@ -76,7 +76,7 @@ class InProcessCoordinator implements LocalCoordinator {
     this.#current = session;
     const before = this.#last;
     void session.ended.then(() => {
-      // One that was refused before it began has no report worth keeping.
+      // A session that was refused before it began has no report worth keeping.
       if (session.begun) this.#last = session;
       if (this.#current === session) this.#current = undefined;
       if (session.left !== undefined) this.#unreleased.add(session.left);
@@ -92,7 +92,7 @@ class InProcessCoordinator implements LocalCoordinator {
     const current = this.#current;
     if (current !== undefined) {
       const { id: session, requester } = current;
-      // Asked for and not begun, or ended and not told yet.
+      // It was asked for and has not begun, or it has ended and that is not told yet.
       const state = current.state === 'idle' ? 'preparing' : current.state;
       return { state, session, requester, ...(state === 'frozen' ? { remainingMs: current.remainingMs } : {}) };
     }

@@ -12,7 +12,7 @@ export function withDefaults(options: CoordinatorOptions) {
   const { runtimeDir } = given;
   return {
     ...given,
-    // Over another table than our own, other namespaces are all there is.
+    // A given mount table stands for the whole machine: other namespaces are looked at only where they are given too.
     view:
       options.view ??
       machineViewer({

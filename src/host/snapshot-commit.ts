@@ -1,10 +1,9 @@
-// Merges a set's overlays back into their bases, and removes them; by the VM while the guest writes on, or by qemu-img
-// while it is shut off (commit/way.ts). Each disk by itself: merged, recorded, closed, file removed; one that cannot be
-// merged keeps no other from it. May be ended at any time and called again: it goes on from what VM and files say.
-import { rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { defined } from '../defined.js';
+// `snapshot commit`: merges a set's overlays back into their bases, and removes them; by the VM while the guest writes
+// on, or by qemu-img while it is shut off (commit/way.ts). Each disk is committed by itself (commit/disk-commit.ts);
+// one that cannot be merged keeps no other from it. May be ended at any time and called again: it goes on from what VM
+// and files say.
 import { BridgeError, CutError, QuiesceError, UnreachableError, UsageError, describeError } from '../errors.js';
+import { DiskCommit, type DiskCommitOptions } from './commit/disk-commit.js';
 import { byRunningVm } from './commit/running-vm.js';
 import {
   atEnd,
@@ -19,46 +18,31 @@ import {
 import { byShutOffVm } from './commit/shut-off-vm.js';
 import type { CommitWay, Step } from './commit/way.js';
 import type { Confirm } from '../confirm.js';
-import { syncPath } from './images/durable-file.js';
-import { whyNotDropped } from './images/references.js';
-import { whyInUse, type Claim } from './images/use.js';
-import { everySet, witnessesFor } from './sets/claims.js';
-import { withNamedBase } from './sets/disk-layers.js';
+import type { Claim } from './images/use.js';
 import { Journal } from './sets/journal.js';
-import type { Manifest, ManifestDisk } from './sets/manifest.js';
-import type { ManifestStore } from './sets/manifest-store.js';
-import { withMergesCounted } from './sets/merged-disks.js';
-import { overlaysThere } from './sets/own-overlays.js';
+import { monitorOf, type Manifest } from './sets/manifest.js';
 import { newerSets, settleState } from './sets/set-state.js';
-import { domainOf } from './vm/identity.js';
-import { managedSaveOf } from './vm/libvirt/managed-save.js';
+import { definitionAt } from './vm/definition.js';
+import { placeNow } from './vm/identity.js';
+import type { Place } from './vm/place.js';
 import type { Hypervisor } from './vm/hypervisor.js';
 
-export interface CommitOptions {
-  readonly store: ManifestStore;
-  readonly stateDir: string;
-  readonly set: string;
-  /** Without it, all of the set. */
+export interface CommitOptions extends DiskCommitOptions {
+  /** The disks that are committed; without it, all of the set. */
   readonly disks?: DiskSelection;
-  /** For each disk: until its overlay is merged, with all the guest writes meanwhile. */
-  readonly limitMs: number;
-  /** Bytes per second; without it, as fast as it goes. */
-  readonly speed?: number;
   /** Asked only if only a person can say whether what the VM wrote is lost. */
   readonly confirm: Confirm;
-  readonly signal: AbortSignal;
-  readonly onProgress: (text: string) => void;
 }
 
 export interface OfflineCommitOptions extends CommitOptions {
   /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
-  readonly qmp: string;
+  readonly monitor: Place;
   readonly monitorTimeoutMs: number;
 }
 
 export interface Committed {
   readonly manifest: Manifest;
-  /** Of the names of overlays that were merged, but not known to be the set's own any more: left alone. */
+  /** Files that have the names of merged overlays, but are not known to be the set's own any more: left alone. */
   readonly foreign: readonly string[];
 }
 
@@ -72,21 +56,18 @@ export async function commitSnapshot(hypervisor: Hypervisor, options: CommitOpti
   return await underJournal(options, () => new Commit(byRunningVm(hypervisor), options, hypervisor).run());
 }
 
-/** The same with the VM shut off. Throws a UsageError besides, if it is not. */
+/** Commits the set of a VM that is shut off. Throws as `commitSnapshot` does, and a UsageError if the VM runs. */
 export async function commitShutOff(options: OfflineCommitOptions): Promise<Committed> {
   return await underJournal(options, async (manifest) => {
-    const { store, qmp, monitorTimeoutMs, limitMs, signal } = options;
-    const way = byShutOffVm({ store, monitors: [qmp, manifest.vm.qmp], monitorTimeoutMs, limitMs, signal });
-    return await new Commit(
-      way,
-      options,
-      undefined,
-      await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
-    ).run();
+    const { store, monitor, monitorTimeoutMs, limitMs, signal } = options;
+    const made = monitorOf(manifest);
+    const way = byShutOffVm({ store, monitors: [monitor, made], monitorTimeoutMs, limitMs, signal });
+    const saved = await definitionAt(placeNow(made, store.identity)).savedState();
+    return await new Commit(way, options, undefined, saved).run();
   });
 }
 
-/** What only a person can decide before these disks of the set are committed, as sentences. */
+/** Sentences that tell what only a person can decide before these disks of the set are committed. */
 export async function commitDoubts(
   hypervisor: Hypervisor,
   manifest: Manifest,
@@ -110,19 +91,18 @@ async function underJournal(
   }
 }
 
-/** One run. */
+/** One run of a commit over the disks of a set. */
 class Commit {
   readonly #way: CommitWay;
   readonly #options: CommitOptions;
   readonly #hypervisor: Hypervisor | undefined;
-  readonly #saved: readonly Claim[];
-  readonly #foreign: string[] = [];
+  readonly #disks: DiskCommit;
 
   constructor(way: CommitWay, options: CommitOptions, hypervisor?: Hypervisor, saved: readonly Claim[] = []) {
     this.#way = way;
     this.#options = options;
     this.#hypervisor = hypervisor;
-    this.#saved = saved;
+    this.#disks = new DiskCommit(way, options, saved);
   }
 
   async run(): Promise<Committed> {
@@ -143,7 +123,7 @@ class Commit {
     if (work.length === 0 && left.size > 0) {
       throw new UsageError('E_NOT_ACTIVE', reasons(manifest, left));
     }
-    for (const index of work) if (steps[index]?.step === 'merge') await this.#refuseNeeded(manifest, index);
+    for (const index of work) if (steps[index]?.step === 'merge') await this.#disks.refuseNeeded(manifest, index);
     const begun = manifest.disks.map((disk, index) =>
       work.includes(index) ? { ...disk, merge: disk.merge ?? ('asked' as const) } : disk,
     );
@@ -152,10 +132,10 @@ class Commit {
       try {
         signal.throwIfAborted();
         // The first was looked at a moment ago.
-        if (index !== work[0] && steps[index]?.step === 'merge') await this.#refuseNeeded(manifest, index);
-        manifest = await this.#one(manifest, index, steps[index]);
+        if (index !== work[0] && steps[index]?.step === 'merge') await this.#disks.refuseNeeded(manifest, index);
+        manifest = await this.#disks.run(manifest, index, steps[index]);
       } catch (cause) {
-        manifest = await this.#afterFailure(index, cause);
+        manifest = await this.#disks.afterFailure(index, cause);
         if (signal.aborted)
           throw new CutError('E_INTERRUPTED', `interrupted: ${set} is merged in part; ${this.#goOn()}`, { cause });
         left.set(index, describeError(cause));
@@ -166,7 +146,7 @@ class Commit {
       if (!left.has(index) && !diskAt(manifest, index).merged) left.set(index, 'its merge was not begun');
     }
     manifest = await store.write(atEnd(manifest));
-    if (left.size === 0) return { manifest, foreign: this.#foreign };
+    if (left.size === 0) return { manifest, foreign: this.#disks.foreign };
     const merged = chosen.filter((index) => manifest.disks[index]?.merged === true).length;
     throw new CutError('E_COMMIT', `${merged} of ${chosen.length} disks merged back; ${reasons(manifest, left)}`, {
       facts: {
@@ -182,7 +162,7 @@ class Commit {
     return 'commit it again, with --offline as long as the VM is shut off';
   }
 
-  /** What is to be done, and may be: a person has been asked where only a person knows. */
+  /** The steps, once a person has agreed where only a person can decide. */
   async #agreedSteps(manifest: Manifest, chosen: readonly number[]): Promise<readonly Step[]> {
     const { set, confirm } = this.#options;
     const steps = await this.#way.steps(manifest);
@@ -197,104 +177,10 @@ class Commit {
     if (again.every(({ step }, index) => step === steps[index]?.step)) return again;
     throw new UsageError('E_STATE_OF_SET', `${set} is not as it was when you were asked: nothing was committed`);
   }
-
-  // A merge changes the base's bytes, and the overlay goes after it.
-  async #refuseNeeded(manifest: Manifest, index: number): Promise<void> {
-    const { id, base, overlay } = diskAt(manifest, index);
-    const why = await whyNotDropped(overlay.file);
-    if (why !== undefined) throw new UsageError('E_INTERNAL_SNAPSHOTS', `disk ${id}: ${why}; not merged`);
-    const witnesses = await witnessesFor(this.#options.stateDir, manifest, this.#way.monitors, this.#saved);
-    const besides = this.#way.besides(overlay.file);
-    const use =
-      (await whyInUse([base.file], witnesses, besides.base)) ??
-      (await whyInUse([overlay.file], witnesses, besides.overlay));
-    if (use !== undefined) throw new UsageError('E_IN_USE', `disk ${id}: ${use.file}: ${use.why}; not merged`);
-  }
-
-  async #one(before: Manifest, index: number, step: Step | undefined): Promise<Manifest> {
-    const { limitMs, speed, signal, onProgress } = this.#options;
-    // A set of an older version has the base's offset and the like in the overlay's header only, which goes.
-    const { id, base } = await withNamedBase(diskAt(before, index));
-    if (step?.step === 'merge') {
-      const consequence = `disk ${id} is not merged`;
-      await this.#way.check(consequence);
-      await this.#mark(index, { base, merge: 'begun' });
-      try {
-        await this.#way.merge(before, index, {
-          limitMs,
-          ...defined({ speed }),
-          signal,
-          onProgress: (text) => {
-            onProgress(`merging disk ${id}: ${text}`);
-          },
-          beforePivot: async () => {
-            signal.throwIfAborted();
-            await this.#way.check(consequence);
-            await this.#mark(index, { pivoting: true });
-          },
-        });
-      } catch (error) {
-        const { merge } = diskAt(before, index);
-        if (isRefused(error) && merge !== undefined) await this.#mark(index, { merge });
-        throw error;
-      }
-    }
-    // Durable before its last traces in QEMU are removed: without them nobody could tell that it is merged.
-    await this.#mark(index, {
-      base,
-      pivoting: false,
-      pivoted: true,
-      ...(step?.step === 'merge' ? { pivotedAt: now() } : {}),
-    });
-    await this.#way.close(before, index);
-    await this.#removeOverlay(before, index);
-    return await this.#mark(index, { merged: true });
-  }
-
-  // Told to change over and back on its overlay, a disk is in no doubt: this QEMU has been asked all the time.
-  async #afterFailure(index: number, cause: unknown): Promise<Manifest> {
-    const { store, set } = this.#options;
-    const manifest = await store.read(set);
-    const { pivoting, pivoted } = diskAt(manifest, index);
-    if (pivoting !== true || pivoted === true || cause instanceof UnreachableError) return manifest;
-    const isBack = await this.#way.isOnOverlay(manifest, index).catch(() => false);
-    return isBack ? await this.#mark(index, { pivoting: false }) : manifest;
-  }
-
-  async #mark(index: number, what: Partial<ManifestDisk>): Promise<Manifest> {
-    const { store, set } = this.#options;
-    const manifest = await store.read(set);
-    const disks = manifest.disks.map((disk, at) => (at === index ? { ...disk, ...what } : disk));
-    return await store.write(withMergesCounted({ ...manifest, disks }));
-  }
-
-  async #removeOverlay(manifest: Manifest, index: number): Promise<void> {
-    const { overlay } = diskAt(manifest, index);
-    const { stateDir } = this.#options;
-    const { foreign } = await overlaysThere(manifest, (await everySet(stateDir)).manifests);
-    // Removed before this was recorded, and the name is another's by now; or it is what an older version made.
-    if (overlay.asCut !== undefined && foreign.includes(overlay.file)) {
-      this.#foreign.push(overlay.file);
-      return;
-    }
-    const witnesses = await witnessesFor(stateDir, manifest, this.#way.monitors, this.#saved);
-    const use = await whyInUse([overlay.file], witnesses);
-    if (use !== undefined) throw new CutError('E_IN_USE', `${use.file} is merged, but not removed: ${use.why}`);
-    await rm(overlay.file, { force: true });
-    await syncPath(dirname(overlay.file));
-  }
 }
 
-function now(): string {
-  return new Date().toISOString();
-}
-
-/** The other disks would fail likewise. */
+/** True if the other disks would fail likewise. */
 function isOfAll(error: unknown): boolean {
   if (error instanceof UnreachableError || error instanceof UsageError) return true;
   return error instanceof BridgeError && error.code === 'E_VM_STATE';
-}
-
-function isRefused(error: unknown): boolean {
-  return error instanceof BridgeError && error.code === 'E_MERGE_REFUSED';
 }

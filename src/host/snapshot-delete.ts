@@ -1,5 +1,5 @@
-// Removes a set and what belongs to it, if nobody uses it: the manifest, and overlays that no VM writes to and no newer
-// set lies on. Never touches a base, nor a file that is not the set's own any more.
+// `snapshot delete`: removes a set and what belongs to it, if nobody uses it: the manifest, and overlays that no VM
+// writes to and no newer set lies on. Never touches a base, nor a file that is not the set's own any more.
 import { join } from 'node:path';
 import { QuiesceError, UsageError } from '../errors.js';
 import { throwIfInterrupted, type Confirm } from '../confirm.js';
@@ -12,11 +12,12 @@ import { withNamedBase } from './sets/disk-layers.js';
 import { Journal, refuseBusy } from './sets/journal.js';
 import { layersOf } from './sets/layers.js';
 import { missingOverlays } from './sets/missing-images.js';
-import type { Manifest } from './sets/manifest.js';
+import { monitorOf, type Manifest } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
 import { overlaysThere } from './sets/own-overlays.js';
-import { domainOf } from './vm/identity.js';
-import { managedSaveOf } from './vm/libvirt/managed-save.js';
+import { definitionAt } from './vm/definition.js';
+import { placeNow } from './vm/identity.js';
+import type { Place } from './vm/place.js';
 import { putBackDefinition } from './sets/put-back-definition.js';
 import { newerSets, settleState } from './sets/set-state.js';
 import { draftOf } from './snapshot-revert.js';
@@ -28,7 +29,7 @@ export interface DeleteOptions {
   readonly stateDir: string;
   readonly set: string;
   /** The VM's monitor, besides the one the set was made through; nobody listens there if it is shut off. */
-  readonly qmp: string;
+  readonly monitor: Place;
   readonly monitorTimeoutMs: number;
   /** Asked only if something may be lost that the VM wrote. */
   readonly confirm: Confirm;
@@ -37,7 +38,7 @@ export interface DeleteOptions {
 
 export interface Deleted {
   readonly files: readonly string[];
-  /** Of the overlays' names, but not the set's own any more: left alone. */
+  /** Files that have the overlays' names, but are not the set's own any more: left alone. */
   readonly foreign: readonly string[];
 }
 
@@ -78,7 +79,7 @@ export async function removeSet(
   foreign: readonly string[],
 ): Promise<void> {
   const { removed } = await missingOverlays(manifest);
-  // Before the files are gone: what libvirt is to start must be there.
+  // The definition changes before the files are gone: what libvirt is to start must be there.
   await putBackDefinition(store, manifest, [...files, ...removed]);
   await leaveOverlays(join(store.folder, LINKS), manifest, [...files, ...foreign, ...removed]);
   await removeFiles(files);
@@ -86,7 +87,7 @@ export async function removeSet(
   await store.remove(manifest.set);
 }
 
-/** Of a revert that ended half-way. */
+/** Removes the drafts of a revert that ended half-way. */
 async function removeDrafts({ disks }: Manifest): Promise<void> {
   for (const { overlay } of disks) {
     const draft = draftOf(overlay.file);
@@ -94,7 +95,7 @@ async function removeDrafts({ disks }: Manifest): Promise<void> {
   }
 }
 
-/** What may be lost that the VM wrote, as sentences. */
+/** Sentences that tell which data of the VM may be lost. */
 async function lossesOf({ manifest, files, foreign }: Unused): Promise<string[]> {
   const { state, createdAt } = manifest;
   const { removed, unseen } = await missingOverlays(manifest);
@@ -103,7 +104,7 @@ async function lossesOf({ manifest, files, foreign }: Unused): Promise<string[]>
     if (those.length > 0) losses.push(`${those.join(', ')} ${why}`);
   };
   const isOver = state === 'deleting' || state === 'committed';
-  // Of a set that was never cut only what its overlays hold can be lost: its maker may have been killed after all.
+  // A set that was never cut can lose only what its overlays hold: its maker may have been killed after all.
   const isUncut = state === 'failed' || state === 'creating';
   const dropped = isOver ? [] : isUncut ? await withData(files) : files;
   if (dropped.length > 0) losses.push(`Everything the VM wrote since ${createdAt} is lost (${dropped.join(', ')})`);
@@ -126,9 +127,9 @@ interface Unused {
  * if none is, what a VM has open without using it is closed.
  */
 async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Promise<Unused> {
-  const { store, stateDir, set, qmp, monitorTimeoutMs } = options;
+  const { store, stateDir, set, monitor, monitorTimeoutMs } = options;
   const read = await store.read(set);
-  await using monitors = await openMonitors([qmp, read.vm.qmp], monitorTimeoutMs, store.identity);
+  await using monitors = await openMonitors([monitor, monitorOf(read)], monitorTimeoutMs, store.identity);
   const manifest = await settleState(monitors.open, store, read);
   // Without an overlay no revert leads out of it.
   const { removed, unseen } = await missingOverlays(manifest);
@@ -146,7 +147,7 @@ async function checkUnused(options: DeleteOptions, open: 'look' | 'unload'): Pro
     stateDir,
     manifest,
     monitors.open,
-    await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
+    await definitionAt(placeNow(monitorOf(manifest), store.identity)).savedState(),
   );
   const loaded = await loadedOverlays(monitors.open, manifest);
   for (const file of files) {
@@ -164,7 +165,7 @@ function refuse(set: string, use: { readonly file: string; readonly why: string 
   throw new UsageError('E_IN_USE', `${use.file}: ${use.why}; commit ${set} first, or shut the VM off`);
 }
 
-// Its base holds a part of it, so that neither the base alone nor the state of the cut is whole.
+// While the base holds a part of the overlay, neither the base alone nor the state of the cut is whole.
 function refuseHalf({ set, state, disks }: Manifest, files: readonly string[]): void {
   const half = disks.find(
     ({ merged, pivoted, merge, overlay }) =>

@@ -1,7 +1,7 @@
-// Back to the state of the cut, with the VM shut off. The bases hold that state and are not touched: what was written
-// since lies in the overlays alone, so each overlay is replaced by an empty one over the same base. The set stays, and
-// may be reverted to again. A VM that is started from the overlays (as it ran last), or from the bases, is at the cut;
-// the manifest keeps saying so.
+// `snapshot revert`: goes back to the state of the cut, with the VM shut off. The bases hold that state and are not
+// touched: what was written since lies in the overlays alone, so each overlay is replaced by an empty one over the same
+// base. The set stays, and may be reverted to again. A VM that is started from the overlays (as it ran last), or from
+// the bases, is at the cut; the manifest keeps saying so.
 import { chmod, chown, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError, QuiesceError, UsageError } from '../errors.js';
@@ -16,10 +16,11 @@ import { baseDoubts, type BaseDoubt } from './sets/base-state.js';
 import { witnessesFor } from './sets/claims.js';
 import { baseNameOf, whySecret } from './sets/disk-layers.js';
 import { Journal, refuseBusy } from './sets/journal.js';
-import type { Manifest, ManifestDisk } from './sets/manifest.js';
+import { monitorOf, type Manifest, type ManifestDisk } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
-import { domainOf } from './vm/identity.js';
-import { managedSaveOf } from './vm/libvirt/managed-save.js';
+import { definitionAt } from './vm/definition.js';
+import { placeNow } from './vm/identity.js';
+import type { Place } from './vm/place.js';
 import { openMonitors } from './vm/monitors.js';
 import { newerSets } from './sets/set-state.js';
 
@@ -28,7 +29,7 @@ export interface RevertOptions {
   readonly stateDir: string;
   readonly set: string;
   /** The VM's monitor, besides the one the set was made through: nobody may listen at either. */
-  readonly qmp: string;
+  readonly monitor: Place;
   readonly monitorTimeoutMs: number;
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
@@ -78,7 +79,7 @@ export async function takeDrafts(
 
 /** The set as it is now. Throws a UsageError unless it can be reverted to. */
 async function checkRevertable(options: RevertOptions): Promise<Manifest> {
-  const { store, stateDir, set, qmp, monitorTimeoutMs } = options;
+  const { store, stateDir, set, monitor, monitorTimeoutMs } = options;
   const manifest = await store.read(set);
   if (manifest.state === 'cutting') {
     const message = `whether ${set} was cut is not known: start the VM from what it ran on last, and see "snapshot show"`;
@@ -94,7 +95,7 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
   if (above.length > 0) {
     throw new UsageError('E_NEWER_SETS', `newer snapshot sets lie on ${set}: delete ${above.join(', ')} first`);
   }
-  await using monitors = await openMonitors([qmp, manifest.vm.qmp], monitorTimeoutMs, store.identity);
+  await using monitors = await openMonitors([monitor, monitorOf(manifest)], monitorTimeoutMs, store.identity);
   const [running] = monitors.open;
   if (running !== undefined) {
     throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
@@ -103,7 +104,7 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
     stateDir,
     manifest,
     [],
-    await managedSaveOf(domainOf(manifest.vm.qmp, store.identity)),
+    await definitionAt(placeNow(monitorOf(manifest), store.identity)).savedState(),
   );
   for (const disk of manifest.disks) await checkDisk(disk, witnesses);
   for (const { is, why } of await doubtsOf(manifest)) {
@@ -114,7 +115,10 @@ async function checkRevertable(options: RevertOptions): Promise<Manifest> {
   return manifest;
 }
 
-/** Of the bases. Once some overlays are emptied, only the rest of the revert makes the disks one state again. */
+/**
+ * The doubts about the bases. Once some overlays are emptied, only the rest of the revert makes the disks one state
+ * again.
+ */
 async function doubtsOf(manifest: Manifest): Promise<BaseDoubt[]> {
   return manifest.state === 'cut' ? [...(await baseDoubts(manifest, [])).values()] : [];
 }

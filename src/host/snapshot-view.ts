@@ -1,15 +1,16 @@
-// The sets of a VM as they are worth now: for `snapshot list` and `snapshot show`. Only reads.
+// Looks at the sets of a VM as they are worth now, for `snapshot list` and `snapshot show`. Only reads.
 import { readJournal } from './sets/journal.js';
-import type { Manifest } from './sets/manifest.js';
+import { monitorOf, type Manifest } from './sets/manifest.js';
 import type { ManifestStore } from './sets/manifest-store.js';
 import { viewSet, type SetView } from './sets/set-view.js';
 import { tryMonitors } from './vm/monitors.js';
+import { isSomewhere, type Place } from './vm/place.js';
 
-/** Views of the manifests, in their order, by the monitors at `qmp` and those that the sets were made through. */
+/** Views of the manifests, in their order, by `monitor` and the monitors that the sets were made through. */
 export async function viewSnapshots(
   store: ManifestStore,
   manifests: readonly Manifest[],
-  qmp: string,
+  monitor: Place,
   monitorTimeoutMs: number,
 ): Promise<SetView[]> {
   const busy = new Set<string>();
@@ -17,8 +18,8 @@ export async function viewSnapshots(
     const journal = await readJournal(store.journalFile(set));
     if (journal !== undefined && journal.owner !== 'gone') busy.add(set);
   }
-  // Who works on one of them has the monitor, which serves one at a time.
-  const ways = busy.size > 0 ? [] : [qmp, ...manifests.map(({ vm }) => vm.qmp)].filter((where) => where !== '');
+  // Who works on a set has the monitor, which serves one client at a time.
+  const ways = busy.size > 0 ? [] : [monitor, ...manifests.map(monitorOf)].filter(isSomewhere);
   await using monitors = await tryMonitors(ways, monitorTimeoutMs, store.identity);
   const isRunning = busy.size > 0 || monitors.open.length + monitors.silent.length > 0;
   const views: SetView[] = [];

@@ -1,5 +1,7 @@
-// How a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not answer; only reads.
+// `status`: tells how a VM stands: monitor, guest agent, disks and their sets. Asks both sides and says what did not
+// answer; only reads.
 import { defined } from '../defined.js';
+import type { ErrorCode } from '../error-codes.js';
 import { BridgeError, describeError } from '../errors.js';
 import type { CoordinatorStatus } from '../consistency.js';
 import { runQmp } from '../qmp/commands.js';
@@ -14,7 +16,7 @@ import { openHypervisor } from './vm/open-hypervisor.js';
 import type { Vm } from './vm/vm.js';
 
 interface Trouble {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly message: string;
 }
 
@@ -37,7 +39,7 @@ interface MonitorStatus {
     /** Why it cannot be cut as it is. */
     readonly trouble?: string;
   }[];
-  /** What the overlays of the VM's sets have allocated. */
+  /** How large the overlays of the VM's sets are. */
   readonly overlays: readonly OverlaySize[];
   /** Disks that the VM was started from an older image of, in sentences. */
   readonly startedWrong: readonly string[];
@@ -70,7 +72,7 @@ export async function readStatus(options: StatusOptions): Promise<VmStatus> {
 }
 
 async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions): Promise<MonitorStatus> {
-  await using monitor = await openHypervisor(vm.qmp, { timeoutMs: monitorTimeoutMs, onlyAsked: true });
+  await using monitor = await openHypervisor(vm.monitor, { timeoutMs: monitorTimeoutMs, onlyAsked: true });
   const identity = await identifyOpen(monitor, vm);
   const { manifests } = await (await readableStore(stateDir, identity, vm)).readAll();
   const overlays = new Map<string, string>();
@@ -81,7 +83,7 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
   const wrong: string[] = [];
   for (const manifest of manifests) {
     sizes.push(...(await overlaySizes(manifest)));
-    // What another process is doing to it does not make an old image the newest.
+    // Another process at the set does not make an old image the newest.
     const view = await viewSet(manifest, { monitors: [monitor], isRunning: true, isBusy: false });
     wrong.push(...startedWrong(view));
   }
@@ -112,8 +114,8 @@ async function monitorStatus({ vm, stateDir, monitorTimeoutMs }: StatusOptions):
 }
 
 async function agentStatus({ vm, agentLimits, openAgent }: StatusOptions): Promise<AgentStatus> {
-  if (vm.qga === undefined) throw new BridgeError('E_NO_AGENT', 'no guest-agent socket was given (--qga)');
-  await using agent = await openAgent(vm.qga, agentLimits);
+  if (vm.agent === undefined) throw new BridgeError('E_NO_AGENT', 'no guest-agent socket was given (--qga)');
+  await using agent = await openAgent(vm.agent, agentLimits);
   return { kind: agent.kind, version: agent.version, ...(await agent.coordinator.status()) };
 }
 

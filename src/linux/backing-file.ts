@@ -1,16 +1,17 @@
-// What a loop device's file lies on, found by the name under which the kernel knows it. The name may be old: a mount
-// made later may hide the filesystem that the file is on, so that everything it may lie on is named. Pure.
-import { decodeOctal, type Mount } from './mountinfo.js';
+// Finds what a loop device's file lies on, by the name under which the kernel knows the file. The name may be old: a
+// mount made later may hide the filesystem that the file is on, so everything that it may lie on is named. Pure.
+import type { Mount } from './mountinfo.js';
 import type { Filesystem, MountTable } from './mounts.js';
+import { decodeOctal } from './path-text.js';
 
 export interface BackingFile {
-  /** Filesystems that hold it: what lies in it lies on their disks. */
+  /** Filesystems that hold the file: what lies in it lies on their disks. */
   readonly holders: readonly Filesystem[];
-  /** Filesystems that it may lie on besides: none of them may freeze before what lies in it. */
+  /** Other filesystems that it may lie on: none of them may freeze before what lies in it. */
   readonly others: readonly Filesystem[];
-  /** The holders are all there is to it. */
+  /** It lies on its holders, and nowhere else. */
   readonly understood: boolean;
-  /** It is the node of a block device. */
+  /** The path is the node of a block device. */
   readonly isNode: boolean;
 }
 
@@ -20,7 +21,7 @@ const unknown: BackingFile = { ...nowhere, understood: false };
 /** Overlays on overlays: container engines stack two, the kernel allows no more. */
 const OVERLAYS_AT_MOST = 4;
 
-/** `path` as in sysfs' backing_file. */
+/** `path`: as in sysfs' backing_file. Never throws. */
 export function backingFile(path: string, table: MountTable): BackingFile {
   // The kernel appends this to the name of a file that was deleted while in use; the loop device lives on.
   return groundOf(path.replace(/ \(deleted\)$/, ''), table, 0);
@@ -39,7 +40,7 @@ function onTop(path: string, mount: Mount, table: MountTable, overlays: number):
   const filesystem = table.filesystemOf(path);
   if (filesystem !== undefined) return { ...nowhere, holders: [filesystem] };
   switch (mount.type) {
-    // On no disk.
+    // Memory: it lies on no disk.
     case 'tmpfs':
     case 'ramfs':
       return nowhere;

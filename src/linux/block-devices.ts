@@ -1,12 +1,14 @@
-// Block devices as sysfs and udev's database tell of them: by number and by name, what lies at the end of a chain, and
-// how a whole disk is named so that the host can match it. Reads only; never opens a block device. Chains: disks.ts.
-import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
+// Looks up block devices in sysfs and in udev's database: by number and by name, what kind of device a chain ends at,
+// and how a whole disk is named so that the host can match it. Reads only; never opens a block device. Chains:
+// disks.ts.
+import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { defined } from '../defined.js';
 import type { DiskRef } from '../consistency.js';
+import { nodeNamed } from './block-tree.js';
 import { diskAddress, type DiskAddress } from './disk-address.js';
+import { namesIn, readValue, realPath } from './kernel-values.js';
 import { isKnownOutside } from './outside-address.js';
-import { pathText } from './path-text.js';
 import type { Work } from './turns.js';
 
 /** A whole disk of this machine. */
@@ -17,7 +19,7 @@ export interface Disk extends DiskRef {
   readonly address: DiskAddress;
   /** udev's ID_SERIAL, which stock qemu-ga sends: for SCSI it has vendor and model before the serial. */
   readonly udevSerial?: string;
-  /** udev's or sysfs' idea of whether counting I/O is on (queue/iostats). */
+  /** The kernel counts what is written to it (queue/iostats). */
   readonly countsWrites: boolean;
 }
 
@@ -36,83 +38,51 @@ export class BlockDevices {
     this.#proc = procRoot;
   }
 
-  /** A path that a file of sysfs holds, whose bytes need not be text. */
-  readPath(path: string): string | undefined {
-    try {
-      const text = pathText(readFileSync(path)).replace(/\n$/, '');
-      return text === '' ? undefined : text;
-    } catch {
-      return undefined;
-    }
-  }
-
-  read(path: string): string | undefined {
-    try {
-      const text = readFileSync(path, 'utf8').replace(/\n$/, '');
-      return text === '' ? undefined : text;
-    } catch {
-      return undefined;
-    }
-  }
-
-  has(path: string): boolean {
-    return this.real(path) !== undefined;
-  }
-
-  list(path: string): string[] {
-    try {
-      return readdirSync(path).sort();
-    } catch {
-      return [];
-    }
-  }
-
-  real(path: string): string | undefined {
-    try {
-      return realpathSync.native(path);
-    } catch {
-      return undefined;
-    }
-  }
-
+  /** Sysfs folder of the device with this `MAJOR:MINOR`. */
   byNumber(device: string): string | undefined {
-    return this.real(join(this.#sys, 'dev/block', device));
+    return realPath(join(this.#sys, 'dev/block', device));
   }
 
-  // /dev/mapper/NAME is a link or a node of its own; device-mapper keeps its name in dm/name.
+  /** Sysfs folder of the device that a path in /dev names; one of device-mapper by its name there, too. */
   byName(path: string): string | undefined {
-    const direct = this.real(join(this.#sys, 'class/block', basename(path).replaceAll('/', '!')));
+    const direct = this.#byKernelName(basename(path));
     if (direct !== undefined) return direct;
-    const linked = this.real(path);
-    if (linked !== undefined && linked !== path) return this.real(join(this.#sys, 'class/block', basename(linked)));
+    const linked = realPath(path);
+    if (linked !== undefined && linked !== path) return this.#byKernelName(basename(linked));
+    // /dev/mapper/NAME is a link or a node of its own; device-mapper keeps its name in dm/name.
     const name = basename(path);
-    return this.list(join(this.#sys, 'class/block'))
+    return namesIn(join(this.#sys, 'class/block'))
       .filter((entry) => entry.startsWith('dm-'))
-      .map((entry) => this.real(join(this.#sys, 'class/block', entry)))
-      .find((device) => device !== undefined && this.read(join(device, 'dm/name')) === name);
+      .map((entry) => this.#byKernelName(entry))
+      .find((device) => device !== undefined && readValue(join(device, 'dm/name')) === name);
   }
 
-  /** Sysfs directory of the block device that a path in /dev names, if there is one. */
+  /** As `byName`, for what need not be a path in /dev: one device or none. */
   named(path: string): string[] {
     const device = path.startsWith('/dev/') ? this.byName(path) : undefined;
     return device === undefined ? [] : [device];
   }
 
+  #byKernelName(name: string): string | undefined {
+    return realPath(join(this.#sys, 'class/block', name));
+  }
+
+  /** All devices of the btrfs that `member` is one of; `member` alone where sysfs does not list them. */
   btrfsDevices(member: string): string[] {
     this.#btrfsMembers ??= this.#readBtrfsMembers();
     const members = this.#btrfsMembers.get(basename(member));
     if (members === undefined) return [member];
-    return members.flatMap((entry) => this.real(join(this.#sys, 'class/block', entry)) ?? []);
+    return members.flatMap((entry) => this.#byKernelName(entry) ?? []);
   }
 
-  // Of each device, all that its filesystem lies on.
+  // For each device, all that its filesystem lies on.
   #readBtrfsMembers(): ReadonlyMap<string, readonly string[]> {
     const folder = join(this.#sys, 'fs/btrfs');
-    const filesystems = this.list(folder).map((fsid) => this.list(join(folder, fsid, 'devices')));
+    const filesystems = namesIn(folder).map((fsid) => namesIn(join(folder, fsid, 'devices')));
     return new Map(filesystems.flatMap((members) => members.map((name): [string, string[]] => [name, members])));
   }
 
-  /** Of a device without slaves. */
+  /** The kind of a device without slaves. */
   endKind(device: string): EndKind {
     const path = device.slice(this.#sys.length);
     const name = basename(device);
@@ -131,86 +101,77 @@ export class BlockDevices {
   // to one. Then what is written to it ends on a disk of this machine.
   #isOutside(session: string): boolean {
     const connection = join(this.#sys, 'class/iscsi_connection', `connection${session}:0`);
-    const address = this.read(join(connection, 'address')) ?? this.read(join(connection, 'persistent_address'));
+    const address = readValue(join(connection, 'address')) ?? readValue(join(connection, 'persistent_address'));
     return address !== undefined && isKnownOutside(address, { sysRoot: this.#sys, procRoot: this.#proc });
   }
 
   // With multipath the block device hangs on its subsystem, and the controllers are links beside it.
   #nvmeKind(device: string): EndKind {
     const subsystem = join(device, '..');
-    const transports = this.list(subsystem)
-      .filter((entry) => /^nvme\d+$/.test(entry))
-      .map((entry) => this.read(join(subsystem, entry, 'transport')));
+    const transports = controllersOf(subsystem).map((entry) => readValue(join(subsystem, entry, 'transport')));
     if (transports.length > 0 && transports.every((transport) => transport === 'pcie')) return 'disk';
     return transports.includes('loop') ? 'unknown' : 'network';
   }
 
   disk(device: string): Disk {
     const name = basename(device);
-    const number = this.read(join(device, 'dev'));
-    const serial = this.#serial(device);
+    const number = readValue(join(device, 'dev'));
+    const serial = serialOf(device);
     const udevSerial = number === undefined ? undefined : this.#udevSerial(number);
-    const address = diskAddress(
-      this.#addressPath(device),
-      (path) => this.list(path),
-      (path) => this.#driver(path),
-    );
+    const address = diskAddress(addressPath(device));
     return {
       name,
-      dev: `/dev/${name.replaceAll('!', '/')}`,
+      dev: nodeNamed(name),
       address,
-      countsWrites: this.read(join(device, 'queue/iostats')) === '1',
+      countsWrites: readValue(join(device, 'queue/iostats')) === '1',
       ...defined({ serial, pciAddress: address.pciAddress, udevSerial }),
     };
   }
 
-  #addressPath(device: string): string {
-    if (!device.includes('/virtual/nvme-')) return device;
-    const subsystem = join(device, '..');
-    const controller = this.list(subsystem).find((entry) => /^nvme\d+$/.test(entry));
-    return (controller === undefined ? undefined : this.real(join(subsystem, controller))) ?? device;
-  }
-
-  // virtio-blk has `serial` on the disk, NVMe on its controller (in a multipath setup: on the subsystem), SCSI and
-  // ATA in the vital product data page 0x80.
-  #serial(device: string): string | undefined {
-    for (const path of ['serial', 'device/serial', '../serial']) {
-      const text = this.read(join(device, path))?.trim();
-      if (text !== undefined && text !== '') return text;
-    }
-    try {
-      const page = readFileSync(join(device, 'device/vpd_pg80'));
-      const text = page
-        .subarray(4, 4 + page.readUInt16BE(2))
-        .toString('latin1')
-        .replaceAll('\0', '')
-        .trim();
-      return text === '' ? undefined : text;
-    } catch {
-      return undefined;
-    }
-  }
-
   #udevSerial(number: string): string | undefined {
-    return /^E:ID_SERIAL=(.+)$/m.exec(this.read(join(this.#udev, 'data', `b${number}`)) ?? '')?.[1];
+    return /^E:ID_SERIAL=(.+)$/m.exec(readValue(join(this.#udev, 'data', `b${number}`)) ?? '')?.[1];
   }
 
-  #driver(path: string): string | undefined {
-    try {
-      return basename(readlinkSync(join(path, 'driver')));
-    } catch {
-      return undefined;
-    }
-  }
-
+  /** All whole disks; of thousands, in turns. */
   *allDisks(): Work<readonly Disk[]> {
     const disks: Disk[] = [];
-    for (const entry of this.list(join(this.#sys, 'block'))) {
+    for (const entry of namesIn(join(this.#sys, 'block'))) {
       yield;
-      const device = this.real(join(this.#sys, 'block', entry));
-      if (device === undefined || this.endKind(device) !== 'disk' || this.has(join(device, 'loop'))) continue;
-      if (this.list(join(device, 'slaves')).length === 0) disks.push(this.disk(device));
+      const device = realPath(join(this.#sys, 'block', entry));
+      if (device === undefined || this.endKind(device) !== 'disk' || existsSync(join(device, 'loop'))) continue;
+      if (namesIn(join(device, 'slaves')).length === 0) disks.push(this.disk(device));
     }
     return disks;
+  }
+}
+
+function controllersOf(subsystem: string): readonly string[] {
+  return namesIn(subsystem).filter((entry) => /^nvme\d+$/.test(entry));
+}
+
+function addressPath(device: string): string {
+  if (!device.includes('/virtual/nvme-')) return device;
+  const subsystem = join(device, '..');
+  const [controller] = controllersOf(subsystem);
+  return (controller === undefined ? undefined : realPath(join(subsystem, controller))) ?? device;
+}
+
+// virtio-blk has `serial` on the disk, NVMe on its controller (in a multipath setup: on the subsystem), SCSI and
+// ATA in the vital product data page 0x80.
+function serialOf(device: string): string | undefined {
+  for (const path of ['serial', 'device/serial', '../serial']) {
+    const text = readValue(join(device, path))?.trim();
+    if (text !== undefined && text !== '') return text;
+  }
+  try {
+    const page = readFileSync(join(device, 'device/vpd_pg80'));
+    const text = page
+      .subarray(4, 4 + page.readUInt16BE(2))
+      .toString('latin1')
+      .replaceAll('\0', '')
+      .trim();
+    return text === '' ? undefined : text;
+  } catch {
+    return undefined;
   }
 }

@@ -1,5 +1,7 @@
-// Where a disk is plugged in, read from its sysfs path alone: the rules of QEMU's build_guest_fsinfo_for_pci_dev()
+// Reads from a disk's sysfs path where it is plugged in, by the rules of QEMU's build_guest_fsinfo_for_pci_dev()
 // (qga/commands-linux.c, GuestDiskAddress in qga/qapi-schema.json), so that guest-get-fsinfo answers what hosts know.
+import { driverOf } from './block-tree.js';
+import { namesIn } from './kernel-values.js';
 
 interface PciAddress {
   readonly domain: number;
@@ -8,16 +10,16 @@ interface PciAddress {
   readonly function: number;
 }
 
-/** Members as in GuestDiskAddress; -1 in `pci` where there is no PCI controller. */
+/** Members as in GuestDiskAddress; all of `pci` is -1 where there is no PCI controller. */
 export interface DiskAddress {
   readonly pci: PciAddress;
-  /** `DDDD:BB:SS.F` if there is a PCI controller. */
+  /** `DDDD:BB:SS.F`; absent where there is no PCI controller. */
   readonly pciAddress?: string;
   readonly busType: 'ide' | 'scsi' | 'virtio' | 'usb' | 'sata' | 'nvme' | 'unknown';
   readonly bus: number;
   readonly target: number;
   readonly unit: number;
-  /** For disks of s390x. */
+  /** On s390x. */
   readonly ccw?: { readonly cssid: number; readonly ssid: number; readonly subchno: number; readonly devno: number };
 }
 
@@ -25,20 +27,12 @@ const CONTROLLERS = ['ata_piix', 'sym53c8xx', 'virtio-pci', 'ahci', 'nvme', 'xhc
 
 const NO_PCI: PciAddress = { domain: -1, bus: -1, slot: -1, function: -1 };
 
-/**
- * @param path sysfs directory of the whole disk, links resolved
- * @param list names in a directory (empty if there is none)
- * @param driver name of the driver bound to a device's directory
- */
-export function diskAddress(
-  path: string,
-  list: (path: string) => readonly string[],
-  driver: (path: string) => string | undefined,
-): DiskAddress {
+/** `path`: sysfs folder of the whole disk, links resolved. Never throws. */
+export function diskAddress(path: string): DiskAddress {
   const nothing: DiskAddress = { pci: NO_PCI, busType: 'unknown', bus: 0, target: 0, unit: 0 };
   const ccw = ccwAddress(path);
   if (ccw !== undefined) return { ...nothing, busType: 'virtio', ccw };
-  const controller = findController(path, driver);
+  const controller = findController(path);
   if (controller === undefined) return nothing;
   const { pci, name } = controller;
   const hex = (value: number, width: number): string => value.toString(16).padStart(width, '0');
@@ -52,7 +46,7 @@ export function diskAddress(
   switch (name) {
     case 'ata_piix': {
       // One host for each IDE bus; the unit is the second number of the target.
-      const bus = hostIndex(path, list);
+      const bus = hostIndex(path);
       return bus === undefined || second === undefined ? found : { ...found, busType: 'ide', bus, unit: second };
     }
     case 'sym53c8xx':
@@ -61,7 +55,7 @@ export function diskAddress(
       // With a target it is virtio-scsi, whose disks QEMU tells apart by the LUN; else virtio-blk.
       return third === undefined ? { ...found, busType: 'virtio' } : { ...found, busType: 'scsi', unit: third };
     case 'ahci': {
-      const unit = hostIndex(path, list);
+      const unit = hostIndex(path);
       return unit === undefined ? found : { ...found, busType: 'sata', unit };
     }
     case 'nvme':
@@ -75,10 +69,7 @@ export function diskAddress(
 type ControllerName = (typeof CONTROLLERS)[number];
 
 // Walks the PCI devices on the path from the root to the first one driven by a disk controller: bridges come before.
-function findController(
-  path: string,
-  driver: (path: string) => string | undefined,
-): { readonly pci: PciAddress; readonly name: ControllerName } | undefined {
+function findController(path: string): { readonly pci: PciAddress; readonly name: ControllerName } | undefined {
   const start = /\/devices\/pci[0-9a-f]+:[0-9a-f]+(?=\/)/.exec(path);
   if (start === null) return undefined;
   let end = start.index + start[0].length;
@@ -86,7 +77,7 @@ function findController(
     const step = /^\/([0-9a-f]+):([0-9a-f]+):([0-9a-f]+)\.([0-9a-f]+)(?=\/|$)/.exec(path.slice(end));
     if (step === null) return undefined;
     end += step[0].length;
-    const name = driver(path.slice(0, end));
+    const name = driverOf(path.slice(0, end));
     const controller = CONTROLLERS.find((known) => known === name);
     if (controller === undefined) continue;
     const [domain = -1, bus = -1, slot = -1, fn = -1] = step.slice(1).map((digits) => Number.parseInt(digits, 16));
@@ -95,12 +86,12 @@ function findController(
 }
 
 // Which of the controller's hosts (`ataN`, else `hostN`, in numerical order) the disk hangs on.
-function hostIndex(path: string, list: (path: string) => readonly string[]): number | undefined {
+function hostIndex(path: string): number | undefined {
   const found = /\/(ata|host)(\d+)/.exec(path.includes('/ata') ? path.slice(path.indexOf('/ata')) : path);
   if (found === null) return undefined;
   const [, prefix = '', number] = found;
   const parent = path.slice(0, path.indexOf(`/${prefix}${number ?? ''}`));
-  const hosts = list(parent)
+  const hosts = namesIn(parent)
     .flatMap((entry) => new RegExp(`^${prefix}(\\d+)$`).exec(entry)?.[1] ?? [])
     .map(Number)
     .sort((a, b) => a - b);

@@ -1,12 +1,14 @@
-// Which disks a filesystem lies on. Follows sysfs from the block device under a superblock through partitions,
+// Finds the disks that a filesystem lies on: follows sysfs from the block device under a superblock through partitions,
 // device-mapper, md, bcache and loop files down to whole disks, and says what must freeze before what. Sysfs itself:
 // block-devices.ts. What lies under a file: backing-file.ts.
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { backingFile } from './backing-file.js';
 import { BlockDevices, type Disk } from './block-devices.js';
 import { Ext4Journals } from './ext4-journals.js';
-import { decodeOctal } from './mountinfo.js';
+import { namesIn, readPath, realPath } from './kernel-values.js';
 import type { Filesystem, MountTable } from './mounts.js';
+import { decodeOctal } from './path-text.js';
 import { atOnce, type Work } from './turns.js';
 
 export type { Disk } from './block-devices.js';
@@ -17,9 +19,9 @@ export interface DiskChain {
   readonly devices: readonly string[];
   /** The whole disks at the end, each once. */
   readonly disks: readonly Disk[];
-  /** Every end is a physical or virtual disk of this machine, and no file lies between: it may freeze side by side. */
+  /** Every end is a physical or virtual disk of this machine, with no file between: it may freeze beside others. */
   readonly direct: boolean;
-  /** Every end is understood; if not, the filesystem may lie on any disk. */
+  /** Every end of the chain is understood; if not, the filesystem may lie on any disk. */
   readonly understood: boolean;
   /** Files behind loop devices on the way, outermost first. */
   readonly files: readonly string[];
@@ -31,7 +33,7 @@ export interface DiskLookup {
   chainOf(filesystem: Filesystem): DiskChain;
   /** All whole disks of this machine that end chains: no loop, device-mapper, md, zram and the like. */
   disks(): readonly Disk[];
-  /** Finds all that the others will be asked of these filesystems: for each, dozens of files are read. */
+  /** Finds in turns what the other two will be asked of these filesystems: for each, dozens of files are read. */
   prepare(filesystems: readonly Filesystem[]): Work<void>;
 }
 
@@ -77,11 +79,11 @@ export function createDiskLookup(
   const descend = (device: string, walk: Walk, path: readonly Filesystem[], seen: Set<string>): void => {
     if (seen.has(device)) return;
     seen.add(device);
-    const slaves = sys.list(join(device, 'slaves'));
-    if (sys.has(join(device, 'partition'))) descend(join(device, '..'), walk, path, seen);
+    const slaves = namesIn(join(device, 'slaves'));
+    if (existsSync(join(device, 'partition'))) descend(join(device, '..'), walk, path, seen);
     else if (slaves.length > 0) {
-      for (const slave of slaves) descend(sys.real(join(device, 'slaves', slave)) ?? '', walk, path, seen);
-    } else if (sys.has(join(device, 'loop'))) descendFile(device, walk, path);
+      for (const slave of slaves) descend(realPath(join(device, 'slaves', slave)) ?? '', walk, path, seen);
+    } else if (existsSync(join(device, 'loop'))) descendFile(device, walk, path);
     else {
       const kind = sys.endKind(device);
       if (kind === 'disk') {
@@ -94,7 +96,7 @@ export function createDiskLookup(
 
   const descendFile = (device: string, walk: Walk, path: readonly Filesystem[]): void => {
     walk.direct = false;
-    const file = sys.readPath(join(device, 'loop', 'backing_file'));
+    const file = readPath(join(device, 'loop', 'backing_file'));
     if (file === undefined) {
       walk.understood = false;
       return;
@@ -136,6 +138,7 @@ export function createDiskLookup(
   };
 }
 
+/** What was found so far on the way down from one filesystem. */
 interface Walk {
   readonly disks: Map<string, Disk>;
   readonly files: string[];
@@ -144,7 +147,7 @@ interface Walk {
   understood: boolean;
 }
 
-/** Sysfs directories of the block devices under a superblock. */
+/** Sysfs folders of the block devices under a superblock. */
 function devicesUnder(filesystem: Filesystem, sys: BlockDevices): string[] {
   if (filesystem.device.startsWith('0:')) {
     // bcachefs names all its devices.
@@ -153,7 +156,8 @@ function devicesUnder(filesystem: Filesystem, sys: BlockDevices): string[] {
     return device === undefined ? [] : sys.btrfsDevices(device);
   }
   const device = sys.byNumber(filesystem.device);
-  // XFS may keep its log and its real-time data on devices of their own, reiserfs its journal. Ext4 says nothing here.
+  // XFS may keep its log and its real-time data on devices of their own, reiserfs its journal. Ext4 does not say so in
+  // its options: ext4-journals.ts.
   const extra = (filesystem.mounts[0]?.superOptions ?? []).flatMap((option) => {
     const path = /^(?:logdev|rtdev|jdev)=(.+)$/.exec(option)?.[1];
     return path === undefined ? [] : sys.named(decodeOctal(path));

@@ -1,11 +1,8 @@
-// Names of the errors that FIFREEZE, FITHAW, open and syncfs answer with.
+// Numbers and names of the errors that FIFREEZE, FITHAW, open and syncfs answer with.
+import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 
-export const EBUSY = 16;
-export const EINVAL = 22;
-export const ENOTTY = 25;
-export const EOPNOTSUPP = 95;
-export const ETIMEDOUT = 110;
+export const { EBUSY, EINVAL, ENOTTY, EOPNOTSUPP, ETIMEDOUT } = constants.errno;
 
 /** `EIO (i/o error)`; the number if it has no name. */
 export function errnoText(errno: number): string {

@@ -1,9 +1,13 @@
-// The device that an ext4 keeps its journal on, where it is not its own: neither mountinfo nor sysfs names it. What the
-// kernel has: /proc/fs/jbd2 has a folder for each journal, `vda1-8` for one in inode 8 of the filesystem on vda1, `vdb`
-// for one that is a device (fs/jbd2/journal.c, journal_init_dev() and journal_init_inode()), and from 5.2 on
-// /sys/fs/ext4/DEVICE/journal_task has the pid of the journal's thread, which is named after it.
+// Finds the device that an ext4 keeps its journal on, where that is another than its own: neither mountinfo nor sysfs
+// names it. The kernel tells two things. /proc/fs/jbd2 has a folder for each journal: `vda1-8` for one in inode 8 of
+// the filesystem on vda1, `vdb` for one that is a device (fs/jbd2/journal.c, journal_init_dev() and
+// journal_init_inode()). From 5.2 on /sys/fs/ext4/DEVICE/journal_task has the pid of the journal's thread, which is
+// named after the journal.
+import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { BlockDevices } from './block-devices.js';
+import { nodeNamed } from './block-tree.js';
+import { namesIn, readValue } from './kernel-values.js';
 import type { Filesystem, MountTable } from './mounts.js';
 
 const TYPES = ['ext4', 'ext3'];
@@ -28,8 +32,8 @@ export class Ext4Journals {
   }
 
   /**
-   * Node in /dev of the device with the filesystem's journal, if that is another than its own; `unknown`: it has such a
-   * one, or may have, and nobody says which.
+   * Node in /dev of the device with the filesystem's journal, if that is another than its own; `unknown` if it has such
+   * a device, or may have, and nobody says which.
    */
   of(filesystem: Filesystem): string | undefined {
     if (!TYPES.includes(filesystem.type)) return undefined;
@@ -40,22 +44,22 @@ export class Ext4Journals {
     if (thread === undefined) return this.#onlyOne(journals);
     const [device, ...others] = journals.devices.filter((one) => isNamedAfter(thread, one));
     if (device === undefined) return undefined;
-    return others.length > 0 ? 'unknown' : nodeOf(device);
+    return others.length > 0 ? 'unknown' : nodeNamed(device);
   }
 
-  /** Without the thread's name: one journal, and one filesystem without any in itself, belong together. */
+  /** Where the thread's name is not known: one journal, and one filesystem without any in itself, belong together. */
   #onlyOne({ inside, devices }: Journals): string {
     const without = this.#table.filesystems.filter(
       (one) => TYPES.includes(one.type) && !inside.has(this.#nameOf(one) ?? ''),
     );
     const [device, ...others] = devices;
-    return device !== undefined && others.length === 0 && without.length === 1 ? nodeOf(device) : 'unknown';
+    return device !== undefined && others.length === 0 && without.length === 1 ? nodeNamed(device) : 'unknown';
   }
 
   #read(): Journals {
-    const journals = this.#sys.list(join(this.#roots.procRoot, 'fs/jbd2'));
-    // `dm-3` alone may be either: it is what there is a device of.
-    const isDevice = (name: string): boolean => this.#sys.has(join(this.#roots.sysRoot, 'class/block', name));
+    const journals = namesIn(join(this.#roots.procRoot, 'fs/jbd2'));
+    // `dm-3` may be the device of that name, or inode 3 of a filesystem on `dm`: it is the device if there is one.
+    const isDevice = (name: string): boolean => existsSync(join(this.#roots.sysRoot, 'class/block', name));
     const inside = journals.filter((name) => !isDevice(name)).map((name) => name.replace(/-\d+$/, ''));
     return { inside: new Set(inside), devices: journals.filter(isDevice) };
   }
@@ -65,11 +69,11 @@ export class Ext4Journals {
     return path === undefined ? undefined : basename(path);
   }
 
-  /** `<none>` of a filesystem that has no journal. */
+  /** Name of the journal's thread; `<none>` if the filesystem has no journal. */
   #threadOf(name: string): string | undefined {
-    const pid = this.#sys.read(join(this.#roots.sysRoot, 'fs/ext4', name, 'journal_task'));
+    const pid = readValue(join(this.#roots.sysRoot, 'fs/ext4', name, 'journal_task'));
     if (pid === undefined || !/^\d+$/.test(pid)) return pid;
-    return this.#sys.read(join(this.#roots.procRoot, pid, 'comm'));
+    return readValue(join(this.#roots.procRoot, pid, 'comm'));
   }
 }
 
@@ -77,8 +81,4 @@ export class Ext4Journals {
 function isNamedAfter(thread: string, device: string): boolean {
   const name = `jbd2/${device}`;
   return thread === name || (thread.length === 15 && name.startsWith(thread));
-}
-
-function nodeOf(name: string): string {
-  return `/dev/${name.replaceAll('!', '/')}`;
 }

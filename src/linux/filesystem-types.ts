@@ -1,5 +1,5 @@
-// What a type of filesystem tells of a mount: whether it is data on block devices of this machine, and whether another
-// machine or a process answers for it. Pure.
+// Tells from its type whether a filesystem is data on block devices of this machine, and whether another machine or a
+// process answers for it. Pure.
 import type { Mount } from './mountinfo.js';
 
 const NETWORK_TYPES = new Set(
@@ -24,23 +24,23 @@ function foreignReason(type: string): string | undefined {
   return undefined;
 }
 
-/** A look-up of a path that passes through it may never come back. */
+/** Looking up a path through a mount of this type may never come back. */
 export function mayNotAnswer(type: string): boolean {
   return type.startsWith('fuseblk') || foreignReason(type) !== undefined;
 }
 
-/** Of a mount without a block device, if it is not ours to open. */
+/** Why a mount without a block device is not ours to open, if it is not. */
 export function skipReason({ device, type }: Mount): string | undefined {
   // What has a block device of this machine under it is data on that disk, whoever else writes to it.
   return device.startsWith('0:') ? foreignReason(type) : undefined;
 }
 
-/** It holds data on block devices of this machine. */
+/** The mount holds data on block devices of this machine. */
 export function holdsBlocks({ device, type }: Mount): boolean {
   return !device.startsWith('0:') || ANONYMOUS_TYPES.has(type);
 }
 
-// The subvolumes of one btrfs are one superblock; its source names one device of it, the same for all mounts.
+/** Alike for all mounts of one superblock: a btrfs has one device number for each subvolume, and one source for all. */
 export function superblockKey(mount: Pick<Mount, 'device' | 'type' | 'source'>): string {
   return mount.device.startsWith('0:') ? `${mount.type} ${mount.source}` : mount.device;
 }

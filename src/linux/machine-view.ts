@@ -1,13 +1,14 @@
-// Mount table and disks of this machine, looked at anew only if something changed: walking sysfs takes many times as
-// long as the whole freeze. What tells of a change: the text of mountinfo, the kernel's count of uevents, which every
-// disk, partition, loop file and device-mapper table that comes, goes or is changed moves on (kobject(7)), and the
-// superblocks that drivers list, whatever namespace they are mounted in. There is one viewer in a process: what one asks
+// Looks at mount table and disks of this machine, anew only if something changed: walking sysfs takes many times as
+// long as the whole freeze. Three things tell of a change: the text of mountinfo; the kernel's count of uevents, which
+// moves on when a disk, partition, loop file or device-mapper table comes, goes or changes (kobject(7)); and the
+// superblocks that drivers list, whatever namespace they are mounted in. A process has one viewer: what one caller asks
 // for, all remember.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createDiskLookup, type DiskLookup } from './disks.js';
 import { hasUnlisted, listedSuperblocks, mountsOfProcesses, unknownSuperblocks, unseen } from './other-namespaces.js';
 import { holdsBlocks, skipReason, superblockKey } from './filesystem-types.js';
+import { readText } from './kernel-values.js';
 import { mountsOfNewDevices, parseMountinfo, readInTurns } from './mountinfo.js';
 import { isReadOnly, mountTable, type MountElsewhere, type MountTable } from './mounts.js';
 import { inTurns, type Work } from './turns.js';
@@ -29,8 +30,8 @@ export interface MachinePlaces {
  * How much is looked at.
  * - `whole`: this mount namespace and, where a superblock may be mounted that it has not, those of all processes.
  * - `own`: what is mounted elsewhere is left out, or is as it was known.
- * - `changes`: for a second look. A table that has other mounts of the same filesystems is the same; processes are asked
- *   only if something else changed.
+ * - `changes`: for a second look. A table that has other mounts of the same filesystems is the same; processes are
+ *   asked only if something else changed.
  * - `held`: for a look while applications wait. As `changes`, but asks no process and reads no long mount table: the
  *   kernel takes 1.5 us for each line of it, 60 ms for 40,000. Filesystems whose drivers list them are seen even so.
  */
@@ -39,17 +40,17 @@ export type Extent = 'whole' | 'own' | 'changes' | 'held';
 /** In turns (turns.ts). Throws what open(2) does, and as parseMountinfo. */
 export type LookAtMachine = (extent?: Extent) => Promise<MachineView>;
 
-/** Bytes of a mount table that is read in 10 ms or so. */
-const LONG_TABLE = 512 * 1024;
+/** A mount table of this size is read in 10 ms or so. */
+const LONG_TABLE_BYTES = 512 * 1024;
 
 /** What is mounted in this namespace. */
 interface Own extends MachineView {
   readonly mountinfo: Buffer;
-  /** Undefined: not to be relied upon, look again. */
+  /** The kernel's count then; undefined if it cannot be relied upon: look again. */
   readonly uevents: string | undefined;
 }
 
-/** And in the others. */
+/** What is mounted in this namespace and in the others. */
 interface Look {
   readonly own: Own;
   readonly superblocks: string;
@@ -83,7 +84,7 @@ class MachineViewer {
       return known.view;
     if (procRoot === undefined) return this.#remember({ own, superblocks, ofProcesses: [], view: own });
 
-    // What came or went while the mount table was read is in one of the two, and no news.
+    // A filesystem that came or went while the mount table was read is in one of the two lists alone, and no news.
     const after = new Set(listedSuperblocks(sysRoot));
     const listed = before.filter((name) => after.has(name));
     const { table, lookup } = own;
@@ -112,12 +113,13 @@ class MachineViewer {
   *#lookAtOwn(extent: Extent): Work<Own> {
     const { mountinfoPath, ...roots } = this.#places;
     const then = this.#own;
-    // The count first: what changes while the disks are looked at makes the next look a new one.
-    const uevents = ueventCount(roots.sysRoot);
+    // The count first: what changes while the disks are looked at makes the next look a new one. Where the kernel does
+    // not count, nothing is remembered.
+    const uevents = readText(join(roots.sysRoot, 'kernel/uevent_seqnum'));
     const isSame = then !== undefined && then.uevents === uevents && uevents !== undefined;
     const isSecond = extent === 'changes' || extent === 'held';
     let { table, mountinfo } = then ?? {};
-    if (extent !== 'held' || mountinfo === undefined || mountinfo.length < LONG_TABLE) {
+    if (extent !== 'held' || mountinfo === undefined || mountinfo.length < LONG_TABLE_BYTES) {
       const now = yield* readInTurns(mountinfoPath);
       const text = now.toString('latin1');
       if (table === undefined || mountinfo === undefined || !now.equals(mountinfo)) {
@@ -137,13 +139,14 @@ class MachineViewer {
     return this.#own;
   }
 
-  // To ask every process takes longer than all the rest. What was nowhere else cannot have come without being listed.
+  // Asking every process takes longer than all the rest. Where nothing was mounted elsewhere, nothing can have come
+  // there without being listed.
   #mayHaveCome({ own, view }: Look, procRoot: string): boolean {
     return view.table.elsewhere.length > 0 || hasUnlisted(own.table, { procRoot, sysRoot: this.#places.sysRoot });
   }
 }
 
-/** Of a table, all that concerns block devices; compared with that of a text. */
+/** All of a table that concerns block devices, to be compared with that of a text. */
 function superblocksOf({ filesystems }: MountTable): string {
   return names(filesystems.map((filesystem) => ({ ...filesystem, key: superblockKey(filesystem) })));
 }
@@ -161,13 +164,4 @@ function names(all: readonly { readonly key: string; readonly type: string; read
 // Who is in the namespace may change while its mounts do not.
 function namesOf(elsewhere: readonly MountElsewhere[]): string {
   return elsewhere.map(({ filesystem: f }) => [f.device, f.type, f.source, f.readOnly].join(' ')).join('\n');
-}
-
-/** Undefined where the kernel does not count: then nothing is remembered. */
-function ueventCount(sysRoot: string): string | undefined {
-  try {
-    return readFileSync(join(sysRoot, 'kernel/uevent_seqnum'), 'utf8');
-  } catch {
-    return undefined;
-  }
 }

@@ -1,5 +1,5 @@
-// Where a path leads in a mount table, and what is met on the way to a mount. Every question costs what its path is
-// long, whatever the number of mounts. Pure.
+// Finds where a path leads in a mount table, and what is met on the way to a mount. A question takes as long as its
+// path is, whatever the number of mounts. Pure.
 import { mayNotAnswer } from './filesystem-types.js';
 import type { Mount } from './mountinfo.js';
 import type { Work } from './turns.js';
@@ -49,7 +49,7 @@ export function* mountPaths(mounts: readonly Mount[]): Work<MountPaths> {
   };
 }
 
-/** What lies on top where `mount` is met at `path`: mounts may be stacked on one place by the thousand. */
+/** Finds the mount on top where `mount` is met at `path`: mounts may be stacked on one place by the thousand. */
 function stackTops(children: Children): (mount: Mount, path: string) => Mount {
   const tops = new Map<number, Mount>();
   return (mount, path) => {
@@ -73,7 +73,7 @@ function nearestForeign(byId: ReadonlyMap<number, Mount>): MountPaths['foreignOn
     let found: Mount | undefined;
     let at: Mount | undefined = mount;
     while (at !== undefined && found === undefined && !known.has(at.id)) {
-      // Also what ends a circle, which no table has.
+      // This also ends a circle, which no table has.
       known.set(at.id, undefined);
       passed.push(at);
       const parent = byId.get(at.parentId);

@@ -1,7 +1,7 @@
-// The text of mountinfo (proc_pid_mountinfo(5)): read in turns, and parsed line by line. The text is bytes, one for each
-// character (latin1): names in it need not be UTF-8 (path-text.ts). What the mounts mean: mounts.ts.
+// Reads the text of mountinfo (proc_pid_mountinfo(5)) in turns, and parses it line by line. The text is bytes, one for
+// each character (latin1): names in it need not be UTF-8 (path-text.ts). What the mounts mean: mounts.ts.
 import { closeSync, openSync, readSync } from 'node:fs';
-import { pathText } from './path-text.js';
+import { decodeOctal } from './path-text.js';
 import type { Work } from './turns.js';
 
 export interface Mount {
@@ -9,7 +9,7 @@ export interface Mount {
   readonly parentId: number;
   /** `MAJOR:MINOR` of the superblock; major 0 (anonymous) for filesystems without one block device. */
   readonly device: string;
-  /** What of the filesystem is mounted; `/` unless a bind mount or a btrfs subvolume. */
+  /** The folder or file of the filesystem that is mounted; `/` but for a bind mount or a btrfs subvolume. */
   readonly root: string;
   readonly mountpoint: string;
   readonly options: readonly string[];
@@ -45,15 +45,6 @@ export function* readInTurns(path: string): Work<Buffer> {
   }
 }
 
-/** Decodes `\ooo` as the kernel writes it (space, tab, newline, backslash, #). `bytes`: one for each character. */
-export function decodeOctal(bytes: string): string {
-  if (/^[\x00-\x5b\x5d-\x7f]*$/.test(bytes)) return bytes;
-  const plain = bytes.replace(/\\([0-3][0-7]{2})/g, (_match, octal: string) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
-  );
-  return pathText(Buffer.from(plain, 'latin1'));
-}
-
 /** Throws an Error that names the line that is not mountinfo. */
 export function* parseMountinfo(text: string): Work<readonly Mount[]> {
   const parse = lineParser();
@@ -84,7 +75,7 @@ export function* mountsOfNewDevices(text: string, known: ReadonlySet<string>): W
   return [...found.values()];
 }
 
-// Of a text that is no mountinfo it may be anything: parsing says so.
+// It may be anything if the text is no mountinfo: parsing says so.
 function thirdWord(text: string, start: number): string {
   const second = text.indexOf(' ', start) + 1;
   const third = text.indexOf(' ', second) + 1;

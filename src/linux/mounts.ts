@@ -1,6 +1,6 @@
-// The mount table: groups mounts by superblock, and says which are data on block devices, which are not ours to open
-// (network, FUSE, autofs), and which are hidden under others. Pure, and linear in the number of mounts: there may be
-// 40,000 of one filesystem. The text: mountinfo.ts. The file: machine-view.ts. Disks behind a filesystem: disks.ts.
+// Makes a table of filesystems out of mounts: groups them by superblock, and says which are data on block devices,
+// which are not ours to open (network, FUSE, autofs), and which are hidden under others. Pure, and linear in the number
+// of mounts: there may be 40,000 of one filesystem. The text: mountinfo.ts. The disks: disks.ts.
 import { holdsBlocks, skipReason, superblockKey } from './filesystem-types.js';
 import { mountPaths, type MountPaths } from './mount-paths.js';
 import type { Mount } from './mountinfo.js';
@@ -8,19 +8,21 @@ import type { Work } from './turns.js';
 
 /** One superblock with all its mounts in this namespace. */
 export interface Filesystem {
-  /** Of the first mount, as in mountinfo. */
+  /** As mountinfo has it for the first mount. */
   readonly device: string;
   readonly type: string;
   readonly source: string;
   /** In the order of mountinfo, oldest first. */
   readonly mounts: readonly Mount[];
-  /** Mounts that may be opened by their path, best first: not hidden, and no network or FUSE mount on the way to them. */
+  /**
+   * Mounts that may be opened by their path, best first: not hidden, and no network or FUSE mount on the way to them.
+   */
   readonly reachable: readonly Mount[];
-  /** Why nothing of it is reachable, if nothing is. */
+  /** Why it has no reachable mount, if it has none. */
   readonly unreachable?: string;
   /** For people: the mount point of the best reachable mount, else of the oldest. */
   readonly mountpoint: string;
-  /** The superblock is read-only, thus every mount of it is. */
+  /** The superblock is read-only, and so is every mount of it. */
   readonly readOnly: boolean;
   /** Place of the oldest mount in mountinfo: larger is newer. */
   readonly age: number;
@@ -31,7 +33,7 @@ export interface SkippedMount {
   readonly reason: string;
 }
 
-/** One that is mounted, and not in this namespace: nothing that can be opened here leads to it. */
+/** A filesystem that is mounted, but not in this namespace: nothing that can be opened here leads to it. */
 export interface MountElsewhere {
   /** Without mounts. */
   readonly filesystem: Filesystem;
@@ -43,7 +45,7 @@ export interface MountTable {
   readonly mounts: readonly Mount[];
   /** Filesystems that hold data on block devices of this machine, oldest first. */
   readonly filesystems: readonly Filesystem[];
-  /** Those of other mount namespaces alone (other-namespaces.ts); empty where nobody looked. */
+  /** Filesystems of other mount namespaces alone (other-namespaces.ts); empty where nobody looked. */
   readonly elsewhere: readonly MountElsewhere[];
   /** Network, FUSE and autofs mounts without a block device, which are never opened. */
   readonly skipped: readonly SkippedMount[];
@@ -103,7 +105,7 @@ export function* mountTable(mounts: readonly Mount[]): Work<MountTable> {
   };
 }
 
-// Few ask: made when the first does.
+// Few ask: the index is made when the first does.
 function placesOf(mounts: readonly Mount[]): MountTable['mountedAt'] {
   let places: Map<string, Mount[]> | undefined;
   const collect = (): Map<string, Mount[]> => {
@@ -143,7 +145,7 @@ function* filesystemFrom({ first, age, mounts }: Group, paths: MountPaths): Work
   };
 }
 
-/** Of its superblock, and so the same for all its mounts. */
+/** The superblock of the mount is read-only, and so are all its mounts. */
 export function isReadOnly({ superOptions }: Mount): boolean {
   return superOptions.includes('ro');
 }

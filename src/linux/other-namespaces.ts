@@ -1,12 +1,14 @@
-// Filesystems that are mounted on this machine and not in our mount namespace: in that of a container or a service, in
-// none that a process is in, or unmounted lazily and still in use. Nothing of theirs is opened or frozen; that they are
-// there lowers the level of a cut of their disk (src/freeze/judgement/plan.ts). Found in two ways: what the drivers of filesystems show of
-// their superblocks in sysfs, which is quick and knows no namespaces, and the mount tables of all processes, which are
-// read only where a superblock may be mounted that is not known yet.
-import { readdirSync, readFileSync, readlinkSync, statfsSync } from 'node:fs';
+// Finds filesystems that are mounted on this machine, but not in our mount namespace: in that of a container or a
+// service, in none that a process is in, or unmounted lazily and still in use. They are neither opened nor frozen; that
+// they are there lowers the level of a cut of their disk (src/freeze/judgement/plan.ts). Two things tell of them: the
+// superblocks that drivers list in sysfs, which is quick and knows no namespaces; and the mount tables of all
+// processes, which are read only where a superblock may be mounted that is not known yet.
+import { statfsSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { nodeNamed } from './block-tree.js';
 import type { DiskLookup } from './disks.js';
 import { holdsBlocks, skipReason, superblockKey } from './filesystem-types.js';
+import { linkTarget, namesIn, readText, readValue } from './kernel-values.js';
 import { mountsOfNewDevices, readInTurns, type Mount } from './mountinfo.js';
 import { isReadOnly, type Filesystem, type MountElsewhere, type MountTable } from './mounts.js';
 import type { Work } from './turns.js';
@@ -19,23 +21,26 @@ interface Roots {
 /** Drivers that list their superblocks by the kernel name of the block device. */
 const LISTING_TYPES: readonly string[] = ['ext4', 'xfs', 'f2fs', 'nilfs2', 'erofs'] as const;
 
-/** Besides those: read-only whatever happens, or listed with ext4's. */
+/**
+ * Types that need no list: read-only whatever happens, listed with ext4's, or listed by a folder of their own (btrfs).
+ */
 const HARMLESS_TYPES = ['btrfs', 'ext2', 'ext3', 'squashfs', 'iso9660', 'cramfs', 'romfs'];
 
 /**
- * A superblock may be mounted that neither `own` has nor sysfs lists: only the mount tables of all processes tell of it.
- * A driver that is a module is held once for each superblock, if not more often (get_filesystem(), fs/filesystems.c).
+ * A superblock may be mounted that neither `own` has nor sysfs lists: only the mount tables of all processes tell of
+ * it. A driver that is a module is held once for each superblock, if not more often (get_filesystem(),
+ * fs/filesystems.c).
  */
 export function hasUnlisted({ filesystems }: MountTable, { procRoot, sysRoot }: Roots): boolean {
-  const registered = read(join(procRoot, 'filesystems'));
+  const registered = readText(join(procRoot, 'filesystems'));
   if (registered === undefined) return true;
   const onDisk = registered.split('\n').flatMap((line) => (line.startsWith('nodev') ? [] : [line.trim()]));
   // ext2 has a driver of its own, or is served by ext4's.
-  const harmless = list(join(sysRoot, 'module/ext2')).length > 0 ? without(HARMLESS_TYPES, 'ext2') : HARMLESS_TYPES;
+  const harmless = namesIn(join(sysRoot, 'module/ext2')).length > 0 ? without(HARMLESS_TYPES, 'ext2') : HARMLESS_TYPES;
   const listed = [...LISTING_TYPES, ...harmless, ...(hasFuseMounts(sysRoot) ? [] : ['fuseblk']), ''];
   return onDisk.some((type) => {
     if (listed.includes(type)) return false;
-    const uses = read(join(sysRoot, 'module', type, 'refcnt'));
+    const uses = readText(join(sysRoot, 'module', type, 'refcnt'));
     return uses === undefined || Number(uses) > filesystems.filter((known) => known.type === type).length;
   });
 }
@@ -50,22 +55,22 @@ const FUSE_CTL = 0x65735543;
 function hasFuseMounts(sysRoot: string): boolean {
   const connections = join(sysRoot, 'fs/fuse/connections');
   try {
-    return statfsSync(connections).type !== FUSE_CTL || list(connections).length > 0;
+    return statfsSync(connections).type !== FUSE_CTL || namesIn(connections).length > 0;
   } catch {
     return true;
   }
 }
 
 /**
- * Of the mount tables of all processes, of which nothing is looked at but superblocks that no table before had. A
- * process that ends meanwhile, or cannot be looked at, is passed over.
+ * Filesystems in the mount tables of all processes that `own` has not. In each table only superblocks are looked at
+ * that no table before it had. A process that ends meanwhile, or cannot be looked at, is passed over.
  */
 export function* mountsOfProcesses(own: MountTable, procRoot: string): Work<readonly MountElsewhere[]> {
   const namespaces = new Set([namespaceOf(procRoot, 'self')]);
   const devices = new Set(own.mounts.map(({ device }) => device));
   const known = new Set(own.filesystems.map(superblockKey));
   const found: MountElsewhere[] = [];
-  for (const pid of list(procRoot)) {
+  for (const pid of namesIn(procRoot)) {
     if (!/^\d+$/.test(pid)) continue;
     yield;
     const namespace = namespaceOf(procRoot, pid);
@@ -73,7 +78,7 @@ export function* mountsOfProcesses(own: MountTable, procRoot: string): Work<read
     const mounts = yield* newMountsOf(procRoot, pid, devices);
     if (mounts === undefined) continue;
     namespaces.add(namespace);
-    const who = `process ${pid} (${read(join(procRoot, pid, 'comm')) ?? 'unknown'})`;
+    const who = `process ${pid} (${nameOf(procRoot, pid) ?? 'unknown'})`;
     for (const mount of mounts) {
       devices.add(mount.device);
       const key = superblockKey(mount);
@@ -96,11 +101,11 @@ function filesystemOf(mount: Mount, mountpoint: string): Filesystem {
 
 /** One name for each superblock that a driver lists: changes as soon as a filesystem comes or goes, wherever it is. */
 export function listedSuperblocks(sysRoot: string): readonly string[] {
-  const byDevice = LISTING_TYPES.flatMap((type) => list(join(sysRoot, 'fs', type)).map((name) => `${type}/${name}`));
-  return [...byDevice, ...list(join(sysRoot, 'fs/btrfs')).map((fsid) => `btrfs/${fsid}`)];
+  const byDevice = LISTING_TYPES.flatMap((type) => namesIn(join(sysRoot, 'fs', type)).map((name) => `${type}/${name}`));
+  return [...byDevice, ...namesIn(join(sysRoot, 'fs/btrfs')).map((fsid) => `btrfs/${fsid}`)];
 }
 
-/** Of `listed`, those that are superblocks, and lie on none of the devices that filesystems of `known` lie on. */
+/** Those of `listed` that are superblocks, and lie on none of the devices that filesystems of `known` lie on. */
 export function unknownSuperblocks(
   listed: readonly string[],
   known: readonly Filesystem[],
@@ -110,10 +115,10 @@ export function unknownSuperblocks(
   const accounted = new Set(known.flatMap((filesystem) => lookup.chainOf(filesystem).devices));
   return listed.flatMap((entry): UnknownSuperblock[] => {
     const [type = '', name = ''] = entry.split('/');
-    const devices = type === 'btrfs' ? list(join(sysRoot, 'fs/btrfs', name, 'devices')) : [name];
+    const devices = type === 'btrfs' ? namesIn(join(sysRoot, 'fs/btrfs', name, 'devices')) : [name];
     const [device] = devices;
     if (device === undefined || devices.some((one) => accounted.has(one))) return [];
-    const number = read(join(sysRoot, 'class/block', device, 'dev'));
+    const number = readValue(join(sysRoot, 'class/block', device, 'dev'));
     // Drivers keep other things there too.
     return number === undefined ? [] : [{ type, device, number }];
   });
@@ -126,11 +131,11 @@ interface UnknownSuperblock {
   readonly number: string;
 }
 
-/** One that no mount table has. */
+/** A superblock that no mount table has. */
 export function unseen({ type, device, number }: UnknownSuperblock, procRoot: string): MountElsewhere {
-  const source = `/dev/${device.replaceAll('!', '/')}`;
-  // ext4 alone tells; of the others the worse is taken.
-  const options = read(join(procRoot, 'fs', type, basename(device), 'options'));
+  const source = nodeNamed(device);
+  // ext4 alone tells; any other is taken to be writable.
+  const options = readText(join(procRoot, 'fs', type, basename(device), 'options'));
   const filesystem: Filesystem = {
     device: type === 'btrfs' ? '0:0' : number,
     type,
@@ -145,34 +150,19 @@ export function unseen({ type, device, number }: UnknownSuperblock, procRoot: st
   return { filesystem, reason: `${reason}, not touched` };
 }
 
+/** Some have no name. */
+function nameOf(procRoot: string, pid: string): string | undefined {
+  return readText(join(procRoot, pid, 'comm'))?.replace(/\n$/, '');
+}
+
 function namespaceOf(procRoot: string, pid: string): string | undefined {
-  try {
-    return readlinkSync(join(procRoot, pid, 'ns/mnt'));
-  } catch {
-    return undefined;
-  }
+  return linkTarget(join(procRoot, pid, 'ns/mnt'));
 }
 
 function* newMountsOf(procRoot: string, pid: string, devices: ReadonlySet<string>): Work<readonly Mount[] | undefined> {
   try {
     const text = yield* readInTurns(join(procRoot, pid, 'mountinfo'));
     return yield* mountsOfNewDevices(text.toString('latin1'), devices);
-  } catch {
-    return undefined;
-  }
-}
-
-function list(path: string): readonly string[] {
-  try {
-    return readdirSync(path).sort();
-  } catch {
-    return [];
-  }
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8').replace(/\n$/, '');
   } catch {
     return undefined;
   }

@@ -1,7 +1,9 @@
-// Whether an address is that of another machine, as far as the kernel's own tables prove it. Pods, containers and guests
-// of this machine have addresses too, and a service's address may lead to one of them. Reads only, looks up no name.
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
+// Tells whether an address is that of another machine, as far as the kernel's own tables prove it. Pods, containers and
+// guests of this machine have addresses too, and a service's address may lead to one of them. Reads only, and looks up
+// no name.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { namesIn, readText } from './kernel-values.js';
 
 interface Roots {
   readonly sysRoot: string;
@@ -18,9 +20,9 @@ export function isKnownOutside(address: string, { sysRoot, procRoot }: Roots): b
   if (number === undefined) return false;
   const mayTranslate = ['nf_nat', 'ip_vs'].some((module) => existsSync(join(sysRoot, 'module', module)));
   // Without this list nobody knows which addresses are ours.
-  const own = read(join(procRoot, 'net/fib_trie'));
+  const own = readText(join(procRoot, 'net/fib_trie'));
   if (mayTranslate || own === undefined || isLocal(address, own)) return false;
-  const device = deviceTo(number, read(join(procRoot, 'net/route')) ?? '');
+  const device = deviceTo(number, readText(join(procRoot, 'net/route')) ?? '');
   return device !== undefined && isPhysical(join(sysRoot, 'class/net', device));
 }
 
@@ -36,7 +38,7 @@ function isLocal(address: string, trie: string): boolean {
   return trie.split('|-- ').some((leaf) => leaf.split(/\s/, 1)[0] === address && /\/32 host LOCAL/.test(leaf));
 }
 
-/** Of the route with the longest mask; the lower metric of two that are alike. Numbers as in /proc/net/route. */
+/** Device of the route with the longest mask, the lower metric of two that are alike. Numbers as in /proc/net/route. */
 function deviceTo(address: number, table: string): string | undefined {
   const routes = table
     .split('\n')
@@ -59,30 +61,12 @@ function littleEndian(hex: string): number {
   return Buffer.from(hex.trim().padStart(8, '0'), 'hex').readUInt32LE();
 }
 
-/** A bridge and a tunnel may lead to what runs on this machine. */
+/** A network card, or a bond or VLAN of such. A bridge and a tunnel may lead to what runs on this machine. */
 function isPhysical(folder: string, depth = 0): boolean {
   if (existsSync(join(folder, 'device'))) return true;
-  const type = /^DEVTYPE=(.+)$/m.exec(read(join(folder, 'uevent')) ?? '')?.[1];
+  const type = /^DEVTYPE=(.+)$/m.exec(readText(join(folder, 'uevent')) ?? '')?.[1];
   if (depth > 3 || (type !== 'bond' && type !== 'vlan')) return false;
-  const lower = list(folder).filter((name) => name.startsWith('lower_'));
+  const lower = namesIn(folder).filter((name) => name.startsWith('lower_'));
   const nets = join(folder, '..');
-  return (
-    lower.length > 0 && lower.every((name) => isPhysical(join(nets, basename(name).slice('lower_'.length)), depth + 1))
-  );
-}
-
-function list(path: string): readonly string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return [];
-  }
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'latin1');
-  } catch {
-    return undefined;
-  }
+  return lower.length > 0 && lower.every((name) => isPhysical(join(nets, name.slice('lower_'.length)), depth + 1));
 }

@@ -1,8 +1,8 @@
-// Names of files as text. The kernel's are bytes, of any kind but 0; ours are strings, compared, joined and told to
-// people. So that no byte is lost on the way, one that is no part of UTF-8 becomes the lone surrogate U+DC00 + byte, as in
-// Python (PEP 383, "surrogateescape"): text that is UTF-8 stays as it is, no valid text has such a surrogate, and any two
-// names differ as text if they differ as bytes. Every path handed to the kernel goes through `pathBytes`; JSON, which has
-// no lone surrogates, is told U+FFFD in their place (`tellablePath`), as qemu-ga tells it.
+// Turns names of files into text and back. The kernel's are bytes, of any kind but 0; ours are strings, compared,
+// joined and told to people. No byte is lost on the way: one that is no part of UTF-8 becomes the lone surrogate U+DC00
+// + byte, as in Python (PEP 383, "surrogateescape"). So UTF-8 stays as it is, no valid text has such a surrogate, and
+// two names that differ as bytes differ as text. Every path handed to the kernel goes through `pathBytes`; JSON, which
+// has no lone surrogates, is told U+FFFD in their place (`tellablePath`), as qemu-ga tells it.
 import { isUtf8 } from 'node:buffer';
 
 const ESCAPED = /[\udc80-\udcff]/u;
@@ -38,7 +38,16 @@ function escapedByte(surrogate: string): Buffer {
   return Buffer.of(surrogate.charCodeAt(0) - 0xdc00);
 }
 
-/** For people and for JSON; another name may be told alike. */
+/** Decodes `\ooo`, as the kernel writes space, tab, newline, backslash and #. `bytes`: one for each character. */
+export function decodeOctal(bytes: string): string {
+  if (/^[\x00-\x5b\x5d-\x7f]*$/.test(bytes)) return bytes;
+  const plain = bytes.replace(/\\([0-3][0-7]{2})/g, (_match, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+  return pathText(Buffer.from(plain, 'latin1'));
+}
+
+/** The name for people and for JSON; another name may be told alike. */
 export function tellablePath(text: string): string {
   return text.replace(/[\udc80-\udcff]/gu, '\ufffd');
 }

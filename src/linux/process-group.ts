@@ -1,17 +1,18 @@
-// Process groups of writers: signalled as a whole, and ended first kindly, then not. Waiting has a limit: a process in
+// Signals process groups as a whole, and ends them: SIGTERM, a short grace, SIGKILL. Waiting has a limit: a process in
 // the middle of a system call may outlive SIGKILL for long, and then nobody waits for it.
-
 import { writeFileSync } from 'node:fs';
 import { Timer } from '../deadline.js';
 
-/** Between SIGTERM and SIGKILL. It is time the other applications stand still. */
+/** Between SIGTERM and SIGKILL. The other applications may stand still meanwhile. */
 export const TERM_GRACE_MS = 250;
 const REAP_LIMIT_MS = 1_000;
-/** For the rest of a group to follow its leader; a machine whose init does not reap keeps it for ever. */
+/** For the rest of a group to follow its leader; where init does not reap, it stays for ever. */
 const FOLLOW_LIMIT_MS = 200;
 const FOLLOW_STEP_MS = 5;
 
-/** The agent is spared when memory runs out; a writer is any program, and inherits that. */
+/**
+ * The agent is spared when memory runs out, and a program that it starts inherits that: takes it back. Never throws.
+ */
 export function resetOomScore(pid: number | undefined): void {
   if (pid === undefined) return;
   try {
@@ -21,7 +22,7 @@ export function resetOomScore(pid: number | undefined): void {
   }
 }
 
-/** Signals a process group, if there still is one. */
+/** Signals a process group, if there still is one. Never throws. */
 export function killGroup(pid: number | undefined, signal: NodeJS.Signals): void {
   if (pid === undefined) return;
   try {
@@ -45,7 +46,7 @@ function groupHas(pid: number | undefined): boolean {
   return pid !== undefined && groupExists(pid);
 }
 
-/** SIGTERM, a short grace, SIGKILL. `exit` is that of the group's leader; `stays` if SIGKILL did not end it in time. */
+/** Ends the group. `exit`: that of its leader, which is given back; `stays` if SIGKILL did not end it in time. */
 export async function endGroup<T>(pid: number | undefined, exit: Promise<T>): Promise<T | 'stays'> {
   const timer = new Timer();
   try {

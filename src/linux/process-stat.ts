@@ -1,12 +1,12 @@
-// A process as /proc/PID/stat tells of it (proc_pid_stat(5)). A pid and a start time together name one process for good;
-// a pid alone may be another's by now. This file takes no lock of the process it asks about, and so never blocks.
+// Reads /proc/PID/stat (proc_pid_stat(5)). A pid and a start time together name one process for good; a pid alone may
+// be another's by now. The kernel takes no lock of the process to make this file, so that reading it never blocks.
 import { readFileSync } from 'node:fs';
 
 export interface ProcessStat {
   readonly pid: number;
-  /** One letter: `Z` and `X` have ended, and wait for nobody but their parent. */
+  /** One letter; `Z` and `X` have ended, and wait for nobody but their parent. */
   readonly state: string;
-  /** Process group and session: the pid itself of one that was started `detached`. */
+  /** Process group and session; both are the pid of a process that was started `detached`. */
   readonly group: number;
   readonly session: number;
   /** Clock ticks since the machine was started, as text: it is only compared. */
@@ -20,7 +20,10 @@ export function processStat(pid: number): ProcessStat | undefined {
     // The name, in parentheses, may hold anything.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const [state = '', , group, session] = fields;
-    return { pid, state, group: Number(group), session: Number(session), startTime: fields[19] ?? '' };
+    const startTime = fields[19];
+    return startTime === undefined
+      ? undefined
+      : { pid, state, group: Number(group), session: Number(session), startTime };
   } catch {
     return undefined;
   }

@@ -1,4 +1,4 @@
-// What a peer is told about arguments that do not fit: valibot's first issue in QEMU's words. The order is QEMU's too:
+// Checks arguments, and tells a peer in QEMU's words why they do not fit. It is told the first thing wrong, in QEMU's order:
 // members as declared, and only then the unexpected ones (qapi/qobject-input-visitor.c).
 import * as v from 'valibot';
 import { RemoteError } from '../rpc/errors.js';
@@ -26,7 +26,7 @@ function argumentText(issue: v.BaseIssue<unknown>): string {
   const name = parameterName(issue.path ?? []);
   switch (issue.type) {
     case 'strict_object':
-      // valibot has one issue type for three things: not an object, a member missing, a member too many.
+      // valibot has one type of issue for three faults: not an object, a member missing, a member too many.
       if (issue.expected === 'never') return `Parameter '${name}' is unexpected`;
       if (issue.expected !== 'Object') return `Parameter '${name}' is missing`;
       break;
@@ -39,7 +39,7 @@ function argumentText(issue: v.BaseIssue<unknown>): string {
     case 'max_bytes':
       return `Parameter '${name}' ${issue.message}, found ${issue.received}`;
     case 'custom':
-      // QAPI says it in other words for this one type.
+      // QAPI has other words for this one type.
       if (issue.message === 'uint64') return `Parameter '${name}' expects uint64`;
       return wrongType(name, issue.message);
   }
@@ -49,7 +49,7 @@ function argumentText(issue: v.BaseIssue<unknown>): string {
 const wrongType = (name: string, expected: string): string =>
   `Invalid parameter type for '${name}', expected: ${expected}`;
 
-/** `disks[0].serial` */
+/** The member as QEMU writes it: `disks[0].serial`. */
 function parameterName(path: readonly v.IssuePathItem[]): string {
   return path
     .map(({ key }, at) => (typeof key === 'number' ? `[${key}]` : at === 0 ? String(key) : `.${String(key)}`))

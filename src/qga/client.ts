@@ -1,5 +1,5 @@
-// A typed client of any guest agent, ours or a stock qemu-ga: handshake, one method for all commands, replies checked
-// against their declarations. Members we do not know are tolerated: agents of other versions send them.
+// A typed client of any guest agent, ours or a stock qemu-ga: the handshake, one method for all commands, and replies
+// checked against their declarations. Unknown members of a reply are tolerated: agents of other versions send them.
 import * as v from 'valibot';
 import { Deadline } from '../deadline.js';
 import { UnreachableError } from '../errors.js';
@@ -11,7 +11,7 @@ import { commands, type ArgsInput, type CommandName, type Returns } from './comm
 
 export type { CallOptions };
 
-/** One command of an agent at a time, whoever owns the connection: a QgaClient, or libvirt. */
+/** Who calls an agent, one command at a time, over a connection that a QgaClient or libvirt owns. */
 export interface AgentCaller {
   /** Where the agent was found: for messages. */
   readonly peer: string;
@@ -23,7 +23,7 @@ export interface AgentCaller {
 }
 
 export interface ConnectOptions {
-  /** For the connection and the handshake, the first time and whenever it connects anew. */
+  /** How long connection and handshake may take together, the first time and whenever it connects anew. */
   readonly timeoutMs: number;
 }
 

@@ -1,14 +1,15 @@
-// How a command of the guest-agent protocol is declared: once. Argument and result types, the dispatcher's table,
-// guest-info and the list of what may run while frozen derive from it. The declarations are in commands.ts; the
-// contract in prose is qga/qapi-schema.json.
+// How a command of the guest-agent protocol is declared: once, under its name. Argument and result types, the
+// dispatcher's table, guest-info and the list of what may run while frozen derive from the declaration. The declarations
+// are in commands.ts; the contract in prose is qga/qapi-schema.json.
 import * as v from 'valibot';
+import type { ReplyOrder } from '../rpc/operation.js';
 import { JsonFloat } from '../wire/value.js';
 
 export type ArgsSchema = v.StrictObjectSchema<v.ObjectEntries, undefined>;
 export type ReturnsSchema = v.GenericSchema;
 
+/** A command's name is its key in the table (commands.ts). */
 export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSchema = ReturnsSchema> {
-  readonly name: string;
   /** QEMU's version for guest-*, ours for bridge-*. */
   readonly since: string;
   readonly args: A;
@@ -19,26 +20,20 @@ export interface Command<A extends ArgsSchema = ArgsSchema, R extends ReturnsSch
   readonly policy: PolicyPreset;
   /** False: nothing is sent on success (guest-shutdown and the like). */
   readonly successResponse: boolean;
-  /**
-   * Place in the order of replies on one channel:
-   * queued       answered in turn
-   * sync         overtakes a pending `abandonable` command, whose late reply is then never sent
-   * abandonable  what a requester may have given up waiting for: the freezes
-   */
-  readonly order: 'queued' | 'sync' | 'abandonable';
+  readonly order: ReplyOrder;
   /** The reply is preceded by 0xFF. */
   readonly delimited: boolean;
 }
 
-/** From narrow to wide; each allows what the ones before it do. */
+/** From narrow to wide: each allows what the ones before it do, and more. */
 export const policyPresets = ['freeze-only', 'default', 'full'] as const;
 export type PolicyPreset = (typeof policyPresets)[number];
 
-type Rest = Partial<Omit<Command, 'name' | 'since' | 'args' | 'returns'>>;
+type Rest = Partial<Omit<Command, 'since' | 'args' | 'returns'>>;
 
-/** Declares a command: unless said otherwise not allowed while frozen, answered in turn, in the preset `default`. */
+/** Declares a command. Unless the declaration says otherwise it is not allowed while frozen, is answered in turn, and is in the preset `default`. */
 export function command<A extends ArgsSchema, R extends ReturnsSchema>(
-  declaration: { name: string; since: string; args: A; returns: R } & Rest,
+  declaration: { since: string; args: A; returns: R } & Rest,
 ): Command<A, R> {
   return {
     whenFrozen: false,
@@ -51,9 +46,9 @@ export function command<A extends ArgsSchema, R extends ReturnsSchema>(
 }
 
 /**
- * The schema of an arguments object, or of an object in one. Its entries have no prototype: valibot looks names up
- * with `in`, and an argument called `toString` is unexpected like any other. A list, or a number with a fraction, is no
- * object, though it is one for valibot.
+ * The schema of an arguments object, or of an object in one. The table of its entries has no prototype: valibot looks names
+ * up with `in`, and an argument called `toString` must be unexpected like any other. A list and a number with a fraction
+ * are refused, though valibot takes them for objects.
  */
 export function members<E extends v.ObjectEntries>(entries: E): v.StrictObjectSchema<E, undefined> {
   const schema: v.StrictObjectSchema<E, undefined> = v.strictObject(

@@ -14,15 +14,14 @@ import {
 import { command, intFrom, members, noArgs } from './command.js';
 import { tolerant } from './tolerant.js';
 
-/** It is kept, and told to whoever comes next. */
+/** The agent keeps the requester's name, and tells it to whoever comes next. */
 const REQUESTER_BYTES = 256;
 const leaseMs = intFrom(1, 'milliseconds');
 const report = tolerant(freezeReportSchema);
 
 export const bridgeCommands = {
-  /** Steps 1-4 of the freeze path. An error's desc begins with the reason; the whole report is in bridge-status. */
+  /** Steps 1-4 of the freeze path (src/freeze/). An error's desc begins with the reason; bridge-status has the whole report. */
   'bridge-freeze': command({
-    name: 'bridge-freeze',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: members({
@@ -32,7 +31,7 @@ export const bridgeCommands = {
       ),
       'lease-ms': v.optional(leaseMs, 10_000),
       require: v.optional(v.picklist([...consistencyLevels, 'auto']), 'auto'),
-      /** None named means all; an empty list is nobody's wish. */
+      /** Without it all disks are meant. An empty list is refused. */
       disks: v.optional(
         v.pipe(
           v.array(members({ serial: v.optional(v.string()), 'pci-address': v.optional(v.string()) })),
@@ -45,25 +44,22 @@ export const bridgeCommands = {
     order: 'abandonable',
   }),
   'bridge-renew': command({
-    name: 'bridge-renew',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: members({ session: v.string(), 'lease-ms': leaseMs }),
     returns: v.object({ 'remaining-ms': finite }),
     whenFrozen: true,
   }),
-  /** For a session that already ended: its final report again, whose outcome tells how. */
+  /** A session that has already ended gives its final report again: the outcome tells how it ended. */
   'bridge-thaw': command({
-    name: 'bridge-thaw',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: members({ session: v.string() }),
     returns: v.object({ report }),
     whenFrozen: true,
   }),
-  /** `report` is of the session under way, else of the last one. An older agent has not the lists. */
+  /** `report` is that of the session under way, else of the last one. Agents of older versions have no lists. */
   'bridge-status': command({
-    name: 'bridge-status',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: noArgs,
@@ -77,7 +73,6 @@ export const bridgeCommands = {
     whenFrozen: true,
   }),
   'bridge-writers': command({
-    name: 'bridge-writers',
     since: 'fsfreeze-bridge 0.1',
     policy: 'freeze-only',
     args: noArgs,

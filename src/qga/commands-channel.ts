@@ -1,11 +1,10 @@
-// Commands about the channel itself: finding one's place in the stream, being alive, what there is.
+// Commands about the channel itself: finding one's place in the stream, asking whether the agent is alive, and what it has.
 import * as v from 'valibot';
 import { command, int, members, noArgs, nothing } from './command.js';
 
-export const channelCommands = {
+export const syncCommands = {
   /** Echoes `id`; the reply is preceded by 0xFF, which no JSON text holds. For a client that lost its place. */
   'guest-sync-delimited': command({
-    name: 'guest-sync-delimited',
     since: '1.1',
     policy: 'freeze-only',
     args: members({ id: int }),
@@ -16,7 +15,6 @@ export const channelCommands = {
   }),
   /** Echoes `id`. What libvirt sends, once per connection and after every time-out. */
   'guest-sync': command({
-    name: 'guest-sync',
     since: '0.15.0',
     policy: 'freeze-only',
     args: members({ id: int }),
@@ -25,16 +23,17 @@ export const channelCommands = {
     order: 'sync',
   }),
   'guest-ping': command({
-    name: 'guest-ping',
     since: '0.15.0',
     policy: 'freeze-only',
     args: noArgs,
     returns: nothing,
     whenFrozen: true,
   }),
+} as const;
+
+export const infoCommands = {
   /** Version and commands; `enabled` is false for what may not run now. */
   'guest-info': command({
-    name: 'guest-info',
     since: '0.15.0',
     policy: 'freeze-only',
     args: noArgs,

@@ -1,4 +1,4 @@
-// Programs run in the guest. guest-exec answers as soon as the program runs; its end and its output are asked for.
+// Programs run in the guest. guest-exec answers as soon as the program runs; guest-exec-status asks for its end and output.
 import * as v from 'valibot';
 import { alternate, command, int, members } from './command.js';
 
@@ -11,23 +11,8 @@ const captureOutput = alternate('GuestExecCaptureOutput', (input) =>
 );
 
 export const execCommands = {
-  /** `env` is the whole environment if given; `input-data` and the captured output are base64. */
-  'guest-exec': command({
-    name: 'guest-exec',
-    since: '2.5',
-    policy: 'full',
-    args: members({
-      path: v.string(),
-      arg: v.optional(v.array(v.string())),
-      env: v.optional(v.array(v.string())),
-      'input-data': v.optional(v.string()),
-      'capture-output': v.optional(captureOutput),
-    }),
-    returns: v.object({ pid: int }),
-  }),
-  /** Once it tells of the end, the program is forgotten. Output beyond 16 MiB of a stream is not kept. */
+  /** The program is forgotten as soon as its end was told. Of each stream the first 16 MiB are kept. */
   'guest-exec-status': command({
-    name: 'guest-exec-status',
     since: '2.5',
     policy: 'full',
     args: members({ pid: int }),
@@ -40,5 +25,18 @@ export const execCommands = {
       'out-truncated': v.optional(v.boolean()),
       'err-truncated': v.optional(v.boolean()),
     }),
+  }),
+  /** `env` is the whole environment if given; `input-data` and the captured output are base64. */
+  'guest-exec': command({
+    since: '2.5',
+    policy: 'full',
+    args: members({
+      path: v.string(),
+      arg: v.optional(v.array(v.string())),
+      env: v.optional(v.array(v.string())),
+      'input-data': v.optional(v.string()),
+      'capture-output': v.optional(captureOutput),
+    }),
+    returns: v.object({ pid: int }),
   }),
 } as const;

@@ -1,5 +1,5 @@
-// Files of the guest, by handle: a 64-bit number from 1000, valid until closed or until the agent ends. Limits and the
-// policy on writing: src/agent/handlers/files.ts.
+// Files of the guest, by handle: a 64-bit number from 1000, valid until it is closed or the agent ends. Limits, and what the
+// policy allows to write, are in src/agent/handlers/files.ts.
 import * as v from 'valibot';
 import { JsonFloat } from '../wire/value.js';
 import { alternate, command, int, members, nothing } from './command.js';
@@ -16,39 +16,33 @@ const whence = alternate('GuestFileWhence', (input) =>
 export const fileCommands = {
   /** `mode` as fopen(3)'s; `r` if not given. Other modes need guest-file-write to be allowed. */
   'guest-file-open': command({
-    name: 'guest-file-open',
     since: '0.15.0',
     args: members({ path: v.string(), mode: v.optional(v.string(), 'r') }),
     returns: int,
   }),
   'guest-file-close': command({
-    name: 'guest-file-close',
     since: '0.15.0',
     args: members({ handle: int }),
     returns: nothing,
   }),
   /** At most 48 MiB at once. */
   'guest-file-read': command({
-    name: 'guest-file-read',
     since: '0.15.0',
     args: members({ handle: int, count: v.optional(int) }),
     returns: v.object({ count: int, 'buf-b64': v.string(), eof: v.boolean() }),
   }),
   'guest-file-write': command({
-    name: 'guest-file-write',
     since: '0.15.0',
     policy: 'full',
     args: members({ handle: int, 'buf-b64': v.string(), count: v.optional(int) }),
     returns: v.object({ count: int, eof: v.boolean() }),
   }),
   'guest-file-seek': command({
-    name: 'guest-file-seek',
     since: '0.15.0',
     args: members({ handle: int, offset: int, whence }),
     returns: v.object({ position: int, eof: v.boolean() }),
   }),
   'guest-file-flush': command({
-    name: 'guest-file-flush',
     since: '0.15.0',
     args: members({ handle: int }),
     returns: nothing,

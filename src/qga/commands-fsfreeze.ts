@@ -1,11 +1,10 @@
-// The freeze commands of the real agent. What they mean is in QEMU's schema; how ours better them (lease, dedupe by
-// superblock, one error after an expired lease) is src/agent's business.
+// The freeze commands of the real agent. QEMU's schema says what they mean. The handler (src/agent/handlers/fsfreeze.ts) adds
+// a lease, freezes each superblock once, and tells by one error that a lease has expired.
 import * as v from 'valibot';
 import { command, int, members, noArgs } from './command.js';
 
 export const fsfreezeCommands = {
   'guest-fsfreeze-status': command({
-    name: 'guest-fsfreeze-status',
     since: '0.15.0',
     policy: 'freeze-only',
     args: noArgs,
@@ -14,7 +13,6 @@ export const fsfreezeCommands = {
   }),
   /** Returns the number of filesystems frozen. */
   'guest-fsfreeze-freeze': command({
-    name: 'guest-fsfreeze-freeze',
     since: '0.15.0',
     policy: 'freeze-only',
     args: noArgs,
@@ -23,7 +21,6 @@ export const fsfreezeCommands = {
   }),
   /** `mountpoints` are compared exactly; without them, all. Returns the number of filesystems frozen. */
   'guest-fsfreeze-freeze-list': command({
-    name: 'guest-fsfreeze-freeze-list',
     since: '2.2',
     policy: 'freeze-only',
     args: members({ mountpoints: v.optional(v.array(v.string())) }),
@@ -32,7 +29,6 @@ export const fsfreezeCommands = {
   }),
   /** Returns the number of filesystems thawed. */
   'guest-fsfreeze-thaw': command({
-    name: 'guest-fsfreeze-thaw',
     since: '0.15.0',
     policy: 'freeze-only',
     args: noArgs,

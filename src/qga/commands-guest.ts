@@ -1,43 +1,30 @@
-// Commands that describe the guest. Members QEMU marks `*` are optional; the order is QEMU's schema's.
+// Commands that tell what the guest is, and who uses it. Members that QEMU marks `*` are optional.
 import * as v from 'valibot';
 import { command, int, noArgs } from './command.js';
 
 const text = v.optional(v.string());
 
-export const diskAddress = v.object({
-  'pci-controller': v.object({ domain: int, bus: int, slot: int, function: int }),
-  /** ide, fdc, scsi, virtio, xen, usb, uml, sata, sd, nvme, ... */
-  'bus-type': v.string(),
-  bus: int,
-  target: int,
-  unit: int,
-  serial: text,
-  dev: text,
-  /** Of s390x. */
-  'ccw-address': v.optional(v.object({ cssid: int, ssid: int, subchno: int, devno: int })),
-});
-
 export const guestCommands = {
-  'guest-get-fsinfo': command({
-    name: 'guest-get-fsinfo',
-    since: '2.2',
+  'guest-get-host-name': command({
+    since: '2.10',
     policy: 'freeze-only',
     args: noArgs,
-    returns: v.array(
-      v.object({
-        /** Kernel name, `vda1`, `dm-0`. */
-        name: v.string(),
-        mountpoint: v.string(),
-        type: v.string(),
-        'used-bytes': v.optional(int),
-        'total-bytes': v.optional(int),
-        'total-bytes-privileged': v.optional(int),
-        disk: v.array(diskAddress),
-      }),
-    ),
+    returns: v.object({ 'host-name': v.string() }),
+  }),
+  /** Each user once, with the earliest login: seconds since 1970 (UTC), with a fraction. */
+  'guest-get-users': command({
+    since: '2.10',
+    args: noArgs,
+    returns: v.array(v.object({ user: v.string(), 'login-time': v.number(), domain: v.optional(v.string()) })),
+  }),
+  /** `offset` in seconds east of Greenwich, `zone` its abbreviation, now. */
+  'guest-get-timezone': command({
+    since: '2.10',
+    policy: 'freeze-only',
+    args: noArgs,
+    returns: v.object({ zone: v.optional(v.string()), offset: int }),
   }),
   'guest-get-osinfo': command({
-    name: 'guest-get-osinfo',
     since: '2.10',
     policy: 'freeze-only',
     args: noArgs,
@@ -53,20 +40,5 @@ export const guestCommands = {
       variant: text,
       'variant-id': text,
     }),
-  }),
-  'guest-get-host-name': command({
-    name: 'guest-get-host-name',
-    since: '2.10',
-    policy: 'freeze-only',
-    args: noArgs,
-    returns: v.object({ 'host-name': v.string() }),
-  }),
-  /** Nanoseconds since 1970 (UTC): beyond 2^53, so a bigint. */
-  'guest-get-time': command({
-    name: 'guest-get-time',
-    since: '1.5',
-    policy: 'freeze-only',
-    args: noArgs,
-    returns: int,
   }),
 } as const;

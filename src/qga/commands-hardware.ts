@@ -5,29 +5,28 @@ import { command, int, members, noArgs, uint64 } from './command.js';
 const vcpu = { 'logical-id': int, online: v.boolean(), 'can-offline': v.optional(v.boolean()) };
 const block = { 'phys-index': uint64, online: v.boolean(), 'can-offline': v.optional(v.boolean()) };
 
-export const hardwareCommands = {
+export const vcpuCommands = {
   'guest-get-vcpus': command({
-    name: 'guest-get-vcpus',
     since: '1.5',
     args: noArgs,
     returns: v.array(v.object(vcpu)),
   }),
-  /** How many from the front were done; an error only if the first one failed. */
+  /** Returns how many from the front were done. It is an error only if the first one failed. */
   'guest-set-vcpus': command({
-    name: 'guest-set-vcpus',
     since: '1.5',
     args: members({ vcpus: v.array(members(vcpu)) }),
     returns: int,
   }),
+} as const;
+
+export const memoryCommands = {
   'guest-get-memory-blocks': command({
-    name: 'guest-get-memory-blocks',
     since: '2.3',
     args: noArgs,
     returns: v.array(v.object(block)),
   }),
   /** One answer for each block asked for; `error-code` is an errno. */
   'guest-set-memory-blocks': command({
-    name: 'guest-set-memory-blocks',
     since: '2.3',
     args: members({ 'mem-blks': v.array(members(block)) }),
     returns: v.array(
@@ -38,9 +37,8 @@ export const hardwareCommands = {
       }),
     ),
   }),
-  /** Bytes of one block. */
+  /** `size`: bytes of one block. */
   'guest-get-memory-block-info': command({
-    name: 'guest-get-memory-block-info',
     since: '2.3',
     args: noArgs,
     returns: v.object({ size: int }),

@@ -5,9 +5,8 @@ import { command, int, noArgs } from './command.js';
 const text = v.optional(v.string());
 const count = v.optional(int);
 
-export const networkCommands = {
+export const interfaceCommands = {
   'guest-network-get-interfaces': command({
-    name: 'guest-network-get-interfaces',
     since: '1.1',
     args: noArgs,
     returns: v.array(
@@ -32,9 +31,11 @@ export const networkCommands = {
       }),
     ),
   }),
+} as const;
+
+export const routeCommands = {
   /** `version` is 4 or 6, and says which of the other members there are. */
   'guest-network-get-route': command({
-    name: 'guest-network-get-route',
     since: '9.1',
     args: noArgs,
     returns: v.array(

@@ -6,7 +6,6 @@ const count = v.optional(int);
 
 export const statisticsCommands = {
   'guest-get-diskstats': command({
-    name: 'guest-get-diskstats',
     since: '7.1',
     args: noArgs,
     returns: v.array(
@@ -37,7 +36,6 @@ export const statisticsCommands = {
     ),
   }),
   'guest-get-cpustats': command({
-    name: 'guest-get-cpustats',
     since: '7.1',
     args: noArgs,
     returns: v.array(
@@ -58,7 +56,6 @@ export const statisticsCommands = {
     ),
   }),
   'guest-get-load': command({
-    name: 'guest-get-load',
     since: '10.0',
     args: noArgs,
     returns: v.object({ load1m: v.number(), load5m: v.number(), load15m: v.number() }),

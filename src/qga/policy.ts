@@ -1,5 +1,5 @@
-// What may be asked at all, before it is looked at whether the guest is frozen: a preset, and on top of it qemu-ga's two
-// lists. Which preset allows a command is said in its declaration.
+// Which commands an administrator lets a channel ask: a preset, and on top of it qemu-ga's two lists. A command's declaration
+// names the preset that allows it. What may run while the guest is frozen is decided in server.ts.
 //
 //   freeze-only  what a backup needs: freeze, thaw, and to know what was frozen
 //   default      all but running programs, writing files, and changing passwords and SSH keys
@@ -8,7 +8,7 @@ import type { Command, PolicyPreset } from './command.js';
 import { policyPresets } from './command.js';
 import { commandNames, commands } from './commands.js';
 
-/** Commands of a preset. */
+/** The commands that a preset allows. */
 export function commandsOf(preset: PolicyPreset): ReadonlySet<string> {
   const rank = policyPresets.indexOf(preset);
   const table: Readonly<Record<string, Command>> = commands;
@@ -24,7 +24,7 @@ export interface PolicySettings {
   readonly allowRpcs?: readonly string[];
 }
 
-/** As in qemu-ga, a blocked command stays blocked whoever allows it. */
+/** The lists of a channel. As in qemu-ga, a blocked command stays blocked whoever allows it. */
 export function listsOf({ preset, alsoAllow = [], blockRpcs = [], allowRpcs = [] }: PolicySettings): {
   readonly blocked: ReadonlySet<string>;
   readonly allowed: ReadonlySet<string>;
@@ -34,8 +34,8 @@ export function listsOf({ preset, alsoAllow = [], blockRpcs = [], allowRpcs = []
 }
 
 /**
- * Names of qemu-ga's lists that no command here has: they block or allow nothing. Written to be believed by whoever reads
- * the file, so they are worth a word; qemu-ga has none.
+ * Names of qemu-ga's lists that no command here has: they block or allow nothing. Whoever reads the file believes that they
+ * do, so they are told of; qemu-ga passes over them in silence.
  */
 export function namesOfNoCommand(names: readonly string[]): readonly string[] {
   const known: ReadonlySet<string> = new Set(commandNames);

@@ -1,6 +1,6 @@
-// The Coordinator of src/consistency.ts over a guest agent. Here: which kind of agent it is, and our own through
-// bridge-*. A stock qemu-ga is stock-coordinator.ts. A lost reply to a freeze is never left at that: the guest is
-// thawed, and only then the error goes up.
+// The Coordinator of src/consistency.ts over a guest agent: tells which kind of agent answers, and drives ours through
+// bridge-*. A stock qemu-ga is stock-coordinator.ts. When the reply to a freeze is lost, the guest is thawed first, and
+// only then the error goes up.
 import { randomUUID } from 'node:crypto';
 import { defined } from '../defined.js';
 import type {
@@ -16,12 +16,13 @@ import { RemoteError } from '../rpc/errors.js';
 import type { AgentCaller } from './client.js';
 import type { Returns } from './commands.js';
 import { StockCoordinator } from './stock-coordinator.js';
-import { defaultRemoteLimits, onceConfirmed, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
+import { thawOwnSession } from './thaw-attempt.js';
+import { defaultRemoteLimits, onceConfirmed, untilSessionThawed, type RemoteLimits } from './until-confirmed.js';
 
 export interface RemoteCoordinator extends Coordinator {
   /** `bridge`: our agent. `stock`: qemu-ga, at most level `filesystem`. */
   readonly kind: 'bridge' | 'stock';
-  /** What guest-info says. */
+  /** The version that guest-info tells. */
   readonly version: string;
 }
 
@@ -85,13 +86,15 @@ class BridgeCoordinator implements RemoteCoordinator {
     return this.#client.call('bridge-status', {}, { timeoutMs: this.#limits.askMs });
   }
 
-  /** The agent said no: it has thawed already, somebody else holds the guest, or it could not thaw again. */
+  /**
+   * The error for an agent that said no: it has thawed already, somebody else holds the guest, or it could not thaw.
+   */
   async #refused(session: string, cause: RemoteError): Promise<Error> {
     let answer: Returns<'bridge-status'>;
     try {
       answer = await this.#ask();
     } catch {
-      // Its refusal says that it does not hold the guest as asked, not that the guest is thawed.
+      // A refusal says that the agent does not hold the guest as asked, not that the guest is thawed.
       return await this.#abandoned(session, cause);
     }
     const { status, report } = answer;
@@ -100,14 +103,14 @@ class BridgeCoordinator implements RemoteCoordinator {
       return new StateError('bridge-freeze', `${status.state} (${holder})`, ['idle']);
     }
     const own = report?.session === session ? report : undefined;
-    // Another's, too: an agent that does not know whether the guest is thawed refuses whoever comes next.
+    // Also for the report of another session: an agent that does not know whether the guest is thawed refuses all.
     if (status.state !== 'idle' || report?.state === 'frozen') return await this.#abandoned(session, cause);
     return new QuiesceError('E_QUIESCE', cause.desc, { cause, facts: own === undefined ? {} : { report: own } });
   }
 
   /**
-   * Nobody waits for the freeze any more: thaws, whether it came to it or not. Throws a ThawUnconfirmedError if the
-   * agent does not confirm.
+   * The error for a freeze that nobody waits for any more, after a thaw, whether the guest was frozen or not. Throws a
+   * ThawUnconfirmedError if the agent does not confirm that thaw.
    */
   async #abandoned(session: string, cause: unknown): Promise<Error> {
     if (cause instanceof BridgeError && cause.outcome === 'none') return cause;
@@ -155,7 +158,7 @@ class BridgeSession implements FreezeSession {
 
   async #thawAndReport(): Promise<FreezeReport> {
     const report = await thawSession(this.#client, this.#limits, this.id);
-    // An agent started anew has thawed, and knows the session no more: what was held is not proved to have stayed so.
+    // An agent that was started anew has thawed, and no longer knows the session: nothing proves that the hold lasted.
     const why = 'the agent confirms that the guest is thawed, but has lost the session: when it was thawed is unknown';
     this.#report = report ?? {
       ...this.#report,
@@ -169,31 +172,12 @@ class BridgeSession implements FreezeSession {
   }
 }
 
-/**
- * The final report; undefined if the guest is thawed but the agent knows no such session. What an error means is not
- * read from its text: the status is asked. An agent that is idle confirms nothing while its own report of the session
- * says `frozen`: it gave up without a confirmation.
- */
 async function thawSession(
   client: AgentCaller,
   limits: RemoteLimits,
   session: string,
 ): Promise<FreezeReport | undefined> {
-  return await untilConfirmed(client.peer, limits, async (timeoutMs) => {
-    try {
-      const { report } = await client.call('bridge-thaw', { session }, { timeoutMs });
-      if (report.state !== 'thawed') throw new Error(`bridge-thaw answered a report in state ${report.state}`);
-      return report;
-    } catch (error) {
-      if (!(error instanceof RemoteError)) throw error;
-      const { status, report } = await client.call('bridge-status', {}, { timeoutMs: limits.askMs });
-      if (report?.session === session) {
-        if (report.state === 'thawed') return report;
-        throw error;
-      }
-      if (status.state === 'idle' && report?.state === 'frozen') throw error;
-      if (status.state === 'idle' || (status.session !== undefined && status.session !== session)) return undefined;
-      throw error;
-    }
-  });
+  return await untilSessionThawed(client.peer, limits, (deadline) =>
+    thawOwnSession(client, { ...limits, deadline }, session),
+  );
 }

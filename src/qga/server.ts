@@ -1,17 +1,17 @@
-// The server side of the guest-agent protocol: declarations bound to handlers, and what may run when. The commands
-// about the channel itself are answered here; all others are src/agent's.
+// The server's end of the guest-agent protocol: binds declarations to handlers, and says what may run when. The commands
+// about the channel itself are answered here; all others in src/agent/handlers/.
 import type { DispatcherOptions, Operation } from '../rpc/operation.js';
 import { RemoteError } from '../rpc/errors.js';
 import { checkArguments } from './argument-texts.js';
 import type { ArgsSchema, Command } from './command.js';
 import { commandNames, commands, type Args, type CommandName, type Returns } from './commands.js';
 
-/** Whose wording: 7.2 differs from 10.2 in what it says of a command disabled while frozen. */
+/** The release whose words are used: 7.2 and 10.2 differ in what they say of a disabled command, and in what they have. */
 export type Compat = '10.2' | '7.2';
 
 type ChannelCommand = 'guest-sync' | 'guest-sync-delimited' | 'guest-ping' | 'guest-info';
 
-/** One handler per command, named like it. `C` is what the server knows of the channel a request came on. */
+/** A handler for each command, under its name. `C` is what the server knows of the channel that a request came on. */
 export type Handlers<C> = {
   readonly [N in Exclude<CommandName, ChannelCommand>]: (args: Args<N>, context: C) => Promise<Returns<N>> | Returns<N>;
 };
@@ -20,15 +20,15 @@ export interface Policy {
   readonly compat: Compat;
   /** Commands switched off by the guest's administrator (`-b`). */
   readonly blocked: ReadonlySet<string>;
-  /** If given, all others are switched off (`-a`). */
+  /** If given, all other commands are switched off (`-a`). */
   readonly allowed?: ReadonlySet<string>;
   /** While true, only commands declared `whenFrozen` run, and those whatever the lists say. */
   readonly isFrozen: () => boolean;
 }
 
 /**
- * What a Dispatcher needs to be a guest agent.
- * @param version what guest-info answers
+ * The operations and refusals that make a Dispatcher a guest agent.
+ * @param version the one that guest-info tells
  */
 export function guestAgent<C>(
   handlers: Handlers<C>,
@@ -49,7 +49,7 @@ export function guestAgent<C>(
   return { operations, refusal };
 }
 
-/** 7.2 names commands of other systems too, disabled; later releases do not know them. In the place of 7.2's list. */
+/** Commands of other systems: 7.2 lists them, disabled, and later releases do not know them. */
 const namesWithoutCommand: readonly string[] = ['guest-get-devices'];
 
 function unsupported<C>(name: string): Operation<C> {
@@ -62,7 +62,7 @@ function unsupported<C>(name: string): Operation<C> {
   };
 }
 
-/** Whether that release had the command; ours are always there. */
+/** True if that release had the command. Our own are always there. */
 function isSpoken(name: CommandName, compat: Compat): boolean {
   const [major = 0, minor = 0] = commands[name].since.split('.').map(Number);
   return compat !== '7.2' || name.startsWith('bridge-') || major < 7 || (major === 7 && minor <= 2);
@@ -75,7 +75,7 @@ type AllHandlers<C> = {
 function operation<C>(name: CommandName, handlers: AllHandlers<C>): Operation<C> {
   const declaration = commands[name];
   const { successResponse, delimited, order } = declaration;
-  // The table's type ties each name to its arguments; the one place where that is forgotten is checked by the schema.
+  // The table's type ties each name to its arguments. Here that is lost, and the schema checks them instead.
   const handler = handlers[name] as (args: unknown, context: C) => unknown;
   return {
     name,
@@ -83,7 +83,7 @@ function operation<C>(name: CommandName, handlers: AllHandlers<C>): Operation<C>
     delimited,
     order,
     call(args, context) {
-      // Before anything is awaited: a freeze that is refused for its arguments is not one that a sync overtakes.
+      // Checked before anything is awaited: a sync does not overtake a freeze that is refused for its arguments.
       const checked = checkArguments<ArgsSchema>(declaration.args, args);
       return (async () => await handler(checked, context))();
     },
@@ -132,7 +132,7 @@ function guestInfo(
     const others = namesWithoutCommand.map((name) => ({ name, enabled: enabled(name), 'success-response': true }));
     listed.splice(place, 0, ...others);
   }
-  // From behind, as qemu-ga builds its list; ours after those a client looks for.
+  // From the last to the first, as qemu-ga builds its list. Ours follow those that a client of qemu-ga looks for.
   const isOurs = ({ name }: { readonly name: string }): boolean => name.startsWith('bridge-');
   return {
     version,

@@ -1,11 +1,12 @@
-// The Coordinator over a stock qemu-ga: guest-fsfreeze-*. It has no lease, no session and no report: the guest stays
-// frozen until somebody says thaw, so the thaw is repeated until confirmed. What the result is worth is
-// stock-evidence.ts: at most `filesystem`, and the evidence says whose word it is.
+// The Coordinator over a stock qemu-ga, by guest-fsfreeze-*. Such an agent has no lease, no session and no report: the
+// guest stays frozen until somebody says thaw, so the thaw is repeated until it is confirmed (until-confirmed.ts). What
+// the result is worth is stock-evidence.ts: at most `filesystem`, and the evidence says whose word it is.
 import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { randomUUID } from 'node:crypto';
 import { defined } from '../defined.js';
 import {
+  levelAskedFor,
   satisfies,
   type ConsistencyLevel,
   type Coordinator,
@@ -21,7 +22,7 @@ import { BridgeError, describeError, QuiesceError, StateError } from '../errors.
 import { RemoteError } from '../rpc/errors.js';
 import type { AgentCaller } from './client.js';
 import { canFreeze, objections, survey, type Counts, type Survey } from './stock-evidence.js';
-import { onceConfirmed, untilConfirmed, type RemoteLimits } from './until-confirmed.js';
+import { onceConfirmed, timeLeft, untilSessionThawed, type RemoteLimits } from './until-confirmed.js';
 
 export class StockCoordinator implements Coordinator {
   readonly kind = 'stock';
@@ -72,19 +73,18 @@ export class StockCoordinator implements Coordinator {
   }
 }
 
-type Held = Pick<FilesystemReport, 'held' | 'reason' | 'freezeErrno'>;
+type HowHeld = Pick<FilesystemReport, 'held' | 'reason' | 'freezeErrno'>;
 
-function heldBy(filesystem: Survey['filesystems'][number], allHeld: boolean): Held {
+function heldBy(filesystem: Survey['filesystems'][number], allHeld: boolean): HowHeld {
   if (!allHeld) return { held: 'none', reason: 'stock qemu-ga does not say which filesystems it froze' };
   if (!filesystem.concerned) return { held: 'none' };
   if (canFreeze(filesystem)) return { held: 'frozen' };
-  // What the kernel answers; qemu-ga does not tell.
+  // The errno is the kernel's answer; qemu-ga does not tell it.
   return { held: 'none', reason: `${filesystem.type} cannot be frozen`, freezeErrno: constants.errno.EOPNOTSUPP };
 }
 
 function neededLevel({ require }: FreezeRequest): ConsistencyLevel {
-  if (require === 'auto') return 'filesystem';
-  return require === 'plain' ? 'none' : require;
+  return require === 'plain' ? 'none' : levelAskedFor(require, false);
 }
 
 class StockSession implements FreezeSession {
@@ -124,8 +124,9 @@ class StockSession implements FreezeSession {
       const isRefused = cause instanceof RemoteError && cause.class === 'CommandNotFound';
       const isNotSent = cause instanceof BridgeError && cause.outcome === 'none';
       if (isRefused || isNotSent) throw cause;
-      // An error: qemu-ga has thawed by itself, and left its hook's applications quiesced. A lost reply: nobody knows.
-      // Both ways a thaw puts it right, and the status confirms it.
+      // After an error qemu-ga has thawed by itself, and left its hook's applications quiesced; after a lost reply
+      // nobody
+      // knows. A thaw puts both right, and the status confirms it.
       await this.#untilThawed(describeError(cause));
       throw new QuiesceError('E_QUIESCE', `freeze by stock qemu-ga failed, guest thawed: ${describeError(cause)}`, {
         cause,
@@ -135,7 +136,7 @@ class StockSession implements FreezeSession {
     }
   }
 
-  /** Why the level is not `filesystem`. */
+  /** For people: why the level is not `filesystem`. */
   get problem(): string {
     return this.#objections().join('; ');
   }
@@ -179,7 +180,7 @@ class StockSession implements FreezeSession {
     };
   }
 
-  /** There is no lease to renew: gives back what was asked for. */
+  /** Gives back what was asked for: there is no lease to renew. */
   renew(leaseMs: number): Promise<{ readonly remainingMs: number }> {
     return Promise.resolve({ remainingMs: leaseMs });
   }
@@ -195,18 +196,24 @@ class StockSession implements FreezeSession {
     return this.report;
   }
 
-  /** An error at a thaw may be its hook's, with everything thawed: then, and if there was doubt, the status decides. */
+  /**
+   * Thaws until it is confirmed. By the status if there is `doubt`, or after an error, which may be the hook's with
+   * everything thawed; else by the count. Throws a ThawUnconfirmedError.
+   */
   async #untilThawed(doubt?: string): Promise<{ thawed: number | undefined; trouble?: string }> {
     let trouble = doubt;
-    return await untilConfirmed(this.#client.peer, this.#limits, async (timeoutMs) => {
+    const { askMs, thawTryMs } = this.#limits;
+    return await untilSessionThawed(this.#client.peer, this.#limits, async (deadline) => {
       try {
-        const thawed = Number(await this.#client.call('guest-fsfreeze-thaw', {}, { timeoutMs }));
+        const limit = { timeoutMs: timeLeft(deadline, thawTryMs) };
+        const thawed = Number(await this.#client.call('guest-fsfreeze-thaw', {}, limit));
         if (trouble === undefined) return { thawed };
       } catch (error) {
         trouble ??= `the thaw answered: ${describeError(error)}`;
         if (!(error instanceof RemoteError)) throw error;
       }
-      const state = await this.#client.call('guest-fsfreeze-status', {}, { timeoutMs: this.#limits.askMs });
+      const ask = { timeoutMs: timeLeft(deadline, askMs) };
+      const state = await this.#client.call('guest-fsfreeze-status', {}, ask);
       if (state === 'frozen') throw new Error('guest-fsfreeze-status says frozen after guest-fsfreeze-thaw');
       return { thawed: undefined, trouble };
     });

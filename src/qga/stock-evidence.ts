@@ -1,5 +1,6 @@
-// What a freeze by a stock qemu-ga proves. All it tells is two counts, and before them which filesystems lie on which
-// disks: the counts must be equal, must be those of all filesystems, and the disks named must be among them.
+// What a freeze by a stock qemu-ga proves. The agent tells only which filesystems lie on which disks, and two counts.
+// The
+// counts must be equal and must be those of all filesystems, and the disks named must be among theirs.
 import { defined } from '../defined.js';
 import type { DiskRef, FilesystemReport } from '../consistency.js';
 import type { Returns } from './commands.js';
@@ -15,10 +16,10 @@ export interface Survey {
   readonly unknownMountpoints: readonly string[];
 }
 
-/** Never written to: nothing to freeze, and qemu-ga does not count them. */
+/** Types of filesystems that are never written to: there is nothing to freeze, and qemu-ga does not count them. */
 const readOnlyTypes: ReadonlySet<string> = new Set(['iso9660', 'squashfs', 'erofs', 'cramfs', 'romfs', 'udf']);
 
-/** Linux has no freeze for them (FIFREEZE: EOPNOTSUPP): qemu-ga passes them over, and does not count them. */
+/** Types that Linux cannot freeze (FIFREEZE answers EOPNOTSUPP): qemu-ga passes them over, and does not count them. */
 const unfreezableTypes: ReadonlySet<string> = new Set(['vfat', 'msdos', 'exfat', 'fuseblk', 'ntfs3', 'hfsplus']);
 
 /** Reads guest-get-fsinfo for the disks and mount points asked for. */
@@ -56,13 +57,13 @@ export function canFreeze({ type }: { readonly type: string }): boolean {
 
 export interface Counts {
   readonly frozen: number;
-  /** Undefined while it lasts, or if a reply was lost. */
+  /** How many were thawed; undefined while the freeze lasts, or if a reply was lost. */
   readonly thawed: number | undefined;
-  /** What went wrong at the thaw. */
+  /** For people: what went wrong at the thaw. */
   readonly trouble?: string;
 }
 
-/** Why the level is not `filesystem`, one sentence per reason; none if it is. */
+/** Why the level is not `filesystem`, one sentence per reason; empty if it is. */
 export function objections(
   { filesystems, uncovered, unknownMountpoints }: Survey,
   mountpoints: readonly string[] | undefined,
@@ -81,7 +82,7 @@ export function objections(
   if (unknownMountpoints.length > 0) reasons.push(`not mounted: ${unknownMountpoints.join(', ')}`);
   if (left.length > 0) reasons.push(`not asked to be frozen: ${left.map(({ mountpoint }) => mountpoint).join(', ')}`);
   if (frozen === 0) reasons.push('no filesystem was frozen');
-  // Between the two it may be one that should not freeze which was, and one that should which was not.
+  // A count between the two may hide that one was frozen that should not be, and one was not that should be.
   else if (frozen < expected || (frozen > expected && frozen < all))
     reasons.push(`${frozen} of ${expected} filesystems were frozen, and not which is not said`);
   if (trouble !== undefined) reasons.push(trouble);
@@ -109,7 +110,7 @@ const hex = (value: number | bigint, width: number): string => value.toString(16
 /** virtio-blk gives the guest 20 bytes of a serial. */
 const SERIAL_BYTES = 20;
 
-/** By serial if both have one, else by PCI address. */
+/** True for one disk: compared by serial if both have one, else by PCI address. */
 function isSame(one: DiskRef, other: DiskRef): boolean {
   if (one.serial !== undefined && other.serial !== undefined) {
     return one.serial === other.serial || cut(one.serial) === cut(other.serial);

@@ -1,5 +1,5 @@
-// A schema for reading what an agent of another version sends: members we do not know are dropped instead of refused.
-// The shapes of src/consistency.ts are strict where they are written (manifests, our own replies).
+// Makes a schema lenient, for reading what an agent of another version sends: members that are not known are dropped instead
+// of refused. The schemas of src/consistency.ts are strict where their values are written (manifests, our own replies).
 import * as v from 'valibot';
 
 interface Parts {

@@ -1,7 +1,7 @@
-// Which disks a VM has: device -> format node -> file, and how the guest knows each (serial, PCI address), so that the
-// host's disks match those of guest-get-fsinfo. Only reads, and never fails for one odd disk: that one says what is wrong
-// with it. Specification: QEMU qapi/block-core.json; facts on 7.2: query-block hides implicit filters but not throttle
-// and the like; only 10.1 and later name a node's children.
+// Reads which disks a VM has: device -> format node -> file, and how the guest knows each (serial, PCI address), so that the
+// host's disks match those of guest-get-fsinfo. One odd disk is no failure: it says what is wrong with it. Specification:
+// QEMU qapi/block-core.json. Seen on 7.2: query-block hides implicit filters, but not throttle and the like. Only 10.1 and
+// later name a node's children.
 import { posix } from 'node:path';
 import { defined } from '../defined.js';
 import { BridgeError } from '../errors.js';
@@ -23,7 +23,7 @@ export interface VmDisk {
   /** The id given to the device, else the last part of its path: for people and for `--disk`. */
   readonly id: string;
   readonly serial?: string;
-  /** `DDDD:BB:SS.F`; of its controller, if the disk is behind one. */
+  /** `DDDD:BB:SS.F`. A disk behind a controller has the controller's. */
   readonly pciAddress?: string;
   /** The node the device uses: a format node, or a filter above one. */
   readonly rootNode: string;
@@ -41,13 +41,13 @@ export interface VmDisk {
   readonly detectZeroes: 'off' | 'on' | 'unmap';
   /** The layers below `node`, nearest first. */
   readonly below: readonly ImageLayer[];
-  /** Their files. */
+  /** The files of `below`. */
   readonly backingFiles: readonly string[];
   /** External data files of `node` and of the layers below it; may be relative to QEMU's working directory. */
   readonly dataFiles: readonly string[];
   /** How `node` is encrypted. */
   readonly encryption?: Encryption;
-  /** Its user let others write to it at the same time (`share-rw`, libvirt's `<shareable/>`). */
+  /** The VM's owner lets others write to it at the same time (`share-rw`, libvirt's `<shareable/>`). */
   readonly shared: boolean;
   /** Why its part of the block graph is not understood; `node` is the root node then. */
   readonly trouble?: string;
@@ -107,8 +107,8 @@ async function guestDevice(client: Monitor, drive: string, qdev: string | undefi
 }
 
 /**
- * The nodes that have a file open in a format; `isIt` knows the file by any of its names. Parts of one file may be disks of
- * their own.
+ * Names of the nodes that have a file open in a format. `isIt` tells the file by any of its names. There may be several:
+ * parts of one file may be disks of their own.
  */
 export function nodesOfFile(nodes: Iterable<BlockNode>, isIt: (name: string) => boolean, format: string): string[] {
   const open = [...nodes].filter(({ image }) => isIt(imageFile(image.filename)));

@@ -1,6 +1,6 @@
 // A QEMU monitor (QMP): greeting, capabilities, commands correlated by id, events, time limits. Knows no command by
 // name but `qmp_capabilities`; the ones this project uses are declared in commands.ts. Specification: QEMU
-// docs/interop/qmp-spec. Exported as `fsfreeze-bridge/qmp-client`.
+// docs/interop/qmp-spec. Exported by index.ts.
 import { connect } from 'node:net';
 import type { Duplex } from 'node:stream';
 import * as v from 'valibot';
@@ -8,9 +8,7 @@ import { DeadlineError, UnreachableError } from '../errors.js';
 import { QmpError } from './errors.js';
 import { QmpEventListener, type QmpEvent, type QmpEventFilter } from './events.js';
 import { MessageSplitter } from './message-splitter.js';
-
-export { QmpError } from './errors.js';
-export type { QmpEvent, QmpEventFilter, QmpEventListener } from './events.js';
+import { refusedConnection } from './refused-connection.js';
 
 const greetingSchema = v.object({
   QMP: v.object({
@@ -32,7 +30,7 @@ export interface QmpVersion {
   readonly major: number;
   readonly minor: number;
   readonly micro: number;
-  /** Of the distribution, may be empty. */
+  /** The distribution's own version; may be empty. */
   readonly package: string;
 }
 
@@ -211,7 +209,7 @@ export class QmpClient implements AsyncDisposable {
       });
       this.#socket.on('error', (cause) => {
         clearTimeout(timer);
-        const error = this.#version === undefined ? this.#refused(cause) : this.#lost(cause);
+        const error = this.#version === undefined ? refusedConnection(this.path, cause) : this.#lost(cause);
         reject(error);
         this.#end(error);
       });
@@ -236,7 +234,8 @@ export class QmpClient implements AsyncDisposable {
     }
   }
 
-  // Light peeking to know whom a message is for. What fits nowhere ends the connection instead of a clever guess.
+  // Looks at a message only as far as it takes to know whom it is for. One that fits nowhere ends the connection: a guess
+  // would be worse.
   #dispatch(message: unknown, bytes: number): void {
     if (this.#greeting !== undefined) {
       this.#greeting(message);
@@ -280,13 +279,6 @@ export class QmpClient implements AsyncDisposable {
     this.#socket.destroy();
   }
 
-  #refused(cause: NodeJS.ErrnoException): UnreachableError {
-    const errno = cause.code ?? '';
-    const code = nobodyThere.includes(errno) ? 'E_MONITOR' : 'E_MONITOR_UNKNOWN';
-    const reason = refusals[errno] ?? cause.message;
-    return new UnreachableError(code, `monitor ${this.path}: ${reason}`, { cause, facts: { errno } });
-  }
-
   #foreign(what: string): UnreachableError {
     return new UnreachableError('E_MONITOR_PROTOCOL', `${this.path} does not speak QMP: ${what}`, unknown);
   }
@@ -298,15 +290,3 @@ export class QmpClient implements AsyncDisposable {
 }
 
 const unknown = { outcome: 'unknown' } as const;
-
-/** What connect(2) gives for a name at which no socket listens; unix(7) has no third. */
-const nobodyThere: readonly string[] = ['ENOENT', 'ECONNREFUSED'];
-
-const refusals: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such socket (is the VM running?)',
-  ECONNREFUSED: 'nobody listens there (the VM is shut off, or this is no socket)',
-  EACCES: 'no permission to connect',
-  EAGAIN: 'it is in use by another program, and others wait for it already',
-  ENOTDIR: 'its path leads through what is no folder',
-  EPROTOTYPE: 'this is a socket of another type',
-};

@@ -1,6 +1,6 @@
-// The QMP commands this project uses, each declared once: arguments as a type, the reply as a schema. Members of
-// replies that we do not use are not checked. Specification: QEMU's QMP reference manual (qapi/*.json); the floor is
-// QEMU 7.2, what came later is found by query-qmp-schema.
+// The QMP commands that this project uses, each declared once: arguments as a type, the reply as a schema. Members of a
+// reply that nobody here uses are not checked. Specification: QEMU's QMP reference manual (qapi/*.json). The oldest QEMU
+// is 7.2; what came later is asked for by query-qmp-schema.
 import * as v from 'valibot';
 import { BridgeError } from '../errors.js';
 import type { QmpExecuteOptions } from './client.js';
@@ -14,13 +14,13 @@ const image = v.object({
   format: v.string(),
   'virtual-size': int,
   encrypted: v.optional(v.boolean(), false),
-  /** What only the format knows: of qcow2 its data file and encryption. */
+  /** Facts of the format: a qcow2 image tells its data file and its encryption. */
   'format-specific': v.optional(v.object({ type: v.string(), data: v.unknown() })),
-  /** Of the same shape; absent with `flat`. */
+  /** An image again, of the same shape; absent with `flat`. */
   'backing-image': v.optional(v.unknown()),
 });
 const dirtyBitmap = v.object({
-  /** None for one of QEMU's own jobs. */
+  /** Absent for a bitmap of one of QEMU's own jobs. */
   name: v.optional(v.string()),
   granularity: int,
   recording: v.boolean(),
@@ -89,7 +89,7 @@ const declare =
   <S extends v.GenericSchema>(reply: S): Declaration<A, S> => ({ reply });
 const nothing = v.object({});
 
-/** What our transactions do. */
+/** The actions of our transactions. */
 export type TransactionAction =
   | {
       readonly type: 'blockdev-snapshot';
@@ -147,7 +147,7 @@ const qmpCommands = {
     ),
   ),
   'query-block-jobs': declare()(v.array(v.object({ device: v.string(), type: v.string(), status: v.string() }))),
-  /** What others read or write by NBD, vhost-user or FUSE. */
+  /** Nodes that others read or write by NBD, vhost-user or FUSE. */
   'query-block-exports': declare()(v.array(v.object({ id: v.string(), 'node-name': v.string() }))),
   /** `frontend-open`: somebody in the guest has the port open. */
   'query-chardev': declare()(
@@ -169,7 +169,7 @@ const qmpCommands = {
     device: string;
     'top-node': string;
     'base-node': string;
-    /** What the layer above `top-node` is to name in its header; not for the active layer. */
+    /** The name that the layer above `top-node` is to have in its header; not for the active layer. */
     'backing-file'?: string;
     'auto-dismiss': boolean;
     /** False: when all is copied the job is `pending` until job-finalize. */
@@ -180,7 +180,7 @@ const qmpCommands = {
   'job-complete': declare<{ id: string }>()(nothing),
   'job-cancel': declare<{ id: string }>()(nothing),
   'job-dismiss': declare<{ id: string }>()(nothing),
-  /** One event BLOCK_WRITE_THRESHOLD when a write ends beyond the offset; 0 takes it back. */
+  /** Asks for one event BLOCK_WRITE_THRESHOLD when a write ends beyond the offset; 0 takes it back. */
   'block-set-write-threshold': declare<{ 'node-name': string; 'write-threshold': number }>()(nothing),
   /** For `qemu-io NODE flush`: QMP has no flush. */
   'human-monitor-command': declare<{ 'command-line': string }>()(v.string()),

@@ -1,8 +1,9 @@
-// What QEMU answered instead of a result: the peer's words, not a BridgeError (those say what a caller can do).
+// The error that QEMU answers instead of a result. It holds the peer's words, and is no BridgeError, which says what a caller
+// can do.
 // Specification: QEMU docs/interop/qmp-spec, "Error".
 import { RemoteError } from '../rpc/errors.js';
 
-/** Of QEMU's words: people read them. */
+/** Characters of QEMU's words that are kept: people read them. */
 const DESC_LIMIT = 4096;
 
 /** QEMU refused or failed a command; `class` and `desc` are QEMU's. */

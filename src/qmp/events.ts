@@ -1,5 +1,5 @@
-// Scoped event listeners of a monitor: each has its own queue and filter, so that waiting for a job's end never eats
-// an event somebody else waits for. Specification: QEMU docs/interop/qmp-spec, "Asynchronous events".
+// Listeners for events of a monitor. Each has its own queue and filter, so that whoever waits for the end of a job takes no
+// event away from somebody else. Specification: QEMU docs/interop/qmp-spec, "Asynchronous events".
 import { DeadlineError } from '../errors.js';
 
 export interface QmpEvent {
@@ -28,7 +28,7 @@ export class QmpEventListener implements Disposable {
   #waiters: Waiter[] = [];
   #ended: Error | undefined;
 
-  /** Made by `QmpClient.listen`. */
+  /** Made by `QmpClient.listen`. @internal */
   constructor(name: string, filter: QmpEventFilter, release: (listener: QmpEventListener) => void) {
     this.#name = name;
     this.#wanted = (event) => event.event === name && filter(event);
@@ -62,7 +62,7 @@ export class QmpEventListener implements Disposable {
     });
   }
 
-  /** Called by the client for every event. `bytes`: length of its text. */
+  /** Called by the client for every event. `bytes`: length of its text. @internal */
   offer(event: QmpEvent, bytes: number): void {
     if (!this.#wanted(event)) return;
     const waiter = this.#waiters.shift();
@@ -81,7 +81,7 @@ export class QmpEventListener implements Disposable {
     return first?.event;
   }
 
-  /** Called by the client when the connection ends. */
+  /** Called by the client when the connection ends. @internal */
   end(error: Error): void {
     this.#ended = error;
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error);

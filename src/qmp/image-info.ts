@@ -1,5 +1,5 @@
-// What QEMU says of an image beyond its name: the layers below it, its external data files, its encryption. From the
-// `image` of query-block, which nests what lies below; the flat list of nodes does not. Specification: QEMU
+// Reads what QEMU says of an image beyond its name: the layers below it, its external data files, its encryption. Its source
+// is `image` in query-block, which nests the layers below; the flat list of nodes does not. Specification: QEMU
 // qapi/block-core.json, ImageInfo.
 import * as v from 'valibot';
 import { imageFile, parseImageName, protocols } from './image-name.js';
@@ -38,17 +38,17 @@ export interface Encryption {
 }
 
 export interface ImageChain {
-  /** Below the image, nearest first. */
+  /** The layers below the image, nearest first. */
   readonly below: readonly ImageLayer[];
-  /** Of the image and of what lies below it; QEMU takes a relative one from its working directory. */
+  /** External data files of the image and of the layers below it. QEMU takes a relative one from its working directory. */
   readonly dataFiles: readonly string[];
   /** How the image itself is encrypted; undefined if it is not. */
   readonly encryption: Encryption | undefined;
 }
 
 /**
- * The chain of `own` (the image of a format node) within `image` (of query-block's drive: filters above the format node
- * are layers to QEMU). What it does not understand it leaves out.
+ * The chain of `own`, the image of a format node, within `image`, that of a drive in query-block (to QEMU a filter above the
+ * format node is a layer, too). Layers that cannot be read are left out. Never throws.
  */
 export function readChain(image: unknown, own: { readonly filename: string; readonly format: string }): ImageChain {
   const layers = nested(image);

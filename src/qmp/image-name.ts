@@ -1,6 +1,6 @@
-// QEMU's own name of an image, taken apart. A plain path if opening it in its format gives the same bytes; else
-// `json:{...}` with every option that matters: an offset, a key, a backing file other than the header's. So a name says
-// which file it is, and what a path alone would lose. Facts on 7.2: block.c, bdrv_refresh_filename.
+// Takes QEMU's own name of an image apart. The name is a plain path if opening that in its format gives the same bytes. Else
+// it is `json:{...}` with every option that matters: an offset, a key, a backing file other than the header's. So a name
+// tells which file it is, and what a path alone would lose. Source in QEMU 7.2: block.c, bdrv_refresh_filename.
 import * as v from 'valibot';
 
 /** Drivers that give a local file's bytes as they are. */
@@ -9,7 +9,7 @@ export const protocols: readonly string[] = ['file', 'host_device'];
 export interface ImageName {
   /** The one local file or device, as QEMU has it; undefined if there is none, or not just one. */
   readonly file: string | undefined;
-  /** What gives the bytes: `file`, `nbd`, `throttle`, ...; undefined if that cannot be read from the name. */
+  /** The driver that gives the bytes: `file`, `nbd`, `throttle`, ...; undefined if the name does not tell. */
   readonly driver: string | undefined;
   /** Options that the path alone would lose: `offset`, `encrypt.key-secret`, `backing`, ... */
   readonly options: readonly string[];
@@ -42,14 +42,14 @@ export function imageOptions(name: string): Readonly<Record<string, unknown>> | 
   return name.startsWith('json:') ? readOptions(name.slice('json:'.length)) : undefined;
 }
 
-/** The same without the layer below it. */
+/** The same options without the layer below. */
 export function layerOptions(name: string): Readonly<Record<string, unknown>> | undefined {
   const options = imageOptions(name);
   if (options === undefined) return undefined;
   return Object.fromEntries(Object.entries(options).filter(([key]) => key !== 'backing'));
 }
 
-/** The local file behind the name, else the name: to tell images apart, never to open one. */
+/** The local file behind the name, else the name itself: for telling images apart, never for opening one. */
 export function imageFile(name: string): string {
   return parseImageName(name).file ?? name;
 }
@@ -77,7 +77,7 @@ function readOptions(text: string): NodeOptions | undefined {
   return file.success && ['raw', ...protocols].includes(file.output.driver) ? file.output : undefined;
 }
 
-/** What other tools write in a header: `file.filename` is the `filename` within `file`. */
+/** Nests dotted options, as other tools write them in a header: `file.filename` is the `filename` within `file`. */
 function withNodes(flat: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const nested: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(flat)) {
@@ -104,7 +104,7 @@ function fromOptions(node: NodeOptions): ImageName {
     return { ...nothing, file: typeof filename === 'string' ? filename : undefined, driver, options };
   }
   const below = v.safeParse(objectSchema, file);
-  // Several images in one, or something that has none.
+  // The driver has several images, or no image at all.
   if (!below.success) return { ...nothing, driver };
   const inner = protocols.includes(below.output.driver) ? fromOptions(below.output) : undefined;
   return {

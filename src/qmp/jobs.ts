@@ -1,5 +1,5 @@
-// Jobs of the block layer: wait for a status with a limit and progress, take the error from query-jobs, dismiss.
-// Jobs are started by their own commands with auto-dismiss off, so that their end can be asked for after a lost event.
+// Waits for jobs of the block layer, with a limit and progress, and dismisses them. The error of a job is taken from
+// query-jobs. Whoever starts a job switches auto-dismiss off, so that its end can be asked for after a lost event.
 // Specification: QEMU qapi/job.json.
 import { Deadline } from '../deadline.js';
 import { BridgeError, DeadlineError } from '../errors.js';
@@ -17,14 +17,14 @@ export interface JobProgress {
 
 export interface WaitForJobOptions {
   readonly limitMs: number;
-  /** For one answer of QEMU's: a job may keep its main loop busy. Default: the monitor's own. */
+  /** Limit of one answer of QEMU's: a job may keep its main loop busy. Default: the monitor's own. */
   readonly answerMs?: number;
   /** Called at most about twice a second. Must not throw. */
   readonly onProgress?: (progress: JobProgress) => void;
   readonly signal?: AbortSignal;
 }
 
-/** Events make the wait quick; the poll finds what an event was lost for, and gives the progress. */
+/** An event makes the wait quick. The poll finds a change whose event was lost, and gives the progress. */
 const POLL_MS = 500;
 
 /** The job as QEMU knows it; undefined if there is none (never started, or dismissed). */

@@ -1,7 +1,7 @@
-// Bytes of a monitor -> texts of whole JSON objects. Follows braces and strings, so that a monitor with `pretty=on`
-// (one message over many lines) is read as well as the usual one message per line. Limits size and depth, because what
-// sits behind a wrong socket path may send anything, without end; and the number of values, which take many times their
-// text. Parses nothing.
+// Cuts the bytes of a monitor into texts of whole JSON objects. It follows braces and strings, so that a monitor with
+// `pretty=on` (one message over many lines) is read as well as the usual one message per line. Size and depth are limited,
+// because a program behind a wrong socket path may send anything, without end. The number of values is limited, because
+// they take many times the room of their text. It parses nothing.
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -12,12 +12,12 @@ const CLOSE_BRACKET = 0x5d;
 const COMMA = 0x2c;
 const COLON = 0x3a;
 const isSpace = (byte: number): boolean => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
-/** As QEMU's own parser. */
+/** The limit of QEMU's own parser. */
 const MAX_DEPTH = 1024;
 /** Brackets, commas and colons of one message: the longest reply of QEMU 10.2 (query-qmp-schema) has some 60 000. */
 const MAX_MARKS = 512 * 1024;
 
-/** Room kept from one message to the next. */
+/** Room that is kept from one message to the next. */
 const KEPT_BYTES = 64 * 1024;
 
 export class MessageSplitter {
@@ -97,7 +97,7 @@ export class MessageSplitter {
     if (this.#marks > MAX_MARKS) throw new Error(`message of more than ${MAX_MARKS} values`);
   }
 
-  // Copied together: a list of what came would be larger than its bytes if they come one at a time.
+  // Copied into one buffer: a list of the parts would be larger than its bytes if they come one at a time.
   #take(part: Buffer): void {
     const size = this.#size + part.length;
     if (size > this.#maxBytes) throw new Error(`message longer than ${this.#maxBytes} bytes`);

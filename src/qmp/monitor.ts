@@ -1,5 +1,5 @@
-// Who answers QMP commands: a monitor socket (client.ts), or somebody who owns the monitor and passes questions on
-// (libvirt). What reads the VM takes this; what needs events takes a QmpClient.
+// The interface to whoever answers QMP commands: a monitor socket (client.ts), or libvirt, which owns the monitor and passes
+// questions on. Code that only reads the VM takes this; code that needs events takes a QmpClient.
 import type { QmpClient } from './client.js';
 
 export type Monitor = Pick<QmpClient, 'path' | 'version' | 'execute'>;

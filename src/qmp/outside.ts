@@ -1,10 +1,10 @@
-// Storage of the guest that lies in no block node of QEMU's: disks and folders that another process serves. The block
-// graph says nothing of it, the tree of devices (QOM) does.
+// Finds storage of the guest that lies in no block node of QEMU's: disks and folders that another process serves. The block
+// graph says nothing of them; the tree of devices (QOM) does.
 import type { Monitor } from './monitor.js';
 import { runQmp } from './commands.js';
 
 export interface OutsideStorage {
-  /** The id its user gave it, else QEMU's own name: `device[3]`. */
+  /** The id that the VM's owner gave it, else QEMU's own name: `device[3]`. */
   readonly id: string;
   /** QEMU's name of the device: `vhost-user-blk-pci`. */
   readonly type: string;

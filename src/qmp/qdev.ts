@@ -1,5 +1,5 @@
-// How the guest knows a device: its serial number and PCI address, read from QEMU's object tree (QOM). Properties are
-// machine-specific; one that is not there is no error.
+// Reads from QEMU's object tree (QOM) how the guest knows a device: its serial number and PCI address. Properties differ
+// between machines; one that is not there is no error.
 import { posix } from 'node:path';
 import type { Monitor } from './monitor.js';
 import { runQmp, type QmpReply } from './commands.js';
@@ -22,7 +22,7 @@ export async function deviceTypeOf(client: Monitor, qdev: string): Promise<strin
   return typeof type === 'string' ? type : undefined;
 }
 
-/** True if somebody else may write to the disk at the same time, by its user's word (`share-rw=on`). */
+/** True if the VM's owner lets others write to the disk at the same time (`share-rw=on`). */
 export async function isShared(client: Monitor, qdev: string): Promise<boolean> {
   return (await property(client, qdev, 'share-rw')) === true;
 }
@@ -44,8 +44,8 @@ interface PciSlot {
   readonly function: number;
 }
 
-// Up the tree (device -> bus -> device) to the first PCI device. Its bus is the root's, 0, or the one behind a bridge,
-// whose number query-pci knows since the firmware chose it.
+// Climbs the tree (device -> bus -> device) to the first PCI device. Its bus is the root's, 0, or the one behind a bridge.
+// The firmware chose the number of that one, and query-pci knows it.
 async function pciSlotOf(client: Monitor, path: string, depth: number): Promise<PciSlot | undefined> {
   if (depth === 0 || !path.startsWith('/machine/')) return undefined;
   const address = await property(client, path, 'addr');
@@ -66,7 +66,7 @@ async function secondaryBusOf(client: Monitor, at: PciSlot): Promise<number | un
     const found = devices.find(
       (device) => device.bus === at.bus && device.slot === at.slot && device.function === at.function,
     );
-    // 0: the firmware has not numbered it yet.
+    // 0 means that the firmware has not numbered it yet.
     if (found !== undefined) return found.pci_bridge?.bus.secondary === 0 ? undefined : found.pci_bridge?.bus.secondary;
     devices = devices.flatMap((device) => device.pci_bridge?.devices ?? []);
   }

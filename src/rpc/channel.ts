@@ -1,5 +1,5 @@
-// One channel of the dispatcher: runs requests strictly one after another and keeps replies in order, but for one
-// thing. A sync that arrives while an abandonable operation (a freeze) is pending is answered at once; from then on
+// Serves one channel of the dispatcher: requests run strictly one after another and replies keep their order, with one
+// exception. A sync that arrives while an abandonable operation (a freeze) is pending is answered at once; from then on
 // nothing received before it is answered (libvirt would take a late reply for the answer to its next command), and
 // later requests no longer wait. What was received is carried out all the same.
 import { setImmediate } from 'node:timers/promises';
@@ -8,7 +8,7 @@ import { encodeLine } from '../wire/encode.js';
 import type { WireMessage } from '../wire/message-parser.js';
 import type { JsonValue } from '../wire/value.js';
 import { RemoteError, toWireError } from './errors.js';
-import type { DispatcherOptions, Operation } from './operation.js';
+import type { DispatcherOptions, Operation, ReplyOrder } from './operation.js';
 import { readRequest, requestId, type Request } from './request.js';
 
 interface Entry<C> {
@@ -17,17 +17,17 @@ interface Entry<C> {
   readonly work: { operation: Operation<C>; request: Request } | { error: RemoteError; command?: string };
   /** Its reply is no longer wanted. */
   silenced: boolean;
-  /** Lets the channel go on without waiting for it. */
+  /** Lets the channel go on without waiting for this entry. */
   leave?: () => void;
 }
 
-/** What may wait for its turn, in memory; beyond, nothing more is read. A sync behind that much is not seen in time. */
-const WAITING_LIMIT = { messages: 1024, bytes: 8 * 1024 * 1024 } as const;
-/** Replies not yet taken by the peer beyond which nothing more is carried out for it. */
+/** Requests that may wait for their turn; beyond, nothing more is read. A sync behind so many is not seen in time. */
+const waitingLimits = { messages: 1024, bytes: 8 * 1024 * 1024 } as const;
+/** Bytes of replies that the peer has not taken yet; beyond, nothing more is carried out for it. */
 const UNSENT_LIMIT_BYTES = 256 * 1024;
 /**
- * A peer's requests may take all the time in one go; then everything else of this process has its turn: the freezer's
- * word that the lease has ended, another channel, a timer.
+ * So long a peer's requests may take all the time in one go. Then everything else of this process has its turn: the
+ * freezer's word that the lease has ended, another channel, a timer.
  */
 const TURN_MS = 20;
 
@@ -59,9 +59,9 @@ export class Channel<C> {
     this.#pump ??= this.#run();
   }
 
-  /** Waits until not too much is waiting for its turn: for the reader, between two chunks. */
+  /** For the reader, between two chunks: waits until not too much is waiting for its turn. */
   async waitForRoom(): Promise<void> {
-    while (this.#waiting.length > WAITING_LIMIT.messages || this.#waitingBytes > WAITING_LIMIT.bytes) {
+    while (this.#waiting.length > waitingLimits.messages || this.#waitingBytes > waitingLimits.bytes) {
       await this.#change();
     }
   }
@@ -189,6 +189,6 @@ export class Channel<C> {
   }
 }
 
-function orderOf(entry: Entry<unknown>): Operation<unknown>['order'] | undefined {
+function orderOf(entry: Entry<unknown>): ReplyOrder | undefined {
   return 'operation' in entry.work ? entry.work.operation.order : undefined;
 }

@@ -1,6 +1,7 @@
-// The client side: one request at a time over a byte stream, found again by its id, each with a time limit. A reply
-// that did not come in time leaves the outcome unknown and the stream out of step; the next call first finds its place
-// again with 0xFF and a sync. The peer may be hostile: what it may send is bounded, what nobody waits for is dropped.
+// The client side: sends one request at a time over a byte stream, each with a time limit, and finds its reply by the
+// id. A reply that did not come in time leaves the outcome unknown and the stream out of step. The next call first
+// finds its place again with 0xFF and a sync. The peer may be hostile: as much as it may send is bounded, and what
+// nobody waits for is dropped.
 import { randomBytes } from 'node:crypto';
 import { Deadline, withLimit } from '../deadline.js';
 import { BridgeError, DeadlineError, UnreachableError, type Outcome } from '../errors.js';
@@ -17,13 +18,15 @@ const replyLimits: WireLimits = {
   nesting: 64,
   valueBytes: 24 * 1024 * 1024,
 };
-/** What may come without having been asked for; beyond, the peer is mad or hostile. Bytes in replies' worth. */
-const FLOOD = { replies: 4, messages: 128 * 1024 } as const;
-/** Of what a peer says, in an error: people read it. */
+/**
+ * So much may come unasked for; beyond, the peer is mad or hostile. `replies`: bytes, in sizes of the largest reply.
+ */
+const floodLimits = { replies: 4, messages: 128 * 1024 } as const;
+/** Characters of a peer's own words in an error: people read them. */
 const DESC_LIMIT = 4096;
 
 export interface CallOptions {
-  /** For everything: the turn of earlier calls, finding the place in the stream, the answer. */
+  /** Milliseconds for everything: the turn of earlier calls, finding the place in the stream, the answer. */
   readonly timeoutMs: number;
   /** Gives up waiting; if the request was sent, its outcome is unknown. */
   readonly signal?: AbortSignal;
@@ -40,7 +43,7 @@ export interface ClientOptions {
 interface Waiting {
   readonly what: string;
   readonly matches: (message: JsonValue) => boolean;
-  /** Nothing else is expected to come before: what is beyond the limits is the reply. */
+  /** Nothing else is expected to come before it: a message beyond the limits is this reply. */
   readonly isNext: boolean;
   readonly resolve: (message: JsonValue) => void;
   readonly reject: (error: Error) => void;
@@ -61,7 +64,7 @@ export class RpcClient implements AsyncDisposable {
   #ended: UnreachableError | undefined;
   /** An error answered to nobody in particular: the peer's view of a request it could not read. */
   #strayDesc: string | undefined;
-  /** Received since the last reply that was asked for. */
+  /** Came since the last reply that was asked for. */
   #unasked = { bytes: 0, messages: 0 };
 
   constructor(stream: ByteStream, options: ClientOptions) {
@@ -78,8 +81,8 @@ export class RpcClient implements AsyncDisposable {
   }
 
   /**
-   * The `return` member of the reply. Throws a RemoteError for what the peer refused; an UnreachableError if it does
-   * not answer a sync or has closed; a DeadlineError if the reply does not come in time. `outcome` is `unknown` on
+   * Gives the `return` member of the reply. Throws a RemoteError for what the peer refused; an UnreachableError if it
+   * does not answer a sync or has closed; a DeadlineError if the reply does not come in time. `outcome` is `unknown` on
    * those if the request may have been carried out.
    */
   async call(command: string, args: object, options: CallOptions): Promise<JsonValue> {
@@ -207,14 +210,15 @@ export class RpcClient implements AsyncDisposable {
 
   async #read(): Promise<void> {
     const { peer } = this.#options;
-    const floodBytes = FLOOD.replies * this.#limits.tokenBytes;
+    const floodBytes = floodLimits.replies * this.#limits.tokenBytes;
     try {
       for await (const chunk of this.#stream.read()) {
         this.#unasked.bytes += chunk.length;
         for (const message of this.#parser.feed(chunk)) this.#take(message);
         // Half of something would spoil the next reply.
         if (this.#waiting === undefined && !this.#parser.atRest) this.#inStep = false;
-        if (this.#unasked.bytes > floodBytes || this.#unasked.messages > FLOOD.messages) this.#endFlood(floodBytes);
+        if (this.#unasked.bytes > floodBytes || this.#unasked.messages > floodLimits.messages)
+          this.#endFlood(floodBytes);
         if (this.#ended !== undefined) return;
       }
       const why = this.#strayDesc === undefined ? '' : ` (it says: ${this.#strayDesc})`;
@@ -254,7 +258,7 @@ export class RpcClient implements AsyncDisposable {
 
   #endFlood(floodBytes: number): void {
     const what = this.#waiting?.what ?? this.#options.peer;
-    const most = `${floodBytes} bytes or ${FLOOD.messages} messages`;
+    const most = `${floodBytes} bytes or ${floodLimits.messages} messages`;
     const message = `${what}: more than ${most} came that were not asked for, connection closed`;
     this.#end(new UnreachableError('E_FLOOD', message, { outcome: 'unknown' }));
     void this.#stream.close();

@@ -1,5 +1,6 @@
-// The server side: requests in, replies out, in order on each channel. Which operations there are, whether one may run
-// now and what it does is given from outside. The order of replies, and what a sync overtakes, is channel.ts.
+// The server side: takes requests in and gives replies out, in order on each channel. Which operations there are,
+// whether one may run now and what it does is given from outside. The order of replies, and what a sync overtakes:
+// channel.ts.
 import type { ByteStream } from '../transport/byte-stream.js';
 import { MessageParser, qemuLimits, type WireLimits } from '../wire/message-parser.js';
 import { Channel } from './channel.js';
@@ -11,7 +12,7 @@ import type { DispatcherOptions } from './operation.js';
  */
 const requestLimits: WireLimits = { ...qemuLimits, valueBytes: 8 * 1024 * 1024 };
 
-/** Read at once, as qemu-ga does: a chunk of 64 KiB may be as many messages. */
+/** Bytes parsed in one go, as in qemu-ga: a chunk of 64 KiB may hold as many messages. */
 const PIECE_BYTES = 4096;
 
 export class Dispatcher<C> {

@@ -1,5 +1,5 @@
-// What a peer answers over a wire, `{class, desc}`: a family of its own, apart from BridgeError (src/errors.ts). This
-// is the one file in which a local error becomes a wire error.
+// Errors that a peer answers over a wire, `{class, desc}`: a family of its own, apart from BridgeError (src/errors.ts).
+// This is the one file in which a local error becomes a wire error.
 import { BridgeError, describeError } from '../errors.js';
 
 /** QAPI's error classes (qapi/error.json). A guest agent answers the first two. */

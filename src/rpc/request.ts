@@ -1,5 +1,5 @@
-// The envelope of a request, `{execute, arguments, id}`, checked as QEMU's dispatcher does and with its texts
-// (facts: QEMU 10.2 qapi/qmp-dispatch.c). No command names here.
+// Checks the envelope of a request, `{execute, arguments, id}`, as QEMU's dispatcher does and with its texts (QEMU
+// 10.2, qapi/qmp-dispatch.c). Knows no command names.
 import { isJsonObject, type JsonObject, type JsonValue } from '../wire/value.js';
 import { RemoteError } from './errors.js';
 
@@ -8,14 +8,14 @@ export interface Request {
   readonly args: JsonObject;
 }
 
-/** Of any JSON type, echoed in the reply whatever becomes of the request. Undefined if there is none. */
+/** The id, of any JSON type: echoed in the reply whatever becomes of the request. Undefined if there is none. */
 export function requestId(message: JsonValue): JsonValue | undefined {
   return isJsonObject(message) ? message['id'] : undefined;
 }
 
 /**
- * Throws a RemoteError with QEMU's text. Members are looked at in the order in which they were sent; QEMU takes its
- * own hash order, so a request that is wrong twice may get the other of its two errors there.
+ * Reads the envelope. Throws a RemoteError with QEMU's text. Members are looked at in the order in which they were
+ * sent; QEMU takes its own hash order, so a request that is wrong twice may get the other of its two errors there.
  */
 export function readRequest(message: JsonValue): Request {
   if (!isJsonObject(message)) throw generic('QMP input must be a JSON object');

@@ -1,6 +1,5 @@
-// A plain guest-agent client for the fixture: token for token one request, one reply, resynchronised by
-// guest-sync-delimited at connect and after any lost reply. A shim: the full client is src/qga/client.ts, which is
-// code under test here.
+// A plain guest-agent client for the fixture: one request, one reply, resynchronised by guest-sync-delimited at connect and
+// after any lost reply. The full client is src/qga/client.ts. It is code under test, so the fixture does without it.
 import type { Socket } from 'node:net';
 import { randomInt } from 'node:crypto';
 import * as v from 'valibot';
@@ -46,7 +45,7 @@ export class AgentChannel implements AsyncDisposable {
     return await turn;
   }
 
-  /** Waits until an agent answers guest-ping, at most `timeoutMs`. */
+  /** Waits until an agent answers guest-ping. Throws UnreachableError `E_AGENT_SILENT` after `timeoutMs`. */
   async waitForPing(timeoutMs: number): Promise<void> {
     const deadline = new Deadline(timeoutMs);
     // Short at first: what is sent to a serial line before the agent has opened it is lost.

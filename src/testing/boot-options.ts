@@ -1,4 +1,4 @@
-// What a guest is booted from and with, whatever its kind.
+// The options of a boot, for guests of both kinds.
 import type { DiskFile } from './disks.js';
 import type { Capability, GuestKind } from './guest.js';
 import type { GuestImage } from './guest-image.js';
@@ -7,7 +7,7 @@ import type { KernelVersion } from './recipes.js';
 export interface BootOptions<Kind extends GuestKind = GuestKind> {
   /** Default `qemu`: a whole machine. `user-mode`: a process, up in a few seconds where there is no KVM. */
   readonly kind?: Kind;
-  /** What the guest must be able to do besides. Throws UsageError when its kind cannot. */
+  /** Capabilities that the test needs. `bootGuest` throws UsageError when guests of this kind have not all of them. */
   readonly needs?: readonly Capability[];
   /** Default: `guestImage()`. */
   readonly image?: GuestImage;
@@ -22,6 +22,6 @@ export interface BootOptions<Kind extends GuestKind = GuestKind> {
    * over them (QEMU) or copies.
    */
   readonly bases?: Readonly<Record<string, DiskFile>>;
-  /** How long the stock agent may take to answer. Default 120000. */
+  /** Limit for the stock agent's first answer. Default 120000. */
   readonly timeoutMs?: number;
 }

@@ -16,7 +16,7 @@ interface GuestOfKind {
 }
 
 /**
- * Boots a guest and waits until commands can be run in it; not until all its services are up (`waitForSystem`), and
+ * Boots a guest and waits until commands can be run in it. Its services may not all be up yet (`waitForSystem`), and
  * servers are off until they are started (`startPostgres`). Throws UnreachableError with the console's last lines when it
  * does not come up, UsageError `E_PROGRAMS` when this machine lacks a program that the kind needs.
  */

@@ -1,5 +1,6 @@
-// Where built things are kept: images, kernels, probes, saved guests, the accelerator's verdict. One folder per thing, named
-// by the hash of all that went into it, built beside and renamed into place, under a lock that dies with its holder.
+// The cache of what is built: images, kernels, probes, saved guests, the answer about the accelerator. Each thing has a
+// folder, named by the hash of all that went into it. It is built beside and renamed into place, under a lock that dies with
+// its holder.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
@@ -43,8 +44,8 @@ export async function exists(file: string): Promise<boolean> {
 }
 
 /**
- * The folder `kind/name` of the cache; `build` fills it if it is not there. Only one process builds at a time (others
- * wait, at most `limitMs`); what a dead builder left behind is thrown away.
+ * The folder `kind/name` of the cache; `build` fills it if it is not there. Only one process builds at a time: others
+ * wait, at most `limitMs` (BridgeError `E_CACHE_LOCK`). Leftovers of a dead builder are thrown away.
  */
 export async function cached(
   kind: CacheKind,

@@ -1,9 +1,12 @@
-// A connection to a unix socket that may not be there yet.
+// Connects to a unix socket that may not be there yet.
 import { connect, type Socket } from 'node:net';
 import { Deadline } from '../deadline.js';
 import { UnreachableError } from '../errors.js';
 
-/** Connects to a unix socket, again until `timeoutMs` have passed: its owner may not have made it yet. */
+/**
+ * Connects to a unix socket, again until `timeoutMs` have passed: its owner may not have made it yet. Throws
+ * UnreachableError `E_SOCKET` then.
+ */
 export async function connectUnix(socketPath: string, timeoutMs: number): Promise<Socket> {
   const deadline = new Deadline(timeoutMs);
   for (;;) {

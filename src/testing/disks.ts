@@ -1,5 +1,5 @@
-// The guest's disks as files: overlays over what must not change, blank disks, and payload disks (a tar archive as the
-// raw content of a disk: nothing has to be mounted on the host, nor in the guest).
+// Makes and describes the guest's disks as files: overlays over images that must not change, blank disks, and payload disks
+// (a tar archive as the raw content of a disk: nothing has to be mounted on the host, nor in the guest).
 import { stat, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
@@ -21,7 +21,7 @@ export interface GuestDisk extends DiskFile {
   readonly node: string;
   /** QEMU's id of the device, `disk-<node>`; or where it is plugged into a user-mode kernel, `ubd<N>`. */
   readonly device: string;
-  /** What the guest sees: `/dev/disk/by-id/virtio-<node>`, `/dev/ubd<letter>`. */
+  /** Its path in the guest: `/dev/disk/by-id/virtio-<node>`, `/dev/ubd<letter>`. */
   readonly path: string;
   /** Virtual size in bytes. */
   readonly size: number;

@@ -1,13 +1,13 @@
-// Faults at a named moment: a process of the guest killed or stopped, a disk stalled. Pausing and killing the whole
-// guest are its own methods; faults of a connection are socket-proxy.ts's; the host tool is the test's own child.
-// A moment is a shell condition in the guest, polled there without a pause, so that a fault hits it within about a
-// millisecond and needs no answer from the program under test.
+// Faults at a named moment: a process of the guest killed or stopped, a disk stalled. The guest has methods to pause and
+// kill it as a whole, socket-proxy.ts has the faults of a connection, and the host tool is the test's own child. A moment
+// is a shell condition in the guest, polled there without a pause, so that a fault hits it within about a millisecond and
+// needs no answer from the program under test.
 import * as v from 'valibot';
 import { BridgeError } from '../errors.js';
 import type { Guest } from './guest.js';
 import type { QemuGuest } from './qemu/qemu-guest.js';
 
-/** How a process of the guest is found: main process of a unit, or the number in a file. */
+/** Names a process of the guest: the main process of a unit, or the number in a file. */
 export type ProcessName = { readonly unit: string } | { readonly pidFile: string };
 
 /** Its process id. Throws BridgeError `E_NO_PROCESS` when it does not run. */

@@ -1,5 +1,5 @@
-// Commands in the guest, through the stock agent on the fixture's own port. It works while the agent under test holds
-// the filesystems frozen, as long as the command itself only reads (a write to a frozen filesystem blocks).
+// Runs commands in the guest, through the stock agent on the fixture's own port. They run while the agent under test holds
+// the filesystems frozen, too, as long as they only read (a write to a frozen filesystem blocks).
 import * as v from 'valibot';
 import { Deadline } from '../deadline.js';
 import { BridgeError, DeadlineError, describeError } from '../errors.js';
@@ -36,6 +36,7 @@ export class GuestProcess {
   readonly command: string;
   readonly #channel: AgentChannel;
 
+  /** Made by `startInGuest`. @internal */
   constructor(channel: AgentChannel, pid: number, command: string) {
     this.#channel = channel;
     this.pid = pid;
@@ -59,7 +60,7 @@ export class GuestProcess {
     }
   }
 
-  /** Sends a signal to it and all it has started, SIGKILL by default. No error when they have ended already. */
+  /** Sends a signal to it and all it has started, SIGKILL by default. Throws nothing when they have ended already. */
   async kill(signal = 'KILL'): Promise<void> {
     await execInGuest(this.#channel, ['/bin/kill', '-s', signal, '--', `-${this.pid}`], { check: false });
   }

@@ -1,4 +1,4 @@
-// The folder of one running guest: where its sockets, overlays and logs lie, its making and its removal.
+// Makes and removes the folder of one running guest, where its sockets, overlays and logs lie.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -7,7 +7,7 @@ import { say } from './progress.js';
 
 const LONGEST_SOCKET_PATH = 107; // sizeof(sockaddr_un.sun_path) - 1
 
-/** Where a guest's sockets and files lie, under its folder. */
+/** The places of a guest's sockets and files in its folder. */
 export interface GuestPaths {
   readonly dir: string;
   readonly qmpPath: string;
@@ -33,7 +33,7 @@ export function guestPaths(dir: string): GuestPaths {
   };
 }
 
-/** A new folder for a guest: short, because sockets lie in it. */
+/** Makes a folder for a guest. Throws UsageError `E_PATH_LENGTH` if the sockets in it would have too long a path. */
 export async function guestDirectory(): Promise<string> {
   const dir = await mkdtemp(path.join(tmpdir(), 'fsb-'));
   const longest = `${guestPaths(dir).managementPath}.12345678`;

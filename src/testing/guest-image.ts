@@ -1,26 +1,26 @@
-// What a guest is started from, and what is known of what is inside. How it is made: image.ts.
+// An image: the files that guests are started from, and facts about what is installed in it. image.ts makes it.
 import * as v from 'valibot';
 import { KERNEL_VERSIONS } from './recipes.js';
 
 export const GuestImage = v.strictObject({
-  /** The recipe's. */
+  /** The name of the recipe. */
   name: v.string(),
   /** Names what is in it: recipe and builder. */
   key: v.string(),
-  /** Another one for each build: the same recipe may give other package versions tomorrow. */
+  /** Differs from build to build: the same recipe may give other package versions tomorrow. */
   buildId: v.string(),
   directory: v.string(),
-  /** What a QEMU guest boots. */
+  /** The kernel that a QEMU guest boots. */
   kernel: v.string(),
   initrd: v.string(),
-  /** What a user-mode guest boots if it is not told another. */
+  /** The kernel that a user-mode guest boots if it is not told another. */
   userModeKernel: v.picklist(KERNEL_VERSIONS),
-  /** Of a QEMU guest, forwarded from the host's loopback. */
+  /** Ports of a QEMU guest that are forwarded from the host's loopback. */
   ports: v.array(v.number()),
-  /** Installed, and off. */
+  /** It is installed, and off. */
   postgresql: v.strictObject({
     version: v.string(),
-    /** Of its cluster. */
+    /** The unit of its cluster. */
     unit: v.string(),
     /** Folder of its programs. */
     binaries: v.string(),

@@ -1,5 +1,5 @@
-// What tests start from, each made once and cached: `booted` (a saved guest, up and quiet) and `installed` (a saved guest,
-// or an image, with Debian packages in it: the agent under test).
+// The states that tests start from, each made once and cached: `booted` (a saved guest, up and quiet) and `installed` (a
+// saved guest, or an image, with Debian packages in it: the agent under test).
 import { readFile, realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { UsageError } from '../errors.js';
@@ -74,7 +74,7 @@ export async function installedGuest({ debs, image, keep = 3 }: InstallOptions):
 export async function installedImage({ debs, image, keep = 3 }: InstallOptions): Promise<GuestImage> {
   const hashes = await hashesOf(debs);
   const base = image ?? (await guestImage());
-  // Not `NAME-...`: what guestImage keeps of the recipe's images is counted by that.
+  // Another beginning than `NAME-`: guestImage counts the images that it keeps by that.
   const prefix = `installed-${base.name}-`;
   const name = `${prefix}${keyOf(STATE_VERSION, base.key, base.buildId, ...hashes)}`;
   const build = async (building: string): Promise<void> => {
@@ -111,13 +111,13 @@ export async function installDebs(guest: Guest, debs: readonly string[]): Promis
   await guest.exec(script, { timeoutMs: 180_000 });
 }
 
-/** Waits until an agent answers on org.qemu.guest_agent.0, and lets go of the socket. */
+/** Waits until an agent answers on org.qemu.guest_agent.0, and lets go of the socket. Throws UnreachableError otherwise. */
 export async function waitForAgent(guest: Guest, timeoutMs = 60_000): Promise<void> {
   await using channel = new AgentChannel(guest.qgaPath);
   await channel.waitForPing(timeoutMs);
 }
 
-/** All that a saved state of this image fits to: the image as built, QEMU, the accelerator, the command line. */
+/** A key of all that a saved state of this image depends on: the image as built, QEMU, the accelerator, the command line. */
 async function bootedKey(image: GuestImage): Promise<string> {
   const accelerator = await chooseAccelerator(image.kernel);
   const machine = { kernel: '', initrd: '', memoryMiB: 0, cpus: 0, accelerator, ports: image.ports, disks: [] };

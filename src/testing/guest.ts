@@ -1,5 +1,5 @@
-// A running guest, of either kind, and what a test does to it. How a kind does it is qemu/qemu-guest.ts's and
-// user-mode/user-mode-guest.ts's matter; what only one of them can do is a capability that a test asks for.
+// A running guest of either kind, and all that a test does to it. qemu/qemu-guest.ts and user-mode/user-mode-guest.ts are
+// the kinds. An ability that only one of them has is a capability that a test asks for.
 import path from 'node:path';
 import { DeadlineError, UnreachableError, UsageError } from '../errors.js';
 import type { Reverter } from '../reverter.js';
@@ -12,7 +12,7 @@ import type { MachineProcess } from './machine-process.js';
 
 export type GuestKind = 'qemu' | 'user-mode';
 
-/** What only one kind can do, and which one. */
+/** Abilities that only one kind has, and which one. */
 const CAPABILITIES = {
   monitor: { kind: 'qemu', what: 'a QMP monitor' },
   'saved-states': { kind: 'qemu', what: 'saved states' },
@@ -54,15 +54,17 @@ export abstract class Guest implements AsyncDisposable {
   readonly dir: string;
   /** Host end of org.qemu.guest_agent.0, a unix socket: it belongs to the program under test. One client at a time. */
   readonly qgaPath: string;
-  /** What the guest wrote to its console. */
+  /** The file with all that the guest wrote to its console. */
   readonly consolePath: string;
   /** The stock qemu-ga on org.qemu.guest_agent.1: the channel of `exec`, and in benches the peer that is measured. */
   readonly stockAgent: AgentChannel;
+  /** @internal */
   protected readonly attached: GuestDisk[];
 
   readonly #process: MachineProcess;
   readonly #atEnd: Reverter;
 
+  /** @internal */
   protected constructor({ image, paths, disks, process, atEnd }: GuestParts) {
     this.image = image;
     this.dir = paths.dir;
@@ -74,12 +76,12 @@ export abstract class Guest implements AsyncDisposable {
     this.#atEnd = atEnd;
   }
 
-  /** Of the process on the host that is the guest. */
+  /** The process on the host that is the guest. */
   get pid(): number {
     return this.#process.pid;
   }
 
-  /** It has ended, however. */
+  /** True once it has ended, by whatever cause. */
   get isOver(): boolean {
     return this.#process.hasEnded();
   }
@@ -93,12 +95,12 @@ export abstract class Guest implements AsyncDisposable {
   /** Detaches a disk that nothing in the guest uses, and closes its file. */
   abstract unplugDisk(name: string): Promise<void>;
 
-  /** Stops the guest until `resume`. Only where there is a `paused-clock` its time stands still, too. */
+  /** Stops the guest until `resume`. Its time stands still, too, only where there is a `paused-clock`. */
   abstract pause(): Promise<void>;
 
   abstract resume(): Promise<void>;
 
-  /** The format of blank disks. */
+  /** The format of blank disks. @internal */
   protected abstract readonly blankFormat: DiskFile['format'];
 
   /** Throws UsageError `E_CAPABILITY` if guests of this kind have not all of them. */
@@ -131,7 +133,10 @@ export abstract class Guest implements AsyncDisposable {
     return await this.hotplugDisk(file, { name, format });
   }
 
-  /** Runs a command to its end: an argument vector, or a line for /bin/sh. See ExecOptions for the limits and errors. */
+  /**
+   * Runs a command to its end: an argument vector, or a line for /bin/sh. Throws BridgeError `E_GUEST_COMMAND` when it fails
+   * (unless `check` is false), DeadlineError after its limit.
+   */
   async exec(command: string | readonly string[], options?: ExecOptions): Promise<ExecResult> {
     return await execInGuest(this.stockAgent, command, options);
   }
@@ -141,7 +146,7 @@ export abstract class Guest implements AsyncDisposable {
     return await startInGuest(this.stockAgent, command, input);
   }
 
-  /** Waits until commands can be run; a failure (UnreachableError) tells what the console said last. */
+  /** Waits until commands can be run. Throws UnreachableError with the console's last words. */
   async waitForCommands(timeoutMs: number): Promise<void> {
     try {
       await this.stockAgent.waitForPing(timeoutMs);
@@ -152,7 +157,7 @@ export abstract class Guest implements AsyncDisposable {
     }
   }
 
-  /** Waits until systemd has started all it will start. Gives `running` or `degraded`. */
+  /** Waits until systemd has started all it will start. Gives `running` or `degraded`, or throws UnreachableError. */
   async waitForSystem(timeoutMs = 120_000): Promise<string> {
     const { stdout } = await this.exec('systemctl is-system-running --wait', { timeoutMs, check: false });
     const state = stdout.trim();
@@ -200,7 +205,7 @@ export abstract class Guest implements AsyncDisposable {
   }
 }
 
-/** What every guest is made of. */
+/** The parts that every guest is made of. @internal */
 export interface GuestParts {
   readonly image: GuestImage;
   readonly paths: GuestPaths;
@@ -210,7 +215,7 @@ export interface GuestParts {
   readonly atEnd: Reverter;
 }
 
-/** Throws UsageError when a disk cannot be called so. */
+/** Throws UsageError `E_DISK_NAME` when a disk cannot be called so. */
 export function checkDiskName(name: string): void {
   if (!/^[a-z][a-z0-9-]{0,19}$/.test(name)) {
     throw new UsageError('E_DISK_NAME', `disk name: expected 1 to 20 of a-z 0-9 -, a letter first, found ${name}`);

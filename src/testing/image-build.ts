@@ -83,8 +83,8 @@ async function bootstrap(recipe: Recipe, copy: string, root: string): Promise<vo
 }
 
 /**
- * None, for mmdebstrap's own: Debian's archive with updates and security updates. With a mirror of one's own, only that
- * one is asked, unless it is told where security updates are.
+ * Gives no source without a mirror of one's own: mmdebstrap then takes Debian's archive with updates and security updates.
+ * With such a mirror only that one is asked, unless it is told where security updates are.
  */
 function aptSources(suite: string): string[] {
   const mirror = process.env['FSB_DEBIAN_MIRROR'];

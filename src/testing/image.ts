@@ -1,5 +1,5 @@
-// Images of guests: made from a recipe of vm-images/ (image-build.ts), found in the cache or built there. Every guest of
-// either kind starts from one, and writes to disks of its own.
+// Finds the image of a recipe of vm-images/ in the cache, or has image-build.ts build it there. Every guest of either kind
+// starts from an image, and writes to disks of its own.
 import { randomUUID } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';

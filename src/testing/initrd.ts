@@ -1,4 +1,5 @@
-// Packs an initrd: a small tree of files with busybox and an init. Used by images, user-mode kernels, the accelerator's probe.
+// Packs an initrd: a small tree of files with busybox and an init. Images, user-mode kernels and the accelerator's probe
+// need one.
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';

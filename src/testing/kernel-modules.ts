@@ -1,5 +1,4 @@
-// Kernel modules as Debian's packages have them, compressed or not, in whichever folder: found, with what they depend on,
-// and unpacked.
+// Finds kernel modules and what they depend on in a folder of Debian's packages, and unpacks them, compressed or not.
 import { mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
@@ -18,7 +17,7 @@ export function isModule(file: string): boolean {
   return /\.ko(\.\w+)?$/.test(file);
 }
 
-/** Writes the module into a folder, uncompressed. Gives the file. */
+/** Writes the module into a folder, uncompressed. Gives the file. Throws BridgeError `E_MODULE` for an unknown ending. */
 export async function unpackModule(file: string, folder: string): Promise<string> {
   const end = path.extname(file).slice(1);
   const unpacker = UNPACKERS[end];
@@ -32,8 +31,9 @@ export async function unpackModule(file: string, folder: string): Promise<string
 }
 
 /**
- * The modules wanted and all that they depend on, as files relative to `folder` (`.../modules/VERSION`). What is wanted is
- * a path below kernel/: a module without its end, or a folder with all that is in it.
+ * The modules wanted and all that they depend on, as files relative to `folder` (`.../modules/VERSION`). Each of
+ * `wanted` is a path below kernel/: a module without its end, or a folder with all that is in it. Throws BridgeError
+ * `E_MODULE` if one is not there.
  */
 export async function withDependencies(folder: string, wanted: readonly string[]): Promise<ReadonlySet<string>> {
   const index = await readFile(path.join(folder, 'modules.dep'), 'utf8');

@@ -1,5 +1,5 @@
-// The process that is a guest (a QEMU, a user-mode kernel). It cannot outlive us: started under PDEATHSIG (setpriv,
-// util-linux), its output in a file, its end a promise.
+// The process that is a guest: a QEMU, or a user-mode kernel. It is started under PDEATHSIG (setpriv of util-linux), so
+// that it cannot outlive us. Its output goes to a file, and its end is a promise.
 import { spawn } from 'node:child_process';
 import { open, readFile } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
@@ -17,7 +17,7 @@ export interface MachineProcess {
   kill(): Promise<void>;
   /** Waits for its own end, at most `timeoutMs` (DeadlineError). */
   waitForEnd(timeoutMs: number): Promise<void>;
-  /** What it wrote to stdout and stderr so far, the last 2000 characters. */
+  /** The last 2000 characters of what it wrote to stdout and stderr so far. */
   output(): Promise<string>;
 }
 
@@ -36,7 +36,7 @@ export async function startMachine(
   { openStdin = false, lines = 0, env = {} }: MachineProcessOptions = {},
 ): Promise<MachineProcess> {
   await using log = await open(logPath, 'a');
-  // Not execa: its types know no plain file descriptors, and nothing of it is needed for a process that only runs.
+  // spawn in place of execa: execa's types know no plain file descriptors, and this process needs nothing of it.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], {
     // Node makes a pipe that it shares with a child of a socketpair: both ends read and write.
     stdio: [openStdin ? 'pipe' : 'ignore', log.fd, log.fd, ...Array<'pipe'>(lines).fill('pipe')],

@@ -1,5 +1,5 @@
-// The programs of this machine that the fixture runs, and the Debian packages that have them: vm-images/packages.json, which
-// the set-up script reads, too. Looked for before anything slow is begun.
+// The programs of this machine that the fixture runs, and the Debian packages that have them (vm-images/packages.json, which
+// the set-up script reads, too). They are looked for before anything slow is begun.
 import { accessSync, constants, readFileSync } from 'node:fs';
 import path from 'node:path';
 import * as v from 'valibot';
@@ -13,7 +13,7 @@ const USES = {
   qemu: 'a guest in QEMU',
   probe: 'compiling a probe',
 } as const;
-/** What programs are needed for. */
+/** A purpose that programs are needed for. */
 export type Use = keyof typeof USES;
 
 const Packages = v.array(
@@ -22,9 +22,9 @@ const Packages = v.array(
     /** Looked for in the search path, or at an absolute path. */
     programs: v.optional(v.array(v.string()), []),
     what: v.string(),
-    /** None: only this project's own tests need it. */
+    /** Empty if only this project's own tests need it. */
     for: v.optional(v.array(v.picklist(Object.keys(USES) as Use[])), []),
-    /** Only needed by who is not root. */
+    /** True if only a user who is not root needs it. */
     withoutRoot: v.optional(v.boolean(), false),
   }),
 );

@@ -1,4 +1,5 @@
-// Progress for people who wait: lines on stderr, so that stdout stays for results. Vitest and the demo show them as is.
+// Tells people who wait of progress: lines on stderr, so that stdout stays for results. Vitest and the demo show them as
+// they are.
 
 const QUIET_MS = 2000;
 

@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { UsageError } from '../errors.js';
 
 const FOLDER = fileURLToPath(new URL('../../vm-images/', import.meta.url));
-/** What all recipes of guests share. */
+/** The folder that all recipes of guests share. */
 const GUEST = 'guest';
 const RECIPES = 'recipes';
 
@@ -15,12 +15,12 @@ export const KERNEL_VERSIONS = ['6.1', '6.12', '7.2'] as const;
 export type KernelVersion = (typeof KERNEL_VERSIONS)[number];
 
 const Recipe = v.strictObject({
-  /** Debian's: all packages come from there. */
+  /** Debian's suite: all packages come from it. */
   suite: v.string(),
   packages: v.array(v.string()),
   /** Loaded by the initrd of a QEMU guest, in this order. */
   initrdModules: v.array(v.string()),
-  /** Of a user-mode guest, if it is not told another. A QEMU guest has the one of the suite. */
+  /** The kernel of a user-mode guest that is not told another. A QEMU guest has the one of the suite. */
   kernel: v.picklist(KERNEL_VERSIONS),
   /** Its major version, as in the names of Debian's packages. */
   postgresql: v.string(),
@@ -57,7 +57,7 @@ export async function readRecipe(name: string): Promise<Recipe> {
   return v.parse(Recipe, JSON.parse(await readFile(recipeFile(`${RECIPES}/${name}.json`), 'utf8')));
 }
 
-/** All that a guest is made of but the recipe itself: of each file its path, whether it is executable, its content. */
+/** All that a guest is made of but the recipe itself: path, executable bit and content of each file. */
 export async function guestParts(): Promise<readonly (string | Uint8Array)[]> {
   const parts: (string | Uint8Array)[] = [];
   const entries = await readdir(guestFolder(), { recursive: true });

@@ -1,5 +1,5 @@
-// A unix socket in front of another one, for faults of the connection itself: cut it, or let requests through and hold
-// back the replies (a lost reply: the peer has acted and the caller does not know).
+// A unix socket in front of another one, for faults of the connection itself. It cuts the connection, or lets requests
+// through and holds back the replies: the peer has acted and the caller does not know.
 import { rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { connectUnix } from './connect-unix.js';
@@ -9,9 +9,9 @@ export interface SocketProxy extends AsyncDisposable {
   readonly path: string;
   /** Closes the connections that are open now, on both sides, and says how many there were. */
   cut(): number;
-  /** From now on nothing of what the peer says reaches the client; it is kept. */
+  /** Keeps all that the peer says from now on, and passes none of it on. */
   holdReplies(): void;
-  /** Hands over what was kept and everything after it. */
+  /** Hands over all that was kept and everything after it. */
   releaseReplies(): void;
   /** Sends bytes to the peer as if the client had; false without a connection. */
   inject(bytes: string): boolean;

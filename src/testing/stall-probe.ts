@@ -1,5 +1,5 @@
-// Runs vm-images/probes/stall-probe.c in a guest: how long writes to each of its filesystems stood still. Compiled once per
-// source; needs gcc for that.
+// Runs vm-images/probes/stall-probe.c in a guest, which tells how long writes to each filesystem stood still. It is compiled
+// once per source, with gcc.
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
@@ -35,12 +35,12 @@ export interface StallProbe extends AsyncDisposable {
   goOn(): Promise<void>;
 }
 
-/** A guest of ours, however it runs. */
+/** The part of a guest that a probe needs. */
 export type ProbedGuest = Pick<Guest, 'copyIn' | 'exec' | 'start'>;
 
 /**
- * Brings the probe into the guest and starts it on these directories, one filesystem each; `locks:DIR` is
- * what needs the locks that hooks take there.
+ * Brings the probe into the guest and starts it on these directories, one filesystem each. `locks:DIR` stands for a writer
+ * that needs the locks which hooks take there.
  */
 export async function startStallProbe(guest: ProbedGuest, directories: readonly string[]): Promise<StallProbe> {
   await guest.copyIn([await compiledProbe()], '/run/fsb-probe');

@@ -1,10 +1,10 @@
-// The one shape of a connection above the transports: bytes in, bytes out. What the bytes mean is wire/'s business,
-// and who may say what is the agent's.
+// The one shape of a connection above the transports: bytes in, bytes out. Their meaning is wire/'s business, and who
+// may say what is the agent's.
 
 export interface ByteStream {
   /**
-   * What the peer sends, until it ends its side. May be called once. Throws what the connection died of, as an
-   * UnreachableError; a peer that merely goes away is an end, not an error.
+   * The bytes that the peer sends, until it ends its side. May be called once. Throws an
+   * UnreachableError that says what the connection died of; a peer that merely goes away is an end, not an error.
    */
   read(): AsyncIterable<Uint8Array>;
   /**
@@ -17,7 +17,7 @@ export interface ByteStream {
   close(): Promise<void>;
 }
 
-/** Where peers come from: each one is given to the listener's `onStream`, one ByteStream per connection. */
+/** An open channel. Each peer is given to its `onStream`, one ByteStream per connection. */
 export interface Listener {
   /** Takes no more peers and drops the ones there are. May be called again. Never throws. */
   close(): Promise<void>;

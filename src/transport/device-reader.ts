@@ -111,7 +111,7 @@ function epollReader(fd: number, events: ReaderEvents): DeviceReader | undefined
   };
 }
 
-/** Between two reads while bytes come, and at rest. */
+/** Pauses between two reads: while bytes come, and at rest. */
 const BUSY_POLL_MS = 5;
 const REST_POLL_MS = 50;
 const REST_AFTER_MS = 2000;

@@ -1,5 +1,6 @@
-// Bytes that arrive by callback, taken by `for await`. Holds what was not taken yet and tells the source to pause and
-// resume, so that a reader that is slow does not fill the memory.
+// Gives bytes that arrive by callback to a `for await`. Holds those that were not taken yet, and tells the source to
+// pause and resume, so that a slow reader does not fill the memory.
+import { defined } from '../defined.js';
 
 export interface InboxSource {
   pause(): void;
@@ -8,7 +9,7 @@ export interface InboxSource {
 
 /** Bytes not yet taken above which the source is paused. */
 const HIGH_WATER_BYTES = 256 * 1024;
-/** What a chunk takes beside its bytes: a peer may send one at a time. */
+/** Memory that a chunk takes beside its bytes, of which a peer may send one at a time. */
 const CHUNK_BYTES = 128;
 
 export class Inbox implements AsyncIterable<Uint8Array> {
@@ -36,7 +37,7 @@ export class Inbox implements AsyncIterable<Uint8Array> {
 
   /** No more bytes: what is there is still given out, then the end or the error. */
   end(error?: Error): void {
-    this.#end ??= error === undefined ? {} : { error };
+    this.#end ??= defined({ error });
     this.#wake?.();
   }
 

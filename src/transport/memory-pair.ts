@@ -3,7 +3,7 @@ import { UnreachableError } from '../errors.js';
 import type { ByteStream } from './byte-stream.js';
 import { Inbox } from './inbox.js';
 
-/** What is written to one end is read from the other; closing one ends the other's reading. */
+/** Bytes written to one end are read from the other; closing one ends the other's reading. */
 export function memoryPair(): readonly [ByteStream, ByteStream] {
   const toLeft = new Inbox();
   const toRight = new Inbox();

@@ -1,4 +1,4 @@
-// One host on a port, from its first byte to its going away, and a little longer for its replies.
+// The connection of one host on a port, from its first byte to its going away, and a little longer for its replies.
 import { UnreachableError } from '../errors.js';
 import { QUEUE_LIMIT_BYTES, type ByteStream } from './byte-stream.js';
 import { Inbox, type InboxSource } from './inbox.js';
@@ -12,7 +12,7 @@ import type { PortWriter } from './port-writer.js';
 const LINGER_MS = 1000;
 
 interface ConnectionSource extends InboxSource {
-  /** It takes no bytes and gives none any more. */
+  /** The connection takes no bytes and gives none any more. */
   over(): void;
 }
 
@@ -87,7 +87,7 @@ export class PortConnection implements ByteStream {
     if (wasTaking) this.#source.resume();
   }
 
-  /** What was read is still given out; what was not written is dropped. */
+  /** Ends the connection. Bytes that were read are still given out; those that were not written are dropped. */
   end(error?: Error): void {
     if (this.#over) return;
     this.#over = true;

@@ -1,9 +1,9 @@
-// What goes out through a port: replies of one connection after another, in order and never mixed within a line, since
-// all share one file descriptor. By hand and not through libuv: waiting for POLLOUT on a port whose host has gone is a
-// busy loop, since epoll reports EPOLLHUP for it without being asked (virtio_console, 6.1).
+// Writes to a port: replies of one connection after another, in order and never mixed within a line, since all share
+// one file descriptor. By hand and not through libuv: waiting for POLLOUT on a port whose host has gone is a busy loop,
+// since epoll reports EPOLLHUP for it without being asked (virtio_console, 6.1).
 import { writeSync } from 'node:fs';
 
-/** Between two attempts to write to a port that is full, or has no host: doubled while nothing moves. */
+/** Pauses between two attempts to write to a port that is full, or has no host: doubled while nothing moves. */
 const fullPollMs = { first: 2, last: 128 } as const;
 
 interface Entry {

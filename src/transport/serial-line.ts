@@ -1,4 +1,4 @@
-// Settings of an ISA serial line, as qemu-ga makes them: raw, 38400 baud, no echo. Node has no tcsetattr that leaves
+// Sets up an ISA serial line as qemu-ga does: raw, 38400 baud, no echo. Node has no tcsetattr that leaves
 // output alone (its raw mode keeps ONLCR), so coreutils' stty does it, once, at start.
 import { existsSync } from 'node:fs';
 import { execa } from 'execa';

@@ -19,14 +19,16 @@ export interface SerialPortOptions {
 }
 
 /**
- * Looks for a host on a port without one: as often as qemu-ga at first, less often later. Under emulation a look takes
- * about two milliseconds of CPU time; the last figure is what a host that connects out of the blue may have to wait.
+ * How often a port without a host is looked at: as often as by qemu-ga at first, less often later. Under emulation a
+ * look takes about two milliseconds of CPU time; the last figure is what a host that connects out of the blue may have
+ * to wait.
  */
 const absentPollMs = [
   { untilMs: 2000, everyMs: 100 },
   { untilMs: 20_000, everyMs: 500 },
   { untilMs: Infinity, everyMs: 1000 },
 ] as const;
+
 /** Throws an UnreachableError that names what open(2) said; EBUSY is another agent. */
 export function openSerialPort(options: SerialPortOptions): Listener & { readonly method: 'epoll' | 'timer' } {
   const port = new SerialPort(openDevice(options.path), options);

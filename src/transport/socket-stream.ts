@@ -1,6 +1,7 @@
-// A connected net.Socket as a ByteStream: bounded output, an end that is not an error.
+// Makes a ByteStream of a connected net.Socket: bounded output, an end that is not an error.
 import type { Socket } from 'node:net';
-import { UnreachableError } from '../errors.js';
+import { defined } from '../defined.js';
+import { isErrno, UnreachableError } from '../errors.js';
 import { QUEUE_LIMIT_BYTES, type ByteStream } from './byte-stream.js';
 
 /** Time a closing connection has to take what was already written, before it is cut. */
@@ -12,7 +13,7 @@ const STALL_LIMIT_MS = 30_000;
 /** @param name who is at the other end, for error messages. The socket must have been made with `allowHalfOpen`. */
 export function socketStream(socket: Socket, name: string, stallMs = STALL_LIMIT_MS): ByteStream {
   const unreachable = (what: string, cause?: unknown): UnreachableError =>
-    new UnreachableError('E_CONNECTION', `${name}: ${what}`, cause === undefined ? {} : { cause });
+    new UnreachableError('E_CONNECTION', `${name}: ${what}`, defined({ cause }));
   // Without a listener a reset connection would end the process; read and write tell of it.
   let failure: Error | undefined;
   socket.on('error', (error) => {
@@ -62,8 +63,6 @@ export function socketStream(socket: Socket, name: string, stallMs = STALL_LIMIT
   };
 }
 
-const goneCodes = new Set(['ECONNRESET', 'EPIPE', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED']);
-
 function isPeerGone(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && goneCodes.has(String(error.code));
+  return isErrno(error, 'ECONNRESET', 'EPIPE', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED');
 }

@@ -1,6 +1,6 @@
-// A listening stream socket of a family Node does not know (AF_VSOCK), as something `net.Server.listen` takes. libuv
-// guesses what a descriptor is by its family, and Node refuses what it does not know (`listen({ fd })`: EINVAL, Node 20
-// to 24); its own TCP handle asks no such question: bytes, accept and close are the same for every stream
+// Makes something that `net.Server.listen` takes of a listening socket whose family Node does not know (AF_VSOCK).
+// libuv guesses what a descriptor is by its family, and Node refuses what it does not know (`listen({ fd })`: EINVAL,
+// Node 20 to 24); its own TCP handle asks no such question: bytes, accept and close are the same for every stream
 // socket. The binding is internal to Node: deprecated (DEP0111), and there in every release so far.
 import { UsageError } from '../errors.js';
 

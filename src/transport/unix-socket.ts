@@ -47,7 +47,7 @@ export interface ListenOptions {
   readonly inherited?: InheritedSocket;
   /** `one`: one client at a time, others wait. A number: that many at a time, more are turned away. */
   readonly clients: 'one' | number;
-  /** What is said to a client that is turned away. */
+  /** Sent to a client that is turned away. */
   readonly refusal?: Uint8Array;
   /** Permissions of the socket; without it, by umask. */
   readonly mode?: number;
@@ -134,7 +134,7 @@ function turnAway(socket: Socket, refusal: Uint8Array | undefined): void {
     socket.destroy();
     return;
   }
-  // One that does not take even this is not waited for.
+  // A client that does not take even this is not waited for.
   const timer = setTimeout(() => socket.destroy(), TURN_AWAY_LIMIT_MS);
   socket.on('error', () => undefined);
   socket.once('close', () => {

@@ -1,5 +1,6 @@
-// Values to bytes, in QEMU's hand: `": "` and `", "`, everything beyond printable ASCII as \uXXXX, one line. Members
-// come out in the order in which they are in the object (QEMU's order is that of a hash table; nobody may rely on it).
+// Turns values into bytes, in QEMU's hand: `": "` and `", "`, everything beyond printable ASCII as \uXXXX, one line.
+// Members come out in the order in which they are in the object (QEMU's order is that of a hash table; nobody may rely
+// on it).
 import { JsonFloat } from './value.js';
 
 /** Precedes the reply to guest-sync-delimited: no JSON text holds this byte. */
@@ -51,12 +52,12 @@ const shortEscapes = new Map([
 ]);
 
 /** A long text is escaped in pieces: replace() holds every match until it is done, at many times their size. */
-const PIECE = 16_384;
+const PIECE_CHARACTERS = 16_384;
 
 function quote(text: string): string {
   let quoted = '"';
-  for (let from = 0; from < text.length; from += PIECE) {
-    const piece = text.slice(from, from + PIECE);
+  for (let from = 0; from < text.length; from += PIECE_CHARACTERS) {
+    const piece = text.slice(from, from + PIECE_CHARACTERS);
     quoted += piece.replace(/["\\]|[^ -~]/g, (unit, at: number) => shortEscapes.get(unit) ?? escape(text, from + at));
   }
   return `${quoted}"`;

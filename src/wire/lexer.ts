@@ -1,4 +1,4 @@
-// Bytes to tokens, as QEMU's JSON lexer cuts them (RFC 8259, plus single-quoted strings): a stream of tokens in which
+// Cuts bytes into tokens, as QEMU's JSON lexer does (RFC 8259, plus single-quoted strings): a stream of tokens in which
 // newlines mean nothing. Control characters and 0xFE/0xFF are lexical errors everywhere; after an error everything is
 // skipped up to the next structural character, control character (TAB apart) or 0xFE/0xFF. Decoding strings and
 // numbers, and knowing keywords, is the parser's business. Time is linear in the input, however it is cut.
@@ -20,8 +20,8 @@ export type TokenKind =
   | 'oversize';
 
 /**
- * `text` is only valid during the call. It is the token's beginning if the token is longer than what is kept; `length`
- * is that of all of it.
+ * `text` is only valid during the call. It is the token's beginning if the token is longer than what is kept. `length`
+ * is that of the whole token.
  */
 export type TokenSink = (kind: TokenKind, text: Uint8Array, length: number) => void;
 
@@ -68,7 +68,7 @@ export class Lexer {
     this.#keep = keep;
   }
 
-  /** Between two tokens. */
+  /** True between two tokens. */
   get atRest(): boolean {
     return this.#state === START;
   }

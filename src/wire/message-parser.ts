@@ -1,6 +1,6 @@
-// Bytes to messages. A message ends where its brackets balance (or a closing one too many comes), not at a newline;
-// a lexical error or a limit drops what there is of it. The texts are QEMU's (json-streamer, up to 10.2). What a peer
-// sends is read to its end, however long, but what is kept of it is bounded: a value is many times its text.
+// Cuts bytes into messages. A message ends where its brackets balance (or a closing one too many comes), not at a
+// newline; a lexical error or a limit drops what there is of it. The texts are QEMU's (json-streamer, up to 10.2). What
+// a peer sends is read to its end, however long, but what is kept of it is bounded: a value is many times its text.
 import { Lexer, type TokenKind } from './lexer.js';
 import { decodeLossy } from './text.js';
 import { ValueParser } from './value-parser.js';
@@ -15,7 +15,7 @@ export interface WireLimits {
   readonly valueBytes: number;
 }
 
-/** QEMU's own. A daemon may go lower; the texts stay the same. */
+/** QEMU's own limits. A daemon may go lower; the texts stay the same. */
 export const qemuLimits: WireLimits = {
   tokenBytes: 64 * 1024 * 1024,
   tokens: 2 * 1024 * 1024,
@@ -30,11 +30,11 @@ export type WireMessage = (
   /** JSON, but beyond `valueBytes`: all that is known is whether it is an object. */
   | { readonly kind: 'oversize'; readonly desc: string; readonly isObject: boolean }
 ) & {
-  /** Memory it holds, estimated. */
+  /** Bytes of memory that it holds, estimated. */
   readonly bytes: number;
 };
 
-/** Memory of a message that is an error, its text apart. */
+/** Memory that an error takes, its text apart. */
 const ERROR_BYTES = 128;
 
 export class MessageParser {
@@ -53,7 +53,7 @@ export class MessageParser {
     this.#parser = new ValueParser(limits.valueBytes);
   }
 
-  /** Between two messages: nothing but white space has come since the last one. */
+  /** True between two messages: nothing but white space has come since the last one. */
   get atRest(): boolean {
     return this.#tokens === 0 && this.#lexer.atRest;
   }

@@ -1,5 +1,5 @@
-// Bytes to text. Input is "modified UTF-8" as QEMU reads it: UTF-8 without surrogates and noncharacters, in which
-// U+0000 may also be written C0 80 (and in no other overlong form).
+// Decodes bytes to text. Input is "modified UTF-8" as QEMU reads it: UTF-8 without surrogates and noncharacters, in
+// which U+0000 may also be written C0 80 (and in no other overlong form).
 
 /** The text of a string token, or why it has none (QEMU's words). */
 export type Decoded = { readonly text: string } | { readonly problem: string };
@@ -62,7 +62,7 @@ export function decodeLossy(bytes: Uint8Array): string {
 }
 
 interface Point {
-  /** Negative: none. */
+  /** Negative if there is no code point. */
   readonly value: number;
   readonly end: number;
 }
@@ -125,7 +125,7 @@ export function latin1(bytes: Uint8Array, start: number, end: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1', start, end);
 }
 
-/** UTF-16 in the making: no encoding above needs more code units than bytes. */
+/** UTF-16 in the making. No encoding above needs more code units than bytes. */
 class CodeUnits {
   readonly #units: Uint16Array;
   #length = 0;

@@ -1,15 +1,15 @@
-// Tokens to one value, token by token, with QEMU's words for what is wrong. The first error stands; what follows is
-// ignored until the caller (message-parser.ts), who knows where a message ends, takes the result. A value that would
+// Builds one value of its tokens, one by one, with QEMU's words for what is wrong. The first error stands; what follows
+// is ignored until the caller (message-parser.ts), who knows where a message ends, takes the result. A value that would
 // take more memory than allowed is no longer built: its tokens are still checked, and its content is let go.
 import { decodeString, latin1 } from './text.js';
 import type { TokenKind } from './lexer.js';
 import { isJsonObject, JsonFloat, type JsonObject, type JsonValue } from './value.js';
 
 export type Parsed =
-  /** `bytes`: memory it holds, estimated. */
+  /** `bytes`: memory that the value holds, estimated. */
   | { readonly value: JsonValue; readonly bytes: number }
   | { readonly problem: string }
-  /** More memory than allowed. */
+  /** The value takes more memory than allowed. */
   | { readonly oversize: true; readonly isObject: boolean };
 
 type Expected = 'value' | 'element or end' | 'separator in list' | 'key or end' | 'key' | 'colon' | 'separator in dict';
@@ -20,12 +20,15 @@ interface Frame {
   key: string;
 }
 
-/** Bytes of an error text QEMU keeps. */
+/** Bytes of an error text that QEMU keeps. */
 const PROBLEM_LIMIT = 1023;
 /** Digits and sign beyond which an integer certainly exceeds 64 bits (BigInt would take quadratic time on it). */
 const INTEGER_LIMIT = 20;
-/** Bytes of memory, measured on Node 20: an object without a prototype is a hash table, a list has room to grow. */
-const COST = { container: 200, member: 56, scalar: 48 } as const;
+/**
+ * Bytes of memory that each takes, measured on Node 20: an object without a prototype is a hash table, a list has room
+ * to grow.
+ */
+const cost = { container: 200, member: 56, scalar: 48 } as const;
 
 export class ValueParser {
   readonly #limit: number;
@@ -43,7 +46,7 @@ export class ValueParser {
     if (this.#result !== undefined) return;
     this.#spend(kind, length);
     // Half a token says nothing about the other half.
-    if (text.length < length) text = kind === 'string' ? EMPTY_STRING : text;
+    if (text.length < length) text = kind === 'string' ? emptyString : text;
     const frame = this.#frames.at(-1);
     switch (frame?.expected) {
       case 'separator in list':
@@ -92,9 +95,9 @@ export class ValueParser {
 
   #spend(kind: TokenKind, length: number): void {
     const before = this.#isOversize();
-    if (kind === '{' || kind === '[') this.#bytes += COST.container;
-    else if (kind === ':') this.#bytes += COST.member;
-    else if (kind !== '}' && kind !== ']' && kind !== ',') this.#bytes += COST.scalar + 2 * length;
+    if (kind === '{' || kind === '[') this.#bytes += cost.container;
+    else if (kind === ':') this.#bytes += cost.member;
+    else if (kind !== '}' && kind !== ']' && kind !== ',') this.#bytes += cost.scalar + 2 * length;
     if (!before && this.#isOversize()) for (const frame of this.#frames) frame.container = emptyLike(frame.container);
   }
 
@@ -178,7 +181,7 @@ export class ValueParser {
   }
 }
 
-const EMPTY_STRING = Buffer.from('""');
+const emptyString = Buffer.from('""');
 
 const emptyLike = (container: JsonValue[] | JsonObject): JsonValue[] | JsonObject =>
   Array.isArray(container) ? [] : (Object.create(null) as JsonObject);

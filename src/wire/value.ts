@@ -1,5 +1,5 @@
-// JSON values as they travel: integers keep all their 64 bits, and 1.0 stays distinguishable from 1 (QAPI's int takes
-// only the latter).
+// The types of JSON values as they travel: integers keep all their 64 bits, and 1.0 stays distinguishable from 1 (QAPI's
+// int takes only the latter).
 //
 //   JSON integer   number if it is a safe integer, else bigint (-2^63 .. 2^64-1)
 //   JSON float     JsonFloat (also integers beyond 64 bits, as in QEMU)

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { silentLog } from '../../src/freeze/options.js';
 import { StepClock } from '../../src/freeze/judgement/report.js';
-import { SessionEnding } from '../../src/freeze/session/ending.js';
+import { Outcome } from '../../src/freeze/session/ending.js';
 import { SessionFindings } from '../../src/freeze/session/findings.js';
 import { withDefaults } from '../../src/freeze/settings.js';
 
@@ -96,7 +96,7 @@ const settings = withDefaults({ runtimeDir: dir, writerFolders: [] });
 function findings(): SessionFindings {
   const request = { requester: 'bench', require: 'filesystem', leaseMs: 10_000 } as const;
   const head = { id: 'bench', request, leaseMs: 10_000, clock: new StepClock(() => performance.now()) };
-  return new SessionFindings(settings, head, new SessionEnding('bench', silentLog));
+  return new SessionFindings(settings, head, new Outcome('bench', silentLog));
 }
 
 async function plan(session: SessionFindings): Promise<void> {

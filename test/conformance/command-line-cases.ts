@@ -7,7 +7,7 @@ export interface CommandLineCase {
   readonly script: string;
   /** `/etc/qemu/qemu-ga.conf`; without it there is none. */
   readonly conf?: string;
-  /** For the table in qga/README.md: the option or key it is about. */
+  /** For the lists in qga/README.md: the option or key it is about. */
   readonly about: string;
 }
 

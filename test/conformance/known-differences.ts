@@ -1,5 +1,5 @@
 // What differs from qemu-ga on purpose and no recorded exchange can show: what commands do when they are carried out,
-// and what cannot be asked of a real agent here. For the table of qga/README.md.
+// and what cannot be asked of a real agent here. For the lists of qga/README.md.
 export const knownDifferences: {
   readonly wire: readonly string[];
   readonly commands: Readonly<Record<string, readonly string[]>>;

@@ -1,9 +1,9 @@
-// The table of qga/README.md: command by command and option by option, what a user of qemu-ga finds. From our
+// The lists of qga/README.md: command by command and option by option, what a user of qemu-ga finds. From our
 // declarations, from what is recorded of the real agents, and from the lists of accepted differences: what is in none
 // of these lists is the same, or a test of this project fails.
 import { commandNames, commands } from '../../src/qga/commands.js';
 import type { Command } from '../../src/qga/command.js';
-import { between, markdownTable } from '../support/markdown-table.js';
+import { between, markdownList, type Item } from '../support/markdown-list.js';
 import { acceptedCommandLines } from './accepted-command-lines.js';
 import { acceptedTranscriptDifferences } from './accepted-transcript-differences.js';
 import { changesNothing } from './argument-gate.js';
@@ -15,22 +15,28 @@ import type { Recorded } from './transcript.js';
 
 const releases: readonly Release[] = ['7.2', '10.0'];
 
-/** The text with the table in it as it should be. Throws if there is no place for it. */
+/** The text with the lists in it as they should be. Throws if there is no place for them. */
 export function withTable(readme: string): string {
-  return between(readme, 'compatibility', table());
+  return between(readme, 'compatibility', lists());
 }
 
-type Row = readonly [string, string, string, string];
+/** What it is about, how often that was recorded, the verdict, and what differs. */
+type Row = readonly [about: string, recorded: number, verdict: string, why: readonly string[]];
 
-function table(): string {
+const item = ([about, recorded, verdict, why]: Row): Item => ({
+  text: `${about}: ${verdict}${recorded === 0 ? '' : ` (${recorded} recorded)`}`,
+  below: why,
+});
+
+function lists(): string {
   return [
     '### Commands',
     '',
-    markdownTable(['command', 'recorded', 'verdict', 'what differs, and why'], commandRows()),
+    markdownList(commandRows().map(item)),
     '',
     '### Options, configuration, surroundings',
     '',
-    markdownTable(['option', 'recorded', 'verdict', 'what differs, and why'], optionRows()),
+    markdownList(optionRows().map(item)),
   ].join('\n');
 }
 
@@ -46,24 +52,24 @@ function commandRows(): readonly Row[] {
   const ours = commandNames.filter((name) => !real.includes(name));
   return [
     [
-      'the wire: framing, resync, errors',
-      String(onTheWire.length),
+      'the wire (framing, resync, errors)',
+      onTheWire.length,
       'differs on purpose',
-      unique([...knownDifferences.wire, ...reasonsFor(onTheWire)]).join('; '),
+      unique([...knownDifferences.wire, ...reasonsFor(onTheWire)]),
     ],
     ...real.map((name): Row => {
       const exchanges = recorded.filter(({ sends }) => commandOf(sends) === name);
       const declared = table[name];
-      if (declared === undefined) return [code(name), String(exchanges.length), elsewhere(name), ''];
+      if (declared === undefined) return [code(name), exchanges.length, elsewhere(name), []];
       const why = unique([
         ...(declared.policy === 'full' ? ['not in the `default` policy: the administrator turns it on'] : []),
         ...(knownDifferences.commands[name] ?? []),
         ...reasonsFor(exchanges),
       ]);
       const same = changesNothing.has(name) ? 'same' : 'same, as far as asked';
-      return [code(name), String(exchanges.length), why.length === 0 ? same : 'differs on purpose', why.join('; ')];
+      return [code(name), exchanges.length, why.length === 0 ? same : 'differs on purpose', why];
     }),
-    ...ours.map((name): Row => [code(name), '', 'ours', '']),
+    ...ours.map((name): Row => [code(name), 0, 'ours', []]),
   ];
 }
 
@@ -82,7 +88,7 @@ function optionRows(): readonly Row[] {
     const why = unique([...(knownDifferences.options[about] ?? []), ...listed]);
     const verdict =
       why.length === 0 ? 'same' : names.size === 0 && about.startsWith('--') ? 'ours' : 'differs on purpose';
-    return [/^[-$]/.test(about) ? code(about) : about, String(names.size * releases.length), verdict, why.join('; ')];
+    return [/^[-$]/.test(about) ? code(about) : about, names.size * releases.length, verdict, why];
   });
 }
 

@@ -21,7 +21,7 @@ export function serveInMemory(stream: ByteStream): Promise<void> {
     remove: () => undefined,
   });
   const freezing = { coordinator, keeper, plainLeaseMs: 60_000 };
-  // What would touch this machine is refused by its handler: its arguments are looked at before.
+  // A command that would touch this machine is refused by its handler; its arguments are checked before.
   const untouched = Object.fromEntries(commandNames.map((name) => [name, () => refuse(`${name} is not run here`)]));
   const handlers = {
     ...(untouched as unknown as Handlers<ChannelContext>),

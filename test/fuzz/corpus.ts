@@ -1,4 +1,4 @@
-// Recorded transcripts of the real programs, `corpus/NAME.txt`: `# name` begins an exchange, `> ` is what was sent, `< `
+// Reads and writes recorded transcripts of the real programs, `corpus/NAME.txt`: `# name` begins an exchange, `> ` is what was sent, `< `
 // what was answered. One byte per character; what is not printable ASCII, and `%`, is written %XX.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -22,7 +22,7 @@ export function readCorpus(name: string): readonly Recorded[] {
   return found;
 }
 
-/** What went one way, an exchange a piece. */
+/** The bytes that went one way, one piece for each exchange. */
 export function piecesOf(recorded: readonly Recorded[], way: 'sent' | 'answered'): readonly Buffer[] {
   return recorded
     .map(({ lines }) => lines.filter(({ sent }) => sent === (way === 'sent')).map(({ text }) => text))

@@ -1,5 +1,5 @@
-// One input: bytes, how they are cut, and a number for what else a target leaves to chance. Two thirds and more are
-// made from recorded transcripts, the rest from JSON's grammar and from nothing.
+// Makes one input: bytes, how they are cut, and a number for all else that a target leaves to chance. Two thirds and more
+// are made from recorded transcripts, the rest from JSON's grammar and from nothing.
 import { makeRandom, type Random } from './random.js';
 
 export interface Input {
@@ -7,7 +7,7 @@ export interface Input {
   /** Made from a recorded transcript. */
   readonly recorded: boolean;
   readonly cut: 'whole' | 'bytes' | 'pieces';
-  /** Begins the generator of a target's own choices. */
+  /** Seed of the generator of a target's own choices. */
   readonly choices: number;
 }
 
@@ -33,7 +33,7 @@ export function parts({ bytes, cut, choices }: Pick<Input, 'bytes' | 'cut' | 'ch
   const random = makeRandom('parts', choices);
   const found: Buffer[] = [];
   for (let from = 0; from < bytes.length;) {
-    // Every byte of the first ones: a thousand turns of the loop for one input would leave time for few.
+    // Single bytes at the beginning only: with a thousand turns of the loop for one input there would be time for few.
     const length = cut === 'bytes' && from < 50 ? 1 : 1 + random.below(Math.max(2, bytes.length >> 1));
     found.push(bytes.subarray(from, from + length));
     from += length;

@@ -5,7 +5,7 @@
 // differs. --record makes the corpus anew. The last line is `P passed, F failed`, or with --json the numbers.
 import { parseArgs } from 'node:util';
 import { defined } from '../../src/defined.js';
-import { freezerParserName, runFreezerParser } from './freezer-parser.js';
+import { FREEZER_PARSER, runFreezerParser } from './freezer-parser.js';
 import { compareWithPeer } from './peer.js';
 import { recordCorpus } from './record.js';
 import { mib, runTarget, type Result } from './run.js';
@@ -19,8 +19,8 @@ import { wire } from './targets/wire.js';
 import { startWatchdog } from './watchdog.js';
 
 const all: readonly Target[] = [wire, dispatcher, freezerClient, freezerProgram, qmpClient, qgaClient];
-const names = [...all.map(({ name }) => name), freezerParserName];
-const hangLimitMs = 30_000;
+const names = [...all.map(({ name }) => name), FREEZER_PARSER];
+const HANG_LIMIT_MS = 30_000;
 
 class Usage extends Error {}
 
@@ -44,8 +44,8 @@ function readOptions() {
   for (const name of values.target) {
     if (!names.includes(name)) throw new Usage(`--target expects one of ${names.join(', ')}, found '${name}'`);
   }
-  const isOne = values.target.length === 1 && values.target[0] !== freezerParserName;
-  if (values.only !== undefined && !isOne) throw new Usage(`--only expects one --target, not ${freezerParserName}`);
+  const isOne = values.target.length === 1 && values.target[0] !== FREEZER_PARSER;
+  if (values.only !== undefined && !isOne) throw new Usage(`--only expects one --target, not ${FREEZER_PARSER}`);
   return {
     targets: values.target,
     seed: whole('seed', values.seed),
@@ -58,7 +58,7 @@ function readOptions() {
 }
 
 async function fuzz({ targets, seed, count, only, json }: ReturnType<typeof readOptions>): Promise<boolean> {
-  const watchdog = startWatchdog(hangLimitMs);
+  const watchdog = startWatchdog(HANG_LIMIT_MS);
   const results: Result[] = [];
   for (const [index, name] of targets.entries()) {
     // The first ones take what does not divide.

@@ -1,5 +1,5 @@
-// Where our answers to fuzzed bytes differ from qemu-ga 7.2's and shall, by kind. A kind that is met no more fails the
-// conformance test: it is stale. `matches` is given a line of each side.
+// Lists by kind where our answers to fuzzed bytes differ from qemu-ga 7.2's and shall. A kind that is met no more is stale,
+// and fails the conformance test. `matches` is given a line of each side.
 import { isDeepStrictEqual } from 'node:util';
 import { MessageParser } from '../../src/wire/message-parser.js';
 import { withPlainNumbers } from '../../src/wire/value.js';

@@ -1,5 +1,5 @@
-// The same inputs to Debian's qemu-ga and to ours with its wording: what is answered differently, grouped by kind. Only
-// what test/conformance's guard lets through is sent; each input ends with a resync.
+// Sends the same inputs to Debian's qemu-ga and to ours with its wording, and groups by kind the answers that differ. Only
+// inputs that the guard of test/conformance lets through are sent; each ends with a resync.
 import { MessageParser } from '../../src/wire/message-parser.js';
 import { isJsonObject, type JsonValue } from '../../src/wire/value.js';
 import { encode } from '../../src/wire/encode.js';
@@ -12,7 +12,7 @@ import { acceptedKinds, type AcceptedKind } from './peer-differences.js';
 import { makeRandom } from './random.js';
 
 interface Difference {
-  /** What repeats it. */
+  /** The number that repeats it. */
   readonly input: number;
   readonly sent: string;
   readonly real: string;

@@ -1,5 +1,5 @@
-// Chance that can be repeated: every input has a generator of its own, made from the run's seed, its target and its
-// number, so that one input can be made again without the others.
+// Makes chance that can be repeated. Every input has a generator of its own, made from the run's seed, its target and its
+// number: one input can be made again without the others.
 
 export interface Random {
   /** 0 to `limit` - 1. */

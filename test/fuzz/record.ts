@@ -1,6 +1,6 @@
 // Records the corpus anew from the real programs: Debian's qemu-ga (harmless commands only, as in test/conformance), a
-// QEMU without a guest, and the freezer in a private mount namespace (test/support/private-mounts.ts). What names this
-// machine is replaced.
+// QEMU without a guest, and the freezer in a private mount namespace (test/support/private-mounts.ts). Names of this
+// machine are replaced.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { hostname, release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,7 +20,7 @@ import { scratch } from '../support/scratch.js';
 import { serveInMemory } from './agent-in-memory.js';
 import { writeCorpus, type Recorded } from './corpus.js';
 
-/** Longer ones are about limits, which the tests of these measure. */
+/** Characters. Longer exchanges are about limits, which have tests of their own. */
 const EXCHANGE_LIMIT = 4096;
 const LINE_LIMIT = 16 * 1024;
 

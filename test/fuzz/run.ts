@@ -24,7 +24,7 @@ export interface Result {
   readonly accepted: number;
   readonly rejected: number;
   readonly perSecond: number;
-  /** By the processor time of this process: on a busy machine the only one that says something. */
+  /** By the processor time of this process. On a busy machine no other speed says anything. */
   readonly perCpuSecond: number;
   /** Memory held at the end beyond that after the first inputs. */
   readonly grownBytes: number;
@@ -33,11 +33,11 @@ export interface Result {
   readonly failure?: string;
 }
 
-const inputLimitMs = 10_000;
-const growthLimitBytes = 24 * 1024 * 1024;
-const peakLimitBytes = 512 * 1024 * 1024;
+const INPUT_LIMIT_MS = 10_000;
+const GROWTH_LIMIT_BYTES = 24 * 1024 * 1024;
+const PEAK_LIMIT_BYTES = 512 * 1024 * 1024;
 /** Attempts to make a failing input smaller. */
-const shrinkLimit = 400;
+const SHRINK_LIMIT = 400;
 
 export async function runTarget(target: Target, { seed, count, only }: Plan, watchdog: Watchdog): Promise<Result> {
   const pieces = target.pieces();
@@ -55,7 +55,7 @@ export async function runTarget(target: Target, { seed, count, only }: Plan, wat
     return await verdictOf(runner, input);
   };
   const verdictOf = async (runner: Awaited<ReturnType<Target['start']>>, input: Input) => {
-    const verdict = await withLimit('the input', inputLimitMs, runner.run(input));
+    const verdict = await withLimit('the input', INPUT_LIMIT_MS, runner.run(input));
     if (stray === undefined) return verdict;
     const found = stray;
     stray = undefined;
@@ -88,8 +88,8 @@ export async function runTarget(target: Target, { seed, count, only }: Plan, wat
       if (number === warm) base = heldBytes();
       if (number % lookEvery !== 0 || base === undefined) continue;
       grown = heldBytes() - base;
-      if (grown > growthLimitBytes) failure = `holds ${mib(grown)} more than after ${warm} inputs (input ${number})`;
-      if (peakBytes() > peakLimitBytes) failure = `took ${mib(peakBytes())} at its peak (input ${number})`;
+      if (grown > GROWTH_LIMIT_BYTES) failure = `holds ${mib(grown)} more than after ${warm} inputs (input ${number})`;
+      if (peakBytes() > PEAK_LIMIT_BYTES) failure = `took ${mib(peakBytes())} at its peak (input ${number})`;
       if (failure !== undefined) break;
     }
   } catch (error) {
@@ -124,7 +124,7 @@ async function shrink(input: Input, run: (input: Input) => Promise<unknown>): Pr
       return true;
     }
   };
-  let left = shrinkLimit;
+  let left = SHRINK_LIMIT;
   let small = input;
   if (!(await fails(small))) return small;
   for (let length = small.bytes.length >> 1; length > 0 && left > 0; length >>= 1) {

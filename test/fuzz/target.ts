@@ -1,4 +1,4 @@
-// What is fuzzed: a target takes one input after another. `run` throws if the program under test did what it must not
+// The shape of what is fuzzed: a target takes one input after another. `run` throws if the program under test did what it must not
 // (an error that is none of its own, an answer that is wrong, a next good request that is not answered).
 import { setImmediate as turn } from 'node:timers/promises';
 import { BridgeError } from '../../src/errors.js';
@@ -14,7 +14,7 @@ export interface Runner extends AsyncDisposable {
 
 export interface Target {
   readonly name: string;
-  /** What inputs are mutated from. */
+  /** Inputs are mutated from these. */
   readonly pieces: () => readonly Buffer[];
   readonly start: () => Promise<Runner> | Runner;
 }
@@ -53,7 +53,7 @@ export function watch<T>(work: Promise<T>): { readonly settled: () => Settled<T>
   return { settled: () => settled };
 }
 
-/** Only what a caller is told to expect: one line that says something. */
+/** The error must be one that callers are told to expect, with a text of bearable length. */
 export function checkOwnError(error: unknown): void {
   check(
     error instanceof BridgeError || error instanceof RemoteError,

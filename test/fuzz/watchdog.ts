@@ -1,5 +1,5 @@
-// Ends this process when one input takes too long without ever giving the event loop a turn: nothing else could. What
-// repeats it is written first.
+// Ends this process when one input takes too long without ever giving the event loop a turn: nothing else could. The command
+// that repeats the input is written first.
 import { Worker } from 'node:worker_threads';
 
 export interface Watchdog {
@@ -8,7 +8,7 @@ export interface Watchdog {
   close(): Promise<void>;
 }
 
-const code = `
+const WORKER_CODE = `
 const { workerData, parentPort } = require('node:worker_threads');
 const { writeSync } = require('node:fs');
 const { shared, limitMs, pid } = workerData;
@@ -29,7 +29,7 @@ export function startWatchdog(limitMs: number): Watchdog {
   const shared = new SharedArrayBuffer(8 + 1024);
   const count = new Int32Array(shared, 0, 2);
   const words = new Uint8Array(shared, 8);
-  const worker = new Worker(code, { eval: true, workerData: { shared, limitMs, pid: process.pid } });
+  const worker = new Worker(WORKER_CODE, { eval: true, workerData: { shared, limitMs, pid: process.pid } });
   worker.unref();
   return {
     begin(repeat) {

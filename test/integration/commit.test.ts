@@ -1,6 +1,6 @@
 // Commit: what keeps it from merging, what it does with a disk that cannot be merged, in doubt, and with the VM shut off.
 // No byte that the VM wrote is lost, and a set says per disk what became of it.
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
@@ -25,14 +25,13 @@ const base = ({ name, format }: BareDisk): string => at.folder.path(`images/${na
 const overlay = ({ name }: BareDisk): string => at.overlay(name);
 const onOverlay = (disk: BareDisk): BareDisk => ({ name: disk.name, format: 'qcow2', file: overlay(disk) });
 const onBase = (disk: BareDisk): BareDisk => ({ ...disk, file: base(disk) });
-const manifestFile = (): string => at.state('s1/manifest.json');
-const manifest = (): Manifest => JSON.parse(readFileSync(manifestFile(), 'utf8')) as Manifest;
+const manifest = (): Manifest => at.manifest();
 const change = (members: Partial<Manifest>): void => {
-  writeFileSync(manifestFile(), JSON.stringify({ ...manifest(), ...members }));
+  at.changeManifest(members);
 };
 const commit = async (...words: string[]): Promise<Run> => await at.bridge(['snapshot', 'commit', 's1', ...words]);
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const jobs = async (): Promise<unknown> => await at.vm.control.execute('query-jobs');
+const jobs = async (): Promise<unknown[]> => await at.jobs();
 
 /** Cuts s1; the guest has written 2 over 1 since, on both disks. */
 async function cut(): Promise<void> {
@@ -265,14 +264,8 @@ requires(
     });
 
     test('goes on with these alone after its tool was killed', async () => {
-      const step = { command: 'block-commit', when: 'before' } as const;
-      {
-        await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-        const child = at.spawn(['snapshot', 'commit', 's1', '--disk', 'data0', '--qmp', proxy.path]);
-        await proxy.reached;
-        child.kill('SIGKILL');
-        await child;
-      }
+      const words = ['snapshot', 'commit', 's1', '--disk', 'data0'];
+      await at.killToolAt(words, { command: 'block-commit', when: 'before' });
       const run = await at.bridge(['recover']);
       expect(run).toMatchObject({ code: 0, json: { findings: [{ kind: 'set-commit', status: 'done' }] } });
       expect(manifest()).toMatchObject({ state: 'cut', disks: [{ merged: false }, { merged: true }] });

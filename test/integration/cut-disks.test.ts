@@ -8,16 +8,13 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { planOverlays, readRoom } from '../../src/host/create/overlays.js';
 import { PlainQemu } from '../../src/host/vm/plain-qemu.js';
 import type { VmDisk } from '../../src/qmp/block-graph.js';
-import { BareQemu, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness } from '../support/cut-harness.js';
+import { BareQemu, imagePath } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData } from '../support/cut-harness.js';
 import { writerReport } from '../support/freeze-reports.js';
 import { requires } from '../support/requires.js';
 import { scratch } from '../support/scratch.js';
 
-const two: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const two = rootAndData;
 const bases = (): string[] => two.map((disk) => imagePath(at.folder, disk));
 let at: CutHarness;
 afterEach(async () => {

@@ -1,21 +1,21 @@
 // What is cut of a libvirt domain, by a libvirtd of the test's own: disks that libvirt cannot cut as they must be, a part
 // of a file, and a snapshot that somebody else makes between plan and cut.
 import { execa } from 'execa';
-import { writeFileSync } from 'node:fs';
 import { copyFile, mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { runBridge } from '../../src/cli/bridge/program.js';
 import { checkUnchanged, overlayCut } from '../../src/host/create/overlay-cut.js';
 import { compared } from '../../src/host/create/manifest-cut.js';
 import { makeOverlays, planOverlays } from '../../src/host/create/overlays.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { LibvirtDomain } from '../../src/host/vm/libvirt/domain.js';
 import { Reverter } from '../../src/reverter.js';
+import { addHaltingFirmware, haltingDomainXml } from '../support/halting-domain.js';
 import { LibvirtHost } from '../support/libvirt.js';
 import { images } from '../support/libvirt-bridge.js';
 import { makeLuks } from '../support/luks.js';
 import { requires } from '../support/requires.js';
+import { runTool } from '../support/run-tool.js';
 
 const MIB = 1024 * 1024;
 const NAME = 'disks';
@@ -32,11 +32,9 @@ interface Result {
 }
 
 async function bridge(...words: string[]): Promise<Result> {
-  const out: string[] = [];
-  const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
   const vm = ['--vm', `libvirt:${NAME}`, '--connect', host.uri, '--state-dir', file('state'), '--json'];
-  const code = await runBridge([...words, ...vm], streams, new AbortController().signal);
-  return { code, json: JSON.parse(out.join('').trim().split('\n').at(-1) ?? '{}') as Result['json'] };
+  const { code, json } = await runTool([...words, ...vm]);
+  return { code, json: json as unknown as Result['json'] };
 }
 
 /** The guest is none: `qemu-io` at its device. */
@@ -50,21 +48,15 @@ function xml(): string {
     `<disk type='file' device='disk'><driver name='qemu' type='${format}'/><source file='${file(name)}'>${source}</source><target dev='${target}' bus='virtio'/>${more}</disk>`;
   const slices = `<slices><slice type='storage' offset='${MIB}' size='${8 * MIB}'/></slices>`;
   const encryption = `<encryption format='luks'><secret type='passphrase' uuid='${SECRET}'/></encryption>`;
-  return `<domain type='qemu'>
-  <name>${NAME}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><loader readonly='yes' type='rom'>${file('halt.bin')}</loader></os>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    ${disk('raw', 'plain.raw', 'vda')}
-    ${disk('raw', 'shared.raw', 'vdb', '<shareable/>')}
-    ${disk('qcow2', 'luks.qcow2', 'vdc', '', encryption)}
-    ${disk('raw', 'slice.raw', 'vdd', '', slices)}
-    ${disk('qcow2', 'clone.qcow2', 'vde')}
-    ${disk('raw', 'whole.luks', 'vdf', '', encryption)}
-    <controller type='usb' model='none'/><memballoon model='none'/>
-  </devices>
-  <seclabel type='none'/>
-</domain>`;
+  const devices = [
+    disk('raw', 'plain.raw', 'vda'),
+    disk('raw', 'shared.raw', 'vdb', '<shareable/>'),
+    disk('qcow2', 'luks.qcow2', 'vdc', '', encryption),
+    disk('raw', 'slice.raw', 'vdd', '', slices),
+    disk('qcow2', 'clone.qcow2', 'vde'),
+    disk('raw', 'whole.luks', 'vdf', '', encryption),
+  ];
+  return haltingDomainXml({ name: NAME, dir, devices: devices.join('\n') });
 }
 
 requires(
@@ -90,9 +82,7 @@ requires(
   beforeEach(async () => {
     dir = path.join(host.dir, `round${round++}`);
     await mkdir(dir);
-    const firmware = Buffer.alloc(65_536);
-    Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
-    writeFileSync(file('halt.bin'), firmware);
+    await addHaltingFirmware(dir);
     const make = (...words: string[]) => execa('qemu-img', ['create', '-q', ...words], { cwd: dir });
     for (const name of ['plain', 'shared', 'slice', 'golden']) await make('-f', 'raw', `${name}.raw`, '16M');
     for (const name of ['luks.qcow2', 'whole.luks']) await copyFile(path.join(host.dir, name), file(name));

@@ -4,16 +4,13 @@ import { execa } from 'execa';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { QmpClient } from '../../src/qmp/client.js';
-import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, isOverlay, type Run } from '../support/cut-harness.js';
+import { holdsPattern, imagePath } from '../support/bare-qemu.js';
+import { CutHarness, isOverlay, rootAndData, type Run } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { LossyProxy } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 let at: CutHarness;
 beforeEach(async () => {
   at = await CutHarness.start(disks);

@@ -4,18 +4,14 @@
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { runBridge } from '../../src/cli/bridge/program.js';
-import { imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness } from '../support/cut-harness.js';
+import { imagePath } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData } from '../support/cut-harness.js';
 import { FakeMonitor, silence } from '../support/fake-monitor.js';
 import { filesystemReport, freezeReport, writerReport } from '../support/freeze-reports.js';
 import { LossyProxy } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 let at: CutHarness;
 beforeEach(async () => {
   at = await CutHarness.start(disks);
@@ -23,18 +19,6 @@ beforeEach(async () => {
 afterEach(async () => {
   await at[Symbol.asyncDispose]();
 });
-
-/** What people would see. */
-async function printed(...words: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  let stdout = '';
-  let stderr = '';
-  const streams = {
-    stdout: (text: string) => void (stdout += text),
-    stderr: (text: string) => void (stderr += text),
-  };
-  const line = at.commandLine(words).filter((word) => word !== '--json');
-  return { code: await runBridge(line, streams, new AbortController().signal), stdout, stderr };
-}
 
 async function expectUntouched(): Promise<void> {
   expect(at.agent.frozen).toBe(false);
@@ -79,7 +63,7 @@ requires(
       ['wait'],
       ['recover'],
     ]) {
-      const { stdout, stderr } = await printed(...words);
+      const { stdout, stderr } = await at.printed(...words);
       const text = `${stdout}${stderr}`;
       expect(text, words.join(' ')).not.toMatch(control);
       expect(text, words.join(' ')).not.toMatch(/^\s*snapshot set forged/m);
@@ -92,7 +76,7 @@ requires(
   test('puts no escape into an error', async () => {
     at.agent.refusal = evil;
     at.agent.mood = 'refuses';
-    const { code, stdout, stderr } = await printed('snapshot', 'create', '--name', 's1');
+    const { code, stdout, stderr } = await at.printed('snapshot', 'create', '--name', 's1');
     expect(code).toBe(4);
     expect(stdout).toBe('');
     expect(stderr).not.toMatch(control);

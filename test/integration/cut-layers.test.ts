@@ -4,17 +4,14 @@ import { execa } from 'execa';
 import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, isOverlay } from '../support/cut-harness.js';
+import { holdsPattern } from '../support/bare-qemu.js';
+import { CutHarness, isOverlay, rootAndData } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { StepProxy } from '../support/lossy-proxy.js';
 import { luksDisk, luksHolds, luksWords as luks } from '../support/luks.js';
 import { requires } from '../support/requires.js';
 
-const two: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const two = rootAndData;
 let at: CutHarness;
 afterEach(async () => {
   await at[Symbol.asyncDispose]();

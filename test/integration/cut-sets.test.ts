@@ -1,22 +1,20 @@
 // What is done with sets at bad moments: half-merged, half-reverted, unreadable, and changed while somebody thought about
 // the question. Nothing the VM wrote is lost without a word.
-import { readFileSync, rmSync, writeFileSync, mkdirSync, existsSync } from 'node:fs';
+import { rmSync, writeFileSync, mkdirSync, existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
+import { socketAt } from '../../src/host/vm/place.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { deleteSnapshot, type DeleteOptions } from '../../src/host/snapshot-delete.js';
 import { revertSnapshot } from '../../src/host/snapshot-revert.js';
-import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness } from '../support/cut-harness.js';
+import { holdsPattern } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData } from '../support/cut-harness.js';
 import { FakeMonitor } from '../support/fake-monitor.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 const never = new AbortController().signal;
 let at: CutHarness;
 beforeEach(async () => {
@@ -27,13 +25,12 @@ afterEach(async () => {
 });
 
 const overlay = (disk: string): string => at.overlay(disk);
-const manifestFile = (): string => at.state('s1/manifest.json');
-const manifest = (): Manifest => JSON.parse(readFileSync(manifestFile(), 'utf8')) as Manifest;
+const manifestFile = (): string => at.manifestFile();
+const manifest = (): Manifest => at.manifest();
 const change = (members: Partial<Manifest>): void => {
-  writeFileSync(manifestFile(), JSON.stringify({ ...manifest(), ...members }));
+  at.changeManifest(members);
 };
-const jobs = async (): Promise<{ id: string; status: string }[]> =>
-  (await at.vm.control.execute('query-jobs')) as { id: string; status: string }[];
+const jobs = async () => await at.jobs();
 
 /** Cuts s1; the guest has written 2 over 1 since, on both disks. */
 async function cut(): Promise<void> {
@@ -142,7 +139,7 @@ requires(
       store: new ManifestStore(at.folder.path('state'), basename(at.state())),
       stateDir: at.folder.path('state'),
       set: 's1',
-      qmp: at.folder.path('other.sock'),
+      monitor: socketAt(at.folder.path('other.sock')),
       monitorTimeoutMs: 1000,
       signal: never,
     });

@@ -4,7 +4,7 @@ import { execa } from 'execa';
 import { existsSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, isOverlay } from '../support/cut-harness.js';
+import { CutHarness, isOverlay, rootAndData } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { requires } from '../support/requires.js';
 
@@ -13,10 +13,7 @@ afterEach(async () => {
   await at[Symbol.asyncDispose]();
 });
 
-const two: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const two = rootAndData;
 const many = (count: number): BareDisk[] =>
   Array.from({ length: count }, (_, index) => ({ name: `disk${index}`, format: index % 2 === 0 ? 'raw' : 'qcow2' }));
 const start = async (disks: readonly BareDisk[]): Promise<void> => {
@@ -222,7 +219,7 @@ requires(
     expect((await at.bridge(['snapshot', 'show', 's1'])).manifest.state).toBe('committing');
 
     const child = at.spawn(['snapshot', 'commit', 's1', '--speed', '1']);
-    const jobs = async (): Promise<unknown[]> => (await at.vm.control.execute('query-jobs')) as unknown[];
+    const jobs = async (): Promise<unknown[]> => await at.jobs();
     while ((await jobs()).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
     child.kill('SIGKILL');
     await child;

@@ -88,16 +88,7 @@ requires(
       btrfs: ['pool', 'one', 'two'],
       boundMs: 120_000,
     });
-    const [nsenter, words] = mounts.inside('/bin/freezer', '--no-kill', '--rcu-knob', '/shared/rcu');
-    mountinfoPath = `/proc/${words[2] ?? ''}/mountinfo`;
-    writeFileSync(join(mounts.shared, 'rcu'), '0\n');
-    freezerPath = join(mounts.shared, 'freezer-inside');
-    // Paths outside are /shared inside.
-    writeFileSync(
-      freezerPath,
-      `#!/bin/sh\nmarked=\n[ "$1" = --thaw-marked ] && marked=--thaw-marked\nexec ${[nsenter, ...words].join(' ')} $marked --socket /shared/run/freezer.sock --marker /shared/run/frozen\n`,
-    );
-    chmodSync(freezerPath, 0o755);
+    ({ freezerPath, mountinfoPath } = mounts.outside);
     mkdirSync(join(mounts.shared, 'machine'));
     sysRoot = await sysfsAsSeenInside();
   });

@@ -1,7 +1,7 @@
 // The coordinator over the real freezer: real FIFREEZE and FITHAW of loop images in a private mount namespace, whose
 // root is a tmpfs and whose guard thaws. The coordinator stands outside and sees the namespace's mount table.
 import { afterAll, beforeAll, beforeEach, afterEach, expect, test } from 'vitest';
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { execa } from 'execa';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../src/consistency.js';
@@ -38,20 +38,11 @@ requires(
       nested: [{ name: 'inner', on: 'one' }],
       boundMs: BOUND_MS,
     });
-    const [nsenter, words] = mounts.inside('/bin/freezer', '--no-kill', '--rcu-knob', '/shared/rcu');
-    mountinfoPath = `/proc/${words[2] ?? ''}/mountinfo`;
+    ({ freezerPath, mountinfoPath } = mounts.outside);
     // What may be frozen is what this table names, and the freezer compares it with what it opens.
     const devices = tableOf(readFileSync(mountinfoPath)).filesystems.map(({ device }) => device);
     expect(devices).toHaveLength(3);
     expect(devices.filter((device) => !device.startsWith('7:'))).toEqual([]);
-    writeFileSync(join(mounts.shared, 'rcu'), '0\n');
-    freezerPath = join(mounts.shared, 'freezer-inside');
-    // Paths outside are /shared inside.
-    writeFileSync(
-      freezerPath,
-      `#!/bin/sh\nmarked=\n[ "$1" = --thaw-marked ] && marked=--thaw-marked\nexec ${[nsenter, ...words].join(' ')} $marked --socket /shared/run/freezer.sock --marker /shared/run/frozen\n`,
-    );
-    chmodSync(freezerPath, 0o755);
   });
   afterAll(async () => {
     await mounts[Symbol.asyncDispose]();

@@ -8,15 +8,12 @@ import { isLockedByQemu } from '../../src/host/images/image-lock.js';
 import { useOf } from '../../src/host/images/use.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
-import { BareQemu, holdsPattern, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, type Run } from '../support/cut-harness.js';
+import { BareQemu, holdsPattern } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 let at: CutHarness;
 let elsewhere: Scratch;
 beforeEach(async () => {

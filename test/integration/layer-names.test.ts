@@ -5,14 +5,11 @@ import { symlinkSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness } from '../support/cut-harness.js';
+import { CutHarness, rootAndData } from '../support/cut-harness.js';
 import { SlowProxy } from '../support/slow-proxy.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 let at: CutHarness;
 beforeEach(async () => {
   at = await CutHarness.start(disks);

@@ -7,7 +7,6 @@ import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { createBlank } from '../../src/testing/disks.js';
 import { changeDefinition } from '../../src/host/vm/libvirt/definition.js';
-import { libvirtAddress } from '../../src/host/vm/libvirt/address.js';
 import { managedSaveOf } from '../../src/host/vm/libvirt/managed-save.js';
 import { BareDomain } from '../support/bare-domain.js';
 import { LibvirtHost } from '../support/libvirt.js';
@@ -122,7 +121,7 @@ requires(...NEEDS)('a libvirt domain', () => {
     };
     const before = await define(`<source file='${base}'>${encryption}</source>`);
     expect(before).toContain('<secret type=');
-    const where = libvirtAddress({ domain: 'secret', uri: host.uri });
+    const where = { domain: 'secret', uri: host.uri };
     const change = { from: path.join(dir, 'overlay.qcow2'), to: base, format: 'qcow2', isEncrypted: true };
     const cut = await define(`<source file='${change.from}'/>`);
     await expect(changeDefinition(where, [change])).rejects.toThrow('no longer says how');
@@ -135,7 +134,7 @@ requires(...NEEDS)('a libvirt domain', () => {
     const dir = await BareDomain.folder(host, 'saved');
     await createBlank(path.join(dir, 'a.qcow2'), 16, 'qcow2');
     await using domain = await BareDomain.start(host, 'saved', { devices: () => fileDisk(path.join(dir, 'a.qcow2')) });
-    const where = libvirtAddress({ domain: 'saved', uri: host.uri });
+    const where = { domain: 'saved', uri: host.uri };
     const cut = await domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash']);
     expect(cut).toMatchObject({ code: 0 });
     expect(await managedSaveOf(where)).toEqual([]);
@@ -152,7 +151,7 @@ requires(...NEEDS)('a libvirt domain', () => {
     await domain.virsh('managedsave-remove');
     expect(await managedSaveOf(where)).toEqual([]);
     expect(await domain.bridge(['snapshot', 'delete', 's1', '--yes'])).toMatchObject({ code: 0 });
-    expect(await managedSaveOf(libvirtAddress({ domain: 'nobody', uri: host.uri }))).toEqual([]);
+    expect(await managedSaveOf({ domain: 'nobody', uri: host.uri })).toEqual([]);
   });
 
   test('the XML of the domain and the variables of its firmware are kept with the set, and named', async () => {

@@ -1,13 +1,14 @@
 // Commit of libvirt domains without a guest: what libvirt puts between a disk's device and its image.
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { runBridge } from '../../src/cli/bridge/program.js';
 import { createBlank } from '../../src/testing/disks.js';
 import { holdsPattern } from '../support/bare-qemu.js';
+import { addHaltingFirmware, haltingDomainXml } from '../support/halting-domain.js';
 import { images } from '../support/libvirt-bridge.js';
 import { LibvirtHost } from '../support/libvirt.js';
 import { requires } from '../support/requires.js';
+import { runTool, type Run } from '../support/run-tool.js';
 
 let host: LibvirtHost;
 beforeAll(async () => {
@@ -21,32 +22,24 @@ afterAll(async () => {
 async function startDomain(name: string, driver: string): Promise<{ readonly dir: string; readonly image: string }> {
   const dir = path.join(host.dir, name);
   await mkdir(dir);
-  const firmware = Buffer.alloc(65_536);
-  // cli; hlt; jmp back, at the reset vector.
-  Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
-  await writeFile(path.join(dir, 'halt.bin'), firmware);
+  await addHaltingFirmware(dir);
   const image = path.join(dir, 'disk.qcow2');
   await createBlank(image, 16, 'qcow2');
-  const xml = `<domain type='qemu'>
-  <name>${name}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><loader readonly='yes' type='rom'>${dir}/halt.bin</loader></os>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <disk type='file' device='disk'><driver name='qemu' type='qcow2' ${driver}/><source file='${image}'/><target dev='vda' bus='virtio'/></disk>
-    <controller type='usb' model='none'/><memballoon model='none'/>
-  </devices>
-  <seclabel type='none'/>
-</domain>`;
-  await host.run(['create', await host.file(xml)]);
+  const devices = `<disk type='file' device='disk'><driver name='qemu' type='qcow2' ${driver}/><source file='${image}'/><target dev='vda' bus='virtio'/></disk>`;
+  await host.run(['create', await host.file(haltingDomainXml({ name, dir, devices }))]);
   return { dir, image };
 }
 
-async function bridge(name: string, dir: string, ...words: string[]): Promise<{ code: number; stderr: string }> {
-  const vm = ['--vm', `libvirt:${name}`, '--connect', host.uri, '--state-dir', path.join(dir, 'state')];
-  const err: string[] = [];
-  const streams = { stdout: () => undefined, stderr: (text: string) => void err.push(text) };
-  const code = await runBridge([...words, ...vm], streams, new AbortController().signal);
-  return { code, stderr: err.join('') };
+async function bridge(name: string, dir: string, ...words: string[]): Promise<Run> {
+  return await runTool([
+    ...words,
+    '--vm',
+    `libvirt:${name}`,
+    '--connect',
+    host.uri,
+    '--state-dir',
+    path.join(dir, 'state'),
+  ]);
 }
 
 async function guestWrites(name: string, pattern: number): Promise<void> {

@@ -8,7 +8,6 @@ import type { Finding } from '../../src/host/recover/finding.js';
 import { QmpClient } from '../../src/qmp/client.js';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
-import { StepProxy } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 
@@ -31,12 +30,7 @@ const recover = (...words: string[]): Promise<Run> =>
 
 /** A tool killed while it holds the guest. */
 async function killWhileHeld(): Promise<void> {
-  const step = { command: 'transaction', when: 'before' } as const;
-  await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-  const child = at.spawn(['snapshot', 'create', '--name', 's1', '--qmp', proxy.path]);
-  await proxy.reached;
-  child.kill('SIGKILL');
-  await child;
+  await at.killToolAt(['snapshot', 'create', '--name', 's1'], { command: 'transaction', when: 'before' });
   expect(at.agent.frozen).toBe(true);
 }
 

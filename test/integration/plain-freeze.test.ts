@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fsfreezeHandlers } from '../../src/agent/handlers/fsfreeze.js';
-import { owedNote } from '../../src/agent/late-thaw-note.js';
+import { lateThawNote } from '../../src/agent/late-thaw-note.js';
 import { SessionKeeper } from '../../src/agent/session-keeper.js';
 import type { FreezeRequest } from '../../src/consistency.js';
 import { describeError, QuiesceError } from '../../src/errors.js';
@@ -334,7 +334,7 @@ describe('with 0 filesystems frozen', () => {
   async function commands(plainLeaseMs = 5_000) {
     // ZFS alone, and /boot/efi, which cannot freeze.
     const coordinator = await harness.start({ freezeErrno: { '/': 95, '/data': 95 } }, { writerLimitsMs: short });
-    const keeper = new SessionKeeper(coordinator, owedNote(join(harness.dir, 'run')));
+    const keeper = new SessionKeeper(coordinator, lateThawNote(join(harness.dir, 'run')));
     return { coordinator, handlers: fsfreezeHandlers({ coordinator, keeper, plainLeaseMs }) };
   }
 

@@ -6,7 +6,6 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, type Run } from '../support/cut-harness.js';
-import { StepProxy } from '../support/lossy-proxy.js';
 import { manifest } from '../support/manifests.js';
 import { requires } from '../support/requires.js';
 
@@ -14,12 +13,7 @@ const disks: readonly BareDisk[] = [{ name: 'root0', format: 'raw' }];
 let at: CutHarness;
 beforeEach(async () => {
   at = await CutHarness.start(disks);
-  const step = { command: 'query-blockstats', when: 'before' } as const;
-  await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-  const child = at.spawn(['snapshot', 'create', '--name', 's1', '--qmp', proxy.path]);
-  await proxy.reached;
-  child.kill('SIGKILL');
-  await child;
+  await at.killToolAt(['snapshot', 'create', '--name', 's1'], { command: 'query-blockstats', when: 'before' });
   expect(at.images()).toHaveLength(2);
 });
 afterEach(async () => {

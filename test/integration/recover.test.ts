@@ -1,22 +1,19 @@
 // The tool, or QEMU, killed at every step of what changes a set; then `recover`. Whatever was there, the guest is thawed,
 // nothing that a VM uses or that holds data is gone, a second recover finds nothing, and the next cut succeeds.
 import { execa } from 'execa';
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { thisProcess } from '../../src/host/sets/owner.js';
-import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, type Run } from '../support/cut-harness.js';
+import { holdsPattern, imagePath } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { luksDisk } from '../support/luks.js';
 import { requires } from '../support/requires.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 const originals = ['data0.qcow2', 'root0.raw'];
 const create = ['snapshot', 'create', '--name', 's1'] as const;
 const commit = ['snapshot', 'commit', 's1'] as const;
@@ -29,25 +26,17 @@ afterEach(async () => {
 });
 
 const overlay = (disk: string): string => at.overlay(disk);
-const manifestFile = (): string => at.state('s1/manifest.json');
-const manifest = (): Manifest => JSON.parse(readFileSync(manifestFile(), 'utf8')) as Manifest;
+const manifestFile = (): string => at.manifestFile();
+const manifest = (): Manifest => at.manifest();
 const change = (members: Partial<Manifest>): void => {
-  writeFileSync(manifestFile(), JSON.stringify({ ...manifest(), ...members }));
+  at.changeManifest(members);
 };
 const findings = (run: Run): Finding[] => run.json['findings'] as Finding[];
-const jobs = async (): Promise<unknown[]> => (await at.vm.control.execute('query-jobs')) as unknown[];
+const jobs = async (): Promise<unknown[]> => await at.jobs();
 
-/** Starts the tool behind a proxy and gives it up where the step is reached. */
-async function killToolAt(words: readonly string[], step: Step): Promise<void> {
-  await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-  const child = at.spawn([...words, '--qmp', proxy.path]);
-  await Promise.race([
-    proxy.reached,
-    child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),
-  ]);
-  child.kill('SIGKILL');
-  expect((await child).signal).toBe('SIGKILL');
-}
+const killToolAt = async (words: readonly string[], step: Step): Promise<void> => {
+  await at.killToolAt(words, step);
+};
 
 /** QEMU dies where the step is reached; the tool ends by itself, and says how. */
 async function killQemuAt(words: readonly string[], step: Step): Promise<Run> {

@@ -3,7 +3,6 @@
 import { execa } from 'execa';
 import { readFileSync, readdirSync, readlinkSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { runBridge } from '../../src/cli/bridge/program.js';
 import type { ConsistencyLevel } from '../../src/consistency.js';
 import type { CreateCheck } from '../../src/host/create/create-check.js';
 import type { DiskView } from '../../src/host/sets/set-view.js';
@@ -40,10 +39,8 @@ async function show(): Promise<Shown> {
 
 /** `start-args` for people. */
 async function printed(): Promise<{ stdout: string }> {
-  let stdout = '';
-  const streams = { stdout: (text: string) => void (stdout += text), stderr: () => undefined };
-  const line = at.commandLine(['snapshot', 'start-args']).filter((word) => word !== '--json');
-  expect(await runBridge(line, streams, new AbortController().signal)).toBe(0);
+  const { code, stdout } = await at.printed('snapshot', 'start-args');
+  expect(code).toBe(0);
   return { stdout };
 }
 

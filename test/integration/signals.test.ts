@@ -1,17 +1,14 @@
 // The tool as a process of its own, signalled at every step: the guest is thawed first, what can be undone is undone, and
 // the exit code says which. A second signal changes nothing, nor does a reader of its output that went away.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
-import { imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, isOverlay } from '../support/cut-harness.js';
+import { imagePath } from '../support/bare-qemu.js';
+import { CutHarness, isOverlay, rootAndData } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 const create = ['snapshot', 'create', '--name', 's1'] as const;
 const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 let at: CutHarness;
@@ -29,7 +26,7 @@ function send(child: { readonly pid?: number | undefined }, name: NodeJS.Signals
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const manifest = (): Manifest => JSON.parse(readFileSync(at.state('s1/manifest.json'), 'utf8')) as Manifest;
+const manifest = (): Manifest => at.manifest();
 
 /** The guest is thawed, and either everything is as it was, or the set is whole. */
 async function expectSettled(exitCode: number | undefined): Promise<void> {

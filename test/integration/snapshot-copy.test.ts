@@ -21,14 +21,11 @@ import { deadDraftOf } from '../../src/host/copy/copy-draft.js';
 import { fileStateOf } from '../../src/host/images/file-state.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
-import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, type Run } from '../support/cut-harness.js';
+import { holdsPattern, imagePath } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 let at: CutHarness;
 beforeEach(async () => {
   at = await CutHarness.start(disks);
@@ -44,7 +41,7 @@ const copy = async (...words: string[]): Promise<Run> =>
 const backups = (): string[] => readdirSync(at.folder.path('backup')).sort();
 const record = (name = 'nightly'): CopyRecord =>
   JSON.parse(readFileSync(`${target(name)}/manifest.json`, 'utf8')) as CopyRecord;
-const manifestFile = (set: string): string => at.state(`${set}/manifest.json`);
+const manifestFile = (set: string): string => at.manifestFile(set);
 const change = (set: string, to: (manifest: Manifest) => Manifest): void => {
   writeFileSync(manifestFile(set), JSON.stringify(to(JSON.parse(readFileSync(manifestFile(set), 'utf8')) as Manifest)));
 };

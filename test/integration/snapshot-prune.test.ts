@@ -8,15 +8,13 @@ import { backingOf } from '../../src/host/images/references.js';
 import { pruneSnapshots } from '../../src/host/prune/snapshot-prune.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { ManifestStore } from '../../src/host/sets/manifest-store.js';
-import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, type Run } from '../support/cut-harness.js';
+import { socketAt } from '../../src/host/vm/place.js';
+import { holdsPattern, imagePath } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 const sets = ['s1', 's2', 's3'] as const;
 let at: CutHarness;
 beforeEach(async () => {
@@ -28,11 +26,10 @@ afterEach(async () => {
 
 const prune = async (...words: string[]): Promise<Run> =>
   await at.bridge(['snapshot', 'prune', ...(words.includes('--keep') ? [] : ['--keep', '1']), '--yes', ...words]);
-const manifestOf = (set: string): Manifest =>
-  JSON.parse(readFileSync(at.state(`${set}/manifest.json`), 'utf8')) as Manifest;
+const manifestOf = (set: string): Manifest => at.manifest(set);
 const setsThere = (): string[] => readdirSync(at.state()).filter((name) => /^s\d$/.test(name));
 const isThere = (set: string): boolean => existsSync(at.state(`${set}/manifest.json`));
-const jobs = async (): Promise<unknown> => await at.vm.control.execute('query-jobs');
+const jobs = async (): Promise<unknown[]> => await at.jobs();
 
 /**
  * Cuts s1, s2, s3. At the cut of sN the guest has written N over what was at 0, and N at N * 64 KiB; 4 since the last. So
@@ -148,7 +145,7 @@ async function endedBefore(count: number): Promise<void> {
   const ended = pruneSnapshots({
     store: new FullStore(at.folder.path('state'), basename(at.state()), count),
     stateDir: at.folder.path('state'),
-    qmp: at.folder.path('qmp.sock'),
+    monitor: socketAt(at.folder.path('qmp.sock')),
     keep: 1,
     dryRun: false,
     monitorTimeoutMs: 5000,

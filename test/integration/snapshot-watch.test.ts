@@ -1,6 +1,7 @@
 // What a monitoring system asks: is an overlay larger than it should be. By exit code, and by events of a real QEMU.
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { BareDisk } from '../support/bare-qemu.js';
+import { readResult } from '../support/bridge-result.js';
 import { CutHarness } from '../support/cut-harness.js';
 import { requires } from '../support/requires.js';
 
@@ -29,7 +30,7 @@ function begin(...words: string[]) {
       text
         .split('\n')
         .filter((line) => line !== '')
-        .map((line) => (JSON.parse(line) as { event: string }).event),
+        .map((line) => String(readResult(['snapshot', 'watch'], line)?.['event'])),
     end: async () => {
       if (child.pid !== undefined) process.kill(child.pid, 'SIGTERM');
       return await child;

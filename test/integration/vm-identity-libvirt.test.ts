@@ -3,35 +3,26 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { runBridge } from '../../src/cli/bridge/program.js';
+import { addHaltingFirmware, haltingDomainXml } from '../support/halting-domain.js';
 import { LibvirtHost } from '../support/libvirt.js';
 import { requires } from '../support/requires.js';
+import { runTool, type Run } from '../support/run-tool.js';
 
 const uuid = '5e1f0000-1111-4222-8333-444444444444';
 let host: LibvirtHost;
 
-async function tool(...words: readonly string[]): Promise<{ code: number; json: Record<string, unknown> }> {
-  const out: string[] = [];
-  const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
-  const all = [...words, '--state-dir', path.join(host.dir, 'state'), '--json'];
-  const code = await runBridge(all, streams, new AbortController().signal);
-  const last = out.join('').trim().split('\n').at(-1) ?? '{}';
-  return { code, json: JSON.parse(last) as Record<string, unknown> };
+async function tool(...words: readonly string[]): Promise<Run> {
+  return await runTool([...words, '--state-dir', path.join(host.dir, 'state'), '--json']);
 }
 
 function domainXml(): string {
   const file = (name: string): string => path.join(host.dir, name);
-  return `<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
-  <name>twin</name><uuid>${uuid}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><loader readonly='yes' type='rom'>${file('halt.bin')}</loader></os>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${file('twin.qcow2')}'/><target dev='vda' bus='virtio'/></disk>
-    <controller type='usb' model='none'/><memballoon model='none'/>
-  </devices>
-  <seclabel type='none'/>
-  <qemu:commandline><qemu:arg value='-qmp'/><qemu:arg value='unix:${file('own.sock')},server=on,wait=off'/></qemu:commandline>
-</domain>`;
+  const monitor = `<qemu:arg value='-qmp'/><qemu:arg value='unix:${file('own.sock')},server=on,wait=off'/>`;
+  return haltingDomainXml({
+    ...{ name: 'twin', uuid, dir: host.dir },
+    devices: `<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${file('twin.qcow2')}'/><target dev='vda' bus='virtio'/></disk>`,
+    more: `<qemu:commandline>${monitor}</qemu:commandline>`,
+  });
 }
 
 requires(
@@ -43,9 +34,7 @@ requires(
 )('a libvirt domain', () => {
   beforeAll(async () => {
     host = await LibvirtHost.start();
-    const firmware = Buffer.alloc(65_536);
-    Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
-    writeFileSync(path.join(host.dir, 'halt.bin'), firmware);
+    await addHaltingFirmware(host.dir);
     await execa('qemu-img', ['create', '-q', '-f', 'qcow2', path.join(host.dir, 'twin.qcow2'), '16M']);
     await host.run(['define', await host.file(domainXml())]);
     await host.run(['start', 'twin']);

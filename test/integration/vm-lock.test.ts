@@ -3,16 +3,13 @@
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { holdsPattern, type BareDisk } from '../support/bare-qemu.js';
-import { CutHarness, type Run } from '../support/cut-harness.js';
+import { holdsPattern } from '../support/bare-qemu.js';
+import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { StepProxy } from '../support/lossy-proxy.js';
 import { SlowProxy } from '../support/slow-proxy.js';
 import { requires } from '../support/requires.js';
 
-const disks: readonly BareDisk[] = [
-  { name: 'root0', format: 'raw' },
-  { name: 'data0', format: 'qcow2' },
-];
+const disks = rootAndData;
 let at: CutHarness;
 beforeEach(async () => {
   at = await CutHarness.start(disks);
@@ -67,12 +64,7 @@ requires(
   });
 
   test('of a tool that was killed is taken over', async () => {
-    const step = { command: 'blockdev-add', when: 'before' } as const;
-    await using proxy = await StepProxy.listen(at.folder.path('proxy.sock'), at.vm.qmp, step);
-    const child = at.spawn([...create('s1'), '--qmp', proxy.path]);
-    await proxy.reached;
-    child.kill('SIGKILL');
-    await child;
+    await at.killToolAt(create('s1'), { command: 'blockdev-add', when: 'before' });
     expect((await at.bridge([...create('s2'), ...second()])).error.message).toBe('none');
   });
 

@@ -533,7 +533,7 @@ test('a bad hook is told of when it is dropped in', async () => {
 test('the watch keeps no process alive, and sees a folder that comes later', async () => {
   const outfile = join(harness.dir, 'watch.cjs');
   const contents = `
-    import { watchWriters } from './src/freeze/writer-watch.js';
+    import { watchWriters } from './src/freeze/writers/watch.js';
     const folders = [{ path: process.argv[2], style: 'bridge' }];
     watchWriters({ folders, onChange: ({ name }) => { console.log(name); }, onError: (error) => { throw error; } });
     setTimeout(() => undefined, Number(process.argv[3]));`;

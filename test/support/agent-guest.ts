@@ -19,6 +19,7 @@ import {
   type UserModeGuest,
 } from '../../src/testing/index.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
+import { readResult } from './bridge-result.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const HOOKS = '/etc/fsfreeze-bridge/fsfreeze-hook.d';
@@ -96,10 +97,9 @@ export async function bridge(guest: QemuGuest, words: readonly string[], sockets
 export async function bridgeResult(process: ReturnType<typeof toolProcess>) {
   const result = await process;
   const text = typeof result.stdout === 'string' ? result.stdout : '';
-  const last = text.trim().split('\n').at(-1) ?? '';
   return {
     exitCode: result.exitCode,
-    json: last === '' ? undefined : (JSON.parse(last) as unknown),
+    json: readResult(process.spawnargs, text) as unknown,
     stderr: result.stderr,
   };
 }

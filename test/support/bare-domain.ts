@@ -1,12 +1,10 @@
-// A persistent libvirt domain without a guest (its processor halts at once), with the disks and devices that a test gives
-// it, and the host tool on it, run from source.
-import { mkdir, writeFile } from 'node:fs/promises';
+// A persistent libvirt domain without a guest (halting-domain.ts), with the disks and devices that a test gives it, and the
+// host tool on it, run from source.
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { runBridge } from '../../src/cli/bridge/program.js';
-import type { Manifest } from '../../src/host/sets/manifest.js';
-import type { Run } from './cut-harness.js';
+import { addHaltingFirmware, haltingDomainXml } from './halting-domain.js';
 import type { LibvirtHost } from './libvirt.js';
-import { haltingFirmware } from './odd-domain.js';
+import { runTool, type Run } from './run-tool.js';
 
 export interface BareDomainParts {
   /** XML of its devices; its folder is given. */
@@ -40,25 +38,17 @@ export class BareDomain implements AsyncDisposable {
   static async folder(host: LibvirtHost, name: string): Promise<string> {
     const dir = path.join(host.dir, name);
     await mkdir(dir);
-    await writeFile(path.join(dir, 'halt.bin'), haltingFirmware());
+    await addHaltingFirmware(dir);
     return dir;
   }
 
   /** Defines and starts it; its images must be in its folder. */
   static async start(host: LibvirtHost, name: string, { devices, flash }: BareDomainParts): Promise<BareDomain> {
     const dir = path.join(host.dir, name);
-    const loader = flash === undefined ? 'rom' : 'pflash';
-    const xml = `<domain type='qemu'>
-  <name>${name}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='q35'>hvm</type><loader readonly='yes' type='${loader}'>${dir}/halt.bin</loader>${flash?.(dir) ?? ''}</os>
-  <features><acpi/></features>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    ${devices(dir)}
-    <controller type='usb' model='none'/><memballoon model='none'/>
-  </devices>
-  <seclabel type='none'/>
-</domain>`;
+    const xml = haltingDomainXml({
+      ...{ name, dir, devices: devices(dir), machine: 'q35', features: '<features><acpi/></features>' },
+      ...(flash === undefined ? {} : { loader: 'pflash', flash: flash(dir) }),
+    });
     await host.run(['define', await host.file(xml)]);
     const domain = new BareDomain(host, name, dir);
     try {
@@ -79,23 +69,15 @@ export class BareDomain implements AsyncDisposable {
     return await this.virsh('dumpxml', '--inactive');
   }
 
-  /** Where the tool keeps what it knows of it. */
+  /** The folder in which the tool keeps what it knows of it. */
   async state(...names: readonly string[]): Promise<string> {
     return path.join(this.dir, 'state', (await this.virsh('domuuid')).trim(), ...names);
   }
 
   /** Runs the tool in this process, through another URI if one is given. */
   async bridge(words: readonly string[], uri = this.host.uri): Promise<Run> {
-    const out: string[] = [];
-    const err: string[] = [];
-    const streams = { stdout: (text: string) => void out.push(text), stderr: (text: string) => void err.push(text) };
     const vm = ['--vm', `libvirt:${this.name}`, '--connect', uri, '--state-dir', path.join(this.dir, 'state')];
-    const code = await runBridge([...words, ...vm, '--json'], streams, new AbortController().signal);
-    const stdout = out.join('');
-    const last = stdout.trim().split('\n').at(-1) ?? '';
-    const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
-    const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
-    return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
+    return await runTool([...words, ...vm, '--json']);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { QmpClient } from '../../src/qmp/client.js';
+import { haltingFirmware } from './halting-domain.js';
 import type { Scratch } from './scratch.js';
 
 export interface BareDisk {
@@ -25,7 +26,7 @@ export interface BareDisk {
 export interface QemuPlace {
   /** The name of the monitor under test within the folder. */
   readonly monitor?: string;
-  /** Where QEMU is started: relative names of images begin there. */
+  /** The folder in which QEMU is started: relative names of images begin there. */
   readonly cwd?: string;
 }
 
@@ -51,10 +52,7 @@ export class BareQemu implements AsyncDisposable {
     extra: readonly string[] = [],
     { monitor = 'qmp.sock', cwd = folder.dir }: QemuPlace = {},
   ): Promise<BareQemu> {
-    const firmware = Buffer.alloc(65_536);
-    // cli; hlt; jmp back, at the reset vector.
-    Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
-    writeFileSync(folder.path('halt.bin'), firmware);
+    writeFileSync(folder.path('halt.bin'), haltingFirmware());
     mkdirSync(folder.path('images'), { recursive: true });
     const qmp = folder.path(monitor);
     const args = [
@@ -96,7 +94,7 @@ export class BareQemu implements AsyncDisposable {
     await this.#io(disk, 'aio_flush');
   }
 
-  /** What is written is on the disk, metadata of the images included. */
+  /** Brings all that was written to the disk, metadata of the images included. */
   async flush(disk: string): Promise<void> {
     await this.#io(disk, 'flush');
   }
@@ -147,7 +145,7 @@ export class BareQemu implements AsyncDisposable {
   }
 }
 
-/** Of the VM of this folder, whenever it is started; `-uuid` in the extra arguments gives it another. */
+/** The UUID of the VM of this folder, whenever it is started; `-uuid` in the extra arguments gives it another. */
 export function bareUuid({ dir }: Scratch): string {
   const hash = createHash('sha256').update(dir).digest('hex');
   return hash.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, '$1-$2-$3-$4-$5');

@@ -1,26 +1,25 @@
 // A bare QEMU, a fixture for its agent, and the command line between them: what the integration tests of the host tool
 // share.
 import { execa } from 'execa';
-import { linkSync, mkdirSync, readFileSync, readdirSync, renameSync } from 'node:fs';
+import { linkSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { expect } from 'vitest';
-import { runBridge } from '../../src/cli/bridge/program.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, bareUuid, type BareDisk } from './bare-qemu.js';
 import { FakeAgent } from './fake-agent.js';
 import { filesystemReport, freezeReport } from './freeze-reports.js';
+import { StepProxy, type Step } from './lossy-proxy.js';
+import { runTool, type Run } from './run-tool.js';
 import { scratch, type Scratch } from './scratch.js';
 
-export interface Run {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** The last line of stdout. */
-  readonly json: Record<string, unknown>;
-  readonly manifest: Manifest;
-  readonly error: { readonly code: string; readonly message: string };
-}
+export type { Run } from './run-tool.js';
+
+/** The disks of most VMs here: one of each format. */
+export const rootAndData: readonly BareDisk[] = [
+  { name: 'root0', format: 'raw' },
+  { name: 'data0', format: 'qcow2' },
+];
 
 export class CutHarness implements AsyncDisposable {
   readonly folder: Scratch;
@@ -51,9 +50,22 @@ export class CutHarness implements AsyncDisposable {
     return new CutHarness(folder, await startWithPort(folder, disks, words), agent);
   }
 
-  /** Where the tool keeps what it knows of this VM. */
+  /** The folder in which the tool keeps what it knows of this VM. */
   state(...names: readonly string[]): string {
     return join(this.folder.path('state'), bareUuid(this.folder), ...names);
+  }
+
+  manifestFile(set = 's1'): string {
+    return this.state(set, 'manifest.json');
+  }
+
+  manifest(set = 's1'): Manifest {
+    return JSON.parse(readFileSync(this.manifestFile(set), 'utf8')) as Manifest;
+  }
+
+  /** Writes other members into the manifest of a set, as nobody but a test does. */
+  changeManifest(members: Partial<Manifest>, set = 's1'): void {
+    writeFileSync(this.manifestFile(set), JSON.stringify({ ...this.manifest(set), ...members }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -82,33 +94,22 @@ export class CutHarness implements AsyncDisposable {
 
   /** Runs the tool in this process. */
   async bridge(words: readonly string[], signal?: AbortSignal): Promise<Run> {
-    return await this.#run(this.commandLine(words), signal);
+    return await runTool(this.commandLine(words), signal);
   }
 
   /** The same, for the VM that the words name. */
   async tool(...words: readonly string[]): Promise<Run> {
-    return await this.#run([...words, '--state-dir', this.folder.path('state'), '--json']);
+    return await runTool([...words, '--state-dir', this.folder.path('state'), '--json']);
   }
 
-  async #run(commandLine: readonly string[], signal: AbortSignal = new AbortController().signal): Promise<Run> {
-    const out: string[] = [];
-    const err: string[] = [];
-    const streams = { stdout: (text: string) => void out.push(text), stderr: (text: string) => void err.push(text) };
-    const code = await runBridge(commandLine, streams, signal);
-    const stdout = out.join('');
-    const last = stdout.trim().split('\n').at(-1) ?? '';
-    const json = (last.startsWith('{') ? JSON.parse(last) : {}) as Run['json'];
-    const error = (json['error'] ?? { code: 'none', message: 'none' }) as Run['error'];
-    return { code, stdout, stderr: err.join(''), json, manifest: json as unknown as Manifest, error };
+  /** The same as people use it, without JSON. */
+  async printed(...words: readonly string[]): Promise<Run> {
+    return await runTool(this.commandLine(words).filter((word) => word !== '--json'));
   }
 
-  /** What people see of it. */
+  /** The text that people see of it. */
   async text(words: readonly string[]): Promise<string> {
-    const out: string[] = [];
-    const streams = { stdout: (text: string) => void out.push(text), stderr: () => undefined };
-    const line = this.commandLine(words).filter((word) => word !== '--json');
-    await runBridge(line, streams, new AbortController().signal);
-    return out.join('');
+    return (await this.printed(...words)).stdout;
   }
 
   async create(name: string, ...words: string[]): Promise<Run> {
@@ -118,6 +119,18 @@ export class CutHarness implements AsyncDisposable {
   /** Runs the tool as users get it, as a process of its own, which can be killed. */
   spawn(words: readonly string[]) {
     return execa(process.execPath, [HOST_TOOL, ...this.commandLine(words)], { reject: false, stdin: 'ignore' });
+  }
+
+  /** Starts the tool behind a proxy, and kills it where the step is reached. Fails if it ends before. */
+  async killToolAt(words: readonly string[], step: Step): Promise<void> {
+    await using proxy = await StepProxy.listen(this.folder.path('proxy.sock'), this.vm.qmp, step);
+    const child = this.spawn([...words, '--qmp', proxy.path]);
+    await Promise.race([
+      proxy.reached,
+      child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),
+    ]);
+    child.kill('SIGKILL');
+    expect((await child).signal).toBe('SIGKILL');
   }
 
   /** A qemu-img that a killed tool had started ends by itself, and writes until then. */
@@ -147,6 +160,11 @@ export class CutHarness implements AsyncDisposable {
     return this.folder.path(`images/${name}`);
   }
 
+  /** The jobs that QEMU knows. */
+  async jobs(): Promise<{ readonly id: string; readonly status: string }[]> {
+    return (await this.vm.control.execute('query-jobs')) as { id: string; status: string }[];
+  }
+
   /** Names of our format nodes in QEMU. */
   async ourNodes(): Promise<string[]> {
     const nodes = (await this.vm.control.execute('query-named-block-nodes', { flat: true })) as {
@@ -164,7 +182,7 @@ export class CutHarness implements AsyncDisposable {
 
 /**
  * With an agent's port, as a VM has. No guest is there to open it: the fixture answers in its place, at the port's own socket,
- * which becomes another link to the fixture's. That one stays when QEMU ends.
+ * which becomes another link to the fixture's. The fixture's own link stays when QEMU ends.
  */
 async function startWithPort(folder: Scratch, disks: readonly BareDisk[], extra: readonly string[]): Promise<BareQemu> {
   const port = folder.path('port.sock');

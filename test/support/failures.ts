@@ -1,5 +1,5 @@
-// What fails between libvirt and a guest agent: the table of qga/README.md. libvirt's half is seen by
-// test/vm/libvirt-failures.test.ts, our host tool's by test/vm/failures.test.ts: the words of a cell are those tests'.
+// Failures between libvirt and a guest agent: the list in qga/README.md. test/vm/libvirt-failures.test.ts sees libvirt's
+// half, test/vm/failures.test.ts our host tool's: the words of a cell are those tests'.
 
 interface Failure {
   readonly fault: string;
@@ -57,7 +57,7 @@ export const failures = {
 
 export type FailureName = keyof typeof failures;
 
-/** What a hook of these tests does at freeze and at thaw, besides telling that it was called. */
+/** A hook that runs these lines at freeze and at thaw, besides telling that it was called. */
 // The head is for ours alone: without it a hook's word is a claim, and the tool asks for proof.
 export const hook = (freeze: string, thaw = ''): string => `#!/bin/sh
 # fsfreeze-writer: phases=freeze verify thaw

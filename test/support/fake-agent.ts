@@ -1,6 +1,6 @@
 // A guest agent on a unix socket that speaks bridge-* as ours does, or guest-fsfreeze-* alone as qemu-ga does, and holds
-// nothing: what the host tool is tested against where there is no guest. It can be told to misbehave; it logs what it
-// was asked, and when.
+// nothing: the host tool is tested against it where there is no guest. It can be told to misbehave. It logs each command
+// and when it came.
 import { createServer, type Server, type Socket } from 'node:net';
 import { defined } from '../../src/defined.js';
 import type { FreezeReport } from '../../src/consistency.js';
@@ -35,12 +35,12 @@ export class FakeAgent implements AsyncDisposable {
   /** More of its filesystems, on disks by serial, that no kernel can freeze. */
   unfreezable: readonly { readonly serial: string; readonly mountpoint: string; readonly type: string }[] = [];
   version = '0.1.0-fake';
-  /** What its guest reads in /sys/class/dmi/id/product_uuid; without it, its commands for files are switched off. */
+  /** The UUID that its guest reads in /sys/class/dmi/id/product_uuid. Without one its commands for files are switched off. */
   productUuid: string | undefined;
   writers: readonly object[] = [];
   /** Why it refuses, when it does. */
   refusal = 'writer 50-db failed: \u001b[2Jno';
-  /** What it reports of a freeze that went well; state, session and requester are filled in. */
+  /** Its report of a freeze that went well; state, session and requester are filled in. */
   report: FreezeReport = freezeReport();
   /** CLOCK_MONOTONIC milliseconds of each command. */
   readonly log: { readonly command: string; readonly atMs: number; readonly args: Record<string, unknown> }[] = [];

@@ -4,7 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { freezerText, freezerWord } from '../../src/freeze/freezer/lines.js';
 
 export interface FakeFreezerOptions {
-  /** By mount point: errno of the open, of syncfs, FIFREEZE and FITHAW. */
+  /** The errno of an open, by mount point; likewise those of syncfs, FIFREEZE and FITHAW below. */
   readonly openErrno?: Readonly<Record<string, number>>;
   readonly syncErrno?: Readonly<Record<string, number>>;
   /** The first sync of it returns, slowly; what it answers to the second, which had not by its budget: told with the freeze. */
@@ -16,7 +16,7 @@ export interface FakeFreezerOptions {
   /** How long FIFREEZE and sync take. */
   readonly freezeMs?: number;
   readonly syncMs?: number;
-  /** What hello says; by default nobody's, which nobody may kill. */
+  /** The pid that hello tells; by default one that is nobody's, which nobody may kill. */
   readonly identity?: { readonly pid: number; readonly startTime: string };
   /** Called with each request line, and `FIFREEZE PATH`, `FITHAW PATH` as they happen. */
   readonly log?: (line: string) => void;

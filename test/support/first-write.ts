@@ -7,7 +7,7 @@ import type { Guest } from '../../src/testing/index.js';
 /** A guest, or a domain of libvirt. */
 export type Runs = Pick<Guest, 'exec' | 'start'>;
 
-// One process for each directory. What it tells goes to tmpfs, before it tries and when the write was durable.
+// One process for each directory. It tells (to tmpfs) when it tries, and when the write was durable.
 const PROBE = `
 use strict; use Fcntl; use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 my ($out, @dirs) = @ARGV;

@@ -12,7 +12,7 @@ import { FakeMachine } from './fake-machine.js';
 export class FreezeHarness implements AsyncDisposable {
   readonly dir: string;
   readonly machine: FakeMachine;
-  /** What the freezer was asked and did, and what writers wrote into `$JOURNAL`, in order. */
+  /** The requests and acts of the freezer, and the lines that writers wrote into `$JOURNAL`, in order. */
   readonly journalPath: string;
   readonly disks: Readonly<Record<'root' | 'data', { readonly path: string; readonly device: string }>>;
   #freezer: FakeFreezer | undefined;

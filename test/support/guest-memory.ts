@@ -1,4 +1,4 @@
-// What a process of a guest holds in memory.
+// Measures what a process of a guest holds in memory.
 import type { Guest } from '../../src/testing/index.js';
 
 export interface GuestMemory {
@@ -7,7 +7,7 @@ export interface GuestMemory {
   readonly dirtyMiB: number;
 }
 
-/** Of all of them together. Throws where one does not run. */
+/** The sum over all of them. Throws where one does not run. */
 export async function memoryOf(guest: Pick<Guest, 'exec'>, pids: readonly number[]): Promise<GuestMemory> {
   let [rssMiB, dirtyMiB] = [0, 0];
   for (const pid of pids) {

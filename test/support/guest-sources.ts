@@ -1,4 +1,4 @@
-// Handlers' surroundings made up of a folder: sysfs, /proc and a runtime directory under it, and tools that are played.
+// An environment for handlers, made of a folder: sysfs, /proc and a runtime directory under it, and tools that are played.
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
@@ -16,7 +16,7 @@ interface Call {
 export interface MadeUpGuest {
   readonly root: string;
   readonly sources: Sources;
-  /** What was run, in order. */
+  /** The commands that were run, in order. */
   readonly calls: readonly Call[];
   write(path: string, text: string | Uint8Array): void;
   /** A link to `target`, both in the folder; the target is made a folder if it is not there. */
@@ -27,7 +27,7 @@ export interface MadeUpGuest {
 export type Tools = Readonly<Record<string, Partial<ProgramResult> | undefined>>;
 
 const roots: string[] = [];
-// Of whichever test file imports this one: after each of its tests.
+// Runs after each test of the file that imports this one.
 afterEach(() => {
   for (const root of roots.splice(0)) rmSync(root, { recursive: true, force: true });
 });

@@ -5,7 +5,7 @@ import { bridgeResult, toolProcess } from './agent-guest.js';
 import type { LibvirtDomain } from './libvirt-domain.js';
 import type { LibvirtHost } from './libvirt.js';
 
-/** Where a domain is, and a folder of its own. */
+/** The place of a domain, and a folder of its own. */
 interface Place {
   readonly host: Pick<LibvirtHost, 'uri'>;
   readonly name: string;

@@ -1,4 +1,4 @@
-// A running guest of ours as a libvirt domain: what a test does to it. How it came up is libvirt-state.ts's matter.
+// A running guest of ours as a libvirt domain: what a test does to it. libvirt-state.ts starts it.
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -50,7 +50,7 @@ export class LibvirtDomain implements AsyncDisposable {
     return await this.run('dumpxml', ...words);
   }
 
-  /** What libvirt has as the active image of a disk (by name) now. */
+  /** The active image of a disk (by name), as libvirt has it now. */
   async source(disk: string): Promise<string> {
     const { target } = this.disk(disk);
     const rows = (await this.run('domblklist')).split('\n').map((line) => line.trim().split(/\s+/));

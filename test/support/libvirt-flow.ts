@@ -1,4 +1,4 @@
-// What a flow through virsh is, and how what was seen of it is put in words: those of the table in qga/README.md.
+// Flows through virsh as values, and the words for what was seen of one: those of the list in qga/README.md.
 import type { VirshResult } from './libvirt.js';
 import type { LibvirtDomain } from './libvirt-domain.js';
 import type { AgentKind } from './libvirt-state.js';
@@ -6,13 +6,13 @@ import type { AgentKind } from './libvirt-state.js';
 interface Seen {
   /** Exit codes, and what virsh says. */
   readonly text: string;
-  /** What has to be the same with both agents, whatever it is. */
+  /** A value that has to be the same with both agents, whatever it is. */
   readonly fields?: unknown;
 }
 
 export interface Flow {
   readonly name: string;
-  /** What is seen with both agents; or with each, and why not the same. */
+  /** The words for what is seen with both agents; or with each, and why they differ. */
   readonly seen: string | { readonly stock: string; readonly ours: string; readonly why: string };
   readonly run: (domain: LibvirtDomain, agent: AgentKind) => Promise<Seen>;
 }
@@ -30,7 +30,7 @@ export function rowsOf(stdout: string): readonly (readonly string[])[] {
   return lines.filter((line) => line.trim() !== '').map((line) => line.trim().split(/\s{2,}/));
 }
 
-/** What an agent command returns, by way of `virsh qemu-agent-command`. */
+/** The answer of an agent command, asked by `virsh qemu-agent-command`. */
 export async function agentReturns(domain: LibvirtDomain, execute: string): Promise<unknown> {
   return (JSON.parse(await domain.run('qemu-agent-command', JSON.stringify({ execute }))) as { return: unknown })
     .return;

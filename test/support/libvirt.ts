@@ -1,6 +1,6 @@
-// A real libvirtd of a test's own, no systemd needed. It lives in a mount namespace where its folders (/etc/libvirt,
-// /var/lib/libvirt ...) are a scratch folder's, so that it meets no other libvirtd of the machine; and in a process
-// namespace that ends with the test, however that ends, and its QEMUs with it. Only unix sockets. Needs root.
+// A real libvirtd of a test's own, without systemd. It lives in a mount namespace where its folders (/etc/libvirt,
+// /var/lib/libvirt ...) are a scratch folder's, so that it meets no other libvirtd of the machine. Its process namespace
+// ends with the test, however that ends, and its QEMUs with it. It has unix sockets only, and needs root.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir, mkdtemp, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,7 +9,7 @@ import { execa } from 'execa';
 import { cacheDirectory } from '../../src/testing/cache.js';
 import { removeFolder } from '../../src/testing/guest-folder.js';
 
-/** Of a test that boots a domain: for `requires`. */
+/** The needs of a test that boots a domain: for `requires`. */
 export const LIBVIRT_NEEDS = ['root', 'libvirtd', 'virsh', 'qemu-system-x86_64', 'qemu-img', 'mmdebstrap'] as const;
 
 export interface VirshResult {
@@ -141,7 +141,7 @@ export class LibvirtHost implements AsyncDisposable {
     throw new Error(`libvirtd of ${this.dir} does not run`);
   }
 
-  /** What libvirtd logged, the agent's commands and replies among it. */
+  /** The text that libvirtd logged, the agent's commands and replies among it. */
   async log(): Promise<string> {
     return await readFile(path.join(this.dir, 'libvirtd.log'), 'utf8').catch(() => '');
   }

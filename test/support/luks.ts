@@ -14,7 +14,7 @@ export async function makeLuks(file: string, format: 'qcow2' | 'luks' = 'qcow2')
   for (let triesLeft = 50; ; triesLeft--) {
     const { exitCode, stderr } = await execa('qemu-img', words, { reject: false });
     if (exitCode === 0) return;
-    // Where processor time is counted in ticks, it may see none pass while it measures how fast it is.
+    // It measures how fast it is, and may see no time pass on a machine that counts processor time in ticks.
     if (triesLeft === 0 || !stderr.includes('accurate CPU usage')) throw new Error(`qemu-img: ${stderr}`);
   }
 }

@@ -1,4 +1,4 @@
-// What memory a process holds, for tests of what a hostile peer can make it hold.
+// Measures the memory that a process holds, for tests of how much a hostile peer can make it hold.
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
@@ -14,7 +14,7 @@ export function heldBytes(): number {
   return heapUsed + external;
 }
 
-/** Of this process since it began. */
+/** The most that this process has held since it began. */
 export const peakBytes = (): number => process.resourceUsage().maxRSS * 1024;
 
 export const MiB = 1024 * 1024;

@@ -1,5 +1,5 @@
-// Between the tool and a real monitor: each connection of the tool has one to the monitor, and ends with it. What passes
-// between the two is the business of who extends it.
+// Between the tool and a real monitor: each connection of the tool has one to the monitor, and ends with it. A class
+// that extends it says what passes between the two.
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
 export abstract class MonitorProxy implements AsyncDisposable {

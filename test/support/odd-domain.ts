@@ -1,19 +1,20 @@
-// A libvirt domain without a guest (its processor halts at once): raw image, block device, network disk and read-only disk,
-// no agent channel. What a host tool must tell apart before it cuts.
-import { mkdir, writeFile } from 'node:fs/promises';
+// A libvirt domain without a guest (halting-domain.ts) and without an agent channel, whose disks a host tool must tell apart
+// before it cuts: raw image, block device, network disk and read-only disk.
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { Reverter } from '../../src/reverter.js';
 import { createBlank } from '../../src/testing/disks.js';
 import { exists } from '../../src/host/images/durable-file.js';
+import { addHaltingFirmware, haltingDomainXml } from './halting-domain.js';
 import type { LibvirtHost } from './libvirt.js';
 
 export interface OddDomain extends AsyncDisposable {
   readonly host: LibvirtHost;
   readonly name: string;
   readonly dir: string;
-  /** What vda (raw) and vdb (a loop device) are on. */
+  /** The files or devices that vda (raw) and vdb (a loop device) are on. */
   readonly images: { readonly vda: string; readonly vdb: string };
 }
 
@@ -32,9 +33,9 @@ export async function startOddDomain(host: LibvirtHost): Promise<OddDomain> {
       await execa('losetup', ['--detach', loop]);
     });
     await serve(file('network'), file('nbd.sock'), undo);
-    await writeFile(file('halt.bin'), haltingFirmware());
+    await addHaltingFirmware(dir);
     const images = { vda: file('raw'), vdb: loop };
-    await host.run(['create', await host.file(xml(name, file, loop))]);
+    await host.run(['create', await host.file(xml(name, dir, loop))]);
     undo.push('domain', async () => {
       await host.virsh(['destroy', name]);
     });
@@ -57,28 +58,16 @@ async function serve(file: string, socket: string, undo: Reverter): Promise<void
   }
 }
 
-/** `cli; hlt`, and back, at the reset vector. */
-export function haltingFirmware(): Buffer {
-  const firmware = Buffer.alloc(65_536);
-  Buffer.from([0xfa, 0xf4, 0xeb, 0xfd]).copy(firmware, 0xfff0);
-  return firmware;
-}
-
-function xml(name: string, file: (what: string) => string, loop: string): string {
+function xml(name: string, dir: string, loop: string): string {
+  const file = (what: string): string => path.join(dir, what);
   const disk = (type: string, source: string, target: string, rest = ''): string =>
     `<disk type='${type}' device='disk'><driver name='qemu' type='raw'/>${source}<target dev='${target}' bus='virtio'/>${rest}</disk>`;
-  return `<domain type='qemu'>
-  <name>${name}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><loader readonly='yes' type='rom'>${file('halt.bin')}</loader></os>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    ${disk('file', `<source file='${file('raw')}'/>`, 'vda')}
-    ${disk('block', `<source dev='${loop}'/>`, 'vdb')}
-    ${disk('network', `<source protocol='nbd'><host transport='unix' socket='${file('nbd.sock')}'/></source>`, 'vdc')}
-    ${disk('file', `<source file='${file('read-only')}'/>`, 'vdd', '<readonly/>')}
-    <disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>
-    <controller type='usb' model='none'/><memballoon model='none'/>
-  </devices>
-  <seclabel type='none'/>
-</domain>`;
+  const devices = [
+    disk('file', `<source file='${file('raw')}'/>`, 'vda'),
+    disk('block', `<source dev='${loop}'/>`, 'vdb'),
+    disk('network', `<source protocol='nbd'><host transport='unix' socket='${file('nbd.sock')}'/></source>`, 'vdc'),
+    disk('file', `<source file='${file('read-only')}'/>`, 'vdd', '<readonly/>'),
+    `<disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>`,
+  ];
+  return haltingDomainXml({ name, dir, devices: devices.join('\n') });
 }

@@ -1,7 +1,7 @@
 // A private mount namespace with loop-mounted filesystems that may be frozen for real, and nothing of this machine:
 // its root is a tmpfs, and a guard armed before anything else thaws the loops when the test ends, dies or takes too
 // long (private-mounts.sh, thaw-guard.c). The unix socket of a freezer inside is reached through `shared`.
-import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -26,6 +26,13 @@ export interface PrivateMounts extends AsyncDisposable {
   readonly mounts: readonly PrivateMount[];
   /** The command line that runs `command` inside; programs there: /bin/freezer, /bin/busybox. */
   readonly inside: (...command: readonly string[]) => [string, string[]];
+  /** For a coordinator that stands outside. */
+  readonly outside: {
+    /** Runs the freezer inside, with its socket and its marker in `shared/run` and an RCU knob of the test's own. */
+    readonly freezerPath: string;
+    /** The mount table inside. */
+    readonly mountinfoPath: string;
+  };
   /** FIFREEZE or FITHAW by a stranger; the errno. */
   readonly stranger: (verb: 'freeze' | 'thaw', index: number) => Promise<number>;
 }
@@ -81,6 +88,19 @@ const readMounts = async (pid: number, names: readonly string[], btrfs: readonly
     if (row === undefined) throw new Error(`expected ${path} in the namespace's mount table, found none`);
     return { name, path, index, mountId: Number(row[0]), device: row[2] ?? '' };
   });
+};
+
+/** Writes the program of `outside.freezerPath`. Paths outside are /shared inside. */
+const writeFreezer = async (shared: string, inside: PrivateMounts['inside']): Promise<string> => {
+  const [nsenter, words] = inside('/bin/freezer', '--no-kill', '--rcu-knob', '/shared/rcu');
+  await writeFile(join(shared, 'rcu'), '0\n');
+  const path = join(shared, 'freezer-inside');
+  await writeFile(
+    path,
+    `#!/bin/sh\nmarked=\n[ "$1" = --thaw-marked ] && marked=--thaw-marked\nexec ${[nsenter, ...words].join(' ')} $marked --socket /shared/run/freezer.sock --marker /shared/run/frozen\n`,
+    { mode: 0o755 },
+  );
+  return path;
 };
 
 /** Loop devices whose backing file lies in `folder`. */
@@ -154,10 +174,12 @@ export const privateMounts = async (options: PrivateMountsOptions): Promise<Priv
     if (ready !== 'ready' || guard.pid === undefined) throw new Error(`expected the guard to be ready, found ${ready}`);
     const pid = guard.pid;
     const mounts = await readMounts(pid, names, btrfs);
+    const inside: PrivateMounts['inside'] = (...command) => ['nsenter', ['-m', '-t', String(pid), '--', ...command]];
     return {
       shared,
       mounts,
-      inside: (...command) => ['nsenter', ['-m', '-t', String(pid), '--', ...command]],
+      inside,
+      outside: { freezerPath: await writeFreezer(shared, inside), mountinfoPath: `/proc/${pid}/mountinfo` },
       stranger: async (verb, index) => {
         guard.stdin.write(`${verb} ${index}\n`);
         return Number(await answer());

@@ -1,10 +1,10 @@
-// What a test needs of the machine. A bare machine skips with a reason; with FSB_REQUIRED=all, as in CI, a skip is a
-// failure. Used in place of `describe`: requires('root', 'loop', 'mkfs.xfs')('the freezer', () => { ... }).
+// Skips a suite, with the reason, on a machine that lacks what it needs. With FSB_REQUIRED=all, as in CI, a skip is a
+// failure. It is used in place of `describe`: requires('root', 'loop', 'mkfs.xfs')('the freezer', () => { ... }).
 import { accessSync, constants, readFileSync } from 'node:fs';
 import { describe } from 'vitest';
 import { isProgramThere, packagesFor } from '../../src/testing/programs.js';
 
-/** What user-mode guests need, and what they are built with. */
+/** The programs that user-mode guests need, and those that they are built with. */
 export const USER_MODE = packagesFor('image', 'kernel', 'user-mode').flatMap(({ programs }) => programs);
 
 const accessible = (path: string, mode: number): boolean => {

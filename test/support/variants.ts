@@ -1,5 +1,5 @@
-// Which kernels and which recipes a suite of user-mode guests runs on: its usual ones, or what `npm run test:kernels` asks
-// for.
+// The kernels and recipes that a suite of user-mode guests runs on: its usual ones, or those that `npm run test:kernels`
+// asks for.
 import { KERNEL_VERSIONS, type KernelVersion } from '../../src/testing/index.js';
 
 const RECIPES = ['debian-12', 'debian-13'] as const;

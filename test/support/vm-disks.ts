@@ -1,4 +1,4 @@
-// A disk of a VM as its monitor tells of it, for tests of what is made of it.
+// A disk of a VM as its monitor tells of it, for tests of code that takes one.
 import type { VmDisk } from '../../src/qmp/block-graph.js';
 
 export function vmDisk(id: string, over: Partial<VmDisk> = {}): VmDisk {

@@ -1,5 +1,5 @@
-// Whether a guest takes writes, over time and on its own clock: one process for each directory writes durably every
-// 50 ms, and tells (to tmpfs) when each write was done. Light enough not to be what is measured.
+// Watches whether a guest takes writes, over time and on its own clock: one process for each directory writes durably every
+// 50 ms, and tells (to tmpfs) when each write was done. That is light enough not to disturb what is measured.
 import { randomUUID } from 'node:crypto';
 import type { Runs } from './first-write.js';
 

@@ -1,6 +1,7 @@
+// The words in which guest and host speak of a session.
 import * as v from 'valibot';
 import { expect, test } from 'vitest';
-import { freezeReportSchema } from '../../src/consistency.js';
+import { freezeReportSchema, levelAskedFor } from '../../src/consistency.js';
 import { filesystemReport, freezeReport, writerReport } from '../support/freeze-reports.js';
 
 test('reads words that a newer guest has and we do not, as those that promise least', () => {
@@ -31,4 +32,9 @@ test('reads words that a newer guest has and we do not, as those that promise le
 
 test('does not take a number for a word', () => {
   expect(v.safeParse(freezeReportSchema, { ...freezeReport({}), level: 3 }).success).toBe(false);
+});
+
+test('auto asks for what the writers concerned can give', () => {
+  expect([levelAskedFor('auto', true), levelAskedFor('auto', false)]).toEqual(['application', 'filesystem']);
+  expect([levelAskedFor('crash', true), levelAskedFor('application', false)]).toEqual(['crash', 'application']);
 });

@@ -7,14 +7,14 @@ const full = new Error('ENOSPC: no space left on device, write');
 
 describe('an error in one line', () => {
   test('gives the message and its causes, outermost first', () => {
-    const inner = new BridgeError('E_FILE', 'the note cannot be written', { cause: full });
+    const inner = new BridgeError('E_WRITE', 'the note cannot be written', { cause: full });
     expect(describeError(new QuiesceError('E_QUIESCE', 'no session', { cause: inner }))).toBe(
       'no session: the note cannot be written: ENOSPC: no space left on device, write',
     );
   });
 
   test('tells a cause once that is quoted in the message', () => {
-    const quoting = new BridgeError('E_FILE', `/run/x: ${full.message}`, { cause: full });
+    const quoting = new BridgeError('E_WRITE', `/run/x: ${full.message}`, { cause: full });
     expect(describeError(quoting)).toBe('/run/x: ENOSPC: no space left on device, write');
     // A refusal that was taken over word by word.
     const refusal = new RemoteError('GenericError', 'the guest is held by backup');

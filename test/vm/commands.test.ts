@@ -269,9 +269,9 @@ requires(
     await expect(call('guest-shutdown', { mode: 'sideways' })).rejects.toMatchObject({
       desc: 'mode is invalid (valid values are: halt|powerdown|reboot',
     });
-    const gone = guest.monitor.event('SHUTDOWN', 90_000);
+    using shutdowns = guest.monitor.listen('SHUTDOWN');
     const silent = client.call('guest-shutdown', {}, { timeoutMs: 90_000 }).catch((error: unknown) => error);
-    await gone;
+    await shutdowns.next(90_000);
     await silent;
   });
 });

@@ -1,5 +1,5 @@
 // What people do with virsh, through a real libvirtd, with the stock qemu-ga in the guest and with ours: the same exit
-// codes, words and fields, or a difference that is listed with its reason. The table in qga/README.md is these lists.
+// codes, words and fields, or a difference that is listed with its reason. The list in qga/README.md is theirs.
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Reverter } from '../../src/reverter.js';
@@ -11,7 +11,7 @@ import { requires } from '../support/requires.js';
 
 const BUILD_LIMIT_MS = 500_000;
 
-test('the table in qga/README.md is this one', () => {
+test('the list in qga/README.md is this one', () => {
   const readme = readFileSync(new URL('../../qga/README.md', import.meta.url), 'utf8');
   expect(readme).toBe(withFlows(readme));
 });

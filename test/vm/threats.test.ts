@@ -1,4 +1,4 @@
-// The guest's side of the threat model (README.md, "Threat model"): who may speak to agent and freezer, what root can be
+// The guest's side of the threat model (qga/threat-model.md): who may speak to agent and freezer, what root can be
 // made to run, what can be planted, and what a host can do within the policy that the guest's administrator has set.
 import { connect } from 'node:net';
 import { afterEach, beforeAll, expect, test } from 'vitest';

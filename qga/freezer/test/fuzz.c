@@ -21,8 +21,19 @@ static uint32_t chance(uint32_t below)
 }
 
 static const char *const good[] = {
-	"hello", "status", "thaw", "plan session the\\040owner 60000 15000 1", "plan s \\ 1 1 0", "sync 60000", "freeze 10000", "freeze 10000 8000",
-	"fs 0 42 254:1 /", "fs 7 29 0:0 /srv/a\\040b\\134c", "renew 10000", "critical on 5000", "critical off",
+	"hello",
+	"status",
+	"thaw",
+	"plan session the\\040owner 60000 15000 1",
+	"plan s \\ 1 1 0",
+	"sync 60000",
+	"freeze 10000",
+	"freeze 10000 8000",
+	"fs 0 42 254:1 /",
+	"fs 7 29 0:0 /srv/a\\040b\\134c",
+	"renew 10000",
+	"critical on 5000",
+	"critical off",
 };
 static const char alphabet[] = " \\0123456789:/abcdefghijklmnopqrstuvwxyz-+\t\n\r\x7f\x80\xff";
 
@@ -83,7 +94,8 @@ static void hold_to_limits(const struct request *r)
 		strcpy(copy, r->path);
 		CHECK(strcmp(word_unescape(word_escape(copy, word, sizeof word)), r->path) == 0);
 	}
-	CHECK(r->ms < 1000000000000000000u && r->budget_ms < 1000000000000000000u);
+	CHECK(r->lease_ms < 1000000000000000000u && r->budget_ms < 1000000000000000000u);
+	CHECK(r->limit_ms < 1000000000000000000u && r->bound_ms < 1000000000000000000u);
 }
 
 int main(int words, char **word)

@@ -31,11 +31,10 @@ static void freeze(int fs)
 	close(fd);
 }
 
-/* Of a freezer that is dead: no such pid. */
+/* The marker of a freezer that is dead: there is no such pid. */
 static void leave(int filesystems)
 {
 	static struct marker marker;
-
 	static struct marker_entry entries[8];
 
 	marker = (struct marker){ .pid = 4194303, .start_time = 7, .session = "of a dead one", .entries = entries };
@@ -86,7 +85,7 @@ static void taken_over(void)
 
 	script_reset(3);
 	leave(3);
-	script_hold(0, SCRIPT_THAW);          /* its disk does not answer */
+	script_hold(0, SCRIPT_THAW);         /* its disk does not answer */
 	script_fail(1, SCRIPT_THAW, EIO, 2); /* tried again */
 	CHECK(leftovers_take(marker_path, &scripted_calls, wake) == 0);
 	CHECK(access(marker_path, F_OK) < 0 && access(aside, F_OK) == 0);
@@ -96,7 +95,8 @@ static void taken_over(void)
 	CHECK(read(wake, &woken, sizeof woken) == sizeof woken);
 
 	/* Another one dies meanwhile: both are kept. */
-	CHECK(marker_write(marker_path, temporary, &(struct marker){ .pid = 4194303, .start_time = 8, .session = "x" }) == 0);
+	CHECK(marker_write(marker_path, temporary,
+			   &(struct marker){ .pid = 4194303, .start_time = 8, .session = "x" }) == 0);
 	CHECK(marker_set_aside(marker_path) == 0);
 	CHECK(access(aside, F_OK) == 0);
 
@@ -111,7 +111,7 @@ static void taken_over(void)
 
 static void thawed_without_a_freezer(void)
 {
-	struct leftovers what = { marker_path, nobody, nobody, &scripted_calls, 300 };
+	struct thaw_job what = { marker_path, nobody, nobody, &scripted_calls, 300 };
 
 	script_reset(2);
 	leave(2);

@@ -33,10 +33,12 @@ static void round_trip(void)
 	memset(longest, '\1', sizeof longest - 1);
 	longest[0] = '/';
 	longest[sizeof longest - 1] = '\0';
-	out = (struct marker){ .pid = 77, .start_time = 123456, .session = "a session", .rcu = "0", .count = MANY,
-				.entries = entries };
+	out = (struct marker){
+		.pid = 77, .start_time = 123456, .session = "a session", .rcu = "0", .count = MANY, .entries = entries
+	};
 	for (size_t i = 0; i < out.count; i++)
-		out.entries[i] = (struct marker_entry){ (enum marked)(i % 4), i, (uint32_t)i, 9, i == 5 ? longest : odd };
+		out.entries[i] =
+			(struct marker_entry){ (enum marked)(i % 4), i, (uint32_t)i, 9, i == 5 ? longest : odd };
 	CHECK(marker_write(path, temporary, &out) == 0);
 	CHECK(marker_read(path, &in, problem, sizeof problem) == 1);
 	CHECK(in.pid == 77 && in.start_time == 123456 && in.count == out.count);
@@ -55,9 +57,17 @@ static void round_trip(void)
 static void damaged(void)
 {
 	static const char *const bad[] = {
-		"", "\n", "something\n", "fsfreeze-bridge 2 1 1 s -\n", "fsfreeze-bridge 1 0 1 s -\n", "fsfreeze-bridge 1 x 1 s -\n",
-		"fsfreeze-bridge 1 1 1 s\n", "fsfreeze-bridge 1 1 1 s -\nfrozen 1 1:1\n", "fsfreeze-bridge 1 1 1 s -\nmelted 1 1:1 /a\n",
-		"fsfreeze-bridge 1 1 1 s -\nfrozen 1 1 /a\n", "fsfreeze-bridge 1 1 1 s -\nfrozen 1 1:1 a\n",
+		"",
+		"\n",
+		"something\n",
+		"fsfreeze-bridge 2 1 1 s -\n",
+		"fsfreeze-bridge 1 0 1 s -\n",
+		"fsfreeze-bridge 1 x 1 s -\n",
+		"fsfreeze-bridge 1 1 1 s\n",
+		"fsfreeze-bridge 1 1 1 s -\nfrozen 1 1:1\n",
+		"fsfreeze-bridge 1 1 1 s -\nmelted 1 1:1 /a\n",
+		"fsfreeze-bridge 1 1 1 s -\nfrozen 1 1 /a\n",
+		"fsfreeze-bridge 1 1 1 s -\nfrozen 1 1:1 a\n",
 		"fsfreeze-bridge 1 1 1 s -\nfrozen 1 1:1 /a\nfrozen 1 1:1 /a\\0\n",
 		"fsfreeze-bridge 1 1 1 s 12345678901234567890\n",
 	};

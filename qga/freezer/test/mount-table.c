@@ -46,7 +46,9 @@ void test_mount_disks(void)
 	};
 
 	for (size_t i = 0; i < sizeof mounts / sizeof *mounts; i++) {
-		struct mount mount = { .major = mounts[i].major, .minor = 2, .type = (char *)mounts[i].type,
+		struct mount mount = { .major = mounts[i].major,
+				       .minor = 2,
+				       .type = (char *)mounts[i].type,
 				       .source = (char *)mounts[i].source };
 		uint64_t own = mount.major == 0 ? 0 : makedev(mount.major, mount.minor);
 

@@ -133,7 +133,8 @@ static int scripted_check(const struct request *request, struct mount_kind *moun
 	return 0;
 }
 
-const struct kernel_calls scripted_calls = { scripted_check, scripted_open, scripted_freeze, scripted_thaw, scripted_sync };
+const struct kernel_calls scripted_calls = { scripted_check, scripted_open, scripted_freeze, scripted_thaw,
+					     scripted_sync };
 
 void script_reset(int wanted)
 {

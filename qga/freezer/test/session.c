@@ -10,6 +10,8 @@
 #include "scripted-calls.h"
 #include "rcu.h"
 #include "server.h"
+#include "session.h"
+#include "socket-file.h"
 #include "system.h"
 
 #include <errno.h>
@@ -39,14 +41,17 @@ static void *serve(void *unused)
 static void start_over(const char *marker)
 {
 	struct session_setup setup = {
-		.calls = &scripted_calls, .marker = marker, .rcu_knob = knob, .kill_holders = true,
+		.calls = &scripted_calls,
+		.marker = marker,
+		.rcu_knob = knob,
+		.kill_holders = true,
 	};
 
 	setup.wake = wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	CHECK(session_init(&setup) == 0);
 	CHECK(leftovers_take(marker, &scripted_calls, wake_fd) == 0);
-	listening = server_listen(socket_path);
+	listening = socket_listen(socket_path);
 	CHECK(listening >= 0);
 	CHECK(pthread_create(&server, NULL, serve, NULL) == 0);
 }
@@ -169,13 +174,13 @@ static void expect_silence(struct client *c, int ms)
 	CHECK(c->used == 0 && poll(&poll_fd, 1, ms) == 0);
 }
 
-#define WITHIN(ms, condition)                            \
-	do {                                             \
+#define WITHIN(ms, condition)                                     \
+	do {                                                      \
 		uint64_t until = deadline_after(clock_now(), ms); \
-		while (!(condition)) {                   \
+		while (!(condition)) {                            \
 			CHECK(clock_now() < until && #condition); \
-			nap(2);                          \
-		}                                        \
+			nap(2);                                   \
+		}                                                 \
 	} while (0)
 
 struct aside_count {
@@ -794,7 +799,8 @@ static void a_hung_freeze_is_given_up(void)
 	for (int times = 0; times < 2; times++) {
 		plan(&other, 1, 10000);
 		say(&other, "fs 0 1 0:0 %s", script_path(1));
-		expect(&other, "error fs 16 fs:\\040given\\040up\\040by\\040session\\040session:\\040its\\040freeze\\040has");
+		expect(&other,
+		       "error fs 16 fs:\\040given\\040up\\040by\\040session\\040session:\\040its\\040freeze\\040has");
 		say(&other, "hung");
 		expect(&other, "hung freeze ");
 		CHECK(strstr(other.line, " session ") != NULL && strstr(other.line, script_path(1)) != NULL);
@@ -1059,8 +1065,8 @@ static void sessions_over_leftovers(void)
 	script_reset(3);
 	fd = open_mount_point(script_path(1));
 	CHECK(file != NULL && scripted_calls.freeze(fd) == 0);
-	fprintf(file, "fsfreeze-bridge 1 4194303 1 before -\nfrozen %llu 0:0 %s\n",
-		(unsigned long long)mount_id_of(fd), script_path(1));
+	fprintf(file, "fsfreeze-bridge 1 4194303 1 before -\nfrozen %llu 0:0 %s\n", (unsigned long long)mount_id_of(fd),
+		script_path(1));
 	CHECK(fclose(file) == 0);
 	close(fd);
 	script_hold(1, SCRIPT_THAW);

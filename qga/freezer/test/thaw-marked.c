@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "thaw-marked.h"
 #include "check.h"
+#include "process.h"
 #include "scripted-calls.h"
 #include "switch-off.h"
 #include "system.h"
@@ -16,7 +17,7 @@
 #include <unistd.h>
 
 static char marker_path[256], temporary[256], socket_path[256], knob[256];
-static struct leftovers what;
+static struct thaw_job what;
 
 static struct marker base(void)
 {
@@ -192,7 +193,7 @@ void test_thaw_marked(void)
 	snprintf(temporary, sizeof temporary, "%s/frozen.new", scratch);
 	snprintf(socket_path, sizeof socket_path, "%s/nobody.sock", scratch);
 	snprintf(knob, sizeof knob, "%s/knob", scratch);
-	what = (struct leftovers){ marker_path, socket_path, knob, &scripted_calls, 300 };
+	what = (struct thaw_job){ marker_path, socket_path, knob, &scripted_calls, 300 };
 	script_reset(3);
 	clean_run();
 	one_cannot_be_thawed();

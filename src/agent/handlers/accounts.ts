@@ -1,33 +1,25 @@
-// Users: who is logged in (utmp), passwords (chpasswd(8)), SSH keys. Users are looked up by getent(1), that is where the
-// guest's own programs look. A password is never in an argument, an environment or a log.
+// Accounts: who is logged in (utmp), passwords (chpasswd(8)), SSH keys. Users are looked up by getent(1), which asks
+// where the guest's own programs ask. A password is never in an argument, an environment or a log.
 import { readFileSync } from 'node:fs';
+import { isErrno } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import { decodeBase64 } from '../base64.js';
 import { runAction } from '../program.js';
 import type { Sources } from '../kernel-files.js';
 import { addKeys, readKeys, removeKeys } from '../ssh-keys.js';
 import { loggedIn } from '../utmp.js';
-import { errnoName, errnoText } from '../errno-text.js';
-import type { Handlers } from './types.js';
+import { errnoText } from '../errno-text.js';
+import { family } from './types.js';
 
-/** PAM may ask the network. */
+/** For chpasswd(8): PAM may ask the network. */
 const PASSWORD_LIMIT_MS = 60_000;
 
-export function accountHandlers(
-  sources: Sources,
-): Pick<
-  Handlers,
-  | 'guest-get-users'
-  | 'guest-set-user-password'
-  | 'guest-ssh-get-authorized-keys'
-  | 'guest-ssh-add-authorized-keys'
-  | 'guest-ssh-remove-authorized-keys'
-> {
-  return {
+export function accountHandlers(sources: Sources) {
+  return family({
     'guest-get-users': () => loggedIn(readUtmp(sources.utmpPath)),
     async 'guest-set-user-password'({ username, password, crypted }) {
       const raw = decodeBase64(password);
-      // A C string there.
+      // qemu-ga takes it as a C string.
       const end = raw.indexOf(0);
       const secret = end < 0 ? raw : raw.subarray(0, end);
       if (secret.includes(0x0a)) refuse('forbidden characters in raw password');
@@ -46,15 +38,15 @@ export function accountHandlers(
       await removeKeys(sources, username, keys);
       return {};
     },
-  };
+  });
 }
 
-/** A guest without the file has nobody logged in as far as it tells (newer ones keep none). */
+/** Empty without the file: newer guests keep none, and then nobody is listed. */
 function readUtmp(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return Buffer.alloc(0);
+    if (isErrno(error, 'ENOENT')) return Buffer.alloc(0);
     return refuse(`failed to read '${path}': ${errnoText(error)}`);
   }
 }

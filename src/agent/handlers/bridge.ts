@@ -1,17 +1,11 @@
-// Our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
+// bridge-*, our own commands: a freeze with a lease, a required level and its whole report (qga/qapi-schema.json).
 import { defined } from '../../defined.js';
 import type { FreezeReport } from '../../consistency.js';
 import { monotonicMs } from '../../linux/clock.js';
-import type { FreezeEnvironment, Handlers } from './types.js';
+import { family, type FreezeEnvironment } from './types.js';
 
-export function bridgeHandlers({
-  coordinator,
-  keeper,
-}: FreezeEnvironment): Pick<
-  Handlers,
-  'bridge-freeze' | 'bridge-renew' | 'bridge-thaw' | 'bridge-status' | 'bridge-writers'
-> {
-  return {
+export function bridgeHandlers({ coordinator, keeper }: FreezeEnvironment) {
+  return family({
     async 'bridge-freeze'(args, context) {
       const { session, requester, mountpoints, disks } = args;
       const held = await keeper.freeze(
@@ -50,5 +44,5 @@ export function bridgeHandlers({
     async 'bridge-writers'() {
       return { writers: [...(await coordinator.writers())] };
     },
-  };
+  });
 }

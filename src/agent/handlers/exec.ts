@@ -1,15 +1,16 @@
-// guest-exec and guest-exec-status: what is asked, checked and answered. Processes and their output: exec-children.ts.
+// guest-exec and guest-exec-status: checks what is asked and makes the answer. Processes and their output:
+// exec-children.ts.
 import { defined } from '../../defined.js';
 import { refuse } from '../../qga/server.js';
 import type { CaptureMode } from '../../qga/commands-exec.js';
 import { decodeBase64 } from '../base64.js';
 import { ExecChildren, NotStartedError } from '../exec-children.js';
 import type { Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
-export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handlers, 'guest-exec' | 'guest-exec-status'> {
+export function execHandlers({ compat, runtimeDir, run }: Sources) {
   const children = new ExecChildren({ runtimeDir, run });
-  return {
+  return family({
     async 'guest-exec'({ path, arg = [], env, 'input-data': input, 'capture-output': capture }) {
       if (compat === '7.2' && typeof capture === 'string') {
         refuse(`Invalid parameter type for 'capture-output', expected: boolean`);
@@ -44,7 +45,7 @@ export function execHandlers({ compat, runtimeDir, run }: Sources): Pick<Handler
         ...(err.bytes.length === 0 ? {} : { 'err-truncated': err.truncated }),
       };
     },
-  };
+  });
 }
 
 function captureMode(capture: boolean | CaptureMode | undefined): CaptureMode {

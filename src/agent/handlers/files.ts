@@ -1,24 +1,26 @@
-// guest-file-*: files by handle. As qemu-ga, a file is opened without waiting (FIFOs, terminals); unlike it, nothing is
-// buffered: what was written is in the file. Opening, reading, writing: open-file.ts. At most `openLimit` files
-// are open, one operation waits at most `operationLimitMs` for the kernel, and all are closed when the agent ends.
+// guest-file-*: files by handle. As in qemu-ga, opening does not wait (FIFOs, terminals). Unlike there, nothing is
+// buffered: what was written is in the file. At most OPEN_LIMIT files are open, one operation waits at most
+// OPERATION_LIMIT_MS for the kernel, and all files are closed when the agent ends. Opening, reading, writing:
+// open-file.ts.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { withLimit } from '../../deadline.js';
-import { BridgeError } from '../../errors.js';
+import { BridgeError, isErrno } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import type { ChannelContext } from '../origin.js';
 import { decodeBase64 } from '../base64.js';
-import { errnoName, errnoText } from '../errno-text.js';
+import { errnoText } from '../errno-text.js';
 import { baseOf, modeFlags, openFile, readFrom, readsOnly, writeTo, type OpenFile, type Whence } from '../open-file.js';
 import type { Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 const OPEN_LIMIT = 32;
 const READ_DEFAULT = 4096;
 /** QGA_READ_COUNT_MAX. */
 const READ_LIMIT = 48 * 1024 * 1024;
-/** A dead network filesystem may never answer. Node has few threads for files: two may be lost to one. */
+/** A dead network filesystem may never answer. */
 const OPERATION_LIMIT_MS = 30_000;
+/** Operations that may wait for the kernel beyond that limit: Node has few threads for files. */
 const LOST_LIMIT = 2;
 const FIRST_HANDLE = 1000;
 const INT64_MAX = 2n ** 63n - 1n;
@@ -28,24 +30,14 @@ interface FileOptions extends Sources {
   readonly mayWrite: (context: ChannelContext) => boolean;
 }
 
-type FileHandlers = Pick<
-  Handlers,
-  | 'guest-file-open'
-  | 'guest-file-close'
-  | 'guest-file-read'
-  | 'guest-file-write'
-  | 'guest-file-seek'
-  | 'guest-file-flush'
->;
-
-export function fileHandlers(options: FileOptions): { readonly handlers: FileHandlers; close(): Promise<void> } {
+export function fileHandlers(options: FileOptions) {
   const files = new Map<bigint, OpenFile>();
   const numbers = handleNumbers(options.runtimeDir);
   const limited = kernelLimit();
   const find = (handle: number | bigint): OpenFile =>
     files.get(BigInt(handle)) ?? refuse(`handle '${handle}' has not been found`);
 
-  const handlers: FileHandlers = {
+  const handlers = family({
     async 'guest-file-open'({ path, mode }, context) {
       const flags = modeFlags(mode);
       if (flags === undefined) return refuse(`invalid file open mode '${mode}'`);
@@ -57,7 +49,7 @@ export function fileHandlers(options: FileOptions): { readonly handlers: FileHan
       const file = await limited(`open '${path}'`, opening, (error) =>
         refuse(`failed to open file '${path}' (mode: '${mode}'): ${errnoText(error)}`),
       ).catch((error: unknown) => {
-        // It may yet come, after nobody waits for it.
+        // It may still be opened, when nobody waits for it any more.
         opening.then((late) => late.file.close()).catch(() => undefined);
         throw error;
       });
@@ -99,12 +91,12 @@ export function fileHandlers(options: FileOptions): { readonly handlers: FileHan
       open.position = position;
       return { position, eof: false };
     },
-    // Nothing is held back here; what the kernel holds is its own (qemu-ga does not sync either).
+    // Nothing is buffered here, and qemu-ga does not make the kernel write either.
     'guest-file-flush'({ handle }) {
       find(handle);
       return {};
     },
-  };
+  });
   return {
     handlers,
     async close() {
@@ -144,8 +136,8 @@ function kernelLimit(): <T>(what: string, work: Promise<T>, failed: (error: unkn
 }
 
 /**
- * Never the same number twice until the guest is started anew, so that the handle of an agent that died is not taken
- * for another file (qemu-ga keeps its count in qga.state for that).
+ * Gives numbers for handles, none of them twice until the guest is started anew: the handle of an agent that died must
+ * not be taken for another file (qemu-ga keeps its count in qga.state for that).
  */
 function handleNumbers(runtimeDir: string): () => bigint {
   const path = join(runtimeDir, 'file-handles');
@@ -163,7 +155,7 @@ function readIfThere(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return '';
+    if (isErrno(error, 'ENOENT')) return '';
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 // guest-get-fsinfo: filesystems with their disks' addresses, from which the host knows which of its disks a mount lies
-// on (libvirt by PCI address, bus, target and unit; our host tool by serial first). Mounts and disks: src/freeze/.
+// on (libvirt by PCI address, bus, target and unit; our host tool by serial first). Mounts and disks: src/linux/.
 import { statfs } from 'node:fs/promises';
 import { defined } from '../../defined.js';
 import type { Disk, DiskChain } from '../../linux/disks.js';
@@ -8,21 +8,17 @@ import { pathBytes } from '../../linux/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import type { Compat } from '../../qga/server.js';
 import type { Sources } from '../kernel-files.js';
-import { isPartitionOf, leavesUnder } from '../../linux/sysfs-values.js';
-import type { Handlers } from './types.js';
+import { isPartitionOf, leavesUnder } from '../../linux/block-tree.js';
+import { family } from './types.js';
 import { Looks, threeAtATime } from './looks.js';
 
 type FsInfo = Returns<'guest-get-fsinfo'>[number];
 type Sizes = Pick<FsInfo, 'used-bytes' | 'total-bytes' | 'total-bytes-privileged'>;
 
-/** A filesystem behind a process or a dead disk may not answer; its sizes are then left out. */
+/** A filesystem behind a process or a dead disk may not answer. Its sizes are then left out. */
 const STAT_LIMIT_MS = 2000;
 
-export function filesystemHandlers({
-  compat,
-  sysRoot,
-  view,
-}: Pick<Sources, 'compat' | 'sysRoot' | 'view'>): Pick<Handlers, 'guest-get-fsinfo'> {
+export function filesystemHandlers({ compat, sysRoot, view }: Pick<Sources, 'compat' | 'sysRoot' | 'view'>) {
   const looks = new Looks(STAT_LIMIT_MS);
   const sizes = async (mountpoint: string): Promise<Sizes> => {
     try {
@@ -30,7 +26,7 @@ export function filesystemHandlers({
       const used = stat.blocks - stat.bfree;
       return {
         'used-bytes': used * stat.bsize,
-        // What a user who is not root could fill.
+        // As much as a user who is not root could fill.
         'total-bytes': (used + stat.bavail) * stat.bsize,
         ...(compat === '7.2' ? {} : { 'total-bytes-privileged': stat.blocks * stat.bsize }),
       };
@@ -39,7 +35,7 @@ export function filesystemHandlers({
       return {};
     }
   };
-  return {
+  return family({
     async 'guest-get-fsinfo'() {
       const { table, lookup } = await view('own');
       const disks = new Map<Filesystem, FsInfo['disk']>();
@@ -63,17 +59,17 @@ export function filesystemHandlers({
         };
       });
     },
-  };
+  });
 }
 
 interface ListedMount {
   readonly filesystem: Filesystem;
   readonly mountpoint: string;
-  /** The path leads there, and through nothing that may not answer. */
+  /** The path leads to it, and through no mount that may not answer. */
   readonly opens: boolean;
 }
 
-/** qemu-ga lists each mount up to 9.x and each device once from 10.0. Oldest first. */
+/** The mounts that are listed, oldest first: up to 9.x qemu-ga lists each mount, from 10.0 each device once. */
 export function listed({ filesystems, filesystemOfMount, mounts }: MountTable, compat: Compat): readonly ListedMount[] {
   if (compat !== '7.2')
     return filesystems.map((filesystem) => {
@@ -87,7 +83,7 @@ export function listed({ filesystems, filesystemOfMount, mounts }: MountTable, c
   });
 }
 
-/** qemu-ga names the partition under a volume, where there is one, and not its disk. */
+/** The device that qemu-ga names: the partition under a volume, where there is one, and not its disk. */
 function leafOn({ devices }: DiskChain, disk: Disk, sysRoot: string): string {
   const leaves = devices.flatMap((device) => leavesUnder(sysRoot, device));
   const leaf =
@@ -107,6 +103,6 @@ function diskMember(disk: Disk, dev: string): FsInfo['disk'][number] {
     unit: address.unit,
     ...defined({ serial }),
     dev,
-    ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
+    ...defined({ 'ccw-address': ccw }),
   };
 }

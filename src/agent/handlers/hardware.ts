@@ -1,31 +1,24 @@
-// Processors and memory blocks through sysfs (Documentation/ABI/testing/sysfs-devices-system-cpu and -memory): reading
-// what is on, switching on and off. Texts and the counting of successes are qemu-ga's.
+// Processors and memory blocks through sysfs (Documentation/ABI/testing/sysfs-devices-system-cpu and -memory): tells
+// which are on, switches them on and off. Texts and the counting of successes are qemu-ga's. It has an error for each
+// read, so that the readers of src/linux/, which tell none, do not serve here.
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { RemoteError } from '../../rpc/errors.js';
+import { isErrno } from '../../errors.js';
 import type { Args, Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
-import { errnoName, errnoNumber, errnoText } from '../errno-text.js';
+import { RemoteError } from '../../rpc/errors.js';
+import { errnoNumber, errnoText } from '../errno-text.js';
 import type { Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 type Vcpu = Args<'guest-set-vcpus'>['vcpus'][number];
 type Block = Args<'guest-set-memory-blocks'>['mem-blks'][number];
 type BlockResponse = Returns<'guest-set-memory-blocks'>[number];
 
-export function hardwareHandlers({
-  sysRoot,
-}: Sources): Pick<
-  Handlers,
-  | 'guest-get-vcpus'
-  | 'guest-set-vcpus'
-  | 'guest-get-memory-blocks'
-  | 'guest-set-memory-blocks'
-  | 'guest-get-memory-block-info'
-> {
+export function hardwareHandlers({ sysRoot }: Sources) {
   const cpus = join(sysRoot, 'devices/system/cpu');
   const memory = join(sysRoot, 'devices/system/memory');
-  return {
+  return family({
     'guest-get-vcpus': () => numbered(cpus, 'cpu').map((id) => vcpu(`${cpus}/cpu${id}/`, id)),
     'guest-set-vcpus'({ vcpus }) {
       let done = 0;
@@ -33,7 +26,7 @@ export function hardwareHandlers({
         try {
           setVcpu(`${cpus}/cpu${wanted['logical-id']}/`, wanted);
         } catch (error) {
-          // qemu-ga: an error only if nothing was done; else the count tells.
+          // As in qemu-ga: an error only if nothing was done; otherwise the count tells.
           if (done === 0 || !(error instanceof RemoteError)) throw error;
           return done;
         }
@@ -55,7 +48,7 @@ export function hardwareHandlers({
         return refuse(`open sysfs file "block_size_bytes": ${errnoText(error)}`);
       }
     },
-  };
+  });
 }
 
 /** The numbers N of the entries `PREFIXN` of a folder, rising. */
@@ -81,14 +74,14 @@ function openFolder(path: string): void {
   }
 }
 
-/** Undefined where there is no such file: a processor that cannot be switched. */
+/** Undefined for a processor that cannot be switched: it has no such file. */
 function onlineOf(path: string): boolean | undefined {
   openFolder(path);
   let text: string;
   try {
     text = readFileSync(`${path}online`, 'utf8');
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     return refuse(`open("${path}/online"): ${errnoText(error)}`);
   }
   if (text === '') refuse(`pread("${path}/online"): unexpected EOF`);
@@ -116,7 +109,7 @@ function memoryBlocks(memory: string): readonly number[] | undefined {
   try {
     statSync(memory);
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     refuse(`Can't open directory"/sys/devices/system/memory/": ${errnoText(error)}`);
   }
   return numbered(memory, 'memory');
@@ -137,7 +130,7 @@ function readIfThere(path: string, name: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    if (errnoName(error) === 'ENOENT') return undefined;
+    if (isErrno(error, 'ENOENT')) return undefined;
     return refuse(`open sysfs file "${name}": ${errnoText(error)}`);
   }
 }
@@ -152,19 +145,19 @@ function setMemoryBlock(memory: string, { 'phys-index': id, online: wanted }: Bl
   try {
     readdirSync(memory);
   } catch (error) {
-    return failed(errnoName(error) === 'ENOENT' ? 'operation-not-supported' : 'operation-failed', error);
+    return failed(isErrno(error, 'ENOENT') ? 'operation-not-supported' : 'operation-failed', error);
   }
   try {
     readdirSync(path);
   } catch (error) {
-    return failed(errnoName(error) === 'ENOENT' ? 'not-found' : 'operation-failed', error);
+    return failed(isErrno(error, 'ENOENT') ? 'not-found' : 'operation-failed', error);
   }
   let online: boolean;
   try {
     online = readFileSync(`${path}/state`, 'utf8').startsWith('online');
   } catch (error) {
     // A block without a state is always on.
-    if (errnoName(error) !== 'ENOENT') return failed('operation-failed', error);
+    if (!isErrno(error, 'ENOENT')) return failed('operation-failed', error);
     if (!wanted) return failed('operation-not-supported', error);
     online = true;
   }

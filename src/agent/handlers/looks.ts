@@ -1,15 +1,15 @@
-// Looks into filesystems that may not answer: a dead disk, a process that serves a mount and hangs. Such a look parks one
-// of the four threads that Node has for all files and never gives it back, so that a host that asks again and again would
-// take them all.
+// Bounds looks into filesystems that may not answer: a dead disk, a process that serves a mount and hangs. Such a look
+// takes one of the four threads that Node has for all files and never gives it back. A host that asks again and again
+// would take them all.
 import { withLimit } from '../../deadline.js';
 import { DeadlineError } from '../../errors.js';
 
-/** One thread is always left for the rest of the agent. */
+/** Looks at a time: one thread is always left for the rest of the agent. */
 const AT_ONCE = 3;
 
 interface Look {
   isLate: boolean;
-  /** Resolves when it ends, or is late. */
+  /** Resolves when the look ends, or is late. */
   readonly settled: Promise<void>;
 }
 
@@ -23,8 +23,9 @@ export class Looks {
   }
 
   /**
-   * At most one at a place, and three in all. Throws a DeadlineError when it is late, and at once while one before it at
-   * this place is late and has not come back, or three anywhere have not; and what `look` throws.
+   * Runs `look`, at most one at a time at a place, and three in all; others wait for their turn. Throws a DeadlineError
+   * when the look is late, and at once while an earlier look at this place is late and has not come back, or while
+   * three anywhere are; and what `look` throws.
    */
   async at<T>(place: string, look: () => Promise<T>): Promise<T> {
     for (let before = this.#inTheWay(place); before !== undefined; before = this.#inTheWay(place)) await before;
@@ -45,7 +46,7 @@ export class Looks {
     return await waited;
   }
 
-  /** Resolves when it is worth asking again; undefined if it is this one's turn. Throws a DeadlineError. */
+  /** Resolves when it is worth asking again; undefined if a look at `place` may begin. Throws a DeadlineError. */
   #inTheWay(place: string): Promise<void> | undefined {
     const there = this.#outstanding.get(place);
     if (there === undefined && this.#outstanding.size < AT_ONCE) return undefined;

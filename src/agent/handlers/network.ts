@@ -1,20 +1,20 @@
 // Interfaces from `ip -j` (iproute2), routes from /proc/net as qemu-ga reads them. An IPv4 address with a label of its
 // own (`eth0:1`) makes an interface of that name, as getifaddrs(3) shows it to qemu-ga.
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { BridgeError } from '../../errors.js';
+import { readValue } from '../../linux/kernel-values.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { LOOK_LIMIT_MS, readKernelFile, type Sources } from '../kernel-files.js';
 import { packageHint } from '../tools.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 type Interface = Returns<'guest-network-get-interfaces'>[number];
 type Route = Returns<'guest-network-get-route'>[number];
 
 const counters = v.object({ bytes: v.number(), packets: v.number(), errors: v.number(), dropped: v.number() });
-/** Of `ip -j -s address show`, what is used here. A namespace's own end of nothing prints `{}` between the links. */
+/** The part of `ip -j -s address show` that is used here. ip may print `{}` between the links. */
 const ipOutput = v.array(
   v.object({
     ifname: v.optional(v.string()),
@@ -36,11 +36,9 @@ const ipOutput = v.array(
 );
 type Link = v.InferOutput<typeof ipOutput>[number];
 
-export function networkHandlers(
-  sources: Sources,
-): Pick<Handlers, 'guest-network-get-interfaces' | 'guest-network-get-route'> {
+export function networkHandlers(sources: Sources) {
   const { procRoot } = sources;
-  return {
+  return family({
     async 'guest-network-get-interfaces'() {
       const links = await ipLinks(sources);
       const found = new Map<string, Interface>();
@@ -49,10 +47,10 @@ export function networkHandlers(
     },
     'guest-network-get-route': () => [
       ...readKernelFile(join(procRoot, 'net/route')).split('\n').slice(1).flatMap(route4),
-      // Not there if IPv6 is switched off.
-      ...readIfThere(join(procRoot, 'net/ipv6_route')).split('\n').flatMap(route6),
+      // The file is not there if IPv6 is switched off.
+      ...(readValue(join(procRoot, 'net/ipv6_route')) ?? '').split('\n').flatMap(route6),
     ],
-  };
+  });
 }
 
 async function ipLinks({ run }: Sources): Promise<readonly Link[]> {
@@ -97,7 +95,7 @@ function addLink(found: Map<string, Interface>, link: Link, sysRoot: string): vo
       'ip-address-type': family === 'inet' ? 'ipv4' : 'ipv6',
       prefix: prefixlen,
     });
-    // Without an address there are none, nor for a label: the kernel counts by link.
+    // A link without an address gets no statistics, and a label neither: the kernel counts by link.
     if (stats64 !== undefined && one.name === ifname) one.statistics = statistics(stats64);
   }
 }
@@ -116,18 +114,8 @@ const statistics = ({ rx, tx }: NonNullable<Link['stats64']>): NonNullable<Inter
 
 /** The first six bytes; zeros for a link without an address, as SIOCGIFHWADDR has it. */
 function hardwareAddress(sysRoot: string, name: string): string {
-  const bytes = readIfThere(join(sysRoot, 'class/net', name, 'address'))
-    .trim()
-    .split(':');
+  const bytes = (readValue(join(sysRoot, 'class/net', name, 'address')) ?? '').split(':');
   return Array.from({ length: 6 }, (_, index) => (bytes[index] ?? '').padStart(2, '0')).join(':');
-}
-
-function readIfThere(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
 }
 
 function route4(line: string): readonly Route[] {

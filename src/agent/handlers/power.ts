@@ -1,15 +1,16 @@
-// Shutdown and suspend: what init's own programs do, tried in qemu-ga's order. On success nothing is answered.
-import { readFileSync, writeFileSync } from 'node:fs';
+// Shutdown and suspend by init's own programs, tried in qemu-ga's order. On success nothing is answered.
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BridgeError } from '../../errors.js';
+import { readValue } from '../../linux/kernel-values.js';
 import { refuse } from '../../qga/server.js';
 import { RemoteError } from '../../rpc/errors.js';
 import { errnoText } from '../errno-text.js';
 import { isExecutable, runAction } from '../program.js';
 import { LOOK_LIMIT_MS, type Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
-/** init takes the order and answers; carrying it out is its own time. */
+/** init takes the order and answers; carrying it out takes its own time. */
 const ORDER_LIMIT_MS = 60_000;
 
 const shutdownModes = {
@@ -33,10 +34,8 @@ const suspendModes = {
   },
 } as const;
 
-export function powerHandlers(
-  sources: Sources,
-): Pick<Handlers, 'guest-shutdown' | 'guest-suspend-disk' | 'guest-suspend-ram' | 'guest-suspend-hybrid'> {
-  return {
+export function powerHandlers(sources: Sources) {
+  return family({
     async 'guest-shutdown'({ mode = 'powerdown' }) {
       await shutdown(sources, mode);
       return {};
@@ -44,7 +43,7 @@ export function powerHandlers(
     'guest-suspend-disk': () => suspend(sources, 'disk'),
     'guest-suspend-ram': () => suspend(sources, 'ram'),
     'guest-suspend-hybrid': () => suspend(sources, 'hybrid'),
-  };
+  });
 }
 
 async function shutdown({ run, compat }: Sources, mode: string): Promise<void> {
@@ -61,7 +60,7 @@ function isShutdownMode(mode: string): mode is keyof typeof shutdownModes {
   return Object.hasOwn(shutdownModes, mode);
 }
 
-/** Ways to suspend: each says whether it is there, and does it. The error told is the last one's. */
+/** Tries one way to suspend after another, if it is there. Throws the error of the last one that was tried. */
 async function suspend(sources: Sources, mode: SuspendMode): Promise<Record<string, never>> {
   const { unit, verb, check, program, word } = suspendModes[mode];
   let last: RemoteError | undefined;
@@ -111,11 +110,7 @@ async function helper(sources: Sources, file: string, args: readonly string[], n
 }
 
 function kernelStates({ sysRoot }: Sources): readonly string[] {
-  try {
-    return readFileSync(join(sysRoot, 'power/state'), 'utf8').trim().split(/\s+/);
-  } catch {
-    return [];
-  }
+  return readValue(join(sysRoot, 'power/state'))?.split(/\s+/) ?? [];
 }
 
 function writeState({ sysRoot }: Sources, word: string): void {

@@ -2,10 +2,10 @@
 import { join } from 'node:path';
 import type { Returns } from '../../qga/commands.js';
 import { readKernelFile, type Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 /** The kernel's USER_HZ, on every architecture Node runs on. */
-const ticksPerSecond = 100n;
+const TICKS_PER_SECOND = 100n;
 
 type DiskStats = Returns<'guest-get-diskstats'>[number]['stats'];
 type CpuStats = Returns<'guest-get-cpustats'>[number];
@@ -18,20 +18,18 @@ const diskColumns: readonly (keyof DiskStats)[] = [
   ...(['discard-ios', 'discard-merges', 'discard-sectors', 'discard-ticks'] as const),
   ...(['flush-ios', 'flush-ticks'] as const),
 ];
-/** Of a partition, before 2.6.25. */
+/** Columns of a partition, before 2.6.25. */
 const oldPartitionColumns: readonly (keyof DiskStats)[] = ['read-ios', 'read-sectors', 'write-ios', 'write-sectors'];
 
-export function statisticsHandlers({
-  procRoot,
-}: Sources): Pick<Handlers, 'guest-get-diskstats' | 'guest-get-cpustats' | 'guest-get-load'> {
-  return {
+export function statisticsHandlers({ procRoot }: Sources) {
+  return family({
     'guest-get-diskstats': () => lines(join(procRoot, 'diskstats')).flatMap(diskStats),
     'guest-get-cpustats': () => lines(join(procRoot, 'stat')).flatMap(cpuStats),
     'guest-get-load'() {
       const [load1m = 0, load5m = 0, load15m = 0] = readKernelFile(join(procRoot, 'loadavg')).split(' ', 3).map(Number);
       return { load1m, load5m, load15m };
     },
-  };
+  });
 }
 
 const lines = (path: string): readonly (readonly string[])[] =>
@@ -53,7 +51,7 @@ function diskStats([major = '', minor = '', name = '', ...counts]: readonly stri
 function cpuStats([name = '', ...counts]: readonly string[]): readonly CpuStats[] {
   const [, number] = /^cpu(\d+)$/.exec(name) ?? [];
   if (number === undefined) return [];
-  const ms = counts.map((count) => (BigInt(count) * 1000n) / ticksPerSecond);
+  const ms = counts.map((count) => (BigInt(count) * 1000n) / TICKS_PER_SECOND);
   const [user = 0n, nice = 0n, system = 0n, idle = 0n, iowait, irq, softirq, steal, guest, guestnice] = ms;
   return [
     { type: 'linux', cpu: Number(number), user, nice, system, idle, iowait, irq, softirq, steal, guest, guestnice },

@@ -1,17 +1,19 @@
-// guest-get-disks from sysfs, and guest-fstrim by fstrim(8) (Node has no FITRIM): each filesystem on its own, as
-// qemu-ga does, so that one that cannot be trimmed does not stop the others.
+// guest-get-disks from sysfs, and guest-fstrim by fstrim(8) (Node has no FITRIM). Each filesystem is trimmed on its
+// own, as in qemu-ga, so that one that cannot be trimmed does not stop the others.
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { defined } from '../../defined.js';
 import { BridgeError, describeError } from '../../errors.js';
+import { countedNames, isVirtual, nodeOf } from '../../linux/block-tree.js';
 import { diskAddress } from '../../linux/disk-address.js';
+import { readValue, realPath } from '../../linux/kernel-values.js';
 import { isUtf8Path, pathBytes } from '../../linux/path-text.js';
 import type { Returns } from '../../qga/commands.js';
 import { refuse } from '../../qga/server.js';
 import { errnoText } from '../errno-text.js';
 import type { Sources } from '../kernel-files.js';
-import { driverOf, entries, isVirtual, nodeOf, readValue, realPath } from '../../linux/sysfs-values.js';
 import { listed } from './filesystems.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 import { Looks } from './looks.js';
 
 type Disk = Returns<'guest-get-disks'>[number];
@@ -21,12 +23,12 @@ type Trimmed = Returns<'guest-fstrim'>['paths'][number];
 const TRIM_LIMIT_MS = 600_000;
 const OPEN_LIMIT_MS = 5000;
 
-export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-disks' | 'guest-fstrim'> {
+export function storageHandlers(sources: Sources) {
   const { compat, sysRoot, view } = sources;
   const looks = new Looks(OPEN_LIMIT_MS);
-  return {
+  return family({
     'guest-get-disks'() {
-      const names = entries(join(sysRoot, 'block'));
+      const names = countedNames(join(sysRoot, 'block'));
       return names.flatMap((name) => disk(sources, join(sysRoot, 'block', name)));
     },
     async 'guest-fstrim'({ minimum }) {
@@ -36,7 +38,7 @@ export function storageHandlers(sources: Sources): Pick<Handlers, 'guest-get-dis
       for (const { mountpoint } of listed(table, compat)) paths.push(await trim(sources, looks, mountpoint, minimum));
       return { paths: paths.reverse() };
     },
-  };
+  });
 }
 
 /** A disk and its partitions; nothing for a device without a medium. */
@@ -45,8 +47,8 @@ function disk(sources: Sources, link: string): readonly Disk[] {
   const size = readValue(join(link, 'size'));
   const name = path === undefined ? undefined : nodeOf(path);
   if (path === undefined || name === undefined || size === undefined || size === '0') return [];
-  const alias = readValue(join(path, 'dm/name'));
-  const slaves = entries(join(path, 'slaves')).flatMap((slave) => nodeOf(join(path, 'slaves', slave)) ?? []);
+  const alias = readValue(join(path, 'dm/name'))?.trim();
+  const slaves = countedNames(join(path, 'slaves')).flatMap((slave) => nodeOf(join(path, 'slaves', slave)) ?? []);
   const whole: Disk = {
     name,
     partition: false,
@@ -54,7 +56,7 @@ function disk(sources: Sources, link: string): readonly Disk[] {
     ...(isVirtual(path) ? {} : { address: address(sources, path, name) }),
     ...(alias === undefined || alias === '' ? {} : { alias }),
   };
-  const partitions = entries(path)
+  const partitions = countedNames(path)
     .filter((entry) => readValue(join(path, entry, 'partition')) !== undefined)
     .flatMap((entry) => nodeOf(join(path, entry)) ?? [])
     .map((node) => ({ name: node, partition: true, dependencies: [name] }));
@@ -62,9 +64,9 @@ function disk(sources: Sources, link: string): readonly Disk[] {
 }
 
 function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<Disk['address']> {
-  const { pci, busType, bus, target, unit, ccw } = diskAddress(path, entries, driverOf);
+  const { pci, busType, bus, target, unit, ccw } = diskAddress(path);
   const udev = readValue(join(udevRoot, 'data', `b${readValue(join(path, 'dev')) ?? ''}`)) ?? '';
-  const serial = /^E:ID_SERIAL=(.+)$/m.exec(udev)?.[1] ?? readValue(join(path, 'serial'));
+  const serial = /^E:ID_SERIAL=(.+)$/m.exec(udev)?.[1] ?? readValue(join(path, 'serial'))?.trim();
   return {
     'pci-controller': pci,
     'bus-type': busType,
@@ -73,7 +75,7 @@ function address({ udevRoot }: Sources, path: string, dev: string): NonNullable<
     unit,
     ...(serial === undefined || serial === '' ? {} : { serial }),
     dev,
-    ...(ccw === undefined ? {} : { 'ccw-address': ccw }),
+    ...defined({ 'ccw-address': ccw }),
   };
 }
 
@@ -85,7 +87,7 @@ async function trim({ run }: Sources, looks: Looks, path: string, minimum: numbe
     return { path, error: `failed to open: ${errnoText(error)}` };
   }
   try {
-    // Words that a program is started with are UTF-8; of another name, the folder that is open is given.
+    // Node starts programs with words that are UTF-8. For a name that is not, the open folder is named instead.
     const name = isUtf8Path(path) ? path : `/proc/${process.pid}/fd/${folder.fd}`;
     const args = ['--verbose', '--minimum', String(minimum), name];
     const { exitCode, stdout, output } = await run('fstrim', args, { limitMs: TRIM_LIMIT_MS });
@@ -102,7 +104,7 @@ async function trim({ run }: Sources, looks: Looks, path: string, minimum: numbe
   }
 }
 
-// fstrim(8) says what the kernel answered, in its own words for the two that mean: cannot be trimmed at all.
+// fstrim(8) has words of its own for the two errors by which the kernel says that it cannot trim at all.
 function trimError(output: string): string {
   if (/not supported|Inappropriate ioctl/.test(output)) return 'trim not supported';
   const [, reason = output.trim()] = /FITRIM ioctl failed: (.+)/.exec(output) ?? [];

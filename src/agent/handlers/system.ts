@@ -1,7 +1,7 @@
-// What the guest is: operating system, host name, clock. Sources as in qemu-ga: uname(2) and os-release(5).
+// Operating system, host name, clock. Sources as in qemu-ga: uname(2) and os-release(5).
 import { readFile } from 'node:fs/promises';
 import { hostname, machine, release, version } from 'node:os';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 const osReleaseFiles = ['/etc/os-release', '/usr/lib/os-release'] as const;
 
@@ -19,10 +19,8 @@ const osReleaseMembers = {
 type OsReleaseMember = (typeof osReleaseMembers)[keyof typeof osReleaseMembers];
 
 /** @param osReleaseFile in place of the usual ones: qemu-ga's QGA_OS_RELEASE */
-export function systemHandlers(
-  osReleaseFile = process.env['QGA_OS_RELEASE'],
-): Pick<Handlers, 'guest-get-osinfo' | 'guest-get-host-name' | 'guest-get-time'> {
-  return {
+export function systemHandlers(osReleaseFile = process.env['QGA_OS_RELEASE']) {
+  return family({
     async 'guest-get-osinfo'() {
       return {
         'kernel-release': release(),
@@ -33,10 +31,10 @@ export function systemHandlers(
     },
     'guest-get-host-name': () => ({ 'host-name': hostname() }),
     'guest-get-time': () => BigInt(Date.now()) * 1_000_000n,
-  };
+  });
 }
 
-/** Shell assignments, values quoted or not. Lines that are none are passed over, as os-release(5) asks. */
+/** Reads shell assignments, values quoted or not. Other lines are passed over, as os-release(5) asks. */
 export function parseOsRelease(text: string): Partial<Record<OsReleaseMember, string>> {
   const found: Partial<Record<OsReleaseMember, string>> = {};
   for (const line of text.split('\n')) {
@@ -62,7 +60,7 @@ async function readFirst(files: readonly string[]): Promise<string> {
     try {
       return await readFile(file, 'utf8');
     } catch {
-      // The next place; a guest without either has no such members.
+      // The next file is tried. A guest without either has no such members.
     }
   }
   return '';

@@ -3,18 +3,18 @@ import { BridgeError } from '../../errors.js';
 import { refuse } from '../../qga/server.js';
 import { HWCLOCK_ACTION, isExecutable, runAction } from '../program.js';
 import { LOOK_LIMIT_MS, type Sources } from '../kernel-files.js';
-import type { Handlers } from './types.js';
+import { family } from './types.js';
 
 const HWCLOCK = '/sbin/hwclock';
 /** hwclock waits for the clock's next full second, and some virtual clocks are slow. */
 const CLOCK_LIMIT_MS = 30_000;
 const NS_PER_S = 1_000_000_000n;
 /** qemu-ga takes the years 1970 to 2069. */
-const endOfTime = BigInt(Date.UTC(2070, 0, 1)) * 1_000_000n;
+const END_OF_TIME_NS = BigInt(Date.UTC(2070, 0, 1)) * 1_000_000n;
 
-export function timeHandlers(sources: Sources): Pick<Handlers, 'guest-set-time' | 'guest-get-timezone'> {
+export function timeHandlers(sources: Sources) {
   const { run, compat } = sources;
-  return {
+  return family({
     async 'guest-set-time'({ time }) {
       if (compat === '7.2' && !isExecutable(HWCLOCK)) refuse('this feature or command is not currently supported');
       if (time !== undefined) await setClock(sources, BigInt(time));
@@ -29,11 +29,11 @@ export function timeHandlers(sources: Sources): Pick<Handlers, 'guest-set-time' 
       const offset = Number(hours) * 3600 + Number(minutes) * 60;
       return { zone, offset: sign === '-' && offset !== 0 ? -offset : offset };
     },
-  };
+  });
 }
 
 async function setClock({ run }: Sources, time: bigint): Promise<void> {
-  if (time < 0n || time >= endOfTime) refuse('Invalid time');
+  if (time < 0n || time >= END_OF_TIME_NS) refuse('Invalid time');
   // qemu-ga sets microseconds.
   const micros = (time % NS_PER_S) / 1000n;
   const text = `@${time / NS_PER_S}.${String(micros).padStart(6, '0')}`;

@@ -1,5 +1,5 @@
-// --check-config: what --service would use, what it would not and why, and what would refuse a freeze. It looks, and
-// changes nothing: an agent may be running. How it is printed: check-text.ts.
+// Finds for --check-config what --service would use, what it would not and why, and what would refuse a freeze. Only
+// looks, and changes nothing: an agent may be running. How it is printed: check-text.ts.
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import type { IgnoredSetting, UsedSetting } from '../../agent/distribution-settings.js';
@@ -11,7 +11,7 @@ import { findWriters } from '../../freeze/writers/folders.js';
 import { commandNames } from '../../qga/commands.js';
 import { listsOf, namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';
-import type { Settings } from './options.js';
+import type { Settings } from './settings.js';
 
 interface HookCheck {
   readonly path: string;
@@ -21,12 +21,12 @@ interface HookCheck {
    */
   readonly verdict: 'runs' | 'refuses' | 'lowers' | 'switched-off' | 'left-to-hook';
   readonly why?: string;
-  /** What its text lets one fear; what it does is known only when it runs. */
+  /** A fault that its text lets one fear. What it does is known only when it runs. */
   readonly doubt?: string;
 }
 
 export interface ConfigurationCheck {
-  /** 0: nothing to see to. 1: something is ignored, refuses a freeze, or is missing. */
+  /** 0: all is well. 1: something is ignored, refuses or lowers a freeze, or is missing. */
   readonly exitCode: 0 | 1;
   readonly files: readonly { readonly file: string; readonly found: boolean }[];
   readonly used: readonly UsedSetting[];
@@ -35,12 +35,15 @@ export interface ConfigurationCheck {
   readonly freezer: { readonly path: string; readonly found: boolean };
   readonly hooks: readonly HookCheck[];
   readonly policy: string;
-  /** What qemu-ga with the same lists lets the host do, and the policy does not. */
+  /** Commands that qemu-ga with the same lists lets the host use, and the policy does not. */
   readonly refusedByPolicy: readonly string[];
   readonly missingPrograms: readonly Tool[];
 }
 
-/** Never throws. `configurationFile`: where qemu-ga's own file was looked for. */
+/**
+ * Never throws.
+ * @param configurationFile where qemu-ga's own file was looked for
+ */
 export function checkConfiguration(settings: Settings, configurationFile: string): ConfigurationCheck {
   const { bridge, distribution, method, path, policy, blockRpcs, allowRpcs, fsfreezeHook } = settings;
   const lists = { blockRpcs, allowRpcs };

@@ -1,4 +1,4 @@
-// What --check-config prints for people: what there is to see to, and last what is well.
+// Prints the findings of --check-config for people.
 import { packageHint } from '../../agent/tools.js';
 import type { ConfigurationCheck } from './check-config.js';
 

@@ -1,5 +1,6 @@
-// `-d`. Node cannot fork: the program starts itself anew, in a session of its own, and waits for it to say on a pipe
-// that it serves, or why it does not. Better than qemu-ga, whose parent has gone before the pid file is locked.
+// Makes a daemon (`-d`). Node cannot fork: the program starts itself anew, in a session of its own, and waits for the
+// new one to say on a pipe that it serves, or why it does not. In qemu-ga the parent has gone before the pid file is
+// locked.
 import { spawn } from 'node:child_process';
 import { closeSync, writeSync } from 'node:fs';
 import { once } from 'node:events';
@@ -18,7 +19,7 @@ export interface Readiness {
   failed(message: string): void;
 }
 
-/** Undefined if this process is not the daemon that `daemonize` has started. Forgets the variable. */
+/** Undefined if this process is not the daemon that `daemonize` has started. Deletes the variable from `env`. */
 export function readiness(env: Record<string, string | undefined>): Readiness | undefined {
   const isDaemon = env[READY_VARIABLE] === String(READY_FD);
   Reflect.deleteProperty(env, READY_VARIABLE);
@@ -43,8 +44,8 @@ export function readiness(env: Record<string, string | undefined>): Readiness | 
 }
 
 /**
- * Starts this program again as a daemon. Undefined once it serves; else why it does not, in which case it has ended or
- * is being ended.
+ * Starts this program again as a daemon. Gives undefined once that serves; otherwise why it does not, and then it has
+ * ended or is being ended.
  * @param inheritedFd a listening socket that it is to have, under the same number
  */
 export async function daemonize(inheritedFd?: number): Promise<string | undefined> {
@@ -73,7 +74,7 @@ export async function daemonize(inheritedFd?: number): Promise<string | undefine
   return failure ?? (text === '' ? 'the daemon ended before it served' : text);
 }
 
-/** LISTEN_PID cannot be known before there is a process: the daemon is told by name. */
+/** LISTEN_PID cannot be known before there is a process: `daemon` stands in its place. */
 function handedOn(inheritedFd: number | undefined): Record<string, string> {
   return inheritedFd === undefined ? {} : { LISTEN_FDS: '1', LISTEN_PID: 'daemon' };
 }

@@ -1,5 +1,5 @@
-// What --service adds to the command line: the distribution's settings, as options, and a hook at a path where qemu-ga's
-// manuals put it. What of it is not used is kept, with the reason, for the log and for --check-config.
+// Reads what --service adds to the command line: the distribution's settings, as options, and a hook at a path where
+// qemu-ga's manuals put it. Settings that are not used are kept with the reason, for the log and for --check-config.
 import { statSync } from 'node:fs';
 import {
   readDistributionSettings,
@@ -17,11 +17,11 @@ import { GetoptError, normalise } from './getopt.js';
 import { optionForms } from './option-table.js';
 
 export interface Distribution extends DistributionSettings {
-  /** Canonical, but for the lists. */
+  /** Canonical options, but for the lists of commands. */
   readonly options: readonly string[];
   readonly blockRpcs: readonly (readonly string[])[];
   readonly allowRpcs: readonly (readonly string[])[];
-  /** What is at the paths of qemu-ga's manuals, in the order in which one is taken that nothing names. */
+  /** Where qemu-ga's manuals put a hook. The first one of the administrator's own is used if nothing names another. */
   readonly hooks: readonly { readonly file: string; readonly kind: HookKind }[];
 }
 
@@ -35,7 +35,7 @@ export const noDistribution: Distribution = {
   hooks: [],
 };
 
-/** The unit runs it in the foreground, and once: nothing of these has a meaning there. */
+/** Options without a meaning under a unit, which runs the agent in the foreground, and once. */
 const notForUnits = [
   'daemonize',
   'pidfile',
@@ -48,7 +48,7 @@ const notForUnits = [
   'json',
 ];
 const hookPaths = ['/etc/qemu/fsfreeze-hook', '/etc/qemu-ga/fsfreeze-hook'] as const;
-/** Where settings may stand that only systemd or qemu-ga of another build reads. */
+/** Places of settings that are read by systemd alone, or by qemu-ga of another build. */
 const notRead = [
   ['/etc/systemd/system/qemu-guest-agent.service', "qemu-ga's unit"],
   ['/etc/systemd/system/qemu-guest-agent.service.d', "for qemu-ga's unit"],
@@ -56,18 +56,18 @@ const notRead = [
   ['/etc/qemu-ga.conf', 'expected at /etc/qemu/qemu-ga.conf'],
 ] as const;
 
-/** What is at a path where a hook may be. */
+/** The kind of file at a path where a hook may be. */
 export type HookKind = 'none' | 'dispatcher' | 'own' | 'not-executable';
 
-export interface DistributionSurroundings {
+export interface DistributionEnvironment {
   readonly readFile: (path: string) => string | undefined;
   readonly exists: (path: string) => boolean;
   readonly hookAt: (path: string) => HookKind;
 }
 
 /** Throws a UsageError that names file, line and setting. */
-export function readDistribution(around: DistributionSurroundings): Distribution {
-  const settings = readDistributionSettings(around.readFile);
+export function readDistribution(env: DistributionEnvironment): Distribution {
+  const settings = readDistributionSettings(env.readFile);
   const options: string[] = [];
   const blockRpcs: (readonly string[])[] = [];
   const allowRpcs: (readonly string[])[] = [];
@@ -89,8 +89,8 @@ export function readDistribution(around: DistributionSurroundings): Distribution
     return taken.length === 0 ? [] : [{ ...setting, options: taken }];
   });
   for (const [file, why] of notRead)
-    if (around.exists(file)) ignored.push({ file, setting: 'all of it', why: `not read: ${why}` });
-  const hooks = hookPaths.map((file) => ({ file, kind: around.hookAt(file) }));
+    if (env.exists(file)) ignored.push({ file, setting: 'all of it', why: `not read: ${why}` });
+  const hooks = hookPaths.map((file) => ({ file, kind: env.hookAt(file) }));
   return { ...settings, used, ignored, options, blockRpcs, allowRpcs, hooks };
 }
 
@@ -115,8 +115,9 @@ function wordsOf({ file, line, setting, options }: DistributionSettings['used'][
 const nameOf = (option: string): string => option.slice(2).replace(/=.*$/s, '');
 
 /**
- * The distribution's lists of allowed commands under a preset that was chosen: they take its place, but RHEL's package
- * ships one, and who has chosen a preset shall not be given more. `preset`: as it was given, if it was.
+ * The distribution's lists of allowed commands, cut to a preset that was chosen. Such a list takes the place of the
+ * preset, but RHEL's package ships one, and whoever has chosen a preset shall not be given more.
+ * @param preset as it was given; undefined if none was
  */
 export function allowedWithin(
   lists: Distribution['allowRpcs'],
@@ -128,12 +129,12 @@ export function allowedWithin(
   const allowed = new Set([...commandsOf(known), ...alsoAllow]);
   return lists.map((names) => {
     const within = names.filter((name) => allowed.has(name));
-    // A list without a name would be no list, and allow the whole preset.
+    // An empty list would count as none, and allow the whole preset.
     return within.length > 0 ? within : [''];
   });
 }
 
-/** QEMU's dispatcher is none of the administrator's own: the folder beside it is what matters. */
+/** Looks at a path. QEMU's dispatcher is no hook of the administrator's own: what matters is the folder beside it. */
 export function hookAt(path: string): HookKind {
   if (statSync(path, { throwIfNoEntry: false })?.isFile() !== true) return 'none';
   if (dispatchedFolder(path) !== undefined) return 'dispatcher';

@@ -1,7 +1,7 @@
-// What -D prints: qemu-ga's own keys after merging, as a configuration file that reads back to the same.
+// Prints for -D qemu-ga's own keys after merging, as a configuration file that reads back to the same.
 import { escapeValue } from '../../agent/keyfile.js';
 
-/** A list as it came together: one part per option or key that gave some of it. */
+/** A list in the parts that it was put together of, one per option or key. */
 export type ListParts = readonly (readonly string[])[];
 
 /** qemu-ga's own keys after merging, in -D's order. */

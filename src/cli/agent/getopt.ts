@@ -1,7 +1,7 @@
-// getopt_long(3) for qemu-ga's options: attached values (`-munix-listen`), bundles (`-vd`), optional values (`-F`,
-// `-F/path`, `--fsfreeze-hook=/path`), unambiguous abbreviations of long names, `--`. Turns a command line into
-// canonical `--name` and `--name=value` words. No library does: yargs cannot read `-munix-listen`, and what is left to do
-// after this is not worth the 3 MiB of memory it costs a daemon in every guest.
+// Reads a command line as getopt_long(3) does for qemu-ga: attached values (`-munix-listen`), bundles (`-vd`), optional
+// values (`-F`, `-F/path`, `--fsfreeze-hook=/path`), unambiguous abbreviations of long names, `--`. Gives canonical
+// `--name` and `--name=value` words. No library does: yargs cannot read `-munix-listen`, and what is left to do after
+// this is not worth the 3 MiB of memory it costs a daemon in every guest.
 
 export interface OptionForm {
   readonly long: string;
@@ -9,7 +9,7 @@ export interface OptionForm {
   readonly value: 'none' | 'required' | 'optional';
 }
 
-/** The command line is not getopt's. The message is glibc's, without the program's name. */
+/** getopt does not take the command line. The message is glibc's, without the program's name. */
 export class GetoptError extends Error {
   /** The options before the one that is wrong: getopt had given them out by then. */
   before: readonly string[] = [];

@@ -1,14 +1,14 @@
 #!/usr/bin/env node
-// fsfreeze-agent: settings to agent, signals and failures to a way out that thaws first. Exit codes are qemu-ga's: 0
-// after SIGTERM or SIGINT, 1 for everything it cannot start or go on with. Under our unit (--service) there is one more,
-// for what no start anew will mend.
+// fsfreeze-agent: starts the agent from its settings, and takes signals and failures to a way out that thaws first.
+// Exit codes are qemu-ga's: 0 after SIGTERM or SIGINT, 1 for everything it cannot start or go on with. Under our unit
+// (--service) there is one more, for an error that no start anew will mend.
 import { release } from 'node:os';
 import { resolve } from 'node:path';
 import { defined } from '../../defined.js';
 import { startAgent, type Agent } from '../../agent/agent.js';
 import { coordinatorOptions } from '../../agent/freeze-options.js';
 import { checkKernel } from '../../agent/oldest-kernel.js';
-import { recover } from '../../agent/recovery.js';
+import { recoverPredecessor } from '../../agent/recovery.js';
 import { withLimit } from '../../deadline.js';
 import { writePidFile } from '../../agent/pid-file.js';
 import { explainTakenPort, hasStuckPredecessor } from '../../agent/taken-port.js';
@@ -18,32 +18,34 @@ import { createLogger, type HeldLogger } from '../../log.js';
 import { checkConfiguration } from './check-config.js';
 import { describeCheck } from './check-text.js';
 import { daemonize, readiness } from './daemonize.js';
-import { readInvocation, type Settings } from './options.js';
+import { readInvocation } from './options.js';
+import type { Settings } from './settings.js';
 import { tellDistribution, tellLeftFolders, tellUnknownCommands } from './tell-settings.js';
 import { watched } from './watched.js';
 
-/** For a thaw after a failure of our own: the freezer thaws anyway when we are gone. */
+/** For the thaw after a failure of our own. The freezer thaws anyway when this process has gone. */
 const LAST_THAW_LIMIT_MS = 3000;
 
-/** They end it, after the thaw. */
+/** Signals that end the agent, after the thaw. */
 const endingSignals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const;
 type EndingSignal = (typeof endingSignals)[number];
 /**
- * These end qemu-ga as they end any program, and here as a shell tells of it. Left to Node, SIGUSR1 opens a debugger on
- * 127.0.0.1, by which any user of the machine would be root.
+ * Exit codes of signals that end qemu-ga as they end any program: those by which a shell tells of it. Left to Node,
+ * SIGUSR1 opens a debugger on 127.0.0.1, by which any user of the machine would be root.
  */
 const exitCodes: Readonly<Partial<Record<EndingSignal, number>>> = { SIGHUP: 129, SIGUSR1: 138, SIGUSR2: 140 };
 
 /** The units' RestartPreventExitStatus: sysexits.h's EX_CONFIG, which systemd shows by that name. */
 const BAD_CONFIGURATION = 78;
 /**
- * Under our unit, an agent that could not start ends this late. systemd before 254 cannot slow down, and gives up for good
- * after 30 starts in a minute (StartLimitBurst=): with this pause there are fewer. One that dies is still replaced at once.
+ * Under our unit, an agent that could not start ends this late. systemd before 254 cannot slow down, and gives up for
+ * good after 30 starts in a minute (StartLimitBurst=): with this pause there are fewer. One that dies is still replaced
+ * at once.
  */
 const PAUSE_BEFORE_NEXT_START_MS = 2500;
 const isGiven = (option: string): boolean => process.argv.slice(2).includes(option);
 
-/** Only in the daemon that `-d` has started. */
+/** Undefined but in the daemon that `-d` has started. */
 const daemon = readiness(process.env);
 
 async function main(): Promise<void> {
@@ -96,7 +98,7 @@ function seenFromHere(settings: Settings): Settings {
 const isLogRead = ({ verbose, bridge, logfile }: Settings): boolean =>
   verbose || bridge['log-level'] !== undefined || logfile !== undefined || process.env['JOURNAL_STREAM'] !== undefined;
 
-// Nothing on standard error when all is well, unless it is the journal.
+// On standard error nothing is told when all is well, unless it is the journal.
 function openLog(settings: Settings): HeldLogger {
   const { verbose, bridge, logfile } = settings;
   return createLogger(verbose ? 'debug' : (bridge['log-level'] ?? (isLogRead(settings) ? 'info' : 'warn')), logfile);
@@ -107,29 +109,28 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   const { log } = ownLogger;
   const logger = watched(ownLogger, bridge);
   const signalled = new Promise<EndingSignal>((settle) => {
-    // On, not once: a second one must not cut the thaw short.
+    // `on`, not `once`: a second signal must not cut the thaw short.
     for (const signal of endingSignals) process.on(signal, settle);
   });
   const freezeOptions = coordinatorOptions(settings, log);
-  // What a predecessor froze may be what the log lies on.
+  // The log may lie on a filesystem that a predecessor froze.
   logger.hold();
   tellDistribution(settings, log);
   if (isLogRead(settings)) {
     tellUnknownCommands(settings, log);
     tellLeftFolders(settings, log);
   }
-  const { thawed: recovered } = await recover(freezeOptions, log);
+  const { thawed: recovered } = await recoverPredecessor(freezeOptions, log);
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
   const agent = await startAgent({
     channel: { method, path, retry, ...defined({ activated }) },
-    ...defined({ reportVersion }),
+    ...defined({ reportVersion, alsoAllow: bridge['also-allow'] }),
     ...(localSocket === 'none' ? {} : { localSocket }),
     compat,
     blockRpcs,
     allowRpcs,
     policy: settings.policy,
-    ...(bridge['also-allow'] === undefined ? {} : { alsoAllow: bridge['also-allow'] }),
     plainLeaseMs: bridge['lease-ms'],
     runtimeDir: bridge['runtime-dir'],
     ...defined({ recovered }),
@@ -171,13 +172,13 @@ main().catch((cause: unknown) => {
   if (isGiven('--check-config') && isGiven('--json')) {
     process.stdout.write(`${JSON.stringify({ exitCode: BAD_CONFIGURATION, error: describeError(error) })}\n`);
   }
-  // At the very end: who waits for it finds no pid file of ours any more.
+  // At the very end: the parent, which waits for this, finds no pid file of ours any more.
   process.once('exit', () => daemon?.failed(describeError(error)));
   if (!pauses) process.exit(exitCode);
   setTimeout(() => process.exit(exitCode), PAUSE_BEFORE_NEXT_START_MS);
 });
 
-/** 1, as qemu-ga; for our unit, what is wrong with the call is told apart from what may be over the next time. */
+/** 1, as qemu-ga. For our unit, a wrong call is told apart from a failure that may be over the next time. */
 function exitCodeOf(error: unknown): number {
   if (isGiven('--check-config')) return BAD_CONFIGURATION;
   if (!(error instanceof UsageError)) return 1;

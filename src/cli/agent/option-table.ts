@@ -1,11 +1,11 @@
-// fsfreeze-agent's options: qemu-ga 10.2's, in its order (getopt's messages show it), and ours. What getopt.ts is told,
-// and what --help prints.
+// The table of fsfreeze-agent's options: qemu-ga 10.2's, in its order (getopt's messages show it), and ours. getopt.ts
+// reads by it, and --help is printed from it.
 import type { OptionForm } from './getopt.js';
 
 interface OptionRow extends OptionForm {
   readonly argument?: string;
   readonly text: string;
-  /** Taken, and not spoken of. */
+  /** Accepted, and not shown by --help. */
   readonly hidden?: true;
 }
 

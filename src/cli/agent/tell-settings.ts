@@ -1,10 +1,10 @@
-// What the log says of the settings when the agent starts: what has no effect, above all.
+// Tells the log of the settings when the agent starts, above all of those that have no effect.
 import { configuredFolders } from '../../agent/freeze-options.js';
 import { foldersLeftTo } from '../../freeze/writers/dispatcher.js';
 import type { Logger } from '../../log.js';
 import { namesOfNoCommand } from '../../qga/policy.js';
 import { unusedHooks } from './distribution.js';
-import type { Settings } from './options.js';
+import type { Settings } from './settings.js';
 
 /** A mistyped restriction restricts nothing. qemu-ga takes it without a word. */
 export function tellUnknownCommands({ blockRpcs, allowRpcs }: Settings, log: Logger): void {
@@ -16,7 +16,7 @@ export function tellUnknownCommands({ blockRpcs, allowRpcs }: Settings, log: Log
   }
 }
 
-/** What an administrator has written for qemu-ga must not be lost without a word. */
+/** Settings that an administrator has written for qemu-ga must not be lost without a word. */
 export function tellDistribution({ distribution, fsfreezeHook }: Settings, log: Logger): void {
   for (const used of distribution.used) log.info(used, "the distribution's setting is used");
   for (const ignored of [...distribution.ignored, ...unusedHooks(distribution, fsfreezeHook)]) {
@@ -24,7 +24,7 @@ export function tellDistribution({ distribution, fsfreezeHook }: Settings, log: 
   }
 }
 
-/** Where the hook only names the folder, and runs nothing of it, nobody else does. */
+/** A folder that the hook names is left to it. If the hook runs nothing of that folder, nobody else does. */
 export function tellLeftFolders({ bridge, fsfreezeHook: hook }: Settings, log: Logger): void {
   if (hook === undefined) return;
   for (const { path } of foldersLeftTo(hook, configuredFolders(bridge['writer-folders'])))

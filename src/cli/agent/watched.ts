@@ -1,11 +1,11 @@
-// The service manager's watchdog over a serving agent: the log is held while the guest is, or may be, and that is when
-// the watchdog must not expect anything either.
+// Ties the service manager's watchdog to the log. The log is held while the guest is held, or may be; the watchdog must
+// not expect anything meanwhile either.
 import type { BridgeConfiguration } from '../../agent/configuration.js';
 import { startHeartbeat } from '../../agent/heartbeat.js';
 import { describeError } from '../../errors.js';
 import type { HeldLogger } from '../../log.js';
 
-/** For what a thaw and the release of the writers may take after the lease. */
+/** For a thaw and the release of the writers after the lease. */
 const RELEASE_LIMIT_S = 60;
 
 /** The same logger, which tells the watchdog when it is held. */

@@ -1,6 +1,6 @@
-// Builds the host tool that users get: one file, since its modules read one by one take five times as long as Node
-// itself, and its manual page. Run after tsc. The libraries in it stay dependencies of the package: their licences come
-// with them.
+// Builds the host tool that users get, and its manual page. The tool is one file: read one by one, its modules take five
+// times as long as Node itself. Run after tsc. The libraries in it stay dependencies of the package, so that their licences
+// come with them.
 //
 //   node src/cli/bridge/build.mjs      dist/cli/bridge/main.js -> dist/fsfreeze-bridge.cjs, dist/fsfreeze-bridge.8
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -31,14 +31,14 @@ const { metafile } = await build({
   metafile: true,
   logLevel: 'warning',
   plugins: [asciiWidth],
-  // Only yargs asks for it. Told where it would lie, it looks for texts and versions within this package.
+  // Only yargs asks for its URL. With the one that it would have, it looks for texts and versions within this package.
   define: { 'import.meta.url': '__yargsUrl' },
   banner: {
     js: "'use strict'; const __yargsUrl = require('node:url').pathToFileURL(`${__dirname}/../node_modules/yargs/lib/platform-shims/esm.mjs`).href;",
   },
 });
 
-// Whose licences belong to it where it is handed out without its dependencies.
+// The modules whose licences belong to the tool where it is handed out without its dependencies.
 mkdirSync(inProject('build'), { recursive: true });
 writeFileSync(inProject('build/bridge.modules.json'), JSON.stringify(Object.keys(metafile.inputs), null, 2));
 

@@ -1,4 +1,4 @@
-// The question before something is lost, asked at the terminal.
+// Asks at the terminal before something is lost.
 import type { Readable, Writable } from 'node:stream';
 import { createInterface } from 'node:readline/promises';
 import { QuiesceError } from '../../errors.js';

@@ -1,5 +1,5 @@
-// What was declared to yargs, read back for the manual page: a builder that keeps every call that is made on it, in the
-// place of yargs, which shows what it knows as lines of text alone.
+// Reads the commands and options back that program.ts declares, for the manual page. A recorder stands in the place of
+// yargs and keeps every call that is made on it: yargs itself shows what it knows as lines of text alone.
 import type { Argv } from 'yargs';
 import * as v from 'valibot';
 import { Output } from './output.js';
@@ -7,7 +7,7 @@ import { declareCommands } from './program.js';
 
 const texts = v.array(v.string());
 const optionSchema = v.looseObject({
-  // None where there are choices.
+  // Absent where there are choices.
   type: v.optional(v.picklist(['string', 'number', 'boolean']), 'string'),
   describe: v.string(),
   alias: v.optional(v.union([v.string(), texts])),
@@ -19,12 +19,12 @@ const exampleSchema = v.tuple([v.string(), v.string()]);
 const commandSchema = v.looseTuple([v.string(), v.string(), v.custom<(yargs: Argv) => unknown>(isFunction)]);
 
 export interface DeclaredOption {
-  /** Without dashes, the first one is its name. */
+  /** Without dashes. The first one is the name, the others are aliases. */
   readonly names: readonly string[];
-  /** `NUMBER`, or the words it takes; nothing for a flag. */
+  /** `NUMBER`, `TEXT` or the words it takes; undefined for a flag. */
   readonly value: string | undefined;
   readonly text: string;
-  /** Only one that says something. */
+  /** Undefined for a default that goes without saying: false, or nothing. */
   readonly default: string | undefined;
   readonly repeats: boolean;
 }
@@ -74,7 +74,7 @@ function recorded(declare: (yargs: Argv) => unknown): readonly Call[] {
   return calls;
 }
 
-/** A group of commands is none itself. */
+/** The commands that can be run: a group of them cannot. */
 function commandsBelow(group: string, calls: readonly Call[]): readonly DeclaredCommand[] {
   return wordsOf(calls, 'command').flatMap((words) => {
     const [line, text, builder] = v.parse(commandSchema, words);

@@ -1,4 +1,4 @@
-// The exit codes of fsfreeze-bridge: the one table, which the README is rendered from, and what each error means in it.
+// The exit codes of fsfreeze-bridge: the one table, and which class of error ends with which. The README shows the table.
 import {
   CutError,
   DeadlineError,
@@ -54,7 +54,7 @@ function exitNameOf(error: unknown): ExitName {
   if (error instanceof UsageError) return 'usage';
   if (error instanceof UnreachableError || error instanceof DeadlineError) return 'unreachable';
   if (error instanceof QuiesceError || error instanceof StateError) return 'quiesce';
-  // What QEMU or the agent refused outside a freeze: the operation it was part of failed.
+  // A RemoteError: QEMU or the agent refused a command outside a freeze, and the operation it was part of failed.
   if (error instanceof CutError || error instanceof RemoteError) return 'cut';
   return 'internal';
 }

@@ -5,12 +5,14 @@ import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent }
 import { checkSize } from '../../host/guest/report-size.js';
 import { thawUntilConfirmed } from '../../host/guest/thaw-guest.js';
 import { describeIdentity } from '../../host/vm/identity.js';
-import type { Vm } from '../../host/vm/vm.js';
+import type { Place } from '../../host/vm/place.js';
+import { shownVm, type Vm } from '../../host/vm/vm.js';
 import { readStatus, type VmStatus } from '../../host/vm-status.js';
 import { waitForAgent } from '../../host/guest/wait-for-agent.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { agentTimeout, limitMs, monitorTimeout, path, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 import { sizeLine } from './size-line.js';
 
 interface AgentArgs extends VmArgs {
@@ -33,16 +35,17 @@ export function statusOptions(yargs: Argv): Argv<StatusArgs> {
 /** Exit 3 if a side that was named does not answer. */
 export async function runStatus(args: StatusArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
-  const status = await readStatus({
+  const read = await readStatus({
     vm,
     stateDir: path(args['state-dir']),
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
     agentLimits: agentLimits(args),
     openAgent: openGuestAgent,
   });
+  const status = { ...read, vm: shownVm(vm) };
   checkSize('status', status);
-  output.result(status, () => renderStatus(status));
-  const silent = 'error' in status.monitor || (vm.qga !== undefined && 'error' in status.agent);
+  output.result(status satisfies Result<'status'>, () => renderStatus(read));
+  const silent = 'error' in read.monitor || (vm.agent !== undefined && 'error' in read.agent);
   return exitCode(silent ? 'unreachable' : 'done');
 }
 
@@ -56,7 +59,7 @@ export async function runWriters(args: AgentArgs, output: Output): Promise<ExitC
   await using agent = await openAgent(args);
   const writers = await agent.coordinator.writers();
   checkSize(`list of ${writers.length} writers`, writers);
-  output.result({ writers }, () => [
+  output.result({ writers } satisfies Result<'writers'>, () => [
     ...writers.map(({ name, path, kind, required, rank, phases, guarantee, problem }) => {
       const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}`;
       return `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`;
@@ -76,7 +79,9 @@ export function thawOptions(yargs: Argv): Argv<LimitArgs> {
 export async function runThaw(args: LimitArgs, output: Output): Promise<ExitCode> {
   await using agent = await openAgent(args);
   const { wasFrozen } = await thawUntilConfirmed(agent, limitMs('timeout', args.timeout));
-  output.result({ thawed: true, wasFrozen }, () => [wasFrozen ? 'thawed' : 'it was not frozen']);
+  output.result({ thawed: true, wasFrozen } satisfies Result<'thaw'>, () => [
+    wasFrozen ? 'thawed' : 'it was not frozen',
+  ]);
   return exitCode('done');
 }
 
@@ -88,11 +93,11 @@ export function waitOptions(yargs: Argv): Argv<LimitArgs> {
 }
 
 export async function runWait(args: LimitArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const where = agentPath(await vmOf(args));
+  const where = agentPlace(await vmOf(args));
   const limit = limitMs('timeout', args.timeout);
   await using agent = await waitForAgent(openGuestAgent, where, limit, signal, output.progress);
   const { kind, version } = agent;
-  output.result({ kind, version }, () => [
+  output.result({ kind, version } satisfies Result<'wait'>, () => [
     `${kind === 'stock' ? 'stock qemu-ga' : 'fsfreeze-agent'} ${version} answers`,
   ]);
   return exitCode('done');
@@ -103,12 +108,13 @@ function agentLimits(args: AgentArgs): AgentLimits {
 }
 
 async function openAgent(args: AgentArgs): Promise<GuestAgent> {
-  return await openGuestAgent(agentPath(await vmOf(args)), agentLimits(args));
+  return await openGuestAgent(agentPlace(await vmOf(args)), agentLimits(args));
 }
 
-function agentPath(vm: Vm): string {
-  if (vm.qga === undefined) throw new UsageError('E_NO_AGENT', `VM ${vm.name}: no guest-agent socket, give --qga PATH`);
-  return vm.qga;
+function agentPlace(vm: Vm): Place {
+  if (vm.agent === undefined)
+    throw new UsageError('E_NO_AGENT', `VM ${vm.name}: no guest-agent socket, give --qga PATH`);
+  return vm.agent;
 }
 
 function renderStatus({ vm, monitor, agent }: VmStatus): string[] {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// fsfreeze-bridge: the process around program.ts. Nothing ends it while a guest may be held: signals.ts has the signals,
-// and what nobody caught, a bug, interrupts the command as they do, and is told of when the guest is thawed.
+// fsfreeze-bridge: the process around program.ts. Nothing ends it while a guest may be held. Signals interrupt the command
+// (signals.ts). An error that nobody caught, a bug, does the same, and is told of when the guest is thawed.
 import { interrupt, interrupted } from './signals.js';
 import { exitCode } from './exit-codes.js';
 import { printable } from './printable.js';
@@ -20,7 +20,7 @@ const streams = {
   stderr: (text: string) => process.stderr.write(text),
 };
 
-// Until it has answered: a command that waits for nothing any more is a bug, too.
+// The code until the command has answered: a process that ends before, since nothing is left to wait for, is a bug.
 process.exitCode = exitCode('internal');
 // No `await` outside a function: the bundle is CommonJS.
 void runBridge(process.argv.slice(2), streams, interrupted).then((code) => {
@@ -29,6 +29,6 @@ void runBridge(process.argv.slice(2), streams, interrupted).then((code) => {
     process.stderr.write(`fsfreeze-bridge: internal error: ${printable(what)}\n`);
   }
   process.exitCode = uncaught.length > 0 && code !== exitCode('thaw-unconfirmed') ? exitCode('internal') : code;
-  // A command that only reads is left where it was; everything else is over by now.
+  // A command that only reads may still be under way, and is left where it is. Every other one is over by now.
   if (interrupted.aborted) process.exit();
 });

@@ -1,4 +1,4 @@
-// The options several commands share, declared once.
+// The options that several commands share, and what is read from them.
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
@@ -69,7 +69,7 @@ export const thawTimeout = {
 export const setName = { type: 'string', demandOption: true, describe: 'name of the snapshot set' } as const;
 export const yes = { alias: 'y', type: 'boolean', default: false, describe: 'do not ask' } as const;
 export const speed = { type: 'number', describe: 'MiB per second at most' } as const;
-/** Of a merge. */
+/** The limit of a merge. */
 export const diskTimeout = {
   type: 'number',
   default: 3600,
@@ -78,8 +78,8 @@ export const diskTimeout = {
 } as const;
 
 /**
- * Absolute; `~/x` when no shell expanded it (`--qmp=~/x`). Throws a UsageError for nothing at all: a variable that a script
- * did not set is not the current folder.
+ * The absolute path. `~/x` is expanded, since no shell does it in `--qmp=~/x`. Throws a UsageError if it is empty: a
+ * variable that a script did not set must not mean the current folder.
  */
 export function path(value: string): string {
   if (value === '') throw new UsageError('E_USAGE', 'expected a path, found nothing: an option with a path is empty');
@@ -108,14 +108,14 @@ export async function vmOf(args: VmArgs, overlayDir?: string): Promise<Vm> {
   });
 }
 
-/** The VM's sets, to be read. Its monitor says which VM it is, unless somebody works on the VM. */
+/** The VM's sets, for reading. The monitor is asked which VM it is, unless somebody works on the VM. */
 export async function storeOf(args: VmArgs, vm: Vm, monitorTimeoutMs: number): Promise<ManifestStore> {
   const stateDir = path(args['state-dir']);
   const { identity } = await identifyUnlessBusy(stateDir, vm, monitorTimeoutMs);
   return await readableStore(stateDir, identity, vm);
 }
 
-/** What is to be done with the VM, for its lock. */
+/** The request for the VM's lock, with the work that it is taken for. */
 export function lockRequest(
   args: VmArgs & LockArgs,
   vm: Vm,
@@ -133,18 +133,18 @@ export function lockRequest(
   };
 }
 
-/** Throws a UsageError unless it is a number of seconds from 0 to a day. */
+/** Milliseconds to wait for the lock. Throws a UsageError unless the option is a number of seconds from 0 to a day. */
 export function lockWaitMs({ 'lock-timeout': seconds }: LockArgs): number {
   return seconds === 0 ? 0 : limitMs('lock-timeout', seconds);
 }
 
-/** Seconds of the command line -> milliseconds. Throws a UsageError unless it is a number above 0, at most a day. */
+/** Milliseconds of an option in seconds. Throws a UsageError unless it is a number above 0 and at most a day. */
 export function limitMs(option: string, seconds: number): number {
   if (seconds > 0 && seconds <= 86_400) return Math.max(1, Math.round(seconds * 1000));
   throw new UsageError('E_LIMIT', `--${option}: expected seconds above 0 and at most 86400, found ${seconds}`);
 }
 
-/** MiB per second of the command line -> bytes. Throws a UsageError unless it is above 0. */
+/** Bytes per second of an option in MiB per second. Throws a UsageError unless it is above 0. */
 export function bytesPerSecond(speed: number | undefined): number | undefined {
   if (speed === undefined) return undefined;
   if (speed > 0) return Math.ceil(speed * 1024 * 1024);
@@ -153,7 +153,7 @@ export function bytesPerSecond(speed: number | undefined): number | undefined {
 
 const units: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
 
-/** `10G`, `512M`, bytes without a letter. Throws a UsageError for anything else, and for 0. */
+/** Bytes of `10G`, `512M`, or a number without a letter. Throws a UsageError for anything else, and for 0. */
 export function byteSize(option: string, text: string): number {
   const [, digits, unit] = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?$/i.exec(text.trim()) ?? [];
   const bytes = Math.round(Number(digits) * (units[(unit ?? '').toUpperCase()] ?? NaN));

@@ -1,16 +1,17 @@
-// Where a command's words go: results to stdout (text, or with --json one object as the last line), progress and
+// Prints what a command has to say: results to stdout (text, or with --json one object as the last line), progress and
 // complaints to stderr.
 import { BridgeError, describeError, type Facts } from '../../errors.js';
 import { exitCodeOf, type ExitCode } from './exit-codes.js';
-import { sentence } from '../../host/guest/report-size.js';
+import { clip } from '../../host/guest/clip.js';
 import { printableJson, printableLine, printableRow } from './printable.js';
+import type { Result, ResultName } from './results/results.js';
 
 export interface Streams {
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
 }
 
-/** Progress is told of from here on: most commands are done before. */
+/** Progress is told of only after this time: most commands are done before. */
 const PROGRESS_AFTER_MS = 2000;
 const PROGRESS_EVERY_MS = 1000;
 
@@ -25,12 +26,12 @@ export class Output {
     this.#json = json;
   }
 
-  /** The command's result: `rows` for people, each of which stays one row; `value` for programs. */
-  result(value: object, rows: () => readonly string[]): void {
+  /** The command's result: `rows` for people, each of which stays one row; `value` for programs, as its schema says. */
+  result(value: Result<ResultName>, rows: () => readonly string[]): void {
     this.#streams.stdout(this.#json ? `${printableJson(value)}\n` : `${rows().map(printableRow).join('\n')}\n`);
   }
 
-  /** Told at most once a second, and only after two seconds of work. */
+  /** Prints the text, but at most once a second, and not in the first two seconds. */
   readonly progress = (text: string): void => {
     const now = performance.now();
     if (now - this.#startMs < PROGRESS_AFTER_MS || now - this.#lastMs < PROGRESS_EVERY_MS) return;
@@ -38,15 +39,15 @@ export class Output {
     this.#streams.stderr(`${printableLine(text)}\n`);
   };
 
-  /** A line people should see at once. */
+  /** Prints a line that people should see at once. */
   warn(text: string): void {
-    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(sentence(text))}\n`);
+    this.#streams.stderr(`fsfreeze-bridge: ${printableLine(clip(text))}\n`);
   }
 
-  /** One line for people, with --json one object as well; the exit code. Never throws. */
+  /** Prints one line for people, with --json one object as well, and returns the exit code. Never throws. */
   failure(error: unknown): ExitCode {
     const code = exitCodeOf(error);
-    const message = printableLine(sentence(oneLine(error)));
+    const message = printableLine(clip(oneLine(error)));
     this.#streams.stderr(`fsfreeze-bridge: ${message}\n`);
     if (this.#json) {
       const facts = error instanceof BridgeError ? { facts: bounded(error.facts), outcome: error.outcome } : {};
@@ -57,7 +58,7 @@ export class Output {
   }
 }
 
-/** What a guest reported may be in them, of any length. */
+/** Facts may hold what a guest reported, of any length. */
 const MAX_FACTS_BYTES = 1024 * 1024;
 
 function bounded(facts: Facts): Facts {
@@ -65,7 +66,7 @@ function bounded(facts: Facts): Facts {
   return bytes <= MAX_FACTS_BYTES ? facts : { leftOut: `${bytes} bytes of facts, at most ${MAX_FACTS_BYTES} are told` };
 }
 
-// Causes repeat what the message says already, or hold the facts behind it.
+// A cause often repeats what the message says: it is told once.
 function oneLine(error: unknown): string {
   if (!(error instanceof BridgeError)) return describeError(error);
   const cause = error.cause === undefined ? '' : describeError(error.cause);

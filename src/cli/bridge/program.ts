@@ -1,7 +1,9 @@
-// The command line of fsfreeze-bridge: which command runs, how failures and signals leave. One call, one exit code.
+// Declares the commands of fsfreeze-bridge, runs the one that was called, and gives its exit code. How an error or a signal
+// ends a command is decided here; what a command does is in its own file.
 import yargs, { type Argv } from 'yargs';
 import { QuiesceError, UsageError } from '../../errors.js';
 import { interruption } from '../../confirm.js';
+import { unlessAborted } from '../../deadline.js';
 import { PACKAGE_VERSION } from '../../version.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
@@ -18,12 +20,12 @@ const CODES = exitCodes.map(({ code, meaning }) => `  ${code}  ${meaning}`).join
 
 const SET_COMMANDS = 'create, list, show, commit, revert, delete, copy, prune, watch or start-args';
 
-/** What a command is run with. */
+/** Declared commands run with this. */
 interface Wiring {
   readonly output: Output;
   readonly signal: AbortSignal;
   readonly run: (work: Promise<ExitCode>) => Promise<void>;
-  /** Holds nothing and changes nothing that is not whole at any moment: a signal ends it at once. */
+  /** For a command that holds no guest and leaves nothing half done at any moment: a signal ends it at once. */
   readonly read: (work: Promise<ExitCode>) => Promise<void>;
 }
 
@@ -91,7 +93,7 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
 /** Options that may be given several times. */
 const LISTS = ['disk'];
 
-// yargs makes a list of what is given twice: of two monitors, none is meant for certain.
+// yargs makes a list of an option that is given twice. Nobody can say which of two monitors is meant.
 function checkGivenOnce(args: Readonly<Record<string, unknown>>): boolean {
   const twice = Object.entries(args).find(
     ([name, value]) => Array.isArray(value) && !LISTS.includes(name) && name !== '_',
@@ -108,7 +110,9 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   const run = async (work: Promise<ExitCode>): Promise<void> => {
     code = await work;
   };
-  const read = (work: Promise<ExitCode>): Promise<void> => run(orInterrupted(work, signal));
+  const interrupted = (): QuiesceError =>
+    new QuiesceError('E_INTERRUPTED', interruption(signal, 'nothing was changed'));
+  const read = (work: Promise<ExitCode>): Promise<void> => run(unlessAborted(work, signal, interrupted));
   const parser = declareCommands(yargs([...words]), { output, signal, run, read });
   try {
     await quietly(parser);
@@ -118,25 +122,7 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   }
 }
 
-/** Throws a QuiesceError as soon as the signal comes; the work is left alone. */
-async function orInterrupted(work: Promise<ExitCode>, signal: AbortSignal): Promise<ExitCode> {
-  let stop: () => void = () => undefined;
-  const interrupted = new Promise<undefined>((resolve) => {
-    stop = () => {
-      resolve(undefined);
-    };
-    signal.addEventListener('abort', stop);
-    if (signal.aborted) stop();
-  });
-  const code = await Promise.race([work, interrupted]);
-  signal.removeEventListener('abort', stop);
-  if (code !== undefined) return code;
-  // What it meets later is of no interest.
-  work.catch(() => undefined);
-  throw new QuiesceError('E_INTERRUPTED', interruption(signal, 'nothing was changed'));
-}
-
-// Failures come back as exceptions, instead of ending the process with yargs' own words and code.
+// Makes yargs throw its errors, instead of ending the process with its own words and code.
 async function quietly(parser: Argv): Promise<void> {
   await parser
     .exitProcess(false)

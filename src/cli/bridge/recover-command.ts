@@ -1,9 +1,9 @@
-// `fsfreeze-bridge recover`: what killed tools and QEMUs left behind, for one VM or for all of them.
+// `fsfreeze-bridge recover`: puts right what killed tools and QEMUs left behind, for one VM or for all of them.
 import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import type { Finding } from '../../host/recover/finding.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
-import { parseLibvirtAddress } from '../../host/vm/libvirt/address.js';
+import { placeText } from '../../host/vm/place.js';
 import { DEFAULT_STATE_DIR } from '../../host/sets/manifest-store.js';
 import { recoverVms } from '../../host/recover/recover.js';
 import { allTargets, ownerless, type RecoverTarget, type RecoverableVm } from '../../host/recover/recover-targets.js';
@@ -24,6 +24,7 @@ import {
   type VmArgs,
 } from './options.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 
 interface RecoverArgs extends VmArgs, LockArgs {
   'dry-run': boolean;
@@ -62,7 +63,7 @@ export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
     .epilogue(EPILOGUE);
 }
 
-/** Exit 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent or busy. */
+/** Ends with 0 if nothing is left, 6 if a guest may still be held, 8 if something is left to be done, 3 if a VM is silent or busy. */
 export async function runRecover(args: RecoverArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const stateDir = path(args['state-dir']);
   const limits = {
@@ -82,7 +83,8 @@ export async function runRecover(args: RecoverArgs, output: Output, signal: Abor
   if (args.vm === undefined && args.qmp === undefined) findings.push(...(await ownerlessFindings(stateDir)));
   const code = codeOf(findings);
   const names = [...new Set(targets.map(({ vm }) => vm.name))];
-  output.result({ vms: names, dryRun: args['dry-run'], findings, exitCode: code }, () => render(names, findings));
+  const result = { vms: names, dryRun: args['dry-run'], findings, exitCode: code } satisfies Result<'recover'>;
+  output.result(result, () => render(names, findings));
   return code;
 }
 
@@ -125,16 +127,15 @@ function commandLine(args: RecoverArgs, vm: RecoverableVm, words: readonly strin
   return ['fsfreeze-bridge', ...words, ...given].map(shellWord).join(' ');
 }
 
-function whichVm({ name, configured, qmp: [qmp], qga }: RecoverableVm, words: readonly string[]): string[] {
-  const domain = configured ? undefined : parseLibvirtAddress(qmp ?? '');
-  if (domain !== undefined) {
-    return ['--vm', `libvirt:${domain.domain}`, ...(domain.uri === undefined ? [] : ['--connect', domain.uri])];
+function whichVm({ name, configured, monitors: [monitor], agent }: RecoverableVm, words: readonly string[]): string[] {
+  if (!configured && monitor?.kind === 'libvirt') {
+    return ['--vm', `libvirt:${monitor.domain}`, ...(monitor.uri === undefined ? [] : ['--connect', monitor.uri])];
   }
   return [
     '--vm',
     name,
-    ...(configured || qmp === undefined || words.includes('--qmp') ? [] : ['--qmp', qmp]),
-    ...(configured || qga === undefined || words.includes('--qga') ? [] : ['--qga', qga]),
+    ...(configured || monitor === undefined || words.includes('--qmp') ? [] : ['--qmp', placeText(monitor)]),
+    ...(configured || agent === undefined || words.includes('--qga') ? [] : ['--qga', placeText(agent)]),
   ];
 }
 

@@ -1,7 +1,7 @@
-// What `snapshot create --check` found, in words.
+// Puts into words what `snapshot create --check` found.
 import type { CreateCheck } from '../../host/create/create-check.js';
 
-/** Rows. */
+/** The rows to print. */
 export function renderCheck({ vm, status, disks, leftOut, agent, level, rooms }: CreateCheck): string[] {
   return [
     `${vm} (${status}): ${disks.length} disks would be cut, level ${level.atMost} at most (${level.asked} asked for)`,

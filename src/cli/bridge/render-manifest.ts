@@ -1,10 +1,10 @@
-// A snapshot set in words: after it was made, and for `show`.
+// Puts a snapshot set into words: after it was made, for `show`, and for `list`.
 import type { ConsistencyLevel } from '../../consistency.js';
 import type { Manifest, ManifestDisk } from '../../host/sets/manifest.js';
 import type { DiskView, SetView } from '../../host/sets/set-view.js';
 import { timeline } from './timeline.js';
 
-/** Rows: a set that was made just now. */
+/** The rows of a set that was made just now. */
 export function renderManifest(manifest: Manifest): string[] {
   return render(manifest, manifest.level, (disk) => {
     const { level, base, overlay } = disk;
@@ -12,7 +12,7 @@ export function renderManifest(manifest: Manifest): string[] {
   });
 }
 
-/** Rows: a set as it is now. */
+/** The rows of a set as it is now. */
 export function renderView({ manifest, level, disks, notes }: SetView): string[] {
   const rows = render(manifest, level, ({ base }, index) => {
     const view = disks[index];
@@ -58,7 +58,7 @@ function render(
   ];
 }
 
-/** One line of `snapshot list`. */
+/** The row of a set in `snapshot list`. */
 export function renderLine({ manifest, level, notes }: SetView): string {
   const { set, state, createdAt, disks, timings } = manifest;
   const window = timings.frozenWindowMs === undefined ? '' : `, frozen ${ms(timings.frozenWindowMs)}`;

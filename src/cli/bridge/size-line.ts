@@ -1,4 +1,4 @@
-// How large an overlay is, in one line: for `status` and `snapshot watch`.
+// Puts the size of an overlay into one line, for `status` and `snapshot watch`.
 import type { OverlaySize } from '../../host/sets/overlay-sizes.js';
 
 export function sizeLine({ set, disk, file, allocatedBytes, ageMs, bytesPerHour }: OverlaySize): string {

@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot copy`.
+// `fsfreeze-bridge snapshot copy`: copies the state of a cut into a folder.
 import { join } from 'node:path';
 import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';
@@ -21,6 +21,7 @@ import {
   type VmArgs,
 } from './options.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 
 const formats = ['qcow2', 'raw'] as const;
 
@@ -92,7 +93,7 @@ export async function runCopy(args: CopyArgs, output: Output, signal: AbortSigna
     onProgress: output.progress,
   });
   for (const doubt of record.doubts) output.warn(`${args.set}: ${doubt}`);
-  output.result({ target, ...record }, () => renderCopy(record, target));
+  output.result({ target, ...record } satisfies Result<'snapshot copy'>, () => renderCopy(record, target));
   return exitCode('done');
 }
 

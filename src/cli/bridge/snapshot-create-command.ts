@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot create`.
+// `fsfreeze-bridge snapshot create`: cuts the disks of a VM, or checks what a cut could be.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import { checkCreate, type CheckOptions } from '../../host/create/create-check.js';
@@ -23,6 +23,7 @@ import {
 import type { Output } from './output.js';
 import { renderCheck } from './render-check.js';
 import { renderManifest } from './render-manifest.js';
+import type { Result } from './results/results.js';
 
 interface CreateArgs extends VmArgs, LockArgs {
   name: string | undefined;
@@ -146,20 +147,22 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
     onProgress: output.progress,
   });
   const code = exitCode(satisfied ? 'done' : 'below-level');
-  output.result({ exitCode: code, satisfied, ...manifest }, () => renderManifest(manifest));
+  const result = { exitCode: code, satisfied, ...manifest } satisfies Result<'snapshot create'>;
+  output.result(result, () => renderManifest(manifest));
   if (!satisfied)
     output.warn(`level ${manifest.level} reached, ${manifest.required} asked for: ${manifest.evidence.join('; ')}`);
   for (const { what, reason } of missing) output.warn(`not in the set: ${what}: ${reason}`);
   return code;
 }
 
-/** The exit code is the one that create would leave with, as far as that can be said. */
+/** Gives the exit code that create would leave with, as far as that can be said. */
 async function runCheck(options: CheckOptions, output: Output): Promise<ExitCode> {
   const check = await checkCreate(options);
   const hasRoom = check.rooms.every(({ free, needed }) => free >= needed);
   const below = options.requirement.allowLower ? 'below-level' : 'quiesce';
   const code = exitCode(!hasRoom ? 'cut' : check.satisfied ? 'done' : below);
-  output.result({ exitCode: code, ...check }, () => renderCheck(check));
+  const result = { exitCode: code, ...check } satisfies Result<'snapshot create --check'>;
+  output.result(result, () => renderCheck(check));
   return code;
 }
 

@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot prune`.
+// `fsfreeze-bridge snapshot prune`: merges the oldest sets into their bases.
 import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
@@ -23,6 +23,7 @@ import {
 } from './options.js';
 import { findAndLockVm } from '../../host/sets/vm-lock.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 
 interface PruneArgs extends VmArgs, LockArgs {
   keep: number;
@@ -69,7 +70,7 @@ export async function runPrune(args: PruneArgs, output: Output, signal: AbortSig
   const plan = await pruneSnapshots({
     store: locked.store,
     stateDir: path(args['state-dir']),
-    qmp: vm.qmp,
+    monitor: vm.monitor,
     keep: args.keep,
     ...(olderThan === undefined ? {} : { olderThanMs: olderThan * DAY_MS }),
     dryRun: args['dry-run'],
@@ -86,7 +87,7 @@ export async function runPrune(args: PruneArgs, output: Output, signal: AbortSig
     merged: names(plan.merge),
     forgotten: names(plan.forget),
     kept: names(plan.keep),
-  };
+  } satisfies Result<'snapshot prune'>;
   output.result(result, () => {
     const [merged, forgotten] = args['dry-run'] ? ['would be merged', 'would be forgotten'] : ['merged', 'forgotten'];
     const line = (what: string, sets: readonly string[]): string[] =>

@@ -1,4 +1,4 @@
-// `fsfreeze-bridge snapshot list | show | commit | revert | delete`: what is done with sets that were made.
+// `fsfreeze-bridge snapshot list | show | commit | revert | delete`: the commands for sets that were made.
 import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';
 import type { SetView } from '../../host/sets/set-view.js';
@@ -28,6 +28,7 @@ import {
 } from './options.js';
 import type { Output } from './output.js';
 import { renderLine, renderView } from './render-manifest.js';
+import type { Result } from './results/results.js';
 
 interface ListArgs extends VmArgs {
   'monitor-timeout': number;
@@ -60,8 +61,9 @@ export async function runList(args: ListArgs, output: Output): Promise<ExitCode>
   const limit = limitMs('monitor-timeout', args['monitor-timeout']);
   const store = await storeOf(args, vm, limit);
   const { manifests, unreadable } = await store.readAll();
-  const views = await viewSnapshots(store, manifests, vm.qmp, limit);
-  output.result({ vm: vm.name, sets: views.map(summary), unreadable }, () => [
+  const views = await viewSnapshots(store, manifests, vm.monitor, limit);
+  const result = { vm: vm.name, sets: views.map(summary), unreadable } satisfies Result<'snapshot list'>;
+  output.result(result, () => [
     ...views.map(renderLine),
     ...unreadable.map(({ set, reason }) => `${set}  unreadable: ${reason}`),
     ...(manifests.length + unreadable.length === 0 ? [`no snapshot sets of ${vm.name}`] : []),
@@ -73,13 +75,13 @@ export function showOptions(yargs: Argv): Argv<SetArgs> {
   return withSet(yargs).example('$0 snapshot show nightly --vm db1', 'disks, files, level now and its evidence');
 }
 
-/** Of a set whose maker was killed, says what became of it, if the VM answers. */
+/** If the maker of the set was killed, the VM is asked what became of it. */
 export async function runShow(args: SetArgs, output: Output): Promise<ExitCode> {
   const vm = await vmOf(args);
   const limit = limitMs('monitor-timeout', args['monitor-timeout']);
   const store = await storeOf(args, vm, limit);
   const manifest = await store.read(args.set);
-  const [view] = await viewSnapshots(store, [manifest], vm.qmp, limit);
+  const [view] = await viewSnapshots(store, [manifest], vm.monitor, limit);
   if (view === undefined) throw new Error(`no view of ${args.set}`);
   for (const note of view.notes) output.warn(`${args.set}: ${note}`);
   output.result(viewJson(view), () => renderView(view));
@@ -115,7 +117,7 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
   const { manifest, foreign } = await commitWithLock(args, output, signal);
   for (const file of foreign) output.warn(`${file} is merged, but not known to be the set's own: left alone`);
   const merged = manifest.disks.filter((disk) => disk.merged).length;
-  output.result({ ...manifest, foreign }, () => [
+  output.result({ ...manifest, foreign } satisfies Result<'snapshot commit'>, () => [
     `snapshot set ${manifest.set}: ${merged} disks merged back${merged === manifest.disks.length ? '' : ` of ${manifest.disks.length}`}`,
   ]);
   return exitCode(foreign.length === 0 ? 'done' : 'left');
@@ -161,7 +163,7 @@ export function revertOptions(yargs: Argv): Argv<AskingArgs> {
     );
 }
 
-/** What revert, delete and a commit of a VM that is shut off need alike: they may ask, and touch only what nobody else needs. */
+/** For revert, delete and the commit of a VM that is shut off: `work` has the VM's lock, and may ask before it loses anything. */
 async function withLock<T>(
   args: AskingArgs,
   operation: 'revert' | 'delete' | 'commit',
@@ -175,13 +177,23 @@ async function withLock<T>(
   await using locked = await findAndLockVm(request, monitorTimeoutMs);
   const confirm = confirmWith(args.yes, signal);
   const stateDir = path(args['state-dir']);
-  return await work({ store: locked.store, stateDir, set: args.set, qmp: vm.qmp, monitorTimeoutMs, confirm, signal });
+  return await work({
+    store: locked.store,
+    stateDir,
+    set: args.set,
+    monitor: vm.monitor,
+    monitorTimeoutMs,
+    confirm,
+    signal,
+  });
 }
 
 export async function runRevert(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const manifest = await withLock(args, 'revert', output, signal, revertSnapshot);
   const files = manifest.disks.map(({ overlay }) => overlay.file);
-  output.result(manifest, () => [`reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`]);
+  output.result(manifest satisfies Result<'snapshot revert'>, () => [
+    `reverted to ${manifest.set}; start the VM from: ${files.join(', ')}`,
+  ]);
   return exitCode('done');
 }
 
@@ -197,7 +209,7 @@ export function deleteOptions(yargs: Argv): Argv<AskingArgs> {
 export async function runDelete(args: AskingArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const { files, foreign } = await withLock(args, 'delete', output, signal, deleteSnapshot);
   for (const file of foreign) output.warn(`${file} is not the set's own any more: left alone`);
-  output.result({ deleted: args.set, files, foreign }, () => [
+  output.result({ deleted: args.set, files, foreign } satisfies Result<'snapshot delete'>, () => [
     `deleted ${args.set}`,
     ...files.map((file) => `  ${file}`),
   ]);
@@ -208,18 +220,21 @@ function withAnswer(yargs: Argv<SetArgs>): Argv<AskingArgs> {
   return yargs.option('lock-timeout', lockTimeout).option('yes', yes);
 }
 
-function summary({ manifest, level, notes }: SetView): object {
+function summary({ manifest, level, notes }: SetView): Result<'snapshot list'>['sets'][number] {
   const { set, state, level: levelAtCut, required, createdAt, disks, timings } = manifest;
   return { set, state, level, levelAtCut, required, createdAt, disks: disks.length, timings, notes };
 }
 
-/** The manifest, whose levels are those of now. */
-function viewJson({ manifest, level, disks, notes }: SetView): object {
+/** The manifest with the levels as they are now, and what a person has to know. */
+function viewJson({ manifest, level, disks, notes }: SetView): Result<'snapshot show'> {
   return {
     ...manifest,
     level,
     levelAtCut: manifest.level,
-    disks: manifest.disks.map((disk, index) => ({ ...disk, ...disks[index] })),
+    disks: manifest.disks.flatMap((disk, index) => {
+      const view = disks[index];
+      return view === undefined ? [] : [{ ...disk, ...view }];
+    }),
     notes,
   };
 }

@@ -1,9 +1,10 @@
-// `fsfreeze-bridge snapshot watch`.
+// `fsfreeze-bridge snapshot watch`: tells when an overlay grows beyond a limit.
 import type { Argv } from 'yargs';
 import { lookAtOverlays, watchOverlays, type WatchEvent } from '../../host/watch/overlay-watch.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { byteSize, limitMs, monitorTimeout, path, storeOf, vmOf, withVm, type VmArgs } from './options.js';
 import type { Output } from './output.js';
+import type { Result } from './results/results.js';
 import { mib, sizeLine } from './size-line.js';
 
 interface WatchArgs extends VmArgs {
@@ -40,7 +41,7 @@ export async function runWatch(args: WatchArgs, output: Output, signal: AbortSig
   if (args.once) {
     const look = await lookAtOverlays(store, limitBytes);
     for (const set of look.unreadable) output.warn(`set ${set} cannot be read: its overlays were not looked at`);
-    output.result({ limitBytes, ...look }, () => [
+    output.result({ limitBytes, ...look } satisfies Result<'snapshot watch --once'>, () => [
       ...look.overlays.map((overlay) => `${look.above.includes(overlay) ? 'ABOVE' : 'below'}  ${sizeLine(overlay)}`),
       ...(look.overlays.length === 0 ? [`no overlays of ${vm.name}`] : []),
     ]);
@@ -54,7 +55,7 @@ export async function runWatch(args: WatchArgs, output: Output, signal: AbortSig
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
     signal,
     onEvent: (event) => {
-      output.result(event, () => [eventLine(event)]);
+      output.result(event satisfies Result<'snapshot watch'>, () => [eventLine(event)]);
     },
     onMonitorLost: () => {
       output.warn('the monitor for events went away: from now on the files alone are looked at');

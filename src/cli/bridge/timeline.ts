@@ -1,6 +1,6 @@
-// The timeline of a hold as a small bar chart: what was paused and frozen, for how long, on one scale. Spans of the guest
-// count from the beginning of its session; what came before the hold (prepare, sync) is told in numbers, since it may
-// have taken a thousand times as long.
+// Draws a hold as a small bar chart: what was paused and frozen, and for how long, on one scale. The guest counts its spans
+// from the beginning of its session. Phases before the hold (prepare, sync) are told in numbers, since they may have taken
+// a thousand times as long.
 import type { FreezeReport, Span } from '../../consistency.js';
 import { printableLine } from './printable.js';
 
@@ -9,12 +9,12 @@ const NAME_WIDTH = 28;
 
 interface Bar {
   readonly name: string;
-  /** Later ones are drawn over earlier ones. */
+  /** A later span is drawn over an earlier one. */
   readonly spans: readonly { readonly span: Span; readonly mark: string }[];
   readonly note: string;
 }
 
-/** Lines of text, safe to print; none if the guest reported no spans. */
+/** The lines, safe to print. Empty if the guest reported no spans. */
 export function timeline(report: FreezeReport): string[] {
   const bars = [...writerBars(report), ...filesystemBars(report)];
   const spans = bars.flatMap((bar) => bar.spans.map(({ span }) => span));

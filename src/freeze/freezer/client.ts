@@ -1,28 +1,17 @@
-// One connection to the freezer (qga/freezer/README.md): requests with a time limit each, what comes unasked, and
-// the end of the connection. Starting, killing and replacing the freezer is process.ts's business.
+// The freezer's verbs (qga/freezer/README.md) over one connection, with a time limit each. Which line answers which
+// request: exchange.ts. Starting, killing and replacing the freezer: process.ts.
 import { createConnection } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { UnreachableError } from '../../errors.js';
 import { withLimit } from '../../deadline.js';
-import {
-  freezerText,
-  freezerWord,
-  parseFreezerLine,
-  type FilesystemAnswer,
-  type FreezerLine,
-  type HungFilesystem,
-} from './lines.js';
+import { UnreachableError } from '../../errors.js';
+import { Exchange, type FreezerEvents, type Refusal } from './exchange.js';
+import { freezerText, freezerWord, type FilesystemAnswer, type HungFilesystem } from './lines.js';
 
 /** For requests that the freezer answers at once. */
 const PROMPT_MS = 5_000;
-/** It answers a thaw within 2 s, whatever the disks do. */
+/** The freezer answers a thaw within 2 s, whatever the disks do. */
 const THAW_ANSWER_MS = 3_500;
 const SYNC_GRACE_MS = 2_000;
-/** Its lines are 8192 bytes at most. What sends more, or more answers than it was asked for, is no freezer. */
-const LINE_LIMIT = 8_192;
-/** For each filesystem: five syncs, a late one, a freeze and some thaws; and for those that hang, which nobody counted. */
-const ANSWERS_EACH = 16;
-const ANSWERS_LEAST = 16_384;
 
 export interface FreezerIdentity {
   readonly pid: number;
@@ -30,21 +19,7 @@ export interface FreezerIdentity {
   readonly startTime: string;
 }
 
-export interface FreezerEvents {
-  /** The lease ended; it is thawing, unless a critical section lasts. */
-  onExpired(): void;
-  /** It has thawed all after the lease ended. */
-  onThawed(answers: readonly FilesystemAnswer[]): void;
-  /** The connection ended without close() having been called. Called once, with nothing after it. */
-  onLost(error: Error): void;
-}
-
-export interface Refusal {
-  readonly ok: false;
-  readonly code: string;
-  readonly words: readonly string[];
-  readonly text: string;
-}
+/** Each request throws an UnreachableError if the connection is lost, a DeadlineError if no answer comes in time. */
 type Done<T> = Refusal | ({ readonly ok: true } & T);
 
 export interface FreezerStatus {
@@ -55,41 +30,16 @@ export interface FreezerStatus {
   readonly deadlineMs: number;
 }
 
-interface Pending {
-  readonly verb: string;
-  readonly answers: FilesystemAnswer[];
-  readonly hung: HungFilesystem[];
-  readonly resolve: (line: Extract<FreezerLine, { kind: 'ok' | 'error' }>) => void;
-  readonly reject: (error: Error) => void;
-}
-
 export class FreezerConnection {
-  readonly #socket: Duplex;
-  readonly #events: FreezerEvents;
-  #pending: Pending[] = [];
-  #unasked: FilesystemAnswer[] = [];
-  #filesystems = 0;
-  #rest = '';
-  #over: Error | undefined;
-  #closing = false;
+  readonly #exchange: Exchange;
 
   constructor(socket: Duplex, events: FreezerEvents) {
-    this.#socket = socket;
-    this.#events = events;
-    socket.setEncoding('latin1');
-    socket.on('data', (text: string) => {
-      this.#receive(text);
-    });
-    socket.on('error', (error) => {
-      this.#end(error);
-    });
-    socket.on('close', () => {
-      this.#end(new Error('the freezer closed the connection'));
-    });
+    this.#exchange = new Exchange(socket, events);
   }
 
+  /** Throws an UnreachableError if it is no freezer of this protocol. */
   async hello(): Promise<FreezerIdentity> {
-    const answer = await this.#ask('hello', 'hello', PROMPT_MS);
+    const answer = await this.#exchange.ask('hello', 'hello', PROMPT_MS);
     const [version, pid = '', startTime] = answer.ok ? answer.words : [];
     if (version !== '1' || !isWhole(pid) || startTime === undefined)
       throw new UnreachableError(
@@ -115,24 +65,26 @@ export class FreezerConnection {
       whole(budgetMs),
       expedite ? '1' : '0',
     ];
-    return await this.#ask('plan', `plan ${words.join(' ')}`, PROMPT_MS);
+    return await this.#exchange.ask('plan', `plan ${words.join(' ')}`, PROMPT_MS);
   }
 
-  /** Refused with code `fs`, its first word is the errno. */
+  /** Adds one filesystem to the plan. A refusal with code `fs` has the errno as its first word. */
   async add(group: number, mountId: number, device: string, path: string): Promise<Done<{ readonly index: number }>> {
-    this.#filesystems++;
-    const answer = await this.#ask('fs', `fs ${group} ${mountId} ${device} ${freezerWord(path)}`, PROMPT_MS);
+    this.#exchange.countFilesystem();
+    const answer = await this.#exchange.ask('fs', `fs ${group} ${mountId} ${device} ${freezerWord(path)}`, PROMPT_MS);
     return answer.ok ? { ok: true, index: this.#whole('fs', answer.words[0]) } : answer;
   }
 
+  /** Syncs all that was added, side by side. What is not done within the budget answers ETIMEDOUT. */
   async sync(budgetMs: number): Promise<Done<{ readonly answers: readonly FilesystemAnswer[] }>> {
-    return await this.#ask('sync', `sync ${whole(budgetMs)}`, budgetMs + SYNC_GRACE_MS);
+    return await this.#exchange.ask('sync', `sync ${whole(budgetMs)}`, budgetMs + SYNC_GRACE_MS);
   }
 
   /**
-   * Deadline on CLOCK_MONOTONIC. Among the answers are those of syncs that were late. Its own limit is the caller's
-   * watch over the lease. Refused with code `freeze` when a filesystem had not frozen within `limitMs` (default: within
-   * the lease): then the rest is being thawed already, and `answers` name it.
+   * Freezes all that was added. `firstMs` and `deadlineMs` are times on CLOCK_MONOTONIC. Among the answers are those of
+   * syncs that were late. This request has no time limit here: the caller watches the lease. It is refused with code
+   * `freeze` when a filesystem had not frozen within `limitMs` (default: within the lease). The rest is being thawed by
+   * then, and `answers` name it.
    */
   async freeze(
     leaseMs: number,
@@ -143,7 +95,7 @@ export class FreezerConnection {
     }
   > {
     const words = [leaseMs, ...(limitMs === undefined ? [] : [limitMs])].map(whole).join(' ');
-    const answer = await this.#ask('freeze', `freeze ${words}`, undefined);
+    const answer = await this.#exchange.ask('freeze', `freeze ${words}`, undefined);
     if (!answer.ok) return answer;
     const [, first, deadline] = answer.words;
     return {
@@ -154,25 +106,28 @@ export class FreezerConnection {
     };
   }
 
+  /** The lease ends in `leaseMs` from now, and no later than the maximum that plan() named. */
   async renew(leaseMs: number): Promise<Done<{ readonly deadlineMs: number }>> {
-    const answer = await this.#ask('renew', `renew ${whole(leaseMs)}`, PROMPT_MS);
+    const answer = await this.#exchange.ask('renew', `renew ${whole(leaseMs)}`, PROMPT_MS);
     return answer.ok ? { ok: true, deadlineMs: this.#whole('renew', answer.words[0]) / 1e6 } : answer;
   }
 
+  /** While it is on, the freezer's thaw at the end of the lease waits for `off`, at most `boundMs`. */
   async critical(on: boolean, boundMs: number): Promise<Done<object>> {
-    return await this.#ask('critical', on ? `critical on ${whole(boundMs)}` : 'critical off', PROMPT_MS);
+    return await this.#exchange.ask('critical', on ? `critical on ${whole(boundMs)}` : 'critical off', PROMPT_MS);
   }
 
   /**
-   * May be sent while sync or freeze is under way: ends them. Answers of a refusal are what is known so far, but for code
-   * `expired`, which ends the session as an `ok` does: ETIMEDOUT means then that it was given up.
+   * Thaws all, and gives the session up. May be sent while sync or freeze is under way: it ends them. The answers of a
+   * refusal are what is known so far. A refusal with code `expired` ends the session as an `ok` does: there ETIMEDOUT
+   * means that the filesystem was given up.
    */
   async thaw(): Promise<(Refusal | { readonly ok: true }) & { readonly answers: readonly FilesystemAnswer[] }> {
-    return await this.#ask('thaw', 'thaw', THAW_ANSWER_MS);
+    return await this.#exchange.ask('thaw', 'thaw', THAW_ANSWER_MS);
   }
 
   async status(limitMs = PROMPT_MS): Promise<FreezerStatus> {
-    const answer = await this.#ask('status', 'status', limitMs);
+    const answer = await this.#exchange.ask('status', 'status', limitMs);
     if (!answer.ok) throw new UnreachableError('E_FREEZER', `freezer: status: ${answer.text}`);
     const [state = '', session = '\\', owner = '\\', , , deadline] = answer.words;
     return {
@@ -183,135 +138,44 @@ export class FreezerConnection {
     };
   }
 
-  /** What it has given up. A freezer of before this was known answers nothing. */
+  /** What the freezer has given up. A freezer that is older than this request names nothing. */
   async hung(limitMs = PROMPT_MS): Promise<readonly HungFilesystem[]> {
-    const answer = await this.#ask('hung', 'hung', limitMs);
+    const answer = await this.#exchange.ask('hung', 'hung', limitMs);
     return answer.hung;
   }
 
   /** Gives the session up, if it is held: the freezer thaws everything. */
   close(): void {
-    this.#closing = true;
-    this.#socket.destroy();
+    this.#exchange.close();
   }
 
-  /** How many it was asked to add. */
+  /** How many filesystems the freezer was asked to add. */
   get filesystems(): number {
-    return this.#filesystems;
+    return this.#exchange.filesystems;
   }
 
   get lost(): boolean {
-    return this.#over !== undefined;
+    return this.#exchange.lost;
   }
 
-  async #ask(
-    verb: string,
-    line: string,
-    limitMs: number | undefined,
-  ): Promise<(Refusal | { readonly ok: true; readonly words: readonly string[] }) & Pick<Pending, 'answers' | 'hung'>> {
-    if (this.#over !== undefined) throw lostError(verb, this.#over);
-    const told: Pick<Pending, 'answers' | 'hung'> = { answers: [], hung: [] };
-    const answered = new Promise<Extract<FreezerLine, { kind: 'ok' | 'error' }>>((resolve, reject) => {
-      this.#pending.push({ verb, ...told, resolve, reject });
-    });
-    this.#socket.write(`${line}\n`);
-    const final = await (limitMs === undefined
-      ? answered
-      : withLimit(`freezer: ${verb}`, limitMs, answered, 'unknown'));
-    if (final.kind === 'ok') return { ok: true, words: final.words, ...told };
-    return { ok: false, code: final.code, words: final.words, text: final.text, ...told };
-  }
-
-  #receive(text: string): void {
-    const lines = (this.#rest + text).split('\n');
-    this.#rest = lines.pop() ?? '';
-    for (const line of lines) {
-      if (line.length >= LINE_LIMIT) break;
-      const parsed = parseFreezerLine(line);
-      if (parsed === undefined) {
-        const said = JSON.stringify(line.slice(0, 200));
-        this.#socket.destroy(new Error(`the freezer said ${said}, which is none of its protocol`));
-        return;
-      }
-      this.#take(parsed);
-      if (this.#socket.destroyed) return;
-    }
-    if (this.#rest.length >= LINE_LIMIT || lines.some((line) => line.length >= LINE_LIMIT)) {
-      this.#socket.destroy(new Error(`expected lines of at most ${LINE_LIMIT} bytes, the freezer said a longer one`));
-      this.#rest = '';
-    }
-  }
-
-  /** A number of an answer. One that is none would never compare as past or to come. */
+  /**
+   * A number of an answer. Throws an UnreachableError, and ends the connection, where there is none: NaN would compare
+   * neither as past nor as to come.
+   */
   #whole(verb: string, word: string | undefined): number {
     if (word !== undefined && isWhole(word)) return Number(word);
     const found = word === undefined ? 'nothing' : JSON.stringify(word.slice(0, 200));
     const error = new UnreachableError('E_FREEZER', `freezer: answer to ${verb}: expected a number, found ${found}`, {
       outcome: 'unknown',
     });
-    this.#socket.destroy(error);
+    this.#exchange.breakOff(error);
     throw error;
-  }
-
-  #take(line: FreezerLine): void {
-    switch (line.kind) {
-      case 'filesystem': {
-        // A sync that was late is told with the freeze that waited for it.
-        const asked =
-          this.#pending.find((pending) => pending.verb === line.answer.verb) ??
-          (line.answer.verb === 'sync' ? this.#pending.find((pending) => pending.verb === 'freeze') : undefined);
-        (asked?.answers ?? this.#unasked).push(line.answer);
-        // Thaw lines of an expiry may come while our own thaw waits for its answer: both want them.
-        if (asked !== undefined) this.#unasked.push(line.answer);
-        this.#checkCount(this.#unasked.length);
-        return;
-      }
-      case 'hung': {
-        const { hung = [] } = this.#pending.find(({ verb }) => verb === 'hung') ?? {};
-        this.#checkCount(hung.push(line.hung));
-        return;
-      }
-      case 'event':
-        if (line.name === 'expired') this.#events.onExpired();
-        else if (line.name === 'thawed')
-          this.#events.onThawed(this.#unasked.filter((answer) => answer.verb === 'thaw'));
-        return;
-      case 'ok':
-      case 'error': {
-        // An error does not name its request. Answers keep the order of the requests but for those that overtake a
-        // sync or freeze under way, and of these only thaw is sent meanwhile: it is answered after what it ends.
-        const index = line.kind === 'ok' ? this.#pending.findIndex((pending) => pending.verb === line.verb) : 0;
-        const [answered] = index < 0 ? [] : this.#pending.splice(index, 1);
-        if (answered === undefined)
-          this.#socket.destroy(new Error(`the freezer answered ${line.kind} without having been asked`));
-        else answered.resolve(line);
-        return;
-      }
-    }
-  }
-
-  #checkCount(answers: number): void {
-    const limit = Math.max(ANSWERS_LEAST, ANSWERS_EACH * this.#filesystems);
-    if (answers > limit) this.#socket.destroy(new Error(`the freezer answered for more than ${limit} filesystems`));
-  }
-
-  #end(error: Error): void {
-    if (this.#over !== undefined) return;
-    this.#over = error;
-    const pending = this.#pending;
-    this.#pending = [];
-    for (const { verb, reject } of pending) reject(lostError(verb, error));
-    if (!this.#closing) this.#events.onLost(error);
   }
 }
 
 const isWhole = (word: string): boolean => /^\d{1,19}$/.test(word);
 
-function lostError(verb: string, cause: Error): UnreachableError {
-  return new UnreachableError('E_FREEZER_LOST', `freezer: connection lost at ${verb}`, { cause, outcome: 'unknown' });
-}
-
-/** The protocol takes at most 256 bytes. */
+/** The protocol takes an owner of at most 256 bytes. */
 function shortOwner(owner: string): string {
   return Buffer.byteLength(owner) <= 256 ? owner : `${owner.slice(0, 60)}...`;
 }
@@ -319,6 +183,9 @@ function shortOwner(owner: string): string {
 function whole(ms: number): string {
   return String(Math.max(1, Math.round(ms)));
 }
+
+/** For a connection that only asks, and holds no session. */
+export const noEvents: FreezerEvents = { onExpired() {}, onThawed() {}, onLost() {} };
 
 /** Throws an UnreachableError if nobody listens there. */
 export async function connectToSocket(path: string, events: FreezerEvents): Promise<FreezerConnection> {

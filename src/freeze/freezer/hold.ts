@@ -1,9 +1,12 @@
-// A session's hold on the freezer: the lock it takes, the lease and our own watch over it, and the way back when the
-// freezer has died or does not answer. What is frozen and what it is worth: session/filesystem-set.ts and session/session.ts.
+// A session's hold on the freezer: the lock that it takes, the freeze, the thaw, and the way back when the freezer has
+// died or does not answer. Our own watch over the lease: lease-watch.ts. What the kernel answered for each filesystem:
+// session/filesystem-set.ts.
 import { Timer } from '../../deadline.js';
 import { DeadlineError, describeError, QuiesceError, StateError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
-import type { FreezerConnection, FreezerIdentity, Refusal } from './client.js';
+import type { FreezerConnection, FreezerIdentity } from './client.js';
+import type { Refusal } from './exchange.js';
+import { LeaseWatch, type HoldEnd } from './lease-watch.js';
 import { freezerText, type FilesystemAnswer } from './lines.js';
 import { connectFreezer, killFreezer, thawMarked, type FreezerPlaces } from './process.js';
 
@@ -11,39 +14,31 @@ import { connectFreezer, killFreezer, thawMarked, type FreezerPlaces } from './p
 const PLAN_SLACK_MS = 30_000;
 const LONGEST_PLAN_MS = 3_600_000;
 /**
- * A freezer that says nothing this long after the lease ended is dead or stopped: it is killed then, and what it froze is
- * to take writes within a second of the lease's end.
+ * A freezer is taken for stopped if it does not confirm a thaw in this time, and says nothing when asked for as much
+ * again.
  */
-const SILENCE_MS = 250;
-/** One that neither confirms a thaw in this time nor, asked then, says in as much again what it is at. */
 const STILL_THERE_MS = 300;
-/** And this for each filesystem: on one busy processor a thousand threads go before its answer. */
+/** More patience for each filesystem: on one busy processor a thousand threads have their turn before the answer. */
 const STILL_THERE_EACH_MS = 1;
 
 export interface HoldRequest {
   readonly session: string;
   readonly owner: string;
   readonly leaseMaxMs: number;
-  /** For what comes before the freeze. */
+  /** How long what comes before the freeze may take. */
   readonly budgetMs: number;
-  /** For the freeze of each filesystem; one that takes longer ends the attempt. */
+  /** How long the freeze of each filesystem may take. One that takes longer ends the attempt. */
   readonly freezeLimitMs: number;
   readonly expedite: boolean;
 }
 
-/** How a hold ended that nobody ended. */
-export interface HoldEnd {
-  readonly outcome: 'expired' | 'broken';
-  readonly error: string;
-}
-
 export interface ThawResult {
-  /** Of the thaw; and of a freeze that did not come to its end. */
+  /** Those of the thaw, and those of a freeze that did not come to its end. */
   readonly answers: readonly FilesystemAnswer[];
   readonly end?: HoldEnd;
-  /** The freezer was gone; what it had frozen was thawed by its marker. */
+  /** The freezer was gone, and what it had frozen was thawed by its marker. */
   readonly byMarker: boolean;
-  /** What the freezer says if something is not thawed yet. It goes on, and may be asked once more: then it gives up. */
+  /** The freezer's words, if something is not thawed yet. It goes on, and may be asked once more: then it gives up. */
   readonly unfinished?: string;
   /** Why it is not known that everything is thawed. */
   readonly unconfirmed?: string;
@@ -52,28 +47,20 @@ export interface ThawResult {
 export class FreezerHold {
   readonly #places: FreezerPlaces;
   readonly #request: HoldRequest;
-  readonly #onEnd: (end: HoldEnd) => void;
+  readonly #lease: LeaseWatch;
   #connection: FreezerConnection | undefined;
   #identity: FreezerIdentity | undefined;
-  /** FIFREEZE may have been called. */
-  #armed = false;
-  #firstMs = 0;
-  #deadlineMs: number | undefined;
-  #criticalUntilMs = 0;
-  #expired = false;
   #expiryAnswers: readonly FilesystemAnswer[] = [];
-  /** Of a freeze that was refused or ended: what is known of it all the same. */
+  /** What is known of a freeze that was refused or ended. */
   #freezeAnswers: readonly FilesystemAnswer[] = [];
-  #silent = false;
+  /** The freezer did not answer a thaw. */
+  #mute = false;
   #lost: Error | undefined;
-  #watch: NodeJS.Timeout | undefined;
-  /** The thaw was told: the lease is watched no more, whatever answers still come. */
-  #ending = false;
 
   private constructor(places: FreezerPlaces, request: HoldRequest, onEnd: (end: HoldEnd) => void) {
     this.#places = places;
     this.#request = request;
-    this.#onEnd = onEnd;
+    this.#lease = new LeaseWatch(onEnd);
   }
 
   /**
@@ -91,7 +78,7 @@ export class FreezerHold {
     try {
       hold.#connection = await connectFreezer(places, {
         onExpired: () => {
-          hold.#leaseEnded();
+          hold.#lease.expired();
         },
         onThawed: (answers) => {
           hold.#expiryAnswers = answers;
@@ -101,7 +88,7 @@ export class FreezerHold {
           onEnd({ outcome: 'broken', error: `the freezer died: ${error.message}` });
         },
       });
-      // All at once: a turn between the two processes costs as much as the rest of it.
+      // All are sent at once: a turn between the two processes costs as much as the rest of it.
       const answered = Promise.all([hold.#plan(request.budgetMs), open(hold.#connection)]);
       answered.catch(() => undefined);
       hold.#identity = await hold.#connection.hello();
@@ -118,13 +105,13 @@ export class FreezerHold {
     return this.#connection;
   }
 
-  /** Filesystems may be frozen by it. */
+  /** FIFREEZE may have been called: filesystems may be frozen. */
   get armed(): boolean {
-    return this.#armed;
+    return this.#lease.armed;
   }
 
   get remainingMs(): number {
-    return this.#deadlineMs === undefined ? 0 : Math.max(0, this.#deadlineMs - monotonicMs());
+    return this.#lease.remainingMs;
   }
 
   /** What went wrong with the freezer itself, if anything. */
@@ -133,96 +120,94 @@ export class FreezerHold {
     return this.#lost === undefined ? undefined : `the freezer died: ${this.#lost.message}`;
   }
 
-  /** Freezes all that was added. Throws a QuiesceError if it is refused or ended meanwhile; errors of single filesystems do not. */
+  get #silent(): boolean {
+    return this.#mute || this.#lease.silent;
+  }
+
+  /**
+   * Freezes all that was added. Throws a QuiesceError if it is refused or ended meanwhile, not for single filesystems.
+   */
   async freeze(leaseMs: number): Promise<readonly FilesystemAnswer[]> {
-    this.#armed = true;
-    // Until the answer names the deadline, which is some milliseconds later.
-    this.#deadlineMs = monotonicMs() + leaseMs;
-    this.#watchLease();
+    this.#lease.arm(leaseMs);
     const answer = await this.connection.freeze(leaseMs, this.#request.freezeLimitMs);
     if (!answer.ok) {
       this.#freezeAnswers = answer.answers;
       const expired = answer.code === 'expired';
       throw new QuiesceError('E_FREEZE', expired ? 'the lease ended before all was frozen' : answer.text);
     }
-    this.#firstMs = answer.firstMs;
-    this.#deadlineMs = answer.deadlineMs;
-    this.#watchLease();
+    this.#lease.begin(answer.firstMs, answer.deadlineMs);
     return answer.answers;
   }
 
   /**
-   * The freezer freezes at least one filesystem or none. Without any the lock stays, and the lease is kept here; the
-   * freezer bounds it all the same, for a process that is stopped: by the budget of a plan, which it ends by force.
+   * For a session without filesystems, as the freezer freezes at least one. The lock stays, and the lease is kept here.
+   * The freezer bounds it all the same, should this process be stopped: by the budget of a plan, which it ends by
+   * force.
    */
   async freezeNothing(leaseMs: number): Promise<void> {
     await this.#planAnew(leaseMs);
-    this.#firstMs = monotonicMs();
-    this.#deadlineMs = this.#firstMs + leaseMs;
-    this.#watchLease();
+    const firstMs = monotonicMs();
+    this.#lease.begin(firstMs, firstMs + leaseMs);
   }
 
   /**
-   * Nothing is frozen any more: keeps the lock while the writers are released, and lets the freezer end this process if
-   * that takes longer than `limitMs`; one that was stopped is started anew then, and its successor releases. Never throws.
+   * When nothing is frozen any more: keeps the lock while the writers are released, and lets the freezer end this
+   * process if that takes longer than `limitMs`. So a process that was stopped is replaced, and its successor releases.
+   * Never throws.
    */
   keepForRelease(limitMs: number): void {
-    this.#ending = true;
-    clearTimeout(this.#watch);
-    if (this.#lost === undefined && !this.#silent) this.#planAnew(limitMs).catch(() => undefined);
+    this.#lease.stop();
+    if (this.failure === undefined) this.#planAnew(limitMs).catch(() => undefined);
   }
 
-  // A plan's budget cannot be changed. Both are sent at once, so that nobody takes the lock between them.
+  // A plan's budget cannot be changed, so it is planned anew. Both are sent at once: nobody takes the lock between
+  // them.
   async #planAnew(budgetMs: number): Promise<void> {
     await Promise.all([this.connection.thaw(), this.#plan(budgetMs)]);
   }
 
-  /** The refusal, if there is one. */
+  /** Moves the end of the lease. Returns the refusal, if there is one. */
   async renew(leaseMs: number): Promise<Refusal | undefined> {
-    if (this.#armed) {
+    if (this.armed) {
       const answer = await this.connection.renew(leaseMs);
       if (!answer.ok) return answer;
-      this.#deadlineMs = answer.deadlineMs;
-    } else {
-      const leftMs = Math.max(1, Math.min(leaseMs, this.#firstMs + this.#request.leaseMaxMs - monotonicMs()));
-      await this.#planAnew(leftMs);
-      this.#deadlineMs = monotonicMs() + leftMs;
+      this.#lease.renew(answer.deadlineMs);
+      return undefined;
     }
-    this.#watchLease();
+    const leftMs = Math.max(1, Math.min(leaseMs, this.#lease.firstMs + this.#request.leaseMaxMs - monotonicMs()));
+    await this.#planAnew(leftMs);
+    this.#lease.renew(monotonicMs() + leftMs);
     return undefined;
   }
 
-  /** The refusal, if there is one. While it is on, expiry waits, at most `boundMs`. */
+  /** While it is on, expiry waits, at most `boundMs`. Returns the refusal, if there is one. */
   async critical(on: boolean, boundMs: number): Promise<Refusal | undefined> {
-    if (!this.#armed) return undefined;
+    if (!this.armed) return undefined;
     const answer = await this.connection.critical(on, boundMs);
     if (!answer.ok) return answer;
-    this.#criticalUntilMs = on ? monotonicMs() + boundMs : 0;
-    if (!on && this.#expired) this.#onEnd(this.#expiry());
-    else this.#watchLease();
+    this.#lease.critical(on, boundMs);
     return undefined;
   }
 
-  /** Thaws what it froze, by the freezer or without it, and says what became of it. Never throws. */
+  /** Thaws what was frozen, by the freezer or without it, and says what became of it. Never throws. */
   async thaw(): Promise<ThawResult> {
-    this.#ending = true;
-    clearTimeout(this.#watch);
+    this.#lease.stop();
     if (this.failure !== undefined) return await this.#thawWithoutFreezer(this.failure);
     try {
       const answer = await this.#thawAnswer();
       const answers = [...this.#freezeAnswers, ...this.#expiryAnswers, ...answer.answers];
       if (answer.ok) return { answers, byMarker: false };
       return answer.code === 'expired'
-        ? { answers, byMarker: false, end: this.#expiry() }
+        ? { answers, byMarker: false, end: this.#lease.expiry() }
         : { answers, byMarker: false, unfinished: answer.text };
     } catch (error) {
-      this.#silent = error instanceof DeadlineError;
+      this.#mute = error instanceof DeadlineError;
       return await this.#thawWithoutFreezer(`the freezer was lost: ${describeError(error)}`);
     }
   }
 
-  // One that waits for a disk answers a question meanwhile. One that is stopped answers nothing, and the lease's end may
-  // be near.
+  // A freezer that waits for a disk answers a question meanwhile. A freezer that is stopped answers nothing, and the
+  // end of the lease may be near.
   async #thawAnswer(): ReturnType<FreezerConnection['thaw']> {
     const { connection } = this;
     const thawed = connection.thaw();
@@ -238,8 +223,7 @@ export class FreezerHold {
 
   /** Gives up the lock. May be called at any time; what is frozen is thawed then. */
   close(): void {
-    this.#ending = true;
-    clearTimeout(this.#watch);
+    this.#lease.stop();
     this.#connection?.close();
   }
 
@@ -247,7 +231,7 @@ export class FreezerHold {
   async release(): Promise<void> {
     const released = this.#connection?.thaw().catch(() => undefined);
     const timer = new Timer();
-    // One that is stopped says nothing; it sees the connection closed when it goes on.
+    // A freezer that is stopped says nothing. It sees the connection closed when it goes on.
     await Promise.race([released, timer.after(STILL_THERE_MS, undefined)]);
     timer.clear();
     this.close();
@@ -267,48 +251,6 @@ export class FreezerHold {
     const [word = '\\', since = '0', until = '0'] = answer.words;
     const holder = { requester: freezerText(word), sinceMs: Number(since) / 1e6, untilMs: Number(until) / 1e6 };
     throw new StateError('a freeze', `held by ${holder.requester}`, ['idle'], { holder });
-  }
-
-  #expiry(): HoldEnd {
-    const seconds = Math.round((monotonicMs() - this.#firstMs) / 1000);
-    const error = `thawed after ${seconds} s, before the requester asked: the snapshot is not consistent`;
-    return { outcome: 'expired', error };
-  }
-
-  #leaseEnded(): void {
-    this.#expired = true;
-    // To thaw now would tell the freezer that the critical section is over.
-    if (monotonicMs() < this.#criticalUntilMs) this.#watchLease();
-    else this.#onEnd(this.#expiry());
-  }
-
-  // Our own look at the lease: a freezer that is stopped thaws nothing.
-  #watchLease(): void {
-    clearTimeout(this.#watch);
-    if (this.#deadlineMs === undefined || this.#ending) return;
-    // One that said that the lease ended is not silent: then the end of the critical section is waited for, and not a
-    // moment longer, since the freezer kills a holder that does not let go within a second.
-    const graceMs = this.#armed && !this.#expired ? SILENCE_MS : 0;
-    const fromMs = Math.max(this.#deadlineMs, this.#criticalUntilMs) + graceMs;
-    const watch = setTimeout(
-      () => {
-        // What it said while this process had no turn lies in the socket, and is read before an immediate runs.
-        setImmediate(() => {
-          if (this.#watch === watch && !this.#ending) this.#watchFired();
-        });
-      },
-      Math.max(0, fromMs - monotonicMs()),
-    );
-    this.#watch = watch;
-  }
-
-  #watchFired(): void {
-    if (this.#expired || !this.#armed) {
-      this.#onEnd(this.#expiry());
-      return;
-    }
-    this.#silent = true;
-    this.#onEnd({ outcome: 'broken', error: 'the freezer was silent past the lease, and was killed' });
   }
 
   async #thawWithoutFreezer(error: string): Promise<ThawResult> {

@@ -1,8 +1,6 @@
-// Questions to the freezer that take no session. However many ask at a time, one connection serves them: the freezer keeps
-// eight, and one of them is the session's.
-import { connectToSocket, type FreezerConnection } from './client.js';
-
-const nobody = { onExpired() {}, onThawed() {}, onLost() {} };
+// Asks the freezer questions that need no session. However many ask at a time, one connection serves them all: the
+// freezer keeps eight, and one of them is the session's.
+import { connectToSocket, noEvents, type FreezerConnection } from './client.js';
 
 export class FreezerInquiry {
   readonly #socketPath: string;
@@ -16,11 +14,11 @@ export class FreezerInquiry {
   /** Throws an UnreachableError if no freezer answers, and what `question` throws. */
   async ask<T>(question: (freezer: FreezerConnection) => Promise<T>): Promise<T> {
     this.#asking++;
-    const connecting = (this.#connection ??= connectToSocket(this.#socketPath, nobody));
+    const connecting = (this.#connection ??= connectToSocket(this.#socketPath, noEvents));
     try {
       return await question(await connecting);
     } catch (error) {
-      // One that is silent or gone is not asked again on this connection.
+      // A freezer that is silent or gone is not asked again on this connection.
       this.#drop(connecting);
       throw error;
     } finally {

@@ -1,8 +1,7 @@
-// The freezer's lines (qga/freezer/README.md) as words and back. Pure; the socket is client.ts's.
-import { decodeOctal } from '../../linux/mountinfo.js';
-import { pathBytes } from '../../linux/path-text.js';
+// Reads and writes the freezer's lines (qga/freezer/README.md). Pure. Which line answers which request: exchange.ts.
+import { decodeOctal, pathBytes } from '../../linux/path-text.js';
 
-/** One free text as one word. */
+/** Escapes a free text (a path, an owner) to one word. */
 export function freezerWord(text: string): string {
   if (text === '') return '\\';
   return [...pathBytes(text)]
@@ -14,30 +13,33 @@ export function freezerWord(text: string): string {
     .join('');
 }
 
+/** The text of an escaped word. */
 export function freezerText(word: string): string {
   return word === '\\' ? '' : decodeOctal(word);
 }
 
 type FilesystemVerb = 'sync' | 'freeze' | 'thaw';
 
-/** What the kernel answered for one filesystem. Times in milliseconds on CLOCK_MONOTONIC; 0 if it was not reached. */
+/**
+ * What the kernel answered for one filesystem. Times are in milliseconds on CLOCK_MONOTONIC; 0 if it was not reached.
+ */
 export interface FilesystemAnswer {
   readonly index: number;
   readonly verb: FilesystemVerb;
-  /** 0: done. */
+  /** 0 if it was done. */
   readonly errno: number;
   readonly startMs: number;
   readonly endMs: number;
-  /** Of a thaw: this session's FIFREEZE had returned 0. */
+  /** True of a thaw if this session's FIFREEZE had returned 0. */
   readonly ours: boolean;
 }
 
-/** What the kernel has not returned a call on, and the freezer has given up for later sessions. */
+/** A filesystem on which the kernel has not returned a call. Later sessions work without it. */
 export interface HungFilesystem {
   readonly mountpoint: string;
   /**
-   * What has not returned. After a `freeze` it is thawed at once; a `thaw` means that it is frozen until then. Who writes
-   * there waits for the end of either.
+   * The call that has not returned. When a `freeze` returns, it is thawed at once; until a `thaw` returns, it is
+   * frozen. Whoever writes there waits for the end of either.
    */
   readonly call: 'open' | 'sync' | 'freeze' | 'thaw';
   /** When that call began, on CLOCK_MONOTONIC. */
@@ -53,7 +55,7 @@ export type FreezerLine =
   | { readonly kind: 'hung'; readonly hung: HungFilesystem }
   | { readonly kind: 'filesystem'; readonly answer: FilesystemAnswer };
 
-/** Undefined if the line is none of the protocol's. */
+/** Undefined if the line is not one of the protocol. */
 export function parseFreezerLine(line: string): FreezerLine | undefined {
   const [first, second, ...rest] = line.split(' ');
   if (second === undefined) return undefined;

@@ -1,10 +1,11 @@
-// The freezer's markers on tmpfs (qga/freezer/README.md, "The marker"): while one exists something may be frozen.
+// Reads the freezer's markers on tmpfs (qga/freezer/README.md, "The marker"): while one exists, something may be
+// frozen.
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { isErrno } from '../../errors.js';
 import { freezerText } from './lines.js';
 
-/** That of the session, if there is one, and those of what hangs, whoever left it. Never throws. */
+/** The paths of the session's marker, if there is one, and of those of what hangs, whoever left it. Never throws. */
 export function markerFiles(markerPath: string): readonly string[] {
   try {
     const name = basename(markerPath);
@@ -21,7 +22,7 @@ export function markedSessions(markerPath: string): readonly string[] {
   return markerFiles(markerPath).flatMap((path) => markedSession(path) ?? []);
 }
 
-/** The session that this one names; '' if it cannot be read, undefined if there is none. */
+/** The session that this marker names; '' if it cannot be read, undefined if there is no such file. */
 export function markedSession(path: string): string | undefined {
   try {
     const [magic, , , , session] = readFileSync(path, 'utf8').split('\n', 1)[0]?.split(' ') ?? [];

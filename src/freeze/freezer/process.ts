@@ -1,22 +1,26 @@
-// The freezer as a process: found by its socket, started where no service manager did, killed when it is silent past
-// the lease, and run as `--thaw-marked` for what a dead one left. Speaking with it: client.ts.
+// The freezer as a process: found by its socket, started where no service manager did it, killed when it is silent past
+// the lease, and run as `--thaw-marked` for what a dead freezer left. Speaking with it: client.ts.
 import { execa } from 'execa';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { Deadline, Timer } from '../../deadline.js';
 import { describeError, ThawUnconfirmedError, UnreachableError } from '../../errors.js';
-import { connectToSocket, type FreezerConnection, type FreezerEvents, type FreezerIdentity } from './client.js';
+import { processStat } from '../../linux/process-stat.js';
+import { connectToSocket, type FreezerConnection, type FreezerIdentity } from './client.js';
+import type { FreezerEvents } from './exchange.js';
 import { markedSessions, markerFiles } from './markers.js';
 
-/** A freezer of the service manager's that ended is back within this: RestartSec=0, and what it thaws first. */
+/**
+ * A freezer that the service manager keeps is back within this after its end: RestartSec=0, and what it thaws first.
+ */
 const UNIT_RETRY_MS = 5_000;
 const RETRY_STEP_MS = 50;
-/** Where a unit of this name is looked for; the first is there while systemd runs. */
+/** The first path exists while systemd runs; at the others the freezer's unit is looked for. */
 const serviceManagerPaths: ServiceManagerPaths = {
   running: '/run/systemd/system',
   units: ['/etc', '/run', '/usr/lib', '/lib'].map((root) => `${root}/systemd/system/fsfreeze-freezer.service`),
 };
 
-/** It waits for a predecessor that is starting, or still thawing. */
+/** A freezer that is started waits for a predecessor that is starting, or still thawing. */
 const START_LIMIT_MS = 30_000;
 /** `--thaw-marked` has bounds of its own of about 10 s for each thing it waits for. */
 const THAW_MARKED_LIMIT_MS = 60_000;
@@ -33,13 +37,13 @@ export interface FreezerPlaces {
   readonly freezerPath: string | undefined;
   /** Default: systemd's. */
   readonly serviceManager?: ServiceManagerPaths;
-  /** How long one of the service manager's is waited for before another is started. Default `UNIT_RETRY_MS`. */
+  /** How long the service manager's freezer is waited for before another is started. Default `UNIT_RETRY_MS`. */
   readonly unitRetryMs?: number;
 }
 
 /**
- * Connects; starts the freezer, in a session of its own, if nobody answers. One that the service manager keeps is
- * waited for first: ours would be in our control group, and end with it. Throws an UnreachableError.
+ * Connects; starts the freezer, in a session of its own, if nobody answers. A freezer that the service manager keeps is
+ * waited for first: one of ours would be in our control group, and end with it. Throws an UnreachableError.
  */
 export async function connectFreezer(places: FreezerPlaces, events: FreezerEvents): Promise<FreezerConnection> {
   const deadline = new Deadline(isManaged(places) ? (places.unitRetryMs ?? UNIT_RETRY_MS) : 0);
@@ -71,9 +75,9 @@ async function startFreezer(places: FreezerPlaces, path: string): Promise<void> 
 }
 
 /**
- * Thaws what a freezer that died left frozen, by its markers. Nothing else may thaw: our own descriptors are gone with it.
- * With `session` it comes back as soon as none of its filesystems is marked any more: what hangs of others has time.
- * Throws a ThawUnconfirmedError unless everything marked, or everything of that session, is thawed.
+ * Thaws what a dead freezer left frozen, by its markers. Nothing else may thaw: the descriptors are gone with that
+ * freezer. With `session` it returns as soon as no filesystem of that session is marked any more: what hangs of others
+ * has time. Throws a ThawUnconfirmedError unless everything marked, or everything of that session, is thawed.
  */
 export async function thawMarked(places: FreezerPlaces, session?: string): Promise<void> {
   const { freezerPath, markerPath } = places;
@@ -104,7 +108,7 @@ function placeWords({ socketPath, markerPath }: FreezerPlaces): string[] {
   return ['--socket', socketPath, '--marker', markerPath];
 }
 
-// Without pipes for a resident child to keep: stderr is one, and is read to its end by the parent's exit alone.
+// A resident child must be left no pipe to keep open. Only stderr is one, and it is read until the parent exits.
 async function run(
   path: string,
   args: readonly string[],
@@ -131,22 +135,11 @@ async function run(
  * now. True if a signal was sent.
  */
 export function killFreezer({ pid, startTime }: FreezerIdentity): boolean {
-  if (pid <= 1 || pid === process.pid || processStartTime(pid) !== startTime) return false;
+  if (pid <= 1 || pid === process.pid || processStat(pid)?.startTime !== startTime) return false;
   try {
     process.kill(pid, 'SIGKILL');
     return true;
   } catch {
     return false;
-  }
-}
-
-/** Field 22 of /proc/PID/stat, which no later process with this pid has; undefined if there is none. */
-export function processStartTime(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The name, in parentheses, may hold anything.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
-  } catch {
-    return undefined;
   }
 }

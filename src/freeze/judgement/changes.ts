@@ -1,8 +1,9 @@
-// What changed on the machine since the plan was made: a mount table is read seconds before the first FIFREEZE, and
-// writers are looked for then. Pure but for a look at the writers' files; what it means for the level: verdict.ts.
-import { readdirSync, statSync } from 'node:fs';
+// Compares two looks at the machine: the plan may be seconds old when the first FIFREEZE is due. Pure but for a look at
+// the writers' files. When it is looked: second-look.ts. What a change means for the level: verdict.ts.
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FreezePlan, PlannedFilesystem } from './plan.js';
+import { namesIn } from '../../linux/kernel-values.js';
 import { isIgnoredName, type WriterFolder } from '../writers/folders.js';
 
 export interface Change {
@@ -10,7 +11,7 @@ export interface Change {
   readonly reason: string;
 }
 
-/** Filesystems of the cut that `now` has and `then` had not, or the other way round. `now`: of the same request. */
+/** Filesystems of the cut that came or went between two plans of the same request. */
 export function filesystemChanges(then: FreezePlan, now: FreezePlan): readonly Change[] {
   const before = new Map(then.filesystems.map((planned) => [keyOf(planned), planned]));
   const after = new Map(now.filesystems.map((planned) => [keyOf(planned), planned]));
@@ -44,29 +45,23 @@ function nameOf({ filesystem: { mountpoint, type } }: PlannedFilesystem): string
   return `${mountpoint} (${type})`;
 }
 
-/** By path, what changes with a file's content, owner or mode; files that cannot be writers are not in it. */
+/** By path, a text that changes with the file's content, owner or mode. Names that are no writer's are left out. */
 export type WriterFiles = ReadonlyMap<string, string>;
 
-/** Never throws. */
+/** The files in the writers' folders as they are now. Never throws. */
 export function writerFiles(folders: readonly WriterFolder[]): WriterFiles {
   return new Map(
     folders.flatMap(({ path: folder }) =>
-      names(folder).map((name): [string, string] => [join(folder, name), stateOf(join(folder, name))]),
+      namesIn(folder)
+        .filter((name) => !isIgnoredName(name))
+        .map((name): [string, string] => [join(folder, name), stateOf(join(folder, name))]),
     ),
   );
 }
 
-/** Paths in `now` that are new or other than in `then`. What is gone cannot be run, and shows by itself. */
+/** Paths in `now` that are new or other than in `then`. A file that is gone cannot be run, and shows by itself. */
 export function changedWriters(then: WriterFiles, now: WriterFiles): readonly string[] {
   return [...now].flatMap(([path, state]) => (then.get(path) === state ? [] : [path]));
-}
-
-function names(folder: string): string[] {
-  try {
-    return readdirSync(folder).filter((name) => !isIgnoredName(name));
-  } catch {
-    return [];
-  }
 }
 
 function stateOf(path: string): string {

@@ -1,8 +1,9 @@
-// In which order the filesystems of a plan freeze. Pure, and linear in what rests on what.
+// Puts the filesystems of a plan in the order in which they freeze. Pure, and linear in what rests on what. Which of
+// them freeze: plan.ts.
 import type { DiskChain } from '../../linux/disks.js';
 import type { Filesystem } from '../../linux/mounts.js';
 
-/** What is known of a filesystem before it has its place. */
+/** A filesystem that has no place in the order yet. */
 export interface Unordered {
   readonly filesystem: Filesystem;
   readonly chain: DiskChain;
@@ -35,7 +36,7 @@ function newerFirst(a: Unordered, b: Unordered): number {
   return b.filesystem.age - a.filesystem.age;
 }
 
-// Each right after what rests on it. A circle cannot be; if there were one, the newest of it would go last.
+// Each stands right after what rests on it. A circle cannot be; if there were one, its newest would go last.
 function innerFirst<T extends Unordered>(planned: readonly T[]): readonly T[] {
   const resting = new Map<Filesystem, T[]>();
   for (const one of planned) {

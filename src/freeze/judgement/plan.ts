@@ -1,5 +1,5 @@
-// Step 1 of the freeze path: which filesystems are concerned by a request, which of them are frozen, in which order,
-// and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
+// Makes the plan of step 1 (src/freeze/README.md): which filesystems a request concerns, which of them are frozen and
+// in which order, and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
 import type { DiskRef, FreezeRequest } from '../../consistency.js';
 import type { Disk, DiskChain, DiskLookup } from '../../linux/disks.js';
 import { inFreezeOrder, type Ordered, type Unordered } from './freeze-order.js';
@@ -7,16 +7,16 @@ import { isNetworkType } from '../../linux/filesystem-types.js';
 import type { Mount } from '../../linux/mountinfo.js';
 import type { Filesystem, MountTable, SkippedMount } from '../../linux/mounts.js';
 import { tellablePath } from '../../linux/path-text.js';
-import { realPath } from '../../linux/real-path.js';
+import { safeRealPath } from '../../linux/safe-real-path.js';
 import { noRules, ruledOut, type FreezeRules } from './rules.js';
 import type { Writer } from '../writers/folders.js';
 
 export interface PlannedFilesystem extends Unordered, Ordered {
-  /** On a disk of the cut. */
+  /** It lies on a disk of the cut, or may. */
   readonly inCut: boolean;
-  /** In the cut, and mounted read-write. */
+  /** It is in the cut, and mounted read-write. */
   readonly concerned: boolean;
-  /** Disks it lies on that are not in the cut, though others of it are. */
+  /** Disks under it that the cut leaves out, though it takes others of them. */
   readonly missingDisks: readonly Disk[];
   /** Why it is left, if it is. */
   readonly reason?: string;
@@ -27,23 +27,25 @@ export interface PlannedFilesystem extends Unordered, Ordered {
 /** A disk that the request names. */
 export interface DiskOfCut {
   readonly ref: DiskRef;
+  /** The name that people are told. */
   readonly label: string;
-  /** What it is here; several only where one PCI address or serial is shared. */
+  /** The disks of this machine that it may be; several only where one PCI address or serial is shared. */
   readonly disks: readonly Disk[];
 }
 
 export interface FreezePlan {
   /** In the order in which they freeze; those that do not freeze last. */
   readonly filesystems: readonly PlannedFilesystem[];
-  /** Undefined if the request names no disks: then all are. */
+  /** Undefined if the request names no disks: then all are in the cut. */
   readonly disks: readonly DiskOfCut[] | undefined;
   readonly skipped: readonly SkippedMount[];
-  /** Mount points that the request names and nothing is mounted at. */
+  /** Mount points that the request names, where nothing is mounted. */
   readonly unknownMountpoints: readonly string[];
 }
 
 type PlanRequest = Pick<FreezeRequest, 'mountpoints' | 'disks'>;
 
+/** The plan of this request on this machine. Asks of each filesystem which disks it lies on. */
 export function makePlan(
   table: MountTable,
   lookup: DiskLookup,
@@ -52,7 +54,7 @@ export function makePlan(
 ): FreezePlan {
   const disks = request.disks?.map((ref) => diskOfCut(ref, lookup.disks()));
   const wanted = request.mountpoints === undefined ? undefined : new Set(request.mountpoints);
-  // As it is, or as whoever asks was told of it: JSON has no bytes that are not UTF-8.
+  // The name as it is, or as whoever asks was told it: JSON has no bytes that are not UTF-8.
   const isWanted = ({ mountpoint }: Mount): boolean =>
     wanted?.has(mountpoint) === true || wanted?.has(tellablePath(mountpoint)) === true;
   const skipped: SkippedMount[] = [...table.skipped];
@@ -60,7 +62,7 @@ export function makePlan(
     const chain = lookup.chainOf(filesystem);
     const named = wanted === undefined || filesystem.mounts.some(isWanted);
     const onDisk = disks === undefined || liesOn(chain, disks);
-    // The cut decides what is concerned; without disks the mount points are all there is to say what is cut.
+    // The disks say what is cut; where the request names none, its mount points do.
     const inCut = disks === undefined ? named : onDisk;
     const concerned = inCut && !filesystem.readOnly;
     const missingDisks = disks === undefined || !concerned ? [] : notAmong(chain, disks);
@@ -108,14 +110,14 @@ function whyLeft(filesystem: Filesystem, rules: FreezeRules): string | undefined
   return filesystem.unreachable;
 }
 
-// None, if none of its disks is in the cut: then it is something unknown under it that may be.
+// Empty if no disk of it is in the cut: it then counts only because something below it was not understood.
 function notAmong(chain: DiskChain, disks: readonly DiskOfCut[]): readonly Disk[] {
   const inCut = new Set(disks.flatMap((disk) => disk.disks.map(({ name }) => name)));
   const missing = chain.disks.filter(({ name }) => !inCut.has(name));
   return missing.length === chain.disks.length ? [] : missing;
 }
 
-/** Those that the cut has a part of only. */
+/** Filesystems of which the cut takes a part only, with the disks that it leaves out. */
 export function tornFilesystems(
   plan: FreezePlan | undefined,
 ): readonly { readonly what: string; readonly missing: readonly string[] }[] {
@@ -127,13 +129,13 @@ export function tornFilesystems(
     }));
 }
 
-// What ends in something unknown may lie on any disk.
+// A chain that ends in something unknown may lie on any disk.
 function liesOn(chain: DiskChain, disks: readonly DiskOfCut[]): boolean {
   if (!chain.understood) return true;
   return disks.some((disk) => disk.disks.some((one) => chain.disks.some((mine) => mine.name === one.name)));
 }
 
-/** virtio-blk shows no more of a serial (struct virtio_blk, VIRTIO_BLK_ID_BYTES). */
+/** virtio-blk shows so much of a serial, and no more (struct virtio_blk, VIRTIO_BLK_ID_BYTES). */
 const VIRTIO_SERIAL_BYTES = 20;
 
 function diskOfCut(ref: DiskRef, all: readonly Disk[]): DiskOfCut {
@@ -150,7 +152,7 @@ function hasSerial(disk: Disk, serial: string): boolean {
   return [disk.serial, disk.udevSerial].some((own) => own === expected || own === serial);
 }
 
-/** How people are told of a disk. */
+/** The name of a disk, for people. */
 function diskLabel(ref: DiskRef): string {
   if (ref.serial !== undefined && ref.serial !== '') return `serial ${ref.serial}`;
   return ref.pciAddress ?? ref.dev ?? 'without serial and PCI address';
@@ -167,7 +169,7 @@ export function concernedWriters(
     const covers = writer.description?.covers ?? [];
     if (covers.length === 0) return true;
     return covers.some((path) => {
-      const filesystem = table.filesystemOf(realPath(path, table));
+      const filesystem = table.filesystemOf(safeRealPath(path, table));
       return filesystem !== undefined && inCut.has(filesystem);
     });
   };

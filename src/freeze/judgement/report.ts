@@ -1,4 +1,5 @@
-// The report of a session, put together from what its parts know. Pure.
+// Builds the report of a session from what its parts know, and keeps the time of its steps. Pure. The level and its
+// evidence: verdict.ts.
 import { defined } from '../../defined.js';
 import type { FreezeReport, FilesystemReport, SessionStep, Span, WriterReport } from '../../consistency.js';
 import type { Verdict } from './verdict.js';
@@ -31,7 +32,7 @@ export class StepClock {
     if (current !== undefined) current.endMs = this.#now();
   }
 
-  /** Since the session began. */
+  /** In milliseconds since the session began. */
   get steps(): { step: SessionStep; startMs: number; endMs: number }[] {
     return this.#spans.map(({ step, startMs, endMs }) => ({
       step,
@@ -40,6 +41,7 @@ export class StepClock {
     }));
   }
 
+  /** Undefined if the session has not come to this step. */
   span(step: SessionStep): Span | undefined {
     return this.steps.find((one) => one.step === step);
   }
@@ -49,7 +51,7 @@ export interface ReportParts {
   readonly session: string;
   readonly requester: string;
   readonly final: boolean;
-  /** Everything is known to be thawed, once it is final. */
+  /** Everything is known to be thawed; counts once the report is final. */
   readonly thawed: boolean;
   readonly outcome: SessionOutcome;
   readonly verdict: Verdict;
@@ -66,7 +68,7 @@ export interface ReportParts {
   readonly frozenSpan: Span | undefined;
 }
 
-/** In steps 3 and 7, while applications may be held for it. */
+/** It had a phase in step 3 or 7, while applications may be held for it. */
 function tookPart({ phases }: WriterReport): boolean {
   return phases.some(({ phase }) => phase === 'freeze' || phase === 'verify');
 }

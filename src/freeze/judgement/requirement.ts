@@ -1,14 +1,14 @@
-// What a request demands of the session, and the errors that end an attempt which cannot give it
-// (FreezeRequest.require). Pure.
-import { satisfies, type ConsistencyLevel, type FreezeRequest } from '../../consistency.js';
+// Says what a request demands of the session (FreezeRequest.require), and ends an attempt that cannot give it: the
+// errors of a level too low, of a failed writer and of a failed FIFREEZE. Pure. The level itself: verdict.ts.
+import { levelAskedFor, satisfies, type ConsistencyLevel, type FreezeRequest } from '../../consistency.js';
 import { QuiesceError } from '../../errors.js';
 import type { Verdict } from './verdict.js';
 import type { Writer } from '../writers/folders.js';
 
-/** A writer that should run and may not. */
+/** A writer that should run, and may not be run. */
 export interface UnsafeWriter extends Pick<Writer, 'required' | 'shipped'> {
   readonly what: string;
-  /** With what mends it. */
+  /** Names what mends it. */
   readonly reason: string;
 }
 
@@ -33,9 +33,7 @@ export function vetoes(
 
 /** The level below which the attempt ends; undefined where the level does not matter. */
 export function levelNeeded(require: Require, writerConcerned: boolean): ConsistencyLevel | undefined {
-  if (require === 'plain') return undefined;
-  if (require !== 'auto') return require;
-  return writerConcerned ? 'application' : 'filesystem';
+  return require === 'plain' ? undefined : levelAskedFor(require, writerConcerned);
 }
 
 /** Throws a QuiesceError that says what keeps the level down. */
@@ -47,14 +45,14 @@ export function checkLevel(verdict: Verdict, needed: ConsistencyLevel): void {
   });
 }
 
-/** `failures`: of writers that veto, for people. */
+/** Throws a QuiesceError if there are `failures`: of writers that veto, for people. */
 export function checkWriters(require: Require, failures: readonly string[]): void {
   if (failures.length > 0)
     throw new QuiesceError('E_WRITER', `a required writer failed: ${failures.join('; ')}${wayOut(require)}`);
 }
 
 /**
- * `unsafe`: writers that cannot be run, with the remedy. Only a plain freeze ends by them; where a level is asked for
+ * Throws a QuiesceError for writers that cannot be run. Only a plain freeze ends by them; where a level is asked for
  * they lower it.
  */
 export function checkUnsafe(require: Require, hookFailure: HookFailure, unsafe: readonly UnsafeWriter[]): void {
@@ -68,7 +66,10 @@ function wayOut(require: Require): string {
   return require === 'plain' ? ' (hook-failure=lower in [bridge] freezes all the same)' : '';
 }
 
-/** `errors`: of opens and FIFREEZEs, without EBUSY and EOPNOTSUPP, which guest-fsfreeze-freeze passes over. */
+/**
+ * Throws a QuiesceError for the first of `errors`, if a plain freeze was asked for: those of opens and FIFREEZEs,
+ * without EBUSY and EOPNOTSUPP, which guest-fsfreeze-freeze passes over.
+ */
 export function checkPlain(require: Require, errors: readonly string[]): void {
   const [error] = errors;
   if (require === 'plain' && error !== undefined) throw new QuiesceError('E_FREEZE', `failed to freeze ${error}`);

@@ -1,13 +1,14 @@
-// Which filesystems the guest's configuration takes out of the freeze: by mount point and by type. What is taken out
-// stays concerned, and is not held: the label tells (plan.ts, verdict.ts). Pure. Keys: src/agent/configuration.ts.
+// Says which filesystems the guest's configuration takes out of the freeze: by mount point and by type. A filesystem
+// that is taken out stays concerned, and is not held: the level tells (plan.ts, verdict.ts). Pure. The keys:
+// src/agent/configuration.ts.
 import type { Filesystem } from '../../linux/mounts.js';
 
-/** Globs of mount points (see `mountpointGlob`), and names of filesystem types. Empty lists rule nothing. */
+/** Globs of mount points (see `mountpointGlob`), and names of filesystem types. Empty lists rule nothing out. */
 export interface FreezeRules {
-  /** If either of these two is given: only what one of them names is frozen. */
+  /** If this list or the next one is given, only what one of them names is frozen. */
   readonly includeMountpoints: readonly string[];
   readonly includeTypes: readonly string[];
-  /** Stronger than the above. */
+  /** Filesystems that are not frozen, whatever the two lists above say. */
   readonly excludeMountpoints: readonly string[];
   readonly excludeTypes: readonly string[];
 }
@@ -21,8 +22,8 @@ export const noRules: FreezeRules = {
 
 /**
  * `?` is any character but `/`, `*` any number of these, `**` any characters at all; the rest is literal. Undefined if
- * the text is none: not absolute, not as mountinfo writes paths, or with brackets or braces, which other globs have and
- * these do not.
+ * the text is no glob of a mount point: not absolute, not as mountinfo writes paths, or with brackets or braces, which
+ * other globs have and these do not.
  */
 export function mountpointGlob(glob: string): RegExp | undefined {
   const path = /^\/(?:[^/]+(?:\/[^/]+)*)?$/;

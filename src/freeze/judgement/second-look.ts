@@ -1,6 +1,6 @@
-// The plan is as old as `prepare` was long: what is mounted, and which writers there are, is looked at again before the
-// writers are held, quickly before the first FIFREEZE, and when all are released. Reads /proc, /sys and the writers'
-// folders, and next to nothing of them if nothing changed. How two looks are compared: changes.ts.
+// Looks again at what is mounted and which writers there are, since the plan is as old as `prepare` was long: before
+// the writers are held, quickly before the first FIFREEZE, and when all are released. Reads /proc, /sys and the
+// writers' folders, and next to nothing of them if nothing changed. How two looks are compared: changes.ts.
 import type { FreezeRequest } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { changedWriters, filesystemChanges, writerFiles, type Change, type WriterFiles } from './changes.js';
@@ -9,8 +9,8 @@ import { concernedWriters, makePlan, type FreezePlan } from './plan.js';
 import type { FreezeRules } from './rules.js';
 import { findWriters, type WriterFolder } from '../writers/folders.js';
 
-/** Where is looked, and by whose rules. */
-export interface LookedAt {
+/** Where it looks, and by whose rules. */
+export interface LookPlaces {
   readonly view: LookAtMachine;
   readonly rules: FreezeRules;
   readonly writerFolders: readonly WriterFolder[];
@@ -18,20 +18,20 @@ export interface LookedAt {
 }
 
 export class SecondLook {
-  readonly #at: LookedAt;
+  readonly #places: LookPlaces;
   readonly #request: FreezeRequest;
   readonly #view: MachineView;
   readonly #plan: FreezePlan;
   readonly #files: WriterFiles;
   #changes: readonly Change[] = [];
 
-  /** Made before the writers are read: what changes in between shows as a change. */
-  constructor(at: LookedAt, request: FreezeRequest, view: MachineView, plan: FreezePlan) {
-    this.#at = at;
+  /** To be made before the writers are read: what changes in between shows as a change. */
+  constructor(places: LookPlaces, request: FreezeRequest, view: MachineView, plan: FreezePlan) {
+    this.#places = places;
     this.#request = request;
     this.#view = view;
     this.#plan = plan;
-    this.#files = writerFiles(at.writerFolders);
+    this.#files = writerFiles(places.writerFolders);
   }
 
   get plan(): FreezePlan {
@@ -43,7 +43,10 @@ export class SecondLook {
     return this.#changes;
   }
 
-  /** `held`: applications wait. Never throws: what cannot be looked at may have changed. */
+  /**
+   * Adds what came or went since the plan. `held`: applications wait, so that less is looked at. Never throws: what
+   * cannot be looked at may have changed.
+   */
   async atFilesystems(extent: Extract<Extent, 'changes' | 'held'>): Promise<void> {
     const found = await this.#changesNow(extent);
     const known = new Set(this.#changes.map(({ what }) => what));
@@ -51,7 +54,7 @@ export class SecondLook {
   }
 
   async #changesNow(extent: Extent): Promise<readonly Change[]> {
-    const { view, rules } = this.#at;
+    const { view, rules } = this.#places;
     try {
       const now = await view(extent);
       if (now === this.#view) return [];
@@ -62,9 +65,9 @@ export class SecondLook {
     }
   }
 
-  /** Writers that should have run as they are now, and did not. */
+  /** Writers that are new or changed since the plan, and should have run as they are now. Never throws. */
   atWriters(): readonly Change[] {
-    const { writerFolders, writerOwner } = this.#at;
+    const { writerFolders, writerOwner } = this.#places;
     const changed = new Set(changedWriters(this.#files, writerFiles(writerFolders)));
     if (changed.size === 0) return [];
     const found = findWriters(writerFolders, { owner: writerOwner }).filter(

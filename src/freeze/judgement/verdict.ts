@@ -1,5 +1,5 @@
-// What a cut taken during a session is worth, and why: the one place that turns facts into a consistency level
-// (freeze path, "What a level means"). Pure. A level is never higher than what its evidence proves.
+// Judges what a cut taken during a session is worth, and why: the one place that turns facts into a consistency level
+// (src/freeze/README.md, "What a level means"). Pure. A level is never higher than what its evidence proves.
 import {
   lowestLevel,
   satisfies,
@@ -12,15 +12,15 @@ import type { SessionOutcome } from '../writers/phase.js';
 
 /** A disk that the request names, as it was found here. */
 export interface DiskFacts {
-  /** How people are told of it. */
+  /** The name that people are told. */
   readonly label: string;
-  /** Its `dev`s here; empty: this guest has no such disk. */
+  /** Its nodes in /dev here; empty: this guest has no such disk. */
   readonly devs: readonly string[];
-  /** Parts of it (or itself) that no mounted filesystem lies on: active swap, */
+  /** Active swap, among the parts of the disk (or itself) that no mounted filesystem lies on. */
   readonly swap: readonly string[];
-  /** those whose write counters stood still, */
+  /** Among the same, those whose write counters stood still. */
   readonly unwritten: readonly string[];
-  /** and the others. */
+  /** Among the same, all others. */
   readonly written: readonly string[];
 }
 
@@ -28,14 +28,14 @@ export interface VerdictFacts {
   readonly outcome: SessionOutcome;
   readonly error?: string;
   readonly filesystems: readonly FilesystemReport[];
-  /** Filesystems of which a part lies on disks that are not in the cut, for people. */
-  readonly halves: readonly { readonly what: string; readonly missing: readonly string[] }[];
+  /** Filesystems that lie partly on disks outside the cut, for people. */
+  readonly torn: readonly { readonly what: string; readonly missing: readonly string[] }[];
   /** Filesystems of the cut that came or went after the plan was made. */
   readonly changes: readonly { readonly what: string; readonly reason: string }[];
   readonly writers: readonly WriterReport[];
-  /** Hooks that should have run and may not, for want of safety or of a good description. */
+  /** Hooks that should have run, and may not: they are unsafe, or badly described. */
   readonly unsafeWriters: readonly { readonly what: string; readonly reason: string }[];
-  /** Undefined: all disks. */
+  /** Undefined: the cut takes all disks. */
   readonly disks: readonly DiskFacts[] | undefined;
   readonly trustPlainHooks: boolean;
 }
@@ -52,6 +52,7 @@ interface Reason {
   readonly sentence: string;
 }
 
+/** The lowest ceiling of all reasons decides. */
 export function judge(facts: VerdictFacts): Verdict {
   const early = ended(facts);
   const reasons = early === undefined ? [...filesystemReasons(facts), ...writerReasons(facts)] : [early];
@@ -81,7 +82,7 @@ function ended({ outcome, error }: VerdictFacts): Reason | undefined {
 function filesystemReasons(facts: VerdictFacts): Reason[] {
   const concerned = facts.filesystems.filter((filesystem) => filesystem.concerned);
   const reasons = concerned.map(filesystemReason);
-  for (const { what, missing } of facts.halves)
+  for (const { what, missing } of facts.torn)
     reasons.push({
       ceiling: 'none',
       sentence: `${what} lies on ${missing.join(', ')} too, which is not in the cut: half of it would be missing`,

@@ -1,5 +1,5 @@
-// How a session came out, and its last steps with the freezer: the thaw, its confirmation, and what neither of them may
-// be told as. Writers, report and states: session.ts.
+// What ends a session (Ending), and how it came out (Outcome): the thaw, its confirmation, and the error that is told
+// of them, the worst first. The order in which things are undone: finish.ts.
 import type { FilesystemSet } from './filesystem-set.js';
 import type { FreezerHold, ThawResult } from '../freezer/hold.js';
 import type { FreezeLog } from '../options.js';
@@ -8,17 +8,17 @@ import type { SessionOutcome } from '../writers/phase.js';
 export interface Ending {
   readonly outcome: SessionOutcome;
   readonly error?: string;
-  /** Neither thaw() nor the signal nor a failed step. */
+  /** It was neither thaw() nor the signal nor a failed step. */
   readonly byItself: boolean;
 }
 
-export class SessionEnding {
+export class Outcome {
   readonly #session: string;
   readonly #log: FreezeLog;
-  #outcome: SessionOutcome = 'ok';
+  #kind: SessionOutcome = 'ok';
   #error: string | undefined;
   #leftToFreezer = false;
-  /** The freezer's words, if its last answer to a thaw was that it is not done. */
+  /** The freezer's words, if it answered the last thaw with an error: something is not thawed yet. */
   #unfinished: string | undefined;
   #unconfirmed: string | undefined;
 
@@ -27,11 +27,11 @@ export class SessionEnding {
     this.#log = log;
   }
 
-  get outcome(): SessionOutcome {
-    return this.#outcome;
+  get kind(): SessionOutcome {
+    return this.#kind;
   }
 
-  /** Why it is not `ok`. */
+  /** Why its kind is not `ok`. */
   get error(): string | undefined {
     return this.#error;
   }
@@ -41,13 +41,14 @@ export class SessionEnding {
     return this.#unconfirmed;
   }
 
-  /** What is not confirmed to be thawed hangs in the kernel, and the freezer, which is well, keeps at it. */
+  /** All that is not confirmed to be thawed hangs in the kernel, and the freezer, which is well, keeps at it. */
   get leftToFreezer(): boolean {
     return this.#leftToFreezer;
   }
 
+  /** The session ends now, for this reason. What is found out from here on can only be worse. */
   begin({ outcome, error }: Ending): void {
-    this.#outcome = outcome;
+    this.#kind = outcome;
     this.#error = error;
   }
 
@@ -61,7 +62,7 @@ export class SessionEnding {
     return this.#unconfirmed === undefined && this.#unfinished === undefined && filesystems.unthawed.length === 0;
   }
 
-  /** After the release: a disk that did not answer may do so by now. Never throws. */
+  /** After the release: asks once more, as a disk that did not answer may do so by now. Never throws. */
   async confirm(hold: FreezerHold, filesystems: FilesystemSet): Promise<void> {
     if (this.#unconfirmed === undefined && !this.thawed(filesystems)) this.#record(await hold.thaw(), filesystems);
     if (this.#unconfirmed === undefined && !this.thawed(filesystems)) {
@@ -71,11 +72,11 @@ export class SessionEnding {
     if (this.#unconfirmed === undefined) return;
     const before = this.#error === this.#unconfirmed ? undefined : this.#error;
     this.#worsen('broken', this.#unconfirmed);
-    // Whatever else there was, this is what must be seen.
+    // Whatever else went wrong, this is what must be seen.
     this.#error = before === undefined ? this.#unconfirmed : `${this.#unconfirmed}; ${before}`;
   }
 
-  /** It is known now, long after. */
+  /** It has become known, long after the end, that everything is thawed. */
   confirmedLate(): void {
     this.#unconfirmed = undefined;
     this.#log.warn({ session: this.#session }, 'everything is thawed now');
@@ -95,7 +96,7 @@ export class SessionEnding {
   }
 
   #worsen(outcome: SessionOutcome, error: string): void {
-    if (this.#outcome === 'ok') this.#outcome = outcome;
+    if (this.#kind === 'ok') this.#kind = outcome;
     this.#error ??= error;
     this.#log.error({ session: this.#session }, error);
   }

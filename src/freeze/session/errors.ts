@@ -1,4 +1,4 @@
-// What a session throws, made of what went wrong in it and of its report. Pure.
+// The errors that a session throws, made of what went wrong in it and of its report. Pure.
 import { defined } from '../../defined.js';
 import type { FreezeReport } from '../../consistency.js';
 import { describeError, QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../../errors.js';
@@ -8,9 +8,9 @@ export function aborted(cause?: unknown): QuiesceError {
   return new QuiesceError('E_ABORTED', 'the attempt was aborted', { cause });
 }
 
-/** Of a session that has ended. */
+/** Nobody confirmed the thaw of a session that has ended. */
 export class ThawPendingError extends ThawUnconfirmedError {
-  /** Settles, never rejects, when everything is known to be thawed: for who cannot ask a session that never came to be. */
+  /** Settles, never rejects, when everything is known to be thawed. A failed attempt has no session to ask for it. */
   readonly thawed: Promise<FreezeReport>;
 
   constructor(why: string, report: FreezeReport, thawed: Promise<FreezeReport>, cause?: unknown) {
@@ -19,7 +19,10 @@ export class ThawPendingError extends ThawUnconfirmedError {
   }
 }
 
-/** `unconfirmed`: why it is not known that everything is thawed, until `thawed` settles; nothing matters beside it. */
+/**
+ * The error for `error`, with the report among its facts. `unconfirmed`: why it is not known that everything is thawed,
+ * until `thawed` settles; nothing matters beside it.
+ */
 export function sessionFailure(
   error: unknown,
   report: FreezeReport,
@@ -29,7 +32,7 @@ export function sessionFailure(
   if (error instanceof StateError || error instanceof UsageError) return error;
   if (error instanceof QuiesceError)
     return new QuiesceError(error.code, error.message, { facts: { ...error.facts, report }, cause: error.cause });
-  // Its message is all that there is to say: as a cause it would be told once more.
+  // The message is all that there is to say: given as the cause, it would be told once more.
   return new QuiesceError('E_QUIESCE', describeError(error), { facts: { report } });
 }
 

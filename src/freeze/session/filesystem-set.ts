@@ -1,5 +1,6 @@
-// The filesystems of one session: brought to the freezer, synced until little is dirty, frozen, thawed; what the
-// kernel answered for each, and how each was held. Order and concern: judgement/plan.ts. What it is worth: judgement/verdict.ts.
+// The filesystems of one session: brought to the freezer, synced until little is dirty, frozen, thawed, and what the
+// kernel answered for each. How each was held: how-held.ts. Their order, and which are concerned: judgement/plan.ts.
+import { constants } from 'node:os';
 import { defined } from '../../defined.js';
 import type { FilesystemReport, Span } from '../../consistency.js';
 import { Deadline } from '../../deadline.js';
@@ -7,20 +8,22 @@ import { QuiesceError } from '../../errors.js';
 import { EBUSY, EOPNOTSUPP, errnoText, ETIMEDOUT } from '../../linux/errno.js';
 import type { FreezerConnection } from '../freezer/client.js';
 import type { FilesystemAnswer } from '../freezer/lines.js';
-import { frozenWhole, howHeld, isForeign, isThawed, type Held } from './how-held.js';
+import { frozenWhole, howHeld, isForeign, isThawed, type HeldFilesystem } from './how-held.js';
 import type { FreezePlan } from '../judgement/plan.js';
 import { readWriteCount, type WriteCount } from '../../linux/write-counters.js';
 
-/** However little of its budget the writers have left: a sync that is not back after less says nothing of its disk. */
+const { EIO } = constants.errno;
+
+/** However little of the budget the writers left over: a sync that is not back after less says nothing of its disk. */
 const SYNC_LEAST_MS = 2_000;
 /** A sync this quick had little to write. */
 const LITTLE_DIRTY_MS = 100;
 const SYNC_PASSES = 5;
-/** Those whose FIFREEZE is known to be there; it syncs for itself. */
+/** Filesystems that are known to have a FIFREEZE. It syncs for itself. */
 const FREEZABLE_TYPES = new Set(['ext2', 'ext3', 'ext4', 'xfs', 'btrfs', 'f2fs', 'jfs', 'reiserfs', 'nilfs2', 'gfs2']);
 
 export class FilesystemSet {
-  readonly #held: readonly Held[];
+  readonly #held: readonly HeldFilesystem[];
   readonly #sysRoot: string;
   readonly #zeroMs: number;
   #final = false;
@@ -53,7 +56,7 @@ export class FilesystemSet {
       .sort();
   }
 
-  /** How many the freezer took. */
+  /** How many filesystems the freezer took. */
   get openCount(): number {
     return this.#held.filter(({ index }) => index !== undefined).length;
   }
@@ -75,7 +78,7 @@ export class FilesystemSet {
     ).length;
   }
 
-  /** Opens all in the freezer. Throws only if the freezer is gone. */
+  /** Lets the freezer open all that are to freeze. Throws only if the freezer is gone. */
   async open(freezer: FreezerConnection): Promise<void> {
     const freezing = this.#held.filter(({ planned }) => planned.action === 'freeze');
     // Asked all at once: each turn between two processes costs as much as the work itself.
@@ -83,9 +86,9 @@ export class FilesystemSet {
   }
 
   /**
-   * Syncs until a pass was quick. What may not be able to freeze is synced at least twice: only the second pass proves
-   * that the first left nothing behind. Throws a QuiesceError that names those of which no sync has come back: their
-   * FIFREEZE, which syncs, would not either, and nothing is held for it.
+   * Syncs until a pass was quick. Where some may not be able to freeze, all are synced at least twice: only the second
+   * pass proves that the first left nothing behind. Throws a QuiesceError that names the filesystems of which no sync
+   * has come back. Their FIFREEZE, which syncs, would not come back either, and nothing is held for it.
    */
   async sync(freezer: FreezerConnection, remainingMs: () => number, signal: AbortSignal): Promise<void> {
     const enough = this.#held.every(({ planned }) => FREEZABLE_TYPES.has(planned.filesystem.type)) ? 1 : 2;
@@ -137,7 +140,7 @@ export class FilesystemSet {
         continue;
       }
       if (answer.verb === 'freeze') {
-        // No answer of the kernel's: the freezer's word that there was none.
+        // This is no answer of the kernel's, but the freezer's word that there was none.
         if (answer.errno === ETIMEDOUT && answer.endMs === 0) held.gaveUp = true;
         else held.freeze ??= answer;
         continue;
@@ -160,31 +163,32 @@ export class FilesystemSet {
     }
   }
 
-  /** After the last FITHAW: what tells whether the others were left alone. */
+  /** After the last FITHAW: counts writes, which tells whether those that cannot freeze were left alone. */
   finish(): void {
     for (const held of this.#held) held.counts.after = this.#count(held);
     this.#final = true;
   }
 
   /**
-   * Mount points that were frozen, or still may be, and are not known to be thawed. Not what hangs in its FIFREEZE and was
-   * given up (`hangs`): its thread thaws it as soon as that returns, and nothing that is asked of it can hasten that.
+   * Mount points that were frozen, or still may be, and are not known to be thawed. A filesystem that hangs in its
+   * FIFREEZE and was given up (`hangs`) is not among them: its thread thaws it as soon as that returns, and nothing
+   * hastens that.
    */
   get unthawed(): readonly string[] {
     return this.#unthawed.map(({ planned }) => planned.filesystem.mountpoint);
   }
 
-  /** The session ended without the kernel having returned a FIFREEZE or FITHAW: who writes there waits until it does. */
+  /** The session ended before the kernel returned a FIFREEZE or FITHAW. Whoever writes there waits until it does. */
   get hangs(): boolean {
     return this.#held.some(({ hung }) => hung !== undefined);
   }
 
-  /** All of these hang in their FITHAW, and the freezer keeps at it: nobody else has to wait for them. */
+  /** All that are unthawed hang in their FITHAW, and the freezer keeps at it: nobody else has to wait for them. */
   get leftToFreezer(): boolean {
     return this.#unthawed.every(({ hung }) => hung === 'thaw');
   }
 
-  get #unthawed(): readonly Held[] {
+  get #unthawed(): readonly HeldFilesystem[] {
     return this.#held.filter(
       ({ freeze, thaw, thawedByMarker, outstanding, hung }) =>
         (outstanding && hung !== 'freeze') ||
@@ -197,7 +201,7 @@ export class FilesystemSet {
     return this.#held.filter(isForeign).map(({ planned }) => planned.filesystem.mountpoint);
   }
 
-  /** What guest-fsfreeze-freeze answers an error for: not EBUSY, not EOPNOTSUPP. */
+  /** Errors at which guest-fsfreeze-freeze fails: all but EBUSY and EOPNOTSUPP. For people. */
   get freezeErrors(): readonly string[] {
     return this.#held.flatMap(({ planned, freeze, openErrno, openReason }) => {
       const errno = openErrno ?? freeze?.errno ?? 0;
@@ -246,25 +250,25 @@ export class FilesystemSet {
     });
   }
 
-  // Only for what may have to be held by them: what can freeze needs no such proof.
-  #count(held: Held): WriteCount | undefined {
+  // Only where writes may have to be counted: a filesystem that can freeze needs no such proof.
+  #count(held: HeldFilesystem): WriteCount | undefined {
     if (held.planned.action !== 'freeze' || FREEZABLE_TYPES.has(held.planned.filesystem.type)) return undefined;
     const counts = held.planned.chain.devices.map((device) => readWriteCount(this.#sysRoot, device));
     if (counts.length === 0 || counts.includes(undefined)) return undefined;
     return counts.join(' + ');
   }
 
-  #byIndex(index: number): Held | undefined {
+  #byIndex(index: number): HeldFilesystem | undefined {
     return this.#held.find((held) => held.index === index);
   }
 }
 
-function recordSync(held: Held, answer: FilesystemAnswer): void {
+function recordSync(held: HeldFilesystem, answer: FilesystemAnswer): void {
   held.syncReturned ||= answer.endMs > 0;
   held.sync = held.sync === undefined ? answer : { ...answer, startMs: held.sync.startMs };
 }
 
-async function openOne(held: Held, freezer: FreezerConnection): Promise<void> {
+async function openOne(held: HeldFilesystem, freezer: FreezerConnection): Promise<void> {
   const { planned } = held;
   // Subvolumes have device numbers of their own, unlike their mounts: there only the mount id identifies.
   const device = planned.filesystem.device.startsWith('0:') ? '0:0' : planned.filesystem.device;
@@ -275,8 +279,8 @@ async function openOne(held: Held, freezer: FreezerConnection): Promise<void> {
       held.openErrno = held.openReason = undefined;
       return;
     }
-    // The next mount may be a directory, or may still be there.
-    held.openErrno = answer.code === 'fs' ? Number(answer.words[0] ?? 5) : 5;
+    // The next mount of it may be a directory where this one is a file, or may still be there.
+    held.openErrno = answer.code === 'fs' ? Number(answer.words[0] ?? EIO) : EIO;
     held.openReason = answer.text.replace(/^fs: /, '');
   }
 }

@@ -1,16 +1,16 @@
-// What a session has found out so far, and the verdict and the report made of it: the plan, what was left out of it and
-// why, what changed since, and what became of filesystems and writers. The steps, and how they end: session.ts.
+// What a session has found out so far, and the verdict and the report made of that: the plan, what was left out of it
+// and why, what changed since, and what became of filesystems and writers. The steps: attempt.ts, finish.ts.
 import { defined } from '../../defined.js';
 import type { FreezeReport, FreezeRequest } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
-import { BareDisks } from '../judgement/unmounted-disks.js';
+import { UnmountedDisks } from '../judgement/unmounted-disks.js';
 import type { Change } from '../judgement/changes.js';
 import { FilesystemSet } from './filesystem-set.js';
 import { concernedWriters, tornFilesystems, makePlan } from '../judgement/plan.js';
 import { buildReport, type StepClock } from '../judgement/report.js';
 import { checkLevel, levelNeeded, type UnsafeWriter } from '../judgement/requirement.js';
 import { SecondLook } from '../judgement/second-look.js';
-import type { SessionEnding } from './ending.js';
+import type { Outcome } from './ending.js';
 import type { Settings } from '../settings.js';
 import { judge, type Verdict } from '../judgement/verdict.js';
 import { findWriters, type Writer } from '../writers/folders.js';
@@ -27,22 +27,25 @@ interface Head {
 export class SessionFindings {
   readonly #settings: Settings;
   readonly #head: Head;
-  readonly #fate: SessionEnding;
+  readonly #outcome: Outcome;
   #filesystems: FilesystemSet | undefined;
-  #bare: BareDisks | undefined;
+  #unmounted: UnmountedDisks | undefined;
   #secondLook: SecondLook | undefined;
   #skipped: FreezeReport['skipped'] = [];
   #unsafeWriters: readonly UnsafeWriter[] = [];
-  /** Set as soon as there is one. */
+  /** Set in step 1, as soon as they are known. */
   writers: WriterSet | undefined;
 
-  constructor(settings: Settings, head: Head, fate: SessionEnding) {
+  constructor(settings: Settings, head: Head, outcome: Outcome) {
     this.#settings = settings;
     this.#head = head;
-    this.#fate = fate;
+    this.#outcome = outcome;
   }
 
-  /** Makes the plan: its filesystems and the writers concerned. Throws a UsageError for a mount point there is not. */
+  /**
+   * Step 1: makes the plan, its filesystems and the writers concerned. Throws a UsageError for a mount point at which
+   * nothing is mounted.
+   */
   async plan(): Promise<{ readonly filesystems: FilesystemSet; readonly concerned: readonly Writer[] }> {
     const settings = this.#settings;
     const { request, clock } = this.#head;
@@ -53,7 +56,7 @@ export class SessionFindings {
     if (unknown !== undefined && request.require !== 'plain')
       throw new UsageError('E_MOUNTPOINT', `mount points: expected paths of the mount table, found ${unknown}`);
 
-    // Looked at before they are read: what changes in between shows as a change.
+    // It looks at the writers' files before these are read: what changes in between shows as a change.
     this.#secondLook = new SecondLook(settings, request, view, plan);
     const found = findWriters(settings.writerFolders, { owner: settings.writerOwner });
     const { concerned, skipped } = concernedWriters(found, view.table, plan);
@@ -62,42 +65,47 @@ export class SessionFindings {
     this.#unsafeWriters = found.flatMap(({ path, problem, problemKind, required, shipped = false }) =>
       problem !== undefined && problemKind === 'unsafe' ? [{ what: path, reason: problem, required, shipped }] : [],
     );
-    this.#bare = new BareDisks(plan, settings);
+    this.#unmounted = new UnmountedDisks(plan, settings);
     const filesystems = new FilesystemSet(plan, settings.sysRoot, clock.zeroMs);
     this.#filesystems = filesystems;
     return { filesystems, concerned };
   }
 
-  /** Writers that should run and may not. */
+  /** Writers that should run, and may not be run. */
   get unsafeWriters(): readonly UnsafeWriter[] {
     return this.#unsafeWriters;
   }
 
-  /** After the last sync: what must stand still from now on, and what is no longer as it was planned. */
+  /**
+   * After the last sync: notes what must stand still from now on, and looks for what is no longer as it was planned.
+   */
   async synced(): Promise<void> {
-    this.#bare?.start();
+    this.#unmounted?.start();
     await this.#secondLook?.atFilesystems('changes');
   }
 
-  /** Before the first FIFREEZE: what is no longer as it was planned, as far as that is soon seen. */
+  /** Before the first FIFREEZE: looks for what is no longer as it was planned, as far as that is quickly seen. */
   async lookAgain(): Promise<void> {
     await this.#secondLook?.atFilesystems('held');
     const changed = this.#secondLook?.atWriters() ?? [];
     this.#unsafeWriters = [...this.#unsafeWriters, ...changed.map((change) => ({ ...change, required: true }))];
   }
 
-  /** After the last FITHAW. */
+  /** After the last FITHAW: counts what was written meanwhile. */
   thawed(): void {
     this.#filesystems?.finish();
-    this.#bare?.finish();
+    this.#unmounted?.finish();
   }
 
-  /** After the release: nobody waits for the last look but the requester. */
+  /** After the release: the last look at the mounts, for which nobody waits but the requester. */
   async released(): Promise<void> {
-    if (this.#fate.outcome === 'ok') await this.#secondLook?.atFilesystems('changes');
+    if (this.#outcome.kind === 'ok') await this.#secondLook?.atFilesystems('changes');
   }
 
-  /** Throws a QuiesceError if the level asked for cannot be had. `assumeFrozen`: if all froze that is still to freeze. */
+  /**
+   * Throws a QuiesceError if the level asked for cannot be had. `assumeFrozen`: not even if all froze that is still to
+   * freeze.
+   */
   checkLevel(how: { readonly assumeFrozen?: boolean } = {}): void {
     const concerned = this.writers?.concerned === true || this.#unsafeWriters.length > 0;
     const needed = levelNeeded(this.#head.request.require, concerned);
@@ -111,10 +119,10 @@ export class SessionFindings {
       session: id,
       requester: request.requester,
       final,
-      thawed: this.#fate.unconfirmed === undefined,
-      outcome: this.#fate.outcome,
+      thawed: this.#outcome.unconfirmed === undefined,
+      outcome: this.#outcome.kind,
       verdict: this.#judge({ final }),
-      error: this.#fate.error,
+      error: this.#outcome.error,
       filesystems: this.#filesystems?.reports() ?? [],
       writers: this.writers?.reports(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
@@ -132,16 +140,16 @@ export class SessionFindings {
   }
 
   #judge({ final, assumeFrozen = false }: { final: boolean; assumeFrozen?: boolean }): Verdict {
-    const { outcome, error } = this.#fate;
+    const { kind: outcome, error } = this.#outcome;
     return judge({
       outcome,
       ...defined({ error }),
       filesystems: this.#filesystems?.reports({ assumeFrozen }) ?? [],
       writers: this.writers?.reports(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
-      halves: tornFilesystems(this.#secondLook?.plan),
+      torn: tornFilesystems(this.#secondLook?.plan),
       changes: this.#secondLook?.changes ?? [],
-      disks: this.#bare?.facts(),
+      disks: this.#unmounted?.facts(),
       trustPlainHooks: this.#settings.trustPlainHooks,
     });
   }

@@ -1,13 +1,15 @@
-// How one filesystem of a session was held, by what the kernel answered for it. Pure. Its levels: judgement/verdict.ts.
+// How one filesystem of a session was held, by what the kernel answered for it. Pure. What that is worth:
+// judgement/verdict.ts.
 import type { FilesystemReport } from '../../consistency.js';
 import { EBUSY, EINVAL, ENOTTY, EOPNOTSUPP, errnoText, ETIMEDOUT } from '../../linux/errno.js';
 import type { FilesystemAnswer } from '../freezer/lines.js';
 import type { PlannedFilesystem } from '../judgement/plan.js';
 import type { WriteCount } from '../../linux/write-counters.js';
 
-/** What is known of it so far. */
-export interface Held {
+/** One filesystem of the plan, and what is known of it so far. */
+export interface HeldFilesystem {
   readonly planned: PlannedFilesystem;
+  /** The freezer's number for it; undefined if the freezer did not take it. */
   index: number | undefined;
   openErrno: number | undefined;
   openReason: string | undefined;
@@ -16,11 +18,11 @@ export interface Held {
   syncReturned: boolean;
   freeze: FilesystemAnswer | undefined;
   thaw: FilesystemAnswer | undefined;
-  /** Its FIFREEZE had not returned when the thaw was told: it freezes, and is thawed, when it does. */
+  /** Its FIFREEZE had not returned when the thaw was told. It freezes, and is thawed, when that returns. */
   outstanding: boolean;
   /** Its FIFREEZE had not returned within its limit. */
   gaveUp: boolean;
-  /** The kernel has not returned this of it, and the session ended without it: the freezer sees to it from there. */
+  /** The call that the kernel has not returned. The session ended without it, and the freezer sees to it from there. */
   hung: 'freeze' | 'thaw' | undefined;
   /** Thawed without the kernel's answer having reached us (`--thaw-marked`). */
   thawedByMarker: boolean;
@@ -30,13 +32,13 @@ export interface Held {
 
 export interface HowHeld {
   readonly kind: FilesystemReport['held'];
-  /** Why it is not held, or how else. */
+  /** Why it is not held, or why that counts as held. */
   readonly reason?: string;
 }
 
 /** `assumeFrozen`: as if a FIFREEZE still to come returned 0. `final`: nothing more will come. */
 export function howHeld(
-  held: Held,
+  held: HeldFilesystem,
   { final, assumeFrozen }: { readonly final: boolean; readonly assumeFrozen: boolean },
 ): HowHeld {
   const { planned, freeze, thaw } = held;
@@ -62,9 +64,9 @@ export function howHeld(
   return frozenWhole(held);
 }
 
-// The second sync must have found nothing to write, and nothing may have been written since: then what the disk
-// holds is what the filesystem held when it was last in step with its disk.
-function leftAlone(held: Held, why: string, final: boolean): HowHeld {
+// A filesystem that cannot freeze is held if the second sync found nothing to write, and nothing was written since.
+// What the disk holds is then what the filesystem held when it was last in step with its disk.
+function leftAlone(held: HeldFilesystem, why: string, final: boolean): HowHeld {
   const { before, synced, after } = held.counts;
   const none = (reason: string): { kind: 'none'; reason: string } => ({
     kind: 'none',
@@ -78,14 +80,14 @@ function leftAlone(held: Held, why: string, final: boolean): HowHeld {
   return { kind: 'synced', reason: `${why}; synced, and nothing written to it since` };
 }
 
-function stillHangs({ outstanding, hung }: Held): string {
+function stillHangs({ outstanding, hung }: HeldFilesystem): string {
   if (!outstanding) return '';
   return `, and has not returned${hung === undefined ? '' : ': given up, and thawed as soon as it does'}`;
 }
 
-// FIFREEZE may return 0 after a write that failed: the page is clean by then, and ext4 for one does not ask. What the
-// kernel tells of it, it tells syncfs, and once (errseq): a session without lost writes may follow.
-export function frozenWhole({ sync }: Held): HowHeld {
+// FIFREEZE may return 0 after a write that failed: the page is clean by then, and ext4 for one does not ask. The kernel
+// tells syncfs of it, and only once (errseq), so a session without lost writes may follow.
+export function frozenWhole({ sync }: HeldFilesystem): HowHeld {
   if (sync === undefined || sync.errno === 0 || sync.errno === ETIMEDOUT) return { kind: 'frozen' };
   return {
     kind: 'none',
@@ -93,11 +95,12 @@ export function frozenWhole({ sync }: Held): HowHeld {
   };
 }
 
-// EINVAL means a foreign thaw only where FIFREEZE had returned 0 (freeze path, "The guest always comes back", 3).
-export function isForeign({ freeze, thaw }: Held): boolean {
+/** Somebody else thawed it. EINVAL means that only where FIFREEZE had returned 0 (../README.md, rule 3). */
+export function isForeign({ freeze, thaw }: HeldFilesystem): boolean {
   return freeze?.errno === 0 && thaw?.errno === EINVAL;
 }
 
+/** Nothing is left to thaw: we did it, or somebody else had. */
 export function isThawed(thaw: FilesystemAnswer): boolean {
   return thaw.errno === 0 || thaw.errno === EINVAL;
 }

@@ -1,7 +1,7 @@
 // How long a guest may stay frozen here: the configured maximum, and less where the kernel would panic before.
 import { readFileSync } from 'node:fs';
 
-/** Tasks wait from the first FIFREEZE on; the kernel's check may come early by its own rounding. */
+/** Tasks wait from the first FIFREEZE on, and the kernel's check may come early by its own rounding. */
 const HUNG_TASK_MARGIN_MS = 10_000;
 
 /** The longest lease that is safe, in milliseconds (Documentation/admin-guide/sysctl/kernel.rst, hung_task_*). */

@@ -1,24 +1,18 @@
-// What a dead agent left: processes of writers that still run, and writers whose freeze was started and that nobody
-// released. Run by the agent at its start. The filesystems are the freezer's (it thaws when the dead one's connection
-// closes); they are waited for, but not for long: the applications wait too.
+// Releases what a dead agent left: processes of writers that still run, and writers whose freeze was started and that
+// nobody released. Run by the agent at its start. The freezer thaws the filesystems when the dead agent's connection
+// closes; that is waited for, but not for long, since the applications wait too.
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { Deadline } from '../../deadline.js';
+import { Timer } from '../../deadline.js';
 import { describeError, ThawUnconfirmedError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
-import { connectToSocket } from '../freezer/client.js';
-import { thawMarked } from '../freezer/process.js';
+import { thawLeft } from '../freezer/until-thawed.js';
 import { endLeftProcesses } from '../writers/left-processes.js';
 import type { CoordinatorOptions } from '../options.js';
 import { stillRuns } from '../../linux/process-stat.js';
-import {
-  makerOf,
-  SessionRecord,
-  sessionsDir,
-  type SessionHead,
-  type StartedWriter,
-  type WriterProcess,
-} from '../writers/record.js';
+import { LeftRecord } from '../writers/left-record.js';
+import type { StartedWriter, WriterProcess } from '../writers/notes.js';
+import { makerOf, sessionsDir, type SessionHead } from '../writers/record.js';
 import { withDefaults, type Settings } from '../settings.js';
 import type { Writer } from '../writers/folders.js';
 import type { LeftWriters } from './unreleased.js';
@@ -26,16 +20,15 @@ import { mountpointList } from '../writers/phase.js';
 import type { Release } from '../writers/run.js';
 import { WriterSet } from '../writers/writer-set.js';
 
-/** For the freezer to thaw what the dead one held. */
+/** How long the freezer may take to thaw what the dead agent held. */
 const THAW_LIMIT_MS = 5_000;
-/** Then the writers are released all the same: a disk that does not answer must not keep their applications paused. */
+/** The writers are released after this all the same: a disk that does not answer must not keep applications paused. */
 const RELEASE_AFTER_MS = 2_500;
-const POLL_MS = 50;
 
 export interface RecoveredSession {
   readonly session: string;
   readonly requester: string;
-  /** It had come to its end, but for writers that its process could not release. */
+  /** The session had come to its end, but for writers that its process could not release. */
   readonly ended: boolean;
   /** In the order of their release. */
   readonly writers: readonly Release[];
@@ -45,8 +38,8 @@ export interface RecoveredSession {
 
 interface Abandoned {
   readonly session: string;
-  readonly record: SessionRecord;
-  /** Undefined if it cannot be read: nothing we wrote. */
+  readonly record: LeftRecord;
+  /** Undefined if it cannot be read: then it is nothing that we wrote. */
   readonly head: SessionHead | undefined;
 }
 
@@ -62,18 +55,15 @@ export async function recoverSessions(
 ): Promise<readonly RecoveredSession[]> {
   const settings = withDefaults(options);
   const abandoned = abandonedSessions(settings.runtimeDir);
-  const thaw = waitUntilThawed(settings, new Set(abandoned.map(({ session }) => session)));
-  let timer: NodeJS.Timeout | undefined;
-  const longEnough = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, RELEASE_AFTER_MS);
-  });
+  const thaw = thawLeft(settings, new Set(abandoned.map(({ session }) => session)), THAW_LIMIT_MS);
+  const timer = new Timer();
   await Promise.all([
-    Promise.race([thaw, longEnough]),
+    Promise.race([thaw, timer.after(RELEASE_AFTER_MS, undefined)]),
     ...abandoned.map(async ({ record, session, head }) => {
       await endLeftProcesses(record, session, head?.startTime ?? '0');
     }),
   ]);
-  clearTimeout(timer);
+  timer.clear();
   const recovered: RecoveredSession[] = [];
   for (const one of abandoned) recovered.push(await recoverSession(one, settings));
   tell(recovered);
@@ -82,13 +72,13 @@ export async function recoverSessions(
   return recovered;
 }
 
-/** The youngest first, as a later `freeze` may rest on an earlier one. */
+/** The youngest session first, as the hold of a later one may rest on that of an earlier one. */
 function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
   const dir = sessionsDir(runtimeDir);
   if (!existsSync(dir)) return [];
   const names = readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
   for (const name of names) {
-    // It had not begun.
+    // That session had not begun.
     const maker = makerOf(name);
     if (maker !== undefined && !stillRuns(maker)) rmSync(join(dir, name), { recursive: true, force: true });
   }
@@ -96,55 +86,18 @@ function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
     .filter((name) => makerOf(name) === undefined)
     .sort()
     .map((session) => {
-      const record = SessionRecord.open(join(dir, session));
+      const record = LeftRecord.open(join(dir, session));
       return { session, record, head: headOf(record) };
     })
     .filter(({ head }) => head === undefined || !stillRuns(head))
     .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
 }
 
-function headOf(record: SessionRecord): SessionHead | undefined {
+function headOf(record: LeftRecord): SessionHead | undefined {
   try {
     return record.head();
   } catch {
     return undefined;
-  }
-}
-
-/** Undefined, or what may still be frozen. Never throws. */
-async function waitUntilThawed(settings: Settings, sessions: ReadonlySet<string>): Promise<string | undefined> {
-  const deadline = new Deadline(THAW_LIMIT_MS);
-  for (;;) {
-    const holder = await sessionHeld(settings.socketPath);
-    if (holder === undefined) return await thawByMarker(settings);
-    // Idle, or held by somebody who lives. What hangs is the freezer's, and stands in nobody's way.
-    if (!sessions.has(holder)) return undefined;
-    if (deadline.passed) return `the freezer has not thawed session ${holder} within ${THAW_LIMIT_MS} ms`;
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
-}
-
-/** The session that the freezer holds, '' if none; undefined if no freezer answers. */
-async function sessionHeld(socketPath: string): Promise<string | undefined> {
-  try {
-    const freezer = await connectToSocket(socketPath, { onExpired() {}, onThawed() {}, onLost() {} });
-    try {
-      const { state, session } = await freezer.status();
-      return state === 'idle' ? '' : session;
-    } finally {
-      freezer.close();
-    }
-  } catch {
-    return undefined;
-  }
-}
-
-async function thawByMarker(settings: Settings): Promise<string | undefined> {
-  try {
-    await thawMarked(settings);
-    return undefined;
-  } catch (error) {
-    return describeError(error);
   }
 }
 
@@ -173,7 +126,7 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
   }
 }
 
-/** Residents apart, which cannot be started only to let go. */
+/** All but residents, which cannot be started only to let go. */
 function startedWriters({ session, record, head }: Abandoned, settings: Settings): WriterSet {
   const { leaseMs = 0, mountpoints = [] } = head ?? {};
   const started = record.unreleased().filter(({ kind }) => kind !== 'resident');
@@ -190,7 +143,7 @@ function startedWriters({ session, record, head }: Abandoned, settings: Settings
   );
 }
 
-/** What `recoverSessions` could not release. */
+/** Writers that recoverSessions() could not release. */
 export function leftWriters(settings: Settings): readonly LeftWriters[] {
   return abandonedSessions(settings.runtimeDir).flatMap((one) => {
     const { session, record } = one;
@@ -199,7 +152,7 @@ export function leftWriters(settings: Settings): readonly LeftWriters[] {
   });
 }
 
-/** A resident lets go when its standard input closes, which the death of its agent did: that it is gone is the proof. */
+/** A resident lets go when its standard input closes, as it did when its agent died. Its end is the proof. */
 function releaseOf({ name, path }: StartedWriter, running: readonly WriterProcess[]): Release {
   const released = !running.some((one) => one.path === path);
   return { name, path, released, ...(released ? {} : { reason: 'its process does not end' }) };

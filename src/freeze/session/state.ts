@@ -1,5 +1,5 @@
-// The states of a session and the one table of steps between them. Any failure or expiry goes to `thawing`, never
-// straight to `idle`.
+// The states of a session, and the one table of the steps between them. Any failure or expiry goes to `thawing`, never
+// straight to `idle` (../README.md, "The states").
 import type { coordinatorStates } from '../../consistency.js';
 import { StateError } from '../../errors.js';
 

@@ -1,6 +1,6 @@
-// Writers whose `thaw` failed when their session ended: their applications may still stand still, so they are told to
-// let go again and again, with a growing pause, for as long as this process lives. (A process that starts anew tries
-// too: recovery.ts.) A new session comes first: nothing is started while something is held.
+// Writers whose `thaw` failed when their session ended: their applications may still stand still. They are told to let
+// go again and again, with a growing pause, as long as this process lives. A process that is started anew tries too
+// (recovery.ts). A new session comes first: no writer is started while something is held.
 import type { UnreleasedWriter } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import type { FreezeLog } from '../options.js';
@@ -12,7 +12,7 @@ import type { WriterSet } from '../writers/writer-set.js';
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
 
-/** What a session left behind. */
+/** Writers that a session left behind. */
 export interface LeftWriters {
   readonly session: string;
   readonly outcome: SessionOutcome;
@@ -32,7 +32,7 @@ export class UnreleasedWriters {
   readonly #log: FreezeLog;
   #entries: Entry[] = [];
   #timer: NodeJS.Timeout | undefined;
-  /** Sessions that are on: no try while there is one. */
+  /** How many sessions are on. While there is one, nothing is tried. */
   #holds = 0;
   #stop = new AbortController();
   #trying: Promise<void> = Promise.resolve();
@@ -51,13 +51,13 @@ export class UnreleasedWriters {
     );
   }
 
-  /** Tried at once, as nobody waits for it any more: a later session may begin soon, and lay its hold over this one. */
+  /** The first try is made at once: a later session may begin soon, and lay its hold over this one. */
   add(left: LeftWriters): void {
     this.#entries.push({ ...left, tries: 0, pauseMs: FIRST_PAUSE_MS, nextMs: monotonicMs() });
     this.#schedule();
   }
 
-  /** Before a session: ends a try that is under way, within two seconds. Each call needs its `resume`. Never throws. */
+  /** Before a session: ends a try that is under way, within two seconds. Each call needs its resume(). Never throws. */
   async pause(): Promise<void> {
     this.#holds++;
     clearTimeout(this.#timer);
@@ -66,7 +66,7 @@ export class UnreleasedWriters {
   }
 
   /**
-   * After it the tries go on soon: that a writer has let go for the later session does not say that it has for the
+   * After a session: the tries go on soon. A writer that has let go for the later session need not have let go for the
    * earlier one, of which a holder may still run.
    */
   resume(): void {
@@ -76,7 +76,7 @@ export class UnreleasedWriters {
     this.#schedule();
   }
 
-  /** No more tries. What was noted stays, for the next process. Never throws. */
+  /** Tries no more. What was noted stays, for the next process. Never throws. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.pause();
@@ -104,10 +104,10 @@ export class UnreleasedWriters {
     try {
       if (!signal.aborted) await entry.writers.retry(entry.outcome, signal);
     } catch (error) {
-      // No program could be started, or its notes not be written: the next try may.
+      // No program could be started, or the notes could not be written. The next try may go better.
       this.#log.warn({ session: entry.session }, `writers cannot be released now: ${describeError(error)}`);
     }
-    // One that a new session ended was none.
+    // A try that a new session ended does not count.
     const wasTried = !this.#stop.signal.aborted;
     if (wasTried) {
       entry.tries++;

@@ -1,6 +1,6 @@
-// What a writer says of itself: the `# fsfreeze-writer: KEY=VALUE` lines in the comment block at the head of a
-// script, or a sidecar file NAME.json for programs that have no comments. A file without either is a plain hook.
-// A description with a mistake makes the writer a reported problem, never a plain hook. Manual:
+// Reads what a writer says of itself: the `# fsfreeze-writer: KEY=VALUE` lines in the comment block at the head of a
+// script, or a sidecar file NAME.json for programs that have no comments. A file without either is a plain hook. A
+// description with a mistake makes the writer a reported problem, never a plain hook. Manual:
 // fsfreeze-hook.d/README.md.
 import * as v from 'valibot';
 import { guarantees, writerPhases, type WriterPhase } from '../../consistency.js';
@@ -13,14 +13,14 @@ const descriptionSchema = v.pipe(
   v.strictObject({
     phases: v.pipe(v.array(v.picklist(writerPhases)), v.minLength(1)),
     rank: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(99)), PLAIN_RANK),
-    /** Seconds, by phase. */
+    /** Limits in seconds, by phase. */
     timeout: v.optional(v.strictObject(v.entriesFromList(writerPhases, v.optional(seconds))), {}),
     required: v.optional(v.boolean(), true),
-    /** One process from prepare to thaw, which is asked line by line (resident.ts). */
+    /** It is one process from prepare to thaw, which is asked line by line (resident.ts). */
     resident: v.optional(v.boolean()),
-    /** Absolute paths the application keeps its data in; without it the writer is concerned by every session. */
+    /** Absolute paths that the application keeps its data in; without them every session concerns the writer. */
     covers: v.optional(v.array(v.pipe(v.string(), v.startsWith('/'))), []),
-    /** systemd unit it speaks for; for people. */
+    /** The systemd unit that it speaks for; for people. */
     service: v.optional(v.string()),
     guarantee: v.optional(v.picklist(guarantees)),
   }),
@@ -63,7 +63,7 @@ export function describeScript(head: string): Described {
   const fields = new Map<string, string>();
   for (const [index, line] of lines.entries()) {
     if (!/^\s*(#|$)/.test(line)) break;
-    // Close misses count: a description that is silently no description would make a claim of a proof.
+    // Close misses count as mistakes: a description that is silently none would turn a proof into a claim.
     if (!/^\s*#+\s*fsfreeze-writer\b/i.test(line)) continue;
     const field = /^# fsfreeze-writer: ([a-z.]+)=(.*)$/.exec(line.trimEnd());
     const [, key, value] = field ?? [];
@@ -93,7 +93,7 @@ function parsed(input: unknown): Described {
   return { kind: 'bad', problem: path === null ? issue.message : `${path}: ${issue.message}` };
 }
 
-// Turns text into the sidecar's JSON, so that one schema judges both. What cannot be turned is left as text for the
+// Turns text into the sidecar's JSON, so that one schema judges both. A value that cannot be turned stays text, for the
 // schema to name.
 function fromFields(fields: ReadonlyMap<string, string>): unknown {
   const words = (text: string): string[] => text.split(/\s+/).filter((word) => word !== '');
@@ -111,7 +111,7 @@ function fromFields(fields: ReadonlyMap<string, string>): unknown {
   return Object.keys(timeout).length === 0 ? description : { ...description, timeout };
 }
 
-/** Milliseconds a phase may take, unless a description says otherwise. */
+/** The limit of each phase, in milliseconds, unless description or settings say otherwise. */
 export const phaseLimitsMs: Readonly<Record<WriterPhase, number>> = {
   prepare: 60_000,
   freeze: 10_000,

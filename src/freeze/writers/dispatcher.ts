@@ -1,9 +1,10 @@
-// A hook given as qemu-ga's -F. QEMU's own dispatcher of a folder is replaced by that folder, whose hooks then have
-// limits, an order and a verdict of their own. Any other program is run as it is, under the path given; what it
-// dispatches to is left to it, so that nothing runs twice.
+// Finds out what a hook given as qemu-ga's -F runs. QEMU's own dispatcher of a folder is replaced by that folder, whose
+// hooks then have limits, an order and a verdict of their own. Any other program is run as it is, under the path given;
+// a folder that it dispatches to is left to it, so that nothing runs twice.
 import { createHash } from 'node:crypto';
-import { readFileSync, realpathSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
+import { realPath } from '../../linux/kernel-values.js';
 import type { WriterFolder } from './folders.js';
 
 /**
@@ -19,10 +20,12 @@ const stockLines = new Set(
     'cc8591b58ad6 628f1b3eff79 780dcc928e84 4e30a7cf63d1 08bb14c239f9 5f7087dd6f5b'
   ).split(' '),
 );
-/** Where it logs to, and the endings it ignores: both were changed often, and change nothing of what it runs. */
+/**
+ * Where the dispatcher logs to, and the endings it ignores: both were changed often, and do not change what it runs.
+ */
 const indifferentLine = /^(LOGFILE=[\w./-]+|(\*[~.\w-]* ?\|? ?)+[)\\]?)$/;
 
-/** All folders, the hook's first. `hook`: as given; the folders without it. */
+/** All folders, the hook's first. `hook`: as given. `folders`: those that count without it. */
 export function foldersWithHook(hook: string | undefined, folders: readonly WriterFolder[]): readonly WriterFolder[] {
   if (hook === undefined) return folders;
   const path = resolve('/', hook);
@@ -42,7 +45,9 @@ export function foldersLeftTo(hook: string, folders: readonly WriterFolder[]): r
   return folders.filter((folder) => dispatches(path, code, folder.path));
 }
 
-/** The folder that runs in place of a hook that is QEMU's own dispatcher; undefined of any other program, and of none. */
+/**
+ * The folder that runs in place of a hook that is QEMU's own dispatcher; undefined for any other program, and for none.
+ */
 export function dispatchedFolder(hook: string): string | undefined {
   const path = resolve('/', hook);
   return stockFolder(path, textOf(path));
@@ -52,20 +57,20 @@ function stockFolder(path: string, text: string): string | undefined {
   const lines = codeOf(text);
   const loops = lines.some((line) => line.startsWith('for file in "$FSFREEZE_D"/*'));
   if (!loops || !lines.every((line) => indifferentLine.test(line) || stockLines.has(digest(line)))) return undefined;
-  return join(dirname(text.includes('realpath') ? realPath(path) : path), 'fsfreeze-hook.d');
+  return join(dirname(text.includes('realpath') ? (realPath(path) ?? path) : path), 'fsfreeze-hook.d');
 }
 
-/** Lines without indentation and comments: what a comment names (its own path, often) is not run. */
+/** Lines without indentation and comments: a path that a comment names (its own, often) is not run. */
 const codeOf = (text: string): readonly string[] =>
   text
     .split('\n')
     .map((line) => line.trim().replace(/\s+/g, ' '))
     .filter((line) => line !== '' && !line.startsWith('#'));
 
-/** It runs what lies in that folder, or starts the dispatcher that does: told by what it names. */
+/** The program runs what lies in that folder, or starts the dispatcher that does: told by what its code names. */
 function dispatches(path: string, code: string, folder: string): boolean {
   if (code.includes(folder.replace(/\.d$/, ''))) return true;
-  const beside = [path, realPath(path)].flatMap((one) => [`${one}.d`, join(dirname(one), 'fsfreeze-hook.d')]);
+  const beside = [path, realPath(path) ?? path].flatMap((one) => [`${one}.d`, join(dirname(one), 'fsfreeze-hook.d')]);
   return beside.includes(folder) && /fsfreeze-hook\.d|\$\{?0\}?"?\.d/.test(code);
 }
 
@@ -81,15 +86,7 @@ function textOf(path: string): string {
   try {
     return readFileSync(path, 'latin1');
   } catch {
-    // What is wrong with it is found where it is to be run.
+    // The checks before its start say what is wrong with it.
     return '';
-  }
-}
-
-function realPath(path: string): string {
-  try {
-    return realpathSync.native(path);
-  } catch {
-    return path;
   }
 }

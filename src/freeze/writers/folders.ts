@@ -1,22 +1,23 @@
-// Which writers there are: the folders in their precedence, the names that are ignored, and the checks a file must
-// pass before root runs it. Looks at files only; what they say of themselves is read by description.ts.
-import { closeSync, openSync, readdirSync, readFileSync, readSync, realpathSync, statSync, type Stats } from 'node:fs';
+// Finds the writers there are: the folders in their precedence, the names that are ignored, and whether a file may be
+// run. Starts nothing. What makes a file safe: safety.ts. What it says of itself: description.ts.
+import { closeSync, openSync, readFileSync, readSync, statSync, type Stats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { defined } from '../../defined.js';
 import type { WriterListing, WriterPhase } from '../../consistency.js';
+import { namesIn, realPath } from '../../linux/kernel-values.js';
 import { describeScript, describeSidecar, PLAIN_RANK, type Described, type WriterDescription } from './description.js';
 import { fileIdentity, whyUnsafe, type CheckedFile } from './safety.js';
 
 export interface WriterFolder {
   readonly path: string;
   /**
-   * What a plain hook in it is told: `qemu` the phase alone, `dragonsdawn` the mount points after it; elsewhere
-   * (`bridge`) they are in the environment.
+   * The words that a plain hook in it is started with: `qemu` and `bridge` the phase alone, `dragonsdawn` the mount
+   * points after it. The environment has them for all.
    */
   readonly style: 'qemu' | 'dragonsdawn' | 'bridge';
-  /** The one name in it that counts, whatever it is called. */
+  /** If given, the one name in it that counts, even one that is ignored elsewhere. */
   readonly only?: string;
-  /** Holds what our package installs: a plain freeze goes on without a writer of it that fails. */
+  /** It holds what our package installs: a plain freeze goes on without a writer of it that fails. */
   readonly shipped?: boolean;
 }
 
@@ -36,12 +37,12 @@ export interface Writer {
   readonly folder: WriterFolder;
   readonly kind: 'plain' | 'described' | 'resident';
   readonly required: boolean;
-  /** The file itself, links followed, lies in a folder of ours: not the administrator's. */
+  /** The file itself, links followed, lies in a folder that our package installs. */
   readonly shipped?: boolean;
   readonly rank: number;
   readonly phases: readonly WriterPhase[];
   readonly description?: WriterDescription;
-  /** As it was found; it is looked at again before each start. */
+  /** The file as it was found; it is looked at again before each start. */
   readonly checked?: CheckedFile;
   readonly problem?: string;
   /**
@@ -51,7 +52,7 @@ export interface Writer {
   readonly problemKind?: 'switched-off' | 'unsafe';
 }
 
-// QEMU's scripts/qemu-guest-agent/fsfreeze-hook, dragonsdawn's list is a part of it.
+// As in QEMU's scripts/qemu-guest-agent/fsfreeze-hook; dragonsdawn's list is a part of it.
 const IGNORED_ENDINGS =
   '~ .bak .orig .rpmnew .rpmorig .rpmsave .sample .dpkg-old .dpkg-new .dpkg-tmp .dpkg-dist .dpkg-bak .dpkg-backup .dpkg-remove'.split(
     ' ',
@@ -64,11 +65,11 @@ export function isIgnoredName(name: string): boolean {
 }
 
 interface FindOptions {
-  /** May own writers besides root. */
+  /** The user who may own writers besides root. */
   readonly owner?: number;
 }
 
-/** All writers of all folders, in the order of their names; with those that will not be run. Never throws. */
+/** All writers of all folders, in the order of their names, those too that will not be run. Never throws. */
 export function findWriters(
   folders: readonly WriterFolder[],
   { owner = process.getuid?.() ?? 0 }: FindOptions = {},
@@ -91,6 +92,7 @@ export function findWriters(
   return [...found.values(), ...hidden].sort(byName);
 }
 
+/** The writer as requesters are told of it. */
 export function listing(writer: Writer): WriterListing {
   const { name, path, kind, required, rank, phases, description, problem } = writer;
   return {
@@ -109,20 +111,12 @@ function writersIn(folder: WriterFolder, owner: number): Writer[] {
   const { only } = folder;
   const names = namesIn(folder.path);
   const sidecars = new Set(names.filter((name) => name.endsWith('.json')));
-  // Asked for by name: one that is not there is something to mend.
+  // It is asked for by name: if it is not there, that is something to mend.
   if (only !== undefined) return [writerAt(folder, only, owner, sidecars.has(`${only}.json`))];
   return names
     .filter((name) => !isIgnoredName(name) && !sidecars.has(name))
     .filter((name) => !isDirectory(join(folder.path, name)))
     .map((name) => writerAt(folder, name, owner, sidecars.has(`${name}.json`)));
-}
-
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder).sort();
-  } catch {
-    return [];
-  }
 }
 
 function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar: boolean): Writer {
@@ -139,7 +133,7 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
   } as const;
   if (realPath(path) === '/dev/null')
     return { ...plain, problem: 'switched off (link to /dev/null)', problemKind: 'switched-off' };
-  // Before safety: what is never run, a note that a group keeps beside its hooks, is no danger.
+  // This comes before safety: a file that is never run, a note that a group keeps beside its hooks, is no danger.
   if (statOf(path)?.isFile() === true && !isExecutable(path))
     return folder.only === undefined
       ? { ...plain, problem: 'not executable', problemKind: 'switched-off' }
@@ -161,7 +155,7 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
   };
 }
 
-// Before it is read: what changes in between shows as a change.
+// The file is looked at before it is read: what changes in between shows as a change.
 function checkedAt(path: string, owner: number): { readonly checked?: CheckedFile } {
   const identity = fileIdentity(path);
   return identity === undefined ? {} : { checked: { owner, identity } };
@@ -191,15 +185,7 @@ function statOf(path: string): Stats | undefined {
   try {
     return statSync(path);
   } catch {
-    // What is wrong with it, whyUnsafe tells.
-    return undefined;
-  }
-}
-
-function realPath(path: string): string | undefined {
-  try {
-    return realpathSync.native(path);
-  } catch {
+    // whyUnsafe tells what is wrong with it.
     return undefined;
   }
 }

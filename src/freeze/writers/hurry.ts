@@ -1,9 +1,9 @@
-// The time that a process which is told to end has left for its writers: shared out among those that are still to be
-// told, so that each gets its turn. Without a hurry nothing is cut short.
+// Shares out the time that a process which is told to end has left for its writers: among those that are still to be
+// released, so that each gets its turn. Without a hurry nothing is cut short.
 import { monotonicMs } from '../../linux/clock.js';
 import { TERM_GRACE_MS } from '../../linux/process-group.js';
 
-/** However many there are. */
+/** A share is never shorter, however many writers there are. */
 const SHORTEST_SHARE_MS = 100;
 
 export class Hurry {
@@ -15,7 +15,7 @@ export class Hurry {
     return this.#limitMs !== undefined;
   }
 
-  /** From now on there are `limitMs` for everything; they run from the first act on. Only the first call counts. */
+  /** From now on there are `limitMs` for everything, counted from the first act. Only the first call counts. */
   begin(limitMs: number): void {
     if (this.isOn) return;
     this.#limitMs = limitMs;

@@ -1,11 +1,11 @@
-// Processes that a dead agent left running: phases nobody waits for any more, and residents. They are known by the
-// session's record, and those that were started in the instant of its death by what they were started with. A pid is
-// never signalled unless its start time is the one that was noted or just read.
-import { readdirSync } from 'node:fs';
+// Ends processes that a dead agent left running: phases that nobody waits for any more, and residents. They are known
+// by the session's record; those that were started in the instant of its death, by what they were started with. A pid
+// is never signalled unless its start time is the one that was noted or just read.
 import { readFile } from 'node:fs/promises';
 import { endGroup } from '../../linux/process-group.js';
+import { namesIn } from '../../linux/kernel-values.js';
 import { hasEnded, processStat, stillRuns } from '../../linux/process-stat.js';
-import type { SessionRecord } from './record.js';
+import type { LeftRecord } from './left-record.js';
 
 interface Left {
   readonly pid: number;
@@ -15,14 +15,15 @@ interface Left {
 const POLL_MS = 10;
 /** For a resident to see the end of its standard input. */
 const LET_GO_MS = 1_000;
-/** For all that is read of other processes: a page fault on a frozen filesystem can block it. */
+/** For reading the environment of other processes: a page fault on a frozen filesystem can block it. */
 const LOOK_LIMIT_MS = 500;
 
 /**
- * Ends them, the whole groups: a `freeze` that still runs would take its hold after the `thaw`. What a phase that is
- * over left in the background is its thaw's to end. Never throws; has a limit of about 3 s.
+ * Ends their whole groups: a `freeze` that still runs would take its hold after the `thaw`. What a phase that is over
+ * left in the background is its thaw's to end. `since`: start time of the dead agent. Never throws; takes about 3 s at
+ * most.
  */
-export async function endLeftProcesses(record: SessionRecord, session: string, since: string): Promise<void> {
+export async function endLeftProcesses(record: LeftRecord, session: string, since: string): Promise<void> {
   const noted = record.runningProcesses();
   const known = new Set(noted.map(({ pid }) => pid));
   const found = (await findUnnoted(record, session, since)).filter(({ pid }) => !known.has(pid));
@@ -40,7 +41,7 @@ async function goneWithin(left: Left, limitMs: number): Promise<boolean> {
   return await untilGone(left, AbortSignal.timeout(limitMs));
 }
 
-// True when it is gone, false when told to stop waiting. It is nobody's child any more: there is no event to wait for.
+// True when it is gone, false when told to stop waiting. It is no child of ours: there is no event to wait for.
 async function untilGone(left: Left, stop: AbortSignal): Promise<boolean> {
   while (stillRuns(left)) {
     if (stop.aborted) return false;
@@ -50,11 +51,11 @@ async function untilGone(left: Left, stop: AbortSignal): Promise<boolean> {
 }
 
 /** Leaders of sessions, younger than the dead agent, that carry what one of these phases was started with. */
-async function findUnnoted(record: SessionRecord, session: string, since: string): Promise<readonly Left[]> {
+async function findUnnoted(record: LeftRecord, session: string, since: string): Promise<readonly Left[]> {
   const starting = record.startingPhases();
   if (starting.length === 0) return [];
   const born = Number(since);
-  const candidates = readdirSync('/proc')
+  const candidates = namesIn('/proc')
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => processStat(Number(name)) ?? [])
     .filter((one) => one.session === one.pid && !hasEnded(one) && Number(one.startTime) >= born);
@@ -79,7 +80,7 @@ async function environmentOf(pid: number): Promise<readonly string[]> {
   try {
     return (await readFile(`/proc/${pid}/environ`, 'utf8')).split('\0');
   } catch {
-    // It ended meanwhile.
+    // The process ended meanwhile.
     return [];
   }
 }

@@ -1,10 +1,10 @@
-// What a writer prints: two files on tmpfs (real ones, so that a daemon that keeps them open holds nobody up), kept
-// small while they are written, of which the first line is shown to people. What is shown cannot steer a terminal.
+// Takes what a writer prints: into two files on tmpfs (real files, so that a daemon that keeps them open holds nobody
+// up), kept small while they are written. Their first line is shown to people, and cannot steer a terminal.
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { groupExists, killGroup } from '../../linux/process-group.js';
 
-/** Output beyond this is thrown away while it is written: tmpfs is memory. */
+/** Output beyond this is thrown away as it comes: tmpfs is memory. */
 const KEPT_BYTES = 64 * 1024;
 /** A writer that has printed this much does nothing else any more. */
 export const FLOOD_BYTES = 16 * 1024 * 1024;
@@ -24,14 +24,14 @@ export function harmlessLine(text: string): string {
     .slice(0, TEXT_CHARACTERS);
 }
 
-/** Two files, appended to, so that cutting them off restarts them. */
+/** The two files of one phase. They are appended to, so that cutting them off restarts them. */
 export class WriterOutput {
   readonly out: number;
   readonly err: number;
   readonly #heads = new Map<number, string>();
   #thrownAway = 0;
 
-  /** `label` without slashes. Never throws: where no file can be had (a full tmpfs), what is printed is lost. */
+  /** `label`: without slashes. Where no file can be had (a full tmpfs), what is printed is lost. */
   constructor(dir: string, label: string) {
     const open = (ending: string): number => {
       try {
@@ -47,7 +47,7 @@ export class WriterOutput {
     this.err = open('err');
   }
 
-  /** Cuts off what is too much. True if it is a flood. */
+  /** Cuts off output that is too much. True once it is a flood. */
   keepSmall(): boolean {
     for (const fd of [this.out, this.err]) {
       const { size } = fstatSync(fd);
@@ -59,7 +59,7 @@ export class WriterOutput {
     return this.#thrownAway > FLOOD_BYTES;
   }
 
-  /** Of stderr, else of stdout: the first line that is not empty. */
+  /** The first line that is not empty, of stderr, else of stdout. */
   firstLine(): string | undefined {
     const line = (fd: number): string | undefined => {
       const found = (this.#heads.get(fd) ?? this.#head(fd))
@@ -90,14 +90,15 @@ interface Left {
 }
 
 /**
- * Output of phases that are over, while processes they left behind (a daemon that keeps a lock) may still write to it.
- * Looks up and opens nothing: it may watch while everything is frozen. Keeps no process alive.
+ * Watches the output of phases that are over, while processes they left behind (a daemon that keeps a lock) may still
+ * write to it. Looks up and opens nothing, so that it may watch while everything is frozen. Does not keep this process
+ * alive.
  */
 export class LeftOutput {
   readonly #watched = new Map<WriterOutput, Left>();
   #timer: NodeJS.Timeout | undefined;
 
-  /** Takes over the output; a flood ends the group, and is told of. */
+  /** Takes over the output. A flood ends the group, and `onFlood` is called. */
   watch(output: WriterOutput, group: number, onFlood: () => void): void {
     this.#watched.set(output, { group, onFlood, isThere: true });
     this.#timer ??= setInterval(() => {
@@ -107,7 +108,7 @@ export class LeftOutput {
 
   #look(): void {
     for (const [output, left] of this.#watched) {
-      // Once it was gone its number may be another's.
+      // Once the group was gone, its number may be another's.
       left.isThere &&= groupExists(left.group);
       if (!output.keepSmall() || !left.isThere) continue;
       const { group, onFlood } = left;

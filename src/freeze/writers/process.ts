@@ -1,6 +1,6 @@
-// Runs one phase of one writer: a process group of its own, a time limit, and the group ended at the limit, when told
-// to, and when it floods. Knows nothing of phases' meaning. What it prints: output.ts; writers that live from
-// prepare to thaw: resident.ts.
+// Runs a program as one phase of one writer: in a process group of its own, which is ended at its time limit, when told
+// to, and when it floods. Knows nothing of what phases mean. What it prints: output.ts. Writers that live from prepare
+// to thaw: resident.ts.
 import { execa } from 'execa';
 import { defined } from '../../defined.js';
 import { monotonicMs } from '../../linux/clock.js';
@@ -20,8 +20,9 @@ export interface ProcessRequest {
   readonly outputDir: string;
   /** Called as soon as it runs. Must not throw. */
   readonly onStart?: (pid: number) => void;
-  /** Takes over the output where processes are left behind, and tells of a flood of theirs. */
+  /** Takes over the output where processes are left behind. */
   readonly left?: LeftOutput;
+  /** Called when those flood. */
   readonly onFlood?: (reason: string) => void;
 }
 
@@ -36,7 +37,7 @@ export interface ProcessResult {
   readonly aborted: boolean;
   /** Still there after SIGKILL. */
   readonly unkillable: boolean;
-  /** It was never started, it broke a rule and was killed, or it ended where it must not: how. */
+  /** How it went wrong: it was never started, it broke a rule and was killed, or it ended where it must not. */
   readonly fault?: string;
   /** Of a resident writer, which answers instead of exiting. */
   readonly answer?: 'ok' | 'error';
@@ -44,12 +45,12 @@ export interface ProcessResult {
   readonly text?: string;
 }
 
-/** What has not come about. */
+/** Nothing of this has come about. */
 export const noEvents = { timedOut: false, aborted: false, unkillable: false } as const;
 
 export const FLOOD_FAULT = `printed more than ${FLOOD_BYTES / 1024 / 1024} MiB`;
 
-/** Never throws. Aborting ends the process as its limit would. Times are those of CLOCK_MONOTONIC. */
+/** Never throws. An abort ends the process as its limit would. Times are those of CLOCK_MONOTONIC. */
 export async function runProcess(request: ProcessRequest, signal?: AbortSignal): Promise<ProcessResult> {
   const startMs = monotonicMs();
   const result = (rest: Partial<ProcessResult>): ProcessResult => ({
@@ -92,7 +93,7 @@ export async function runProcess(request: ProcessRequest, signal?: AbortSignal):
 
 export type Exit = Pick<ProcessResult, 'exitCode' | 'signal' | 'fault'>;
 
-/** What execa says of an end, with how it could not be started as its fault. */
+/** The end of a process as execa tells it; if the program could not be started, that is its fault. */
 export function exitOf(said: {
   readonly exitCode?: number | undefined;
   readonly signal?: string | undefined;

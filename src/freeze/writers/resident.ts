@@ -1,7 +1,7 @@
-// A resident writer: one process from prepare to thaw, which holds while its standard input is open and lets go when
-// that closes, whoever closes it: the kernel does when the agent dies. It is asked line by line on standard input and
-// answers each with one line, `ok` or `error REASON`. Whatever else it does ends it, as its time limit does. Manual:
-// fsfreeze-hook.d/README.md. What the phases mean: writer-set.ts.
+// Speaks with a resident writer: one process from prepare to thaw, which holds while its standard input is open and
+// lets go when that closes, whoever closes it: the kernel does when the agent dies. It is asked line by line on
+// standard input and answers each line with one, `ok` or `error REASON`. Anything else it does ends it, as its time
+// limit does. Manual: fsfreeze-hook.d/README.md. When it is asked: phase-runner.ts.
 import { execa } from 'execa';
 import { once } from 'node:events';
 import { defined } from '../../defined.js';
@@ -12,15 +12,15 @@ import { processStat, stillRuns } from '../../linux/process-stat.js';
 import { FLOOD_CHECK_MS, harmlessLine, WriterOutput } from './output.js';
 import { noEvents, exitOf, FLOOD_FAULT, type Exit, type ProcessRequest, type ProcessResult } from './process.js';
 
-/** From the end of its standard input to SIGTERM. */
+/** Between the end of its standard input and SIGTERM. */
 const LET_GO_MS = 1_000;
-/** For the last words of one that ended while it was asked. */
+/** For the last words of a resident that ended while it was asked. */
 const LAST_WORDS_MS = 50;
-/** Of one answer. */
+/** An answer is no longer. */
 const LINE_CHARACTERS = 4_096;
 
 export type ResidentRequest = Omit<ProcessRequest, 'limitMs' | 'left' | 'onFlood'> & {
-  /** It ended or broke a rule when nobody asked it, and was not told to end. Called once at most. */
+  /** Called once at most, if it ends or breaks a rule when nobody asks it and it was not told to end. */
   readonly onLost: (reason: string) => void;
 };
 
@@ -34,15 +34,15 @@ export class ResidentWriter {
   readonly #startTime: string;
   readonly #watcher: NodeJS.Timeout;
   #exited: Exit | undefined;
-  /** What broke a rule: nothing it says counts any more. */
+  /** How it broke a rule: nothing that it says counts any more. */
   #fault: string | undefined;
   #toldToEnd = false;
   #killing: Promise<Ending> | undefined;
   #line = '';
-  /** Of the question that is open. */
+  /** Takes the answer to the question that is open. */
   #hear: ((heard: { readonly line: string } | 'fault') => void) | undefined;
 
-  /** Starts it. Never throws: what could not be started says so when it is asked. */
+  /** Starts it. Never throws: a program that could not be started says so when it is asked. */
   constructor(request: ResidentRequest) {
     this.#request = request;
     this.#output = new WriterOutput(request.outputDir, request.label);
@@ -74,7 +74,7 @@ export class ResidentWriter {
     return { ...noEvents, ...facts, startMs, endMs: monotonicMs() };
   }
 
-  /** Closes its standard input, and ends it if that does not. Never throws. True if its process is gone then. */
+  /** Closes its standard input, and ends the process if that does not. Never throws. True if it is gone then. */
   async end(): Promise<boolean> {
     this.#toldToEnd = true;
     this.#child.stdin.end();
@@ -115,7 +115,7 @@ export class ResidentWriter {
     if (this.#fault !== undefined) return await this.#faulty();
     const { pid } = this.#child;
     if (pid !== undefined && stillRuns({ pid, startTime: this.#startTime })) return { answer: 'ok' };
-    // What a process that outlived it says in its name counts for nothing.
+    // The resident has ended: what a process that outlived it says in its name counts for nothing.
     await this.#kill();
     return this.#ended(this.#exited ?? {});
   }
@@ -157,7 +157,7 @@ export class ResidentWriter {
     else this.#hear('fault');
   }
 
-  // It cannot be asked any more. If it is because it ended, that says more.
+  // It cannot be asked any more. If that is because it ended, its end says more.
   async #onDeaf(): Promise<void> {
     const timer = new Timer();
     const first = await Promise.race([this.#exit, timer.after(LAST_WORDS_MS, 'stays' as const)]);
@@ -172,7 +172,7 @@ export class ResidentWriter {
     return await this.#killing;
   }
 
-  // Of the process alone: a daemon may keep its output open for ever, and execa would wait for that.
+  // Waits for the process alone: a daemon may keep its output open for ever, and execa would wait for that.
   async #watchExit(): Promise<Exit> {
     const child = this.#child;
     const ended = new Promise<Exit>((resolve) => {
@@ -181,7 +181,7 @@ export class ResidentWriter {
       });
     });
     const exit = await Promise.race([ended, child.then(exitOf)]);
-    // What it left behind holds nothing that we know of.
+    // Processes that it left behind hold nothing that we know of.
     killGroup(child.pid, 'SIGKILL');
     const wasAsked = this.#hear !== undefined;
     if (wasAsked && !child.stdout.destroyed && !child.stdout.readableEnded)
@@ -197,7 +197,7 @@ export class ResidentWriter {
     return exit;
   }
 
-  /** Once it is gone and nobody asks any more. */
+  /** To be called once it is gone and nobody asks any more. */
   close(): void {
     clearInterval(this.#watcher);
     this.#output.close();

@@ -1,18 +1,18 @@
-// One writer of a session and what became of it, as reports tell it; and the order in which several have their turn.
+// Keeps what became of one writer of a session, and tells it as reports do; gives several their turn by rank.
 import { defined } from '../../defined.js';
 import type { PhaseReport, WriterReport } from '../../consistency.js';
 import type { ResidentWriter } from './resident.js';
 import type { Writer } from './folders.js';
 import type { ProcessResult } from './process.js';
 
-/** Of one writer in a report. */
+/** How many phases of one writer a report holds. */
 const PHASES_KEPT = 16;
 
 export interface WriterRun {
   readonly writer: Writer;
   readonly phases: PhaseReport[];
   state: 'taking-part' | 'failed' | 'not-applicable';
-  /** Its freeze was started: it must be released. */
+  /** Its freeze was started, so it must be released. */
   started: boolean;
   frozen: boolean;
   /** A phase of it is under way. */
@@ -22,7 +22,7 @@ export interface WriterRun {
   /** How often its `verify` passed. */
   verified: number;
   reason: string | undefined;
-  /** Of a resident writer, from prepare on; or how it could not be started. */
+  /** For a resident writer, from prepare on: its process, or how it could not be started. */
   resident: ResidentWriter | ProcessResult | undefined;
 }
 
@@ -51,7 +51,7 @@ export function newRun(writer: Writer): WriterRun {
 }
 
 export function addPhase({ phases }: WriterRun, report: PhaseReport): void {
-  // Of one that is told to let go again and again the last try says all.
+  // A writer may be told to let go again and again: the last try says all.
   if (phases.length >= PHASES_KEPT) phases.pop();
   phases.push(report);
 }
@@ -95,7 +95,7 @@ function verdictOf(run: WriterRun, final: boolean): WriterReport['verdict'] {
   return phases.includes('verify') && held && run.verified >= (final ? 2 : 1) ? 'verified' : 'claimed';
 }
 
-/** Those of one rank: plain hooks one by one, all others at the same time as them. */
+/** Runs writers of one rank: plain hooks one by one, all others beside them. */
 export async function sideBySide(runs: readonly WriterRun[], act: (run: WriterRun) => Promise<void>): Promise<void> {
   const plainInTurn = async (): Promise<void> => {
     for (const run of runs.filter(({ writer }) => writer.kind === 'plain')) await act(run);
@@ -103,7 +103,7 @@ export async function sideBySide(runs: readonly WriterRun[], act: (run: WriterRu
   await Promise.all([plainInTurn(), ...runs.filter(({ writer }) => writer.kind !== 'plain').map(act)]);
 }
 
-/** Ascending. */
+/** The ranks there are, ascending. */
 export function ranks(runs: readonly WriterRun[]): number[] {
   return [...new Set(runs.map(({ writer }) => writer.rank))].sort((a, b) => a - b);
 }

@@ -1,7 +1,7 @@
-// Whether root may run a file: nobody else may be able to change it, replace it or lead the way to it elsewhere. Every
-// folder in which a name is looked up and every link followed on the way counts. What is found out holds until root
-// itself changes something, for nobody else can: so the file may be started by its path. Looked at again before each
-// start all the same.
+// Finds out whether root may run a file: nobody else may be able to change it, replace it or turn the way to it
+// elsewhere. Every folder in which a name is looked up counts, and every link followed on the way. The answer holds
+// until root itself changes something, for nobody else can: so the file may be started by its path. It is looked at
+// again before each start all the same.
 import { constants, lstatSync, readlinkSync, type BigIntStats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { isErrno } from '../../errors.js';
@@ -16,29 +16,29 @@ interface Place {
 
 /** A file as it was looked at. */
 export interface CheckedFile {
-  /** May own writers besides root. */
+  /** The user who may own writers besides root. */
   readonly owner: number;
-  /** Of the file; absent where only its release is left to do. */
+  /** See `fileIdentity`; absent where only its release is left to do. */
   readonly identity?: string;
 }
 
 /**
- * Why root must not run this file, and what mends it, or undefined. The file, its folder, and the folder of the path given must belong to
- * root or `owner` and be writable by nobody else; of every other folder on the way the same is true, or it is sticky
- * (as `/tmp`) and what is looked up in it belongs to root or `owner`. Never throws.
+ * Why root must not run this file, and what mends it; undefined if it may. The file, its folder and the folder of the
+ * path given must belong to root or `owner` and be writable by nobody else. Every other folder on the way must be such
+ * a one, too, or be sticky (as `/tmp`), with what is looked up in it belonging to root or `owner`. Never throws.
  */
 export function whyUnsafe(path: string, owner: number): string | undefined {
   return look(path, owner).problem;
 }
 
-/** Names the file's content, owner and mode; undefined if it cannot be looked at. Never throws. */
+/** A text that changes with the file's content, owner or mode; undefined if it cannot be looked at. Never throws. */
 export function fileIdentity(path: string): string | undefined {
   return look(path, 0).identity;
 }
 
 /**
- * The same, before a writer is started once more: it must still be the file that was looked at, unless it is started
- * to let go. Never throws.
+ * As whyUnsafe, before a writer is started once more: it must still be the file that was looked at, unless it is
+ * started to let go. Never throws.
  */
 export function whyUnsafeNow(
   { path, checked }: { readonly path: string; readonly checked?: CheckedFile },
@@ -74,7 +74,10 @@ function look(path: string, owner: number): { readonly problem?: string; readonl
   }
 }
 
-/** Follows `path` from the folder `start`, which holds no link. Gives the place it leads to, which holds none either. */
+/**
+ * Follows `path` from the folder `start`, whose own path has no link in it. Gives the path of the place it leads to,
+ * which has none either.
+ */
 function walk(start: string, path: string, visit: (place: Place) => void): string {
   let at = start;
   let links = 0;
@@ -110,7 +113,7 @@ function placeProblem({ path, kind, stats }: Place, stickyWillDo: boolean, owner
   const mode = Number(stats.mode);
   if (uid !== 0n && uid !== BigInt(owner))
     return `${path} belongs to user ${uid}, not to root: chown ${kind === 'link' ? '-h ' : ''}root ${path}`;
-  // A link's own mode says nothing.
+  // The mode of a link itself says nothing.
   const sticky = stickyWillDo && kind === 'folder' && (mode & 0o1000) !== 0;
   if (kind !== 'link' && (mode & (constants.S_IWGRP | constants.S_IWOTH)) !== 0 && !sticky)
     return `${path} is writable by others (mode ${(mode & 0o7777).toString(8)}): chmod go-w ${path}`;

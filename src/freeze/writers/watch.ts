@@ -1,6 +1,7 @@
-// Tells of a bad hook when it is dropped in, and not at three in the night, when it refuses the backup: that is what it
-// is for. bridge-writers and every session look at the folders themselves, so that what they say is never older than the
-// question. The one place of chokidar. It keeps no process alive, polls nothing, and is quiet while nothing changes.
+// Watches the writers' folders, so that a bad hook is told of when it is dropped in, and not at three in the night,
+// when it refuses the backup. bridge-writers and every session look at the folders themselves: what they say is never
+// older than the question. The one place of chokidar. Keeps no process alive, polls nothing, and is quiet while nothing
+// changes.
 import { watch, type FSWatcher } from 'chokidar';
 import type { WriterListing } from '../../consistency.js';
 import { findWriters, listing, type WriterFolder } from './folders.js';
@@ -19,7 +20,7 @@ export interface WriterWatchOptions {
 /** A package manager writes, then changes owner and mode: judge when it has settled. */
 const SETTLE_MS = 500;
 
-/** Watches until closed. Folders that are not there yet are watched for. */
+/** Watches until closed. Folders that are not there yet are waited for. */
 export function watchWriters(options: WriterWatchOptions): { close(): Promise<void> } {
   const { folders, onChange, onError, paused = () => false } = options;
   const list = (): Map<string, WriterListing> =>

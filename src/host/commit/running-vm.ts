@@ -1,10 +1,11 @@
-// Commit by the VM itself, while the guest writes on: where each overlay is in the block graph, and what of a merge that an
-// earlier call began is known. How a layer is merged is the hypervisor's: vm/plain-merge.ts, vm/libvirt/merge.ts.
+// Commits by the VM itself, while the guest writes on. Here is where each overlay is in the block graph, and what is
+// known of a merge that an earlier call began. How a layer is merged is the hypervisor's: vm/plain-merge.ts,
+// vm/libvirt/merge.ts.
 import { stat } from 'node:fs/promises';
 import { BridgeError } from '../../errors.js';
 import { runQmp, type JobInfo } from '../../qmp/commands.js';
 import type { JobProgress } from '../../qmp/jobs.js';
-import type { CommitWay, MergeLimits, Step } from './way.js';
+import { CLOCK_SLACK_MS, type CommitWay, type MergeLimits, type Step } from './way.js';
 import { holdsData } from '../images/overlay-data.js';
 import { layersOf, type Layer } from '../sets/layers.js';
 import { mergeDoubt } from '../sets/base-state.js';
@@ -43,7 +44,7 @@ interface Merge extends Layer {
   readonly jobId: string;
   /** Ours, of a commit that ended before its job did, or before it dismissed it. */
   readonly job: JobInfo | undefined;
-  /** A job merges the disk, or did: so QEMU was not started anew since. */
+  /** A job merges the disk, or did, so that QEMU was not started anew since. */
   readonly hasJob: boolean;
 }
 
@@ -82,7 +83,7 @@ async function stepOf(merge: Merge, manifest: Manifest): Promise<Step> {
 function isPivoted({ disk, place, isOnBase, job }: Merge): boolean {
   if (place !== 'loaded' && place !== 'unused') return false;
   if (disk.pivoted === true) return true;
-  // Told to change over, QEMU ended; somebody started the VM from the base.
+  // QEMU ended when it was told to change over, and somebody started the VM from the base.
   const wasTold = disk.pivoting === true;
   const isDone = place === 'loaded' || (job?.status === 'concluded' && job.error === undefined);
   return (isDone || wasTold) && isOnBase;
@@ -92,9 +93,6 @@ async function withDoubt(step: 'merge' | 'remove', merge: Merge, manifest: Manif
   const doubt = await doubtOf(step, merge, manifest);
   return doubt === undefined ? { step } : { step, doubt };
 }
-
-/** Clocks of this machine and of a file server. */
-const CLOCK_SLACK_MS = 2000;
 
 // The record alone decides nothing: QEMU was to change over, and whether it did before it ended only the data can tell.
 async function doubtOf(step: 'merge' | 'remove', merge: Merge, manifest: Manifest): Promise<string | undefined> {

@@ -1,5 +1,5 @@
-// What the record of a set says before and after a commit: whether it may be committed, which of its disks are meant, and
-// what each of them is in the end.
+// Reads and ends the record of a set that is committed: whether it may be, which of its disks are meant, and what each
+// of them is in the end.
 import { UsageError } from '../../errors.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { Step } from './way.js';
@@ -16,7 +16,7 @@ export function checkState({ set, state }: Manifest): void {
   throw new UsageError('E_STATE_OF_SET', `whether ${set} was cut is not known: run "recover", with the VM started`);
 }
 
-/** A commit that an older version of this tool began: any of its disks may be merged in part. */
+/** Marks the disks of a commit that an older version of this tool began: each may be merged in part. */
 export function withMarks(manifest: Manifest): Manifest {
   const { state, disks } = manifest;
   if (state !== 'committing' || disks.some(({ merge }) => merge !== undefined)) return manifest;
@@ -36,7 +36,9 @@ export function atEnd(manifest: Manifest): Manifest {
   return { ...manifest, disks, state: isInPart ? 'committing' : 'cut' };
 }
 
-/** Indexes of the disks that are meant, in the set's order. Throws a UsageError for a name that fits none or several. */
+/**
+ * Indexes of the disks that are meant, in the set's order. Throws a UsageError for a name that fits none or several.
+ */
 export function chooseDisks({ set, disks }: Manifest, named: DiskSelection | undefined): number[] {
   const indexes = disks.map((_disk, index) => index);
   if (named === undefined) return indexes;

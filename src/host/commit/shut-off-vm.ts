@@ -1,9 +1,10 @@
-// Commit of a VM that is shut off, by qemu-img: every file must be nobody's. Which of base and overlay is the newer one is
-// decided by what is in them, and by a person where that cannot tell.
+// Commits by qemu-img, with the VM shut off: every file must be nobody's. Which of base and overlay is the newer one is
+// decided by their contents, and by a person where these cannot tell.
 import { stat } from 'node:fs/promises';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
-import type { CommitWay, Step } from './way.js';
+import { diskAt } from './set-record.js';
+import { CLOCK_SLACK_MS, type CommitWay, type Step } from './way.js';
 import { exists } from '../images/durable-file.js';
 import { sameFile } from '../images/same-file.js';
 import { commitOffline, readsTheSame, type OfflineMerge } from '../images/offline-commit.js';
@@ -15,23 +16,19 @@ import type { Manifest, ManifestDisk } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { putBackDefinition } from '../sets/put-back-definition.js';
 import { openMonitors } from '../vm/monitors.js';
+import type { Place } from '../vm/place.js';
 
 export interface ShutOffVm {
   readonly store: ManifestStore;
   /** Where it may run: nobody may listen there. */
-  readonly monitors: readonly string[];
+  readonly monitors: readonly Place[];
   readonly monitorTimeoutMs: number;
-  /** To compare two images that may be the same. */
+  /** How long two images that may be the same are compared. */
   readonly limitMs: number;
   readonly signal: AbortSignal;
 }
 
 export function byShutOffVm(vm: ShutOffVm): CommitWay {
-  const diskOf = ({ disks }: Manifest, index: number): ManifestDisk => {
-    const disk = disks[index];
-    if (disk === undefined) throw new Error(`no disk ${index}`);
-    return disk;
-  };
   return {
     monitors: [],
     async check(consequence) {
@@ -48,7 +45,7 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
     },
     besides: (overlay) => ({ base: { mergedFrom: overlay }, overlay: {} }),
     async merge(manifest, index, { limitMs, speed, signal, onProgress }) {
-      const disk = diskOf(manifest, index);
+      const disk = diskAt(manifest, index);
       await commitOffline(await mergeOf(disk), {
         limitMs,
         ...defined({ speed }),
@@ -60,15 +57,12 @@ export function byShutOffVm(vm: ShutOffVm): CommitWay {
     },
     isOnOverlay: () => Promise.resolve(false),
     async close(manifest, index) {
-      const { overlay } = diskOf(manifest, index);
-      // Before the file is gone: what libvirt is to start must be there.
+      const { overlay } = diskAt(manifest, index);
+      // The definition changes before the file is gone: what libvirt is to start must be there.
       await putBackDefinition(vm.store, manifest, [overlay.file]);
     },
   };
 }
-
-/** Clocks of this machine and of a file server. */
-const CLOCK_SLACK_MS = 2000;
 
 async function mergeOf(disk: ManifestDisk): Promise<OfflineMerge> {
   return { base: disk.base.file, names: await openNames(disk) };
@@ -100,7 +94,7 @@ async function stepOf(disk: ManifestDisk, manifest: Manifest, vm: ShutOffVm): Pr
     };
   }
   if (pivoting === true) {
-    // The same in both: whichever the VM wrote to last, nothing is lost.
+    // If both read the same, nothing is lost, whichever the VM wrote to last.
     if (await readsTheSame(await mergeOf(disk), vm)) return { step: 'remove' };
     const begin = `QEMU ended while disk ${id} changed over from its overlay; ${times}`;
     const rest = `If ${base} is the newer one, start the VM from it and commit without --offline; here ${overlay} is merged into it`;

@@ -1,6 +1,5 @@
-// What a commit needs to know of one disk, and the two ways in which an overlay is merged: by the VM while it runs
-// (running-vm.ts), by qemu-img while it is shut off (shut-off-vm.ts). Sets, records and files are
-// ../snapshot-commit.ts's.
+// The interface of the two ways in which an overlay is merged: by the VM while it runs (running-vm.ts), by qemu-img
+// while it is shut off (shut-off-vm.ts). Sets, records and files are disk-commit.ts and ../snapshot-commit.ts.
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Besides } from '../images/use.js';
 import type { Manifest } from '../sets/manifest.js';
@@ -14,12 +13,15 @@ import type { Manifest } from '../sets/manifest.js';
 export interface Step {
   readonly step: 'merge' | 'remove' | 'nothing' | 'cannot';
   readonly why?: string;
-  /** Only a person can say whether this loses what the VM wrote: what is known, as sentences. */
+  /** Sentences that tell what is known, where only a person can say whether this loses what the VM wrote. */
   readonly doubt?: string;
 }
 
+/** How far the clocks of this machine and of a file server may be apart. */
+export const CLOCK_SLACK_MS = 2000;
+
 export interface MergeLimits {
-  /** Until the overlay is merged, with all the guest writes meanwhile. */
+  /** How long the overlay may take to be merged, with all the guest writes meanwhile. */
   readonly limitMs: number;
   /** Bytes per second; without it, as fast as it goes. */
   readonly speed?: number;
@@ -31,7 +33,7 @@ export interface MergeLimits {
 }
 
 export interface CommitWay {
-  /** Of the VM; none if it is shut off. */
+  /** The VM's monitors; empty if it is shut off. */
   readonly monitors: readonly Monitor[];
 
   /** Throws if the VM is in no state in which its disks may be merged; the message says `consequence`. */
@@ -40,7 +42,7 @@ export interface CommitWay {
   /** Per disk of the set, in its order. */
   steps(manifest: Manifest): Promise<Step[]>;
 
-  /** What does not count as a use of the base when this overlay is merged into it, nor as one of the overlay. */
+  /** Uses of base and overlay that do not count when this overlay is merged. */
   besides(overlay: string): { readonly base: Besides; readonly overlay: Besides };
 
   /**

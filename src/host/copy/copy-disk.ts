@@ -1,6 +1,6 @@
-// One disk's state of the cut, written to images of its own: one flat image, or one per layer, each naming the next by its
-// plain name, so that the folder can be moved. qemu-img keeps QEMU's lock on every source while it reads: a VM that wants
-// to write to one, or a commit into it, is refused meanwhile, and so are we if somebody writes already.
+// Copies one disk's state of the cut to images of its own: one flat image, or one per layer, each naming the next by
+// its plain name, so that the folder can be moved. qemu-img keeps QEMU's lock on every source while it reads: a VM that
+// wants to write to one, or a commit into it, is refused meanwhile, and so are we if somebody writes already.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -16,7 +16,7 @@ export type CopyFormat = 'qcow2' | 'raw';
 
 export interface DiskCopyOptions extends TaskLimits {
   readonly folder: string;
-  /** Of the files, without an ending. */
+  /** The name of the files, without an ending. */
   readonly name: string;
   readonly format: CopyFormat;
   readonly compress: boolean;
@@ -28,10 +28,10 @@ export interface DiskCopyOptions extends TaskLimits {
 }
 
 export interface CopiedFile {
-  /** Its name in the folder. */
+  /** The file's name in the folder. */
   readonly file: string;
   readonly format: CopyFormat;
-  /** What it names as its backing file, in the same folder. */
+  /** The backing file that it names, in the same folder. */
   readonly backing?: string;
   readonly size: number;
   readonly sha256: string;
@@ -41,19 +41,21 @@ export interface CopiedFile {
 export async function neededBytes(layers: readonly OpenLayer[], flatten: boolean, limits: TaskLimits): Promise<number> {
   let needed = 0;
   for (const part of flatten ? [layers] : layers.map((layer) => [layer])) {
-    // Of a raw copy, too: its holes take no space.
+    // A raw copy needs no more: its holes take no space.
     const { stdout } = await runQemuImg(['measure', '--output=json', '-O', 'qcow2', imageName(part)], limits);
     needed += Number((JSON.parse(stdout) as { required?: unknown }).required);
   }
   return needed;
 }
 
-/** Gives the files, the first of which holds the state, with the others below it. Each is on the disk when it returns. */
+/**
+ * Gives the files, the first of which holds the state, with the others below it. Each is on the disk when it returns.
+ */
 export async function copyDisk(layers: readonly OpenLayer[], options: DiskCopyOptions): Promise<readonly CopiedFile[]> {
   const { folder, name, format, flatten, verify } = options;
   const parts = flatten ? [layers] : layers.map((_layer, index) => layers.slice(index));
   const names = parts.map((_part, index) => `${name}${index === 0 ? '' : `.below${index}`}.${format}`);
-  // From below: each is made over the one it names.
+  // The lowest comes first: each is made over the one it names.
   for (const [index, part] of [...parts.entries()].toReversed()) {
     const file = names[index];
     if (file !== undefined) await convert(part, file, names[index + 1], options);
@@ -81,7 +83,7 @@ async function convert(
     ...(compress ? ['-c'] : []),
     // One request at a time: eight of 2 MiB would be begun before the first has to wait.
     ...(speed === undefined ? [] : ['-m', '1', '-r', String(speed)]),
-    // Only what the first layer holds is written then.
+    // With a backing file, only what the first layer holds is written.
     ...(backing === undefined ? [] : ['-B', backing, '-F', format]),
     imageName(layers),
     join(folder, file),
@@ -93,7 +95,7 @@ async function convert(
       onProgress('copying', percent);
     },
   });
-  // qemu-img does not.
+  // qemu-img does not sync.
   await syncPath(join(folder, file));
 }
 

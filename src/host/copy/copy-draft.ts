@@ -1,6 +1,7 @@
-// A copy in the making: a folder beside its target, `.draft-NAME.PID.XXXXXXXX`, that becomes the target by one rename
-// when it is whole. Its manifest.json says from the first moment who is at it, so that one that was left by a killed tool
-// is known: the next copy into the same folder removes it, and the set's folder notes where it is, for `recover`.
+// Keeps a copy in the making: a folder beside its target, `.draft-NAME.PID.XXXXXXXX`, that becomes the target by one
+// rename when it is whole. Its manifest.json says from the first moment who is at it, so that one that was left by a
+// killed tool is known: the next copy into the same folder removes it, and the set's folder notes where it is, for
+// `recover`.
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -12,7 +13,7 @@ import { describeHolders, holdersOfEach, type Holder } from '../images/image-fil
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { ownerSchema, ownerState, thisProcess, type Owner } from '../sets/owner.js';
 
-/** Of two machines that share a folder each must leave the other's drafts alone. */
+/** Who makes a copy. Two machines that share a folder must leave each other's drafts alone. */
 export interface Copier {
   readonly host: string;
   readonly owner: Owner;
@@ -42,7 +43,7 @@ export class CopyDraft implements AsyncDisposable {
     const folder = join(dirname(target), `.draft-${basename(target)}.${process.pid}.${randomBytes(4).toString('hex')}`);
     const copier = { host: hostname(), owner: await thisProcess() };
     const draft = new CopyDraft(folder, target, noteFile(store, set), copier);
-    // Before the folder is there: one that nobody knows of must not be left.
+    // Noted before the folder is there: no folder may be left of which nobody knows.
     await writeDurably(draft.#note, `${JSON.stringify({ draft: folder })}\n`);
     try {
       await mkdir(folder, { mode: 0o750 });
@@ -121,12 +122,14 @@ export async function draftWrittenTo(
   return writers.length === 0 ? undefined : { draft, by: describeHolders(writers) };
 }
 
-/** Nobody's, and nobody has a file of it open: a qemu-img that a killed tool had started writes on until it ends. */
+/**
+ * True if its maker has ended and nobody has a file of it open: a qemu-img that a killed tool had started writes on.
+ */
 async function isDead(draft: string): Promise<boolean> {
   return (await isLeft(draft)) && (await writersOf(draft)).length === 0;
 }
 
-/** Its maker has ended. */
+/** True if the draft's maker has ended. */
 async function isLeft(draft: string): Promise<boolean> {
   const found = v.safeParse(copierSchema, await json(join(draft, 'manifest.json')));
   if (!found.success) return false;
@@ -144,7 +147,7 @@ export async function removeDraft(draft: string): Promise<void> {
   await syncPath(dirname(draft));
 }
 
-/** Undefined for what is not there, or is none. */
+/** The file's JSON; undefined if it is not there, or is none. */
 async function json(file: string): Promise<unknown> {
   try {
     return JSON.parse(await readFile(file, 'utf8'));

@@ -1,5 +1,5 @@
-// What lies beside the images of a copy: manifest.json, from which somebody who has nothing but the folder learns what it
-// is worth, whether it is whole, and how to restore it by hand.
+// Writes what lies beside the images of a copy: manifest.json, from which somebody who has nothing but the folder
+// learns what it is worth, whether it is whole, and how to restore it by hand.
 import { join, parse } from 'node:path';
 import { defined } from '../../defined.js';
 import { PACKAGE_VERSION } from '../../version.js';
@@ -20,7 +20,7 @@ export interface CopyRecord {
   readonly set: string;
   readonly id: string;
   readonly vm: Manifest['vm'];
-  /** Of the cut. */
+  /** The time of the cut. */
   readonly createdAt: string;
   readonly copiedAt: string;
   readonly copiedBy: Copier;
@@ -96,7 +96,7 @@ export function recordOf(manifest: Manifest, copied: readonly CopiedDisk[], fact
   };
 }
 
-// Beside the image it came from, and never over it: somebody may still need that.
+// The restored image lies beside the one it came from, and never over it: somebody may still need that.
 function restoreLine({ base }: ManifestDisk, image: string, format: CopyFormat): string {
   const isDevice = base.file.startsWith('/dev/');
   const options = isDevice ? ['-n', '-O', 'raw'] : ['-O', base.format];

@@ -1,4 +1,4 @@
-// The layers that hold a disk's state of the cut, to be copied.
+// Finds the layers that hold a disk's state of the cut, to be copied.
 import * as v from 'valibot';
 import { CutError, UsageError } from '../../errors.js';
 import { imageFile } from '../../qmp/image-name.js';

@@ -1,6 +1,7 @@
-// The state of a cut, copied out of the images that hold it into a folder that is complete when it has its name: images
-// that qemu-img alone can read, and a manifest.json that says what they are worth. The set is pinned meanwhile by its
-// journal; that nobody writes to what is read is QEMU's locks' to say (copy-disk.ts), and is looked at before and after.
+// `snapshot copy`: copies the state of a cut out of the images that hold it into a folder that is complete when it has
+// its name: images that qemu-img alone can read, and a manifest.json that says what they are worth. The set is pinned
+// meanwhile by its journal. That nobody writes to what is read is guarded by QEMU's locks (copy-disk.ts), and looked at
+// before and after.
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Deadline } from '../../deadline.js';
@@ -31,7 +32,7 @@ export interface CopyOptions {
   readonly verify: boolean;
   /** Bytes per second. */
   readonly speed?: number;
-  /** For everything. */
+  /** How long the whole copy may take. */
   readonly limitMs: number;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;

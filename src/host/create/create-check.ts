@@ -1,5 +1,5 @@
-// `snapshot create --check`: what a cut would hold, and what it could be worth at most. Looks where create looks, asks the
-// agent how it stands, and changes nothing.
+// `snapshot create --check`: tells what a cut would hold, and what it could be worth at most. It looks where create
+// looks, asks the agent how it stands, and changes nothing.
 import { randomBytes } from 'node:crypto';
 import { satisfies, type ConsistencyLevel } from '../../consistency.js';
 import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
@@ -25,7 +25,7 @@ export interface CreateCheck {
     readonly encryption?: string;
   }[];
   readonly leftOut: readonly LeftOut[];
-  /** Of these, what the guest may write to and nobody chose to leave out. */
+  /** Those of `leftOut` that the guest may write to and nobody chose to leave out. */
   readonly missing: readonly LeftOut[];
   readonly agent: { readonly kind: string; readonly version: string } | undefined;
   readonly level: {
@@ -40,7 +40,7 @@ export interface CreateCheck {
 
 /** Throws what createSnapshot throws before it does anything, but not for a level that cannot be had, nor for space. */
 export async function checkCreate(options: CheckOptions): Promise<CreateCheck> {
-  await using monitor = await openHypervisor(options.vm.qmp, { timeoutMs: options.monitorTimeoutMs });
+  await using monitor = await openHypervisor(options.vm.monitor, { timeoutMs: options.monitorTimeoutMs });
   const plan = await planCreate(monitor, { ...options, requirement: { asked: 'crash', allowLower: true } });
   try {
     const overlays = await planOverlays(plan.chosen, 'check', randomBytes(4).toString('hex'), options.vm.overlayDir);

@@ -1,4 +1,4 @@
-// The first step of a cut: look at the VM and at the guest, and refuse what cannot succeed. Changes nothing.
+// Plans a cut: looks at the VM and at the guest, and refuses what cannot succeed. Changes nothing.
 import { stat } from 'node:fs/promises';
 import { QuiesceError, CutError, UnreachableError, describeError } from '../../errors.js';
 import type { DiskRef } from '../../consistency.js';
@@ -109,10 +109,10 @@ interface FoundAgent {
 
 async function findAgent(monitor: Monitor, options: PlanOptions): Promise<FoundAgent> {
   const { vm, requirement, agentLimits, openAgent } = options;
-  if (vm.qga === undefined) return { agent: undefined, why: 'no guest-agent socket was given (--qga)' };
+  if (vm.agent === undefined) return { agent: undefined, why: 'no guest-agent socket was given (--qga)' };
   let agent: GuestAgent;
   try {
-    agent = await openAgent(vm.qga, agentLimits);
+    agent = await openAgent(vm.agent, agentLimits);
   } catch (error) {
     if (error instanceof UnreachableError && crashWillDo(requirement)) {
       return { agent: undefined, why: describeError(error) };
@@ -120,7 +120,7 @@ async function findAgent(monitor: Monitor, options: PlanOptions): Promise<FoundA
     throw error;
   }
   try {
-    const foreign = await whyNotItsAgent(monitor, vm.qga, agent);
+    const foreign = await whyNotItsAgent(monitor, vm.agent, agent);
     // Not held: it may be another VM's guest.
     if (foreign !== undefined) {
       await agent[Symbol.asyncDispose]();
@@ -140,7 +140,7 @@ async function findAgent(monitor: Monitor, options: PlanOptions): Promise<FoundA
 
 // A running job holds its node, so the transaction would fail: say so before the guest is held.
 async function refuseBlockJobs(monitor: Monitor): Promise<void> {
-  // One that is concluded holds nothing any more: somebody has yet to dismiss it.
+  // A concluded job holds nothing any more: somebody has yet to dismiss it.
   const jobs = (await runQmp(monitor, 'query-block-jobs', {})).filter(({ status }) => status !== 'concluded');
   if (jobs.length === 0) return;
   const list = jobs.map(({ type, device }) => `${type} ${device}`).join(', ');

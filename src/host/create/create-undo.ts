@@ -1,15 +1,15 @@
-// What is left of a cut that failed, and the one error that is told of it.
+// Rolls back a cut that failed, and picks the one error that is told of it.
 import { CutError, QuiesceError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Reverter } from '../../reverter.js';
 import { interruption } from '../../confirm.js';
 import { isCutUnknown } from './held-cut.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
-import { sentence } from '../guest/report-size.js';
+import { clip } from '../guest/clip.js';
 
 /**
  * Undoes everything and gives the error to throw: the one that endangers the guest, if there is one. The set is
- * forgotten if nothing of it is left; else its manifest stays, as `failed`.
+ * forgotten if nothing of it is left; else its manifest stays, as `failed`. Never throws.
  */
 export async function undoCreate(
   reverter: Reverter,
@@ -19,7 +19,8 @@ export async function undoCreate(
   error: unknown,
 ): Promise<unknown> {
   const failure = signal.aborted ? interrupted(signal, error) : error;
-  // Nobody knows whether the VM writes to the overlays: they stay, and so does the manifest, `cutting`, that names them.
+  // Nobody knows whether the VM writes to the overlays: they stay, and so does the manifest, `cutting`, that names
+  // them.
   if (isCutUnknown(failure)) {
     reverter.keep();
     return failure;
@@ -39,7 +40,9 @@ export async function undoCreate(
   }
 }
 
-/** Gives what kept it from being written, if anything: never the error that is told. */
+/**
+ * Records the set as `failed`. Gives what kept it from being written, if anything, to be told beside the other errors.
+ */
 async function recordFailed(
   store: ManifestStore,
   draft: Manifest | undefined,
@@ -47,7 +50,7 @@ async function recordFailed(
 ): Promise<unknown[]> {
   if (draft === undefined) return [];
   try {
-    await store.write({ ...draft, state: 'failed', error: sentence(failures.map(describeError).join('; ')) });
+    await store.write({ ...draft, state: 'failed', error: clip(failures.map(describeError).join('; ')) });
     return [];
   } catch (error) {
     return [new Error(`the manifest of ${draft.set} could not be written`, { cause: error })];

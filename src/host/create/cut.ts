@@ -1,12 +1,12 @@
-// What is done to the VM while its guest is held: one command, and how one finds out what came of it. An overlay cut is
-// overlay-cut.ts.
+// The interface of a cut, what is done to the VM while its guest is held: one command, and how one finds out what came
+// of it. The cut by overlays is overlay-cut.ts.
 import { BridgeError, CutError, describeError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { Marks } from '../sets/point-in-time.js';
 
-/** What became of one disk, compared with the plan. */
+/** One disk after the cut, compared with the plan. */
 export interface CutFinding {
-  /** Undefined if it is as planned. */
+  /** For people: how it is not as planned; undefined if it is. */
   readonly doubt: string | undefined;
   /** Nothing holds its state of this instant. */
   readonly isLost: boolean;
@@ -22,7 +22,10 @@ export interface Cut<F extends CutFinding = CutFinding> {
    */
   send(timeoutMs: number): Promise<void>;
 
-  /** After an answer that did not come, the guest thawed: it is all or nothing. Throws if that cannot be known. */
+  /**
+   * Tells, after an answer that did not come and the thaw, what it came to: all or nothing. Throws if that cannot be
+   * known.
+   */
   became(timeoutMs: number): Promise<'cut' | 'not cut'>;
 
   /**

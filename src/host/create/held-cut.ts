@@ -1,15 +1,19 @@
-// From the freeze request to the thaw reply: hold the guest, send the cut, let the guest go. Between freeze and thaw
-// nothing else is done on the host; questions about a lost answer are asked after the thaw.
+// Holds the guest, sends the cut and lets the guest go: all that happens between the freeze request and the thaw reply.
+// The host does nothing else meanwhile; questions about a lost answer are asked after the thaw. How the guest is held
+// is guest/quiesce.ts, what is sent cut.ts.
 import { CutError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { DiskRef, FreezeReport } from '../../consistency.js';
 import type { Reverter } from '../../reverter.js';
+import { diskName } from '../vm/disk-choice.js';
+import type { CreatePlan } from './create-plan.js';
 import { sendCut, type Cut } from './cut.js';
-import type { GuestAgent } from '../guest/guest-agent.js';
+import type { AgentLimits, GuestAgent } from '../guest/guest-agent.js';
 import type { CutHost } from '../vm/hypervisor.js';
 import { tornFilesystems, whyTorn, type CutDisk } from '../guest/level.js';
 import type { Marks } from '../sets/point-in-time.js';
 import { quiesce, type Hold } from '../guest/quiesce.js';
-import { sentence, whyTooLarge } from '../guest/report-size.js';
+import { whyTooLarge } from '../guest/report-size.js';
+import { clip } from '../guest/clip.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
 
 export interface HeldCutOptions {
@@ -20,6 +24,8 @@ export interface HeldCutOptions {
   /** The socket of the agent's channel, as QEMU has it. */
   readonly agentSocket: string | undefined;
   readonly requirement: Requirement;
+  /** How long the agent's sessions try to thaw. */
+  readonly agentLimits?: Pick<AgentLimits, 'thawMs'>;
   /** The id of the freeze session, in the journal already. */
   readonly session: string;
   readonly leaseMs: number;
@@ -27,7 +33,7 @@ export interface HeldCutOptions {
   readonly signal: AbortSignal;
 }
 
-/** What is known of a cut that was taken. */
+/** A cut that was taken, and the hold it was taken under. */
 export interface HeldCut {
   /** The guest's final report; undefined if it was not held, or if its end is not known. */
   readonly report: FreezeReport | undefined;
@@ -35,6 +41,17 @@ export interface HeldCut {
   readonly doubt: string | undefined;
   /** The disks are cut, but nobody confirmed the thaw. */
   readonly thawError: ThawUnconfirmedError | undefined;
+}
+
+/** The disks of the cut as the guest knows them; nobody has counted their writes yet. */
+export function cutDisksOf({ chosen, all, refs }: CreatePlan): CutDisk[] {
+  return chosen.map((disk, index) => ({
+    name: diskName(disk),
+    ref: refs[index],
+    still: undefined,
+    pciAddress: disk.pciAddress,
+    sharers: all.filter(({ pciAddress }) => pciAddress === disk.pciAddress).length,
+  }));
 }
 
 /** How long QEMU is waited for, after the thaw, when the answer to its transaction was lost. */
@@ -57,34 +74,49 @@ export async function holdAndCut(
     if (hold !== undefined) checkHold(hold, options);
     await sendCut(cut, options.cutTimeoutMs, marks);
   });
-  let report: FreezeReport | undefined;
-  const thawError = asUnconfirmed(
-    await failureOf(async () => {
-      report = await hold?.thaw();
-    }),
-  );
+  const thaw = await thawOf(hold);
+  const { report, doubt } = evidenceOf(thaw, why);
+  const became = cutFailure === undefined ? 'cut' : await whatBecame(cut, cutFailure);
+  if (cutFailure !== undefined && became !== 'cut') throw errorOf(cutFailure, became, thaw.error);
+  return { report, doubt: cutFailure === undefined ? doubt : CUT_AT_UNKNOWN_TIME, thawError: thaw.error };
+}
+
+const CUT_AT_UNKNOWN_TIME = 'when the disks were cut is not known: the answer to the transaction was lost';
+
+interface Thaw {
+  readonly report: FreezeReport | undefined;
+  readonly error: ThawUnconfirmedError | undefined;
+}
+
+/** Never throws: the cut may have been taken. */
+async function thawOf(hold: Hold | undefined): Promise<Thaw> {
+  try {
+    return { report: await hold?.thaw(), error: undefined };
+  } catch (error) {
+    return { report: undefined, error: asUnconfirmed(error) };
+  }
+}
+
+/** The report if it may be taken as evidence, and why it may not, or why there is none. */
+function evidenceOf({ report, error }: Thaw, whyNotHeld: string | undefined): Pick<HeldCut, 'report' | 'doubt'> {
   const tooLarge = report === undefined ? undefined : whyTooLarge(report);
-  if (tooLarge !== undefined) report = undefined;
-  if (cutFailure === undefined) {
-    const doubt = tooLarge ?? (thawError === undefined ? why : 'nobody confirmed the thaw');
-    return { report, doubt, thawError };
-  }
-  const became = await whatBecame(cut, cutFailure);
-  if (became === 'cut') {
-    const doubt = 'when the disks were cut is not known: the answer to the transaction was lost';
-    return { report, doubt, thawError };
-  }
+  if (tooLarge !== undefined) return { report: undefined, doubt: tooLarge };
+  return { report, doubt: error === undefined ? whyNotHeld : 'nobody confirmed the thaw' };
+}
+
+/** The error of a cut that was not taken, or of which that is not known. An unconfirmed thaw is the worst of them. */
+function errorOf(cutFailure: Error, became: 'not cut' | 'unknown', thawError: ThawUnconfirmedError | undefined): Error {
   if (thawError !== undefined) {
     const message = `${thawError.message} (and ${describeError(cutFailure)})`;
     const facts = { cut: became };
-    throw new ThawUnconfirmedError(thawError.code, message, { cause: thawError.cause, outcome: 'unknown', facts });
+    return new ThawUnconfirmedError(thawError.code, message, { cause: thawError.cause, outcome: 'unknown', facts });
   }
-  if (became === 'unknown') throw notKnown(cutFailure);
-  if (!(cutFailure instanceof CutError)) throw cutFailure;
-  throw new CutError(cutFailure.code, cutFailure.message, { cause: cutFailure.cause });
+  if (became === 'unknown') return cutUnknown(cutFailure);
+  if (!(cutFailure instanceof CutError)) return cutFailure;
+  return new CutError(cutFailure.code, cutFailure.message, { cause: cutFailure.cause });
 }
 
-function notKnown(failure: Error): CutError {
+function cutUnknown(failure: Error): CutError {
   const message = `${failure.message}; the guest is thawed, but whether its disks were cut is not known: run "fsfreeze-bridge recover"`;
   return new CutError('E_CUT', message, { cause: failure.cause, outcome: 'unknown' });
 }
@@ -95,7 +127,7 @@ export function isCutUnknown(error: unknown): boolean {
   return error instanceof CutError && error.outcome === 'unknown';
 }
 
-// The coordinator refuses by itself; this is for one that answers late, or less than it was asked for.
+// The coordinator refuses by itself; this check is for one that answers late, or less than it was asked for.
 function checkHold({ report, lost }: Hold, { requirement, cutDisks: disks }: HeldCutOptions): void {
   if (lost !== undefined && !crashWillDo(requirement)) {
     throw new QuiesceError('E_HOLD_LOST', `the guest let go before the cut: ${lost}; nothing was cut`);
@@ -110,12 +142,15 @@ function checkHold({ report, lost }: Hold, { requirement, cutDisks: disks }: Hel
   checkReached(requirement, report.level, report, report.error ?? report.evidence.join('; '));
 }
 
-function asUnconfirmed(error: Error | undefined): ThawUnconfirmedError | undefined {
-  if (error === undefined || error instanceof ThawUnconfirmedError) return error;
-  return new ThawUnconfirmedError('E_THAW_UNCONFIRMED', `the thaw failed: ${error.message}`, {
-    cause: error,
-    outcome: 'unknown',
-  });
+function asUnconfirmed(error: unknown): ThawUnconfirmedError {
+  if (error instanceof ThawUnconfirmedError) return error;
+  const cause = asError(error);
+  const message = `the thaw failed: ${cause.message}`;
+  return new ThawUnconfirmedError('E_THAW_UNCONFIRMED', message, { cause, outcome: 'unknown' });
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
 }
 
 async function failureOf(work: () => Promise<void>): Promise<Error | undefined> {
@@ -123,12 +158,13 @@ async function failureOf(work: () => Promise<void>): Promise<Error | undefined> 
     await work();
     return undefined;
   } catch (error) {
-    return error instanceof Error ? error : new Error(String(error));
+    return asError(error);
   }
 }
 
 interface Attempt {
   readonly hold: Hold | undefined;
+  /** Why the guest is not held. */
   readonly why: string | undefined;
 }
 
@@ -146,19 +182,20 @@ async function holdGuest(
     session,
     leaseMs,
     require: crashWillDo(requirement) ? ('crash' as const) : requirement.asked,
-    // One disk the guest could not tell from another, and it is asked to hold all it has.
+    // If the guest cannot tell one of the disks from another, it is asked to hold all it has.
     ...(disks.length === refs.length ? { disks } : {}),
   };
   using port = options.agentSocket === undefined ? undefined : host.watchAgentPort(options.agentSocket);
   const either = port === undefined ? signal : AbortSignal.any([signal, port.signal]);
   try {
-    return { hold: await quiesce(agent, request, reverter, marks, either), why: undefined };
+    const hold = await quiesce(agent, request, reverter, marks, either, options.agentLimits?.thawMs);
+    return { hold, why: undefined };
   } catch (error) {
-    // Before the signal is looked at: a guest that may be frozen is worse news than an interruption.
+    // This comes before the signal: a guest that may be frozen is worse news than an interruption.
     if (error instanceof ThawUnconfirmedError) throw error;
     signal.throwIfAborted();
     const refused = error instanceof QuiesceError || error instanceof StateError;
-    if (refused && crashWillDo(requirement)) return { hold: undefined, why: sentence(describeError(error)) };
+    if (refused && crashWillDo(requirement)) return { hold: undefined, why: clip(describeError(error)) };
     if (error instanceof StateError) {
       throw new QuiesceError('E_BUSY', `the guest cannot be held: ${error.message}; nothing was cut`, { cause: error });
     }

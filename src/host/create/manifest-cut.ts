@@ -1,16 +1,25 @@
-// What the manifest says once the disks are cut: the worth of each, what really lies below its overlay, and how the files
-// are now.
+// The manifest of a set once its disks are cut: the worth of each, what really lies below its overlay, how the files
+// are now, and when each step was. Only puts it together; record-set.ts writes it.
 import { isAbsolute } from 'node:path';
 import { defined } from '../../defined.js';
 import { lowestLevel } from '../../consistency.js';
 import type { Overlay } from '../vm/overlay.js';
-import type { SetWorth } from '../guest/level.js';
-import { sentence } from '../guest/report-size.js';
+import { crashOnly, levelsOf, type CutDisk, type SetWorth } from '../guest/level.js';
+import { requiredLevel } from '../guest/requirement.js';
+import { roundMs } from '../../linux/clock.js';
+import type { LeftOut } from '../vm/disk-choice.js';
+import type { Marks } from '../sets/point-in-time.js';
+import type { HeldCut } from './held-cut.js';
+import { clip } from '../guest/clip.js';
 import { fileStateOf, type FileState } from '../images/file-state.js';
-import type { Manifest, ManifestDisk } from '../sets/manifest.js';
+import type { Manifest, ManifestDisk, ManifestLayer } from '../sets/manifest.js';
 import type { OverlayFinding } from './overlay-cut.js';
 
-type Layer = ManifestDisk['base'];
+/** The worth of the disks by the guest's report alone. */
+export function worthOf({ report, doubt }: HeldCut, disks: readonly CutDisk[]): SetWorth {
+  if (report === undefined || doubt !== undefined) return crashOnly(disks, doubt ?? 'the guest was not held');
+  return levelsOf(report, disks);
+}
 
 /** The worth once it is known whether what was cut is what was planned. */
 export function compared(worth: SetWorth, findings: readonly OverlayFinding[], names: readonly string[]): SetWorth {
@@ -18,10 +27,10 @@ export function compared(worth: SetWorth, findings: readonly OverlayFinding[], n
     const { doubt, isLost = false } = findings[index] ?? {};
     if (doubt === undefined) return disk;
     const level = lowestLevel([disk.level], isLost ? 'none' : 'crash');
-    return { level, evidence: [...disk.evidence, sentence(doubt)] };
+    return { level, evidence: [...disk.evidence, clip(doubt)] };
   });
   const doubts = findings.flatMap(({ doubt }, index) =>
-    doubt === undefined ? [] : [sentence(`disk ${names[index] ?? ''}: ${doubt}`)],
+    doubt === undefined ? [] : [clip(`disk ${names[index] ?? ''}: ${doubt}`)],
   );
   const level = lowestLevel(
     disks.map((disk) => disk.level),
@@ -56,8 +65,44 @@ export async function cutDisks(
   );
 }
 
-async function asCut(layer: Layer): Promise<Layer> {
-  // What cannot be looked at from here is not recorded.
+interface CutFacts {
+  readonly held: HeldCut;
+  readonly worth: SetWorth;
+  readonly disks: ManifestDisk[];
+  /** Storage that could not be cut, and is not in the set. */
+  readonly missing: readonly LeftOut[];
+  readonly steps: Manifest['timings']['steps'];
+  readonly marks: Marks;
+  readonly monitorLog: Manifest['monitorLog'];
+}
+
+/** The draft, with all that is known after the cut. `steps` and `monitorLog` may grow until it is written. */
+export function manifestOfCut(draft: Manifest, facts: CutFacts): Manifest {
+  const { held, worth, disks, missing, steps, marks, monitorLog } = facts;
+  const { cutSentMs, cutAnsweredMs } = marks;
+  return {
+    ...draft,
+    state: 'cut',
+    required: requiredLevel(draft.asked, held.report),
+    level: worth.level,
+    evidence: [...worth.evidence, ...missing.map(({ what, reason }) => `not in the set: ${what}: ${reason}`)],
+    disks,
+    timings: {
+      steps,
+      marks,
+      ...(cutSentMs === undefined || cutAnsweredMs === undefined ? {} : { cutMs: roundMs(cutAnsweredMs - cutSentMs) }),
+      ...(held.report === undefined
+        ? {}
+        : { pauseWindowMs: held.report.pauseWindowMs, frozenWindowMs: held.report.frozenWindowMs }),
+    },
+    monitorLog,
+    ...defined({ guest: held.report }),
+    ...(held.thawError === undefined ? {} : { error: clip(held.thawError.message) }),
+  };
+}
+
+async function asCut(layer: ManifestLayer): Promise<ManifestLayer> {
+  // A file that cannot be looked at from here is not recorded.
   const state = await fileStateOf(layer.file).catch(() => undefined);
   return { ...layer, ...defined({ asCut: state }) };
 }

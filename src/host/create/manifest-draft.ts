@@ -1,4 +1,4 @@
-// The manifest of a set that is about to be made.
+// Drafts the manifest of a set that is about to be made, with all that is known before the cut.
 import { readlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { defined } from '../../defined.js';
@@ -11,8 +11,9 @@ import { holdersOf } from '../images/image-file.js';
 import type { Manifest } from '../sets/manifest.js';
 import { folderOf } from '../sets/missing-images.js';
 import { POINT_VERSION } from '../sets/point-in-time.js';
+import { placeText } from '../vm/place.js';
 import type { Overlay } from '../vm/overlay.js';
-import { sentence } from '../guest/report-size.js';
+import { clip } from '../guest/clip.js';
 import { requiredLevel, type Requirement } from '../guest/requirement.js';
 import type { Vm } from '../vm/vm.js';
 
@@ -40,8 +41,8 @@ export async function draftManifest(
     changedAt: now,
     vm: {
       name: vm.name,
-      qmp: vm.qmp,
-      ...defined({ qga: vm.qga, qemuName }),
+      qmp: placeText(vm.monitor),
+      ...defined({ qga: vm.agent === undefined ? undefined : placeText(vm.agent), qemuName }),
       uuid,
       status: plan.status,
     },
@@ -76,7 +77,7 @@ export async function draftManifest(
       tool: PACKAGE_VERSION,
       node: process.versions.node,
       qemu: `${major}.${minor}.${micro}${distribution === '' ? '' : ` (${distribution})`}`,
-      ...(plan.agent === undefined ? {} : { agent: sentence(`${plan.agent.kind} ${plan.agent.version}`) }),
+      ...(plan.agent === undefined ? {} : { agent: clip(`${plan.agent.kind} ${plan.agent.version}`) }),
     },
   };
 }

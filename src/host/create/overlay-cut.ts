@@ -1,5 +1,5 @@
-// The cut by overlays: from one instant on the VM writes to them, and what they lie on holds the state of that instant.
-// What lies there is compared with the plan twice: right before the hold, so that nothing is cut that somebody else has
+// The cut by overlays: from one instant on the VM writes to them, and the layers below hold the state of that instant.
+// Those layers are compared with the plan twice: right before the hold, so that nothing is cut that somebody else has
 // changed since, and after the thaw, since a hypervisor that others command may have been changed in between.
 import { CutError, describeError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
@@ -11,7 +11,7 @@ import type { Overlay } from '../vm/overlay.js';
 import type { Cut, CutFinding } from './cut.js';
 
 export interface OverlayFinding extends CutFinding {
-  /** What lies below the overlay, nearest first: the base, and the layers below it. */
+  /** The layers below the overlay, nearest first: the base, and those below it. */
   readonly chain: readonly ImageLayer[];
 }
 
@@ -93,7 +93,7 @@ function layersOf({ file, format, below }: VmDisk): ImageLayer[] {
   return [{ file, format }, ...below];
 }
 
-// By what they are: a hypervisor may spell them in its own way.
+// Files are compared by what they are: a hypervisor may spell them in its own way.
 async function isFile({ path }: CutHost, one: string, other: string): Promise<boolean> {
   return one === other || (await keyOrName(path, one)) === (await keyOrName(path, other));
 }

@@ -1,5 +1,6 @@
-// The layers that take the writes after the cut: their files, made and checked before anything in the guest is held.
-// Every step registers its undo at once. Facts 4.1: the file names its base, so that a killed VM finds it again.
+// Makes and checks the files of the overlays, which take the writes after the cut, before anything in the guest is
+// held. Every step registers its undo at once. Each file names its base, so that a VM which was killed is started from
+// it again.
 import { chmod, chown, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, parse, join } from 'node:path';
 import { StringDecoder } from 'node:string_decoder';
@@ -46,7 +47,7 @@ export async function planOverlays(
 const MAX_FILE_NAME_BYTES = 255;
 
 /**
- * Of an overlay of ours, the name of the image that the first one was laid on: names must not grow with every set. What a
+ * The name of the image that the first overlay was laid on: names must not grow with every set. What a
  * set's name has before a dot stays, since it cannot be told from the image's: the bound of a file name ends that.
  */
 function originalName(image: string): string {
@@ -62,7 +63,7 @@ function freeName(folder: string, image: string, end: string, taken: ReadonlySet
   }
 }
 
-/** As many whole characters as fit. */
+/** The first whole characters of the text that fit into so many bytes. */
 function clipBytes(text: string, bytes: number): string {
   return new StringDecoder('utf8').write(Buffer.from(text).subarray(0, bytes));
 }
@@ -153,7 +154,10 @@ async function makeFile(overlay: Overlay, reverter: Reverter, signal: AbortSigna
   await likeBase(file, disk.file);
 }
 
-/** Once the hypervisor has prepared them: that each says what it must, durably. Throws a CutError that names the disk. */
+/**
+ * Checks, once the hypervisor has prepared them, that each says what it must, durably. Throws a CutError that names the
+ * disk.
+ */
 export async function checkOverlays(overlays: readonly Overlay[]): Promise<void> {
   for (const overlay of overlays) {
     try {
@@ -189,7 +193,7 @@ async function likeBase(file: string, base: string): Promise<void> {
 }
 
 function taken(file: string): UsageError {
-  // Whose it is is not known: it may be what another VM writes to.
+  // Nobody knows whose file it is: another VM may write to it.
   return new UsageError('E_NAME_TAKEN', `${file} is already there, and not of this set: choose another --name`);
 }
 

@@ -1,4 +1,5 @@
-// A set that was cut, written down. Whatever fails from then on, the disks are cut: it is told with the level that they have.
+// Writes down a set that was cut. Whatever fails from then on, the disks are cut, and the error tells the level that
+// they have.
 import { CutError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';

@@ -1,4 +1,4 @@
-// When each step of a cut began and ended.
+// Notes when each step of a cut began and ended.
 import { monotonicMs, roundMs } from '../../linux/clock.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { CreateStep, Marks } from '../sets/point-in-time.js';

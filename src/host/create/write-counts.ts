@@ -1,10 +1,10 @@
-// How many writes the guest has sent to each disk, as QEMU counts them at the device: the host's own evidence for a
-// disk of which the guest says nothing.
+// Reads how many writes the guest has sent to each disk, as QEMU counts them at the device: the host's own evidence for
+// a disk of which the guest says nothing.
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { runQmp } from '../../qmp/commands.js';
 
-/** By device, by drive and by node; the values are to be compared, not read. */
+/** Counts by the path of the device; the values are to be compared, not read. */
 export type WriteCounts = ReadonlyMap<string, string>;
 
 export async function readWriteCounts(client: Monitor): Promise<WriteCounts> {

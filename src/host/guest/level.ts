@@ -1,7 +1,7 @@
-// What the set is worth: the guest's final report, disk by disk, together with what the host saw itself. A level is
-// claimed only for what is proved (README, "What a level means"); a disk the guest said nothing of counts only if the
+// Judges what a set is worth, disk by disk: by the guest's final report, and by what the host saw itself. A level is
+// claimed only for what is proved (README, "What a level means"). A disk the guest said nothing of counts only if the
 // host saw no write to it from before the freeze until after the thaw. A filesystem over several disks of which one was
-// not cut is torn: nothing on it is worth anything. One that no kernel can freeze is not counted as held.
+// not cut is torn: nothing on it is worth anything. A filesystem that no kernel can freeze is not counted as held.
 import { constants } from 'node:os';
 import {
   lowestLevel,
@@ -108,7 +108,7 @@ function atLeastCrash(worth: Worth): Worth {
   return worth.level === 'none' ? { ...worth, level: 'crash' } : worth;
 }
 
-/** A cut without a hold, or with one that did not last: atomic over the disks, nothing more. */
+/** The worth of a cut without a hold, or with one that did not last: atomic over the disks, nothing more. */
 export function crashOnly(disks: readonly CutDisk[], reason: string): SetWorth {
   const evidence = [`all ${disks.length} disks were cut in one transaction`, reason];
   return { level: 'crash', evidence, disks: disks.map(() => ({ level: 'crash', evidence: [reason] })) };

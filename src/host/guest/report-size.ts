@@ -1,11 +1,10 @@
-// How much of a guest's words the host keeps. The guest may be hostile, and what is kept lies on the host's disk for as
-// long as the set: a report beyond the bound is no evidence, a sentence beyond it is cut.
+// Bounds a guest's answers. The guest may be hostile, and its report is kept on the host's disk for as long as the set:
+// one beyond the bound is no evidence. Single sentences are shortened by clip.ts.
 import type { FreezeReport } from '../../consistency.js';
 import { UnreachableError } from '../../errors.js';
 
 /** A report with thousands of filesystems is smaller. */
 const MAX_REPORT_BYTES = 1024 * 1024;
-const MAX_SENTENCE = 4096;
 
 /** Why the report is too large to be kept; undefined if it is not. */
 export function whyTooLarge(report: FreezeReport): string | undefined {
@@ -19,9 +18,4 @@ export function checkSize(what: string, answer: unknown): void {
   const bytes = Buffer.byteLength(JSON.stringify(answer));
   if (bytes <= MAX_REPORT_BYTES) return;
   throw new UnreachableError('E_REPLY', `the guest's ${what} has ${bytes} bytes, expected at most ${MAX_REPORT_BYTES}`);
-}
-
-/** The beginning of a long text, and how long it was. */
-export function sentence(text: string): string {
-  return text.length <= MAX_SENTENCE ? text : `${text.slice(0, MAX_SENTENCE)}... (${text.length} characters)`;
 }

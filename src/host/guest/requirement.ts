@@ -1,5 +1,5 @@
-// What level was asked for, and whether the cut may go on without it.
-import { satisfies, type ConsistencyLevel, type FreezeReport } from '../../consistency.js';
+// The level that was asked for, and whether the cut may go on without it.
+import { levelAskedFor, satisfies, type ConsistencyLevel, type FreezeReport } from '../../consistency.js';
 import { QuiesceError } from '../../errors.js';
 
 /** `auto`: application if the guest has a writer concerned, else filesystem. */
@@ -17,14 +17,13 @@ export function crashWillDo({ asked, allowLower }: Requirement): boolean {
   return allowLower || asked === 'crash';
 }
 
-/** What was asked for, now that the guest told of its writers; without a report, what it is at least. */
+/** The level that was asked for, now that the guest told of its writers; without a report, the least it can be. */
 export function requiredLevel(asked: AskedLevel, report: FreezeReport | undefined): ConsistencyLevel {
-  if (asked !== 'auto') return asked;
-  if (report === undefined) return 'filesystem';
-  // One that may not be run speaks for an application all the same: the guest itself counts it (bridge-freeze, auto).
-  const concerned = report.writers.some(({ verdict }) => verdict !== 'not-applicable');
-  const unsafe = report.unsafeWriters !== undefined && report.unsafeWriters.length > 0;
-  return concerned || unsafe ? 'application' : 'filesystem';
+  const concerned = report?.writers.some(({ verdict }) => verdict !== 'not-applicable') ?? false;
+  // A writer that may not be run speaks for an application all the same: the guest itself counts it (bridge-freeze,
+  // auto).
+  const unsafe = report?.unsafeWriters !== undefined && report.unsafeWriters.length > 0;
+  return levelAskedFor(asked, concerned || unsafe);
 }
 
 /** Throws a QuiesceError if `reached` is below what was asked for and no lower one is allowed. */

@@ -1,33 +1,32 @@
-// `thaw`: ends whatever a host froze in the guest, and does not rest until the guest says so.
-import { setTimeout as sleep } from 'node:timers/promises';
+// Thaws a guest whose session nobody has an object of: after a lost answer, for `thaw` and for `recover`. The loop is
+// src/qga/until-confirmed.ts, one attempt of it GuestAgent.thaw.
 import { Deadline } from '../../deadline.js';
-import { ThawUnconfirmedError } from '../../errors.js';
+import { timeLeft, untilConfirmed } from '../../qga/until-confirmed.js';
 import type { GuestAgent } from './guest-agent.js';
 
-const PAUSE_MS = 250;
-
 /**
- * Again and again until the guest says that it is thawed. Throws a ThawUnconfirmedError, with what the last attempt met,
- * after `limitMs`.
+ * Ends what a host froze in the guest (`session`, or whatever it is), and returns when the guest says that it is thawed.
+ * Throws a ThawUnconfirmedError after `limitMs`, whose cause is what the last attempt met. A caller whose budget began
+ * earlier gives its own `deadline`; `limitMs`, the whole of that budget, is then for the message alone.
  */
 export async function thawUntilConfirmed(
   agent: GuestAgent,
   limitMs: number,
   session?: string,
+  deadline = new Deadline(limitMs),
 ): Promise<{ readonly wasFrozen: boolean }> {
-  const deadline = new Deadline(limitMs);
-  let wasFrozen = false;
-  for (;;) {
-    try {
-      return { wasFrozen: (await agent.thaw(session, Math.max(1, deadline.remainingMs))).wasFrozen || wasFrozen };
-    } catch (cause) {
-      // It may have been this attempt that thawed it.
-      wasFrozen = true;
-      if (deadline.remainingMs <= PAUSE_MS) {
-        const message = `the guest did not confirm within ${limitMs} ms that it is thawed: look at it NOW`;
-        throw new ThawUnconfirmedError('E_THAW_UNCONFIRMED', message, { cause, outcome: 'unknown' });
+  let mayHaveThawed = false;
+  return await untilConfirmed(
+    deadline,
+    async () => {
+      try {
+        const { wasFrozen } = await agent.thaw(session, timeLeft(deadline, Infinity));
+        return { wasFrozen: wasFrozen || mayHaveThawed };
+      } catch (error) {
+        mayHaveThawed = true;
+        throw error;
       }
-    }
-    await sleep(PAUSE_MS);
-  }
+    },
+    () => ({ message: `the guest did not confirm within ${limitMs} ms that it is thawed: look at it NOW` }),
+  );
 }

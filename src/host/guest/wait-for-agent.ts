@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
 import { DeadlineError, UnreachableError, describeError } from '../../errors.js';
 import { throwIfInterrupted } from '../../confirm.js';
+import type { Place } from '../vm/place.js';
 import { defaultAgentLimits, type GuestAgent, type OpenGuestAgent } from './guest-agent.js';
 
 const PAUSE_MS = 250;
@@ -13,7 +14,7 @@ const PAUSE_MS = 250;
  */
 export async function waitForAgent(
   openAgent: OpenGuestAgent,
-  path: string,
+  place: Place,
   limitMs: number,
   signal: AbortSignal,
   onProgress: (text: string) => void,
@@ -23,7 +24,7 @@ export async function waitForAgent(
     throwIfInterrupted(signal, 'no agent had answered');
     try {
       const answerMs = Math.max(1, Math.min(defaultAgentLimits.answerMs, deadline.remainingMs));
-      return await openAgent(path, { ...defaultAgentLimits, answerMs });
+      return await openAgent(place, { ...defaultAgentLimits, answerMs });
     } catch (error) {
       if (!(error instanceof UnreachableError) && !(error instanceof DeadlineError)) throw error;
       onProgress(`waiting for the agent: ${describeError(error)}`);

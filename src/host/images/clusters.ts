@@ -1,5 +1,6 @@
-// Whether a qcow2 layer has anything allocated, by its own tables: read without QEMU, which wants the key of an encrypted
-// one for it, and without the layers below. Specification: QEMU docs/interop/qcow2.txt, "Cluster mapping".
+// Tells whether a qcow2 layer has anything allocated, by its own tables. They are read without QEMU, which wants the
+// key of an encrypted layer for it, and without the layers below. Specification: QEMU docs/interop/qcow2.txt, "Cluster
+// mapping".
 import { open, type FileHandle } from 'node:fs/promises';
 import { CutError } from '../../errors.js';
 

@@ -1,7 +1,8 @@
-// What the kernel has counted of the writes to a block device: it keeps no time of them, as a file does. The count begins
-// anew when the machine boots, and when the device is made anew (a logical volume that is activated again): it says something
-// only beside one of the same boot and the same device. What other machines write to shared storage is not in it.
-// Specification: Linux Documentation/ABI/stable/sysfs-block (stat, diskseq, queue/iostats).
+// Reads what the kernel has counted of the writes to a block device, which keeps no time of them as a file does. The
+// count begins anew when the machine boots, and when the device is made anew (a logical volume that is activated
+// again), so that it says something only beside a count of the same boot and the same device. Writes of other machines
+// to shared storage are not in it. Specification: Linux Documentation/ABI/stable/sysfs-block (stat, diskseq,
+// queue/iostats).
 import { readFile } from 'node:fs/promises';
 import { syncPath } from './durable-file.js';
 
@@ -14,14 +15,14 @@ export interface DeviceWrites {
   readonly sectors: string;
 }
 
-/** With all that was written before on the device. Undefined if the kernel does not count, or does not tell. */
+/** The count now; all that was written before is on the device. Undefined if the kernel does not count or tell. */
 export async function deviceWrites(
   file: string,
   rdev: bigint,
   devices = '/sys/dev/block',
 ): Promise<DeviceWrites | undefined> {
   try {
-    // What lies in the page cache is not counted yet.
+    // Writes that lie in the page cache are not counted yet.
     await syncPath(file);
     const device = `${devices}/${majorMinor(rdev)}`;
     // A partition has these of its disk.
@@ -34,14 +35,14 @@ export async function deviceWrites(
     const boot = (await read('/proc/sys/kernel/random/boot_id')).trim();
     const disk = await ofDisk('diskseq').catch(() => '');
     const sectors = `${written} ${discarded}`;
-    // A device made anew begins with it, too.
+    // A device that was made anew begins with this count, too.
     return disk === '' && sectors === '0 0' ? undefined : { boot, disk, sectors };
   } catch {
     return undefined;
   }
 }
 
-/** As Linux packs them into a number (makedev(3)). */
+/** `MAJOR:MINOR`, from the number into which Linux packs them (makedev(3)). */
 function majorMinor(rdev: bigint): string {
   const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
   const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);

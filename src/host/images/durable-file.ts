@@ -1,4 +1,5 @@
-// Files that must survive a power cut: written beside their place, synced, renamed, and the folder synced.
+// Writes and removes files so that a power cut leaves the old state or the new one: a file is written beside its place,
+// synced and renamed, and its folder is synced.
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError, isErrno } from '../../errors.js';

@@ -1,16 +1,16 @@
-// How a file is, so that it can be told later whether it is still the same one and was not written to.
+// Records how a file is, so that it can be told later whether it is still the same one and was not written to.
 import { stat } from 'node:fs/promises';
 import { isErrno } from '../../errors.js';
 import { deviceWrites, type DeviceWrites } from './device-writes.js';
 
-/** What a file is, however its name is spelled, and how it is at a moment: as a manifest's `asCut` keeps it. */
+/** Tells what a file is, however its name is spelled, and how it is at a moment: as a manifest's `asCut` keeps it. */
 export interface FileState {
   readonly device: string;
   readonly inode: string;
   /** Bytes; 0 for a block device. */
   readonly size: number;
   readonly mtimeMs: number;
-  /** Of a block device, whose times say nothing of its writes. Absent if it is none, or they are not counted. */
+  /** The writes to a block device, whose times do not tell. Absent for a file, and if writes are not counted. */
   readonly writes?: DeviceWrites | undefined;
 }
 
@@ -23,7 +23,7 @@ export async function fileStateOf(file: string): Promise<FileState> {
   return writes === undefined ? state : { ...state, writes };
 }
 
-/** Undefined if it is not there. Throws what stat(2) does otherwise. */
+/** The state, or undefined if the file is not there. Throws what stat(2) does otherwise. */
 export async function fileStateIfThere(file: string): Promise<FileState | undefined> {
   try {
     return await fileStateOf(file);
@@ -33,7 +33,7 @@ export async function fileStateIfThere(file: string): Promise<FileState | undefi
   }
 }
 
-/** The same file, not written to in between. The device is not compared: its number may be another after a boot. */
+/** True for one file that was not written to in between. The device is not compared: a boot may change its number. */
 export function isSameState(a: FileState, b: FileState): boolean {
   return a.inode === b.inode && a.size === b.size && a.mtimeMs === b.mtimeMs;
 }

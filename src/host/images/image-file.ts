@@ -1,5 +1,5 @@
-// Image files on disk: made and described by qemu-img, and found out whether any process holds one. QEMU's own lock
-// is not enough: a raw image that is only read shares it with everybody.
+// Makes and describes image files by qemu-img, and finds out whether any process holds one. QEMU's own lock is not
+// enough for that: a raw image that is only read shares it with everybody.
 import type { BigIntStats } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import * as v from 'valibot';
@@ -40,7 +40,7 @@ async function qemuImg(args: readonly string[], signal?: AbortSignal): Promise<s
   throw new CutError('E_QEMU_IMG', `qemu-img ${args[0] ?? ''}: ${reason.split('\n').join('; ')}`);
 }
 
-/** What the file's header says; works while a VM uses the image. */
+/** Reads what the file's header says, also while a VM uses the image. Throws a CutError. */
 export async function imageInfo(file: string): Promise<ImageInfo> {
   const text = await qemuImg(['info', '--output=json', '-U', '-f', 'qcow2', file]);
   const parsed = v.safeParse(infoSchema, JSON.parse(text));
@@ -70,7 +70,7 @@ export interface Holder {
   readonly pid?: number;
   /** Name of the process, or what tells of it. */
   readonly who: string;
-  /** It may write to it. */
+  /** True if the holder may write to the file. */
   readonly writes: boolean;
 }
 
@@ -87,7 +87,7 @@ export async function holdersOf(file: string): Promise<Holder[]> {
   return (await holdersOfEach([file]))[0] ?? [];
 }
 
-/** The same of several files, in their order, with one look through /proc. */
+/** `holdersOf` of several files, in their order, with one look through /proc. */
 export async function holdersOfEach(files: readonly string[]): Promise<Holder[][]> {
   const targets = await Promise.all(files.map(async (file) => ({ file: await statOf(file), holders: [] as Holder[] })));
   const wanted = new Map<string, Holder[]>();
@@ -118,10 +118,10 @@ async function statOf(file: string): Promise<BigIntStats | undefined> {
   }
 }
 
-/** Those of the wanted files that the process has open, by what they are: true if for writing. */
+/** The wanted files that the process has open, by what they are; true for one that is open for writing. */
 async function openFiles(pid: string, wanted: ReadonlyMap<string, unknown>): Promise<Map<string, boolean>> {
   const found = new Map<string, boolean>();
-  // Gone meanwhile, or not ours to look at: its lock tells.
+  // A process that is gone meanwhile has no files; of one that is not ours to look at, its lock tells.
   const fds = await readdir(`/proc/${pid}/fd`).catch(() => []);
   const look = async (fd: string): Promise<void> => {
     const identity = identityIn(await stat(`/proc/${pid}/fd/${fd}`, { bigint: true }));
@@ -129,7 +129,7 @@ async function openFiles(pid: string, wanted: ReadonlyMap<string, unknown>): Pro
     const writes = await isForWriting(`/proc/${pid}/fdinfo/${fd}`);
     found.set(identity, writes || found.get(identity) === true);
   };
-  // One that was closed meanwhile.
+  // A file that was closed meanwhile is passed over.
   await Promise.all(fds.map((fd) => look(fd).catch(() => undefined)));
   return found;
 }
@@ -140,7 +140,8 @@ async function isForWriting(fdinfo: string): Promise<boolean> {
   return flags !== undefined && (Number.parseInt(flags, 8) & 0b11) !== 0;
 }
 
-// Open-file-description locks have no owner in /proc/locks but an inode: `1: OFDLCK ADVISORY READ -1 fe:00:2187974 ...`.
+// Open-file-description locks have no owner in /proc/locks but an inode, as in `1: OFDLCK ADVISORY READ -1
+// fe:00:2187974`.
 // Compared by inode alone: on btrfs the device there is not the one of stat(2), and to err means to refuse.
 async function isLocked(inode: bigint): Promise<boolean> {
   const locks = await readFile('/proc/locks', 'utf8').catch(() => '');

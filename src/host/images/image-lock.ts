@@ -1,5 +1,6 @@
-// QEMU's own lock of an image, asked by QEMU's own tool: it knows the locks of every format, and those of a QEMU on another
-// machine that shares the file, which /proc here does not show. Specification: QEMU docs/system/images, "Image locking".
+// Asks for QEMU's own lock of an image by QEMU's own tool. The tool knows the locks of every format, and those of a
+// QEMU on another machine that shares the file, which /proc here does not show. Specification: QEMU docs/system/images,
+// "Image locking".
 import { stat } from 'node:fs/promises';
 import { BridgeError, UsageError } from '../../errors.js';
 

@@ -1,6 +1,6 @@
-// The layers of a disk, as qemu-img is told of them: each with its format, its options and the layer below, in one
-// `json:` name, so that no header is believed and no format probed (a guest that may write to a raw image can write a
-// qcow2 header to it), and so that no option is lost (the offset of a disk that is part of a file).
+// Names the layers of a disk to qemu-img: each with its format, its options and the layer below, in one `json:` name.
+// So no header is believed and no format probed (a guest that may write to a raw image can write a qcow2 header to it),
+// and no option is lost (the offset of a disk that is part of a file).
 import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import { defined } from '../../defined.js';
@@ -17,7 +17,7 @@ export interface NamedLayer {
 
 export interface OpenLayer extends NamedLayer {
   readonly isDevice: boolean;
-  /** Its external data file, absolute. */
+  /** The path of its external data file, absolute. */
   readonly dataFile?: { readonly file: string; readonly isDevice: boolean };
 }
 

@@ -1,12 +1,13 @@
-// An overlay merged into its base by qemu-img, which nobody uses. The overlay is only read, and not emptied: killed at any
-// moment, the merge is done again and comes to the same bytes. Also what tells beforehand whether it would change any.
+// Merges an overlay that nobody uses into its base by qemu-img. The overlay is only read, and not emptied: a merge that
+// was killed at any moment is done again and comes to the same bytes. Also tells beforehand whether a merge would
+// change any.
 import { CutError } from '../../errors.js';
 import { syncPath } from './durable-file.js';
 
 export interface OfflineMerge {
   /** The file that is written to. */
   readonly base: string;
-  /** By which qemu-img opens them (layers.ts): the overlay over its base, and the base alone. */
+  /** The names by which qemu-img opens them (layers.ts): the overlay over its base, and the base alone. */
   readonly names: { readonly overlay: string; readonly base: string };
 }
 

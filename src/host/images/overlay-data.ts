@@ -1,5 +1,5 @@
-// What an overlay holds that no other layer has, without opening the layers below it: those may be locked by a VM, or
-// gone.
+// Tells whether an overlay holds what no other layer has, without opening the layers below it: those may be locked by a
+// VM, or gone.
 import { stat } from 'node:fs/promises';
 import { hasClusters } from './clusters.js';
 import { exists } from './durable-file.js';
@@ -14,7 +14,7 @@ export async function holdsData(file: string): Promise<boolean> {
   return await hasClusters(file);
 }
 
-/** Those of the files that are there, and hold data. */
+/** The files among these that are there and hold data. */
 export async function withData(files: readonly string[]): Promise<string[]> {
   const found: string[] = [];
   for (const file of files) if ((await exists(file)) && (await holdsData(file))) found.push(file);

@@ -1,6 +1,6 @@
-// A qemu-img that reads or writes whole images: with progress, a limit that it shares with others, and an end by signal.
-// image-file.ts has the quick ones. Locks are QEMU's: nothing here passes -U, so that a source which somebody writes to
-// is refused, and nobody can begin to write to it while it is read.
+// Runs a qemu-img that reads or writes whole images: with progress, a limit that it shares with others, and an end by
+// signal. The quick ones are image-file.ts. Locks are QEMU's: nothing here passes -U, so that a source which somebody
+// writes to is refused, and nobody can begin to write to it while it is read.
 import type { Deadline } from '../../deadline.js';
 import { CutError, UsageError } from '../../errors.js';
 
@@ -10,9 +10,9 @@ export interface TaskLimits {
 }
 
 export interface TaskOptions extends TaskLimits {
-  /** What the exit code 1 means is the caller's: `compare` says by it that images differ. */
+  /** The exit code 1 is an answer, as `compare` says by it that images differ; else it is a failure. */
   readonly oneIsAnAnswer?: boolean;
-  /** From 0 to 100, of a command that was given -p. Must not throw. */
+  /** Called with percents from 0 to 100, by a command that was given -p. Must not throw. */
   readonly onProgress?: (percent: number) => void;
 }
 

@@ -1,5 +1,6 @@
-// Which other files an image needs, by its own header: its backing file and its external data file. Read without QEMU, so
-// that a folder of images is looked through in no time. Specification: QEMU docs/interop/qcow2.txt.
+// Finds which other files an image needs, by its own header: its backing file and its external data file. The header is
+// read without QEMU, so that a folder of images is looked through in no time. Specification: QEMU
+// docs/interop/qcow2.txt.
 import { open } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { defined } from '../../defined.js';
@@ -19,7 +20,7 @@ interface References {
   /** Every file in that name: a `json:` one may name the layers below the backing file, too. */
   readonly backing: readonly string[];
   readonly dataFiles: readonly string[];
-  /** It cannot be read without a key. */
+  /** True if the image cannot be read without a key. */
   readonly isEncrypted: boolean;
   /** How many states it holds beside the one that is read (`savevm`, `virsh snapshot-create`). */
   readonly internalSnapshots: number;

@@ -1,5 +1,6 @@
-// Who listens at a socket's name, by the kernel's table of unix sockets (/proc/net/unix, of this network namespace): a
-// refused connection does not prove that nobody does, and a QEMU's relative names lie in the folder it was started in.
+// Finds who listens at a socket's name, by the kernel's table of unix sockets (/proc/net/unix, of this network
+// namespace). A refused connection does not prove that nobody listens. A QEMU's relative names are found through it,
+// too: they lie in the folder that the listening process was started in.
 import { readFile, readdir, readlink } from 'node:fs/promises';
 import { basename, isAbsolute, join } from 'node:path';
 import { fileKey, resolvedPath } from './same-file.js';
@@ -9,7 +10,7 @@ interface BoundSocket {
   readonly inode: string;
 }
 
-/** Sockets that were bound and are connected to nobody: those that listen, did, or are about to. */
+/** Sockets that were bound and are connected to nobody: they listen, did so, or are about to. */
 async function boundSockets(): Promise<BoundSocket[]> {
   const table = await readFile('/proc/net/unix', 'utf8').catch(() => '');
   const found: BoundSocket[] = [];
@@ -46,7 +47,10 @@ interface Listener {
   readonly files: readonly OpenFile[];
 }
 
-/** The processes that have the socket: QEMU, or a relay in its place. None if it is no path, or they are not ours to see. */
+/**
+ * The processes that have the socket: QEMU, or a relay in its place. None if it is no path, or they are not ours to
+ * see.
+ */
 async function listenersAt(path: string): Promise<Listener[]> {
   if (!isAbsolute(path)) return [];
   const inodes = new Set((await socketsAt(path)).map(({ inode }) => `socket:[${inode}]`));
@@ -72,18 +76,18 @@ export async function imageOf(monitorPath: string, name: string): Promise<string
   return undefined;
 }
 
-/** What that file is (same-file.ts); undefined if that is not known. */
+/** The key (same-file.ts) of the file that `imageOf` finds; undefined if that is not known. */
 export async function imageKey(monitorPath: string, name: string): Promise<string | undefined> {
   const file = await imageOf(monitorPath, name);
   return file === undefined ? undefined : await fileKey(file);
 }
 
-/** The same, to tell files apart; of one that is not known its name alone. */
+/** `imageKey`, to tell files apart; the name alone of a file that is not known. */
 export async function keyOrName(monitorPath: string, name: string): Promise<string> {
   return (await imageKey(monitorPath, name)) ?? name;
 }
 
-/** What a socket that the QEMU behind the monitor calls by this name may be. */
+/** The paths that a socket may have which the QEMU behind the monitor calls by this name. */
 export async function socketsOf(monitorPath: string, name: string): Promise<string[]> {
   if (isAbsolute(name)) return [name];
   return (await listenersAt(monitorPath)).map(({ folder }) => join(folder, name));

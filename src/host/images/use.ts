@@ -1,7 +1,7 @@
-// The one gate before an image is removed, replaced, renamed, merged into or written: who needs it. A running VM that has
-// it in its block graph, a process that has it open, a QEMU that has locked it (also on another machine), somebody who
-// claims it (a snapshot set of any VM, a saved state), another image that names it. Asked right before the act, under
-// the VM's lock. What cannot be looked at counts as in use.
+// The one gate before an image is removed, replaced, renamed, merged into or written: it finds who needs the image.
+// That may be a running VM that has it in its block graph, a process that has it open, a QEMU that has locked it (also
+// on another machine), somebody who claims it (a snapshot set of any VM, a saved state), or another image that names
+// it. Ask right before the act, under the VM's lock. An image that cannot be looked at counts as in use.
 import { readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -18,25 +18,25 @@ import { referencesOf } from './references.js';
 /** Somebody needs a file. */
 export interface Claim {
   readonly file: string;
-  /** Its bytes as they are; or the file itself, whatever comes to be in it. */
+  /** `bytes`: the file as it is. `file`: the file itself, whatever comes to be in it. */
   readonly needs: 'bytes' | 'file';
   /** For people: `snapshot set S of VM lies on it`. */
   readonly why: string;
 }
 
 export interface UseWitnesses {
-  /** Of every VM that may use the file. */
+  /** The monitors of every VM that may use the file. */
   readonly monitors: readonly Monitor[];
   readonly claims: readonly Claim[];
-  /** Beside the file's own: where images may lie that name it. */
+  /** Folders, beside the file's own, in which images may lie that name it. */
   readonly folders: readonly string[];
   /** Overlays that were merged, and are still there: what lies below them may change. */
   readonly spent: readonly string[];
-  /** What could not be looked at, for people: it may name any file. */
+  /** For people: what could not be looked at, and may name any file. */
   readonly unknown: readonly string[];
 }
 
-/** What does not count. */
+/** Uses that do not count. */
 export interface Besides {
   /** The overlay that is to be merged into the file: it lies on it, and is to go. Who only needs the file keeps it. */
   readonly mergedFrom?: string;
@@ -49,7 +49,7 @@ export type Use =
   | { readonly is: 'used'; readonly by: string }
   | { readonly is: 'unknown'; readonly why: string };
 
-/** Never throws. A file that is not there is free. */
+/** Who uses the file. A file that is not there is free. Never throws. */
 export async function useOf(file: string, witnesses: UseWitnesses, besides: Besides = {}): Promise<Use> {
   const doubts = [...witnesses.unknown];
   try {
@@ -128,7 +128,7 @@ async function openOrLocked(file: string, { vmOf }: Besides): Promise<string | u
     if (holders.length > 0) return `it is in use by ${describeHolders(holders)}`;
     return (await isLockedByQemu(file)) ? 'a QEMU has locked it, here or on another machine' : undefined;
   }
-  // Its lock is that VM's, and there is only one that may write.
+  // The file's lock is that VM's, and only one may write.
   const holders = (await lastingHolders(file, vmOf)).filter(({ pid }) => pid !== undefined);
   return holders.length === 0 ? undefined : `it is in use by ${describeHolders(holders)}`;
 }
@@ -136,7 +136,7 @@ async function openOrLocked(file: string, { vmOf }: Besides): Promise<string | u
 /** A qemu-img that a tool started before it was killed ends by itself. */
 const QEMU_IMG_LEFT_MS = 5000;
 
-/** Without the processes that write to `besides`. */
+/** Who has the file open and keeps it, without the processes that write to `besides`. */
 async function lastingHolders(file: string, besides?: string): Promise<Holder[]> {
   for (let waitedMs = 0; ; waitedMs += 100) {
     const [all = [], others = []] = await holdersOfEach(besides === undefined ? [file] : [file, besides]);
@@ -189,7 +189,7 @@ async function namedByImage(
         for (const each of backing) if ((await identityOf(each)) === own) return `${path} names it as its backing file`;
         for (const each of dataFiles) if ((await identityOf(each)) === own) return `${path} has its data in it`;
       } catch (error) {
-        // A link to nothing, or gone meanwhile.
+        // The name is a link to nothing, or the file is gone meanwhile.
         if (!isErrno(error, 'ENOENT')) doubts.push(`${path}: ${describeError(error)}`);
       }
     }

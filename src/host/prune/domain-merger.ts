@@ -1,7 +1,7 @@
-// A layer of a running libvirt domain merged by libvirt: `blockcommit` of an intermediate layer, which copies and changes
-// the layer above in one go, and keeps libvirt's view of the chain true. Between the two QEMU writes no cache back, and
-// through libvirt nobody can make it: a QEMU that is killed in just these milliseconds, over a qcow2 base, is the danger
-// of every blockcommit. Facts 4.7.
+// Merges a layer of a running libvirt domain by libvirt: `blockcommit` of an intermediate layer, which copies and
+// changes the layer above in one go, and keeps libvirt's view of the chain true. Between the two QEMU writes no cache
+// back, and through libvirt nobody can make it. A QEMU that is killed in just these milliseconds, over a qcow2 base, is
+// the danger of every blockcommit. Specification: virsh(1), blockcommit; QEMU qapi/block-core.json (block-commit).
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, DeadlineError, UsageError } from '../../errors.js';
@@ -53,7 +53,7 @@ export class DomainMerger implements Merger {
     if (found === undefined) throw new BridgeError('E_BLOCK_GRAPH', 'its layers are not all in the block graph');
     const target = found.disk.device;
     const deadline = new Deadline(limitMs);
-    // One that an earlier prune began goes on in libvirt.
+    // A commit that an earlier prune began goes on in libvirt.
     if ((await this.#progress(target)) === undefined) {
       const rate = speed === undefined ? [] : ['--bytes', '--bandwidth', String(speed)];
       await this.#virsh.run('blockcommit', [target, '--top', found.layer, '--base', found.base, ...rate], ASK_MS);
@@ -92,7 +92,7 @@ export class DomainMerger implements Merger {
     return await isInChain(this.#domain, await this.#domain.disks(), layer);
   }
 
-  /** Undefined if nothing is being done with the disk. */
+  /** Percents of the job that libvirt runs on the disk; undefined if there is none. */
   async #progress(target: string): Promise<number | undefined> {
     const text = await this.#virsh.run('blockjob', [target, '--raw'], ASK_MS);
     const number = (name: string): number => Number(new RegExp(`^\\s*${name}=(\\d+)$`, 'm').exec(text)?.[1] ?? NaN);

@@ -1,7 +1,8 @@
-// Merges the overlay of one set, on which newer sets lie, into its base, disk by disk, and tells the newer sets' manifests
-// of it. At every moment what they name holds their cut: until `change` by the layer, which keeps its clusters, and from
-// then on by the base, too, which holds them all; the layer is removed when nothing names it any more. A tool that is
-// killed at any instant leaves a set `committing`, `pruning`, and another prune goes on from what headers and graph say.
+// Merges the overlay of one set, on which newer sets lie, into its base, disk by disk, and tells the newer sets'
+// manifests of it. At every moment what those name holds their cut: until `change` it is the layer, which keeps its
+// clusters; from then on the base does, too, which holds them all. The layer is removed when nothing names it any more.
+// A tool that is killed at any instant leaves a set `committing`, `pruning`, and another prune goes on from what
+// headers and graph say.
 import { CutError, UsageError, describeError } from '../../errors.js';
 import { removeFiles } from '../images/durable-file.js';
 import { backingOf, whyNotDropped } from '../images/references.js';
@@ -58,7 +59,7 @@ export async function mergeSet(set: string, options: MergeSetOptions): Promise<v
 
 async function checkMergeable(manifest: Manifest, options: MergeSetOptions): Promise<void> {
   const { set, state, disks } = manifest;
-  // What an earlier prune has written to the base is no write of a VM.
+  // A base that an earlier prune has written to was not written to by a VM.
   if (state === 'cut') await refuseLost(manifest);
   for (const [index, disk] of disks.entries()) {
     if (disk.merged || disk.pivoted === true) continue;
@@ -84,7 +85,9 @@ async function refuseLost(manifest: Manifest): Promise<void> {
   throw new UsageError('E_BASE_LOST', `${set} was not pruned: ${why}; what is to be kept only you can say`);
 }
 
-/** The merge makes the states anew by which a base is known to have been written to: what they tell now is written down. */
+/**
+ * The merge makes the states anew by which a base is known to have been written to: what they tell now is written down.
+ */
 async function recordLosses(set: string, { live, store }: MergeSetOptions): Promise<void> {
   for (const [name, other] of live) {
     if (name === set || other.state !== 'cut') continue;
@@ -112,13 +115,15 @@ async function mergeDisk(set: string, index: number, options: MergeSetOptions): 
   await mark(set, index, { merged: true }, options);
 }
 
-/** Each that lies on the layer, or farther above: from then on it names what holds the layer's state, as that is now. */
+/**
+ * Each that lies on the layer, or farther above: from then on it names what holds the layer's state, as that is now.
+ */
 async function tellNewerSets(set: string, merged: ManifestDisk, options: MergeSetOptions): Promise<void> {
   const { live, store } = options;
   const layer = merged.overlay.file;
   const base = { ...merged.base, ...(await namedBase(merged)) };
   const states = new Map<string, FileState | undefined>();
-  // What was merged is in the base's data file, if it has one.
+  // If the base has a data file, the merged data is in there.
   for (const file of [base.file, ...(merged.dataFiles ?? [])]) states.set(file, await fileStateIfThere(file));
   // Oldest first: what is the base of one lies below the base of the next.
   for (const [name, other] of live) {
@@ -146,7 +151,7 @@ async function changeOver(set: string, index: number, step: MergeStep, options: 
   };
   // Shut off, it is copied again in any case: nobody knows whether who changed it had written all of it back.
   if (isShutOff(merger) || !(await isChanged(step))) {
-    // Before a header is written: who looks at the times meanwhile must know why they are new.
+    // Marked before a header is written: who looks at the times meanwhile must know why they are new.
     for (const [name, other] of live) {
       const files = [step.layer, step.above];
       if (name !== set && needsRebasing(other, files)) live.set(name, await store.write(asRebasing(other, files)));
@@ -169,7 +174,10 @@ async function isChanged({ above, base }: MergeStep): Promise<boolean> {
   return named !== undefined && (await sameFile(named, base.file));
 }
 
-/** Undefined if no newer set names the overlay: they have been told, or there are none. Throws if several do. */
+/**
+ * The merge of a disk; undefined if no newer set names the overlay: they have been told, or there are none. Throws if
+ * several do.
+ */
 async function stepOf(
   manifest: Manifest,
   index: number,
@@ -199,7 +207,7 @@ async function stepOf(
   };
 }
 
-/** As commit names its jobs: a set is merged by one of the two, and `recover` knows whose the job is. */
+/** The name that commit gives its jobs, too: a set is merged by one of the two, and `recover` knows the job's set. */
 function jobIdOf({ id }: Manifest, index: number): string {
   return `fsb-commit-${id}-${index}`;
 }

@@ -1,21 +1,23 @@
-// How a layer in the middle of a chain is merged into the one below it, by whoever may do so now: the QEMU that runs
-// (running-merger.ts), or qemu-img with the VM shut off (shut-off-merger.ts). In two steps, so that what was copied is on
-// the disk, and written down, before anything relies on it.
+// The interface of those who merge a layer in the middle of a chain into the one below it: the QEMU that runs
+// (running-merger.ts), libvirt (domain-merger.ts), or qemu-img with the VM shut off (shut-off-merger.ts). It goes in
+// two steps, so that what was copied is on the disk, and written down, before anything relies on it.
 import type { Monitor } from '../../qmp/monitor.js';
 import type { ManifestDisk } from '../sets/manifest.js';
 
-/** base <- layer <- above becomes base <- above. `layer` keeps what it holds: it stays a true state until it is removed. */
+/**
+ * base <- layer <- above becomes base <- above. `layer` keeps what it holds: it stays a true state until it is removed.
+ */
 export interface MergeStep {
   /** Names the merge in QEMU: one that was begun is known again. */
   readonly jobId: string;
   readonly base: { readonly file: string; readonly format: string };
-  /** What the header of `above` is to name: the base's path, or QEMU's name of it with options. */
+  /** The name of the base in the header of `above`: its path, or QEMU's name of it with options. */
   readonly baseName: string;
-  /** Of the set whose overlay `layer` is: what lies below. */
+  /** The disk of the set whose overlay `layer` is: it tells what lies below. */
   readonly disk: ManifestDisk;
   /** An overlay of ours: qcow2. */
   readonly layer: string;
-  /** Likewise. */
+  /** An overlay of ours, too. */
   readonly above: string;
 }
 
@@ -28,12 +30,12 @@ export interface MergeLimits {
 }
 
 export interface Merger extends AsyncDisposable {
-  /** Of the VM; none if it is shut off. */
+  /** The VM's monitors; empty if it is shut off. */
   readonly monitors: readonly Monitor[];
 
   /**
    * Throws a UsageError if it cannot be merged, before anything is changed, and a CutError while the VM is being migrated.
-   * Also what the VM runs on is looked at.
+   * The images that the VM runs on are looked at, too.
    */
   check(step: MergeStep): Promise<void>;
 

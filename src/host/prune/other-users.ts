@@ -1,6 +1,7 @@
-// Who else needs the two layers that are to become one: a linked clone beside them, a set of another VM, a process other
-// than the VM's QEMU. Whoever reads the lower one would find other bytes, and whoever reads the upper one would lose it.
-// The general gate (images/use.ts) does not know that the VM itself may have them open.
+// Refuses a merge if somebody else needs the two layers that are to become one: a linked clone beside them, a set of
+// another VM, a process other than the VM's QEMU. Whoever reads the lower layer would find other bytes, and whoever
+// reads the upper one would lose it. The general gate (images/use.ts) does not know that the VM itself may have them
+// open.
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UsageError } from '../../errors.js';
@@ -22,7 +23,7 @@ export async function refuseOtherUsers(
   const folders = new Set([base.file, layer, above].map((file) => dirname(file)));
   const ownPids = await pidsOf(monitors);
   for (const [file, own] of [
-    // Both while the layer above is changed over.
+    // Both lie on the base while the layer above is changed over.
     [base.file, [layer, above]],
     [layer, [above]],
   ] as const) {

@@ -1,10 +1,10 @@
-// Which sets a prune merges, which it only forgets, and which it keeps. Decides from manifests alone, and refuses what is
-// not settled: a set whose state is in doubt may lie on any of the others.
+// Decides which sets a prune merges, which it only forgets, and which it keeps. Decides from manifests alone, and
+// refuses what is not settled: a set whose state is in doubt may lie on any of the others.
 import { UsageError } from '../../errors.js';
 import type { Manifest } from '../sets/manifest.js';
 
 export interface PruneChoice {
-  /** Of the sets that hold a cut, the newest so many stay. At least 1: the newest is merged by commit. */
+  /** How many of the sets that hold a cut stay, the newest ones. At least 1: the newest is merged by commit. */
   readonly keep: number;
   /** Only sets older than that go. */
   readonly olderThanMs?: number;

@@ -1,15 +1,14 @@
-// The manifest of a set when a layer below its own is gone: what it names must hold its cut, before and after. Pure.
+// Changes the manifest of a set when a layer below its own is gone: what it names must hold its cut, before and after.
+// Pure.
 import { defined } from '../../defined.js';
 import type { FileState } from '../images/file-state.js';
-import type { Manifest, ManifestDisk } from '../sets/manifest.js';
-
-type Layer = ManifestDisk['base'];
+import type { Manifest, ManifestDisk, ManifestLayer } from '../sets/manifest.js';
 
 export interface GoneLayer {
   /** The layer that is no more. */
   readonly layer: string;
-  /** What holds all of it now. */
-  readonly base: Layer;
+  /** The layer that holds all of it now. */
+  readonly base: ManifestLayer;
   /** How files are now that were written to, in their headers or in whole, by the merge. */
   readonly states: ReadonlyMap<string, FileState | undefined>;
 }
@@ -28,7 +27,7 @@ function liesOn({ base, below = [], merged }: ManifestDisk, files: readonly stri
   return !merged && [base, ...below].some(({ file }) => files.includes(file));
 }
 
-/** Undefined if nothing of it changes. */
+/** The manifest once the layer is gone; undefined if nothing of it changes. */
 export function withoutLayer(manifest: Manifest, gone: GoneLayer): Manifest | undefined {
   const disks = manifest.disks.map((disk) => diskWithout(disk, gone));
   return disks.every((disk, index) => disk === manifest.disks[index]) ? undefined : { ...manifest, disks };
@@ -38,12 +37,12 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   const knowsIt = disk.base.file === layer || (disk.below ?? []).some(({ file }) => file === layer);
   if (disk.merged || (disk.rebasing !== true && !knowsIt)) return disk;
   const isOnIt = disk.base.file === layer;
-  const fresh = (named: Layer): Layer => {
+  const fresh = (named: ManifestLayer): ManifestLayer => {
     const { asCut: old, ...plain } = named;
     const asCut = states.has(named.file) ? renewed(old, states.get(named.file)) : old;
     return asCut === undefined ? plain : { ...plain, asCut };
   };
-  // What it was merged into is in `below` already, where that is known.
+  // The layer it was merged into is in `below` already, where that is known.
   const below = disk.below?.filter(({ file }) => file !== layer && !(isOnIt && file === base.file)).map(fresh);
   const told = {
     ...disk,
@@ -55,13 +54,13 @@ function diskWithout(disk: ManifestDisk, { layer, base, states }: GoneLayer): Ma
   return told;
 }
 
-/** What was cut later may know of it what an older set cannot: its cut is younger than the boot, say. */
-function asKnownTo({ below = [] }: ManifestDisk, base: Layer): Layer {
+/** The base as this disk knows it: a set that was cut later, since the boot for instance, may know more of it. */
+function asKnownTo({ below = [] }: ManifestDisk, base: ManifestLayer): ManifestLayer {
   const asCut = below.find(({ file }) => file === base.file)?.asCut;
   return asCut === undefined ? base : { ...base, asCut };
 }
 
-/** Of a device of which nobody knows whether it held the cut before the merge, nobody knows it afterwards. */
+/** The state after the merge. If nobody knew whether a device held the cut before it, nobody knows it afterwards. */
 function renewed(old: FileState | undefined, now: FileState | undefined): FileState | undefined {
   if (now?.writes === undefined) return now;
   const { boot, disk } = now.writes;

@@ -1,6 +1,6 @@
-// A layer merged by the plain QEMU that has it open: block-commit of an intermediate layer, which stops in `pending` when
-// all is copied. QEMU writes no cache back before it changes the layer above: a QEMU killed between would leave an image
-// over a base that lacks clusters. So we flush the base first; QMP has no command for it, HMP's qemu-io has.
+// Merges a layer by the plain QEMU that has it open: block-commit of an intermediate layer, which stops in `pending`
+// when all is copied. QEMU writes no cache back before it changes the layer above: a QEMU killed between would leave an
+// image over a base that lacks clusters. So the base is flushed first; QMP has no command for it, HMP's qemu-io has.
 // Specification: QEMU qapi/block-core.json (block-commit), job.json (job-finalize).
 import { defined } from '../../defined.js';
 import { BridgeError, CutError, UsageError } from '../../errors.js';
@@ -103,7 +103,7 @@ export class RunningMerger implements Merger {
     const client = this.#client;
     const { jobId } = step;
     const job = await findJob(client, jobId);
-    // Over without a change: it failed, or it was cancelled.
+    // A concluded job has changed nothing: it failed, or it was cancelled.
     if (job?.status === 'concluded') await dismissJob(client, jobId);
     else if (job !== undefined) return;
     const { root, base, layer } = await this.#nodes(step);
@@ -115,7 +115,7 @@ export class RunningMerger implements Merger {
       device: root,
       'top-node': layer,
       'base-node': base,
-      // Else QEMU writes a `json:` name also where the path says all.
+      // Without it, QEMU writes a `json:` name also where the path says all.
       'backing-file': step.baseName,
       'auto-finalize': false,
       'auto-dismiss': false,

@@ -1,5 +1,6 @@
-// A layer merged by qemu-img, with the VM shut off. `commit -d` leaves the layer as it is, so that it may be ended at any
-// instant and done again; QEMU's locks keep a VM from starting on what is written to, and us from writing to what it has.
+// Merges a layer by qemu-img, with the VM shut off. `commit -d` leaves the layer as it is, so that the merge may be
+// ended at any instant and done again. QEMU's locks keep a VM from starting on what is written to, and us from writing
+// to what it has.
 import { Deadline } from '../../deadline.js';
 import { UnreachableError, UsageError } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
@@ -8,8 +9,8 @@ import { backingOf } from '../images/references.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
 import { sameFile } from '../images/same-file.js';
 import { openNames, whySecret } from '../sets/disk-layers.js';
-import { libvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
-import { changeDefinition } from '../vm/libvirt/definition.js';
+import { definitionAt } from '../vm/definition.js';
+import type { DomainPlace } from '../vm/place.js';
 import { Virsh } from '../vm/libvirt/virsh.js';
 import type { MergeLimits, Merger, MergeStep } from './merger.js';
 
@@ -17,11 +18,11 @@ const ASK_MS = 30_000;
 
 export class ShutOffMerger implements Merger {
   readonly monitors = [];
-  readonly #domains: readonly LibvirtAddress[];
+  readonly #domains: readonly DomainPlace[];
   readonly #overlays: readonly string[];
 
   /** `domains`: the VM as libvirt knows it; `overlays`: of all its sets. */
-  constructor(domains: readonly LibvirtAddress[], overlays: readonly string[]) {
+  constructor(domains: readonly DomainPlace[], overlays: readonly string[]) {
     this.#domains = domains;
     this.#overlays = overlays;
   }
@@ -72,13 +73,13 @@ export class ShutOffMerger implements Merger {
  * libvirt writes the chain into the definition; taken out of it, libvirt asks the headers. Throws a UsageError if the
  * definition still names the layer then, or if a state was saved with it.
  */
-async function freeDefinition(address: LibvirtAddress, layer: string, overlays: readonly string[]): Promise<void> {
-  await using virsh = new Virsh(address);
+async function freeDefinition(domain: DomainPlace, layer: string, overlays: readonly string[]): Promise<void> {
+  await using virsh = new Virsh(domain);
   const ask = async (command: string, ...words: string[]): Promise<string> => {
     try {
       return await virsh.run(command, words, ASK_MS);
     } catch (error) {
-      // Undefined since, or it was never more than a running one.
+      // The domain was undefined since, or it was never more than a running one.
       if (error instanceof UnreachableError && error.code === 'E_MONITOR') return '';
       throw error;
     }
@@ -88,9 +89,9 @@ async function freeDefinition(address: LibvirtAddress, layer: string, overlays: 
   }
   const isNamed = async (): Promise<boolean> => (await ask('dumpxml', '--inactive')).includes(layer);
   if (!(await isNamed())) return;
-  // The same image again, without what lies below it.
+  // Each is put back as the same image, without what lies below it.
   const changes = overlays.map((file) => ({ from: file, to: file, format: 'qcow2' }));
-  await changeDefinition(libvirtAddress(address), changes);
+  await definitionAt(domain).redefine(changes);
   if (!(await isNamed())) return;
   throw new UsageError('E_IN_USE', `nothing was pruned: the definition of ${virsh.where} names ${layer}`);
 }

@@ -1,5 +1,6 @@
-// Keeps the newest sets of a VM, and merges the older ones out of the way: with external overlays the oldest state lies at
-// the bottom, and is forgotten by merging what was written after it into it. The newer sets stay, and the VM may run.
+// `snapshot prune`: keeps the newest sets of a VM, and merges the older ones out of the way. With external overlays the
+// oldest state lies at the bottom, and is forgotten by merging what was written after it into it. The newer sets stay,
+// and the VM may run.
 import { defined } from '../../defined.js';
 import { QuiesceError, UsageError } from '../../errors.js';
 import { QmpClient } from '../../qmp/client.js';
@@ -7,29 +8,29 @@ import { throwIfInterrupted, type Confirm } from '../../confirm.js';
 import { baseDoubts } from '../sets/base-state.js';
 import { everySet } from '../sets/claims.js';
 import { Journal, refuseBusy } from '../sets/journal.js';
-import type { Manifest } from '../sets/manifest.js';
+import { monitorOf, type Manifest } from '../sets/manifest.js';
 import { inOneSpelling } from '../sets/one-spelling.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { deleteSnapshot } from '../snapshot-delete.js';
-import { parseLibvirtAddress, type LibvirtAddress } from '../vm/libvirt/address.js';
-import { domainOf } from '../vm/identity.js';
+import { placeNow } from '../vm/identity.js';
 import { isOf, meansShutOff } from '../vm/monitors.js';
+import { placeText, type DomainPlace, type Place } from '../vm/place.js';
 import { mergeSet } from './merge-set.js';
 import type { Merger } from './merger.js';
 import { planPrune, type PrunePlan } from './prune-plan.js';
 import { RunningMerger } from './running-merger.js';
 
 export interface PruneOptions {
-  /** Of a VM whose lock the caller holds. */
+  /** The sets of a VM whose lock the caller holds. */
   readonly store: ManifestStore;
   readonly stateDir: string;
   /** The VM's monitor, besides those its sets were made through. */
-  readonly qmp: string;
+  readonly monitor: Place;
   readonly keep: number;
   readonly olderThanMs?: number;
   readonly dryRun: boolean;
   readonly monitorTimeoutMs: number;
-  /** For each disk of each set. */
+  /** How long each disk of each set may take. */
   readonly limitMs: number;
   /** Bytes per second. */
   readonly speed?: number;
@@ -56,8 +57,8 @@ export async function pruneSnapshots(options: PruneOptions): Promise<PrunePlan> 
     await mergeAll(options, plan);
   }
   for (const { set } of plan.forget) {
-    const { qmp, monitorTimeoutMs } = options;
-    await deleteSnapshot({ store, stateDir, set, qmp, monitorTimeoutMs, confirm, signal });
+    const { monitor, monitorTimeoutMs } = options;
+    await deleteSnapshot({ store, stateDir, set, monitor, monitorTimeoutMs, confirm, signal });
   }
   return plan;
 }
@@ -71,7 +72,7 @@ async function planOf({ store, keep, olderThanMs }: PruneOptions): Promise<Prune
   return planPrune(manifests, choice);
 }
 
-/** What only a person can decide, as sentences; a base that is known to be lost is refused. */
+/** Sentences that tell what only a person can decide; a base that is known to be lost is refused elsewhere. */
 async function doubtsOf(merge: readonly Manifest[]): Promise<string> {
   let doubts = '';
   for (const manifest of merge.filter(({ state }) => state === 'cut')) {
@@ -83,7 +84,7 @@ async function doubtsOf(merge: readonly Manifest[]): Promise<string> {
   return doubts;
 }
 
-/** Before anybody is asked. */
+/** Throws a UsageError if another process is at one of the sets, before anybody is asked. */
 async function refuseBusySets({ store }: PruneOptions, { merge, keep }: PrunePlan): Promise<void> {
   for (const { set } of [...merge, ...keep]) await refuseBusy(store, set);
 }
@@ -119,18 +120,14 @@ function refuseOther(asked: PrunePlan, now: PrunePlan): void {
   throw new UsageError('E_STATE_OF_SET', 'nothing was pruned: the sets are others by now; look, and prune again');
 }
 
-/** By the VM itself if it runs. Throws an UnreachableError for a monitor that is there but is in use. */
+/** Opens the VM itself as the merger if it runs. Throws an UnreachableError for a monitor that is there but in use. */
 async function openMerger(options: PruneOptions, { merge, keep }: PrunePlan): Promise<Merger> {
-  const { store, qmp } = options;
-  // A domain by its UUID: it may have been renamed, and another may have its name.
-  const places = new Set(
-    [qmp, ...[...merge, ...keep].map(({ vm }) => vm.qmp)].map((at) => domainOf(at, store.identity)),
-  );
-  const domains: LibvirtAddress[] = [];
-  for (const where of places) {
-    const domain = parseLibvirtAddress(where);
-    if (domain !== undefined) domains.push(domain);
-    const merger = await mergerAt(where, options);
+  const { store, monitor } = options;
+  const places = [monitor, ...[...merge, ...keep].map(monitorOf)].map((place) => placeNow(place, store.identity));
+  const domains: DomainPlace[] = [];
+  for (const place of new Map(places.map((each) => [placeText(each), each])).values()) {
+    if (place.kind === 'libvirt') domains.push(place);
+    const merger = await mergerAt(place, options);
     if (merger !== undefined) return merger;
   }
   const overlays = [...merge, ...keep].flatMap(({ disks }) => disks.map(({ overlay }) => overlay.file));
@@ -139,20 +136,19 @@ async function openMerger(options: PruneOptions, { merge, keep }: PrunePlan): Pr
   return new ShutOffMerger(domains, overlays);
 }
 
-/** Undefined if nobody is there, or another VM, whose socket it is by now. */
-async function mergerAt(where: string, { store, monitorTimeoutMs }: PruneOptions): Promise<Merger | undefined> {
-  const domain = parseLibvirtAddress(where);
+/** The merger there; undefined if nobody is there, or another VM, whose socket it is by now. */
+async function mergerAt(place: Place, { store, monitorTimeoutMs }: PruneOptions): Promise<Merger | undefined> {
   let merger: Merger;
   try {
-    if (domain === undefined) {
-      merger = new RunningMerger(await QmpClient.connect(where, { timeoutMs: monitorTimeoutMs }));
+    if (place.kind === 'socket') {
+      merger = new RunningMerger(await QmpClient.connect(place.path, { timeoutMs: monitorTimeoutMs }));
     } else {
-      // What only a domain needs is loaded when there is one.
+      // Code that only a domain needs is loaded when there is one.
       const { DomainMerger } = await import('./domain-merger.js');
-      merger = await DomainMerger.open(domain, monitorTimeoutMs);
+      merger = await DomainMerger.open(place, monitorTimeoutMs);
     }
   } catch (error) {
-    if (await meansShutOff(error, where)) return undefined;
+    if (await meansShutOff(error, place)) return undefined;
     throw error;
   }
   try {

@@ -1,5 +1,5 @@
-// Where the layers of a merge are among a running VM's disks: by what they are, since the VM may have been started with other
-// names of the same files (a linked folder, a relative path).
+// Finds the layers of a merge among a running VM's disks: by what they are, since the VM may have been started with
+// other names of the same files (a linked folder, a relative path).
 import { UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { Monitor } from '../../qmp/monitor.js';
@@ -10,7 +10,7 @@ import type { MergeStep } from './merger.js';
 
 export interface StepDisk {
   readonly disk: VmDisk;
-  /** As the VM calls them. */
+  /** The names of the files as the VM calls them. */
   readonly layer: string;
   readonly base: string;
 }

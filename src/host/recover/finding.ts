@@ -34,9 +34,9 @@ export interface Finding {
   readonly set?: string;
   readonly kind: FindingKind;
   readonly status: FindingStatus;
-  /** What was found. */
+  /** One sentence: what was found. */
   readonly found: string;
-  /** What was done about it, would be, or has to be. */
+  /** One sentence: what was done about it, would be, or has to be. */
   readonly did: string;
   readonly commands: readonly string[];
   /** The guest may be held, and nobody confirmed that it is thawed. */

@@ -1,28 +1,29 @@
-// Sets that were never finished, or are half deleted: recorded as cut if the VM says so, else rolled back.
+// Recovers sets that were never finished: recorded as cut if the VM says so, else rolled back. Sets that are half
+// deleted are deleted.
 import { BridgeError } from '../../errors.js';
 import { withData } from '../images/overlay-data.js';
-import type { Manifest } from '../sets/manifest.js';
+import { overlayFiles, type Manifest } from '../sets/manifest.js';
 import { recordOf, viewSet } from '../sets/set-view.js';
 import { missingOverlays } from '../sets/missing-images.js';
 import { overlaysThere } from '../sets/own-overlays.js';
 import { removeSet, unloadOverlays } from '../snapshot-delete.js';
 import { checkRemovable, heldFile, noteMissing, withJournal } from './recover-files.js';
 import { allManifests } from './recover-targets.js';
-import { filesOf, type Recovery } from './recovery.js';
+import type { RecoveryRun } from './recovery-run.js';
 
-export async function recoverCreate(recovery: Recovery, manifest: Manifest): Promise<void> {
-  const { store, monitors, isRunning, options } = recovery;
+export async function recoverCreate(run: RecoveryRun, manifest: Manifest): Promise<void> {
+  const { store, monitors, isRunning, options } = run;
   const { set, state } = manifest;
   const found = `set ${set} was not finished (${state})`;
   if (!isRunning) {
     const why = await heldFile(
-      recovery,
+      run,
       manifest,
       manifest.disks.map(({ overlay }) => overlay.file),
     );
     if (why !== undefined) {
       const did = `${why}, but no monitor of the VM answers: say with --qmp where it is`;
-      recovery.note('yours', {
+      run.note('yours', {
         set,
         kind: 'set-unfinished',
         found,
@@ -40,9 +41,9 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
         : 'its overlays hold what the VM wrote since';
     const start = isRunning
       ? ''
-      : `; start the VM from ${filesOf(after)} (its other images hold the cut), or run "snapshot delete" to drop what it wrote since`;
+      : `; start the VM from ${overlayFiles(after)} (its other images hold the cut), or run "snapshot delete" to drop what it wrote since`;
     const did = `recorded as cut, level ${after.level}${start}`;
-    await recovery.repair(
+    await run.repair(
       { set, kind: 'set-unfinished', found: `${found}, but its disks were cut: ${how}`, did },
       async () => {
         await store.write(after);
@@ -53,7 +54,7 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
   }
   const { unseen } = await missingOverlays(manifest);
   if (unseen.length > 0) {
-    noteMissing(recovery, manifest, unseen);
+    noteMissing(run, manifest, unseen);
     return;
   }
   const { own: files, foreign } = await overlaysThere(manifest, await allManifests(options.stateDir));
@@ -61,46 +62,46 @@ export async function recoverCreate(recovery: Recovery, manifest: Manifest): Pro
     files.length === 0
       ? `forget it: nothing of it is left${leftAlone(foreign)}`
       : `nothing was cut: remove its unused overlays (${files.join(', ')})${leftAlone(foreign)}`;
-  await recovery.repair(
+  await run.repair(
     { set, kind: 'set-unfinished', found, did, commands: [options.command('snapshot', 'delete', set)] },
     async () => {
-      await rollBack(recovery, manifest, files, foreign);
+      await rollBack(run, manifest, files, foreign);
       return undefined;
     },
   );
 }
 
 async function rollBack(
-  recovery: Recovery,
+  run: RecoveryRun,
   manifest: Manifest,
   files: readonly string[],
   foreign: readonly string[],
 ): Promise<void> {
-  const { store, monitors } = recovery;
-  await withJournal(recovery, manifest.set, async () => {
+  const { store, monitors } = run;
+  await withJournal(run, manifest.set, async () => {
     for (const monitor of monitors) await unloadOverlays(monitor, manifest);
-    await checkRemovable(recovery, manifest, files);
+    await checkRemovable(run, manifest, files);
     const [written] = await withData(files);
     if (written !== undefined) throw new BridgeError('E_DATA', `${written} holds what no other image has: not removed`);
     await removeSet(store, manifest, files, foreign);
   });
 }
 
-export async function recoverDelete(recovery: Recovery, manifest: Manifest): Promise<void> {
-  const { options, store } = recovery;
+export async function recoverDelete(run: RecoveryRun, manifest: Manifest): Promise<void> {
+  const { options, store } = run;
   const { set } = manifest;
   const { unseen } = await missingOverlays(manifest);
   if (unseen.length > 0) {
-    noteMissing(recovery, manifest, unseen);
+    noteMissing(run, manifest, unseen);
     return;
   }
   const { own: files, foreign } = await overlaysThere(manifest, await allManifests(options.stateDir));
   const found = `set ${set} is deleted in part`;
   const commands = [options.command('snapshot', 'delete', set)];
   const rest = files.length === 0 ? 'forget it' : `remove the rest of it (${files.join(', ')})`;
-  await recovery.repair({ set, kind: 'set-delete', found, did: `${rest}${leftAlone(foreign)}`, commands }, async () => {
-    await withJournal(recovery, set, async () => {
-      await checkRemovable(recovery, manifest, files);
+  await run.repair({ set, kind: 'set-delete', found, did: `${rest}${leftAlone(foreign)}`, commands }, async () => {
+    await withJournal(run, set, async () => {
+      await checkRemovable(run, manifest, files);
       await removeSet(store, manifest, files, foreign);
     });
     return undefined;

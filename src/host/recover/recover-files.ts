@@ -1,20 +1,20 @@
-// What the repairs of sets ask before they touch a file, and the journal that they keep meanwhile.
+// Helps all repairs of sets: the question before a file is touched, and the journal that is kept meanwhile.
 import { BridgeError } from '../../errors.js';
 import { whyInUse } from '../images/use.js';
 import { witnessesFor } from '../sets/claims.js';
 import { Journal } from '../sets/journal.js';
-import type { Manifest } from '../sets/manifest.js';
-import { domainOf } from '../vm/identity.js';
-import { managedSaveOf } from '../vm/libvirt/managed-save.js';
-import type { Recovery } from './recovery.js';
+import { monitorOf, type Manifest } from '../sets/manifest.js';
+import { definitionAt } from '../vm/definition.js';
+import { placeNow } from '../vm/identity.js';
+import type { RecoveryRun } from './recovery-run.js';
 
 /** Throws a BridgeError for the first file that somebody uses. */
-export async function checkRemovable(recovery: Recovery, manifest: Manifest, files: readonly string[]): Promise<void> {
-  const why = await heldFile(recovery, manifest, files);
+export async function checkRemovable(run: RecoveryRun, manifest: Manifest, files: readonly string[]): Promise<void> {
+  const why = await heldFile(run, manifest, files);
   if (why !== undefined) throw new BridgeError('E_IN_USE', `${why}; not removed`);
 }
 
-export async function withJournal({ store }: Recovery, set: string, work: () => Promise<void>): Promise<void> {
+export async function withJournal({ store }: RecoveryRun, set: string, work: () => Promise<void>): Promise<void> {
   const journal = await Journal.begin(store, set, 'recover');
   try {
     await work();
@@ -23,21 +23,21 @@ export async function withJournal({ store }: Recovery, set: string, work: () => 
   }
 }
 
-/** The first of the files that somebody uses, and who; for people. */
+/** For people: the first of the files that somebody uses, and who; undefined if nobody uses any. */
 export async function heldFile(
-  { options, monitors, store }: Recovery,
+  { options, monitors, store }: RecoveryRun,
   manifest: Manifest,
   files: readonly string[],
 ): Promise<string | undefined> {
-  const saved = await managedSaveOf(domainOf(manifest.vm.qmp, store.identity));
+  const saved = await definitionAt(placeNow(monitorOf(manifest), store.identity)).savedState();
   const use = await whyInUse(files, await witnessesFor(options.stateDir, manifest, monitors, saved));
   return use === undefined ? undefined : `${use.file}: ${use.why}`;
 }
 
-/** Tells of images that are not there: what they hold, and whether they are gone, is not known. */
-export function noteMissing(recovery: Recovery, { set, state }: Manifest, files: readonly string[]): void {
-  const { options } = recovery;
-  recovery.note('yours', {
+/** Tells of images that are not there: nobody knows what they hold, or whether they are gone. */
+export function noteMissing(run: RecoveryRun, { set, state }: Manifest, files: readonly string[]): void {
+  const { options } = run;
+  run.note('yours', {
     set,
     kind: 'image-missing',
     found: `images of set ${set} (${state}) are not there: ${files.join(', ')}`,

@@ -1,5 +1,5 @@
-// What no set speaks for: our block nodes and jobs in QEMU, drafts of killed writers, and layers that somebody else put
-// on a running VM's disks (libvirt leaves one when its thaw fails). The last are told of and never touched.
+// Recovers what no set speaks for: our block nodes and jobs in QEMU, and drafts of killed writers. Layers that somebody
+// else put on a running VM's disks (libvirt leaves one when its thaw fails) are told of and never touched.
 import { readFile } from 'node:fs/promises';
 import { isErrno } from '../../errors.js';
 import { imageFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
@@ -8,46 +8,45 @@ import { runQmp } from '../../qmp/commands.js';
 import { dismissJob } from '../../qmp/jobs.js';
 import { holdersOf } from '../images/image-file.js';
 import { imageOf, keyOrName } from '../images/socket-owner.js';
-import { parseLibvirtAddress } from '../vm/libvirt/address.js';
 import { witnessesFor } from '../sets/claims.js';
 import type { Manifest } from '../sets/manifest.js';
 import { holdsData } from '../images/overlay-data.js';
 import { whyInUse } from '../images/use.js';
 import { allManifests } from './recover-targets.js';
 import { exists, removeFiles } from '../images/durable-file.js';
-import type { Recovery } from './recovery.js';
+import type { RecoveryRun } from './recovery-run.js';
 import { shellWord } from '../../shell-word.js';
 
-/** After the sets: what is left then is nobody's. */
-export async function recoverStrays(recovery: Recovery): Promise<void> {
-  const manifests = await allManifests(recovery.options.stateDir);
-  for (const monitor of recovery.monitors) {
-    await recoverJobs(recovery, monitor, manifests);
-    await recoverNodes(recovery, monitor, manifests);
-    await tellOfUnknownOverlays(recovery, monitor, manifests);
+/** Call it after the sets are recovered: what is left then is nobody's. */
+export async function recoverStrays(run: RecoveryRun): Promise<void> {
+  const manifests = await allManifests(run.options.stateDir);
+  for (const monitor of run.monitors) {
+    await recoverJobs(run, monitor, manifests);
+    await recoverNodes(run, monitor, manifests);
+    await tellOfUnknownOverlays(run, monitor, manifests);
   }
-  await sweep(recovery);
+  await sweep(run);
 }
 
 const ourJob = /^fsb-commit-([0-9a-f]{8})-\d+$/;
-/** Formats an encrypted overlay that is not in use yet; it is short, and cannot be cancelled. */
+/** A job that formats an encrypted overlay which is not in use yet; it is short, and cannot be cancelled. */
 const formatJob = /^fsb-[0-9a-f]{8}-\d+-create$/;
 
-async function recoverJobs(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
+async function recoverJobs(run: RecoveryRun, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
   for (const { id, status } of await runQmp(monitor, 'query-jobs', {})) {
     if (formatJob.test(id)) {
       const left = `job ${id} (${status}), which formatted an overlay, was left in QEMU`;
-      if (status === 'concluded') await dismiss(recovery, monitor, id, left);
-      else recovery.note('busy', { kind: 'job-left', found: left, did: 'it ends by itself: recover again' });
+      if (status === 'concluded') await dismiss(run, monitor, id, left);
+      else run.note('busy', { kind: 'job-left', found: left, did: 'it ends by itself: recover again' });
       continue;
     }
     const setId = ourJob.exec(id)?.[1];
     const owner = manifests.find((manifest) => manifest.id === setId);
-    // Its commit goes on, or has been told of.
+    // The job's commit goes on, or has been told of.
     if (setId === undefined || owner?.state === 'committing') continue;
     const found = `job ${id} (${status}) was left in QEMU, and no set is being committed`;
     if (status === 'concluded') {
-      await dismiss(recovery, monitor, id, found);
+      await dismiss(run, monitor, id, found);
       continue;
     }
     const did =
@@ -55,12 +54,12 @@ async function recoverJobs(recovery: Recovery, monitor: Monitor, manifests: read
     const commands = ['job-complete', 'job-cancel'].map((execute) =>
       monitorLine(monitor, { execute, arguments: { id } }),
     );
-    recovery.note('yours', { kind: 'job-left', found, did, commands });
+    run.note('yours', { kind: 'job-left', found, did, commands });
   }
 }
 
-async function dismiss(recovery: Recovery, monitor: Monitor, id: string, found: string): Promise<void> {
-  await recovery.repair({ kind: 'job-left', found, did: 'dismiss it' }, async () => {
+async function dismiss(run: RecoveryRun, monitor: Monitor, id: string, found: string): Promise<void> {
+  await run.repair({ kind: 'job-left', found, did: 'dismiss it' }, async () => {
     await dismissJob(monitor, id);
     return undefined;
   });
@@ -68,7 +67,7 @@ async function dismiss(recovery: Recovery, monitor: Monitor, id: string, found: 
 
 const ourNode = /^fsb-([0-9a-f]{8})-\d+$/;
 
-async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
+async function recoverNodes(run: RecoveryRun, monitor: Monitor, manifests: readonly Manifest[]): Promise<void> {
   const disks = await readDisks(monitor);
   const nodesInUse = new Set(disks.flatMap(({ node, rootNode }) => [node, rootNode]));
   const filesInUse = await filesOfAll(
@@ -83,9 +82,9 @@ async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: rea
     if (filesInUse.has(await keyOrName(monitor.path, file))) continue;
     const found = `block node ${name} (${file}) was left in QEMU; no disk uses it, and no set knows it`;
     const did = 'take it out of QEMU, and remove its file if it is empty';
-    await recovery.repair({ kind: 'node-left', found, did }, async () => {
+    await run.repair({ kind: 'node-left', found, did }, async () => {
       await runQmp(monitor, 'blockdev-del', { 'node-name': name });
-      const witnesses = await witnessesFor(recovery.options.stateDir, undefined, recovery.monitors);
+      const witnesses = await witnessesFor(run.options.stateDir, undefined, run.monitors);
       const use = await whyInUse([file], witnesses);
       if (use !== undefined) return `taken out of QEMU; ${file} stays: ${use.why}`;
       if (await holdsData(file)) return `taken out of QEMU; ${file} stays: it holds data`;
@@ -96,7 +95,7 @@ async function recoverNodes(recovery: Recovery, monitor: Monitor, manifests: rea
 }
 
 async function tellOfUnknownOverlays(
-  recovery: Recovery,
+  run: RecoveryRun,
   monitor: Monitor,
   manifests: readonly Manifest[],
 ): Promise<void> {
@@ -109,14 +108,14 @@ async function tellOfUnknownOverlays(
     const image = (await imageOf(monitor.path, file)) ?? file;
     if (await isThrownAway(image)) continue;
     const line = await commandLineOf(image);
-    // It was started with this image: an ordinary clone.
+    // The VM was started with this image: an ordinary clone.
     if (line?.includes(file) === true) continue;
     const maker =
       line === undefined ? 'who made it is not known' : 'QEMU was not started with it: somebody made a snapshot';
     const found = `disk ${id} of the running VM writes to ${file}, which lies on ${base}; no set knows it, and ${maker}`;
     const { name } = await runQmp(monitor, 'query-name', {});
     const isLibvirts = disk.node.startsWith('libvirt-') || line?.includes('libvirt') === true;
-    recovery.note('yours', {
+    run.note('yours', {
       kind: 'overlay-unknown',
       found,
       did: isLibvirts
@@ -124,7 +123,7 @@ async function tellOfUnknownOverlays(
         : 'left alone; keep it, or merge it back: the first command merges, the second ends it once the job is ready (query-jobs)',
       commands: isLibvirts
         ? [
-            `virsh ${connect(recovery)}blockcommit ${shellWord(name ?? 'DOMAIN')} ${shellWord(file)} --shallow --active --pivot --wait`,
+            `virsh ${connect(run)}blockcommit ${shellWord(name ?? 'DOMAIN')} ${shellWord(file)} --shallow --active --pivot --wait`,
           ]
         : mergeLines(monitor, disk, await nodeOf(monitor, base)),
     });
@@ -132,8 +131,8 @@ async function tellOfUnknownOverlays(
 }
 
 /**
- * Its user asked for a disk whose writes are lost at the end: QEMU has removed the file already (`snapshot=on`), or libvirt
- * made it (`<transient/>`: IMAGE.TRANSIENT-DOMAIN). To merge that one would change what must stay as it is.
+ * True for a disk whose writes are to be lost at the end: QEMU has removed the file already (`snapshot=on`), or libvirt
+ * made it (`<transient/>`: IMAGE.TRANSIENT-DOMAIN). A merge would change what must stay as it is.
  */
 async function isThrownAway(file: string): Promise<boolean> {
   return /\.TRANSIENT-[^/]+$/.test(file) || !(await exists(file));
@@ -143,9 +142,10 @@ async function filesOfAll(monitor: Monitor, names: readonly string[]): Promise<R
   return new Set(await Promise.all(names.map((name) => keyOrName(monitor.path, name))));
 }
 
-/** Where libvirt was reached, if that is not virsh's own choice. */
-function connect({ options }: Recovery): string {
-  const uri = options.vm.qmp.map((where) => parseLibvirtAddress(where)?.uri).find((each) => each !== undefined);
+/** The words for virsh that say where libvirt was reached; none if that is virsh's own choice. */
+function connect({ options }: RecoveryRun): string {
+  const uris = options.vm.monitors.map((place) => (place.kind === 'libvirt' ? place.uri : undefined));
+  const uri = uris.find((each) => each !== undefined);
   return uri === undefined ? '' : `--connect ${shellWord(uri)} `;
 }
 
@@ -180,8 +180,8 @@ function monitorLine(monitor: Monitor, command: object): string {
   return `printf '%s\\n' ${lines.map(shellWord).join(' ')} | socat -t5 - ${shellWord(`UNIX-CONNECT:${monitor.path}`)}`;
 }
 
-async function sweep(recovery: Recovery): Promise<void> {
-  const { store, options } = recovery;
+async function sweep(run: RecoveryRun): Promise<void> {
+  const { store, options } = run;
   const found = await store.sweep(isGone, true);
   if (found.length === 0) return;
   const about = {
@@ -190,10 +190,10 @@ async function sweep(recovery: Recovery): Promise<void> {
     did: 'remove them',
   } as const;
   if (options.dryRun) {
-    recovery.note('planned', about);
+    run.note('planned', about);
     return;
   }
-  await recovery.repair(about, async () => {
+  await run.repair(about, async () => {
     await store.sweep(isGone, false);
     return undefined;
   });

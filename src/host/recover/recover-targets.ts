@@ -1,17 +1,17 @@
-// Which VMs `recover` looks at: one that is named, or all that the configuration and the state directory know; and what in
-// the state directory is no VM's.
+// Finds the VMs that `recover` looks at: one that is named, or all that the configuration and the state directory know;
+// and what in the state directory is no VM's.
 import { join } from 'node:path';
 import { describeError } from '../../errors.js';
 import { everySet } from '../sets/claims.js';
 import { readJournal } from '../sets/journal.js';
 import { knownVms } from '../sets/known-vms.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
-import type { Manifest } from '../sets/manifest.js';
+import { monitorOf, type Manifest } from '../sets/manifest.js';
 import { oldSets } from '../sets/old-folders.js';
 import { setNames } from '../sets/set-names.js';
 import { readRecord, stateFolders } from '../sets/vm-record.js';
-import { identityKey, resolvedAddress, sameVm, uuidPattern, type VmIdentity } from '../vm/identity.js';
-import { parseLibvirtAddress } from '../vm/libvirt/address.js';
+import { identityKey, sameVm, uuidPattern, type VmIdentity } from '../vm/identity.js';
+import { isSomewhere, nowhere, parsePlace, placeText, resolvedPlace, type Place } from '../vm/place.js';
 import { readConfiguredVms, type Vm } from '../vm/vm.js';
 
 export interface RecoverTarget {
@@ -24,16 +24,16 @@ export interface RecoverTarget {
 export interface RecoverableVm {
   readonly name: string;
   readonly identity: VmIdentity;
-  /** Its monitors: as configured or given, and those its sets were made through. */
-  readonly qmp: readonly string[];
-  /** The agent's socket, if it is known. */
-  readonly qga: string | undefined;
+  /** Where its monitors are: as configured or given, and those its sets were made through. */
+  readonly monitors: readonly Place[];
+  /** Where its agent is, if that is known. */
+  readonly agent: Place | undefined;
   readonly configured: boolean;
 }
 
 /**
- * Those of the configuration (which may be missing: then `mustExist` decides) and those of the state directory. One VM may be
- * named twice. Throws a UsageError if either cannot be read.
+ * The VMs of the configuration (which may be missing: then `mustExist` decides) and those of the state directory. One VM may
+ * be named twice. Throws a UsageError if either cannot be read.
  */
 export async function allTargets(
   stateDir: string,
@@ -45,11 +45,12 @@ export async function allTargets(
   const targets: RecoverTarget[] = configured.map((vm) => ({ vm, configured: true }));
   for (const { identity, names, qmp, qga } of await knownVms(stateDir)) {
     const key = identityKey(identity);
-    // A name that stands for another one is no name.
+    // A name that stands for another VM does not name this one.
     const name = names.find((each) => !taken.has(each)) ?? key;
     taken.add(name);
-    const agent = qga[0] === undefined ? {} : { qga: qga[0] };
-    targets.push({ vm: { name, identity, qmp: qmp[0] ?? '', ...agent }, configured: false });
+    const monitor = qmp[0] === undefined ? nowhere : parsePlace(qmp[0]);
+    const agent = qga[0] === undefined ? {} : { agent: parsePlace(qga[0]) };
+    targets.push({ vm: { name, identity, monitor, ...agent }, configured: false });
   }
   return targets.sort((a, b) => Number(b.configured) - Number(a.configured) || (a.vm.name < b.vm.name ? -1 : 1));
 }
@@ -63,27 +64,32 @@ export async function withKnownWays(
 ): Promise<RecoverableVm> {
   const known = (await knownVms(stateDir)).find((each) => sameVm(each.identity, identity));
   const bySets = await waysOfSets(store);
-  const all = [vm.qmp, ...(known?.qmp ?? []), ...bySets.qmp].filter((where) => where !== '');
-  const qmp = new Set(await Promise.all(all.map(resolvedAddress)));
-  const isDomain = parseLibvirtAddress(all[0] ?? '') !== undefined;
-  const qga = [...bySets.qga, ...(known?.qga ?? [])].find(
-    (each) => (parseLibvirtAddress(each) !== undefined) === isDomain,
-  );
-  return { name: vm.name, identity, qmp: [...qmp], qga: vm.qga ?? qga, configured };
+  const all = [vm.monitor, ...(known?.qmp ?? []).map(parsePlace), ...bySets.monitors].filter(isSomewhere);
+  const resolved = await Promise.all(all.map(resolvedPlace));
+  const monitors = [...new Map(resolved.map((place) => [placeText(place), place])).values()];
+  // Monitor and agent are both at libvirt, or neither is.
+  const kind = all[0]?.kind ?? 'socket';
+  const agent = [...bySets.agents, ...(known?.qga ?? []).map(parsePlace)].find((place) => place.kind === kind);
+  return { name: vm.name, identity, monitors, agent: vm.agent ?? agent, configured };
 }
 
-async function waysOfSets(store: ManifestStore): Promise<{ qmp: readonly string[]; qga: readonly string[] }> {
+interface Ways {
+  readonly monitors: readonly Place[];
+  readonly agents: readonly Place[];
+}
+
+async function waysOfSets(store: ManifestStore): Promise<Ways> {
   const { manifests } = await store.readAll();
-  const qga: string[] = [];
+  const held: string[] = [];
   for (const set of await store.names()) {
     const hold = (await readJournal(store.journalFile(set)))?.entry?.hold;
-    if (hold !== undefined) qga.push(hold.qga);
+    if (hold !== undefined) held.push(hold.qga);
   }
   // The newest know best.
   const newest = manifests.toReversed();
   return {
-    qmp: newest.map(({ vm }) => vm.qmp),
-    qga: [...qga, ...newest.flatMap(({ vm }) => (vm.qga === undefined ? [] : [vm.qga]))],
+    monitors: newest.map(monitorOf),
+    agents: [...held, ...newest.flatMap(({ vm }) => vm.qga ?? [])].map(parsePlace),
   };
 }
 
@@ -93,7 +99,7 @@ export interface Ownerless {
   readonly reason: string;
 }
 
-/** What nobody can say whose it is. Throws a UsageError if the state directory cannot be listed. */
+/** Folders of which nobody can say whose they are. Throws a UsageError if the state directory cannot be listed. */
 export async function ownerless(stateDir: string): Promise<readonly Ownerless[]> {
   const found: Ownerless[] = [];
   for (const folder of await stateFolders(stateDir)) {
@@ -111,7 +117,7 @@ export async function ownerless(stateDir: string): Promise<readonly Ownerless[]>
   return found;
 }
 
-/** What the sets of every VM lie on: an overlay of one may be another's base. */
+/** The sets of every VM: an overlay of one may be another's base. */
 export async function allManifests(stateDir: string): Promise<readonly Manifest[]> {
   return (await everySet(stateDir)).manifests;
 }

@@ -1,6 +1,6 @@
-// `recover`: what tools and QEMUs that were killed left behind for one VM, put right or told of. The guest first, then
-// the sets, then what no set speaks for. May be called at any time, also beside a tool at work, and again: what is right
-// is not found a second time.
+// `recover`: puts right, or tells of, what tools and QEMUs that were killed left behind for a VM: first the guest
+// (recover-guest.ts), then the sets (recover-sets.ts), then what no set speaks for (recover-strays.ts). May be called
+// at any time, also beside a tool at work, and again: what is right is not found a second time.
 import { defined } from '../../defined.js';
 import { QuiesceError, UsageError, describeError } from '../../errors.js';
 import { interruption } from '../../confirm.js';
@@ -10,16 +10,17 @@ import type { ManifestStore } from '../sets/manifest-store.js';
 import { identifyUnlessBusy, lockVm, waitForOthers, type LockedVm } from '../sets/vm-lock.js';
 import { identityKey } from '../vm/identity.js';
 import { tryMonitors } from '../vm/monitors.js';
+import { nowhere } from '../vm/place.js';
 import type { Finding, NewFinding, FindingStatus } from './finding.js';
 import { recoverGuest } from './recover-guest.js';
 import { noteBusySets, recoverSets } from './recover-sets.js';
 import { recoverStrays } from './recover-strays.js';
 import { withKnownWays, type RecoverTarget, type RecoverableVm } from './recover-targets.js';
-import { Recovery, type RecoverOptions } from './recovery.js';
+import { RecoveryRun, type RecoverOptions } from './recovery-run.js';
 
 /**
- * All of them, each once however often it is named: one that cannot be looked at is a finding, and does not keep the others
- * from being put right. Throws a QuiesceError when interrupted: what was put right stays so.
+ * Recovers all of them, each once however often it is named. One that cannot be looked at is a finding, and does not keep
+ * the others from being put right. Throws a QuiesceError when interrupted: what was put right stays so.
  */
 export async function recoverVms(
   targets: readonly RecoverTarget[],
@@ -79,8 +80,8 @@ async function recoverTarget(
  */
 async function recoverVm(options: RecoverOptions, found: FoundVm): Promise<readonly Finding[]> {
   const { stateDir, vm, dryRun } = options;
-  const { name, identity, qga } = vm;
-  const named = { name, identity, qmp: vm.qmp[0] ?? '', ...defined({ qga }) };
+  const { name, identity, agent } = vm;
+  const named = { name, identity, monitor: vm.monitors[0] ?? nowhere, ...defined({ agent }) };
   const request = { ...options, vm: named, operation: 'recover', waitMs: options.limits.lockWaitMs } as const;
   let locked: LockedVm | undefined;
   try {
@@ -105,20 +106,20 @@ function busyFinding(vm: string, { message, facts }: UsageError): Finding {
 
 async function recoverWith(options: RecoverOptions, store: ManifestStore): Promise<readonly Finding[]> {
   const { vm, limits, signal } = options;
-  await using monitors = await tryMonitors(vm.qmp, limits.monitorTimeoutMs, vm.identity);
+  await using monitors = await tryMonitors(vm.monitors, limits.monitorTimeoutMs, vm.identity);
   const { open, silent } = monitors;
-  const isKnown = open.length > 0 || (silent.length === 0 && vm.qmp.length > 0);
-  const recovery = new Recovery(options, store, open, open.length > 0 || !isKnown);
+  const isKnown = open.length > 0 || (silent.length === 0 && vm.monitors.length > 0);
+  const run = new RecoveryRun(options, store, open, open.length > 0 || !isKnown);
   try {
     // A guest that is held does not wait for a monitor.
-    await recoverGuest(recovery);
-    await noteBusySets(recovery);
+    await recoverGuest(run);
+    await noteBusySets(run);
     if (isKnown) {
-      await recoverSets(recovery);
-      await recoverStrays(recovery);
+      await recoverSets(run);
+      await recoverStrays(run);
     } else {
       const why = silent[0] === undefined ? 'where its monitor is, is not known' : describeError(silent[0]);
-      recovery.note('busy', {
+      run.note('busy', {
         kind: 'vm-unreachable',
         found: `whether VM ${vm.name} runs is not known: ${why}`,
         did: 'left alone: recover again when its monitor is free',
@@ -127,10 +128,10 @@ async function recoverWith(options: RecoverOptions, store: ManifestStore): Promi
     }
   } catch (error) {
     if (!signal.aborted) throw error;
-    // Worse news than the interruption.
-    if (recovery.findings.some(({ thawUnconfirmed }) => thawUnconfirmed === true)) return recovery.findings;
+    // A guest that may be frozen is worse news than the interruption.
+    if (run.findings.some(({ thawUnconfirmed }) => thawUnconfirmed === true)) return run.findings;
     const message = interruption(signal, 'recover goes on when it is called again');
-    throw new QuiesceError('E_INTERRUPTED', message, { cause: error, facts: { findings: recovery.findings } });
+    throw new QuiesceError('E_INTERRUPTED', message, { cause: error, facts: { findings: run.findings } });
   }
-  return recovery.findings;
+  return run.findings;
 }

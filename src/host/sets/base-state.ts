@@ -1,7 +1,7 @@
-// Whether the files that hold the state of a cut still do. A base takes no write after the cut: the VM's block graph tells
-// while it runs, later what stat(2) says now beside what it said right after the cut, and of a block device, which keeps no
-// time of its writes, what the kernel has counted. Sets of older versions have no such record: there the time of the last
-// write is compared with the first thing known to be newer than the cut, what was written to an overlay.
+// Tells whether the files that hold the state of a cut still do. A base takes no write after the cut. While the VM
+// runs, its block graph tells; later stat(2) does, beside what it said right after the cut; and for a block device,
+// which keeps no time of its writes, what the kernel has counted. Sets of older versions have no such record: there the
+// time of the last write is compared with the first thing known to be newer than the cut, the data of an overlay.
 import { stat } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import { fileStateIfThere, type FileState } from '../images/file-state.js';
@@ -32,7 +32,7 @@ export async function baseDoubts(
   const doubts = new Map<ManifestDisk, BaseDoubt>();
   const cutBefore = await firstWrites(manifest);
   for (const disk of manifest.disks) {
-    // What `prune` does to the header of a base is no write of a VM.
+    // When `prune` writes to the header of a base, no VM has written to it.
     if (disk.pivoted === true || disk.merged || disk.rebasing === true) continue;
     const { file } = disk.base;
     const isRun = layers.some((layer) => layer.disk === disk && isWrittenTo(layer));
@@ -46,7 +46,7 @@ export async function baseDoubts(
   return doubts;
 }
 
-/** Those whose base does not hold the cut, or is not there; each with its reason. */
+/** The disks whose base does not hold the cut, or is not there; each with its reason. */
 export async function lostBases(manifest: Manifest): Promise<ReadonlyMap<ManifestDisk, string>> {
   const doubts = [...(await baseDoubts(manifest, []))].filter(([, { is }]) => is !== 'unknown');
   return new Map(doubts.map(([disk, { why }]) => [disk, why]));

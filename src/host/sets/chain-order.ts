@@ -1,5 +1,5 @@
-// Which sets are older: those that others lie on. The clock tells only where no image does: it may have been set back, or the
-// sets may come from another machine.
+// Puts sets in order: the older ones are those that others lie on. The clock tells only where no image does: it may
+// have been set back, or the sets may come from another machine.
 import { fileKey } from '../images/same-file.js';
 import type { Manifest } from './manifest.js';
 import { isOverlayOver } from './merged-disks.js';
@@ -21,7 +21,7 @@ export async function oldestFirst(manifests: readonly Manifest[]): Promise<Manif
     }
   }
   const ordered = new Set<Manifest>();
-  // What is being visited is passed over: files that name each other in a circle must not hang us.
+  // A set that is being visited is passed over: files that name each other in a circle must not hang us.
   const visited = new Set<Manifest>();
   const visit = async (manifest: Manifest): Promise<void> => {
     if (visited.has(manifest)) return;

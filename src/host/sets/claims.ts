@@ -1,5 +1,5 @@
-// What snapshot sets need as it is, of every VM of the state directory: asked for by images/use.ts before a file is
-// touched. A set of the same VM may be recorded under another name, and VMs may share folders and bases.
+// Collects what snapshot sets of every VM of the state directory need as it is, for images/use.ts to ask before a file
+// is touched. A set of the same VM may be recorded under another name, and VMs may share folders and bases.
 import { dirname } from 'node:path';
 import { describeError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
@@ -11,11 +11,11 @@ import { stateFolders } from './vm-record.js';
 
 interface EverySet {
   readonly manifests: readonly Manifest[];
-  /** Those that cannot be read, for people. */
+  /** For people: the sets that cannot be read. */
   readonly unreadable: readonly string[];
 }
 
-/** The sets of every VM. Throws a UsageError if the state directory cannot be listed. */
+/** Reads the sets of every VM. Throws a UsageError if the state directory cannot be listed. */
 export async function everySet(stateDir: string): Promise<EverySet> {
   const manifests: Manifest[] = [];
   const unreadable: string[] = [];
@@ -32,7 +32,7 @@ export async function everySet(stateDir: string): Promise<EverySet> {
   return { manifests, unreadable };
 }
 
-/** The layers that hold the sets' cuts, and the overlays that are theirs. */
+/** Claims on the layers that hold the sets' cuts, and on the sets' overlays. */
 function claimsOf(manifests: readonly Manifest[]): Claim[] {
   return manifests.filter(({ state }) => state !== 'committed' && state !== 'failed').flatMap(claimsOfSet);
 }

@@ -1,6 +1,6 @@
-// The image that each disk of a VM is to be started from: what the newest set of the disk says. For plain QEMU, whose command
-// line is somebody else's: `snapshot start-args` prints them, and links in the state folder lead to them, switched whenever
-// a set changes, so that a start script may name these instead.
+// Tells which image each disk of a VM is to be started from: the one that the newest set of the disk says. This is for
+// plain QEMU, whose command line is somebody else's: `snapshot start-args` prints the images, and links in the state
+// folder lead to them, switched whenever a set changes, so that a start script may name the links instead.
 import { lstat, mkdir, readdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { defined } from '../../defined.js';
@@ -27,18 +27,21 @@ export interface StartImage {
 }
 
 export interface CurrentImage {
-  /** Of the disk, as the set has it. */
+  /** The id of the disk, as the set has it. */
   readonly id: string;
   readonly serial?: string;
   /** The node's name at the cut, if it had one. */
   readonly node?: string;
   /** Undefined if only a person can tell: `notes` of the set's view say why. */
   readonly image: StartImage | undefined;
-  /** That says so. */
+  /** The set that says so. */
   readonly set: string;
 }
 
-/** By what is recorded and in the files: for who has just changed the sets. With one that cannot be read nothing is touched. */
+/**
+ * Switches the links after the sets have changed, by what is recorded and in the files. If a set cannot be read,
+ * nothing is touched.
+ */
 export async function refreshLinks(store: ManifestStore, folder: string): Promise<void> {
   const { manifests, unreadable } = await store.readAll();
   if (unreadable.some(({ empty }) => !empty)) return;
@@ -50,7 +53,7 @@ export async function refreshLinks(store: ManifestStore, folder: string): Promis
   await switchLinks(folder, await currentImages(views), await imagesBelow(views.map((view) => view.manifest)));
 }
 
-/** By `fileKey`: those that are below the overlay of a disk, so that a VM which is started from one spoils a cut. */
+/** The images below the overlay of a disk, by `fileKey`: a VM that is started from one of them spoils a cut. */
 async function imagesBelow(manifests: readonly Manifest[]): Promise<ReadonlySet<string>> {
   const keys = new Set<string>();
   for (const manifest of manifests) {
@@ -138,7 +141,9 @@ export async function switchLinks(
   await syncPath(folder);
 }
 
-/** Before overlays are removed: a link that leads to one of them leads to the image below it from then on, or is gone. */
+/**
+ * Before overlays are removed: a link that leads to one of them leads to the image below it from then on, or is gone.
+ */
 export async function leaveOverlays(folder: string, manifest: Manifest, overlays: readonly string[]): Promise<void> {
   for (const disk of manifest.disks) {
     const { id, overlay, base } = await withNamedBase(disk);
@@ -151,7 +156,7 @@ export async function leaveOverlays(folder: string, manifest: Manifest, overlays
 }
 
 /**
- * By the links' names; undefined where none may be: the image is not known, or its path alone does not open it, or two disks
+ * The images by the names of their links; undefined where no link may be: the image is not known, or its path alone does not open it, or two disks
  * would share the name.
  */
 function linksOf(images: readonly CurrentImage[]): ReadonlyMap<string, StartImage | undefined> {
@@ -169,13 +174,13 @@ async function switchLink(link: string, { file, format }: Pick<StartImage, 'file
   // The format first: who reads both in between finds an image of another format, which QEMU refuses, or no link.
   await rm(link, { force: true });
   await writeFile(`${link}.format`, `${format}\n`);
-  // Of a tool that was killed before it renamed it.
+  // A tool that was killed before it renamed the link has left it.
   if (await isLinkOrNothing(`${link}.new`)) await rm(`${link}.new`, { force: true });
   await symlink(file, `${link}.new`);
   await rename(`${link}.new`, link);
 }
 
-/** It leads somewhere, where nothing is spoiled, and a tool that was killed has not left it half made. */
+/** True for a link that leads somewhere, spoils nothing there, and was not left half made by a tool that was killed. */
 async function isKept(link: string, below: ReadonlySet<string>): Promise<boolean> {
   if (link.endsWith('.new') || !(await exists(link).catch(() => false))) return false;
   return !below.has(await fileKey(link));
@@ -185,7 +190,8 @@ async function isOurs(file: string): Promise<boolean> {
   return file.endsWith('.format') || (await isLinkOrNothing(file));
 }
 
-// Somebody may have put an image there, or a copy of the folder has images in place of its links: those are never removed.
+// Somebody may have put an image there, or a copy of the folder has images in place of its links: those are never
+// removed.
 async function isLinkOrNothing(file: string): Promise<boolean> {
   try {
     return (await lstat(file)).isSymbolicLink();
@@ -201,7 +207,7 @@ async function isLinkOrNothing(file: string): Promise<boolean> {
  */
 export async function linkIn(file: string): Promise<string | undefined> {
   let name = file;
-  // As many as the kernel follows.
+  // The kernel follows as many links.
   for (let depth = 0; depth < 40; depth++) {
     const target = await readlink(name).catch(() => undefined);
     if (target === undefined) return undefined;
@@ -211,7 +217,7 @@ export async function linkIn(file: string): Promise<string | undefined> {
   return undefined;
 }
 
-/** A file's name: what a monitor says of its devices need not be one (`device[0]` of a `-drive if=virtio`). */
+/** The link's name. A device's id need not be a file's name (`device[0]` of a `-drive if=virtio`). */
 export function linkName(id: string): string {
   const name = id.replace(/[^A-Za-z0-9._-]+/g, '-').replace(/^[^A-Za-z0-9]+|-+$/g, '');
   return /^$|\.(format|new)$/.test(name) ? `disk-${name}`.replace(/\./g, '-') : name;

@@ -1,5 +1,5 @@
-// The layers of a set's disk as they are to be opened, and how a header is to name its base. A set of an older version
-// has no name of its base: the header of its overlay does, as it was written at the cut.
+// Gives the layers of a set's disk as they are to be opened, and the name that a header is to give its base. A set of
+// an older version does not record that name: the header of its overlay has it, as it was written at the cut.
 import { isAbsolute } from 'node:path';
 import { imageName, openLayers, type NamedLayer, type OpenLayer } from '../images/layers.js';
 import { referencesOf } from '../images/references.js';
@@ -7,7 +7,7 @@ import { sameFile } from '../images/same-file.js';
 import { imageFile, imageOptions } from '../../qmp/image-name.js';
 import type { ManifestDisk } from './manifest.js';
 
-/** What a header that names the disk's base must hold: its path, or QEMU's name of it with options. */
+/** The name that a header must give the disk's base: its path, or QEMU's name of it with options. */
 export async function baseNameOf(disk: ManifestDisk): Promise<string> {
   return (await namedBase(disk)).name ?? disk.base.file;
 }
@@ -44,7 +44,7 @@ async function baseChain(disk: ManifestDisk): Promise<Chain> {
 
 export interface OpenNames {
   readonly base: string;
-  /** Over the base. */
+  /** The overlay, over the base. */
   readonly overlay: string;
 }
 

@@ -1,11 +1,11 @@
-// Which VM stands behind a name and sockets, and its sets to be looked at. Its monitor says which; if nobody answers there,
-// the state directory does, by how VMs were reached before.
+// Finds out which VM stands behind a name and sockets, and opens its sets to be looked at. The VM's monitor says which
+// it is; if nobody answers there, the state directory does, by how VMs were reached before.
 import { join } from 'node:path';
 import { BridgeError, DeadlineError, UnreachableError, UsageError } from '../../errors.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
 import { describeIdentity, identityFrom, identityKey, identityOf, sameVm, type VmIdentity } from '../vm/identity.js';
-import { parseLibvirtAddress } from '../vm/libvirt/address.js';
 import { openHypervisor } from '../vm/open-hypervisor.js';
+import { placeText, type Place } from '../vm/place.js';
 import type { Vm } from '../vm/vm.js';
 import { knownAs, theOne } from './known-vms.js';
 import { ManifestStore } from './manifest-store.js';
@@ -14,40 +14,39 @@ import { setNames } from './set-names.js';
 
 export interface FoundVm {
   readonly identity: VmIdentity;
-  /** By its own word, or libvirt's; else by how it was reached before. */
+  /** True if QEMU or libvirt says so; else it is known by how it was reached before. */
   readonly isSure: boolean;
 }
 
 /**
- * Which VM it is. Throws a UsageError if nobody answers, and several had this name and place; and what a monitor throws that
- * is none.
+ * Which VM it is. Throws a UsageError if nobody answers and several VMs had this name and place, and what is thrown for a
+ * socket that is no monitor's.
  */
 export async function identify(stateDir: string, vm: Vm, timeoutMs: number): Promise<FoundVm> {
   if (vm.identity !== undefined) return { identity: vm.identity, isSure: false };
   try {
-    return { identity: await askIdentity(vm.qmp, timeoutMs), isSure: true };
+    return { identity: await askIdentity(vm.monitor, timeoutMs), isSure: true };
   } catch (error) {
     if (!(error instanceof UnreachableError) && !(error instanceof DeadlineError)) throw error;
     return { identity: await recordedIdentity(stateDir, vm), isSure: false };
   }
 }
 
-async function askIdentity(where: string, timeoutMs: number): Promise<VmIdentity> {
-  const address = parseLibvirtAddress(where);
-  if (address !== undefined) {
-    // Of one that is shut off, too.
+async function askIdentity(place: Place, timeoutMs: number): Promise<VmIdentity> {
+  if (place.kind === 'libvirt') {
+    // libvirt also knows a domain that is shut off.
     const { domainUuid } = await import('../vm/libvirt/domain-uuid.js');
-    return await identityFrom(await domainUuid(address, timeoutMs), where);
+    return await identityFrom(await domainUuid(place, timeoutMs), place);
   }
-  await using monitor = await openHypervisor(where, { timeoutMs });
+  await using monitor = await openHypervisor(place, { timeoutMs });
   return await identityOf(monitor);
 }
 
-/** By how VMs were reached before; for one that nobody knows, its monitor's address. */
+/** The identity by how VMs were reached before; for a VM that nobody knows, its monitor's address. */
 async function recordedIdentity(stateDir: string, vm: Vm): Promise<VmIdentity> {
   if (vm.identity !== undefined) return vm.identity;
   const known = theOne(vm.name, await knownAs(stateDir, vm));
-  return known?.identity ?? (await identityFrom(undefined, vm.qmp));
+  return known?.identity ?? (await identityFrom(undefined, vm.monitor));
 }
 
 /** Throws a UsageError if the VM behind the monitor is not the one that was named. */
@@ -57,7 +56,7 @@ export async function identifyOpen(hypervisor: Hypervisor, vm: Vm): Promise<VmId
   const [found, expected] = [identity, vm.identity].map(describeIdentity);
   throw new UsageError(
     'E_OTHER_VM',
-    `the monitor at ${vm.qmp} is another VM's: expected ${expected ?? ''}, found ${found ?? ''}; nothing was done`,
+    `the monitor at ${placeText(vm.monitor)} is another VM's: expected ${expected ?? ''}, found ${found ?? ''}; nothing was done`,
   );
 }
 
@@ -70,13 +69,13 @@ export async function readableStore(stateDir: string, identity: VmIdentity, vm: 
   return new ManifestStore(stateDir, key, { ...storeView(stateDir, identity, vm), old: places });
 }
 
-/** What is told of a store of this VM. */
+/** The view that a store of this VM has of its VM, for its messages. */
 export function storeView(stateDir: string, identity: VmIdentity, vm: Vm) {
   const label = vm.name === identityKey(identity) ? vm.name : `${vm.name} (${describeIdentity(identity)})`;
   return { name: label, identity, elsewhere: async (set: string) => await whereElse(stateDir, identity, vm, set) };
 }
 
-// The VM that had the name, or the sockets, before this one was made.
+// The hint at a VM that had the name, or the sockets, before this one was made.
 async function whereElse(stateDir: string, identity: VmIdentity, vm: Vm, set: string): Promise<string | undefined> {
   try {
     const others = (await knownAs(stateDir, vm)).filter((each) => !sameVm(each.identity, identity));

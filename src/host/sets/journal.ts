@@ -1,6 +1,6 @@
-// What is being done with a set, and by which process: STATE_DIR/VM/SET/journal.json, there while a command changes the
-// set. Manifests say what is; a journal says who is at it, and which guest is held meanwhile: what a manifest cannot
-// know once its writer was killed. `recover` reads them. Only who holds the VM's lock writes one (vm-lock.ts).
+// Keeps the journal of a set, STATE_DIR/VM/SET/journal.json, which is there while a command changes the set. A manifest
+// says what is; the journal says who is at it, and which guest is held meanwhile, which a manifest cannot know once its
+// writer was killed. `recover` reads journals. Only who holds the VM's lock writes one (vm-lock.ts).
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import * as v from 'valibot';

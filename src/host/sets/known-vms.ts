@@ -1,9 +1,10 @@
-// The VMs that the state directory knows: those with a folder of their own, and those of which older versions left sets.
+// Lists the VMs that the state directory knows: those with a folder of their own, and those of which older versions
+// left sets.
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
-import { describeIdentity, identityKey, resolvedAddress, uuidPattern, type VmIdentity } from '../vm/identity.js';
-import { parseLibvirtAddress } from '../vm/libvirt/address.js';
+import { describeIdentity, identityKey, uuidPattern, type VmIdentity } from '../vm/identity.js';
+import { parsePlace, resolvedText, socketAt } from '../vm/place.js';
 import type { Vm } from '../vm/vm.js';
 import { oldSets } from './old-folders.js';
 import { setNames } from './set-names.js';
@@ -14,7 +15,10 @@ export interface KnownVm extends VmRecord {
   readonly sets: readonly string[];
 }
 
-/** In no order. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot be read. */
+/**
+ * All of them, in no order. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot be
+ * read.
+ */
 export async function knownVms(stateDir: string): Promise<KnownVm[]> {
   const known = new Map<string, KnownVm>();
   for (const key of await stateFolders(stateDir)) {
@@ -32,33 +36,33 @@ export async function knownVms(stateDir: string): Promise<KnownVm[]> {
     const there = known.get(key) ?? { identity, names: [], qmp: [], qga: [], lastSeen: createdAt, sets: [] };
     known.set(key, {
       ...there,
-      names: with_(there.names, folder),
-      qmp: with_(there.qmp, qmp === undefined ? undefined : await resolvedAddress(qmp)),
-      qga: with_(there.qga, qga),
-      sets: with_(there.sets, set),
+      names: withOne(there.names, folder),
+      qmp: withOne(there.qmp, qmp === undefined ? undefined : await resolvedText(parsePlace(qmp))),
+      qga: withOne(there.qga, qga),
+      sets: withOne(there.sets, set),
     });
   }
   return [...known.values()];
 }
 
-function with_(list: readonly string[], more: string | undefined): readonly string[] {
+function withOne(list: readonly string[], more: string | undefined): readonly string[] {
   return more === undefined || list.includes(more) ? list : [...list, more];
 }
 
 /**
- * The VMs that were reached as this one is: at its monitor's address, else by its name. Several if a VM was made anew under
- * them.
+ * The VMs that were reached as this one is: at its monitor's address, else by its name. There are several if a VM was made
+ * anew under the same address or name.
  */
-export async function knownAs(stateDir: string, { name, qmp }: Vm): Promise<KnownVm[]> {
-  const address = await resolvedAddress(qmp);
+export async function knownAs(stateDir: string, { name, monitor }: Vm): Promise<KnownVm[]> {
+  const address = await resolvedText(monitor);
   const known = await knownVms(stateDir);
   const there = known.filter((each) => each.qmp.includes(address));
   return there.length > 0 ? there : known.filter((each) => each.names.includes(name));
 }
 
 /** The one VM that was reached at this monitor's address; undefined if there is none, or if there were several. */
-export async function knownAt(stateDir: string, { qmp }: Vm): Promise<KnownVm | undefined> {
-  const address = await resolvedAddress(qmp);
+export async function knownAt(stateDir: string, { monitor }: Vm): Promise<KnownVm | undefined> {
+  const address = await resolvedText(monitor);
   const there = (await knownVms(stateDir)).filter((each) => each.qmp.includes(address));
   return there.length === 1 ? there[0] : undefined;
 }
@@ -76,7 +80,10 @@ export function theOne(name: string, known: readonly KnownVm[]): KnownVm | undef
   return worth[0] ?? known[0];
 }
 
-/** A VM by its UUID, by the name of its folder, or by a name it was given once. Throws a UsageError if that fits several. */
+/**
+ * A VM by its UUID, by the name of its folder, or by a name it was given once. Throws a UsageError if that fits
+ * several.
+ */
 export async function recordedVm(stateDir: string, name: string): Promise<Vm | undefined> {
   const known = await knownVms(stateDir);
   const exact = known.find(
@@ -84,7 +91,7 @@ export async function recordedVm(stateDir: string, name: string): Promise<Vm | u
   );
   if (exact !== undefined) return { ...reached(exact, exact.names[0] ?? name), identity: exact.identity };
   const named = known.filter(({ names }) => names.includes(name));
-  // Made anew at the same place: who answers there tells.
+  // VMs that were made anew at the same place: who answers there tells which it is.
   const atOnePlace = new Set(named.map(({ qmp: [first] }) => first)).size === 1;
   const chosen = atOnePlace ? named[0] : theOne(name, named);
   return chosen === undefined ? undefined : reached(chosen, name);
@@ -96,7 +103,9 @@ function reached({ identity, qmp, qga }: KnownVm, name: string): Vm {
     const message = `how VM ${name} (${describeIdentity(identity)}) is reached is not known: give --qmp PATH or --vm libvirt:NAME`;
     throw new UsageError('E_NO_VM', message);
   }
-  // Both at libvirt, or neither.
-  const agent = parseLibvirtAddress(where) === undefined ? qga.find((each) => each.startsWith('/')) : where;
-  return { name, qmp: where, ...defined({ qga: agent }) };
+  const monitor = parsePlace(where);
+  // Monitor and agent are both at libvirt, or neither is.
+  const socket = qga.find((each) => each.startsWith('/'));
+  const agent = monitor.kind === 'libvirt' ? monitor : socket === undefined ? undefined : socketAt(socket);
+  return { name, monitor, ...defined({ agent }) };
 }

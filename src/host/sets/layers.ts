@@ -1,5 +1,5 @@
-// Where the layers of a set are in the VM's block graph now. Found by what their files are, since a VM that was started
-// anew from an overlay has other names for the same nodes, and may spell their files in another way.
+// Finds where the layers of a set are in the VM's block graph now. They are found by what their files are: a VM that
+// was started anew from an overlay has other names for the same nodes, and may spell their files in another way.
 import { BridgeError } from '../../errors.js';
 import { imageFile, nodesOfFile, readDisks, readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { BlockNode } from '../../qmp/commands.js';
@@ -21,7 +21,7 @@ export interface Layer {
   readonly place: LayerPlace;
   /** The VM's disk that uses the overlay, else its base. */
   readonly vmDisk: VmDisk | undefined;
-  /** It uses the base: nothing lies between. */
+  /** True if `vmDisk` uses the base: nothing lies between. */
   readonly isOnBase: boolean;
   /** The overlay's node, if QEMU has it open. */
   readonly overlayNode: string | undefined;
@@ -60,10 +60,12 @@ export async function layersOf(monitor: Monitor, manifest: Manifest): Promise<La
   return layers;
 }
 
-/** `nbd://...`, `json:{...}`: not the name of a local file. The file below what has such a name has a node of its own. */
+/**
+ * `nbd://...`, `json:{...}`: not the name of a local file. The file below what has such a name has a node of its own.
+ */
 export const isForeign = /^[A-Za-z][A-Za-z0-9+.-]*:/;
 
-/** What the names in the block graph are. */
+/** The files that the names in the block graph mean. */
 class FileNames {
   readonly #monitor: Monitor;
   readonly #keys: ReadonlyMap<string, string>;

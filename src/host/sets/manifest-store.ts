@@ -1,6 +1,6 @@
-// Where manifests lie: STATE_DIR/VM/SET/manifest.json, and journal.json beside it while somebody works on the set. VM is
-// what the VM is, not what it is called (vm/identity.ts). A set's folder appears with its journal in it, so that a name is
-// taken by one creator only, and an empty folder is nobody's. The folder's name is the set's.
+// Stores manifests: STATE_DIR/VM/SET/manifest.json, and journal.json beside it while somebody works on the set. VM says
+// what the VM is, not what it is called (vm/identity.ts); SET is the set's name. A set's folder appears with its
+// journal in it, so that a name is taken by one creator only, and an empty folder is nobody's.
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
@@ -26,11 +26,14 @@ interface Unreadable {
 export interface StoreView {
   /** For messages. */
   readonly name?: string;
-  /** Whose sets these are. */
+  /** The VM whose sets these are. */
   readonly identity?: VmIdentity;
-  /** Sets that an older version left elsewhere: where each folder is, by the set's name. Not for a store that is written to. */
+  /**
+   * Sets that an older version left elsewhere: where each folder is, by the set's name. Not for a store that is written
+   * to.
+   */
   readonly old?: ReadonlyMap<string, string>;
-  /** For a set that is not there: where one of this name is, if that may be meant. */
+  /** Tells where else a set of this name is, if that may be meant, when it is not here. */
   readonly elsewhere?: (set: string) => Promise<string | undefined>;
 }
 
@@ -50,12 +53,14 @@ export class ManifestStore {
     this.#elsewhere = elsewhere ?? (() => Promise.resolve(undefined));
   }
 
-  /** The VM's. */
+  /** The VM's folder. */
   get folder(): string {
     return this.#dir;
   }
 
-  /** Takes the name, with the journal's first text. Throws a UsageError if it is taken, or if the folder cannot be made. */
+  /**
+   * Takes the name, with the journal's first text. Throws a UsageError if it is taken, or if the folder cannot be made.
+   */
   async claim(set: string, journal: string): Promise<void> {
     const folder = this.#folder(set);
     const draft = join(this.#dir, `.${set}.${process.pid}.${randomBytes(4).toString('hex')}.claim`);
@@ -105,7 +110,7 @@ export class ManifestStore {
       throw new UsageError('E_NO_SET', `VM ${this.#vm} has no snapshot set ${set} (there: ${known})${hint}`);
     }
     const parsed = v.safeParse(manifestSchema, json);
-    // One that was moved may have got another name.
+    // A set that was moved may have got another name.
     if (parsed.success) return { ...parsed.output, set };
     const [issue] = parsed.issues;
     throw new UsageError('E_MANIFEST', `manifest ${file}: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);

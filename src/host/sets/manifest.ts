@@ -1,8 +1,9 @@
-// The record of one snapshot set: what was cut, into which files, what it is worth and why. Its schema and its states;
-// where it lies is manifest-store.ts's business. It is written before the cut (state `cutting`), so that a tool killed
-// after its transaction leaves a set that the next call knows of.
+// The record of one snapshot set, its schema and its states: what was cut, into which files, what it is worth and why.
+// Where it lies is manifest-store.ts. It is written before the cut (state `cutting`), so that a tool killed after its
+// transaction leaves a set that the next call knows of.
 import * as v from 'valibot';
 import { finite } from '../../consistency.js';
+import { parsePlace, type Place } from '../vm/place.js';
 import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
 
 /**
@@ -17,7 +18,7 @@ import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
  */
 const setStates = ['creating', 'cutting', 'cut', 'committing', 'committed', 'reverting', 'deleting', 'failed'] as const;
 
-/** What a file is, however its name is spelled, and how it was at a moment. */
+/** Tells what a file is, however its name is spelled, and how it was at a moment. */
 const fileStateSchema = v.strictObject({
   /** As stat(2) has them, in decimal: they may exceed what a number holds. */
   device: v.string(),
@@ -25,12 +26,12 @@ const fileStateSchema = v.strictObject({
   /** Bytes; 0 for a block device. */
   size: finite,
   mtimeMs: finite,
-  /** What the kernel had counted of the writes to a block device. */
+  /** The kernel's count of the writes to a block device. */
   writes: v.optional(v.strictObject({ boot: v.string(), disk: v.string(), sectors: v.string() })),
 });
 
 const layerSchema = v.strictObject({
-  /** As it was at the cut; unknown of an overlay that libvirt names. */
+  /** The node's name at the cut; unknown of an overlay that libvirt names. */
   node: v.optional(v.string()),
   file: v.string(),
   format: v.string(),
@@ -39,9 +40,11 @@ const layerSchema = v.strictObject({
    * encrypted, or it was opened over another backing file than its header's. Absent in sets of older versions.
    */
   name: v.optional(v.string()),
-  /** Right after the cut. Absent in sets of older versions, and if it could not be asked. */
+  /** How it was right after the cut. Absent in sets of older versions, and if it could not be asked. */
   asCut: v.optional(fileStateSchema),
 });
+
+export type ManifestLayer = v.InferOutput<typeof layerSchema>;
 
 const diskSchema = v.strictObject({
   ...pointDiskEntries,
@@ -57,9 +60,12 @@ const diskSchema = v.strictObject({
   dataFilesAsCut: v.optional(v.record(v.string(), fileStateSchema)),
   /** The overlay's folder, as stat(2) has it: where a filesystem is not mounted another folder has its name. */
   overlayFolder: v.optional(v.strictObject({ device: v.string(), inode: v.string() })),
-  /** Why the base holds the cut no longer, once that was seen: what was written to it may leave no trace to be seen again. */
+  /**
+   * Why the base holds the cut no longer, once that was seen: what was written to it may leave no trace to be seen
+   * again.
+   */
   lost: v.optional(v.string()),
-  /** Of a commit: the overlay is to be merged; or its merge was begun, so that the base may hold a part of it. */
+  /** `asked`: a commit is to merge the overlay. `begun`: the base may hold a part of it. */
   merge: v.optional(v.picklist(['asked', 'begun'])),
   /** QEMU was told to let the VM write to the base again: from here on until `pivoted`, which of the two is newer. */
   pivoting: v.optional(v.boolean()),
@@ -72,13 +78,13 @@ const diskSchema = v.strictObject({
    * the base's time says nothing of the cut, which it holds all the same. Gone with a new `asCut` when that is over.
    */
   rebasing: v.optional(v.literal(true)),
-  /** Its overlay is merged back and gone. */
+  /** True once the overlay is merged back and gone. */
   merged: v.boolean(),
 });
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
 
 const savedFileSchema = v.strictObject({
-  /** In the set's folder. */
+  /** The file's path in the set's folder. */
   name: v.string(),
   /** For people. */
   what: v.string(),
@@ -86,7 +92,7 @@ const savedFileSchema = v.strictObject({
   from: v.optional(v.string()),
   size: finite,
   sha256: v.string(),
-  /** It is not part of the cut, as disks are: the VM may have written to it between the two. */
+  /** A saved file is not part of the cut, as disks are: the VM may have written to it between the two. */
   copied: v.picklist(['before the cut', 'after the cut']),
   copiedAt: v.string(),
 });
@@ -105,9 +111,19 @@ export const manifestSchema = v.strictObject({
   revertedAt: v.optional(v.string()),
   ...pointInTimeEntries,
   disks: v.array(diskSchema),
-  /** What belongs to the VM beside its disks, kept in the set's folder. Absent if nothing is, and in older sets. */
+  /** Files of the VM beside its disks, kept in the set's folder. Absent if there are none, and in older sets. */
   saved: v.optional(v.array(savedFileSchema)),
-  /** What went wrong, for people. */
+  /** For people: what went wrong. */
   error: v.optional(v.string()),
 });
 export type Manifest = v.InferOutput<typeof manifestSchema>;
+
+/** The monitor through which the set was made. */
+export function monitorOf({ vm }: Manifest): Place {
+  return parsePlace(vm.qmp);
+}
+
+/** For people: the files of the set's overlays. */
+export function overlayFiles({ disks }: Manifest): string {
+  return disks.map(({ overlay }) => overlay.file).join(', ');
+}

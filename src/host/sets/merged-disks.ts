@@ -1,4 +1,4 @@
-// What a merge takes from a set: once the base holds all of the overlay, the cut in it is gone for good.
+// Takes from a set what a merge took: once the base holds all of the overlay, the cut in it is gone for good.
 import { lowestLevel } from '../../consistency.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
@@ -7,7 +7,7 @@ export function cutIsGone({ base }: ManifestDisk): string {
   return `its overlay was merged into ${base.file}: the state of the cut is gone`;
 }
 
-/** Nothing is in the disk's overlay that is to be kept, or soon nothing is there: the base holds the newest. */
+/** True if nothing is in the disk's overlay that is to be kept, now or soon: the base holds the newest. */
 export function isOverlayOver({ state }: Pick<Manifest, 'state'>, { merged, pivoted }: ManifestDisk): boolean {
   if (merged || pivoted === true) return true;
   return state === 'creating' || state === 'committed' || state === 'failed' || state === 'deleting';

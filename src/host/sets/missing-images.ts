@@ -1,19 +1,19 @@
-// Images of a set that are not there. That a file was removed is known only where its folder is the one it was made in: a
-// filesystem that is not mounted (at boot, a file server, a disk that was unplugged) looks like one whose files are gone, and
-// what is taken for gone is lost to its user.
+// Finds images of a set that are not there. A file is known to be removed only if its folder is the one it was made in:
+// a filesystem that is not mounted (at boot, a file server, a disk that was unplugged) looks like one whose files are
+// gone, and what is taken for gone is lost to its user.
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute } from 'node:path';
 import { isErrno } from '../../errors.js';
 import { exists } from '../images/durable-file.js';
 import type { Manifest, ManifestDisk } from './manifest.js';
 
-/** What tells the folder of a file from another one that has its name by now. */
+/** Tells the folder of a file from another one that has its name by now. */
 export interface FolderIdentity {
   readonly device: string;
   readonly inode: string;
 }
 
-/** Undefined if it is not there. Throws what stat(2) does otherwise. */
+/** The state, or undefined if the file is not there. Throws what stat(2) does otherwise. */
 export async function folderOf(file: string): Promise<FolderIdentity | undefined> {
   try {
     const { dev, ino } = await stat(dirname(file), { bigint: true });
@@ -24,7 +24,7 @@ export async function folderOf(file: string): Promise<FolderIdentity | undefined
   }
 }
 
-/** Of a disk that is not merged: the files that hold its cut, and what was written since. */
+/** Files that are not there of a disk that is not merged: those that hold its cut, and what was written since. */
 export async function missingImages(disk: ManifestDisk): Promise<string[]> {
   const { base, below = [], dataFiles = [], overlay, merged, pivoted } = disk;
   if (merged || pivoted === true) return [];
@@ -35,7 +35,10 @@ export async function missingImages(disk: ManifestDisk): Promise<string[]> {
   return missing;
 }
 
-/** Overlays of disks that are not merged, which are not there: known to have been removed, and those that may be elsewhere. */
+/**
+ * Overlays of disks that are not merged, which are not there: known to have been removed, and those that may be
+ * elsewhere.
+ */
 export async function missingOverlays({ disks }: Manifest): Promise<{ removed: string[]; unseen: string[] }> {
   const removed: string[] = [];
   const unseen: string[] = [];

@@ -1,5 +1,6 @@
-// Sets of older versions: they lie in STATE_DIR/NAME, whatever VM had the name. Each is moved into the folder of its VM when
-// something is first done with that VM, by one rename: killed at any moment, a set is in the one folder or in the other.
+// Finds and moves the sets of older versions, which lie in STATE_DIR/NAME, whatever VM had the name. Each is moved into
+// the folder of its VM when something is first done with that VM, by one rename: killed at any moment, a set is in the
+// one folder or in the other.
 import { mkdir, readFile, rename, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
@@ -7,6 +8,7 @@ import { defined } from '../../defined.js';
 import { isErrno } from '../../errors.js';
 import { syncPath } from '../images/durable-file.js';
 import { identityFrom, identityKey, sameVm, uuidPattern, type VmIdentity } from '../vm/identity.js';
+import { parsePlace } from '../vm/place.js';
 import { readJournal } from './journal.js';
 import { busyError } from './owner-lock.js';
 import { setNames } from './set-names.js';
@@ -16,7 +18,7 @@ export interface OldSet {
   /** Below the state directory. */
   readonly folder: string;
   readonly set: string;
-  /** By its manifest, or by those beside it; undefined if nothing says whose it is. */
+  /** The VM by its manifest, or by those beside it; undefined if nothing says whose it is. */
   readonly identity: VmIdentity | undefined;
   /** How its VM was reached, by its own manifest. */
   readonly qmp?: string;
@@ -30,7 +32,9 @@ const whoseSchema = v.object({
   vm: v.object({ qmp: v.string(), qga: v.optional(v.string()), uuid: v.optional(v.string()) }),
 });
 
-/** All there are, by folder. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot. */
+/**
+ * All there are, by folder. Throws a UsageError if the state directory cannot be listed; skips a folder that cannot.
+ */
 export async function oldSets(stateDir: string): Promise<OldSet[]> {
   const found: OldSet[] = [];
   for (const folder of await stateFolders(stateDir)) {
@@ -56,14 +60,14 @@ export async function oldSets(stateDir: string): Promise<OldSet[]> {
 async function whose(file: string): Promise<Omit<OldSet, 'folder' | 'set'>> {
   try {
     const { createdAt = '', vm } = v.parse(whoseSchema, JSON.parse(await readFile(file, 'utf8')));
-    const identity = await identityFrom(vm.uuid, vm.qmp);
+    const identity = await identityFrom(vm.uuid, parsePlace(vm.qmp));
     return { identity, qmp: vm.qmp, ...defined({ qga: vm.qga }), createdAt };
   } catch {
     return { identity: undefined };
   }
 }
 
-/** Those of the VM. `name`: of a folder in which nothing says whose its sets are. */
+/** The old sets of the VM. `name` is that of a folder in which nothing says whose its sets are. */
 export async function oldSetsOf(stateDir: string, identity: VmIdentity, name: string): Promise<OldSet[]> {
   const all = await oldSets(stateDir);
   const mixed = new Set(all.filter((each) => each.identity !== undefined).map(({ folder }) => folder));
@@ -72,7 +76,7 @@ export async function oldSetsOf(stateDir: string, identity: VmIdentity, name: st
   );
 }
 
-/** What each is to be called where there are sets of these names already: two folders may have used one name. */
+/** The name for each where there are sets of these names already: two folders may have used one name. */
 export function namesFor(old: readonly OldSet[], taken: readonly string[]): Map<OldSet, string> {
   const used = new Set(taken);
   const names = new Map<OldSet, string>();

@@ -1,4 +1,5 @@
-// Sets whose manifests name one file in several ways: the VM was started through another path between two cuts.
+// Brings sets to one spelling whose manifests name one file in several ways: the VM was started through another path
+// between two cuts.
 import { fileKey } from '../images/same-file.js';
 import type { Manifest } from './manifest.js';
 

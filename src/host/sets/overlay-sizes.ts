@@ -1,5 +1,6 @@
-// How large the overlays of a set are, and how fast they grew: what a VM writes after a cut takes space beside the base
-// until the set is committed. Only stat(2) is asked, so that a VM that is busy, or gone, makes no difference.
+// Measures how large the overlays of a set are, and how fast they grew: what a VM writes after a cut takes space beside
+// the base until the set is committed. Only stat(2) is asked, so that it makes no difference whether the VM is busy or
+// gone.
 import { stat } from 'node:fs/promises';
 import { isErrno } from '../../errors.js';
 import type { Manifest } from './manifest.js';
@@ -11,9 +12,9 @@ export interface OverlaySize {
   readonly file: string;
   /** On the filesystem, holes not counted; undefined if the file is not there. */
   readonly allocatedBytes: number | undefined;
-  /** From the start of the file to its end. */
+  /** The length of the file, holes counted. */
   readonly fileBytes: number | undefined;
-  /** Of the disk: an overlay may become a little larger than that. */
+  /** The size of the disk, in bytes: an overlay may become a little larger than that. */
   readonly virtualSize: number;
   /** Since the cut, or since it was last reverted to. */
   readonly ageMs: number;

@@ -1,6 +1,6 @@
-// Which of a set's overlays are there, and are still its own. Names of older versions held no set id, so that a file of the
-// same name may have become another VM's; and images may be put back under their names (by rsync, from a backup) as other
-// files than they were. What is not the set's own is never removed.
+// Finds which of a set's overlays are there, and are still its own. Names of older versions held no set id, so that a
+// file of the same name may have become another VM's; and images may be put back under their names (by rsync, from a
+// backup) as other files than they were. A file that is not the set's own is never removed.
 import { basename } from 'node:path';
 import { exists } from '../images/durable-file.js';
 import { fileStateOf } from '../images/file-state.js';
@@ -15,7 +15,7 @@ interface Overlays {
   readonly foreign: string[];
 }
 
-/** Of the disks that are not merged yet: a merged one's overlay is gone. `all`: the sets of every VM. */
+/** The overlays of disks that are not merged yet: a merged one's is gone. `all` are the sets of every VM. */
 export async function overlaysThere(manifest: Manifest, all: readonly Manifest[]): Promise<Overlays> {
   const own: string[] = [];
   const foreign: string[] = [];

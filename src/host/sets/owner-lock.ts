@@ -1,5 +1,6 @@
-// Files that say which process is at something: a VM's lock, a set's journal. Each begins with the same members; an owner
-// that was killed is told apart from one that lives (owner.ts). Here is the lock: taken by link(2), whole or not at all.
+// Locks by files that say which process is at something: a VM's lock, a set's journal. Each begins with the same
+// members, and an owner that was killed is told apart from one that lives (owner.ts). A lock is taken by link(2), whole
+// or not at all.
 import { createHash, randomBytes } from 'node:crypto';
 import { link, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -15,7 +16,7 @@ import { ownerSchema, ownerState, thisProcess, type Owner, type OwnerState } fro
 const operations = ['create', 'commit', 'revert', 'delete', 'copy', 'prune', 'recover'] as const;
 export type Operation = (typeof operations)[number];
 
-/** What every such file holds: who, since when, and at what. */
+/** Members of every such file: who, since when, and at what. */
 export const workEntries = {
   format: v.literal(1),
   operation: v.picklist(operations),
@@ -31,7 +32,7 @@ const lockSchema = v.strictObject({
 });
 export type LockEntry = v.InferOutput<typeof lockSchema>;
 
-/** Who is at it, since when, and at what. */
+/** One piece of work: who is at it, since when, and what it is. */
 interface WorkEntry {
   readonly operation: Operation;
   readonly set?: string | undefined;
@@ -40,13 +41,13 @@ interface WorkEntry {
 }
 
 export interface FoundWork<T extends WorkEntry = WorkEntry> {
-  /** Undefined if what is there is none of ours: nothing of ours writes such a file. */
+  /** The work; undefined if the file is none of ours: nothing of ours writes such a one. */
   readonly entry: T | undefined;
   readonly owner: OwnerState;
   readonly text: string;
 }
 
-/** What is there, if anything. Never throws for what is in it. */
+/** The work that the file tells of; undefined if there is no file. Never throws for what is in it. */
 export async function readWork<T extends WorkEntry>(
   file: string,
   schema: v.GenericSchema<unknown, T>,
@@ -128,7 +129,7 @@ export async function takeLock(file: string, { operation, set }: Work, options: 
         // Somebody may have been told to remove it, and another may have taken it since.
         if ((await readLock(file))?.text === text) await rm(file, { force: true });
       } catch {
-        // One that is left has an owner that is gone.
+        // A lock that is left has an owner that is gone.
       }
     },
   };
@@ -165,8 +166,9 @@ async function waitFor(
   if (signal !== undefined) throwIfInterrupted(signal, 'nothing was done');
 }
 
-// Two may have seen the same stale lock, and the first of them may have taken the place since: only who holds the lock of
-// this very text removes it, and looks at it again before. A text never comes back, so this other lock may be left behind.
+// Two may have seen the same stale lock, and the first of them may have taken the place since: only who holds the lock
+// of this very text removes it, and looks at it again before. A text never comes back, so this other lock may be left
+// behind.
 async function removeStale(file: string, stale: string, work: Work, options: LockOptions): Promise<void> {
   const hash = createHash('sha256').update(stale).digest('hex').slice(0, 16);
   const claim = await takeLock(`${file}.${hash}.stale`, work, { ...options, waitMs: Math.max(options.waitMs, 1000) });
@@ -177,7 +179,7 @@ async function removeStale(file: string, stale: string, work: Work, options: Loc
   }
 }
 
-/** For people: who is at it, and at what. */
+/** For people: who is at the work, and what it is. */
 function describeWork({ entry }: FoundWork): string {
   if (entry === undefined) return 'another process';
   const set = entry.set === undefined ? '' : ` ${entry.set}`;

@@ -1,25 +1,26 @@
-// Which process does something, told apart from a later one of the same number: by its start time and by the boot of
-// the machine. So a journal whose owner was killed is known for what it is, at once and after a reboot.
+// Tells which process does something, and whether it still lives. A process is told from a later one of the same number
+// by its start time and by the boot of the machine, so that a journal whose owner was killed is known for what it is,
+// at once and after a reboot.
 import { readFile, readlink } from 'node:fs/promises';
 import * as v from 'valibot';
 import { isErrno } from '../../errors.js';
+import { hasEnded, processStat } from '../../linux/process-stat.js';
 
 export const ownerSchema = v.strictObject({
   pid: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   /** Field 22 of /proc/PID/stat. */
   startTicks: v.string(),
   bootId: v.string(),
-  /** `pid:[4026531836]`: a number means nothing in another container. */
+  /** `pid:[4026531836]`: the number of a process means nothing in another container. */
   pidNamespace: v.string(),
 });
 export type Owner = v.InferOutput<typeof ownerSchema>;
 
-/** This process. */
+/** This process, as it is written down. */
 export async function thisProcess(): Promise<Owner> {
-  const stat = await statOf(process.pid);
   return {
     pid: process.pid,
-    startTicks: stat?.startTicks ?? 'unknown',
+    startTicks: processStat(process.pid)?.startTime ?? 'unknown',
     bootId: await bootId(),
     pidNamespace: await readlink('/proc/self/ns/pid'),
   };
@@ -40,21 +41,12 @@ export async function ownerState(owner: Owner): Promise<OwnerState> {
   } catch (error) {
     if (isErrno(error, 'ESRCH')) return 'gone';
   }
-  const stat = await statOf(owner.pid);
-  // Hidden from us (hidepid), but it took the signal: to err means to leave it alone.
-  if (stat === undefined) return 'alive';
-  return stat.startTicks === owner.startTicks && !stat.dead ? 'alive' : 'gone';
+  const stat = processStat(owner.pid);
+  // The process took the signal, but is hidden from us (hidepid): to err means to leave it alone.
+  if (stat === undefined || stat.startTime === '') return 'alive';
+  return stat.startTime === owner.startTicks && !hasEnded(stat) ? 'alive' : 'gone';
 }
 
 async function bootId(): Promise<string> {
   return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-}
-
-// `PID (NAME) STATE PPID ...`; the name may hold anything, a closing parenthesis too.
-async function statOf(pid: number): Promise<{ readonly startTicks: string; readonly dead: boolean } | undefined> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
-  const [state, ...fields] = text?.slice(text.lastIndexOf(')') + 2).split(' ') ?? [];
-  const startTicks = fields[18];
-  if (state === undefined || startTicks === undefined) return undefined;
-  return { startTicks, dead: state === 'Z' || state === 'X' };
 }

@@ -1,5 +1,5 @@
-// What is known of one instant of a VM, whatever holds its bytes: which VM, which disks, what the guest proved, when. A
-// snapshot set records it with its overlays, a backup will with its files.
+// The entries of a manifest that tell of one instant of a VM, whatever holds its bytes: which VM, which disks, what the
+// guest proved, and when. A snapshot set records them with its overlays.
 import * as v from 'valibot';
 import { consistencyLevelSchema, finite, freezeReportSchema } from '../../consistency.js';
 
@@ -31,7 +31,7 @@ export const pointDiskEntries = {
   virtualSize: finite,
   /** How its images are encrypted, `luks` for instance; absent if they are not. */
   encryption: v.optional(v.string()),
-  /** What was proved for this disk. */
+  /** The level that was proved for this disk. */
   level: consistencyLevelSchema,
   evidence: v.array(v.string()),
 } as const;
@@ -50,7 +50,7 @@ export const pointInTimeEntries = {
     status: v.string(),
   }),
   asked: v.picklist(['application', 'filesystem', 'crash', 'auto']),
-  /** What was asked, once it is known what `auto` meant for this guest. */
+  /** The level that was asked for, once it is known what `auto` meant for this guest. */
   required: consistencyLevelSchema,
   /** The lowest of the disks' levels: reached and proved. */
   level: consistencyLevelSchema,

@@ -1,25 +1,21 @@
-// The domain's definition when a set's overlays go with the domain shut off: its disks become what they were before the
-// cut, as the set kept them.
-import { parseLibvirtAddress } from '../vm/libvirt/address.js';
-import { domainOf } from '../vm/identity.js';
-import type { Manifest } from './manifest.js';
+// Puts the definition of a VM back when a set's overlays go with the VM shut off: its disks become what they were
+// before the cut, as the set kept them.
+import { definitionAt } from '../vm/definition.js';
+import { placeNow } from '../vm/identity.js';
+import { monitorOf, type Manifest } from './manifest.js';
 import type { ManifestStore } from './manifest-store.js';
 import { readSaved } from './saved-files.js';
 
-/**
- * `files` are the overlays that go, or are known to be gone. Changes nothing if the VM is no libvirt domain. Throws what changeDefinition does.
- */
+/** `files` are the overlays that go, or are known to be gone. Throws what Definition.redefine does. */
 export async function putBackDefinition(
   store: ManifestStore,
   manifest: Manifest,
   files: readonly string[],
 ): Promise<void> {
-  const { vm } = manifest;
-  if (parseLibvirtAddress(vm.qmp) === undefined) return;
-  // What only a domain needs is loaded for one.
-  const { changeDefinition } = await import('../vm/libvirt/definition.js');
-  const { DEFINITION } = await import('../vm/libvirt/describe-domain.js');
-  // One that is not there is not among them: it may be on a filesystem that is not mounted, and the newest of its disk.
+  const definition = definitionAt(placeNow(monitorOf(manifest), store.identity));
+  if (definition.textName === undefined) return;
+  // An overlay that is not there is not among them: its filesystem may only be not mounted, and it the newest of its
+  // disk.
   const disks = manifest.disks.filter(({ merged, overlay }) => !merged && files.includes(overlay.file));
   const changes = disks.map(({ base, overlay, encryption }) => ({
     from: overlay.file,
@@ -27,5 +23,5 @@ export async function putBackDefinition(
     format: base.format,
     isEncrypted: encryption !== undefined,
   }));
-  await changeDefinition(domainOf(vm.qmp, store.identity), changes, await readSaved(store, manifest, DEFINITION));
+  await definition.redefine(changes, await readSaved(store, manifest, definition.textName));
 }

@@ -1,6 +1,6 @@
-// What belongs to a VM beside its disks, kept in the folder of a set: texts before the cut, files of the VM's own right
-// after it. The manifest names each with its sum. Nothing of it is put back by itself, but for what libvirt is to start
-// with (vm/libvirt/definition.ts).
+// Keeps what belongs to a VM beside its disks in the folder of a set: texts before the cut, files of the VM's own right
+// after it. The manifest names each with its sum. Nothing is put back by itself, but for what libvirt is to start with
+// (vm/definition.ts).
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join } from 'node:path';
@@ -30,7 +30,7 @@ export async function saveTexts(
 
 export interface Copied {
   readonly saved: SavedFile[];
-  /** What could not be copied, and why. */
+  /** Files that could not be copied, and why. */
   readonly leftOut: Manifest['leftOut'];
 }
 

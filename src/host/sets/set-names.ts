@@ -1,8 +1,11 @@
-// The sets in a folder: its folders that are not hidden.
+// Lists the sets in a folder: its folders that are not hidden.
 import { readdir } from 'node:fs/promises';
 import { isErrno, UsageError } from '../../errors.js';
 
-/** Also of those whose manifest cannot be read; none if the folder is not there. Throws a UsageError if it cannot be listed. */
+/**
+ * The names, also of sets whose manifest cannot be read; empty if the folder is not there. Throws a UsageError if it
+ * cannot be listed.
+ */
 export async function setNames(folder: string): Promise<string[]> {
   try {
     const entries = await readdir(folder, { withFileTypes: true });

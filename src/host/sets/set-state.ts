@@ -1,5 +1,5 @@
-// What became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the overlays
-// do. Also which newer sets lie above a set.
+// Settles what became of a set whose maker was killed after its transaction may have been sent: the VM knows, or the
+// overlays do. Also tells which newer sets lie on a set.
 import { UsageError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Manifest } from './manifest.js';
@@ -26,7 +26,7 @@ export async function settleState(
 }
 
 /**
- * The same, not written; without a monitor what the files say, which must be nobody's then. An overlay has clusters of
+ * `settleState`, but not written. Without a monitor the files decide, which must be nobody's then. An overlay has clusters of
  * its own only if a VM wrote to it, and it did that only after the cut. As it is, if an overlay is not there and nobody knows
  * that it was removed: what a VM wrote may be in it.
  */

@@ -1,6 +1,6 @@
-// What a set is worth now, and where the newest data of its disks is: one answer from its manifest, its journal, its files
-// and the VM's block graph, for all who show it or decide by it. The manifest tells what was proved at the cut; what
-// became of it since, a merge, a start from other images, a killed tool, is seen here and nowhere else.
+// Tells what a set is worth now, and where the newest data of its disks is: one answer from its manifest, its journal,
+// its files and the VM's block graph, for all who show it or decide by it. The manifest tells what was proved at the
+// cut. What became of it since (a merge, a start from other images, a killed tool) is seen here and nowhere else.
 import { stat } from 'node:fs/promises';
 import { defined } from '../../defined.js';
 import { lowestLevel, type ConsistencyLevel } from '../../consistency.js';
@@ -16,7 +16,7 @@ import { missingImages } from './missing-images.js';
 import { settled } from './set-state.js';
 
 export interface ViewWitnesses {
-  /** Of the VM; none if it is shut off, or does not answer. */
+  /** The VM's monitors; empty if it is shut off, or does not answer. */
   readonly monitors: readonly Monitor[];
   /** False only if it is known that the VM is shut off. */
   readonly isRunning: boolean;
@@ -32,11 +32,11 @@ export interface DiskView {
   readonly holdsCut: boolean;
   /** False if that is not known for sure: then it holds it by the record alone, or is not there to be looked at. */
   readonly isCutKnown: boolean;
-  /** What it is worth: `none` once the base holds it no longer. */
+  /** The level of the cut now: `none` once the base holds it no longer. */
   readonly level: ConsistencyLevel;
-  /** What holds the newest state of the disk; undefined if only a person can tell. */
+  /** The layer that holds the newest state of the disk; undefined if only a person can tell. */
   readonly newest: { readonly layer: LayerName; readonly file: string; readonly format: string } | undefined;
-  /** What the running VM uses: the overlay (or a newer one on it), the base alone, or neither. */
+  /** The layer that the running VM uses: the overlay (or a newer one on it), the base alone, or neither. */
   readonly inUse: LayerName | undefined;
   /** Images of the disk that are not there: removed, or on a filesystem that is not mounted. */
   readonly missing: readonly string[];
@@ -51,7 +51,7 @@ export interface SetView {
   readonly level: ConsistencyLevel;
   /** In the manifest's order. */
   readonly disks: readonly DiskView[];
-  /** What a person has to know or to do now, in sentences; empty if all is as it should be. */
+  /** Sentences that tell what a person has to know or to do now; empty if all is as it should be. */
   readonly notes: readonly string[];
 }
 
@@ -135,7 +135,7 @@ function isMerged({ merged, pivoted }: ManifestDisk): boolean {
   return merged || pivoted === true;
 }
 
-/** What is not there now may be there again. */
+/** True if the cut is gone for good: an image that is not there now may be there again. */
 function isGone({ holdsCut, isCutKnown }: DiskView): boolean {
   return !holdsCut && isCutKnown;
 }

@@ -1,5 +1,5 @@
-// One lock per VM over all that changes it, its sets or its disks: STATE_DIR/VM/lock.json. Who takes it also writes down how
-// the VM was reached, and brings home the sets that an older version left elsewhere.
+// The lock of a VM, STATE_DIR/VM/lock.json: one over all that changes the VM, its sets or its disks. Who takes it also
+// writes down how the VM was reached, and brings home the sets that an older version left elsewhere.
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Deadline } from '../../deadline.js';
@@ -7,7 +7,6 @@ import { BridgeError, UsageError, describeError } from '../../errors.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import type { Hypervisor } from '../vm/hypervisor.js';
-import { parseLibvirtAddress } from '../vm/libvirt/address.js';
 import { identityKey, type VmIdentity } from '../vm/identity.js';
 import { openHypervisor } from '../vm/open-hypervisor.js';
 import type { Vm } from '../vm/vm.js';
@@ -58,13 +57,13 @@ export async function lockVm(request: LockRequest, { identity, isSure }: FoundVm
     await noteReached(stateDir, identity, vm);
   } catch (cause) {
     await lock?.[Symbol.asyncDispose]();
-    // Nothing was begun yet: what cannot be written is the folder's matter.
+    // Nothing was begun yet, so that what cannot be written speaks of the folder.
     if (cause instanceof BridgeError && cause.code !== 'E_WRITE') throw cause;
     throw new UsageError('E_STATE_DIR', `cannot work in ${folder}`, { cause });
   }
   const release = async (): Promise<void> => {
     // libvirt keeps the definition of a domain right.
-    if (parseLibvirtAddress(vm.qmp) === undefined) {
+    if (vm.monitor.kind === 'socket') {
       await refreshLinks(store, join(folder, LINKS)).catch((error: unknown) => {
         onProgress(`the links in ${join(folder, LINKS)} could not be brought up to date: ${describeError(error)}`);
       });
@@ -76,9 +75,10 @@ export async function lockVm(request: LockRequest, { identity, isSure }: FoundVm
 
 /** Finds out which VM it is, and takes its lock. Throws what `identify` and `lockVm` do. */
 export async function findAndLockVm(request: LockRequest, timeoutMs: number): Promise<LockedVm> {
-  if (parseLibvirtAddress(request.vm.qmp) !== undefined) {
+  const { monitor } = request.vm;
+  if (monitor.kind === 'libvirt') {
     const { refuseImagesElsewhere } = await import('../vm/libvirt/other-host.js');
-    await refuseImagesElsewhere(request.vm.qmp);
+    await refuseImagesElsewhere(monitor);
   }
   await waitForOthers(request);
   return await lockVm(request, await identify(request.stateDir, request.vm, timeoutMs));
@@ -98,7 +98,7 @@ export async function openAndLockVm(request: LockRequest, options: QmpConnectOpt
     await waitForOthers({ ...request, waitMs: deadline.remainingMs });
     let hypervisor: Hypervisor;
     try {
-      hypervisor = await openHypervisor(request.vm.qmp, options);
+      hypervisor = await openHypervisor(request.vm.monitor, options);
     } catch (error) {
       // Somebody has begun meanwhile.
       await waitForOthers({ ...request, waitMs: 0 });
@@ -117,7 +117,7 @@ export async function openAndLockVm(request: LockRequest, options: QmpConnectOpt
       await hypervisor[Symbol.asyncDispose]();
       const isBusy = error instanceof UsageError && error.code === 'E_VM_BUSY';
       if (!isBusy || identity === undefined || deadline.passed) throw error;
-      // Not with the monitor open: who has the lock may need it.
+      // The monitor is closed while we wait: who has the lock may need it.
       const waitMs = deadline.remainingMs;
       await waitUntilFree(lockFile(request.stateDir, identity), lockOptions({ ...request, waitMs }));
     }
@@ -133,14 +133,15 @@ export async function waitForOthers(request: LockRequest): Promise<void> {
   if (identity !== undefined) await waitUntilFree(lockFile(request.stateDir, identity), lockOptions(request));
 }
 
-/** To read only: as `identify`, but a monitor that somebody who works on the VM may have is not waited for. */
+/** As `identify`, to read only: a monitor that somebody who works on the VM may have is not waited for. */
 export async function identifyUnlessBusy(stateDir: string, vm: Vm, timeoutMs: number): Promise<FoundVm> {
   const identity = await lastAt(stateDir, vm);
   const isBusy = identity !== undefined && (await lockHolder(lockFile(stateDir, identity))) !== undefined;
   return isBusy ? { identity, isSure: false } : await identify(stateDir, vm, timeoutMs);
 }
 
-// Not by its name alone: another VM that had it once must not be in the way. Which VM it is by now its monitor will say.
+// The VM's name alone does not count: another VM that had it once must not be in the way. Which VM it is by now, its
+// monitor will say.
 async function lastAt(stateDir: string, vm: Vm): Promise<VmIdentity | undefined> {
   return vm.identity ?? (await knownAt(stateDir, vm))?.identity;
 }

@@ -1,11 +1,12 @@
-// How a VM was reached: STATE_DIR/VM/vm.json, so that one that is shut off is found again by any of its names and sockets.
-// VM is its UUID, or a name made of its monitor's socket (vm/identity.ts).
+// Writes down how a VM was reached, in STATE_DIR/VM/vm.json, so that one that is shut off is found again by any of its
+// names and sockets. VM is its UUID, or a name made of its monitor's socket (vm/identity.ts).
 import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { BridgeError, isErrno, UsageError } from '../../errors.js';
 import { writeDurably } from '../images/durable-file.js';
-import { identityKey, resolvedAddress, uuidPattern, type VmIdentity } from '../vm/identity.js';
+import { identityKey, uuidPattern, type VmIdentity } from '../vm/identity.js';
+import { isSomewhere, resolvedText } from '../vm/place.js';
 import type { Vm } from '../vm/vm.js';
 
 const recordSchema = v.strictObject({
@@ -13,7 +14,7 @@ const recordSchema = v.strictObject({
   /** One of these two. */
   uuid: v.optional(v.pipe(v.string(), v.regex(uuidPattern))),
   address: v.optional(v.string()),
-  /** Of each, the one that was used last comes first. */
+  /** In each list, the one that was used last comes first. */
   names: v.array(v.string()),
   qmp: v.array(v.string()),
   qga: v.array(v.string()),
@@ -23,14 +24,14 @@ const recordSchema = v.strictObject({
 export interface VmRecord {
   readonly identity: VmIdentity;
   readonly names: readonly string[];
-  /** Ways to its monitor: resolved sockets, `libvirt:NAME`. */
+  /** Ways to its monitor, as they are stored: resolved sockets, `libvirt:NAME` (vm/place.ts). */
   readonly qmp: readonly string[];
   readonly qga: readonly string[];
   /** When a command that changes something last worked on it. */
   readonly lastSeen: string;
 }
 
-/** Of each kind; a proxy or a renamed domain must not make it grow for ever. */
+/** Entries of each kind; a proxy or a renamed domain must not make the record grow for ever. */
 const KEPT = 8;
 
 /** The record of a folder; undefined if it has none: it is of an older version, or none of ours. */
@@ -57,14 +58,14 @@ export async function readRecord(stateDir: string, key: string): Promise<VmRecor
 /** Writes down how the VM was reached this time. Durable when it returns; the caller holds the VM's lock. */
 export async function noteReached(stateDir: string, identity: VmIdentity, vm: Vm): Promise<void> {
   const key = identityKey(identity);
-  // One that is broken serves nobody, and all it says is learned anew.
+  // A broken record serves nobody, and all it says is learned anew.
   const old = await readRecord(stateDir, key).catch(() => undefined);
   const record = {
     format: 1,
     ...(identity.kind === 'uuid' ? { uuid: identity.uuid } : { address: identity.address }),
     names: latest(vm.name === key ? [] : [vm.name], old?.names),
-    qmp: latest(vm.qmp === '' ? [] : [await resolvedAddress(vm.qmp)], old?.qmp),
-    qga: latest(vm.qga === undefined ? [] : [await resolvedAddress(vm.qga)], old?.qga),
+    qmp: latest(isSomewhere(vm.monitor) ? [await resolvedText(vm.monitor)] : [], old?.qmp),
+    qga: latest(vm.agent === undefined ? [] : [await resolvedText(vm.agent)], old?.qga),
     lastSeen: new Date().toISOString(),
   };
   await writeDurably(join(stateDir, key, 'vm.json'), `${JSON.stringify(record, undefined, 2)}\n`);
@@ -74,7 +75,7 @@ function latest(now: readonly string[], before: readonly string[] = []): string[
   return [...new Set([...now, ...before])].slice(0, KEPT);
 }
 
-/** The folders of the state directory, of VMs and of older versions; none if it is not there. */
+/** The folders of the state directory, of VMs and of older versions; empty if it is not there. */
 export async function stateFolders(stateDir: string): Promise<string[]> {
   try {
     const entries = await readdir(stateDir, { withFileTypes: true });

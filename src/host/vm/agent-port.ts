@@ -1,6 +1,7 @@
-// The port behind the agent's socket. Whose it is: a socket that is no chardev of this QEMU may lead to another guest. And
-// that the guest's agent dies: its channel stays open on the host's side, so that a freeze would be waited for as long as
-// it may take; but QEMU tells when the guest closes the port. Specification: QEMU qapi/char.json, VSERPORT_CHANGE.
+// Looks at the port behind the agent's socket, as QEMU knows it. A socket that is no chardev of this QEMU may lead to
+// another guest. When the guest's agent dies, its channel stays open on the host's side, and a freeze would be waited
+// for as long as it may take; but QEMU tells when the guest closes the port. Specification: QEMU qapi/char.json,
+// VSERPORT_CHANGE.
 import { QuiesceError } from '../../errors.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type QmpReply } from '../../qmp/commands.js';
@@ -8,7 +9,7 @@ import type { Monitor } from '../../qmp/monitor.js';
 import { sameFile } from '../images/same-file.js';
 import { socketsOf } from '../images/socket-owner.js';
 
-/** Until disposed; a limit that no freeze reaches. */
+/** How long one wait lasts, in a watch that ends when it is disposed: a limit that no freeze reaches. */
 const WATCH_MS = 24 * 3600 * 1000;
 
 export interface PortWatch extends Disposable {
@@ -51,14 +52,14 @@ async function portOf(monitor: Monitor, agentSocket: string): Promise<QmpReply<'
   for (const chardev of await runQmp(monitor, 'query-chardev', {})) {
     const path = socketOf(chardev.filename);
     if (path === undefined) continue;
-    // By another spelling, or another link to the same socket.
+    // The socket may be named by another spelling, or by another link to it.
     for (const own of await socketsOf(monitor.path, path)) if (await sameFile(own, agentSocket)) return chardev;
   }
   return undefined;
 }
 
-// `unix:/run/vm/qga.sock,server=on`, `disconnected:` before it while nobody is there. One that QEMU itself connects to is
-// somebody else's socket, who may serve several VMs by it.
+// `unix:/run/vm/qga.sock,server=on`, `disconnected:` before it while nobody is there. One that QEMU itself connects to
+// is somebody else's socket, who may serve several VMs by it.
 function socketOf(filename: string): string | undefined {
   return /^(?:disconnected:)?unix:(.+),server(?:=on)?$/.exec(filename)?.[1];
 }

@@ -1,6 +1,6 @@
-// What an overlay's header must say of its base, so that the VM reads the same bytes when it is started from the overlay:
-// the base's path if that is all there is to say, else QEMU's own name of it, with every option. A base may be opened
-// with options that a path loses: an offset and a size, a key, a backing file other than its header's.
+// Finds the name that an overlay's header must give its base, so that the VM reads the same bytes when it is started
+// from the overlay: the base's path if that says everything, else QEMU's own name with every option. A path loses the
+// options that a base may be opened with: an offset and a size, a key, a backing file other than its header's.
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { parseImageName, type ImageName } from '../../qmp/image-name.js';
 import { backingOf } from '../images/references.js';

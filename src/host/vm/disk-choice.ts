@@ -1,4 +1,4 @@
-// Which disks a set holds, what is left out and why, and how the guest knows each of them.
+// Chooses the disks of a set, and says what is left out and why. Also how the guest knows each disk.
 import type { DiskRef } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
@@ -14,7 +14,7 @@ export interface LeftOut {
 export interface DiskChoice {
   readonly chosen: readonly VmDisk[];
   readonly leftOut: readonly LeftOut[];
-  /** Of these, what the guest may write to and nobody chose to leave out: the set is not all of the VM. */
+  /** Those of `leftOut` that the guest may write to and nobody chose to leave out: the set is not all of the VM. */
   readonly missing: readonly LeftOut[];
 }
 

@@ -1,6 +1,6 @@
-// Who runs the VM, as far as the host tool needs it: questions, asked as QMP commands, and the few acts that change its
-// disks. Plain QEMU is plain-qemu.ts, a libvirt domain libvirt/domain.ts; open-hypervisor.ts chooses. What is here has
-// no opinion of sets, levels or guests.
+// The interface to who runs a VM: questions, asked as QMP commands, and the few acts that change the VM's disks. Plain
+// QEMU is plain-qemu.ts, a libvirt domain libvirt/domain.ts, and open-hypervisor.ts chooses. Nothing here knows of
+// sets, levels or guests. A VM that is shut off has no hypervisor: definition.ts.
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import type { JobProgress } from '../../qmp/jobs.js';
@@ -22,7 +22,7 @@ export interface MergeLayer {
 export interface MergeOptions {
   /** Names the merge where the hypervisor lets us: so that one that was begun is known again. */
   readonly jobId: string;
-  /** Until the overlay is merged, with all the guest writes meanwhile. */
+  /** How long the overlay may take to be merged, with all the guest writes meanwhile. */
   readonly limitMs: number;
   /** Bytes per second; without it, as fast as it goes. */
   readonly speed: number | undefined;
@@ -33,13 +33,13 @@ export interface MergeOptions {
 }
 
 export interface OpenOptions extends QmpConnectOptions {
-  /** Only questions are asked: its images may be on another host. */
+  /** Only questions will be asked, so that its images may be on another host. */
   readonly onlyAsked?: boolean;
 }
 
-/** What belongs to a VM beside its disks. */
+/** A VM beside its disks. */
 export interface VmDescription {
-  /** What it is defined by; `name` is one for a file. */
+  /** The texts that define it; `name` is fit for a file. */
   readonly texts: readonly { readonly name: string; readonly what: string; readonly text: string }[];
   readonly folders: readonly StateFolder[];
 }
@@ -51,15 +51,18 @@ export interface CutAction {
   readonly overlay: Overlay;
 }
 
-/** Questions, and the cut. */
+/** The questions, and the cut. */
 export interface CutHost extends Monitor, AsyncDisposable {
-  /** A cut names the layers it lies on, and is refused if one is not on top any more: done, it proves what lies below. */
+  /**
+   * True if a cut names the layers it lies on, and is refused if one is not on top any more: then it proves what lies
+   * below.
+   */
   readonly cutProvesBase: boolean;
 
   /** The VM's disks, each with the name its user knows. */
   disks(): Promise<readonly VmDisk[]>;
 
-  /** What is known of what belongs to the VM beside its disks; disks of the firmware are among `disks`. */
+  /** Tells what belongs to the VM beside its disks; disks of the firmware are among `disks`. */
   describe(): Promise<VmDescription>;
 
   /**
@@ -68,14 +71,14 @@ export interface CutHost extends Monitor, AsyncDisposable {
    */
   cut(actions: readonly CutAction[], timeoutMs: number): Promise<void>;
 
-  /** After a cut whose answer was lost: returns when it is over, well or not. Throws if that cannot be known. */
+  /** Returns when a cut whose answer was lost is over, well or not. Throws if that cannot be known. */
   cutIsOver(timeoutMs: number): Promise<void>;
 
   /** Tells when the guest's agent closes its port, where that is not seen by itself. */
   watchAgentPort(agentAddress: string): PortWatch | undefined;
 }
 
-/** What makes, merges and forgets overlays. */
+/** The acts that make, merge and forget overlays. */
 export interface OverlayHost {
   /** The overlays' nodes have the names we chose; else it names them in the cut. */
   readonly keepsNodeNames: boolean;

@@ -1,36 +1,30 @@
-// Which VM it is, whatever it is called and however it is reached: the UUID that its QEMU and libvirt know. A plain QEMU
-// that was started without one (all zeros) is known by its monitor's socket alone.
+// Tells one VM from another, whatever they are called and however they are reached: by the UUID that QEMU and libvirt
+// know. A plain QEMU that was started without one (all zeros) is known by its monitor's socket alone.
 import { createHash } from 'node:crypto';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
-import { resolvedPath } from '../images/same-file.js';
 import { nameFromPath } from './names.js';
-import { libvirtAddress, parseLibvirtAddress } from './libvirt/address.js';
+import { resolvedText, socketAt, type Place } from './place.js';
 
 export type VmIdentity =
   | { readonly kind: 'uuid'; readonly uuid: string }
-  /** Of its monitor: a resolved path, or `libvirt:NAME` for a domain that libvirt no longer knows. */
+  /** The address of its monitor: a resolved path, or `libvirt:NAME` for a domain that libvirt no longer knows. */
   | { readonly kind: 'address'; readonly address: string };
 
 export const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const NO_UUID = '00000000-0000-0000-0000-000000000000';
 
-/** Of the VM whose monitor this is. Throws what `runQmp` does. */
+/** The identity of the VM whose monitor this is. Throws what `runQmp` does. */
 export async function identityOf(monitor: Monitor): Promise<VmIdentity> {
   const { UUID: uuid } = await runQmp(monitor, 'query-uuid', {});
-  return await identityFrom(uuid, monitor.path);
+  return await identityFrom(uuid, socketAt(monitor.path));
 }
 
-/** From what was recorded of it. */
-export async function identityFrom(uuid: string | undefined, where: string): Promise<VmIdentity> {
+/** The identity of a VM with this UUID, as it is known or recorded, whose monitor is or was at `where`. */
+export async function identityFrom(uuid: string | undefined, where: Place): Promise<VmIdentity> {
   const known = uuid?.toLowerCase();
   if (known !== undefined && known !== NO_UUID && uuidPattern.test(known)) return { kind: 'uuid', uuid: known };
-  return { kind: 'address', address: await resolvedAddress(where) };
-}
-
-/** One spelling for each way to a monitor. */
-export async function resolvedAddress(where: string): Promise<string> {
-  return parseLibvirtAddress(where) === undefined ? await resolvedPath(where) : where;
+  return { kind: 'address', address: await resolvedText(where) };
 }
 
 /** Names the folder of its sets: one path component, different for different VMs. */
@@ -46,13 +40,12 @@ export function sameVm(one: VmIdentity, other: VmIdentity): boolean {
 }
 
 /**
- * Where libvirt has the domain that was reached there once: by its UUID, since it may have been renamed, and another may have
- * its name. What is no domain, or has no UUID, as it is.
+ * Where the VM is that was reached at `place` once. A domain is named by its UUID, since it may have been renamed, and
+ * another may have its name; a socket, or a VM without a UUID, stays as it is.
  */
-export function domainOf(where: string, identity: VmIdentity | undefined): string {
-  const address = parseLibvirtAddress(where);
-  if (address === undefined || identity?.kind !== 'uuid') return where;
-  return libvirtAddress({ ...address, domain: identity.uuid });
+export function placeNow(place: Place, identity: VmIdentity | undefined): Place {
+  if (place.kind === 'socket' || identity?.kind !== 'uuid') return place;
+  return { ...place, domain: identity.uuid };
 }
 
 /** For people. */

@@ -1,5 +1,5 @@
-// A VM that is on its way to another machine, or to a file: its images belong to whoever takes it over, so that nothing may
-// be cut, and nothing merged: what the source writes after a merge would be lost there.
+// Refuses a VM that is on its way to another machine, or to a file. Its images belong to whoever takes it over: nothing
+// may be cut or merged, since what the source writes after a merge would be lost there.
 import { CutError } from '../../errors.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';

@@ -1,39 +1,40 @@
-// The monitors at which a VM may be: those its sets were made through, and the one named on the command line. Only where
-// it is known that nobody listens is the VM shut off; whatever else keeps a monitor from answering, a QEMU may be there.
+// Opens the monitors at which a VM may be: those its sets were made through, and the one named on the command line. The
+// VM is shut off only where it is known that nobody listens; if anything else keeps a monitor from answering, a QEMU
+// may be there.
 import { DeadlineError, UnreachableError, type BridgeError } from '../../errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Hypervisor } from './hypervisor.js';
-import { identityOf, resolvedAddress, sameVm, type VmIdentity } from './identity.js';
-import { parseLibvirtAddress } from './libvirt/address.js';
+import { identityOf, sameVm, type VmIdentity } from './identity.js';
 import { openHypervisor } from './open-hypervisor.js';
+import { placeText, resolvedPlace, type Place } from './place.js';
 import { isBound } from '../images/socket-owner.js';
 
 export interface Monitors extends AsyncDisposable {
-  /** Those that answer. */
+  /** The monitors that answer. */
   readonly open: readonly Hypervisor[];
   /** Why others did not, though somebody may be there. With none open: whether the VM runs is not known. */
   readonly silent: readonly BridgeError[];
 }
 
 /**
- * Connects to each once, and keeps those that are the VM's (any, if it is not told which). Throws an UnreachableError or a
+ * Connects to each once, and keeps those that are the VM's (any, without `identity`). Throws an UnreachableError or a
  * DeadlineError if none answers, and one of them is not known to be off. One that is silent beside one that answers may
  * be another way to the same monitor, which serves one client at a time.
  */
 export async function openMonitors(
-  where: readonly string[],
+  places: readonly Place[],
   timeoutMs: number,
   identity?: VmIdentity,
 ): Promise<Monitors> {
-  const monitors = await tryMonitors(where, timeoutMs, identity);
+  const monitors = await tryMonitors(places, timeoutMs, identity);
   const [error] = monitors.silent;
   if (monitors.open.length === 0 && error !== undefined) throw error;
   return monitors;
 }
 
-/** The same; tells of silent monitors instead of throwing. */
+/** `openMonitors`, but tells of silent monitors instead of throwing. */
 export async function tryMonitors(
-  where: readonly string[],
+  places: readonly Place[],
   timeoutMs: number,
   identity?: VmIdentity,
 ): Promise<Monitors> {
@@ -43,9 +44,9 @@ export async function tryMonitors(
     for (const each of open) await each[Symbol.asyncDispose]();
   };
   try {
-    const addresses = await Promise.all(where.map(resolvedAddress));
-    for (const address of new Set(addresses)) {
-      const found = await openOne(address, timeoutMs, identity);
+    const resolved = await Promise.all(places.map(resolvedPlace));
+    for (const place of new Map(resolved.map((each) => [placeText(each), each])).values()) {
+      const found = await openOne(place, timeoutMs, identity);
       if (found instanceof Error) silent.push(found);
       else if (found !== undefined) open.push(found);
     }
@@ -57,15 +58,15 @@ export async function tryMonitors(
 }
 
 async function openOne(
-  address: string,
+  place: Place,
   timeoutMs: number,
   identity: VmIdentity | undefined,
 ): Promise<Hypervisor | BridgeError | undefined> {
   let hypervisor: Hypervisor;
   try {
-    hypervisor = await openHypervisor(address, { timeoutMs });
+    hypervisor = await openHypervisor(place, { timeoutMs });
   } catch (error) {
-    if (await meansShutOff(error, address)) return undefined;
+    if (await meansShutOff(error, place)) return undefined;
     if (error instanceof UnreachableError || error instanceof DeadlineError) return error;
     throw error;
   }
@@ -80,15 +81,15 @@ async function openOne(
   return undefined;
 }
 
-/** False if its socket, or its name, is another VM's by now; any is the VM's if it is not told which. */
+/** False if the monitor's socket, or its name, is another VM's by now; without `identity` any monitor is the VM's. */
 export async function isOf(monitor: Monitor, identity: VmIdentity | undefined): Promise<boolean> {
   return identity?.kind !== 'uuid' || sameVm(await identityOf(monitor), identity);
 }
 
 /** True if what was thrown when the monitor was opened says that no QEMU is behind it. */
-export async function meansShutOff(error: unknown, address: string): Promise<boolean> {
+export async function meansShutOff(error: unknown, place: Place): Promise<boolean> {
   if (!(error instanceof UnreachableError) || error.code !== 'E_MONITOR') return false;
-  if (parseLibvirtAddress(address) !== undefined || error.facts['errno'] === 'ENOENT') return true;
-  // Refused by a name that somebody else bound after the QEMU that still listens, or while one is about to listen.
-  return !(await isBound(address));
+  if (place.kind === 'libvirt' || error.facts['errno'] === 'ENOENT') return true;
+  // A refused name may have been bound by somebody else after the QEMU that still listens, or one is about to listen.
+  return !(await isBound(place.path));
 }

@@ -1,4 +1,4 @@
-// Names of VMs and of snapshot sets: one path component that needs no quoting anywhere.
+// The rule for names of VMs and of snapshot sets: one path component that needs no quoting anywhere.
 import { UsageError } from '../../errors.js';
 
 export const namePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;

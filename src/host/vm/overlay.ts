@@ -1,4 +1,4 @@
-// The layer that takes a disk's writes after the cut, as the hypervisor needs to know it.
+// An overlay, the layer that takes a disk's writes after the cut, as the hypervisor needs to know it.
 import { CutError, describeError } from '../../errors.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { diskName } from './disk-choice.js';
@@ -7,7 +7,7 @@ export interface Overlay {
   readonly disk: VmDisk;
   readonly file: string;
   readonly node: string;
-  /** What its header says it lies on: started from it, the VM reads the same bytes (backing-name.ts). */
+  /** The name of its base in its header: started from the overlay, the VM reads the same bytes (backing-name.ts). */
   readonly baseName: string;
 }
 

@@ -1,21 +1,26 @@
-// Dirty bitmaps that others keep of a disk: backup programs, to know what changed since their last backup. QEMU leaves them
-// on the layer they were made on, where nobody finds them while the guest writes to another one. So they follow the guest:
-// to the overlay in the cut's own transaction, with all they hold, since one that began empty would let an incremental
-// backup miss what was written before the cut. The base's own bitmaps are not touched: what a merge writes they count by
-// themselves, so that afterwards they hold all that changed, and more if a backup was made meanwhile. Only what was
-// made on the overlay itself is taken to the base. libvirt does the same for its domains. Specification: QEMU
-// docs/interop/bitmaps.rst; facts 4.1, 4.5.
+// Lets dirty bitmaps follow the guest over a cut and back. Backup programs keep them to know what changed since their
+// last backup. QEMU leaves a bitmap on the layer it was made on, where nobody finds it while the guest writes to
+// another layer. So each is copied to the overlay in the cut's own transaction, with all it holds: one that began empty
+// would let an incremental backup miss what was written before the cut. The base's own bitmaps are not touched. They
+// count by themselves what a merge writes, so that afterwards they hold all that changed, and more if a backup was made
+// meanwhile. Only what was made on the overlay itself is copied to the base. libvirt does the same for its domains.
+// Specification: QEMU docs/interop/bitmaps.rst.
 import { BridgeError } from '../../errors.js';
 import { readNodes } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type BlockNode, type TransactionAction } from '../../qmp/commands.js';
 
-/** To be sent with the cut, after the overlay is laid on `from`: what is recorded there is recorded in `to`, too. */
+/**
+ * Actions to be sent with the cut, after the overlay is laid on `from`: what is recorded there is recorded in `to`,
+ * too.
+ */
 export async function bitmapsToOverlay(client: QmpClient, from: string, to: string): Promise<TransactionAction[]> {
   return follow(nodeOf(await readNodes(client), from), [], from, to, true);
 }
 
-/** The overlay's that the base does not have; when all is copied, and both take what the guest writes. */
+/**
+ * Copies to the base what only the overlay has. Call it when all data is copied, and both take what the guest writes.
+ */
 export async function bitmapsToBase(client: QmpClient, overlay: string, base: string): Promise<void> {
   const nodes = await readNodes(client);
   const target = nodeOf(nodes, base);
@@ -23,8 +28,8 @@ export async function bitmapsToBase(client: QmpClient, overlay: string, base: st
   if (actions.length > 0) await runQmp(client, 'transaction', { actions });
 }
 
-// One that does not record is the past of the layer it is on; one that is busy cannot be read, and one that is
-// inconsistent says nothing: without it its program makes a full backup, which is right.
+// A bitmap that does not record is the past of the layer it is on, a busy one cannot be read, and an inconsistent one says
+// nothing: none of them is copied. Without it its program makes a full backup, which is right.
 function follow(
   source: BlockNode,
   there: BlockNode['dirty-bitmaps'],

@@ -1,5 +1,5 @@
-// One overlay of a plain QEMU merged into its base by a job of ours: block-commit, ready, complete, concluded. A job that
-// an earlier call began is taken up. Specification: QEMU qapi/block-core.json (block-commit), job.json; facts 4.1.
+// Merges one overlay of a plain QEMU into its base by a job of ours: block-commit, ready, complete, concluded. A job
+// that an earlier call began is taken up. Specification: QEMU qapi/block-core.json (block-commit), job.json.
 import { defined } from '../../defined.js';
 import { BridgeError, CutError, describeError } from '../../errors.js';
 import type { QmpClient } from '../../qmp/client.js';
@@ -20,7 +20,7 @@ export async function mergeByJob(
     throw new CutError('E_MERGE_REFUSED', 'its layers are not all in the block graph');
   }
   const job = await findJob(client, jobId);
-  // Over without a merge: it failed, or it was cancelled.
+  // A concluded job has merged nothing: it failed, or it was cancelled.
   if (job?.status === 'concluded') await dismissJob(client, jobId);
   if (job === undefined || job.status === 'concluded') {
     await begin(client, {
@@ -39,7 +39,7 @@ async function begin(client: QmpClient, args: QmpArgs<'block-commit'>): Promise<
   try {
     await runQmp(client, 'block-commit', args);
   } catch (cause) {
-    // Said no: then nothing was begun, and the base is as it was.
+    // If QEMU said no, nothing was begun, and the base is as it was.
     if (!(cause instanceof QmpError)) throw cause;
     throw new CutError('E_MERGE_REFUSED', describeError(cause), { cause });
   }

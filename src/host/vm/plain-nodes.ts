@@ -1,6 +1,7 @@
-// The block nodes of overlays in a plain QEMU: added with `backing: null`, so that only the transaction joins each to its
-// base, and checked. Over an encrypted base QEMU itself makes the overlay, with the base's own secret, which nobody else
-// has: what the guest writes is never in clear text. Facts 4.1.
+// Adds the block nodes of overlays to a plain QEMU, and checks them. Each is added with `backing: null`, so that only
+// the transaction joins it to its base. Over an encrypted base QEMU itself makes the overlay, with the base's own
+// secret, which nobody else has: what the guest writes is never in clear text. Specification: QEMU qapi/block-core.json
+// (blockdev-add, blockdev-create).
 import { pbkdf2Sync } from 'node:crypto';
 import { defined } from '../../defined.js';
 import { BridgeError, CutError } from '../../errors.js';
@@ -14,7 +15,7 @@ import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
 import { overlayFailure, type Overlay } from './overlay.js';
 
-/** A key is stretched in it, in QEMU's main loop, and again to open it: seconds of processor time. */
+/** How long the format may take: QEMU stretches a key in its main loop, and again to open the image, for seconds. */
 const FORMAT_LIMIT_MS = 120_000;
 /** QEMU's own time for it, and the bound here. */
 const ITER_TIME_MS = 2000;
@@ -67,7 +68,7 @@ function encryptionOf({ encryption, name }: VmDisk): Encryption | undefined {
   return { format: 'luks', 'key-secret': keySecret };
 }
 
-// Under the overlay's own node name: one that is killed here is found by it.
+// The file's node has the overlay's own name: after a tool was killed here, the node is found by it.
 async function formatEncrypted(
   client: QmpClient,
   { disk, file, node, baseName }: Overlay,

@@ -1,5 +1,5 @@
-// A VM whose monitor is ours: plain QEMU. The cut is one QMP transaction: QEMU drains all I/O first and rolls everything
-// back on any error. Specification: QEMU qapi/transaction.json, block-core.json; facts 4.1.
+// A VM of plain QEMU, whose monitor is ours. The cut is one QMP transaction: QEMU drains all I/O first, and rolls
+// everything back on any error. Specification: QEMU qapi/transaction.json, block-core.json.
 import { readDisks, type VmDisk } from '../../qmp/block-graph.js';
 import { QmpClient, type QmpConnectOptions, type QmpExecuteOptions } from '../../qmp/client.js';
 import { runQmp, type TransactionAction } from '../../qmp/commands.js';
@@ -18,7 +18,7 @@ export class PlainQemu implements Hypervisor {
   // lay a second overlay on it.
   readonly cutProvesBase = true;
   readonly #client: QmpClient;
-  /** What is sent along with the cut. */
+  /** Actions that are sent along with the cut. */
   #bitmaps: readonly TransactionAction[] = [];
 
   private constructor(client: QmpClient) {
@@ -46,7 +46,7 @@ export class PlainQemu implements Hypervisor {
     return await readDisks(this.#client);
   }
 
-  /** Its command line is known to whoever started it. */
+  /** Nothing: the command line is known to whoever started the VM. */
   describe(): Promise<VmDescription> {
     return Promise.resolve({ texts: [], folders: [] });
   }

@@ -2,11 +2,11 @@
 
 /** Where more of a VM's state is kept: a folder, or one file. */
 export interface StateFolder {
-  /** One for a folder. */
+  /** Fit for a folder's name. */
   readonly name: string;
   /** For people. */
   readonly what: string;
   readonly path: string;
-  /** The same, as this process can open it. */
+  /** The path by which this process can open it. */
   readonly seenAt: string;
 }

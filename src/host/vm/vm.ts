@@ -1,5 +1,5 @@
-// Which VM is meant: socket paths or a libvirt domain given on the command line, or an entry of the configuration file
-// (validated whole: a misspelt member must not silently mean "no agent").
+// Finds out which VM is meant: by socket paths or a libvirt domain given on the command line, or by an entry of the
+// configuration file (validated whole: a misspelt member must not silently mean "no agent").
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import * as v from 'valibot';
@@ -7,7 +7,8 @@ import { defined } from '../../defined.js';
 import { isErrno, UsageError } from '../../errors.js';
 import { checkName, nameFromPath, namePattern } from './names.js';
 import { uuidPattern, type VmIdentity } from './identity.js';
-import { libvirtAddress, parseLibvirtAddress, type LibvirtAddress } from './libvirt/address.js';
+import { parseLibvirtAddress, type LibvirtAddress } from './libvirt/address.js';
+import { domainAt, placeText, socketAt, type Place } from './place.js';
 
 export const DEFAULT_CONFIG_FILE = '/etc/fsfreeze-bridge/vms.json';
 
@@ -16,12 +17,26 @@ export interface Vm {
   readonly name: string;
   /** Named by what it is: whatever else answers where it was reached is another VM. */
   readonly identity?: VmIdentity;
-  /** Where its disks are cut: monitor socket (QMP), or `libvirt:DOMAIN`. */
-  readonly qmp: string;
-  /** Where its agent is asked: socket of the channel, or `libvirt:DOMAIN`. */
-  readonly qga?: string;
+  /** Where its disks are cut: the socket of its monitor (QMP), or libvirt. */
+  readonly monitor: Place;
+  /** Where its agent is asked: the socket of its channel, or libvirt. */
+  readonly agent?: Place;
   /** Where overlays go; without it, beside the image they lie on. */
   readonly overlayDir?: string;
+}
+
+export type ShownVm = Omit<Vm, 'monitor' | 'agent'> & { readonly qmp: string; readonly qga?: string };
+
+/** A VM as it is shown (`--json`): places as their users type them, members in the order in which they were set. */
+export function shownVm(vm: Vm): ShownVm {
+  const names: Readonly<Record<string, string>> = { monitor: 'qmp', agent: 'qga' };
+  const { monitor, agent } = vm;
+  const texts: Readonly<Record<string, unknown>> = {
+    monitor: placeText(monitor),
+    agent: agent === undefined ? '' : placeText(agent),
+  };
+  const shown = Object.entries(vm).map(([key, value]: [string, unknown]) => [names[key] ?? key, texts[key] ?? value]);
+  return Object.fromEntries(shown) as ShownVm;
 }
 
 const absolutePath = v.pipe(v.string(), v.startsWith('/', 'expected an absolute path'));
@@ -56,7 +71,7 @@ export interface VmChoice {
   readonly qga?: string | undefined;
   readonly overlayDir?: string | undefined;
   readonly config: string;
-  /** A VM that is no entry of the configuration, but was worked on before: by its name or its UUID. */
+  /** Finds a VM that is no entry of the configuration, but was worked on before, by its name or its UUID. */
   readonly recorded?: (name: string) => Promise<Vm | undefined>;
 }
 
@@ -67,7 +82,7 @@ export interface VmChoice {
 export async function chooseVm(choice: VmChoice): Promise<Vm> {
   const { vm, connect, qmp, qga, overlayDir, config, recorded } = choice;
   const given = {
-    ...(qga === undefined ? {} : { qga: resolve(qga) }),
+    ...(qga === undefined ? {} : { agent: socketAt(resolve(qga)) }),
     ...(overlayDir === undefined ? {} : { overlayDir: resolve(overlayDir) }),
   };
   const domain = vm === undefined ? undefined : parseLibvirtAddress(vm);
@@ -82,7 +97,8 @@ export async function chooseVm(choice: VmChoice): Promise<Vm> {
     const path = resolve(qmp);
     const name = checkName('VM name', vm ?? nameFromPath(path));
     const uuid = uuidPattern.test(name) ? name.toLowerCase() : undefined;
-    return { name, ...(uuid === undefined ? {} : { identity: { kind: 'uuid', uuid } }), qmp: path, ...given };
+    const identity: VmIdentity | undefined = uuid === undefined ? undefined : { kind: 'uuid', uuid };
+    return { name, ...defined({ identity }), monitor: socketAt(path), ...given };
   }
   if (vm === undefined) {
     const message = 'which VM? Give --vm NAME, --vm libvirt:DOMAIN, or --qmp PATH (and --qga PATH)';
@@ -97,7 +113,7 @@ async function namedVm(name: string, config: string, recorded: VmChoice['recorde
   try {
     vms = await readConfig(config);
   } catch (error) {
-    // One that is wrong is told of whatever was asked for.
+    // A configuration that is wrong is told of, whatever was asked for.
     if (!isMissing(error)) throw error;
     missing = error;
   }
@@ -112,18 +128,20 @@ async function namedVm(name: string, config: string, recorded: VmChoice['recorde
 
 function domainVm(address: LibvirtAddress, name = nameFromPath(address.domain)): Vm {
   if (address.domain === '') throw new UsageError('E_NO_VM', 'libvirt:NAME: expected the name of a domain, found none');
-  const where = libvirtAddress(address);
-  return { name: checkName('VM name', name), qmp: where, qga: where };
+  const place = domainAt(address);
+  return { name: checkName('VM name', name), monitor: place, agent: place };
 }
 
 function configuredVm(name: string, entry: ConfigEntry): Vm {
   const { libvirt, connect, qmp = '', qga, overlayDir } = entry;
-  const where =
-    libvirt === undefined ? { name, qmp, ...defined({ qga }) } : domainVm({ domain: libvirt, uri: connect }, name);
-  return { ...where, ...defined({ overlayDir }) };
+  const vm =
+    libvirt === undefined
+      ? { name, monitor: socketAt(qmp), ...(qga === undefined ? {} : { agent: socketAt(qga) }) }
+      : domainVm({ domain: libvirt, uri: connect }, name);
+  return { ...vm, ...defined({ overlayDir }) };
 }
 
-/** All entries; none if the file is not there and need not be. Throws a UsageError for one that cannot be read. */
+/** All entries; empty if the file is not there and need not be. Throws a UsageError for a file that cannot be read. */
 export async function readConfiguredVms(config: string, mustExist: boolean): Promise<readonly Vm[]> {
   try {
     const vms = await readConfig(config);

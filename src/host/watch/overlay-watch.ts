@@ -1,4 +1,4 @@
-// Watches the overlays of a VM's sets: tells of each that grows beyond the limit, once, and of its return below it. It
+// Watches the overlays of a VM's sets: tells once of each that grows beyond the limit, and of its return below it. It
 // looks at the files from time to time, and holds no monitor: QEMU serves one client at a time, and a watch that had it
 // would keep `create` and `commit` out. With a monitor of its own it also looks when QEMU says so.
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -49,7 +49,9 @@ export interface WatchOptions {
   readonly onMonitorLost: () => void;
 }
 
-/** Returns the last look when the signal comes. Throws an UnreachableError if the monitor given is not there at first. */
+/**
+ * Returns the last look when the signal comes. Throws an UnreachableError if the monitor given is not there at first.
+ */
 export async function watchOverlays(options: WatchOptions): Promise<OverlayLook> {
   const { store, limitBytes, intervalMs, signal, onEvent } = options;
   let thresholds =
@@ -64,12 +66,12 @@ export async function watchOverlays(options: WatchOptions): Promise<OverlayLook>
         thresholds = undefined;
         options.onMonitorLost();
       }
-      // After it is armed: what grows from now on is told of.
+      // Looked at after it is armed, so that what grows from now on is told of.
       const look = await lookAtOverlays(store, limitBytes);
       tellChanges(told, look, limitBytes, onEvent);
       if (signal.aborted) return look;
       const wasEvent = await either(thresholds?.next(intervalMs), intervalMs, signal);
-      // QEMU tells of a write that it begins: its bytes are there a little later.
+      // QEMU tells of a write when it begins: the bytes are there a little later.
       if (wasEvent) await either(undefined, SETTLE_MS, signal);
     }
   } finally {
@@ -106,7 +108,7 @@ async function arm(thresholds: WriteThresholds, { overlays }: OverlayLook, limit
   }
 }
 
-/** Until the event, or for the time, or until the signal; true if it was the event. */
+/** Waits for the event, but not longer than the time, nor past the signal; true if it was the event. */
 async function either(event: Promise<boolean> | undefined, ms: number, signal: AbortSignal): Promise<boolean> {
   const over = new AbortController();
   const pause = sleep(ms, false, { signal: AbortSignal.any([signal, over.signal]) }).catch(() => false);

@@ -1,6 +1,6 @@
-// QEMU's own word when an overlay grows: block-set-write-threshold on the node of its file, then one event
-// BLOCK_WRITE_THRESHOLD. It only says when to look: what counts is what the file has allocated. Specification: QEMU
-// qapi/block-core.json.
+// Asks QEMU to tell when an overlay grows: block-set-write-threshold on the node of its file, then one event
+// BLOCK_WRITE_THRESHOLD. The event only says when to look: what counts is what the file has allocated. Specification:
+// QEMU qapi/block-core.json.
 import { DeadlineError, UnreachableError } from '../../errors.js';
 import { imageFile, readNodes } from '../../qmp/block-graph.js';
 import { QmpClient } from '../../qmp/client.js';
@@ -36,7 +36,9 @@ export class WriteThresholds implements Disposable {
     }
   }
 
-  /** Waits for the next event, at most that long; true if there was one. Returns at once when the connection has ended. */
+  /**
+   * Waits for the next event, at most that long; true if there was one. Returns at once when the connection has ended.
+   */
   async next(timeoutMs: number): Promise<boolean> {
     try {
       await this.#events.next(timeoutMs);

@@ -1,6 +1,6 @@
-// Which accelerator really works: /dev/kvm may be there and a guest still hang under it (nested without the right
-// features). So a kernel with a tiny initrd is booted under it, with a time limit; the verdict holds until the next
-// boot of this machine or another QEMU. FSB_ACCEL=kvm|tcg overrides.
+// Finds out which accelerator really works: /dev/kvm may be there and a guest still hang under it (nested without the right
+// features). So a kernel with a tiny initrd is booted under it, with a time limit. The answer holds until the next boot of
+// this machine or another QEMU. FSB_ACCEL=kvm|tcg overrides it.
 import { constants } from 'node:fs';
 import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

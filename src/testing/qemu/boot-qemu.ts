@@ -10,7 +10,7 @@ import { chooseAccelerator } from './accelerator.js';
 import { launch } from './launch.js';
 import type { QemuGuest } from './qemu-guest.js';
 
-/** Waits until commands can be run in it. Throws UnreachableError with the console's last lines. */
+/** Boots it and waits until commands can be run in it. Throws UnreachableError with the console's last lines. */
 export async function bootQemu(image: GuestImage, options: BootOptions): Promise<QemuGuest> {
   const dir = await guestDirectory();
   try {

@@ -1,5 +1,5 @@
-// The virtual machine as QEMU's command line. What is here decides whether a saved state can be restored, so its text
-// (without paths) is part of a state's key.
+// The virtual machine as QEMU's command line. It decides whether a saved state can be restored, so its text (without paths)
+// is part of a state's key.
 import { acceleratorArguments, type Accelerator } from './accelerator.js';
 import { blockNodes, diskDevice, type GuestDisk } from '../disks.js';
 import type { GuestPaths } from '../guest-folder.js';
@@ -10,7 +10,7 @@ export interface Machine {
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly accelerator: Accelerator;
-  /** Of the guest, reached at free ports of the host's loopback. */
+  /** Ports of the guest that are reached at free ports of the host's loopback. */
   readonly ports: readonly number[];
   /** In the order of the guest's /dev/vda, vdb ...; the first one holds the root filesystem. */
   readonly disks: readonly GuestDisk[];
@@ -19,7 +19,7 @@ export interface Machine {
 export const KERNEL_COMMAND_LINE =
   'root=/dev/vda ro console=ttyS0 quiet net.ifnames=0 systemd.show_status=false mitigations=off panic=1';
 
-/** The same for all: a guest that is restored has read it before it was saved, and goes on believing it. */
+/** One UUID for all guests: one that is restored has read it before it was saved, and goes on believing it. */
 const UUID = 'f5b00000-0000-4000-8000-000000000001';
 
 /** The command line. With `incoming` the machine waits for a state to be loaded. */

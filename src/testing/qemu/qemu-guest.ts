@@ -1,28 +1,30 @@
-// A guest in QEMU: a whole machine, with a monitor, virtio-serial ports, saved states. How it came up (boot or restore)
-// is boot-qemu.ts's and saved-state.ts's matter; what its command line looks like, machine.ts's.
+// A guest in QEMU: a whole machine, with a monitor, virtio-serial ports, saved states. boot-qemu.ts boots it, saved-state.ts
+// restores it, machine.ts has its command line.
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import * as v from 'valibot';
 import { UsageError } from '../../errors.js';
+import type { QmpClient } from '../../qmp/client.js';
 import { Reverter } from '../../reverter.js';
 import { blockNodes, createPayload, describeDisk, diskDevice, type GuestDisk } from '../disks.js';
 import { checkDiskName, Guest, type GuestParts, type HotplugOptions } from '../guest.js';
 import type { Machine } from './machine.js';
-import type { Monitor } from './monitor.js';
 
 const Status = v.looseObject({ status: v.string() });
 
 export class QemuGuest extends Guest {
   readonly kind = 'qemu';
-  /** A monitor that nobody uses: it belongs to the program under test. */
+  /** The socket of a monitor that nobody uses: it belongs to the program under test. */
   readonly qmpPath: string;
-  /** The fixture's own monitor. */
-  readonly monitor: Monitor;
+  /** A monitor of the fixture's own, beside the one under test. */
+  readonly monitor: QmpClient;
+  /** @internal */
   readonly machine: Machine;
+  /** @internal */
   protected readonly blankFormat = 'qcow2';
   readonly #ports: ReadonlyMap<number, number>;
 
-  /** Use `bootGuest` or `restoreGuest`. */
+  /** Use `bootGuest` or `restoreGuest`. @internal */
   constructor(parts: QemuGuestParts) {
     super({ ...parts, disks: parts.machine.disks });
     this.qmpPath = parts.paths.qmpPath;
@@ -48,7 +50,7 @@ export class QemuGuest extends Guest {
     return this.port(5432);
   }
 
-  /** By way of a payload disk. */
+  /** Copies through a payload disk that is plugged in for it. */
   async copyIn(sources: readonly string[], guestDirectory: string): Promise<void> {
     const file = path.join(this.dir, 'payload.tar');
     await createPayload(file, sources);
@@ -81,9 +83,9 @@ export class QemuGuest extends Guest {
 
   async unplugDisk(name: string): Promise<void> {
     const disk = this.disk(name);
-    const gone = this.monitor.event('DEVICE_DELETED', 20_000, (data) => data['device'] === disk.device);
-    const asked = this.monitor.execute('device_del', { id: disk.device });
-    await Promise.all([gone, asked]);
+    using deleted = this.monitor.listen('DEVICE_DELETED', ({ data }) => data['device'] === disk.device);
+    await this.monitor.execute('device_del', { id: disk.device });
+    await deleted.next(20_000);
     for (const node of blockNodes(disk).reverse()) {
       await this.monitor.execute('blockdev-del', { 'node-name': node['node-name'] });
     }
@@ -110,10 +112,11 @@ export class QemuGuest extends Guest {
   }
 }
 
+/** @internal */
 export interface QemuGuestParts extends Omit<GuestParts, 'disks'> {
   readonly machine: Machine;
   /** Closed by `atEnd`. */
-  readonly monitor: Monitor;
+  readonly monitor: QmpClient;
   /** Port of the guest to port of the host's loopback. */
   readonly ports: ReadonlyMap<number, number>;
 }

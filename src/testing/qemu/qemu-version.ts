@@ -1,4 +1,4 @@
-// Which QEMU runs the guests.
+// The QEMU that runs the guests, and its version.
 import { execa } from 'execa';
 
 export const QEMU = 'qemu-system-x86_64';

@@ -1,6 +1,6 @@
-// Saved guests: a booted guest's memory and disks, from which a new one is running in a fraction of a second. Each
-// restore gets fresh overlays over the saved disks, so a state serves any number of guests, at the same time too.
-// It fits one QEMU version, accelerator and command line (`E_STATE_MISMATCH` otherwise).
+// Saves and restores guests: a booted guest's memory and disks, from which a new one is running in a fraction of a second.
+// Each restore gets fresh overlays over the saved disks, so a state serves any number of guests, at the same time too. A
+// state fits one QEMU version, accelerator and command line (`E_STATE_MISMATCH` otherwise).
 import { copyFile, chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import * as v from 'valibot';
@@ -45,8 +45,9 @@ const DESCRIPTION = 'state.json';
 const NO_BANDWIDTH_LIMIT = 20 * 2 ** 30;
 
 /**
- * Saves a guest into `directory` (made if need be) and ends it: its disks become the state's. Hot-plugged disks must be
- * unplugged before; disks that were cut since the start, committed (UsageError). The caller still disposes `guest`.
+ * Saves a guest into `directory` (made if need be) and ends it: its disks become the state's. Throws UsageError if
+ * hot-plugged disks were not unplugged before. Disks that were cut since the start must have been committed. The caller
+ * still disposes `guest`.
  */
 export async function saveState(guest: QemuGuest, directory: string): Promise<void> {
   const { machine, monitor } = guest;

@@ -12,7 +12,7 @@ import { userModeKernel } from './kernel.js';
 import { launchUserMode } from './launch.js';
 import type { UserModeGuest } from './user-mode-guest.js';
 
-/** Waits until commands can be run in it. Throws UnreachableError with the console's last lines. */
+/** Boots it and waits until commands can be run in it. Throws UnreachableError with the console's last lines. */
 export async function bootUserMode(image: GuestImage, options: BootOptions): Promise<UserModeGuest> {
   const version = options.kernel ?? image.userModeKernel;
   if (!KERNEL_VERSIONS.includes(version)) {
@@ -42,7 +42,7 @@ export async function bootUserMode(image: GuestImage, options: BootOptions): Pro
   return guest;
 }
 
-/** A private copy: a reflink where the filesystem can, else without the holes. */
+/** Makes a private copy, raw: a reflink where the filesystem can, else without the holes. */
 export async function copyDisk({ file, format }: DiskFile, target: string): Promise<void> {
   const copy =
     format === 'raw'

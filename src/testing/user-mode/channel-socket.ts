@@ -1,5 +1,5 @@
-// A serial line of the guest as a unix socket, as QEMU's chardevs are: one client at a time, the next one waits, and what
-// the guest says while there is none is lost. What goes to the guest goes in small pieces: a line whose reader does not
+// Serves a serial line of the guest as a unix socket, as QEMU's chardevs are: one client at a time, the next one waits, and
+// the guest's words are lost while there is none. Data to the guest is sent in small pieces: a line whose reader does not
 // keep up (4096 bytes, n_tty of Linux) is throttled, and a user-mode kernel never listens to it again (line_throttle in
 // arch/um/drivers/line.c takes the descriptor out of epoll, and nothing puts it back; 6.1 to 7.2).
 import { once } from 'node:events';
@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const PIECE = 1024;
-/** After each piece, for whoever reads in the guest to be run. */
+/** A pause after each piece lets the reader in the guest run. */
 const PAUSE_MS = 5;
 
 /** Listens at `path` and passes everything on between a client and `line`. */

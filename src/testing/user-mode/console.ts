@@ -1,5 +1,5 @@
-// A user-mode kernel's management console: datagrams on a unix socket, by which disks come and go. Node has no unix
-// datagrams, so socat (a package that the tests need anyway) sends them. Source: arch/um/drivers/mconsole.h of Linux.
+// Commands for a user-mode kernel's management console, by which disks come and go: datagrams on a unix socket. Node has no
+// unix datagrams, so socat (a package that the tests need anyway) sends them. Source: arch/um/drivers/mconsole.h of Linux.
 import { rm } from 'node:fs/promises';
 import { execa } from 'execa';
 import { BridgeError } from '../../errors.js';

@@ -65,14 +65,14 @@ async function build(suite: string, wanted: readonly string[], building: string,
     const tree = path.join(scratch, 'initrd');
     await copyModules(path.join(unpacked, 'usr/lib/uml/modules'), tree, wanted);
     const init = await readFile(recipeFile('user-mode/init'), 'utf8');
-    // Not compressed: it is read at native speed, once per boot.
+    // Left uncompressed: it is read at native speed, once per boot.
     await packInitrd(path.join(building, 'initrd'), tree, init, 'cat');
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
 }
 
-/** It needs the C library of its suite, and executes itself, so that starting it by way of ld.so does not help. */
+/** Makes a kernel that runs with the C library of its suite. It executes itself, so starting it by way of ld.so does not help. */
 async function makeProgram(unpacked: string, building: string, final: string): Promise<void> {
   const files = await readdir(unpacked, { recursive: true });
   await mkdir(path.join(building, 'lib'));
@@ -88,7 +88,7 @@ async function makeProgram(unpacked: string, building: string, final: string): P
   await execa('patchelf', [...loader, program], { timeout: 60_000 });
 }
 
-/** Below `tree`, as in a root filesystem: the modules wanted and what they depend on, uncompressed. */
+/** Copies the modules wanted and what they depend on below `tree`, uncompressed, as in a root filesystem. */
 async function copyModules(source: string, tree: string, wanted: readonly string[]): Promise<void> {
   const [version, ...more] = await readdir(source);
   if (version === undefined || more.length > 0) {

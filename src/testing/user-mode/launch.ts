@@ -1,4 +1,4 @@
-// Starts a user-mode kernel for a guest and takes hold of it: its process, its lines, its disks where they are.
+// Starts a user-mode kernel for a guest, with its process namespace, its serial lines and its disks where they are.
 import { readFile, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -27,8 +27,8 @@ export interface UserModeLaunch {
 }
 
 /**
- * Starts it. The guest is not waited for. Throws UnreachableError with the kernel's output when it ends at once, UsageError
- * `E_NAMESPACE` when this user may not make the namespace that it runs in.
+ * Starts the kernel, and does not wait for the guest. Throws UnreachableError with the kernel's output when it ends at
+ * once, UsageError `E_NAMESPACE` when this user may not make the namespace that it runs in.
  */
 export async function launchUserMode({
   image,

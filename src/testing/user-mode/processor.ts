@@ -1,5 +1,5 @@
-// Which processor a user-mode guest runs on. It gets one for itself: its kernel and its processes, which are the host's,
-// take turns at every system call, and a turn across two processors costs twice as much (measured: everything does).
+// Chooses the processor that a user-mode guest runs on. It gets one for itself: its kernel and its processes, which are the
+// host's, take turns at every system call, and across two processors everything was measured to take twice as long.
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { cacheDirectory } from '../cache.js';

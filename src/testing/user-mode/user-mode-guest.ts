@@ -1,6 +1,6 @@
 // A guest on User Mode Linux: a real kernel that runs as a process, at native speed and without any /dev/kvm. Its disks
-// are raw files (ubd), the agent's port is a serial line, the host's folder reaches it by hostfs. How it came up is
-// boot-user-mode.ts's matter.
+// are raw files (ubd), the agent's port is a serial line, a folder of the host's reaches it by hostfs. boot-user-mode.ts
+// boots it.
 import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { BridgeError } from '../../errors.js';
@@ -18,17 +18,18 @@ function ubdDevice(index: number): string {
   return `/dev/ubd${String.fromCharCode('a'.charCodeAt(0) + index)}`;
 }
 
-/** By the old mount(2): what newer tools use instead splits the options, and hostfs's path is one without a name. */
+/** Uses the old mount(2): the newer calls split the options, and hostfs's path is an option without a name. */
 const MOUNT = 'LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs';
 
 export class UserModeGuest extends Guest {
   readonly kind = 'user-mode';
   readonly kernel: KernelVersion;
+  /** @internal */
   protected readonly blankFormat = 'raw';
   readonly #consoleSocket: string;
   #isShared = false;
 
-  /** Use `bootGuest`. `process` is the kernel's, not that of the namespace around it. */
+  /** Use `bootGuest`. `process` is the kernel's, not that of the namespace around it. @internal */
   constructor(parts: GuestParts & { readonly kernel: KernelVersion }) {
     super(parts);
     this.kernel = parts.kernel;
@@ -49,7 +50,7 @@ export class UserModeGuest extends Guest {
     return { host, guest: SHARED };
   }
 
-  /** By way of a hostfs that is mounted for it. */
+  /** Copies through a hostfs that is mounted for it. */
   async copyIn(sources: readonly string[], guestDirectory: string): Promise<void> {
     const host = path.join(this.dir, 'copy-in');
     await mkdir(host);
@@ -78,7 +79,7 @@ export class UserModeGuest extends Guest {
     return await this.#byFile(command, input, async (line) => await super.start(line));
   }
 
-  /** What is too long for the serial line is read from a folder of the host; `run` gets the line that does so. */
+  /** Has the guest read a command from a folder of the host: it is too long for the serial line. `run` gets a line for that. */
   async #byFile<T>(
     command: string | readonly string[],
     input: string | undefined,
@@ -134,7 +135,7 @@ export class UserModeGuest extends Guest {
   }
 }
 
-/** Bytes of a request, about: what a reader that is not run for a moment may find waiting on the line. */
+/** In bytes, roughly: so much may wait on the line for a reader that is not run for a moment. */
 const LONGEST_REQUEST = 2500;
 
 function fitsTheLine(command: string | readonly string[], input = ''): boolean {

@@ -13,7 +13,7 @@ import { check, Finding, type Runner, type Target, type Verdict } from '../targe
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const NOBODY = 65_534;
-const answerLimitMs = 5000;
+const ANSWER_LIMIT_MS = 5000;
 
 export const freezerProgram: Target = {
   name: 'freezer',
@@ -82,7 +82,7 @@ async function speak(input: Input, path: string, other: LineClient): Promise<Ver
   let hellos = 1 + text.split('\n').filter((line) => line === 'hello').length;
   let accepted = false;
   while (hellos > 0) {
-    const line = await client.line(answerLimitMs).catch((error: unknown) => {
+    const line = await client.line(ANSWER_LIMIT_MS).catch((error: unknown) => {
       // Too many syntax errors, or a line too long: its right.
       if (error instanceof Error && error.message.includes('connection closed')) return undefined;
       throw new Finding(`no answer: ${String(error)}`);
@@ -92,7 +92,7 @@ async function speak(input: Input, path: string, other: LineClient): Promise<Ver
     if (line.startsWith('ok hello ')) hellos--;
     else if (line.startsWith('ok')) accepted = true;
   }
-  const [hello = ''] = await other.ask('hello', answerLimitMs);
+  const [hello = ''] = await other.ask('hello', ANSWER_LIMIT_MS);
   check(hello.startsWith('ok hello 1 '), 'the next good request is not answered rightly');
   return accepted ? 'accepted' : 'rejected';
 }

@@ -31,7 +31,7 @@ const marks: readonly (readonly [mark: string, name: Unary])[] = [
 type Unary = (typeof asked)[number] | 'bridge-status' | 'guest-fsfreeze-status';
 const fitting = (text: string): Unary => marks.find(([mark]) => text.includes(mark))?.[1] ?? 'guest-ping';
 
-/** What the hostile agent says before it answers a sync. */
+/** The hostile agent says this before it answers a sync. */
 type Mood = 'good' | 'before' | 'instead';
 
 class Agent {
@@ -39,7 +39,7 @@ class Agent {
   mood: Mood = 'good';
   readonly #far: ByteStream;
   readonly #input: Input;
-  /** Of the last request that was not a sync. */
+  /** The id of the last request that was not a sync. */
   lastId: string | undefined;
 
   constructor(input: Input) {

@@ -76,7 +76,8 @@ export function claimedDisks({ state, level, disks }: ShownSet): readonly ShownD
 
 /**
  * Where the newest data of the disk with this original image is, by the states of the sets; a person who finds a disk
- * of which only the times of two files tell takes the newer file.
+ * of which only the times of two files tell takes the newer file. Where two sets were cut over one image, since the VM was
+ * started from it again after the first, the later one speaks for the disk, as it does in start-args.
  */
 export function newestFile(original: string, sets: readonly ShownSet[]): { file: string; format: string | undefined } {
   let at: { file: string; format: string | undefined } = { file: realpathSync(original), format: undefined };
@@ -85,7 +86,7 @@ export function newestFile(original: string, sets: readonly ShownSet[]): { file:
     const step = sets
       .filter(({ id, state }) => !seen.has(id) && ['cut', 'committing', 'reverting'].includes(state))
       .flatMap(({ id, disks }) => disks.map((disk) => ({ id, disk })))
-      .find(({ disk }) => realOrSame(disk.base.file) === at.file && liesAbove(disk));
+      .findLast(({ disk }) => realOrSame(disk.base.file) === at.file && liesAbove(disk));
     if (step === undefined) return at;
     seen.add(step.id);
     at = { file: realOrSame(step.disk.overlay.file), format: step.disk.overlay.format };

@@ -113,3 +113,32 @@ describe('parseConfiguration', () => {
     expect(bridge).toMatchObject(parse('').bridge);
   });
 });
+
+describe('[bridge] policy', () => {
+  const bridge = (lines: string) => parseConfiguration(`[bridge]\n${lines}\n`, 'file').bridge;
+
+  test('is as said', () => {
+    expect(bridge('').policy).toBeUndefined();
+    expect(bridge('policy = full').policy).toBe('full');
+    expect(() => bridge('policy=none')).toThrow(
+      'file: [bridge] policy: expected one of freeze-only, default, full, found "none"',
+    );
+  });
+
+  test('also-allow names commands there are', () => {
+    expect(bridge('also-allow=guest-exec, guest-exec-status')['also-allow']).toEqual([
+      'guest-exec',
+      'guest-exec-status',
+    ]);
+    expect(() => bridge('also-allow=guest-exec,guest-exce')).toThrow('expected names of commands, separated by commas');
+  });
+
+  test('is in the example file with its default', () => {
+    const example = readFileSync(new URL('../../../qga/conf/qemu-ga.conf', import.meta.url), 'utf8');
+    expect(example).toContain('\n#policy=default\n');
+    expect(parseConfiguration(example.replaceAll(/^#(?=[a-z-]+=)/gm, ''), 'example').bridge).toMatchObject({
+      policy: 'default',
+      'also-allow': ['guest-exec', 'guest-exec-status'],
+    });
+  });
+});

@@ -1,9 +1,9 @@
-// What an agent finds at its start, and what it then owes the host. Sessions of dead processes are made by hand.
+// An agent finds sessions of a dead one at its start, and then owes the host an error. Sessions of dead processes are made by hand.
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { owedNote } from '../../../src/agent/late-thaw-note.js';
-import { recover } from '../../../src/agent/recovery.js';
+import { lateThawNote } from '../../../src/agent/late-thaw-note.js';
+import { recoverPredecessor } from '../../../src/agent/recovery.js';
 import { createLogger } from '../../../src/log.js';
 import { FreezeHarness } from '../../support/freeze-harness.js';
 
@@ -35,23 +35,25 @@ function deadSession(id: string, lines: readonly object[] = []): void {
 }
 
 test('owes the host nothing if nothing was left', async () => {
-  expect(await recover(harness.options, log)).toEqual({});
-  expect(owedNote(runtimeDir).read()).toBeUndefined();
+  expect(await recoverPredecessor(harness.options, log)).toEqual({});
+  expect(lateThawNote(runtimeDir).read()).toBeUndefined();
 });
 
 test('owes the host an error for a session whose process died, until it was told', async () => {
   deadSession('s1');
-  await recover(harness.options, log);
+  await recoverPredecessor(harness.options, log);
   expect(readdirSync(join(runtimeDir, 'sessions'))).toEqual([]);
-  expect(owedNote(runtimeDir).read()).toBe('the agent died while the guest was held: the snapshot is not consistent');
+  expect(lateThawNote(runtimeDir).read()).toBe(
+    'the agent died while the guest was held: the snapshot is not consistent',
+  );
   // A second death does not forgive it.
-  await recover(harness.options, log);
-  expect(owedNote(runtimeDir).read()).toContain('the agent died');
+  await recoverPredecessor(harness.options, log);
+  expect(lateThawNote(runtimeDir).read()).toContain('the agent died');
 });
 
 test('owes nothing for a session that had ended, kept for a writer that could not be released', async () => {
   deadSession('s1', [{ event: 'ended' }]);
-  await recover(harness.options, log);
+  await recoverPredecessor(harness.options, log);
   expect(existsSync(join(runtimeDir, 'owed'))).toBe(false);
 });
 
@@ -59,14 +61,14 @@ test('says when what may still be frozen is thawed', async () => {
   const marker = join(runtimeDir, 'frozen');
   writeFileSync(marker, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 30 254:0 /\n');
   deadSession('s1');
-  const { thawed } = await recover(harness.options, log);
+  const { thawed } = await recoverPredecessor(harness.options, log);
   let isThawed = false;
   void thawed?.then(() => {
     isThawed = true;
   });
   await new Promise((resolve) => setTimeout(resolve, 700));
   expect(isThawed).toBe(false);
-  expect(owedNote(runtimeDir).read()).toContain('the agent died');
+  expect(lateThawNote(runtimeDir).read()).toContain('the agent died');
   rmSync(marker);
   await thawed;
 });
@@ -75,6 +77,6 @@ test('does not wait for what an idle freezer still thaws: it hangs, and is in no
   await harness.start();
   const left = join(runtimeDir, 'frozen.left-999999999-1');
   writeFileSync(left, 'fsfreeze-bridge 1 999999999 1 s1 -\nfrozen 30 254:0 /data\n');
-  expect(await recover(harness.options, log)).toEqual({});
+  expect(await recoverPredecessor(harness.options, log)).toEqual({});
   rmSync(left);
 });

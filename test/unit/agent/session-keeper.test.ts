@@ -1,7 +1,7 @@
 // Who may end what, with a coordinator that is played by the test.
 import { describe, expect, test } from 'vitest';
 import { defined } from '../../../src/defined.js';
-import type { OwedNote } from '../../../src/agent/late-thaw-note.js';
+import type { LateThawNote } from '../../../src/agent/late-thaw-note.js';
 import { SessionKeeper } from '../../../src/agent/session-keeper.js';
 import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../../../src/errors.js';
@@ -37,7 +37,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
   let end: (report: FreezeReport) => void = () => undefined;
   let thawed: (report: FreezeReport) => void = () => undefined;
   let noted = owed;
-  const note: OwedNote = {
+  const note: LateThawNote = {
     read: () => noted,
     write(reason) {
       noted = reason;

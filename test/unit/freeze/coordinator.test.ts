@@ -8,7 +8,7 @@ import type { FreezeReport, FreezeRequest } from '../../../src/consistency.js';
 import { QuiesceError, StateError, ThawUnconfirmedError, UsageError } from '../../../src/errors.js';
 import { createCoordinator } from '../../../src/freeze/coordinator.js';
 import { FreezerHold } from '../../../src/freeze/freezer/hold.js';
-import { processStartTime } from '../../../src/freeze/freezer/process.js';
+import { processStat } from '../../../src/linux/process-stat.js';
 import { silentLog } from '../../../src/freeze/options.js';
 import { recoverSessions } from '../../../src/freeze/session/recovery.js';
 import { described, FreezeHarness } from '../../support/freeze-harness.js';
@@ -207,7 +207,7 @@ test('a freezer that is silent past the lease is killed, and what it froze is th
   });
   const pid = victim.pid ?? 0;
   const coordinator = await harness.start(
-    { identity: { pid, startTime: processStartTime(pid) ?? '' } },
+    { identity: { pid, startTime: processStat(pid)?.startTime ?? '' } },
     { freezerPath: fakeThawMarked(0) },
   );
   const session = await coordinator.freeze(request({ leaseMs: 100 }));

@@ -1,7 +1,7 @@
 // Names that are not UTF-8, as text and back to bytes.
 import { expect, test } from 'vitest';
 import { freezerText, freezerWord } from '../../../src/freeze/freezer/lines.js';
-import { isUtf8Path, pathBytes, pathText, tellablePath } from '../../../src/linux/path-text.js';
+import { decodeOctal, isUtf8Path, pathBytes, pathText, tellablePath } from '../../../src/linux/path-text.js';
 import { encode } from '../../../src/wire/encode.js';
 import { tableOf } from '../../support/mount-table.js';
 
@@ -41,4 +41,9 @@ test('a mount point in latin1 goes to the freezer byte for byte', () => {
 test('JSON tells U+FFFD in its place, as qemu-ga does', () => {
   expect(encode(pathText(Buffer.from('/caf\xe9', 'latin1')))).toBe('"/caf\\uFFFD"');
   expect(tellablePath(pathText(Buffer.from('/caf\xe9', 'latin1')))).toBe('/caf\ufffd');
+});
+
+test('a raw byte beyond ASCII stays what it is', () => {
+  expect(decodeOctal(Buffer.from('/é\\040x').toString('latin1'))).toBe('/é x');
+  expect(decodeOctal('\\999')).toBe('\\999');
 });

@@ -1,7 +1,8 @@
 import { createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BridgeError, DeadlineError, UnreachableError } from '../../../src/errors.js';
-import { QmpClient, QmpError, type QmpLogEntry } from '../../../src/qmp/client.js';
+import { QmpClient, type QmpLogEntry } from '../../../src/qmp/client.js';
+import { QmpError } from '../../../src/qmp/errors.js';
 import { runQmp } from '../../../src/qmp/commands.js';
 import { FakeMonitor, Refusal, silence, type FakeMonitorOptions } from '../../support/fake-monitor.js';
 import { scratch, type Scratch } from '../../support/scratch.js';

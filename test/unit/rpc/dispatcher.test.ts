@@ -40,7 +40,7 @@ function operations(): ReadonlyMap<string, Operation<string>> {
       throw new RemoteError('GenericError', 'no');
     }),
     plain('fail', () => {
-      throw new QuiesceError('E_X', 'hook failed:\n  line two', { cause: new Error('exit 3') });
+      throw new QuiesceError('E_WRITER', 'hook failed:\n  line two', { cause: new Error('exit 3') });
     }),
     plain('bug', () => {
       throw new TypeError('x is undefined');
@@ -237,7 +237,7 @@ describe('a freeze that is pending', () => {
   test('that a sync overtook fails in silence, but not unseen', async () => {
     await send({ execute: 'freeze' }, { execute: 'sync', arguments: { id: 1 } });
     await lines();
-    freezing.open(Promise.reject(new QuiesceError('E_X', 'too late')));
+    freezing.open(Promise.reject(new QuiesceError('E_WRITER', 'too late')));
     expect(await lines()).toEqual(['{"return": 1}']);
     expect(errors).toMatchObject([{ message: 'too late' }]);
   });

@@ -1,7 +1,7 @@
 // What is known of a guest after a fault, gathered and judged: it is waited for until it is back (or should long have
 // been), its timeline is judged (judge.ts), the next snapshot is made, and what is left is looked for.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BridgeError, describeError } from '../../../src/errors.js';
+import { describeError } from '../../../src/errors.js';
 import { waitForAgent } from '../../../src/testing/index.js';
 import { requester as agentClient } from '../../support/agent-guest.js';
 import type { FaultName } from './faults.js';
@@ -176,7 +176,7 @@ export async function nextSnapshot(lab: Lab): Promise<string[]> {
 export async function within<T>(work: Promise<T>, limitMs: number, what: string): Promise<T> {
   const timer = new AbortController();
   const late = sleep(limitMs, undefined, { signal: timer.signal }).then(() => {
-    throw new BridgeError('E_NO_END', `${what} had not come to its end after ${limitMs} ms`);
+    throw new Error(`${what} had not come to its end after ${limitMs} ms`);
   });
   late.catch(() => undefined);
   try {

@@ -2,7 +2,6 @@
 // a unit with PrivateTmp, for which it makes a folder on the disk. Nobody is left then who could start anything. What
 // comes of it is measured; if the guest does not come back by itself, `freezer --thaw-marked` by hand must bring it back.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BridgeError } from '../../../src/errors.js';
 import { judgeFired, nextSnapshot } from './evidence.js';
 import { judgeBack, type Instants } from './judge.js';
 import { Lab } from './lab.js';
@@ -70,7 +69,7 @@ export async function runPrivateTmp(): Promise<PrivateTmpResult> {
   if (!back) {
     await guest.exec('/usr/lib/fsfreeze-bridge/freezer --thaw-marked', { timeoutMs: 60_000 });
     for (let tries = 0; !(await isBack()); tries++) {
-      if (tries === 50) throw new BridgeError('E_NOT_BACK', 'freezer --thaw-marked did not bring the guest back');
+      if (tries === 50) throw new Error('freezer --thaw-marked did not bring the guest back');
       await sleep(200);
     }
   }

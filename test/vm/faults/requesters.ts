@@ -7,6 +7,7 @@ import { consistencyLevelSchema } from '../../../src/consistency.js';
 import * as v from 'valibot';
 import { describeError } from '../../../src/errors.js';
 import { proxySocket, type SocketProxy } from '../../../src/testing/index.js';
+import { readResult } from '../../support/bridge-result.js';
 import { bridgeProcess, requester as agentClient } from '../../support/agent-guest.js';
 import type { Lab } from './lab.js';
 
@@ -146,8 +147,7 @@ export async function startTool(lab: Lab, { leaseMs, words = [] }: RequesterOpti
   let heldNs: Attempt['heldNs'];
   const act = async (): Promise<Attempt> => {
     const { stdout, stderr, exitCode } = await running;
-    const last = stdout.trim().split('\n').at(-1) ?? '';
-    const answer = last === '' ? {} : v.parse(Answer, JSON.parse(last));
+    const answer = v.parse(Answer, readResult(create, stdout) ?? {});
     const level = answer.level ?? answer.error?.facts?.level;
     const { cutSentMs, cutAnsweredMs } = answer.timings?.marks ?? {};
     if (heldNs === undefined && cutSentMs !== undefined && cutAnsweredMs !== undefined && !guest.isOver)

@@ -1,7 +1,7 @@
 // One cell of the matrix, from a guest that is as new to the next snapshot. What is expected: matrix.ts; what is a complaint:
 // judge.ts; the guest that is gone: dead-guest.ts.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BridgeError, describeError } from '../../../src/errors.js';
+import { describeError } from '../../../src/errors.js';
 import { conclude, judgeFired, SETTLE_MS, within } from './evidence.js';
 import { judgeDeadGuest } from './dead-guest.js';
 import { faultAt, LEASE_MS, type FaultName, type Scene } from './faults.js';
@@ -24,7 +24,7 @@ export interface CellResult extends CellRun, Measures {
 }
 
 /**
- * Runs one cell in the keeper's guest. Never throws for what it finds: that is in `complaints`. Throws BridgeError for a
+ * Runs one cell in the keeper's guest. Never throws for what it finds: that is in `complaints`. Throws for a
  * cell that cannot exist.
  */
 export async function runCell(
@@ -32,7 +32,7 @@ export async function runCell(
   keeper: GuestKeeper,
 ): Promise<CellResult> {
   const cell = cellOf(name, step);
-  if (!('told' in cell)) throw new BridgeError('E_NO_CELL', `${name} at ${step} cannot exist: ${cell.reason}`);
+  if (!('told' in cell)) throw new Error(`${name} at ${step} cannot exist: ${cell.reason}`);
   const start = performance.now();
   const atEnd: (() => Promise<void>)[] = [];
   const lab = await keeper.lab();

@@ -1,6 +1,6 @@
-// Builds what goes onto a host without Node: the host tool as one executable, and a Debian package of it with its manual
-// page, the units that recover, and no configuration. Made as the guest's are (qga/package/), of a Node as it comes. Run
-// after src/cli/bridge/build.mjs; does nothing if nothing it reads has changed.
+// Builds the host tool as one executable, for hosts without Node, and a Debian package of it with the manual page, the units
+// that recover, and no configuration. Both are made as the guest's are (qga/package/), with a Node as it is distributed.
+// Run after src/cli/bridge/build.mjs; does nothing if nothing it reads has changed.
 //
 //   node src/cli/bridge/package/build.mjs [--compress none|xz]  -> build/fsfreeze-bridge, build/fsfreeze-bridge_*_amd64.deb
 import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
@@ -24,7 +24,7 @@ whenChanged({ stamp: join(out, 'bridge.stamp'), words: [compress], inputs }, () 
   makeExecutable({
     bundle: join(root, bundle),
     target: join(out, 'fsfreeze-bridge'),
-    // Nobody knows that it is Node: NODE_OPTIONS is not meant for it.
+    // Its users need not know that it is Node: NODE_OPTIONS is not meant for it.
     settings: { execArgvExtension: 'none' },
   });
   buildDeb();
@@ -44,7 +44,7 @@ function buildDeb() {
   put(`${here}/README.md`, `${documents}/README.md`);
   put(`${here}/vms.json`, `${documents}/examples/vms.json`);
   write(copyrightOf(JSON.parse(readFileSync(join(root, modules), 'utf8'))), `${documents}/copyright`);
-  // dpkg takes both away with the package, but only if there is nothing in them.
+  // dpkg removes both folders with the package, but only if they are empty.
   folder('etc/fsfreeze-bridge');
   folder('var/lib/fsfreeze-bridge', 0o750);
   packDeb(payload, { file: `fsfreeze-bridge_${version}_amd64.deb`, controlFolder: `${here}/deb`, compress });

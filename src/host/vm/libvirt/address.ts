@@ -1,6 +1,7 @@
-// How a libvirt domain is named where a socket path would be: `libvirt:NAME`, with libvirt's URI behind it if it is not
-// virsh's own choice. One string, so that manifests and journals find the domain again. And whether that URI leads to
-// this host, where the tool finds the domain's images. Specification: libvirt's "Connection URIs", "Remote URIs".
+// Names a libvirt domain by one string where a socket path would be, so that manifests and journals find the domain
+// again: `libvirt:NAME`, with libvirt's URI behind it if it is not virsh's own choice. Also tells whether that URI
+// leads to this host, where the tool finds the domain's images. Specification: libvirt's "Connection URIs", "Remote
+// URIs".
 import { hostname } from 'node:os';
 
 export interface LibvirtAddress {
@@ -13,7 +14,7 @@ export interface LibvirtAddress {
 const PREFIX = 'libvirt:';
 const CONNECT = '?connect=';
 
-/** Undefined if it is none: a path. */
+/** The address; undefined for a path. */
 export function parseLibvirtAddress(where: string): LibvirtAddress | undefined {
   if (!where.startsWith(PREFIX)) return undefined;
   const rest = where.slice(PREFIX.length);

@@ -1,6 +1,7 @@
-// The guest agent of a libvirt domain: libvirt owns the connection, so commands go through it (`virsh
-// qemu-agent-command`), one at a time, each with a limit. libvirt tells of an agent that closes its port by itself, finds
+// Calls the guest agent of a libvirt domain. libvirt owns the connection, so commands go through it (`virsh
+// qemu-agent-command`), one at a time, each with a limit. libvirt also notices when the agent closes its port, finds
 // its place in the stream again after a time-out, and passes errors on as text.
+import { unlessAborted } from '../../../deadline.js';
 import { BridgeError, UnreachableError, type Outcome } from '../../../errors.js';
 import { checkReply, type AgentCaller } from '../../../qga/client.js';
 import type { ArgsInput, CommandName, Returns } from '../../../qga/commands.js';
@@ -10,14 +11,14 @@ import { encode } from '../../../wire/encode.js';
 import type { LibvirtAddress } from './address.js';
 import { Virsh, VirshError } from './virsh.js';
 
-/** libvirt gives up by itself; only a libvirtd that does not answer is left to be killed. */
+/** How long virsh may take past libvirt's own limit, before a virsh whose libvirtd does not answer is killed. */
 const GRACE_MS = 5000;
 
 const refused = /unable to execute QEMU agent command '[^']*': (.*)$/s;
 const isUnknownCommand = /^The command \S+ has not been found|has been disabled/;
 const notConfigured = /QEMU guest agent is not configured|agent is not configured/i;
 const notConnected = /QEMU guest agent is not connected|agent is not connected/i;
-/** The agent job of the domain is taken: the command was not sent. */
+/** libvirt's words when the agent job of the domain is taken: the command was not sent. */
 const isBusy = /cannot acquire state change lock/i;
 const notAnswered = /guest agent is not responding|guest agent disappeared|agent not available/i;
 
@@ -30,45 +31,32 @@ export class LibvirtAgent implements AgentCaller {
     this.peer = `guest agent of ${virsh.where}`;
   }
 
-  /** It is met when it is first asked. */
+  /** Connects to nothing: libvirt is asked with the first command. */
   static open(address: LibvirtAddress): LibvirtAgent {
     return new LibvirtAgent(new Virsh(address));
   }
 
-  /** As QgaClient.call: a RemoteError for what the agent refused; `outcome` tells whether it may have been carried out. */
+  /**
+   * Throws as QgaClient.call does: a RemoteError for what the agent refused, else `outcome` tells whether it was
+   * carried out.
+   */
   async call<N extends CommandName>(name: N, args: ArgsInput<N>, options: CallOptions): Promise<Returns<N>> {
     const { timeoutMs, signal } = options;
     if (signal?.aborted === true) throw this.#givenUp(name, signal, 'none');
     const seconds = Math.max(1, Math.ceil(timeoutMs / 1000));
     const words = ['--timeout', String(seconds), '--cmd', encode({ execute: name, arguments: args })];
     const work = this.#virsh.run('qemu-agent-command', words, seconds * 1000 + GRACE_MS);
-    const text = await this.#unlessGivenUp(name, work, signal).catch((error: unknown) => {
+    // A command that was sent cannot be taken back: libvirt sends the next one when it is answered, or has timed out.
+    const givenUp = (): BridgeError => this.#givenUp(name, signal, 'unknown');
+    const text = await unlessAborted(work, signal, givenUp).catch((error: unknown) => {
       throw error instanceof VirshError ? this.#meaning(error) : error;
     });
     return checkReply(this.peer, name, this.#returned(name, text));
   }
 
-  /** libvirt keeps its connection to the agent. */
+  /** Ends virsh; libvirt keeps its connection to the agent. */
   async close(): Promise<void> {
     await this.#virsh[Symbol.asyncDispose]();
-  }
-
-  // What was sent cannot be taken back: libvirt sends the next command when this one is answered, or has timed out.
-  async #unlessGivenUp(name: CommandName, work: Promise<string>, signal: AbortSignal | undefined): Promise<string> {
-    if (signal === undefined) return await work;
-    work.catch(() => undefined);
-    let abort: () => void = () => undefined;
-    const givenUp = new Promise<never>((_resolve, reject) => {
-      abort = () => {
-        reject(this.#givenUp(name, signal, 'unknown'));
-      };
-      signal.addEventListener('abort', abort, { once: true });
-    });
-    try {
-      return await Promise.race([work, givenUp]);
-    } finally {
-      signal.removeEventListener('abort', abort);
-    }
   }
 
   #returned(name: CommandName, text: string): unknown {
@@ -109,7 +97,7 @@ export class LibvirtAgent implements AgentCaller {
     return error;
   }
 
-  #givenUp(name: CommandName, signal: AbortSignal, outcome: Outcome): BridgeError {
-    return new BridgeError('E_ABORTED', `${this.peer}: ${name}: given up`, { outcome, cause: signal.reason });
+  #givenUp(name: CommandName, signal: AbortSignal | undefined, outcome: Outcome): BridgeError {
+    return new BridgeError('E_ABORTED', `${this.peer}: ${name}: given up`, { outcome, cause: signal?.reason });
   }
 }

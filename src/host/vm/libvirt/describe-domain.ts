@@ -1,16 +1,15 @@
-// What belongs to a domain beside its disks: its XML, running and as defined (without passwords, as virsh gives it), and
-// where the swtpm behind its TPM keeps state. Specification: libvirt's domain XML format, "TPM device"; swtpm(8).
+// Collects what belongs to a domain beside its disks: its XML, running and as defined (without passwords, as virsh
+// gives it), and the place where the swtpm behind its TPM keeps state. Specification: libvirt's domain XML format, "TPM
+// device"; swtpm(8).
 import { readdir, readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
+import { DEFINITION_TEXT } from '../definition.js';
 import type { VmDescription } from '../hypervisor.js';
 import type { StateFolder } from '../state-folder.js';
 import { domainTpm } from './domain-xml.js';
 import type { Virsh } from './virsh.js';
 
 const ASK_MS = 30_000;
-
-/** The name of the definition among the texts. */
-export const DEFINITION = 'domain-inactive.xml';
 
 /** Throws what Virsh.run does. */
 export async function describeDomain(virsh: Virsh): Promise<VmDescription> {
@@ -20,7 +19,7 @@ export async function describeDomain(virsh: Virsh): Promise<VmDescription> {
   return {
     texts: [
       { name: 'domain.xml', what: 'the running domain', text: live },
-      { name: DEFINITION, what: 'the definition of the domain', text: defined },
+      { name: DEFINITION_TEXT, what: 'the definition of the domain', text: defined },
     ],
     folders: tpm === undefined ? [] : [await tpmState(tpm)],
   };
@@ -33,7 +32,7 @@ async function tpmState({ uuid, path }: { readonly uuid: string; readonly path?:
     if (basename(words[0] ?? '') !== 'swtpm' || !words.some((word) => word.includes(path ?? uuid))) continue;
     const state = words[words.indexOf('--tpmstate') + 1] ?? '';
     const folder = /(?:^|,)(?:dir=|backend-uri=(?:file|dir):\/\/)([^,]+)/.exec(state)?.[1];
-    // As it sees it: libvirt and what it starts may have mounts of their own.
+    // The path as swtpm sees it: libvirt and what it starts may have mounts of their own.
     if (folder !== undefined) return { ...about, path: folder, seenAt: `/proc/${pid}/root${folder}` };
   }
   // Where libvirt keeps it for the system's domains.

@@ -1,5 +1,5 @@
-// The elements of a domain's disks, to be given back to libvirt: whole, as libvirt wrote them, or with another image in
-// them. What a disk is told of itself is domain-xml.ts's. Specification: libvirt's domain XML format, "Hard drives, floppy
+// Makes the `<disk>` elements that are given back to libvirt: whole, as libvirt wrote them, or with another image in
+// them. Reading a domain's disks is domain-xml.ts. Specification: libvirt's domain XML format, "Hard drives, floppy
 // disks, CDROMs".
 import XMLBuilder from 'fast-xml-builder';
 import { XMLParser } from 'fast-xml-parser';
@@ -24,7 +24,7 @@ export interface DiskImage {
 }
 
 /**
- * The same with another image in it: as libvirt knows the layer, if it lies below the disk's, with its encryption; else
+ * `diskElement` with another image in it: as libvirt knows the layer, if it lies below the disk's, with its encryption; else
  * as a plain file or device. What libvirt knows of the layers below the old image is left out. Undefined if there is no
  * such disk on an image; throws a BridgeError if the image's encryption cannot be known.
  */
@@ -99,7 +99,7 @@ function imageOf(source: XmlNode): string | undefined {
   return file ?? dev;
 }
 
-/** What libvirt numbers in a running domain. */
+/** The source without its number, which libvirt gives in a running domain. */
 function withoutIndex(source: XmlNode): XmlNode {
   const rest = Object.entries(attributes(source)).filter(([name]) => name !== 'index');
   return { ...source, [ATTRIBUTES]: Object.fromEntries(rest) };

@@ -1,4 +1,4 @@
-// Which domain it is, also of one that is shut off.
+// Asks libvirt for the UUID of a domain, which may be shut off.
 import { UnreachableError } from '../../../errors.js';
 import type { LibvirtAddress } from './address.js';
 import { Virsh } from './virsh.js';

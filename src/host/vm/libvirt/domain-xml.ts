@@ -1,5 +1,5 @@
-// The disks of a domain, as libvirt's XML has them: of the running domain, or of its definition (`dumpxml --inactive`); and
-// its TPM. Specification: libvirt's domain XML format, "Hard drives, floppy disks, CDROMs", "TPM device".
+// Reads the disks and the TPM of a domain from libvirt's XML: of the running domain, or of its definition (`dumpxml
+// --inactive`). Specification: libvirt's domain XML format, "Hard drives, floppy disks, CDROMs", "TPM device".
 import { XMLParser } from 'fast-xml-parser';
 import * as v from 'valibot';
 import { defined } from '../../../defined.js';

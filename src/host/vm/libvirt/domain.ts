@@ -1,5 +1,6 @@
-// A libvirt domain. What changes its disks goes through libvirt's own commands, so that its view of the chain, and the
-// domain's definition, stay true; node names are QEMU's and libvirt's, and are asked for anew each time. Facts 4.7.
+// A running libvirt domain. Its disks are changed by libvirt's own commands, so that libvirt's view of the chain, and
+// the domain's definition, stay true. Node names are QEMU's and libvirt's, and are asked for anew each time.
+// Specification: virsh(1), snapshot-create-as and blockcommit.
 import { withLimit } from '../../../deadline.js';
 import { BridgeError, UsageError } from '../../../errors.js';
 import { readDisks, type VmDisk } from '../../../qmp/block-graph.js';
@@ -17,7 +18,7 @@ import { mergeByLibvirt } from './merge.js';
 import { LibvirtMonitor } from './monitor.js';
 import { Virsh } from './virsh.js';
 
-/** A virsh that waits for a cut which libvirt does not end. */
+/** How long virsh waits for a cut which libvirt does not end. */
 const LONGEST_CUT_MS = 300_000;
 const ASK_MS = 30_000;
 
@@ -27,7 +28,7 @@ export class LibvirtDomain implements Hypervisor {
   readonly cutProvesBase = false;
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
-  /** What `snapshot-create-as` is told of the disks that are not cut. */
+  /** The words for `snapshot-create-as` about the disks that are not cut. */
   #others: readonly string[] = [];
   #cutting: Promise<unknown> = Promise.resolve();
 
@@ -60,7 +61,7 @@ export class LibvirtDomain implements Hypervisor {
     return await this.#monitor.execute(command, args, options);
   }
 
-  /** As QEMU has them, but named as libvirt does: by their target, `vda`. */
+  /** The disks as QEMU has them, but named as libvirt does: by their target, `vda`. */
   async disks(): Promise<readonly VmDisk[]> {
     const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
     const disks = await readDisks(this.#monitor);

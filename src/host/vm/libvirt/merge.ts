@@ -1,6 +1,6 @@
-// One overlay of a libvirt domain merged into its base: `blockcommit --active`, until libvirt says that it is ready, then
-// `blockjob --pivot`. libvirt closes the overlay, and names the base in the domain and in its definition. A commit that
-// an earlier call began is taken up.
+// Merges one overlay of a libvirt domain into its base: `blockcommit --active`, until libvirt says that it is ready,
+// then `blockjob --pivot`. libvirt closes the overlay, and names the base in the domain and in its definition. A commit
+// that an earlier call began is taken up.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../../deadline.js';
 import { BridgeError, CutError, DeadlineError } from '../../../errors.js';
@@ -17,7 +17,7 @@ const POLL_MS = 500;
 export async function mergeByLibvirt(virsh: Virsh, { disk, vmDisk }: MergeLayer, options: MergeOptions): Promise<void> {
   // A filter above the overlay (copy-on-read) has the overlay itself as the first layer below it.
   const below = await firstOther(vmDisk?.backingFiles ?? [], disk.overlay.file);
-  // By what they are: the domain may have been defined anew with other names of the same files.
+  // Compared by what the files are: the domain may have been defined anew with other names of them.
   if (vmDisk === undefined || below === undefined || !(await sameFile(below, disk.base.file))) {
     const found = below ?? 'nothing';
     throw new CutError('E_MERGE_REFUSED', `${disk.overlay.file} lies on ${found}, expected ${disk.base.file}`);
@@ -96,7 +96,7 @@ async function giveUp(virsh: Virsh, alias: string): Promise<void> {
   try {
     await virsh.run('blockjob', [target, '--abort'], PIVOT_MS);
   } catch (error) {
-    // It ended meanwhile.
+    // The commit ended meanwhile.
     if (!(error instanceof VirshError) || (await domainDisk(virsh, alias)).mirror !== undefined) throw error;
   }
 }

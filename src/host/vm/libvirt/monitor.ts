@@ -1,5 +1,6 @@
-// The monitor of a libvirt domain, asked through libvirt (`virsh qemu-monitor-command`): questions alone, so that libvirt's
-// view of the VM stays true. What cannot change while the VM runs is asked once.
+// The monitor of a libvirt domain, asked through libvirt (`virsh qemu-monitor-command`). Only questions are let
+// through, so that libvirt's view of the VM stays true; the answer to a question that cannot change while the VM runs
+// is kept.
 import * as v from 'valibot';
 import { defined } from '../../../defined.js';
 import { BridgeError, UnreachableError } from '../../../errors.js';

@@ -1,6 +1,6 @@
-// Domains of another host: questions reach it, its images do not lie here.
+// Refuses domains of another host: questions reach them, but their images do not lie here.
 import { UsageError } from '../../../errors.js';
-import { otherHost, parseLibvirtAddress } from './address.js';
+import { otherHost, type LibvirtAddress } from './address.js';
 import { Virsh } from './virsh.js';
 
 const ASK_MS = 30_000;
@@ -14,10 +14,8 @@ export async function refuseOtherHost(virsh: Virsh): Promise<void> {
   throw new UsageError('E_OTHER_HOST', message);
 }
 
-/** The same of what may be no domain. */
-export async function refuseImagesElsewhere(where: string): Promise<void> {
-  const address = parseLibvirtAddress(where);
-  if (address === undefined) return;
+/** `refuseOtherHost` of a domain that need not run. */
+export async function refuseImagesElsewhere(address: LibvirtAddress): Promise<void> {
   await using virsh = new Virsh(address);
   await refuseOtherHost(virsh);
 }

@@ -1,6 +1,6 @@
-// One virsh that stays connected, fed with command lines: to start one and let it connect takes longer than what it is
-// asked for, and a guest may be frozen meanwhile. What it prints is cut into answers here; what they mean is virsh.ts's.
-// virsh writes its prompt, with readline the line it was given, then the answer. Each command is followed by one that it
+// Keeps one virsh connected and feeds it with command lines: to start one and let it connect takes longer than a
+// command, and a guest may be frozen meanwhile. Its output is cut into answers here; what they mean is virsh.ts. virsh
+// writes its prompt, with readline the line it was given, then the answer. Each command is followed by one that virsh
 // does not know: it flushes its answers before it writes an error, also where it keeps them back (libvirt's tools/vsh.c
 // without readline, before it began to flush its prompt; 9.0 for one).
 import { randomBytes } from 'node:crypto';
@@ -10,7 +10,10 @@ import { Deadline, withLimit } from '../../../deadline.js';
 import { BridgeError, DeadlineError, UsageError } from '../../../errors.js';
 
 const PROMPT = 'virsh # ';
-/** Bytes of a line, its end included, that a virsh without readline reads as one: the rest would be a command of its own. */
+/**
+ * Bytes of a line, its end included, that a virsh without readline reads as one: the rest would be a command of its
+ * own.
+ */
 const SHORT_LINE = 1000;
 
 /** The process ended instead of answering: `words` are its last. */
@@ -40,7 +43,7 @@ const options = {
     TERM: 'dumb',
     VIRSH_DEBUG: undefined,
     LIBVIRT_DEBUG: undefined,
-    // It would write our lines into its user's history when it ends.
+    // Else virsh would write our lines into its user's history when it ends.
     XDG_CACHE_HOME: '/dev/null',
   },
 } as const;
@@ -58,13 +61,15 @@ export class VirshShell {
   #buffer = '';
   #waiting: Waiting | undefined;
   #ended = false;
-  /** It shows the lines it reads: readline does, and reads lines of any length. Known after the first answer. */
+  /**
+   * True if virsh shows the lines it reads: readline does, and reads lines of any length. Known after the first answer.
+   */
   #echoes: boolean | undefined;
 
   /** Starts virsh; it connects when it is first asked. */
   constructor(uri: string | undefined) {
     this.#uri = uri;
-    // It ends with its input.
+    // virsh ends with its input.
     const shell = execa('sh', argumentsOf(uri, []), { ...options, buffer: false, stdin: 'pipe' });
     const output: Readable = shell.stdout;
     output.setEncoding('utf8');
@@ -73,7 +78,7 @@ export class VirshShell {
       this.#answer();
     });
     this.#input = shell.stdin;
-    // A line written to one that has just ended: its end says so.
+    // A line that is written to a virsh which has just ended fails: its end says so.
     this.#input.on('error', () => undefined);
     this.#kill = () => shell.kill('SIGKILL');
     void shell.then(() => {
@@ -145,7 +150,10 @@ async function once(uri: string | undefined, words: readonly string[], timeoutMs
   return result.stdout;
 }
 
-/** Of a virsh that does not show what it reads: `virsh # ANSWERvirsh # `, behind complaints of its start, if any. */
+/**
+ * The answer of a virsh that does not show what it reads: `virsh # ANSWERvirsh # `, behind complaints of its start, if
+ * any.
+ */
 function withoutPrompts(text: string): string {
   if (!text.endsWith(PROMPT)) {
     throw new BridgeError('E_LIBVIRT', `virsh: expected its prompt behind an answer, found ${JSON.stringify(text)}`);
@@ -153,7 +161,7 @@ function withoutPrompts(text: string): string {
   return text.slice(text.startsWith(PROMPT) ? PROMPT.length : 0, -PROMPT.length);
 }
 
-/** As virsh's own parser takes words: within single quotes everything but a single quote stands for itself. */
+/** The word as virsh's own parser takes it: within single quotes everything but a single quote stands for itself. */
 function quoted(word: string): string {
   if (/[\r\n\0]/.test(word)) {
     throw new UsageError('E_NAME', `libvirt: a name or path with a line break cannot be used: ${JSON.stringify(word)}`);

@@ -1,10 +1,10 @@
-// virsh's commands for one domain. There is no usable binding for Node, and libvirt's error codes do not reach virsh's
-// output: what its words mean is read here and nowhere else. They are English whatever the locale.
+// Runs virsh's commands for one domain, and reads what its words mean, here and nowhere else: there is no usable
+// binding for Node, and libvirt's error codes do not reach virsh's output. The words are English whatever the locale.
 import { DeadlineError, BridgeError, UnreachableError, UsageError, type Outcome } from '../../../errors.js';
 import type { LibvirtAddress } from './address.js';
 import { VirshEnded, VirshShell } from './virsh-shell.js';
 
-/** What libvirt said no to, in its words. */
+/** libvirt said no, in its own words. */
 export class VirshError extends BridgeError {
   /** Without virsh's `error: ` before each line. */
   readonly reason: string;
@@ -15,12 +15,12 @@ export class VirshError extends BridgeError {
   }
 }
 
-/** Words after which nobody knows what libvirt did, or still does. */
+/** virsh's words after which nobody knows what libvirt did, or still does. */
 const isLost = /Disconnected from|Reconnected to|client socket is closed|End of file|Connection reset|Broken pipe/i;
 const isNotThere = /failed to connect to the hypervisor|no connection driver available/i;
 const isUnknown = /failed to get domain|Domain not found/i;
 const isNotRunning = /domain is not running/i;
-/** What follows is the guest's own text: it must not be taken for libvirt's. */
+/** The words before the guest's own text, which must not be taken for libvirt's. */
 const isOfGuest = /^internal error: unable to execute QEMU agent command/;
 
 /** Not one of the short names that libvirt.conf may give to them. */

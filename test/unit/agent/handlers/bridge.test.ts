@@ -1,4 +1,4 @@
-// What bridge-status tells of earlier sessions, with a coordinator that is played by the test.
+// bridge-status on earlier sessions, with a coordinator that is played by the test.
 import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
 import { bridgeHandlers } from '../../../../src/agent/handlers/bridge.js';

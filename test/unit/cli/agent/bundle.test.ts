@@ -1,4 +1,4 @@
-// What goes into the guest's executable: no host code, and no library that only the host needs.
+// The guest's executable holds no host code, and no library that only the host needs.
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { expect, test } from 'vitest';

@@ -29,7 +29,7 @@ function check(files: Readonly<Record<string, string>> = {}, general = '', bridg
   const conf = `[general]\n${general}\n[bridge]\n${own}${bridge}\n`;
   const invocation = readInvocation(['--check-config', '--json'], {
     program: 'fsfreeze-agent',
-    env: {},
+    variables: {},
     readFile: (path) => ({ '/etc/qemu/qemu-ga.conf': conf, ...files })[path],
     activated: () => undefined,
     exists: () => false,

@@ -1,9 +1,10 @@
-// What --service takes from the distributions' files, each as its package ships it or as tutorials have it written
+// --service reads the distributions' files, each as its package ships it or as tutorials have it written
 // (qga/README.md, "On the distributions").
 import { describe, expect, test } from 'vitest';
 import type { HookKind } from '../../../../src/cli/agent/distribution.js';
 import { unusedHooks } from '../../../../src/cli/agent/distribution.js';
-import { readInvocation, type Settings } from '../../../../src/cli/agent/options.js';
+import { readInvocation } from '../../../../src/cli/agent/options.js';
+import type { Settings } from '../../../../src/cli/agent/settings.js';
 import { UsageError } from '../../../../src/errors.js';
 import { whyDisabled } from '../../../../src/qga/server.js';
 import { listsOf } from '../../../../src/qga/policy.js';
@@ -21,7 +22,7 @@ interface Machine {
 
 const machine = ({ files = {}, hooks = {}, there = [] }: Machine) => ({
   program: 'fsfreeze-agent',
-  env: {},
+  variables: {},
   readFile: (path: string) => files[path],
   activated: () => undefined,
   exists: (path: string) => there.includes(path),

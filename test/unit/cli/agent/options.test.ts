@@ -1,19 +1,20 @@
 import { describe, expect, test } from 'vitest';
-import { readInvocation, type Settings } from '../../../../src/cli/agent/options.js';
+import { readInvocation } from '../../../../src/cli/agent/options.js';
+import type { Settings } from '../../../../src/cli/agent/settings.js';
 import { UsageError } from '../../../../src/errors.js';
 
-const around = (files: Record<string, string> = {}, env: Record<string, string> = {}) => ({
+const environment = (files: Record<string, string> = {}, variables: Record<string, string> = {}) => ({
   program: 'fsfreeze-agent',
-  env,
+  variables,
   readFile: (path: string) => files[path],
   activated: () => undefined,
   exists: () => false,
   hookAt: () => 'none' as const,
 });
-const invoke = (words: string[], files?: Record<string, string>, env?: Record<string, string>) =>
-  readInvocation(words, around(files, env));
-const settings = (words: string[], files?: Record<string, string>, env?: Record<string, string>): Settings => {
-  const invocation = invoke(words, files, env);
+const invoke = (words: string[], files?: Record<string, string>, variables?: Record<string, string>) =>
+  readInvocation(words, environment(files, variables));
+const settings = (words: string[], files?: Record<string, string>, variables?: Record<string, string>): Settings => {
+  const invocation = invoke(words, files, variables);
   if (invocation.kind !== 'serve') throw new Error(`expected settings, found ${JSON.stringify(invocation)}`);
   return invocation.settings;
 };
@@ -100,7 +101,10 @@ describe('settings', () => {
 describe('a socket of the service manager', () => {
   const activated = { method: 'unix-listen', fd: 3, path: 'descriptor 3' } as const;
   test('overrides -m and -p', () => {
-    const invocation = readInvocation(['-m', 'isa-serial', '-p', '/x'], { ...around(), activated: () => activated });
+    const invocation = readInvocation(['-m', 'isa-serial', '-p', '/x'], {
+      ...environment(),
+      activated: () => activated,
+    });
     expect(invocation).toMatchObject({ settings: { method: 'unix-listen', path: 'descriptor 3', activated } });
   });
 });

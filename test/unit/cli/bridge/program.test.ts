@@ -28,14 +28,14 @@ async function run(...words: string[]): Promise<{ code: number; stdout: string; 
 
 describe('exit codes', () => {
   test.each([
-    [new UsageError('E', ''), 2],
-    [new UnreachableError('E', ''), 3],
+    [new UsageError('E_USAGE', ''), 2],
+    [new UnreachableError('E_CLOSED', ''), 3],
     [new DeadlineError('x', 1), 3],
-    [new QuiesceError('E', ''), 4],
+    [new QuiesceError('E_QUIESCE', ''), 4],
     [new StateError('x', 'a', ['b']), 4],
-    [new CutError('E', ''), 5],
+    [new CutError('E_CUT', ''), 5],
     [new QmpError('x', 'GenericError', ''), 5],
-    [new ThawUnconfirmedError('E', ''), 6],
+    [new ThawUnconfirmedError('E_THAW_UNCONFIRMED', ''), 6],
     [new Error('bug'), 1],
     ['no error', 1],
   ])('%s ends with %i', (error, code) => {

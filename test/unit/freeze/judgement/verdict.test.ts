@@ -30,7 +30,7 @@ const facts = (more: Partial<VerdictFacts> = {}): VerdictFacts => ({
   outcome: 'ok',
   filesystems: [filesystem('frozen')],
   writers: [writer('verified')],
-  halves: [],
+  torn: [],
   changes: [],
   unsafeWriters: [],
   disks: undefined,
@@ -156,7 +156,7 @@ describe('disks of the cut', () => {
   });
 
   test('half a filesystem is none, however well it was held', () => {
-    const { level, evidence } = judge(facts({ halves: [{ what: '/x (ext4)', missing: ['/dev/vdb'] }] }));
+    const { level, evidence } = judge(facts({ torn: [{ what: '/x (ext4)', missing: ['/dev/vdb'] }] }));
     expect(level).toBe('none');
     expect(evidence.at(-1)).toBe(
       '/x (ext4) lies on /dev/vdb too, which is not in the cut: half of it would be missing',

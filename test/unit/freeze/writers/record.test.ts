@@ -3,8 +3,9 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
+import { LeftRecord } from '../../../../src/freeze/writers/left-record.js';
 import { makerOf, SessionRecord } from '../../../../src/freeze/writers/record.js';
-import { processStat, stillRuns } from '../../../../src/linux/process-stat.js';
+import { stillRuns } from '../../../../src/linux/process-stat.js';
 import type { Writer } from '../../../../src/freeze/writers/folders.js';
 
 let dir: string;
@@ -15,8 +16,8 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-const create = (session = 's'): SessionRecord =>
-  SessionRecord.create(dir, { session, requester: 'r', leaseMs: 1_000, mountpoints: ['/'] });
+const create = (session = 's'): LeftRecord =>
+  reopened(SessionRecord.create(dir, { session, requester: 'r', leaseMs: 1_000, mountpoints: ['/'] }));
 const writer = (name: string): Writer => ({
   name,
   path: `/w/${name}`,
@@ -26,8 +27,8 @@ const writer = (name: string): Writer => ({
   rank: 50,
   phases: ['freeze', 'thaw'],
 });
-const names = (record: SessionRecord): string[] => record.unreleased().map(({ name }) => name);
-const reopened = (record: SessionRecord): SessionRecord => SessionRecord.open(record.dir);
+const names = (record: LeftRecord): string[] => record.unreleased().map(({ name }) => name);
+const reopened = (record: SessionRecord): LeftRecord => LeftRecord.open(record.dir);
 
 test('comes into being whole, under its own name', () => {
   const record = create();
@@ -85,11 +86,4 @@ test('notes that cannot be written: those that must be, throw', () => {
   expect(() => {
     record.noteStarted(writer('a'), 1);
   }).toThrow();
-});
-
-test('a process is the one with its start time', () => {
-  const { startTime = '' } = processStat(process.pid) ?? {};
-  expect(stillRuns({ pid: process.pid, startTime })).toBe(true);
-  expect(stillRuns({ pid: process.pid, startTime: '1' })).toBe(false);
-  expect(processStat(999_999_999)).toBeUndefined();
 });

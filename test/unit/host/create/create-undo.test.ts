@@ -28,7 +28,7 @@ function failing(cause: unknown): Reverter {
 
 test('is the unconfirmed thaw of the undo, though the manifest cannot be written', async () => {
   // Its folder was never made.
-  const error = await undoCreate(failing(unconfirmed), store, manifest('s1'), never, new CutError('E', 'no'));
+  const error = await undoCreate(failing(unconfirmed), store, manifest('s1'), never, new CutError('E_CUT', 'no'));
   expect(error).toBeInstanceOf(ThawUnconfirmedError);
   expect(String((error as Error).cause)).toContain('the manifest of s1 could not be written');
 });
@@ -40,7 +40,7 @@ test('is the unconfirmed thaw that was met first, though the undo fails, too', a
 });
 
 test('is a CutError if only the undo failed', async () => {
-  const error = await undoCreate(failing('no'), store, manifest('s1'), never, new CutError('E', 'no'));
+  const error = await undoCreate(failing('no'), store, manifest('s1'), never, new CutError('E_CUT', 'no'));
   expect(error).toBeInstanceOf(CutError);
   expect(error).toMatchObject({ code: 'E_UNDO' });
 });

@@ -13,7 +13,7 @@ import { scratch } from '../../../support/scratch.js';
 
 test('tells of an unconfirmed thaw although the tool was interrupted', { timeout: 20_000 }, async () => {
   const controller = new AbortController();
-  const gone = (): Promise<never> => Promise.reject(new UnreachableError('E', 'gone', { outcome: 'unknown' }));
+  const gone = (): Promise<never> => Promise.reject(new UnreachableError('E_CLOSED', 'gone', { outcome: 'unknown' }));
   const agent: GuestAgent = {
     coordinator: {
       freeze() {

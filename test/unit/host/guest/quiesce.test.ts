@@ -87,7 +87,7 @@ describe('quiesce', () => {
     const { agent, calls } = fake({
       freeze: async () => {
         await reverter.revert();
-        throw new QuiesceError('E', 'x');
+        throw new QuiesceError('E_QUIESCE', 'x');
       },
     });
     await expect(quiesce(agent, request, reverter, {}, never)).rejects.toThrow('x');
@@ -114,7 +114,9 @@ describe('quiesce', () => {
     let attempts = 0;
     const thaw = (): Promise<{ wasFrozen: boolean }> => {
       attempts++;
-      return attempts < 3 ? Promise.reject(new UnreachableError('E', 'gone')) : Promise.resolve({ wasFrozen: true });
+      return attempts < 3
+        ? Promise.reject(new UnreachableError('E_CLOSED', 'gone'))
+        : Promise.resolve({ wasFrozen: true });
     };
     const { agent } = fake({ freeze: lost, thaw });
     await expect(quiesce(agent, request, new Reverter(), {}, never)).rejects.toBeInstanceOf(QuiesceError);
@@ -122,9 +124,9 @@ describe('quiesce', () => {
   });
 
   test.each([
-    new QuiesceError('E', 'refused'),
+    new QuiesceError('E_QUIESCE', 'refused'),
     new StateError('freeze', 'frozen', ['idle']),
-    new UnreachableError('E', 'no'),
+    new UnreachableError('E_CLOSED', 'no'),
   ])('passes on %s without a thaw: the guest is as it was', async (error) => {
     const { agent, calls } = fake({ freeze: () => Promise.reject(error) });
     const reverter = new Reverter();
@@ -134,14 +136,14 @@ describe('quiesce', () => {
   });
 
   test('calls a session that is lost at the thaw broken, once the guest says it is thawed', async () => {
-    const { agent, calls } = fake({ sessionThaw: () => Promise.reject(new UnreachableError('E', 'gone')) });
+    const { agent, calls } = fake({ sessionThaw: () => Promise.reject(new UnreachableError('E_CLOSED', 'gone')) });
     const hold = await quiesce(agent, { ...request, leaseMs: 10_000 }, new Reverter(), {}, never);
     expect(await hold.thaw()).toMatchObject({ state: 'thawed', outcome: 'broken', level: 'crash', error: 'gone' });
     expect(calls).toEqual(['freeze', 'session.thaw', 'thaw s']);
   });
 
   test('does not claim a thaw that nobody confirms', { timeout: 20_000 }, async () => {
-    const gone = (): Promise<never> => Promise.reject(new UnreachableError('E', 'gone'));
+    const gone = (): Promise<never> => Promise.reject(new UnreachableError('E_CLOSED', 'gone'));
     const { agent } = fake({ sessionThaw: gone, thaw: gone });
     const hold = await quiesce(agent, request, new Reverter(), {}, never);
     await expect(hold.thaw()).rejects.toBeInstanceOf(ThawUnconfirmedError);
@@ -156,7 +158,7 @@ describe('quiesce', () => {
 
   test('leaves the undo to try again after a thaw that nobody confirmed', { timeout: 20_000 }, async () => {
     let isGone = true;
-    const gone = (): Promise<never> => Promise.reject(new UnreachableError('E', 'gone'));
+    const gone = (): Promise<never> => Promise.reject(new UnreachableError('E_CLOSED', 'gone'));
     const { agent, calls } = fake({
       freeze: lost,
       thaw: () => (isGone ? gone() : Promise.resolve({ wasFrozen: true })),
@@ -191,7 +193,7 @@ describe('quiesce', () => {
   });
 
   test('tells that a renewal was refused', async () => {
-    const { agent } = fake({ renew: () => Promise.reject(new QuiesceError('E', 'the lease has ended')) });
+    const { agent } = fake({ renew: () => Promise.reject(new QuiesceError('E_QUIESCE', 'the lease has ended')) });
     const hold = await quiesce(agent, request, new Reverter(), {}, never);
     expect(hold.lost).toBeUndefined();
     await new Promise((resolve) => setTimeout(resolve, 50));

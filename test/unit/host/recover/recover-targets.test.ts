@@ -6,6 +6,7 @@ import { readableStore } from '../../../../src/host/sets/find-vm.js';
 import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
 import { noteReached } from '../../../../src/host/sets/vm-record.js';
 import type { VmIdentity } from '../../../../src/host/vm/identity.js';
+import { parsePlace, socketAt } from '../../../../src/host/vm/place.js';
 import { manifest } from '../../../support/manifests.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
@@ -35,21 +36,21 @@ const config = (): string => folder.path('vms.json');
 test('are those of the configuration and of the state directory', async () => {
   writeFileSync(config(), JSON.stringify({ vms: { vm2: { qmp: '/run/q2' } } }));
   expect(await allTargets(state, config(), true)).toEqual([
-    { vm: { name: 'vm2', qmp: '/run/q2' }, configured: true },
-    { vm: { name: 'vm1', identity, qmp: '/run/new', qga: '/run/qga' }, configured: false },
+    { vm: { name: 'vm2', monitor: socketAt('/run/q2') }, configured: true },
+    { vm: { name: 'vm1', identity, monitor: socketAt('/run/new'), agent: socketAt('/run/qga') }, configured: false },
   ]);
 });
 
 test('are found where the configuration says first, then where they were reached', async () => {
   mkdirSync(folder.path(`state/${uuid}`));
-  await noteReached(state, identity, { name: 'db', qmp: '/run/db', qga: '/run/db.qga' });
-  const vm = { name: 'vm1', qmp: '/run/q1', qga: '/run/a1' };
+  await noteReached(state, identity, { name: 'db', monitor: socketAt('/run/db'), agent: socketAt('/run/db.qga') });
+  const vm = { name: 'vm1', monitor: socketAt('/run/q1'), agent: socketAt('/run/a1') };
   const store = await readableStore(state, identity, vm);
   expect(await withKnownWays(state, { vm, configured: true }, identity, store)).toEqual({
     name: 'vm1',
     identity,
-    qmp: ['/run/q1', '/run/db', '/run/new', '/run/old'],
-    qga: '/run/a1',
+    monitors: ['/run/q1', '/run/db', '/run/new', '/run/old'].map(parsePlace),
+    agent: socketAt('/run/a1'),
     configured: true,
   });
 });

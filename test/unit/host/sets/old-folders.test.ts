@@ -7,6 +7,7 @@ import { knownAs, recordedVm } from '../../../../src/host/sets/known-vms.js';
 import { ManifestStore } from '../../../../src/host/sets/manifest-store.js';
 import { lockVm, type LockedVm } from '../../../../src/host/sets/vm-lock.js';
 import { identityKey, type VmIdentity } from '../../../../src/host/vm/identity.js';
+import { socketAt } from '../../../../src/host/vm/place.js';
 import { manifest } from '../../../support/manifests.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
@@ -15,7 +16,7 @@ const b = 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee';
 const ofA: VmIdentity = { kind: 'uuid', uuid: a };
 const ofB: VmIdentity = { kind: 'uuid', uuid: b };
 const noUuid = '00000000-0000-0000-0000-000000000000';
-const vm = { name: 'db1', qmp: '/run/q' };
+const vm = { name: 'db1', monitor: socketAt('/run/q') };
 let folder: Scratch;
 beforeEach(() => {
   folder = scratch();
@@ -115,10 +116,10 @@ describe('a VM that does not answer', () => {
   test('is found by its UUID, by the socket it was reached at, and by any name it had', async () => {
     await (await lock(ofA))[Symbol.asyncDispose]();
     await old('old-name', 's1', a);
-    expect(await recordedVm(folder.dir, a.toUpperCase())).toEqual({ name: 'db1', qmp: '/run/q', identity: ofA });
+    expect(await recordedVm(folder.dir, a.toUpperCase())).toEqual({ ...vm, identity: ofA });
     for (const name of ['db1', 'old-name']) expect(await recordedVm(folder.dir, name)).toEqual({ ...vm, name });
     expect(await recordedVm(folder.dir, 'nobody')).toBeUndefined();
-    const known = await knownAs(folder.dir, { name: 'whatever', qmp: '/run/q' });
+    const known = await knownAs(folder.dir, { ...vm, name: 'whatever' });
     expect(known.map(({ identity }) => identity)).toEqual([ofA]);
   });
 

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { chooseVm } from '../../../../src/host/vm/vm.js';
+import { placeText } from '../../../../src/host/vm/place.js';
+import { chooseVm, shownVm, type Vm, type VmChoice } from '../../../../src/host/vm/vm.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
 let folder: Scratch;
@@ -12,6 +13,7 @@ beforeEach(() => {
 afterEach(() => {
   folder[Symbol.dispose]();
 });
+const shown = async (choice: VmChoice): Promise<object> => shownVm(await chooseVm(choice));
 const write = (value: unknown): void => {
   writeFileSync(config, typeof value === 'string' ? value : JSON.stringify(value));
 };
@@ -19,14 +21,14 @@ const write = (value: unknown): void => {
 describe('chooseVm', () => {
   test('takes sockets without a configuration, and names the VM after them', async () => {
     const vm = await chooseVm({ qmp: '/run/vm 1/qmp.sock', qga: '/run/vm 1/qga.sock', config });
-    expect(vm).toEqual({ name: 'run-vm-1-qmp.sock', qmp: '/run/vm 1/qmp.sock', qga: '/run/vm 1/qga.sock' });
+    expect(shownVm(vm)).toEqual({ name: 'run-vm-1-qmp.sock', qmp: '/run/vm 1/qmp.sock', qga: '/run/vm 1/qga.sock' });
     expect((await chooseVm({ vm: 'db1', qmp: '/q', config })).name).toBe('db1');
   });
 
   test('reads an entry; paths given win', async () => {
     write({ vms: { db1: { qmp: '/q', qga: '/g', overlayDir: '/o' } } });
-    expect(await chooseVm({ vm: 'db1', config })).toEqual({ name: 'db1', qmp: '/q', qga: '/g', overlayDir: '/o' });
-    expect(await chooseVm({ vm: 'db1', qga: '/h', config })).toMatchObject({ qga: '/h' });
+    expect(await shown({ vm: 'db1', config })).toEqual({ name: 'db1', qmp: '/q', qga: '/g', overlayDir: '/o' });
+    expect(await shown({ vm: 'db1', qga: '/h', config })).toMatchObject({ qga: '/h' });
   });
 
   test.each([
@@ -44,15 +46,15 @@ describe('chooseVm', () => {
   });
 
   test('takes a libvirt domain from the command line, and from an entry', async () => {
-    expect(await chooseVm({ vm: 'libvirt:win 10', config })).toEqual({
+    expect(await shown({ vm: 'libvirt:win 10', config })).toEqual({
       name: 'win-10',
       qmp: 'libvirt:win 10',
       qga: 'libvirt:win 10',
     });
     write({ vms: { db1: { libvirt: 'guest', connect: 'qemu:///session', overlayDir: '/o' } } });
     const where = 'libvirt:guest?connect=qemu%3A%2F%2F%2Fsession';
-    expect(await chooseVm({ vm: 'db1', config })).toEqual({ name: 'db1', qmp: where, qga: where, overlayDir: '/o' });
-    expect(await chooseVm({ vm: 'libvirt:guest', connect: 'qemu:///session', config })).toMatchObject({ qmp: where });
+    expect(await shown({ vm: 'db1', config })).toEqual({ name: 'db1', qmp: where, qga: where, overlayDir: '/o' });
+    expect(await shown({ vm: 'libvirt:guest', connect: 'qemu:///session', config })).toMatchObject({ qmp: where });
   });
 
   test.each([
@@ -68,5 +70,22 @@ describe('chooseVm', () => {
     await expect(chooseVm({ vm: 'db2', config })).rejects.toThrow('there: db1, web');
     await expect(chooseVm({ vm: 'constructor', config })).rejects.toThrow('no VM "constructor"');
     await expect(chooseVm({ config })).rejects.toThrow('which VM?');
+  });
+
+  test('keeps the order of what is shown, also of a recorded VM that is given another agent', async () => {
+    const { monitor } = await chooseVm({ qmp: '/q', config });
+    const uuid = '11111111-2222-3333-4444-555555555555';
+    const known: Vm = { name: 'db1', monitor, identity: { kind: 'uuid', uuid } };
+    const choice = { vm: 'db1', qga: '/g', overlayDir: '/o', config, recorded: () => Promise.resolve(known) };
+    expect(JSON.stringify(await shown(choice))).toBe(
+      `{"name":"db1","qmp":"/q","identity":{"kind":"uuid","uuid":"${uuid}"},"qga":"/g","overlayDir":"/o"}`,
+    );
+  });
+
+  test('takes an agent that is given for a domain of the configuration', async () => {
+    write({ vms: { db1: { libvirt: 'guest' } } });
+    const { monitor, agent } = await chooseVm({ vm: 'db1', qga: '/g', config });
+    expect(monitor.kind).toBe('libvirt');
+    expect(agent && placeText(agent)).toBe('/g');
   });
 });
