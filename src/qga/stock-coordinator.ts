@@ -212,8 +212,7 @@ class StockSession implements FreezeSession {
         trouble ??= `the thaw answered: ${describeError(error)}`;
         if (!(error instanceof RemoteError)) throw error;
       }
-      const ask = { timeoutMs: timeLeft(deadline, askMs) };
-      const state = await this.#client.call('guest-fsfreeze-status', {}, ask);
+      const state = await this.#client.call('guest-fsfreeze-status', {}, { timeoutMs: askMs });
       if (state === 'frozen') throw new Error('guest-fsfreeze-status says frozen after guest-fsfreeze-thaw');
       return { thawed: undefined, trouble };
     });

@@ -7,7 +7,10 @@ import { RemoteError } from '../rpc/errors.js';
 import type { AgentCaller } from './client.js';
 import { timeLeft } from './until-confirmed.js';
 
-/** Each call gets its own limit, and none outlives the deadline. */
+/**
+ * Each call gets its own limit. None outlives the deadline but the question that follows a thaw: what was thawed in time
+ * is not to go unconfirmed.
+ */
 export interface AttemptLimits {
   readonly askMs: number;
   readonly thawTryMs: number;
@@ -30,7 +33,7 @@ export async function thawOwnSession(
     return report;
   } catch (error) {
     if (!(error instanceof RemoteError)) throw error;
-    const { status, report } = await client.call('bridge-status', {}, { timeoutMs: timeLeft(deadline, askMs) });
+    const { status, report } = await client.call('bridge-status', {}, { timeoutMs: askMs });
     if (report?.session === session) {
       if (report.state === 'thawed') return report;
       throw error;
@@ -84,7 +87,7 @@ async function plainThawOfOurs(client: AgentCaller, { askMs, thawTryMs, deadline
     if (!(error instanceof RemoteError)) throw error;
     failure = error;
   }
-  const { status, report } = await client.call('bridge-status', {}, { timeoutMs: timeLeft(deadline, askMs) });
+  const { status, report } = await client.call('bridge-status', {}, { timeoutMs: askMs });
   if (status.state !== 'idle') throw failure ?? new Error(`after the thaw the agent is ${status.state}`);
   if (report !== undefined && report.state !== 'thawed') throw failure ?? new Error('its last session is not thawed');
   // A command that is switched off while nothing is frozen owes nothing.
@@ -103,7 +106,7 @@ export async function thawStock(client: AgentCaller, { askMs, thawTryMs, deadlin
   } catch (error) {
     if (!(error instanceof RemoteError)) throw error;
   }
-  const state = await client.call('guest-fsfreeze-status', {}, { timeoutMs: timeLeft(deadline, askMs) });
+  const state = await client.call('guest-fsfreeze-status', {}, { timeoutMs: askMs });
   if (state === 'frozen') throw new Error('guest-fsfreeze-status says frozen after guest-fsfreeze-thaw');
   return thawed !== 0;
 }

@@ -1,5 +1,6 @@
-// The one loop that repeats a thaw until the guest confirms it, and the one budget of a loop: a deadline that no attempt
-// outlives. What an attempt says and takes for a confirmation is thaw-attempt.ts.
+// The one loop that repeats a thaw until the guest confirms it, and the one budget of a loop: a deadline that no thaw
+// outlives but the last ones of a host that has spent its budget. What an attempt says and takes for a confirmation is
+// thaw-attempt.ts.
 //
 // Who makes the deadline:
 //   a session of a coordinator     RemoteLimits.thawMs, from the first attempt

@@ -1,9 +1,9 @@
 // Ends processes that a dead agent left running: phases that nobody waits for any more, and residents. They are known
 // by the session's record; those that were started in the instant of its death, by what they were started with. A pid
 // is never signalled unless its start time is the one that was noted or just read.
+import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { endGroup } from '../../linux/process-group.js';
-import { namesIn } from '../../linux/kernel-values.js';
 import { hasEnded, processStat, stillRuns } from '../../linux/process-stat.js';
 import type { LeftRecord } from './left-record.js';
 
@@ -55,7 +55,8 @@ async function findUnnoted(record: LeftRecord, session: string, since: string): 
   const starting = record.startingPhases();
   if (starting.length === 0) return [];
   const born = Number(since);
-  const candidates = namesIn('/proc')
+  // Not to be read means not to be looked at: its reader throws, and the session is looked at again.
+  const candidates = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => processStat(Number(name)) ?? [])
     .filter((one) => one.session === one.pid && !hasEnded(one) && Number(one.startTime) >= born);

@@ -1,10 +1,10 @@
 // Holds the guest: registers the undo, freezes, renews the lease while the tool works, and thaws whatever became of the
 // freeze. The undo is registered right before the freeze is sent, so that a Reverter thaws before it undoes anything
-// else.
-// The freezing itself is the Coordinator's.
+// else. The freezing itself is the Coordinator's.
 //
 // A thaw has one budget, whoever asks for it and however often: from the first attempt, the coordinator's included, to
-// RemoteLimits.thawMs or past the lease's end, whichever is later. Once it is spent, asking again is one short try.
+// RemoteLimits.thawMs or past the lease's end, whichever is later. Once it is spent, the guest is asked for some seconds
+// more, and an attempt that is answered slowly (hooks let go in it) may take longer than that.
 import type { FreezeReport, FreezeRequest, FreezeSession } from '../../consistency.js';
 import { BridgeError, QuiesceError, StateError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Reverter } from '../../reverter.js';
@@ -20,7 +20,9 @@ const PAST_LEASE_MS = 5000;
 /**
  * How long the guest is asked when the budget is spent: nobody may take a spent budget for a thaw that was not tried.
  */
-const LATE_TRY_MS = 5000;
+const LATE_MS = 5000;
+/** One attempt of these: a stock agent has no lease, and its hooks may need their time. */
+const LATE_TRY_MS = 15_000;
 
 export interface Hold {
   /** The guest's report as of the freeze. */
@@ -103,8 +105,8 @@ class OwedThaw {
    */
   async confirm(): Promise<void> {
     if (this.#isSettled) return;
-    const deadline = new Deadline(Math.max(this.begin().remainingMs, LATE_TRY_MS));
-    await thawUntilConfirmed(this.#agent, this.#budgetMs, this.#session, deadline);
+    const deadline = new Deadline(Math.max(this.begin().remainingMs, LATE_MS));
+    await thawUntilConfirmed(this.#agent, this.#budgetMs, this.#session, { deadline, leastTryMs: LATE_TRY_MS });
     this.settle();
   }
 }

@@ -39,7 +39,8 @@ test('a budget that the coordinator has spent leaves one more try, and so does e
   await expect(work).rejects.toBeInstanceOf(ThawUnconfirmedError);
   expect(performance.now() - started).toBeLessThan(6000);
   expect(limits.length).toBeGreaterThan(1);
-  expect(Math.max(...limits.map((limitMs) => limitMs ?? Infinity))).toBeLessThanOrEqual(5000);
+  // As long as hooks may take that let go in it; an agent that is gone says so at once.
+  expect(Math.max(...limits.map((limitMs) => limitMs ?? Infinity))).toBeLessThanOrEqual(15_000);
   isBack = true;
   await reverter.revert();
   await reverter.revert();
