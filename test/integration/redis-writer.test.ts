@@ -96,20 +96,24 @@ requires(
     }
   });
 
-  test.each([[[]], [['busybox', 'sh']]])('writes wait until thaw, reads do not (shell: %j)', async (shell) => {
-    ask('SET a 1');
-    await using resident = await held(...shell);
-    // All that was acknowledged is in the snapshot.
-    expect(info('rdb_changes_since_last_save')).toBe('0');
-    const waiting = aside('SET a 2');
-    await sleep(3_500);
-    expect(ask('GET a')).toBe('1');
-    expect(await resident.ask('verify')).toBe('ok');
-    expect(await resident.ask('thaw ok')).toBe('ok');
-    expect(await waiting).toBeGreaterThan(3_400);
-    expect(await aside('SET a 3')).toBeLessThan(1_000);
-    expect(ask('KEYS *')).toBe('a');
-  }, 20_000);
+  test.each([[[]], [['busybox', 'sh']]])(
+    'writes wait until thaw, reads do not (shell: %j)',
+    async (shell) => {
+      ask('SET a 1');
+      await using resident = await held(...shell);
+      // All that was acknowledged is in the snapshot.
+      expect(info('rdb_changes_since_last_save')).toBe('0');
+      const waiting = aside('SET a 2');
+      await sleep(shell.length > 0 ? 500 : 3_500); // more than one pause lasts
+      expect(ask('GET a')).toBe('1');
+      expect(await resident.ask('verify')).toBe('ok');
+      expect(await resident.ask('thaw ok')).toBe('ok');
+      expect(await waiting).toBeGreaterThan(shell.length > 0 ? 400 : 3_400);
+      expect(await aside('SET a 3')).toBeLessThan(1_000);
+      expect(ask('KEYS *')).toBe('a');
+    },
+    20_000,
+  );
 
   test('the same with an AOF: its buffer is written, and our own write leaves no trace', async () => {
     ask('CONFIG SET appendonly yes');
@@ -139,7 +143,8 @@ requires(
     await using harness = new FreezeHarness();
     if (mountOf(dir) !== '/')
       harness.machine.mount({ ...harness.disks.root, mountpoint: mountOf(dir), source: '/dev/vda' });
-    for (const name of ['.functions', '.one-by-one']) copyFileSync(join(hooks, name), join(harness.dir, 'shipped', name));
+    for (const name of ['.functions', '.one-by-one'])
+      copyFileSync(join(hooks, name), join(harness.dir, 'shipped', name));
     settings(`CLIENT=${execFileSync('sh', ['-c', 'command -v redis-cli'], { encoding: 'utf8' }).trim()}`);
     const copy = join(harness.dir, 'shipped/50-redis');
     writeFileSync(copy, readFileSync(hook, 'utf8').replaceAll('/etc/fsfreeze-bridge/redis.conf', conf));
@@ -168,7 +173,7 @@ requires(
 
   test('the server killed, started anew, our connections closed: verify says which', async () => {
     for (const [act, says] of [
-      [() => killServer('one'), 'the server has ended (Could not connect'],
+      [() => killServer('one'), 'the server has ended ('],
       [
         async () => {
           await killServer('one');
@@ -214,18 +219,19 @@ requires(
   });
 
   test('a busy script, and a server that is stopped: named in prepare after 3 s', async () => {
-    const script = aside('EVAL while(true)do(nil)end 0');
+    await startServer('two', '--save', '3600 1');
     const stuck = spawn('redis-cli', [...words('one'), 'EVAL', 'while true do end', '0'], { stdio: 'ignore' });
-    await script;
+    servers.get('two')?.kill('SIGSTOP');
     await sleep(200);
+    settings(`IGNORE=${dir}/two`);
     await using busy = start();
-    expect(await busy.ask('prepare')).toContain('/one: the server does not answer for 3 s');
-    await killServer('one');
-    stuck.kill();
-    await startServer('one', '--save', '3600 1');
-    servers.get('one')?.kill('SIGSTOP');
+    const answer = busy.ask('prepare');
+    await sleep(1_000); // it has read its settings
+    settings(`IGNORE=${dir}/one`);
     await using stopped = start();
-    expect(await stopped.ask('prepare')).toContain('/one: the server does not answer for 3 s');
+    expect(await answer).toContain('/one: the server does not answer for 3 s');
+    expect(await stopped.ask('prepare')).toContain('/two: the server does not answer for 3 s');
+    stuck.kill();
   }, 20_000);
 
   test('no connection is left: refused, with the error', async () => {
@@ -249,7 +255,15 @@ requires(
   test('a replica is held with what its primary sends', async () => {
     await killServer('one');
     await startServer('one', '--save', '3600 1', '--port', '17911', '--bind', '127.0.0.1');
-    await startServer('two', '--appendonly', 'yes', '--replicaof', '127.0.0.1 17911', '--repl-diskless-sync-delay', '0');
+    await startServer(
+      'two',
+      '--appendonly',
+      'yes',
+      '--replicaof',
+      '127.0.0.1 17911',
+      '--repl-diskless-sync-delay',
+      '0',
+    );
     await expect.poll(() => info('master_link_status', 'two'), { timeout: 10_000 }).toBe('up');
     settings(`IGNORE=${dir}/one`);
     await using resident = await held();
@@ -262,7 +276,17 @@ requires(
   }, 30_000);
 
   test('several servers, by TCP, in a cluster; one that saves nothing is passed over', async () => {
-    await startServer('cluster', '--save', '3600 1', '--cluster-enabled', 'yes', '--port', '17912', '--bind', '127.0.0.1');
+    await startServer(
+      'cluster',
+      '--save',
+      '3600 1',
+      '--cluster-enabled',
+      'yes',
+      '--port',
+      '17912',
+      '--bind',
+      '127.0.0.1',
+    );
     await startServer('cache', '--save', '', '--appendonly', 'no');
     for (const name of ['a', 'b', 'c']) await startServer(name, '--appendonly', 'yes');
     await using resident = await held();
@@ -288,7 +312,9 @@ requires(
     chmodSync(file, 0o600);
     await using resident = await held();
     expect(await resident.ask('verify')).toBe('ok');
-    expect(execFileSync('sh', ['-c', 'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr "\\0" "\\n" | grep -cF \'a "b"\' || true'], { encoding: 'utf8' }).trim()).toBe('0'); // prettier-ignore
+    for (const pid of [resident.pid, ...resident.clients])
+      for (const file of ['cmdline', 'environ'])
+        expect(readFileSync(`/proc/${pid}/${file}`, 'utf8')).not.toContain('a "b"');
     expect(await resident.ask('thaw ok')).toBe('ok');
   });
 
@@ -304,7 +330,9 @@ requires(
       symlinkSync(other, join(dir, 'far/appendonlydir'));
       await startServer('far', '--appendonly', 'yes', '--save', '');
       await using partly = start();
-      expect(await partly.ask('prepare')).toMatch(/^error .* is in the set that is cut, but \/dev\/shm\/fsb-redis-.* is not$/);
+      expect(await partly.ask('prepare')).toMatch(
+        /^error .* is in the set that is cut, but \/dev\/shm\/fsb-redis-.* is not$/,
+      );
     } finally {
       rmSync(other, { recursive: true });
     }

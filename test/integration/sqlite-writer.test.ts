@@ -1,9 +1,10 @@
 // fsfreeze-hook.d/50-sqlite with databases in a directory of its own: asked by hand, and by a coordinator whose freezer is
 // a fake one. Nothing is frozen.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, spawnSync, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import type { Readable, Writable } from 'node:stream';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { FreezeHarness } from '../support/freeze-harness.js';
@@ -29,15 +30,15 @@ requires(
     return status === 0 ? stdout.trim() : stderr.trim();
   }
   /** A session beside that has run `text`, and ends with its input. */
-  async function aside(database: string, text: string): Promise<ChildProcess> {
+  async function aside(database: string, text: string): Promise<ChildProcessByStdio<Writable, Readable, null>> {
     const session = spawn('sqlite3', ['-batch', database], { stdio: ['pipe', 'pipe', 'inherit'] });
-    session.stdin?.write(`${text}\nSELECT 'done';\n`);
-    if (session.stdout !== null) await once(session.stdout, 'data');
+    session.stdin.write(`${text}\nSELECT 'done';\n`);
+    await once(session.stdout, 'data');
     return session;
   }
-  async function ended(session: ChildProcess): Promise<void> {
+  async function ended(session: ChildProcessByStdio<Writable, Readable, null>): Promise<void> {
     const exit = once(session, 'exit');
-    session.stdin?.end();
+    session.stdin.end();
     await exit;
   }
   const mountOf = (path: string): string =>
@@ -113,7 +114,8 @@ requires(
     await using harness = new FreezeHarness();
     if (mountOf(dir) !== '/')
       harness.machine.mount({ ...harness.disks.root, mountpoint: mountOf(dir), source: '/dev/vda' });
-    for (const name of ['.functions', '.one-by-one']) copyFileSync(join(hooks, name), join(harness.dir, 'shipped', name));
+    for (const name of ['.functions', '.one-by-one'])
+      copyFileSync(join(hooks, name), join(harness.dir, 'shipped', name));
     const copy = join(harness.dir, 'shipped/50-sqlite');
     writeFileSync(copy, readFileSync(hook, 'utf8').replaceAll('/etc/fsfreeze-bridge/sqlite.conf', conf));
     chmodSync(copy, 0o755);
