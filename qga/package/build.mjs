@@ -90,8 +90,10 @@ function buildPackages() {
   link('fsfreeze-agent', 'usr/bin/fsfreeze-snapshot');
   put('build/freezer', 'usr/lib/fsfreeze-bridge/freezer', 0o755);
   for (const name of readdirSync(join(root, 'fsfreeze-hook.d'))) {
-    const isProgram = (statSync(join(root, 'fsfreeze-hook.d', name)).mode & 0o111) !== 0;
-    if (isProgram) put(`fsfreeze-hook.d/${name}`, `usr/lib/fsfreeze-bridge/fsfreeze-hook.d/${name}`, 0o755);
+    if (name === 'README.md') continue;
+    // What writers share is read by them, and is no program.
+    const mode = statSync(join(root, 'fsfreeze-hook.d', name)).mode & 0o111 ? 0o755 : 0o644;
+    put(`fsfreeze-hook.d/${name}`, `usr/lib/fsfreeze-bridge/fsfreeze-hook.d/${name}`, mode);
   }
   // There from the start, so that what is dropped in is noticed.
   folder('etc/fsfreeze-bridge/fsfreeze-hook.d');
