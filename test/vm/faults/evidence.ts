@@ -152,11 +152,13 @@ export function judgeFired(timeline: Timeline, name: FaultName, step: Step, at: 
   ];
 }
 
-/** What a stranger froze is still frozen; it is thawed now. */
+/** What a stranger froze is still frozen. It is thawed now, and FITHAW tells: of what is not frozen it answers EINVAL. */
 async function judgeForeign(lab: Lab, directory: string): Promise<string[]> {
-  const { gaps } = await lab.timeline();
-  const held = gaps.some((gap) => gap.directory === directory && gap.open);
   await lab.strike(['foreign', 'thaw', directory]);
+  const { notes } = await lab.timeline();
+  const held = notes.some(([kind, what, dir, code]) => {
+    return kind === 'foreign' && what === 'thaw' && dir === directory && code === '0';
+  });
   return held ? [] : [`${directory}, which a stranger froze, was thawed`];
 }
 
