@@ -181,7 +181,10 @@ requires(
         },
         /the server (was started anew|has ended)/,
       ],
-      [() => ask('CLIENT KILL TYPE normal'), /the connection (whose write waited is gone \(CLIENT KILL\?\))/],
+      [
+        () => ask('CLIENT KILL TYPE normal'),
+        /the (connection whose write waited is gone|server has closed the connection)/,
+      ],
     ] as const) {
       if (!servers.has('one')) await startServer('one', '--save', '3600 1');
       await using resident = await held();
@@ -254,7 +257,17 @@ requires(
 
   test('a replica is held with what its primary sends', async () => {
     await killServer('one');
-    await startServer('one', '--save', '3600 1', '--port', '17911', '--bind', '127.0.0.1');
+    await startServer(
+      'one',
+      '--save',
+      '3600 1',
+      '--port',
+      '17911',
+      '--bind',
+      '127.0.0.1',
+      '--repl-diskless-sync-delay',
+      '0',
+    );
     await startServer(
       'two',
       '--appendonly',
