@@ -119,6 +119,21 @@ const writerReportSchema = v.strictObject({
 });
 export type WriterReport = v.InferOutput<typeof writerReportSchema>;
 
+/** A file that a writer left for whoever keeps the snapshot: a label, a position in a log. */
+const artefactSchema = v.strictObject({
+  /** The writer's name. */
+  writer: v.string(),
+  /** One component of a path. */
+  name: v.string(),
+  /** Its content, if that is UTF-8 without control characters other than tabs and ends of lines; else `base64`. */
+  text: v.optional(v.string()),
+  base64: v.optional(v.string()),
+  /** Bytes of the file, of which only the first are here if it is too long. */
+  size: finite,
+  truncated: v.optional(v.boolean()),
+});
+export type Artefact = v.InferOutput<typeof artefactSchema>;
+
 export const sessionSteps = ['plan', 'prepare', 'hold', 'freeze', 'frozen', 'thaw', 'release'] as const;
 export type SessionStep = (typeof sessionSteps)[number];
 
@@ -150,6 +165,13 @@ export const freezeReportSchema = v.strictObject({
   error: v.optional(v.string()),
   filesystems: v.array(filesystemReportSchema),
   writers: v.array(writerReportSchema),
+  /**
+   * Writers that speak for no application (`guarantee=none`), and have no part in the level. They stand apart so that a
+   * host which does not know of them counts them for nothing.
+   */
+  accompanying: v.optional(v.array(writerReportSchema)),
+  /** What writers left in their `artefacts` folders, once all had let go. */
+  artefacts: v.optional(v.array(artefactSchema)),
   /**
    * Writers that should have run and could not safely be: the applications they speak for are concerned all the same.
    */
@@ -217,11 +239,15 @@ export type CoordinatorStatus = v.InferOutput<typeof coordinatorStatusSchema>;
 export const writerListingSchema = v.strictObject({
   name: v.string(),
   path: v.string(),
-  kind: v.picklist(['plain', 'described', 'resident']),
+  kind: told(['plain', 'described', 'resident'], 'plain'),
   required: v.boolean(),
   rank: finite,
-  phases: v.array(v.picklist(writerPhases)),
-  guarantee: v.optional(v.picklist(guarantees)),
+  phases: v.array(told(writerPhases, 'post')),
+  guarantee: v.optional(told(guarantees, 'artefact')),
+  /** It speaks for no application, and has no part in the level. */
+  accompanies: v.optional(v.boolean()),
+  /** Seconds for which its hold may outlive its process. */
+  lingers: v.optional(finite),
   /** Why it will not be run (permissions, a bad description, switched off, hidden by an earlier folder). */
   problem: v.optional(v.string()),
 });

@@ -60,8 +60,9 @@ export async function runWriters(args: AgentArgs, output: Output): Promise<ExitC
   const writers = await agent.coordinator.writers();
   checkSize(`list of ${writers.length} writers`, writers);
   output.result({ writers } satisfies Result<'writers'>, () => [
-    ...writers.map(({ name, path, kind, required, rank, phases, guarantee, problem }) => {
-      const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}`;
+    ...writers.map(({ name, path, kind, required, rank, phases, guarantee, accompanies, problem }) => {
+      const worth = accompanies === true ? 'accompanies' : (guarantee ?? 'no guarantee stated');
+      const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${worth}`;
       return `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`;
     }),
     ...(writers.length === 0 ? ['the guest has no writers'] : []),

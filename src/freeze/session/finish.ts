@@ -98,7 +98,11 @@ export class Finish {
     const { writers } = acquired;
     try {
       await writers?.after(frozen === undefined ? 'abort' : 'post', outcome.kind);
-      if (writers !== undefined) this.#final = { ...(this.#final ?? final), writers: writers.reports(true) };
+      if (writers !== undefined) {
+        const accompanying = writers.accompanying(true);
+        const told = { writers: writers.reports(true), ...(accompanying.length === 0 ? {} : { accompanying }) };
+        this.#final = { ...(this.#final ?? final), ...told };
+      }
       if (writers === undefined || writers.unreleased.length === 0) record?.remove();
       else record?.noteEnded();
     } catch (error) {

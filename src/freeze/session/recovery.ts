@@ -4,6 +4,7 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Timer } from '../../deadline.js';
+import { defined } from '../../defined.js';
 import { describeError, ThawUnconfirmedError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { thawLeft } from '../freezer/until-thawed.js';
@@ -11,7 +12,7 @@ import { endLeftProcesses } from '../writers/left-processes.js';
 import type { CoordinatorOptions } from '../options.js';
 import { stillRuns } from '../../linux/process-stat.js';
 import { LeftRecord } from '../writers/left-record.js';
-import type { StartedWriter, WriterProcess } from '../writers/notes.js';
+import type { StartedWriter } from '../writers/notes.js';
 import { makerOf, sessionsDir, type SessionHead } from '../writers/record.js';
 import { withDefaults, type Settings } from '../settings.js';
 import type { Writer } from '../writers/folders.js';
@@ -113,32 +114,29 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
   };
   try {
     record.clearOutput();
-    const running = record.runningProcesses();
-    const residents = started.filter(({ kind }) => kind === 'resident').map((one) => releaseOf(one, running));
-    for (const { path, released } of residents) if (released) record.noteReleased(path);
     const writers = startedWriters({ session, record, head }, settings);
     await writers.release('broken');
     if (record.unreleased().length === 0) record.remove();
     else record.noteEnded();
-    return { ...told, writers: [...residents, ...writers.releases] };
+    return { ...told, writers: writers.releases };
   } catch (error) {
     return { ...told, writers: [], problem: describeError(error) };
   }
 }
 
-/** All but residents, which cannot be started only to let go. */
 function startedWriters({ session, record, head }: Abandoned, settings: Settings): WriterSet {
   const { leaseMs = 0, mountpoints = [] } = head ?? {};
-  const started = record.unreleased().filter(({ kind }) => kind !== 'resident');
   return WriterSet.abandoned(
-    started.map((one) => asWriter(one, settings.writerOwner)),
+    record.unreleased().map((one) => asWriter(one, settings.writerOwner)),
     {
       session,
       leaseMs,
+      leaseMaxMs: settings.leaseMaxMs,
       mountpoints: mountpointList(mountpoints),
       record,
       zeroMs: monotonicMs(),
       limitsMs: settings.writerLimitsMs,
+      leftRuns: (path) => record.runningProcesses().some((one) => one.path === path),
     },
   );
 }
@@ -152,19 +150,14 @@ export function leftWriters(settings: Settings): readonly LeftWriters[] {
   });
 }
 
-/** A resident lets go when its standard input closes, as it did when its agent died. Its end is the proof. */
-function releaseOf({ name, path }: StartedWriter, running: readonly WriterProcess[]): Release {
-  const released = !running.some((one) => one.path === path);
-  return { name, path, released, ...(released ? {} : { reason: 'its process does not end' }) };
-}
-
-function asWriter({ name, path, folder, style, kind, rank, limitMs }: StartedWriter, owner: number): Writer {
+function asWriter({ name, path, folder, style, kind, rank, limitMs, lingers }: StartedWriter, owner: number): Writer {
   const description = {
     phases: ['freeze' as const, 'thaw' as const],
     rank,
     timeout: { thaw: limitMs / 1000 },
     required: true,
     covers: [],
+    ...defined({ lingers }),
   };
   const { phases } = description;
   return {

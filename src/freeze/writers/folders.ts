@@ -3,7 +3,7 @@
 import { closeSync, openSync, readFileSync, readSync, statSync, type Stats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { defined } from '../../defined.js';
-import type { WriterListing, WriterPhase } from '../../consistency.js';
+import type { WriterListing, WriterPhase, WriterReport } from '../../consistency.js';
 import { namesIn, realPath } from '../../linux/kernel-values.js';
 import { describeScript, describeSidecar, PLAIN_RANK, type Described, type WriterDescription } from './description.js';
 import { fileIdentity, whyUnsafe, type CheckedFile } from './safety.js';
@@ -92,6 +92,17 @@ export function findWriters(
   return [...found.values(), ...hidden].sort(byName);
 }
 
+/** It speaks for no application: it neither raises nor lowers a level, and its failure ends nothing. */
+export function accompanies({ description }: Pick<Writer, 'description'>): boolean {
+  return description?.guarantee === 'none';
+}
+
+/** What it guarantees, as reports tell it: `none` is a word that an older host does not know. */
+export function guaranteeOf({ description }: Pick<Writer, 'description'>): Pick<WriterReport, 'guarantee'> {
+  const guarantee = description?.guarantee;
+  return guarantee === undefined || guarantee === 'none' ? {} : { guarantee };
+}
+
 /** The writer as requesters are told of it. */
 export function listing(writer: Writer): WriterListing {
   const { name, path, kind, required, rank, phases, description, problem } = writer;
@@ -102,8 +113,9 @@ export function listing(writer: Writer): WriterListing {
     required,
     rank,
     phases: [...phases],
-    ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
-    ...defined({ problem }),
+    ...guaranteeOf(writer),
+    ...(accompanies(writer) ? { accompanies: true } : {}),
+    ...defined({ lingers: description?.lingers, problem }),
   };
 }
 
@@ -144,11 +156,11 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
   if (described.kind === 'plain') return plain;
   if (described.kind === 'bad')
     return { ...plain, kind: 'described', problem: `bad description: ${described.problem}`, problemKind: 'unsafe' };
-  const { required, rank, phases, resident } = described.description;
+  const { required, rank, phases, resident, guarantee } = described.description;
   return {
     ...plain,
     kind: resident === true ? 'resident' : 'described',
-    required,
+    required: required && guarantee !== 'none',
     rank,
     phases,
     description: described.description,

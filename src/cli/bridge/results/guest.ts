@@ -85,6 +85,8 @@ export const writersSchema = v.strictObject({
         rank: is(listing.rank, 'order: lower ones are held first and let go last'),
         phases: is(listing.phases, 'phases that it takes part in'),
         guarantee: maybe(listing.guarantee.wrapped, 'what it promises of its data while it is held'),
+        accompanies: maybe(listing.accompanies.wrapped, 'it speaks for no application, and has no part in the level'),
+        lingers: maybe(listing.lingers.wrapped, 'seconds for which its hold may outlive its process'),
         problem: maybe(listing.problem.wrapped, 'why it will not be run'),
       }),
     ),
