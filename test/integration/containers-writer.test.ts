@@ -90,7 +90,11 @@ requires('root', 'findmnt')('20-containers', () => {
   };
   const status = (at: string): string => readFileSync(join(at, 'status'), 'utf8').trim();
   const calls = (runtime: Runtime): string[] =>
-    existsSync(join(dir, runtime, 'calls')) ? readFileSync(join(dir, runtime, 'calls'), 'utf8').trim().split('\n') : [];
+    existsSync(join(dir, runtime, 'calls'))
+      ? readFileSync(join(dir, runtime, 'calls'), 'utf8')
+          .trim()
+          .split('\n')
+      : [];
   const environment = (mountpoints: string, path = `${join(dir, 'bin')}:/usr/sbin:/usr/bin:/sbin:/bin`) => ({
     PATH: path,
     FSFREEZE_SCRATCH: join(dir, 'scratch'),
@@ -121,7 +125,9 @@ requires('root', 'findmnt')('20-containers', () => {
     for (const name of ['bin', 'scratch', ...BOTH]) mkdirSync(join(dir, name));
     server = await named('dockerd');
     for (const runtime of BOTH) {
-      const text = RUNTIME.replace("'@'", `'${join(dir, runtime)}'`).replace('@RUNTIME', runtime).replace('@PID', String(server.pid));
+      const text = RUNTIME.replace("'@'", `'${join(dir, runtime)}'`)
+        .replace('@RUNTIME', runtime)
+        .replace('@PID', String(server.pid));
       writeFileSync(join(dir, 'bin', runtime), text, { mode: 0o755 });
     }
   });

@@ -183,7 +183,12 @@ requires('root', 'findmnt')('90-system', () => {
     const session = await coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto' });
     expect(calls('journalctl')).toEqual(['journalctl --sync', 'journalctl --relinquish-var']);
     const report = await session.thaw();
-    expect(report).toMatchObject({ level: 'filesystem', outcome: 'ok', writers: [], accompanying: [{ name: '90-system' }] });
+    expect(report).toMatchObject({
+      level: 'filesystem',
+      outcome: 'ok',
+      writers: [],
+      accompanying: [{ name: '90-system' }],
+    });
     expect(report.artefacts?.map(({ name }) => name)).toEqual(['boot', 'identity', 'lvm', 'packages']);
     await expect.poll(() => calls('journalctl').at(-1)).toBe('journalctl --flush');
   });

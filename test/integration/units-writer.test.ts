@@ -23,7 +23,11 @@ const hooks = join(import.meta.dirname, '../../fsfreeze-hook.d');
 const hook = join(hooks, '40-units');
 const root = /^\S+ (\S+) cgroup2 /m.exec(readFileSync('/proc/self/mounts', 'utf8'))?.[1] ?? '';
 
-requires('root', 'findmnt', 'cgroup2')('40-units', () => {
+requires(
+  'root',
+  'findmnt',
+  'cgroup2',
+)('40-units', () => {
   let dir: string;
   let conf: string;
   let slice: string;
@@ -89,7 +93,8 @@ requires('root', 'findmnt', 'cgroup2')('40-units', () => {
       child.kill('SIGKILL');
       if (child.exitCode === null && child.signalCode === null) await ended;
     }
-    for (const name of ['app.service', 'other.service', 'other']) if (existsSync(group(name))) await removed(group(name));
+    for (const name of ['app.service', 'other.service', 'other'])
+      if (existsSync(group(name))) await removed(group(name));
     for (const one of [slice, join(slice, '..'), join(slice, '../..')]) await removed(one);
     rmSync(dir, { recursive: true });
   });
