@@ -139,7 +139,11 @@ requires('root', 'findmnt')('90-system', () => {
   });
 
   test('the journal goes to memory in prepare, and comes back once: in post, or when the agent ends or has ended', async () => {
-    expect(await asked(async (resident) => void (await resident.ask('post ok')))).toEqual(['journalctl --flush']);
+    expect(
+      await asked(async (resident) => {
+        await resident.ask('post ok');
+      }),
+    ).toEqual(['journalctl --flush']);
     expect(await asked(() => Promise.resolve())).toEqual(['journalctl --flush']);
     const terminated = asked(async (resident) => {
       process.kill(resident.pid, 'SIGTERM');
