@@ -85,7 +85,10 @@ requires('root', 'findmnt')('20-containers', () => {
     const said = Object.entries(labels).map(([name, value]) => `fsfreeze-bridge.${name}=${value}`);
     writeFileSync(join(at, 'labels'), said.join(','));
     // As Go quotes.
-    writeFileSync(join(at, 'quoted'), LABELS.map((name) => `${name} ${JSON.stringify(labels[name] ?? '')}\n`).join(''));
+    writeFileSync(
+      join(at, 'quoted'),
+      LABELS.map((name) => `${name} ${labels[name] === undefined ? '' : JSON.stringify(labels[name])}\n`).join(''),
+    );
     return at;
   };
   const status = (at: string): string => readFileSync(join(at, 'status'), 'utf8').trim();
