@@ -177,6 +177,14 @@ requires('root', 'findmnt')('90-system', () => {
     expect(calls('journalctl').at(-1)).toBe('journalctl --flush');
   });
 
+  test('a journald that hangs is not waited for', async () => {
+    program('journalctl', '[ "$1" != --sync ] || exec sleep 60');
+    await using resident = start();
+    const began = performance.now();
+    expect(await resident.ask('prepare')).toBe('error the journal may block: journald does not answer');
+    expect(performance.now() - began).toBeLessThan(4_500);
+  });
+
   test('through the agent: it accompanies, its files are in the report, and no level hangs on it', async () => {
     await using harness = new FreezeHarness();
     if (mountOf(dir) !== '/')

@@ -65,6 +65,26 @@ requires(...USER_MODE)('writers of the system', () => {
       await expect.poll(() => onDisk(guest()), { timeout: 10_000 }).toBe('one');
     });
 
+    test('a process that waits in the kernel: given up after 3 s, with its name, and the service goes on', async () => {
+      const hook = 'FSFREEZE_SCRATCH=/run/try /usr/lib/fsfreeze-bridge/fsfreeze-hook.d/40-units';
+      // The filesystem is frozen before the service that writes to it: the wrong order, as a stranger may do it.
+      await line(guest(), 'mkdir -p /run/try; fsfreeze -f /srv/data; sleep 0.3');
+      try {
+        const said = await line(
+          guest(),
+          `${hook} prepare && { bash -c "time -p ${hook} freeze" 2>&1; echo $?; }; ${hook} thaw`,
+        );
+        expect(said).toMatch(/^ledger\.service does not freeze within 3 s: sh \(pid \d+\) waits in the kernel\n/);
+        expect(said).toMatch(/\nreal [34]\.\d/);
+        expect(said).toMatch(/\n1$/);
+      } finally {
+        await line(guest(), 'fsfreeze -u /srv/data');
+      }
+      expect(await frozen(guest())).toBe(false);
+      const before = await count(guest());
+      await expect.poll(() => count(guest()), { timeout: 10_000 }).toBeGreaterThan(before);
+    });
+
     test('the agent is killed: the next one thaws the service, and the journal comes back', async () => {
       await using host = await requester(guest());
       await host.coordinator.freeze({ requester: 'test', leaseMs: LEASE_MS, require: 'application' });
