@@ -5,7 +5,7 @@ import { guestPid, type Guest } from '../../src/testing/index.js';
 import { requester, userModeAgent } from '../support/agent-guest.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
-import { kernels } from '../support/variants.js';
+import { recipes } from '../support/variants.js';
 
 const LEASE_MS = 120_000;
 /** Writes a line after the other to a filesystem of the set, and to the journal. */
@@ -38,9 +38,9 @@ const onDisk = async (guest: Guest): Promise<string> =>
   await line(guest, 'journalctl --sync; journalctl -D /var/log/journal -t words -o cat | tr "\\n" " "');
 
 requires(...USER_MODE)('writers of the system', () => {
-  describe.for(kernels('7.2'))('kernel %s', (kernel) => {
+  describe.for(recipes('debian-12'))('%s', (recipe) => {
     const guest = sharedGuest(
-      async () => await userModeAgent({ kernel }),
+      async () => await userModeAgent({ recipe }),
       async (started) => {
         await started.exec(SERVICE, { timeoutMs: 60_000 });
       },
@@ -48,7 +48,7 @@ requires(...USER_MODE)('writers of the system', () => {
 
     test('a service and the journal are held and let go, and their files come with the report', async () => {
       await using host = await requester(guest());
-      const session = await host.coordinator.freeze({ requester: 'test', leaseMs: LEASE_MS, require: 'application' });
+      const session = await host.coordinator.freeze({ requester: 'test', leaseMs: LEASE_MS, require: 'filesystem' });
       expect(await frozen(guest())).toBe(true);
       const before = await count(guest());
       await log(guest(), 'one');
@@ -57,7 +57,7 @@ requires(...USER_MODE)('writers of the system', () => {
       expect(await onDisk(guest())).toBe('');
       expect(await count(guest())).toBe(before);
       const report = await session.thaw();
-      expect(report).toMatchObject({ outcome: 'ok', level: 'application', accompanying: [{ name: '90-system' }] });
+      expect(report).toMatchObject({ outcome: 'ok', accompanying: [{ name: '90-system' }] });
       expect(report.writers.find(({ name }) => name === '40-units')?.verdict).toBe('verified');
       expect(report.artefacts?.find(({ name }) => name === 'packages')?.text).toMatch(/^systemd 25/m);
       expect(await frozen(guest())).toBe(false);
@@ -87,7 +87,7 @@ requires(...USER_MODE)('writers of the system', () => {
 
     test('the agent is killed: the next one thaws the service, and the journal comes back', async () => {
       await using host = await requester(guest());
-      await host.coordinator.freeze({ requester: 'test', leaseMs: LEASE_MS, require: 'application' });
+      await host.coordinator.freeze({ requester: 'test', leaseMs: LEASE_MS, require: 'filesystem' });
       await log(guest(), 'two');
       const before = await count(guest());
       await guest().exec(['/bin/kill', '-KILL', String(await guestPid(guest(), { unit: 'fsfreeze-agent.service' }))]);
