@@ -243,6 +243,25 @@ requires('root', 'findmnt')('20-containers', () => {
     expect(status(at)).toBe('running');
   });
 
+  test('a pause that comes when nobody waits for it any more is taken back', async () => {
+    const at = container('a', { writer: 'pause' });
+    const runtime = join(dir, 'bin/docker');
+    const working = readFileSync(runtime, 'utf8');
+    writeFileSync(
+      runtime,
+      working.replace('\npause | unpause)\n', '\npause | unpause)\n[ $verb = unpause ] || sleep 2\n'),
+    );
+    expect(run('prepare')).toBe('0');
+    const freezing = spawn(hook, ['freeze'], { env: environment('/'), stdio: 'ignore' });
+    await expect.poll(() => calls('docker').at(-1)).toContain('pause ');
+    freezing.kill('SIGKILL');
+    await once(freezing, 'exit');
+    expect(run('thaw')).toBe('1 container aaaaaaaaaaaa: its pause was cut off, and may come yet');
+    await expect.poll(() => status(at), { timeout: 5_000 }).toBe('paused');
+    expect(run('thaw')).toBe('0');
+    expect(status(at)).toBe('running');
+  });
+
   test('a label with a newline in it stays its own container’s', () => {
     container('a', { writer: 'pause\nfreeze "touch /x"' });
     container('b', { writer: 'pause' });
