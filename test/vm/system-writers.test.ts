@@ -1,7 +1,7 @@
 // The shipped writers 40-units and 90-system under a real systemd, on filesystems that are really frozen: a service stands
 // still with its filesystem, the journal goes to memory and comes back, and neither stays held when the agent is killed.
 import { describe, expect, test } from 'vitest';
-import { guestPid, type Guest } from '../../src/testing/index.js';
+import { guestPid, waitForAgent, type Guest } from '../../src/testing/index.js';
 import { requester, userModeAgent } from '../support/agent-guest.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
@@ -94,6 +94,22 @@ requires(...USER_MODE)('writers of the system', () => {
       await expect.poll(() => frozen(guest()), { timeout: 20_000 }).toBe(false);
       await expect.poll(() => count(guest()), { timeout: 10_000 }).toBeGreaterThan(before);
       await expect.poll(() => onDisk(guest()), { timeout: 10_000 }).toBe('one two');
+    });
+
+    test('agent and freezer are killed at once: journald does not wait for the disk before systemd has it thawed', async () => {
+      await waitForAgent(guest());
+      await using host = await requester(guest());
+      await host.coordinator.freeze({ requester: 'test', leaseMs: LEASE_MS, require: 'filesystem' });
+      await log(guest(), 'three');
+      const pids = await Promise.all(
+        ['agent', 'freezer'].map((name) => guestPid(guest(), { unit: `fsfreeze-${name}.service` })),
+      );
+      const before = await count(guest());
+      const killedMs = performance.now();
+      await line(guest(), `kill -STOP ${pids.join(' ')}; kill -KILL ${pids.join(' ')}`);
+      await expect.poll(() => count(guest()), { timeout: 40_000 }).toBeGreaterThan(before);
+      expect(performance.now() - killedMs).toBeLessThan(10_000);
+      await expect.poll(() => onDisk(guest()), { timeout: 10_000 }).toBe('one two three');
     });
   });
 });
