@@ -84,7 +84,7 @@ const filesystemReportSchema = v.strictObject({
 });
 export type FilesystemReport = v.InferOutput<typeof filesystemReportSchema>;
 
-export const writerPhases = ['prepare', 'freeze', 'verify', 'thaw', 'abort', 'post'] as const;
+export const writerPhases = ['prepare', 'freeze', 'verify', 'thaw', 'abort', 'post', 'complete'] as const;
 export type WriterPhase = (typeof writerPhases)[number];
 
 const phaseReportSchema = v.strictObject({
@@ -100,10 +100,13 @@ export type PhaseReport = v.InferOutput<typeof phaseReportSchema>;
 
 export const guarantees = ['held', 'recoverable', 'artefact'] as const;
 
+export const writerKinds = ['plain', 'described', 'resident'] as const;
+export const writerVerdicts = ['verified', 'claimed', 'failed', 'not-applicable'] as const;
+
 const writerReportSchema = v.strictObject({
   name: v.string(),
   path: v.string(),
-  kind: told(['plain', 'described', 'resident'], 'plain'),
+  kind: told(writerKinds, 'plain'),
   required: v.boolean(),
   rank: finite,
   guarantee: v.optional(told(guarantees, 'artefact')),
@@ -113,11 +116,26 @@ const writerReportSchema = v.strictObject({
    * failed          a phase failed; `reason` says which and why
    * not-applicable  it said so (exit 3): nothing of it runs here
    */
-  verdict: told(['verified', 'claimed', 'failed', 'not-applicable'], 'failed'),
+  verdict: told(writerVerdicts, 'failed'),
   reason: v.optional(v.string()),
   phases: v.array(phaseReportSchema),
 });
 export type WriterReport = v.InferOutput<typeof writerReportSchema>;
+
+/** A file that a writer left for whoever keeps the snapshot: a label, a position in a log. */
+const artefactSchema = v.strictObject({
+  /** The writer's name. */
+  writer: v.string(),
+  /** One component of a path. */
+  name: v.string(),
+  /** Its content, if that is UTF-8 without control characters other than tabs and ends of lines; else `base64`. */
+  text: v.optional(v.string()),
+  base64: v.optional(v.string()),
+  /** Bytes of the file, of which only the first are here if it is too long. */
+  size: finite,
+  truncated: v.optional(v.boolean()),
+});
+export type Artefact = v.InferOutput<typeof artefactSchema>;
 
 export const sessionSteps = ['plan', 'prepare', 'hold', 'freeze', 'frozen', 'thaw', 'release'] as const;
 export type SessionStep = (typeof sessionSteps)[number];
@@ -140,7 +158,8 @@ export function lasted({ outcome }: Pick<FreezeReport, 'outcome'>): boolean {
 export const freezeReportSchema = v.strictObject({
   session: v.string(),
   requester: v.string(),
-  state: v.picklist(['frozen', 'thawed']),
+  /** Whatever is not said to be thawed may be frozen. */
+  state: told(['frozen', 'thawed'], 'frozen'),
   outcome: told(outcomes, 'broken'),
   /** What an atomic cut taken while this session is held is worth. Final once `state` is `thawed`. */
   level: told(consistencyLevels, 'none'),
@@ -150,6 +169,13 @@ export const freezeReportSchema = v.strictObject({
   error: v.optional(v.string()),
   filesystems: v.array(filesystemReportSchema),
   writers: v.array(writerReportSchema),
+  /**
+   * Writers that speak for no application (`guarantee=none`), and have no part in the level. They stand apart so that a
+   * host which does not know of them counts them for nothing.
+   */
+  accompanying: v.optional(v.array(writerReportSchema)),
+  /** What writers left in their `artefacts` folders, once all had let go. */
+  artefacts: v.optional(v.array(artefactSchema)),
   /**
    * Writers that should have run and could not safely be: the applications they speak for are concerned all the same.
    */
@@ -204,9 +230,51 @@ export interface FreezeSession {
   thaw(): Promise<FreezeReport>;
 }
 
+/**
+ * ok      the requester has what it wanted of the cut, durably: writers may forget what only it made superfluous
+ * failed  there is no such cut, or it must not be relied on
+ */
+export const completeOutcomes = ['ok', 'failed'] as const;
+export type CompleteOutcome = (typeof completeOutcomes)[number];
+
+/** What was made of the requester's word about a session that is over. */
+export const completionSchema = v.strictObject({
+  session: v.string(),
+  /** As the requester said the first time. */
+  outcome: told(completeOutcomes, 'failed'),
+  /** Writers that took part and have the phase `complete`. */
+  writers: v.array(
+    v.strictObject({
+      name: v.string(),
+      path: v.string(),
+      /** As this writer was told: `failed` too where the session or the writer itself had failed. */
+      told: told(completeOutcomes, 'failed'),
+      /** `unsupported`: it says that it has no such phase after all. */
+      result: told(['done', 'unsupported', 'failed'], 'failed'),
+      reason: v.optional(v.string()),
+      durationMs: finite,
+    }),
+  ),
+});
+export type Completion = v.InferOutput<typeof completionSchema>;
+
+/** A session that is over, kept for what its requester has to say of the cut. */
+export const keptListingSchema = v.strictObject({
+  session: v.string(),
+  requester: v.string(),
+  /** Since its end, in milliseconds of guest running time. */
+  endedForMs: finite,
+  /** `waiting` for the requester's word; `running`, its writers are being told; `completed`, they were. */
+  state: told(['waiting', 'running', 'completed'], 'waiting'),
+  /** As the requester said, once it is `completed`. */
+  outcome: v.optional(told(completeOutcomes, 'failed')),
+});
+export type KeptListing = v.InferOutput<typeof keptListingSchema>;
+
 export const coordinatorStates = ['idle', 'preparing', 'holding', 'freezing', 'frozen', 'thawing'] as const;
 export const coordinatorStatusSchema = v.strictObject({
-  state: v.picklist(coordinatorStates),
+  /** Only `idle` says that nothing is held. */
+  state: told(coordinatorStates, 'frozen'),
   session: v.optional(v.string()),
   requester: v.optional(v.string()),
   /** Milliseconds until the guest thaws itself, in state frozen. */
@@ -214,14 +282,32 @@ export const coordinatorStatusSchema = v.strictObject({
 });
 export type CoordinatorStatus = v.InferOutput<typeof coordinatorStatusSchema>;
 
+/** What became of a writer in the last session that it took part in, as far as the agent remembers. */
+const lastRunSchema = v.strictObject({
+  session: v.string(),
+  verdict: told(writerVerdicts, 'failed'),
+  reason: v.optional(v.string()),
+  /** All its phases together, in milliseconds. */
+  durationMs: finite,
+});
+export type LastRun = v.InferOutput<typeof lastRunSchema>;
+
 export const writerListingSchema = v.strictObject({
   name: v.string(),
   path: v.string(),
-  kind: v.picklist(['plain', 'described', 'resident']),
+  kind: told(writerKinds, 'plain'),
   required: v.boolean(),
   rank: finite,
-  phases: v.array(v.picklist(writerPhases)),
-  guarantee: v.optional(v.picklist(guarantees)),
+  phases: v.array(told(writerPhases, 'post')),
+  guarantee: v.optional(told(guarantees, 'artefact')),
+  /** It speaks for no application, and has no part in the level. */
+  accompanies: v.optional(v.boolean()),
+  /** Seconds for which its hold may outlive its process. */
+  lingers: v.optional(finite),
+  /** Paths that its data lies on; it takes part only if one of them is frozen. Absent if it always does. */
+  covers: v.optional(v.array(v.string())),
+  /** Absent if it took part in none. Agents of older versions do not tell. */
+  last: v.optional(lastRunSchema),
   /** Why it will not be run (permissions, a bad description, switched off, hidden by an earlier folder). */
   problem: v.optional(v.string()),
 });
@@ -272,4 +358,11 @@ export interface Coordinator {
   freeze(request: FreezeRequest, signal?: AbortSignal): Promise<FreezeSession>;
   status(): Promise<CoordinatorStatus>;
   writers(): Promise<readonly WriterListing[]>;
+  /**
+   * After thaw(): tells the writers of that session what became of the cut, once; whoever says it again gets the same
+   * answer, whatever it says. Waits for `post`, then runs `complete` of those that have it. Gives undefined where there
+   * is no such thing: a stock agent, or one of an older version. Throws a QuiesceError if the session is unknown or
+   * forgotten, a StateError while a session is under way. `signal` gives up waiting where there is a wire in between.
+   */
+  complete(session: string, outcome: CompleteOutcome, signal?: AbortSignal): Promise<Completion | undefined>;
 }

@@ -66,25 +66,50 @@ export class Timer {
   }
 }
 
-/** Waits for a signal to be aborted. `clear` is to be called afterwards: it takes the listener away. */
+/** Who waits for a signal: one listener for all of them, since Node warns of more than ten on one signal. */
+const waiting = new WeakMap<AbortSignal, Set<() => void>>();
+
+/**
+ * Calls `act` once, when the signal is aborted, however many wait for it. Not for one that is aborted already. Gives
+ * what takes the wait back.
+ */
+export function onAbort(signal: AbortSignal | undefined, act: () => void): () => void {
+  if (signal === undefined) return () => undefined;
+  const all = waiting.get(signal) ?? listen(signal);
+  all.add(act);
+  return () => {
+    all.delete(act);
+  };
+}
+
+function listen(signal: AbortSignal): Set<() => void> {
+  const all = new Set<() => void>();
+  waiting.set(signal, all);
+  signal.addEventListener(
+    'abort',
+    () => {
+      for (const act of all) act();
+      all.clear();
+    },
+    { once: true },
+  );
+  return all;
+}
+
+/** Waits for a signal to be aborted. `clear` is to be called afterwards: nobody waits any more. */
 export class AbortWait {
   readonly aborted: Promise<'aborted'>;
-  readonly #signal: AbortSignal | undefined;
-  #onAbort = (): void => undefined;
+  readonly clear: () => void;
 
   constructor(signal: AbortSignal | undefined) {
-    this.#signal = signal;
-    this.aborted = new Promise((resolve) => {
-      this.#onAbort = () => {
-        resolve('aborted');
-      };
-      signal?.addEventListener('abort', this.#onAbort);
-      if (signal?.aborted === true) this.#onAbort();
+    let resolve: (value: 'aborted') => void = () => undefined;
+    this.aborted = new Promise((settle) => {
+      resolve = settle;
     });
-  }
-
-  clear(): void {
-    this.#signal?.removeEventListener('abort', this.#onAbort);
+    this.clear = onAbort(signal, () => {
+      resolve('aborted');
+    });
+    if (signal?.aborted === true) resolve('aborted');
   }
 }
 

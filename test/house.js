@@ -39,7 +39,9 @@ export const rooms = {
   'host/recover': [...hostGround, 'host'],
   host: ['linux', 'qga', ...monitor],
   testing: ['linux', 'qga', ...monitor],
+  writer: [],
   'cli/agent': ['agent', 'freeze', ...guestAgent],
+  'cli/snapshot': ['cli/agent', 'agent', 'freeze', ...guestAgent],
   'cli/bridge': ['host', 'linux', 'qga', ...monitor],
 };
 

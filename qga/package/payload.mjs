@@ -1,5 +1,14 @@
 // The files of a package, before it is known what kind of package it will be: deb.mjs and rpm.mjs pack them.
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { out, root, version } from './run.mjs';
@@ -11,6 +20,7 @@ export function startPayload(name) {
   makeFolder(tree, 0o755);
   const placed = [];
   const folders = [];
+  const links = [];
 
   const makeAbove = (target) => {
     if (dirname(target) !== '.') makeAbove(dirname(target));
@@ -36,12 +46,20 @@ export function startPayload(name) {
   const write = (text, target, mode = 0o644) => {
     place(target, mode, (file) => writeFileSync(file, text));
   };
+  /** Makes a symbolic link to `to`, as seen from where it lies. */
+  const link = (to, target) => {
+    makeAbove(dirname(target));
+    symlinkSync(to, join(tree, target));
+    links.push(target);
+  };
   return {
     name,
     tree,
     /** What was placed, in its order. */
     placed,
     folders,
+    links,
+    link,
     folder,
     put,
     write,

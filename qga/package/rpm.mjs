@@ -15,7 +15,7 @@ const payloads = { none: 'w1.gzdio', xz: 'w6.xzdio' };
 export function packRpm(payload, { file, specFile, scripts, compress }) {
   rmSync(join(out, file), { force: true });
   if (spawnSync('rpmbuild', ['--version']).error !== undefined) return false;
-  const { tree, placed, folders, name } = payload;
+  const { tree, placed, folders, links, name } = payload;
   const top = join(out, `${name}-rpm`);
   rmSync(top, { recursive: true, force: true });
   mkdirSync(top);
@@ -23,6 +23,7 @@ export function packRpm(payload, { file, specFile, scripts, compress }) {
   const files = [
     ...folders.map(({ target, mode }) => `%dir %attr(${octal(mode)}, root, root) /${target}`),
     ...placed.map(({ target, mode }) => `%attr(${octal(mode)}, root, root) /${target}`),
+    ...links.map((target) => `/${target}`),
   ].join('\n');
   const spec = filledIn(readFileSync(join(root, specFile), 'utf8'), {
     values: { tree, files, payload: payloads[compress] },

@@ -2,7 +2,7 @@
 // it came. A plain thaw on any channel of the host ends a session of the host, whichever channel began it, or aborts an
 // attempt on its way. A session held from inside the guest refuses the host's thaw and names its holder, and the other
 // way round. What is owed to a requester whose thaw comes too late: owed-errors.ts.
-import type { FreezeReport, FreezeRequest, Untold } from '../consistency.js';
+import type { CompleteOutcome, Completion, FreezeReport, FreezeRequest, Untold } from '../consistency.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
 import { ThawPendingError } from '../freeze/session/errors.js';
@@ -164,6 +164,20 @@ export class SessionKeeper {
     if (ended.report.state === 'frozen') throw unconfirmedError(ended.report);
     this.#owed.markTold(id, origin);
     return ended.report;
+  }
+
+  /**
+   * bridge-complete, as Coordinator.complete. Throws a QuiesceError, too, if the session was the other side's; whose
+   * a session of an agent before this one was is not known.
+   */
+  async complete(id: string, outcome: CompleteOutcome, { origin }: ChannelContext): Promise<Completion> {
+    const ended = this.#finalReports.get(id);
+    if (ended !== undefined && ended.origin !== origin)
+      throw new QuiesceError(
+        'E_HELD',
+        `session ${id} was held by a requester ${sideOf(ended.origin)}: it alone can complete it`,
+      );
+    return await this.#coordinator.complete(id, outcome);
   }
 
   /** bridge-renew: the milliseconds left. Throws a QuiesceError if the session is not held, or not any more. */

@@ -2,9 +2,12 @@
 // freezer's lock lets this machine have no other. What a session does: session/session.ts. The whole path: README.md.
 import { randomUUID } from 'node:crypto';
 import type {
+  CompleteOutcome,
+  Completion,
   CoordinatorStatus,
   FreezeReport,
   FreezeRequest,
+  KeptListing,
   UnreleasedWriter,
   WriterListing,
 } from '../consistency.js';
@@ -14,12 +17,16 @@ import { monotonicMs } from '../linux/clock.js';
 import { FreezerInquiry } from './freezer/inquiry.js';
 import type { HungFilesystem } from './freezer/lines.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './options.js';
+import { Completions } from './session/completions.js';
+import { KeptSessions } from './session/kept-sessions.js';
+import { LastRuns } from './session/last-runs.js';
 import { leftWriters } from './session/recovery.js';
 import { ThawPendingError } from './session/errors.js';
 import { checkSessionId } from './writers/record.js';
 import { Session } from './session/session.js';
 import { withDefaults, type Settings } from './settings.js';
 import { UnreleasedWriters } from './session/unreleased.js';
+import { bothBefore } from './session/waiting-for-post.js';
 import { findWriters, listing } from './writers/folders.js';
 
 /** For writers, when this process is told to end: its unit's TimeoutStopSec is 30 s, and the thaw comes before. */
@@ -40,11 +47,17 @@ class InProcessCoordinator implements LocalCoordinator {
   #stop = new AbortController();
   #closed = false;
   readonly #unreleased: UnreleasedWriters;
+  readonly #kept: KeptSessions;
+  readonly #completions: Completions;
+  readonly #lastRuns = new LastRuns();
+  #areKeptNoted = false;
 
   constructor(settings: Settings) {
     this.#settings = settings;
     this.#inquiry = new FreezerInquiry(settings.socketPath);
     this.#unreleased = new UnreleasedWriters(settings.log);
+    this.#kept = new KeptSessions(settings);
+    this.#completions = new Completions(settings, this.#kept);
   }
 
   get unreleased(): readonly UnreleasedWriter[] {
@@ -72,12 +85,18 @@ class InProcessCoordinator implements LocalCoordinator {
       throw new UsageError('E_DISKS', 'disks: expected at least one (or none named, for all), found an empty list');
     const id = request.session ?? randomUUID();
     checkSessionId(id);
-    const session = new Session(id, request, this.#settings);
+    this.#noteKept();
+    const session = new Session(id, request, this.#settings, (ended) => {
+      this.#kept.keep(ended);
+      this.#lastRuns.note(ended.report);
+    });
     this.#current = session;
-    const before = this.#last;
+    const isCompleting = this.#completions.running.length > 0;
+    const before = isCompleting ? bothBefore(this.#last, this.#completions) : this.#last;
     void session.ended.then(() => {
       // A session that was refused before it began has no report worth keeping.
       if (session.begun) this.#last = session;
+      if (session.begun) this.#lastRuns.note(session.report);
       if (this.#current === session) this.#current = undefined;
       if (session.left !== undefined) this.#unreleased.add(session.left);
       this.#unreleased.resume();
@@ -96,11 +115,16 @@ class InProcessCoordinator implements LocalCoordinator {
       const state = current.state === 'idle' ? 'preparing' : current.state;
       return { state, session, requester, ...(state === 'frozen' ? { remainingMs: current.remainingMs } : {}) };
     }
-    if (this.#last?.unconfirmed !== undefined && !this.#last.leftToFreezer) {
-      const { id: session, requester } = this.#last;
+    if (this.#unconfirmed !== undefined) {
+      const { id: session, requester } = this.#unconfirmed;
       return { state: 'thawing', session, requester };
     }
     return await this.#statusOfMachine();
+  }
+
+  /** The session that has ended, and of which it is not known that everything is thawed. */
+  get #unconfirmed(): Session | undefined {
+    return this.#last?.unconfirmed !== undefined && !this.#last.leftToFreezer ? this.#last : undefined;
   }
 
   // Somebody else may hold the guest: a backup inside it.
@@ -126,11 +150,57 @@ class InProcessCoordinator implements LocalCoordinator {
   // eslint-disable-next-line @typescript-eslint/require-await -- asynchronous for the remote coordinator's sake
   async writers(): Promise<readonly WriterListing[]> {
     const { writerFolders, writerOwner } = this.#settings;
-    return findWriters(writerFolders, { owner: writerOwner }).map(listing);
+    this.#noteKept();
+    return findWriters(writerFolders, { owner: writerOwner }).map((writer) => this.#lastRuns.with(listing(writer)));
+  }
+
+  // Those of agents before this one come before any of this one's.
+  #noteKept(): void {
+    if (this.#areKeptNoted) return;
+    this.#areKeptNoted = true;
+    for (const report of this.#kept.reports) this.#lastRuns.note(report);
+  }
+
+  get kept(): readonly KeptListing[] {
+    return this.#kept.list(this.#completions.running);
+  }
+
+  async complete(session: string, outcome: CompleteOutcome): Promise<Completion> {
+    if (this.#closed) throw new StateError('bridge-complete', 'shutting down', ['idle']);
+    checkSessionId(session);
+    // A session that comes later waits for this.
+    this.#checkIdle();
+    return await this.#completions.complete(session, outcome, {
+      settled: this.#last?.settled ?? Promise.resolve(),
+      enter: async () => {
+        await this.#unreleased.pause();
+        const leave = (): void => {
+          this.#unreleased.resume();
+        };
+        try {
+          if (this.#current?.waits !== true) this.#checkIdle();
+          return leave;
+        } catch (error) {
+          leave();
+          throw error;
+        }
+      },
+    });
+  }
+
+  #checkIdle(): void {
+    const holder = this.#current ?? this.#unconfirmed;
+    if (holder === undefined) return;
+    const { id, requester } = holder;
+    const state = this.#current?.state ?? 'thawing';
+    throw new StateError('bridge-complete', `${state} for ${requester}`, ['idle'], {
+      holder: { session: id, requester, state },
+    });
   }
 
   async warmUp(): Promise<void> {
     for (const left of leftWriters(this.#settings)) this.#unreleased.add(left);
+    await this.#kept.takeOver();
     await this.#settings.view();
   }
 
@@ -140,11 +210,13 @@ class InProcessCoordinator implements LocalCoordinator {
     const current = this.#current;
     const last = current ?? this.#last;
     last?.hurry(STOP_LIMIT_MS);
+    const completions = this.#completions.close();
     await this.#unreleased.close();
     if (current?.state === 'frozen')
       await current.breakOff('the agent was stopped while the guest was held', true).catch(() => undefined);
     else await current?.ended;
     await last?.settled;
+    await completions;
     if (last?.unconfirmed !== undefined && !last.leftToFreezer)
       throw new ThawPendingError(last.unconfirmed, last.report, last.thawed);
   }

@@ -1,10 +1,13 @@
 // What the freeze path can be told, with its defaults, and what the in-process coordinator offers beyond the shared
 // interface (../consistency.ts), for the agent's log, its counts and its shutdown. What all of it means: README.md.
 import type {
+  CompleteOutcome,
+  Completion,
   Coordinator,
   FreezeReport,
   FreezeRequest,
   FreezeSession,
+  KeptListing,
   UnreleasedWriter,
   WriterPhase,
 } from '../consistency.js';
@@ -127,6 +130,9 @@ export interface LocalCoordinator extends Coordinator {
    * disks, so that the next freeze need not unless they change. Throws as `view` of src/linux/machine-view.ts does.
    */
   warmUp(): Promise<void>;
+  complete(session: string, outcome: CompleteOutcome): Promise<Completion>;
+  /** Sessions that are over and may be completed, or were: the latest last, 16 at most. */
+  readonly kept: readonly KeptListing[];
   /** Writers of ended sessions that have not let go. They are told to again and again. */
   readonly unreleased: readonly UnreleasedWriter[];
   /**

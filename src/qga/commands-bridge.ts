@@ -2,11 +2,14 @@
 // shape as it is; only the arguments and the outermost members follow QAPI's spelling.
 import * as v from 'valibot';
 import {
+  completeOutcomes,
+  completionSchema,
   consistencyLevels,
   coordinatorStatusSchema,
   finite,
   freezeReportSchema,
   hungFilesystemSchema,
+  keptListingSchema,
   unreleasedWriterSchema,
   untoldSchema,
   writerListingSchema,
@@ -69,8 +72,20 @@ export const bridgeCommands = {
       untold: v.optional(v.array(tolerant(untoldSchema))),
       unreleased: v.optional(v.array(tolerant(unreleasedWriterSchema))),
       hung: v.optional(v.array(tolerant(hungFilesystemSchema))),
+      kept: v.optional(v.array(tolerant(keptListingSchema))),
     }),
     whenFrozen: true,
+  }),
+  /**
+   * Not while the guest is frozen: it starts writers. Whoever asks again gets the same answer. It may take as long as
+   * `post` and `complete` of the writers together, so that a requester may give up waiting.
+   */
+  'bridge-complete': command({
+    since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
+    args: members({ session: v.string(), outcome: v.picklist(completeOutcomes) }),
+    returns: v.object({ completion: tolerant(completionSchema) }),
+    order: 'abandonable',
   }),
   'bridge-writers': command({
     since: 'fsfreeze-bridge 0.1',

@@ -4,6 +4,8 @@
 import { randomUUID } from 'node:crypto';
 import { defined } from '../defined.js';
 import type {
+  CompleteOutcome,
+  Completion,
   Coordinator,
   CoordinatorStatus,
   FreezeReport,
@@ -14,7 +16,7 @@ import type {
 import { BridgeError, describeError, QuiesceError, StateError, UsageError } from '../errors.js';
 import { RemoteError } from '../rpc/errors.js';
 import type { AgentCaller } from './client.js';
-import type { Returns } from './commands.js';
+import type { CommandName, Returns } from './commands.js';
 import { StockCoordinator } from './stock-coordinator.js';
 import { thawOwnSession } from './thaw-attempt.js';
 import { defaultRemoteLimits, onceConfirmed, untilSessionThawed, type RemoteLimits } from './until-confirmed.js';
@@ -32,20 +34,26 @@ export async function createRemoteCoordinator(
   limits: RemoteLimits = defaultRemoteLimits,
 ): Promise<RemoteCoordinator> {
   const info = await client.call('guest-info', {}, { timeoutMs: limits.askMs });
-  const isOurs = info.supported_commands.some(({ name }) => name === 'bridge-freeze');
-  return new (isOurs ? BridgeCoordinator : StockCoordinator)(client, limits, info.version);
+  const has = (command: CommandName): boolean => info.supported_commands.some(({ name }) => name === command);
+  if (!has('bridge-freeze')) return new StockCoordinator(client, limits, info.version);
+  return new BridgeCoordinator(client, limits, info.version, has('bridge-complete'));
 }
+
+/** `post` and `complete` of writers that name no limits of their own, and what it takes to end them. */
+const COMPLETE_MS = 150_000;
 
 class BridgeCoordinator implements RemoteCoordinator {
   readonly kind = 'bridge';
   readonly version: string;
   readonly #client: AgentCaller;
   readonly #limits: RemoteLimits;
+  readonly #hasComplete: boolean;
 
-  constructor(client: AgentCaller, limits: RemoteLimits, version: string) {
+  constructor(client: AgentCaller, limits: RemoteLimits, version: string, hasComplete: boolean) {
     this.#client = client;
     this.#limits = limits;
     this.version = version;
+    this.#hasComplete = hasComplete;
   }
 
   async freeze(request: FreezeRequest, signal?: AbortSignal): Promise<FreezeSession> {
@@ -80,6 +88,17 @@ class BridgeCoordinator implements RemoteCoordinator {
   async writers(): Promise<readonly WriterListing[]> {
     const { writers } = await this.#client.call('bridge-writers', {}, { timeoutMs: this.#limits.askMs });
     return writers;
+  }
+
+  async complete(session: string, outcome: CompleteOutcome, signal?: AbortSignal): Promise<Completion | undefined> {
+    if (!this.#hasComplete) return undefined;
+    const options = { timeoutMs: COMPLETE_MS, ...defined({ signal }) };
+    try {
+      return (await this.#client.call('bridge-complete', { session, outcome }, options)).completion;
+    } catch (cause) {
+      if (!(cause instanceof RemoteError)) throw cause;
+      throw new QuiesceError('E_SESSION', cause.desc, { cause });
+    }
   }
 
   #ask(): Promise<Returns<'bridge-status'>> {

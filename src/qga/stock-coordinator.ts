@@ -71,6 +71,10 @@ export class StockCoordinator implements Coordinator {
   writers(): Promise<readonly WriterListing[]> {
     return Promise.resolve([]);
   }
+
+  complete(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
 }
 
 type HowHeld = Pick<FilesystemReport, 'held' | 'reason' | 'freezeErrno'>;

@@ -11,6 +11,7 @@ import { report, type Row } from './table.js';
 import { virsh } from './virsh.js';
 import type { GuestKind } from '../../src/testing/index.js';
 import { windows } from './windows.js';
+import { writers } from './writers.js';
 
 const benches: Readonly<Record<string, (kind: GuestKind) => Promise<readonly Row[]>>> = {
   windows,
@@ -20,6 +21,7 @@ const benches: Readonly<Record<string, (kind: GuestKind) => Promise<readonly Row
   recovery,
   virsh,
   mounts,
+  writers,
   guests: guestKinds,
 };
 

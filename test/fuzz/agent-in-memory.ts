@@ -74,6 +74,8 @@ function harmlessCoordinator(): LocalCoordinator {
     },
     status: () => Promise.resolve(session === undefined ? { state: 'idle' } : { state: 'frozen', session: session.id }),
     writers: () => Promise.resolve([]),
+    complete: (id, outcome) => Promise.resolve({ session: id, outcome, writers: [] }),
+    kept: [],
     unreleased: [],
     warmUp: () => Promise.resolve(),
     hungFilesystems: () => Promise.resolve([]),

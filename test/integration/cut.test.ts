@@ -58,6 +58,32 @@ requires(
     expect(await holdsPattern(at.overlay('root0'), 'qcow2', 2, 0, 64)).toBe(true);
   });
 
+  test('tells the guest when the set is recorded, and only warns if that fails', async () => {
+    await start(two);
+    const writer = { name: '50-db', path: '/w', told: 'ok', result: 'failed', reason: 'exit 1: full', durationMs: 3 };
+    at.agent.completion = { writers: [writer] };
+    const told = await at.create('s1');
+    expect(told.code).toBe(0);
+    expect(told.stderr).toBe(
+      'fsfreeze-bridge: writer 50-db failed when it was told that the set is recorded: exit 1: full\n',
+    );
+    expect(told.manifest).toMatchObject({ state: 'cut', completion: { outcome: 'ok', writers: [writer] } });
+    expect(at.manifest().completion).toEqual(told.manifest.completion);
+    const asked = at.agent.log.findLast(({ command }) => command === 'bridge-complete');
+    expect(asked?.args).toEqual({ session: told.manifest.guest?.session, outcome: 'ok' });
+    expect(asked?.atMs).toBeGreaterThan(told.manifest.timings.marks.thawAnsweredMs ?? Infinity);
+
+    at.agent.completion = new Error('no session to complete');
+    const refused = await at.create('s2');
+    expect(refused.code).toBe(0);
+    expect(refused.stderr).toBe('fsfreeze-bridge: telling the guest failed: no session to complete\n');
+    expect(at.manifest('s2')).toMatchObject({
+      state: 'cut',
+      level: 'filesystem',
+      completion: { outcome: 'ok', writers: [], error: 'telling the guest failed: no session to complete' },
+    });
+  });
+
   test('an overlay is found whole after QEMU was killed', async () => {
     await start(two);
     await at.vm.write('data0', 1, 64, 64);

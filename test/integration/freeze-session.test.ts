@@ -1,13 +1,14 @@
 // The coordinator over the real freezer: real FIFREEZE and FITHAW of loop images in a private mount namespace, whose
 // root is a tmpfs and whose guard thaws. The coordinator stands outside and sees the namespace's mount table.
 import { afterAll, beforeAll, beforeEach, afterEach, expect, test } from 'vitest';
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../src/consistency.js';
 import { createCoordinator } from '../../src/freeze/coordinator.js';
 import { connectToSocket, type FreezerIdentity } from '../../src/freeze/freezer/client.js';
-import type { LocalCoordinator } from '../../src/freeze/options.js';
+import type { CoordinatorOptions, LocalCoordinator } from '../../src/freeze/options.js';
+import { rehearse } from '../../src/freeze/session/rehearsal.js';
 import { tableOf } from '../support/mount-table.js';
 import { privateMounts, type PrivateMounts } from '../support/private-mounts.js';
 import { requires } from '../support/requires.js';
@@ -29,6 +30,7 @@ requires(
   let mounts: PrivateMounts;
   let dir: string;
   let coordinator: LocalCoordinator;
+  let options: CoordinatorOptions;
   let mountinfoPath: string;
   let freezerPath: string;
 
@@ -52,13 +54,14 @@ requires(
     dir = join(mounts.shared, 'run');
     mkdirSync(dir, { recursive: true });
     mkdirSync(join(dir, 'hooks'), { recursive: true, mode: 0o755 });
-    coordinator = createCoordinator({
+    options = {
       runtimeDir: dir,
       freezerPath,
       mountinfoPath,
       writerFolders: [{ path: join(dir, 'hooks'), style: 'bridge' }],
       expediteRcu: false,
-    });
+    };
+    coordinator = createCoordinator(options);
   });
   afterEach(async () => {
     await coordinator.close();
@@ -104,6 +107,27 @@ requires(
 
   const features = async (name: string): Promise<string> =>
     (await execa('dumpe2fs', ['-h', join(mounts.shared, `${name}.img`)])).stdout;
+
+  test('is kept away by the rehearsal of a writer, which freezes nothing', async () => {
+    writeFileSync(join(dir, 'hooks/app'), '#!/bin/sh\nexit 0\n', { mode: 0o755 });
+    let meanwhile: Promise<unknown> | undefined;
+    const rehearsal = await rehearse(options, {
+      name: 'app',
+      requester: 'the test',
+      holdMs: 2_000,
+      signal: new AbortController().signal,
+      onStep(step) {
+        if (step !== 'hold') return;
+        const refused = coordinator.freeze(request()).catch((error: unknown) => String(error));
+        meanwhile = Promise.all([refused, allThawed()]);
+      },
+    });
+    expect(rehearsal).toMatchObject({ outcome: 'ok', locked: true, report: { verdict: 'claimed' } });
+    expect(await meanwhile).toEqual([expect.stringContaining('held by the test'), undefined]);
+    const session = await coordinator.freeze(request());
+    expect((await session.thaw()).outcome).toBe('ok');
+    await allThawed();
+  });
 
   test('freezes all, the one in a file first, and thaws all', async () => {
     expect(await features('one')).toContain('needs_recovery');

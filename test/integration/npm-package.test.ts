@@ -15,11 +15,12 @@ type Resolution = 'nodenext' | 'bundler';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const INSTALL_LIMIT_MS = 120_000;
 
-/** A program beside the package that imports from both entries. */
+/** A program beside the package that imports from all entries. */
 const IMPORTS = `
 const { QmpClient } = await import('fsfreeze-bridge/qmp-client');
 const { bootGuest, AgentChannel } = await import('fsfreeze-bridge/testing');
-console.log(JSON.stringify([QmpClient.connect, bootGuest, AgentChannel].map((each) => typeof each)));
+const { serveWriter, NotApplicable } = await import('fsfreeze-bridge/writer');
+console.log(JSON.stringify([QmpClient.connect, bootGuest, AgentChannel, serveWriter, NotApplicable].map((each) => typeof each)));
 `;
 
 /** Names that the manuals' examples leave out: every promised one is there, and none of the internals. */
@@ -29,7 +30,12 @@ import type { ErrorClass, Facts, Outcome, QmpClient, QmpConnectOptions, QmpEvent
 import type { QmpEventListener, QmpExecuteOptions, QmpLogEntry, QmpVersion } from 'fsfreeze-bridge/qmp-client';
 import * as testing from 'fsfreeze-bridge/testing';
 import type { Capability, Guest, GuestKind, GuestProcess, ProbedGuest, QemuGuest, UserModeGuest } from 'fsfreeze-bridge/testing';
+import { serveWriter, type WriterHandlers, type WriterOutcome, type WriterStreams } from 'fsfreeze-bridge/writer';
 
+const handlers: WriterHandlers = { prepare() {}, freeze: async () => {}, thaw: (outcome: WriterOutcome) => void outcome };
+export const serving = (streams: WriterStreams): Promise<void> => serveWriter(handlers, streams);
+// @ts-expect-error: whoever holds lets go
+await serveWriter({ prepare() {}, freeze() {} });
 export function told(error: unknown): string {
   if (error instanceof QmpError) return \`\${error satisfies RemoteError} \${error.class satisfies ErrorClass}\`;
   // Both doors lead to the same classes.
@@ -103,6 +109,11 @@ requires('npm')('the npm package in a clean prefix', () => {
     expect([exitCode, stdout]).toEqual([0, expect.stringContaining('fsfreeze-bridge snapshot') as string]);
   });
 
+  test("has the guest's command", async () => {
+    const { stdout } = await execa(join(prefix, 'bin/fsfreeze-snapshot'), ['--version'], { env: { NODE_OPTIONS: '' } });
+    expect(stdout).toBe(`fsfreeze-snapshot ${PACKAGE_VERSION}`);
+  });
+
   test('lists the sets of a VM that has none', async () => {
     const state = folder.path('state');
     const vm = ['--vm', 'vm1', '--qmp', '/nowhere/qmp.sock', '--state-dir', state];
@@ -117,11 +128,11 @@ requires('npm')('the npm package in a clean prefix', () => {
     expect(page).toMatch(/^\.TH FSFREEZE-BRIDGE 8 /);
   });
 
-  test('exports the QMP client and the guests for tests', async () => {
+  test('exports the QMP client, the guests for tests and the writer for applications', async () => {
     const script = join(prefix, 'lib/imports.mjs');
     writeFileSync(script, IMPORTS);
     const { stdout } = await execa(process.execPath, [script], { timeout: 30_000 });
-    expect(JSON.parse(stdout)).toEqual(['function', 'function', 'function']);
+    expect(JSON.parse(stdout)).toEqual(Array.from({ length: 5 }, () => 'function'));
   });
 
   describe('has types', () => {

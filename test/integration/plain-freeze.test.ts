@@ -483,16 +483,17 @@ describe('while `post` of the session before runs', () => {
 
 describe('a full /run', () => {
   test('refuses the freeze, and its error names the file once', async () => {
-    harness.hook(
-      'w',
-      `${described({ phases: 'prepare freeze thaw', guarantee: '' })}log
-[ "$1" != prepare ] || ln -sf /dev/full "$FSFREEZE_SCRATCH/../../writers"`,
-    );
-    const why = await refused();
-    expect(why).toMatch(
+    harness.hook('w', `${described({ phases: 'freeze thaw', guarantee: '' })}log`);
+    const notes = join(harness.dir, 'run/sessions/full/writers');
+    // Before the first note: from then on the file stays open.
+    const log = (line: string): void => {
+      if (line.startsWith('sync') && !existsSync(notes)) symlinkSync('/dev/full', notes);
+    };
+    const coordinator = await harness.start({ log }, { writerLimitsMs: short });
+    await expect(coordinator.freeze({ ...plain, session: 'full' })).rejects.toThrow(
       /^a required writer failed: w: freeze: not started, its start cannot be noted: ENOSPC: no space left on device, write '\S+\/writers' \(hook-/,
     );
-    expect(harness.journal).toEqual(['prepare w']);
+    expect(harness.journal).toEqual([]);
   });
 
   test('before there is a session, too', async () => {

@@ -142,6 +142,36 @@ describe('one that behaves', () => {
     expect(harness.journal.slice(-2)).toEqual(['resident r thaw failed', 'resident r end']);
   });
 
+  test('with post is asked it when it has let go, and ended after it', async () => {
+    harness.hook(
+      'r',
+      `${resident({ phases: `${phases} post` })}${reader()}`.replace('thaw) echo ok', 'thaw|post) echo ok'),
+    );
+    const { report } = await attempt();
+    expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
+    expect(harness.journal.filter((line) => line.startsWith('resident')).slice(-3)).toEqual([
+      'resident r thaw ok',
+      'resident r post ok',
+      'resident r end',
+    ]);
+    expect(writer(harness.coordinator.lastReport ?? report, 'r').phases.at(-1)).toMatchObject({ phase: 'post' });
+  });
+
+  test('with post that was never held is not asked it', async () => {
+    harness.hook('r', `${resident({ phases: `${phases} post` })}echo no server here >&2; exit 3`);
+    harness.hook('z', `${described({})}log`);
+    const { report } = await attempt();
+    expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
+    const { reason, verdict } = writer(harness.coordinator.lastReport ?? report, 'r');
+    expect([verdict, reason]).toEqual(['not-applicable', 'no server here']);
+  });
+
+  test('knows how long a lease may be renewed', async () => {
+    harness.hook('r', `${resident()}${reader({ start: 'log "$FSFREEZE_LEASE_MS $FSFREEZE_LEASE_MAX_MS"' })}`);
+    await attempt({ leaseMs: 4_000 }, { leaseMaxMs: 77_000 });
+    expect(harness.journal[0]).toBe('resident r 4000 77000');
+  });
+
   test('has three descriptors, and nobody else has its standard input', async () => {
     const look = 'readlink /proc/$$/fd/* | cat >"$0.fds.sample"';
     harness.hook('a', `${resident({ rank: 10 })}${reader({ start: look })}`);
@@ -296,8 +326,8 @@ describe('the agent dies', () => {
     expect(performance.now() - killed).toBeLessThan(1_000);
     const [recovered] = await recoverSessions(harness.options);
     expect(recovered?.writers.map(({ name, released }) => [name, released])).toEqual([
-      ['r', true],
       ['z', true],
+      ['r', true],
     ]);
     expect(harness.journal.filter((line) => line.startsWith('thaw'))).toEqual(['thaw z']);
   });
@@ -315,6 +345,52 @@ describe('the agent dies', () => {
     expect(recovered?.writers).toMatchObject([{ name: 'r', released: true }]);
     expect(alive(pidOf('r'))).toBe(false);
     expect(existsSync(join(harness.dir, 'run/sessions/dead'))).toBe(false);
+  });
+});
+
+describe('its hold may outlive its process', () => {
+  const lingering = (cases: Parameters<typeof reader>[0] = {}): void => {
+    harness.hook('r', `${resident({ lingers: 2 })}${reader(cases)}`);
+  };
+
+  test('it says that it has let go: nothing lingers', async () => {
+    lingering();
+    expect((await attempt()).report).toMatchObject({ outcome: 'ok', level: 'application' });
+    expect(harness.coordinator.unreleased).toEqual([]);
+  });
+
+  test('it dies: its end proves nothing until then, and everything after', async () => {
+    lingering();
+    const coordinator = await harness.start({}, { writerLimitsMs: short });
+    const session = await coordinator.freeze({ requester: 'test', leaseMs: 5_000, require: 'auto' });
+    process.kill(pidOf('r'), 'SIGKILL');
+    await expect.poll(() => session.report.level).toBe('filesystem');
+    const diedMs = performance.now();
+    expect(await session.thaw()).toMatchObject({
+      outcome: 'unreleased',
+      unreleased: [{ what: expect.any(String) as string }],
+    });
+    expect(coordinator.unreleased).toMatchObject([{ name: 'r', reason: expect.stringContaining('SIGKILL') as string }]);
+    await expect.poll(() => coordinator.unreleased, { timeout: 8_000 }).toEqual([]);
+    expect(performance.now() - diedMs).toBeGreaterThan(1_900);
+    await coordinator.close();
+  });
+
+  test('its agent dies: the agent started anew waits for the time to pass', async () => {
+    lingering();
+    await harness.restartFreezer();
+    await using agent = new MortalAgent(program, 'hold', harness.options);
+    await expect.poll(() => agent.said, { timeout: 5_000 }).toBe('frozen\n');
+    await agent.kill();
+    const [recovered] = await recoverSessions(harness.options);
+    expect(recovered?.writers).toMatchObject([
+      { name: 'r', released: false, reason: 'its hold may outlive its process, for 2 s more' },
+    ]);
+    const coordinator = await harness.start();
+    await coordinator.warmUp();
+    expect(coordinator.unreleased).toMatchObject([{ name: 'r' }]);
+    await expect.poll(() => coordinator.unreleased, { timeout: 8_000 }).toEqual([]);
+    await expect.poll(() => existsSync(join(harness.dir, 'run/sessions/dead'))).toBe(false);
   });
 });
 

@@ -449,6 +449,7 @@ test('the environment is the one the manual lists, and nothing else', async () =
   expect(env('freeze')).toEqual(
     [
       '/data',
+      'FSFREEZE_LEASE_MAX_MS=600000',
       'FSFREEZE_LEASE_MS=4321',
       'FSFREEZE_LIMIT_MS=400',
       'FSFREEZE_MOUNTPOINTS=/',

@@ -38,6 +38,8 @@ export class FakeAgent implements AsyncDisposable {
   /** The UUID that its guest reads in /sys/class/dmi/id/product_uuid. Without one its commands for files are switched off. */
   productUuid: string | undefined;
   writers: readonly object[] = [];
+  /** What it answers to bridge-complete; an Error refuses it. Without it the command is unknown, as to older agents. */
+  completion: { readonly writers: readonly object[] } | Error | undefined;
   /** Why it refuses, when it does. */
   refusal = 'writer 50-db failed: \u001b[2Jno';
   /** Its report of a freeze that went well; state, session and requester are filled in. */
@@ -193,8 +195,13 @@ export class FakeAgent implements AsyncDisposable {
       case 'guest-info':
         return {
           version: this.version,
-          supported_commands: [{ name: 'bridge-freeze', enabled: true, 'success-response': true }],
+          supported_commands: ['bridge-freeze', ...(this.completion === undefined ? [] : ['bridge-complete'])].map(
+            (name) => ({ name, enabled: true, 'success-response': true }),
+          ),
         };
+      case 'bridge-complete':
+        if (this.completion instanceof Error) throw this.completion;
+        return { completion: { session: args['session'], outcome: args['outcome'], ...this.completion } };
       case 'bridge-status':
         return { status: this.#status(), ...defined({ report: this.#last }) };
       case 'bridge-freeze':

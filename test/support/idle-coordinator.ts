@@ -7,6 +7,8 @@ export const idleCoordinator: LocalCoordinator = {
   freeze: () => Promise.reject(new Error('not in this test')),
   status: () => Promise.resolve({ state: 'idle' }),
   writers: () => Promise.resolve([]),
+  complete: () => Promise.reject(new Error('not in this test')),
+  kept: [],
   unreleased: [],
   warmUp: () => Promise.resolve(),
   hungFilesystems: () => Promise.resolve([]),

@@ -24,6 +24,11 @@ function hasIoUring(): boolean {
   return isBuiltIn && !isSwitchedOff && /^Seccomp:\t0$/m.test(readFileSync('/proc/self/status', 'utf8'));
 }
 
+/** A writable tree of cgroup v2. */
+function hasGroupFreezer(): boolean {
+  return /^\S+ \S+ cgroup2 rw\b/m.test(readFileSync('/proc/self/mounts', 'utf8'));
+}
+
 const isThere = (need: string): boolean => {
   switch (need) {
     case 'root':
@@ -32,6 +37,8 @@ const isThere = (need: string): boolean => {
       return accessible('/dev/loop-control', constants.R_OK | constants.W_OK);
     case 'fuse':
       return accessible('/dev/fuse', constants.R_OK | constants.W_OK);
+    case 'cgroup2':
+      return hasGroupFreezer();
     case 'io_uring':
       return hasIoUring();
     default:
@@ -39,7 +46,7 @@ const isThere = (need: string): boolean => {
   }
 };
 
-/** Those of `needs` this machine lacks: `root`, `loop` (loop devices), `fuse`, `io_uring`, else the name of an executable. */
+/** Those of `needs` this machine lacks: `root`, `loop` (loop devices), `fuse`, `cgroup2`, `io_uring`, else the name of an executable. */
 const missing = (...needs: readonly string[]): string[] => needs.filter((need) => !isThere(need));
 
 /**

@@ -8,8 +8,8 @@ export interface Scratch extends Disposable {
   path(name: string): string;
 }
 
-export function scratch(): Scratch {
-  const dir = mkdtempSync(join(tmpdir(), 'fsb-'));
+export function scratch(parent = tmpdir()): Scratch {
+  const dir = mkdtempSync(join(parent, 'fsb-'));
   return {
     dir,
     path: (name) => join(dir, name),

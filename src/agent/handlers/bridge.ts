@@ -38,8 +38,12 @@ export function bridgeHandlers({ coordinator, keeper }: FreezeEnvironment) {
         ...defined({ report }),
         untold: [...keeper.untold],
         unreleased: [...coordinator.unreleased],
+        kept: [...coordinator.kept],
         hung: hung.map(({ sinceMs, ...rest }) => ({ ...rest, forMs: Math.max(0, now - sinceMs) })),
       };
+    },
+    async 'bridge-complete'({ session, outcome }, context) {
+      return { completion: await keeper.complete(session, outcome, context) };
     },
     async 'bridge-writers'() {
       return { writers: [...(await coordinator.writers())] };

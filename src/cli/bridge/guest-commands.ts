@@ -1,5 +1,6 @@
 // `fsfreeze-bridge status | writers | thaw | wait`: the guest and its agent.
 import type { Argv } from 'yargs';
+import type { WriterListing } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 import { defaultAgentLimits, openGuestAgent, type AgentLimits, type GuestAgent } from '../../host/guest/guest-agent.js';
 import { checkSize } from '../../host/guest/report-size.js';
@@ -60,13 +61,26 @@ export async function runWriters(args: AgentArgs, output: Output): Promise<ExitC
   const writers = await agent.coordinator.writers();
   checkSize(`list of ${writers.length} writers`, writers);
   output.result({ writers } satisfies Result<'writers'>, () => [
-    ...writers.map(({ name, path, kind, required, rank, phases, guarantee, problem }) => {
-      const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${guarantee ?? 'no guarantee stated'}`;
-      return `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`;
-    }),
+    ...writers.flatMap(renderWriter),
     ...(writers.length === 0 ? ['the guest has no writers'] : []),
   ]);
   return exitCode('done');
+}
+
+function renderWriter(writer: WriterListing): string[] {
+  const { name, path, kind, required, rank, phases, guarantee, accompanies, problem, covers, last } = writer;
+  const worth = accompanies === true ? 'accompanies' : (guarantee ?? 'no guarantee stated');
+  const what = `${kind}, ${required ? 'required' : 'optional'}, rank ${rank}, ${worth}`;
+  const lines = [
+    `${name}  ${what}  [${phases.join(' ')}]  ${path}${problem === undefined ? '' : `  NOT RUN: ${problem}`}`,
+  ];
+  if (covers !== undefined) lines.push(`  covers ${covers.join(' ')}`);
+  if (last !== undefined) {
+    const { session, verdict, reason, durationMs } = last;
+    const why = reason === undefined ? '' : ` (${reason})`;
+    lines.push(`  last ${verdict}${why}, ${Math.round(durationMs)} ms, session ${session}`);
+  }
+  return lines;
 }
 
 export function thawOptions(yargs: Argv): Argv<LimitArgs> {

@@ -3,7 +3,7 @@
 // (signals.ts). An error that nobody caught, a bug, does the same, and is told of when the guest is thawed.
 import { interrupt, interrupted } from './signals.js';
 import { exitCode } from './exit-codes.js';
-import { printable } from './printable.js';
+import { printable } from '../../printable.js';
 import { runBridge } from './program.js';
 
 const uncaught: unknown[] = [];

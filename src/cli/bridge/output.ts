@@ -3,7 +3,7 @@
 import { BridgeError, describeError, type Facts } from '../../errors.js';
 import { exitCodeOf, type ExitCode } from './exit-codes.js';
 import { clip } from '../../host/guest/clip.js';
-import { printableJson, printableLine, printableRow } from './printable.js';
+import { printableJson, printableLine, printableRow } from '../../printable.js';
 import type { Result, ResultName } from './results/results.js';
 
 export interface Streams {

@@ -51,11 +51,20 @@ function render(
       const source = from === undefined ? what : `${what}, ${from}`;
       return `    ${name}: ${source} (${size} bytes, copied ${copied})`;
     }),
+    ...completionRow(manifest),
     ...leftOut.map(({ what, reason }) => `  left out: ${what}: ${reason}`),
     ...(guest?.skipped ?? []).map(({ what, reason }) => `  skipped in the guest: ${what}: ${reason}`),
     ...(manifest.revertedAt === undefined ? [] : [`  reverted at ${manifest.revertedAt}`]),
     ...(manifest.error === undefined ? [] : [`  error: ${manifest.error}`]),
   ];
+}
+
+function completionRow({ completion }: Manifest): string[] {
+  if (completion === undefined || (completion.writers.length === 0 && completion.error === undefined)) return [];
+  const { writers, outcome, error } = completion;
+  const told = writers.map(({ name, told: word, result }) => `${name} (${word}, ${result})`);
+  const whom = error === undefined ? told.join(', ') : error;
+  return [`  told the guest's writers that it is recorded (${outcome}): ${whom}`];
 }
 
 /** The row of a set in `snapshot list`. */

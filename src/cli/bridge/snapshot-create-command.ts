@@ -6,6 +6,7 @@ import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import { DEFAULT_MIN_FREE_BYTES } from '../../host/create/overlays.js';
 import { askedLevels } from '../../host/guest/requirement.js';
 import { createSnapshot } from '../../host/create/snapshot-create.js';
+import type { Manifest } from '../../host/sets/manifest.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   agentTimeout,
@@ -151,8 +152,21 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
   output.result(result, () => renderManifest(manifest));
   if (!satisfied)
     output.warn(`level ${manifest.level} reached, ${manifest.required} asked for: ${manifest.evidence.join('; ')}`);
+  for (const trouble of completionTrouble(manifest)) output.warn(trouble);
   for (const { what, reason } of missing) output.warn(`not in the set: ${what}: ${reason}`);
   return code;
+}
+
+/** The set is whole without it: writers keep what they could have forgotten. */
+function completionTrouble({ completion }: Manifest): string[] {
+  if (completion === undefined) return [];
+  const failed = completion.writers.filter(({ result }) => result === 'failed');
+  return [
+    ...(completion.error === undefined ? [] : [completion.error]),
+    ...failed.map(
+      ({ name, reason = 'unknown' }) => `writer ${name} failed when it was told that the set is recorded: ${reason}`,
+    ),
+  ];
 }
 
 /** Gives the exit code that create would leave with, as far as that can be said. */

@@ -2,7 +2,7 @@
 // from the beginning of its session. Phases before the hold (prepare, sync) are told in numbers, since they may have taken
 // a thousand times as long.
 import type { FreezeReport, Span } from '../../consistency.js';
-import { printableLine } from './printable.js';
+import { printableLine } from '../../printable.js';
 
 const WIDTH = 48;
 const NAME_WIDTH = 28;

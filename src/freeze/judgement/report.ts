@@ -1,10 +1,10 @@
 // Builds the report of a session from what its parts know, and keeps the time of its steps. Pure. The level and its
 // evidence: verdict.ts.
 import { defined } from '../../defined.js';
-import type { FreezeReport, FilesystemReport, SessionStep, Span, WriterReport } from '../../consistency.js';
+import type { Artefact, FreezeReport, FilesystemReport, SessionStep, Span, WriterReport } from '../../consistency.js';
 import type { Verdict } from './verdict.js';
 import type { SkippedMount } from '../../linux/mounts.js';
-import type { SessionOutcome } from '../writers/phase.js';
+import type { SessionOutcome } from '../writers/peer.js';
 
 /** When each step began and ended, in milliseconds on CLOCK_MONOTONIC. */
 export class StepClock {
@@ -58,6 +58,8 @@ export interface ReportParts {
   readonly error: string | undefined;
   readonly filesystems: FilesystemReport[];
   readonly writers: WriterReport[];
+  readonly accompanying: WriterReport[];
+  readonly artefacts: Artefact[];
   readonly unsafeWriters: readonly { readonly what: string; readonly reason: string }[];
   /** Writers that could not be let go; empty while nobody tried. */
   readonly unreleased: readonly { readonly what: string; readonly reason: string }[];
@@ -86,7 +88,7 @@ export function buildReport(parts: ReportParts): FreezeReport {
   const hold = clock.span('hold');
   const release = clock.span('release');
   const pauseWindowMs =
-    final && parts.writers.some(tookPart) && hold !== undefined && release !== undefined
+    final && [...parts.writers, ...parts.accompanying].some(tookPart) && hold !== undefined && release !== undefined
       ? release.endMs - hold.startMs
       : frozenWindowMs;
   return {
@@ -99,6 +101,8 @@ export function buildReport(parts: ReportParts): FreezeReport {
     ...defined({ error }),
     filesystems: parts.filesystems,
     writers: parts.writers,
+    ...(parts.accompanying.length === 0 ? {} : { accompanying: parts.accompanying }),
+    ...(parts.artefacts.length === 0 ? {} : { artefacts: parts.artefacts }),
     ...(parts.unsafeWriters.length === 0
       ? {}
       : { unsafeWriters: parts.unsafeWriters.map(({ what, reason }) => ({ what, reason })) }),

@@ -8,7 +8,7 @@ import {
   type FilesystemReport,
   type WriterReport,
 } from '../../consistency.js';
-import type { SessionOutcome } from '../writers/phase.js';
+import type { SessionOutcome } from '../writers/peer.js';
 
 /** A disk that the request names, as it was found here. */
 export interface DiskFacts {
@@ -33,6 +33,8 @@ export interface VerdictFacts {
   /** Filesystems of the cut that came or went after the plan was made. */
   readonly changes: readonly { readonly what: string; readonly reason: string }[];
   readonly writers: readonly WriterReport[];
+  /** Writers that speak for no application: nothing of them is a reason for a level. */
+  readonly accompanying: readonly WriterReport[];
   /** Hooks that should have run, and may not: they are unsafe, or badly described. */
   readonly unsafeWriters: readonly { readonly what: string; readonly reason: string }[];
   /** Undefined: the cut takes all disks. */
@@ -132,7 +134,7 @@ function diskReasons(disk: DiskFacts, filesystems: readonly FilesystemReport[]):
   return [{ ceiling: 'application', sentence: `${name} holds swap alone` }];
 }
 
-function writerReasons({ writers, unsafeWriters, trustPlainHooks }: VerdictFacts): Reason[] {
+function writerReasons({ writers, accompanying, unsafeWriters, trustPlainHooks }: VerdictFacts): Reason[] {
   const reasons = unsafeWriters.map(({ what, reason }): Reason => ({
     ceiling: 'filesystem',
     sentence: `writer ${what} was not run: ${reason}`,
@@ -140,7 +142,18 @@ function writerReasons({ writers, unsafeWriters, trustPlainHooks }: VerdictFacts
   const concerned = writers.filter(({ verdict }) => verdict !== 'not-applicable');
   if (concerned.length === 0 && unsafeWriters.length === 0)
     reasons.push({ ceiling: 'filesystem', sentence: 'no writer speaks for an application of this guest' });
-  return [...reasons, ...concerned.map((writer) => writerReason(writer, trustPlainHooks))];
+  return [
+    ...reasons,
+    ...concerned.map((writer) => writerReason(writer, trustPlainHooks)),
+    ...accompanying.flatMap(warning),
+  ];
+}
+
+/** Told among the evidence, which every host shows, and allows any level. */
+function warning({ name, verdict, reason }: WriterReport): Reason[] {
+  if (verdict !== 'failed') return [];
+  const sentence = `warning: ${name}, which only accompanies, failed: ${reason ?? 'unknown'}`;
+  return [{ ceiling: 'application', sentence }];
 }
 
 function writerReason(writer: WriterReport, trustPlainHooks: boolean): Reason {

@@ -60,6 +60,7 @@ async function plan(progress: Progress, { leftOut, onEnd }: AttemptOptions): Pro
   acquired.record = record;
   const writers = new WriterSet(concerned, {
     ...head,
+    leaseMaxMs: progress.leaseMaxMs,
     mountpoints: mountpointList(mountpoints),
     record,
     zeroMs: clock.zeroMs,

@@ -3,7 +3,7 @@
 import type { FilesystemSet } from './filesystem-set.js';
 import type { FreezerHold, ThawResult } from '../freezer/hold.js';
 import type { FreezeLog } from '../options.js';
-import type { SessionOutcome } from '../writers/phase.js';
+import type { SessionOutcome } from '../writers/peer.js';
 
 export interface Ending {
   readonly outcome: SessionOutcome;

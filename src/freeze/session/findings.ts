@@ -1,7 +1,7 @@
 // What a session has found out so far, and the verdict and the report made of that: the plan, what was left out of it
 // and why, what changed since, and what became of filesystems and writers. The steps: attempt.ts, finish.ts.
 import { defined } from '../../defined.js';
-import type { FreezeReport, FreezeRequest } from '../../consistency.js';
+import type { Artefact, FreezeReport, FreezeRequest } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 import { UnmountedDisks } from '../judgement/unmounted-disks.js';
 import type { Change } from '../judgement/changes.js';
@@ -33,6 +33,7 @@ export class SessionFindings {
   #secondLook: SecondLook | undefined;
   #skipped: FreezeReport['skipped'] = [];
   #unsafeWriters: readonly UnsafeWriter[] = [];
+  #artefacts: Artefact[] = [];
   /** Set in step 1, as soon as they are known. */
   writers: WriterSet | undefined;
 
@@ -97,9 +98,12 @@ export class SessionFindings {
     this.#unmounted?.finish();
   }
 
-  /** After the release: the last look at the mounts, for which nobody waits but the requester. */
+  /** After the release: the last look at the mounts, and what writers left. Nobody waits for it but the requester. */
   async released(): Promise<void> {
     if (this.#outcome.kind === 'ok') await this.#secondLook?.atFilesystems('changes');
+    // Where nothing was cut, or something may still be frozen, nobody needs them.
+    if (this.#outcome.kind !== 'failed' && this.#outcome.unconfirmed === undefined)
+      this.#artefacts = this.writers?.artefacts() ?? [];
   }
 
   /**
@@ -107,7 +111,7 @@ export class SessionFindings {
    * freeze.
    */
   checkLevel(how: { readonly assumeFrozen?: boolean } = {}): void {
-    const concerned = this.writers?.concerned === true || this.#unsafeWriters.length > 0;
+    const concerned = this.writers?.speaks === true || this.#unsafeWriters.length > 0;
     const needed = levelNeeded(this.#head.request.require, concerned);
     if (needed !== undefined) checkLevel(this.#judge({ final: false, ...how }), needed);
   }
@@ -125,6 +129,8 @@ export class SessionFindings {
       error: this.#outcome.error,
       filesystems: this.#filesystems?.reports() ?? [],
       writers: this.writers?.reports(final) ?? [],
+      accompanying: this.writers?.accompanying(final) ?? [],
+      artefacts: this.#artefacts,
       unsafeWriters: this.#unsafeWriters,
       unreleased: final ? this.#unreleased() : [],
       skipped: this.#skipped,
@@ -146,6 +152,7 @@ export class SessionFindings {
       ...defined({ error }),
       filesystems: this.#filesystems?.reports({ assumeFrozen }) ?? [],
       writers: this.writers?.reports(final) ?? [],
+      accompanying: this.writers?.accompanying(final) ?? [],
       unsafeWriters: this.#unsafeWriters,
       torn: tornFilesystems(this.#secondLook?.plan),
       changes: this.#secondLook?.changes ?? [],

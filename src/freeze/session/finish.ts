@@ -5,6 +5,7 @@ import { describeError } from '../../errors.js';
 import { untilThawed } from '../freezer/until-thawed.js';
 import type { SessionRecord } from '../writers/record.js';
 import type { Ending } from './ending.js';
+import type { EndedSession } from './kept-session.js';
 import type { Progress } from './progress.js';
 
 export class Finish {
@@ -13,14 +14,17 @@ export class Finish {
   /** Settles, never rejects, when it has ended and everything is known to be thawed. */
   readonly thawed: Promise<FreezeReport>;
   readonly #progress: Progress;
+  readonly #keep: (ended: EndedSession) => void;
   #final: FreezeReport | undefined;
   #running: Promise<FreezeReport> | undefined;
   #after: Promise<void> = Promise.resolve();
   #resolveEnded: (report: FreezeReport) => void = () => undefined;
   #resolveThawed: (report: FreezeReport) => void = () => undefined;
 
-  constructor(progress: Progress) {
+  /** `keep`: called when a session that was held is over, before its record is removed. Never throws. */
+  constructor(progress: Progress, keep: (ended: EndedSession) => void) {
     this.#progress = progress;
+    this.#keep = keep;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -98,7 +102,15 @@ export class Finish {
     const { writers } = acquired;
     try {
       await writers?.after(frozen === undefined ? 'abort' : 'post', outcome.kind);
-      if (writers !== undefined) this.#final = { ...(this.#final ?? final), writers: writers.reports(true) };
+      if (writers !== undefined) {
+        const accompanying = writers.accompanying(true);
+        const told = { writers: writers.reports(true), ...(accompanying.length === 0 ? {} : { accompanying }) };
+        this.#final = { ...(this.#final ?? final), ...told };
+      }
+      if (frozen !== undefined && writers !== undefined && record !== undefined) {
+        const { mountpoints } = acquired.filesystems ?? { mountpoints: [] };
+        this.#keep({ report: this.report, outcome: outcome.kind, mountpoints, writers, record });
+      }
       if (writers === undefined || writers.unreleased.length === 0) record?.remove();
       else record?.noteEnded();
     } catch (error) {

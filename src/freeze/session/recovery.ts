@@ -4,6 +4,7 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Timer } from '../../deadline.js';
+import { defined } from '../../defined.js';
 import { describeError, ThawUnconfirmedError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { thawLeft } from '../freezer/until-thawed.js';
@@ -11,7 +12,7 @@ import { endLeftProcesses } from '../writers/left-processes.js';
 import type { CoordinatorOptions } from '../options.js';
 import { stillRuns } from '../../linux/process-stat.js';
 import { LeftRecord } from '../writers/left-record.js';
-import type { StartedWriter, WriterProcess } from '../writers/notes.js';
+import type { StartedWriter } from '../writers/notes.js';
 import { makerOf, sessionsDir, type SessionHead } from '../writers/record.js';
 import { withDefaults, type Settings } from '../settings.js';
 import type { Writer } from '../writers/folders.js';
@@ -72,25 +73,38 @@ export async function recoverSessions(
   return recovered;
 }
 
+/** Sessions of living processes that are not over: they hold writers, run `post`, or could not let go. */
+export function sessionsUnderWay(runtimeDir: string): readonly SessionHead[] {
+  return recordsIn(runtimeDir).flatMap(({ head }) => (head !== undefined && stillRuns(head) ? [head] : []));
+}
+
 /** The youngest session first, as the hold of a later one may rest on that of an earlier one. */
 function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
   const dir = sessionsDir(runtimeDir);
-  if (!existsSync(dir)) return [];
-  const names = readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
-  for (const name of names) {
+  for (const name of foldersIn(dir)) {
     // That session had not begun.
     const maker = makerOf(name);
     if (maker !== undefined && !stillRuns(maker)) rmSync(join(dir, name), { recursive: true, force: true });
   }
-  return names
+  return recordsIn(runtimeDir)
+    .filter(({ head }) => head === undefined || !stillRuns(head))
+    .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
+}
+
+function recordsIn(runtimeDir: string): readonly Abandoned[] {
+  const dir = sessionsDir(runtimeDir);
+  return foldersIn(dir)
     .filter((name) => makerOf(name) === undefined)
     .sort()
     .map((session) => {
       const record = LeftRecord.open(join(dir, session));
       return { session, record, head: headOf(record) };
-    })
-    .filter(({ head }) => head === undefined || !stillRuns(head))
-    .sort((a, b) => (b.head?.beganMs ?? 0) - (a.head?.beganMs ?? 0));
+    });
+}
+
+function foldersIn(dir: string): readonly string[] {
+  if (!existsSync(dir)) return [];
+  return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
 }
 
 function headOf(record: LeftRecord): SessionHead | undefined {
@@ -113,32 +127,29 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
   };
   try {
     record.clearOutput();
-    const running = record.runningProcesses();
-    const residents = started.filter(({ kind }) => kind === 'resident').map((one) => releaseOf(one, running));
-    for (const { path, released } of residents) if (released) record.noteReleased(path);
     const writers = startedWriters({ session, record, head }, settings);
     await writers.release('broken');
     if (record.unreleased().length === 0) record.remove();
     else record.noteEnded();
-    return { ...told, writers: [...residents, ...writers.releases] };
+    return { ...told, writers: writers.releases };
   } catch (error) {
     return { ...told, writers: [], problem: describeError(error) };
   }
 }
 
-/** All but residents, which cannot be started only to let go. */
 function startedWriters({ session, record, head }: Abandoned, settings: Settings): WriterSet {
   const { leaseMs = 0, mountpoints = [] } = head ?? {};
-  const started = record.unreleased().filter(({ kind }) => kind !== 'resident');
   return WriterSet.abandoned(
-    started.map((one) => asWriter(one, settings.writerOwner)),
+    record.unreleased().map((one) => asWriter(one, settings.writerOwner)),
     {
       session,
       leaseMs,
+      leaseMaxMs: settings.leaseMaxMs,
       mountpoints: mountpointList(mountpoints),
       record,
       zeroMs: monotonicMs(),
       limitsMs: settings.writerLimitsMs,
+      leftRuns: (path) => record.runningProcesses().some((one) => one.path === path),
     },
   );
 }
@@ -152,19 +163,14 @@ export function leftWriters(settings: Settings): readonly LeftWriters[] {
   });
 }
 
-/** A resident lets go when its standard input closes, as it did when its agent died. Its end is the proof. */
-function releaseOf({ name, path }: StartedWriter, running: readonly WriterProcess[]): Release {
-  const released = !running.some((one) => one.path === path);
-  return { name, path, released, ...(released ? {} : { reason: 'its process does not end' }) };
-}
-
-function asWriter({ name, path, folder, style, kind, rank, limitMs }: StartedWriter, owner: number): Writer {
+function asWriter({ name, path, folder, style, kind, rank, limitMs, lingers }: StartedWriter, owner: number): Writer {
   const description = {
     phases: ['freeze' as const, 'thaw' as const],
     rank,
     timeout: { thaw: limitMs / 1000 },
     required: true,
     covers: [],
+    ...defined({ lingers }),
   };
   const { phases } = description;
   return {

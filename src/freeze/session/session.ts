@@ -12,6 +12,7 @@ import { attempt } from './attempt.js';
 import type { Ending } from './ending.js';
 import { aborted, notFrozen, sessionFailure } from './errors.js';
 import { Finish } from './finish.js';
+import type { EndedSession } from './kept-session.js';
 import { Progress } from './progress.js';
 import type { SessionState } from './state.js';
 import type { LeftWriters } from './unreleased.js';
@@ -26,11 +27,12 @@ export class Session implements LocalSession, Predecessor {
   readonly #finish: Finish;
   /** The session before, as long as a `post` of it runs. */
   #before: Predecessor | undefined;
+  #waits = true;
 
-  /** Throws a UsageError for a lease that cannot be given. */
-  constructor(id: string, request: FreezeRequest, settings: Settings) {
+  /** Throws a UsageError for a lease that cannot be given. `keep`: see Finish. */
+  constructor(id: string, request: FreezeRequest, settings: Settings, keep: (ended: EndedSession) => void) {
     this.#progress = new Progress(id, request, settings);
-    this.#finish = new Finish(this.#progress);
+    this.#finish = new Finish(this.#progress, keep);
     this.id = id;
     this.requester = request.requester;
     this.ended = this.#finish.ended;
@@ -49,6 +51,11 @@ export class Session implements LocalSession, Predecessor {
   /** It was held and its requester was told so; false of an attempt that did not get there. */
   get reachedFrozen(): boolean {
     return this.#progress.frozen !== undefined;
+  }
+
+  /** It has not begun: writers of sessions before are waited for. */
+  get waits(): boolean {
+    return this.#waits;
   }
 
   get frozenCount(): number {
@@ -119,7 +126,7 @@ export class Session implements LocalSession, Predecessor {
     if (signal?.aborted === true) onAbort();
     progress.to('preparing');
     try {
-      const leftOut = before === undefined ? new Map<string, string>() : await this.#waitFor(before);
+      const leftOut = await this.#waitFor(before);
       await attempt(progress, {
         leftOut,
         onEnd: (end) => {
@@ -135,9 +142,14 @@ export class Session implements LocalSession, Predecessor {
     }
   }
 
-  async #waitFor(before: Predecessor): Promise<ReadonlyMap<string, string>> {
-    const leftOut = await waitForPost(this.#progress, before);
-    if (leftOut.size === 0) return leftOut;
+  async #waitFor(before: Predecessor | undefined): Promise<ReadonlyMap<string, string>> {
+    let leftOut: ReadonlyMap<string, string> = new Map();
+    try {
+      if (before !== undefined) leftOut = await waitForPost(this.#progress, before);
+    } finally {
+      this.#waits = false;
+    }
+    if (before === undefined || leftOut.size === 0) return leftOut;
     this.#before = before;
     void before.settled.then(() => {
       this.#before = undefined;

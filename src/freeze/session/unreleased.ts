@@ -6,7 +6,7 @@ import { describeError } from '../../errors.js';
 import type { FreezeLog } from '../options.js';
 import { monotonicMs } from '../../linux/clock.js';
 import type { SessionRecord } from '../writers/record.js';
-import type { SessionOutcome } from '../writers/phase.js';
+import type { SessionOutcome } from '../writers/peer.js';
 import type { WriterSet } from '../writers/writer-set.js';
 
 const FIRST_PAUSE_MS = 1_000;

@@ -22,7 +22,9 @@ const descriptionSchema = v.pipe(
     covers: v.optional(v.array(v.pipe(v.string(), v.startsWith('/'))), []),
     /** The systemd unit that it speaks for; for people. */
     service: v.optional(v.string()),
-    guarantee: v.optional(v.picklist(guarantees)),
+    guarantee: v.optional(v.picklist([...guarantees, 'none'])),
+    /** Seconds for which its hold may outlive its process. */
+    lingers: v.optional(seconds),
   }),
   v.check(
     ({ phases }) => phases.includes('freeze') || phases.includes('prepare'),
@@ -33,16 +35,24 @@ const descriptionSchema = v.pipe(
     'phases: a writer with freeze needs thaw',
   ),
   v.check(
-    ({ phases, guarantee }) => phases.includes('verify') === (guarantee !== undefined),
-    'guarantee: expected with verify, and only with it (a guarantee nobody verifies is no proof)',
+    ({ phases, guarantee }) => guarantee === 'none' || phases.includes('verify') === (guarantee !== undefined),
+    'guarantee: expected with verify, and only with it (a guarantee nobody verifies is no proof), or none',
   ),
   v.check(
     ({ phases, resident }) => resident !== true || (phases.includes('prepare') && phases.includes('freeze')),
     'phases: a resident writer needs prepare, freeze and thaw',
   ),
   v.check(
-    ({ phases, resident }) => resident !== true || !(phases.includes('abort') || phases.includes('post')),
-    'phases: a resident writer has neither abort nor post, it ends with thaw',
+    ({ phases, resident }) => resident !== true || !phases.includes('abort'),
+    'phases: a resident writer has no abort, it is told of a failure with thaw, or ended',
+  ),
+  v.check(
+    ({ lingers, resident }) => lingers === undefined || resident === true,
+    'lingers: expected of a resident writer alone (the end of any other proves nothing)',
+  ),
+  v.check(
+    ({ phases, resident }) => resident !== true || !phases.includes('complete'),
+    'phases: a resident writer has no complete, which may come hours after its end',
   ),
 );
 export type WriterDescription = v.InferOutput<typeof descriptionSchema>;
@@ -103,7 +113,7 @@ function fromFields(fields: ReadonlyMap<string, string>): unknown {
   for (const [key, value] of fields) {
     if (key.startsWith('timeout.')) timeout[key.slice('timeout.'.length)] = number(value);
     else if (key === 'phases' || key === 'covers') description[key] = words(value);
-    else if (key === 'rank') description[key] = number(value);
+    else if (key === 'rank' || key === 'lingers') description[key] = number(value);
     else if (key === 'required' || key === 'resident')
       description[key] = value === 'true' || value === 'false' ? value === 'true' : value;
     else description[key] = value;
@@ -119,4 +129,5 @@ export const phaseLimitsMs: Readonly<Record<WriterPhase, number>> = {
   thaw: 10_000,
   abort: 10_000,
   post: 60_000,
+  complete: 60_000,
 };

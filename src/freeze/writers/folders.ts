@@ -3,7 +3,7 @@
 import { closeSync, openSync, readFileSync, readSync, statSync, type Stats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { defined } from '../../defined.js';
-import type { WriterListing, WriterPhase } from '../../consistency.js';
+import type { WriterListing, WriterPhase, WriterReport } from '../../consistency.js';
 import { namesIn, realPath } from '../../linux/kernel-values.js';
 import { describeScript, describeSidecar, PLAIN_RANK, type Described, type WriterDescription } from './description.js';
 import { fileIdentity, whyUnsafe, type CheckedFile } from './safety.js';
@@ -92,6 +92,17 @@ export function findWriters(
   return [...found.values(), ...hidden].sort(byName);
 }
 
+/** It speaks for no application: it neither raises nor lowers a level, and its failure ends nothing. */
+export function accompanies({ description }: Pick<Writer, 'description'>): boolean {
+  return description?.guarantee === 'none';
+}
+
+/** What it guarantees, as reports tell it: `none` is a word that an older host does not know. */
+export function guaranteeOf({ description }: Pick<Writer, 'description'>): Pick<WriterReport, 'guarantee'> {
+  const guarantee = description?.guarantee;
+  return guarantee === undefined || guarantee === 'none' ? {} : { guarantee };
+}
+
 /** The writer as requesters are told of it. */
 export function listing(writer: Writer): WriterListing {
   const { name, path, kind, required, rank, phases, description, problem } = writer;
@@ -102,8 +113,10 @@ export function listing(writer: Writer): WriterListing {
     required,
     rank,
     phases: [...phases],
-    ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
-    ...defined({ problem }),
+    ...guaranteeOf(writer),
+    ...(accompanies(writer) ? { accompanies: true } : {}),
+    ...(description === undefined || description.covers.length === 0 ? {} : { covers: [...description.covers] }),
+    ...defined({ lingers: description?.lingers, problem }),
   };
 }
 
@@ -140,15 +153,15 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
       : { ...plain, problem: `not executable: chmod +x ${path}`, problemKind: 'unsafe' };
   const unsafe = whyUnsafe(path, owner) ?? (hasSidecar ? whyUnsafe(`${path}.json`, owner) : undefined);
   if (unsafe !== undefined) return { ...plain, problem: unsafe, problemKind: 'unsafe' };
-  const described = describe(path, hasSidecar);
+  const described = describeFile(path, hasSidecar);
   if (described.kind === 'plain') return plain;
   if (described.kind === 'bad')
     return { ...plain, kind: 'described', problem: `bad description: ${described.problem}`, problemKind: 'unsafe' };
-  const { required, rank, phases, resident } = described.description;
+  const { required, rank, phases, resident, guarantee } = described.description;
   return {
     ...plain,
     kind: resident === true ? 'resident' : 'described',
-    required,
+    required: required && guarantee !== 'none',
     rank,
     phases,
     description: described.description,
@@ -161,7 +174,8 @@ function checkedAt(path: string, owner: number): { readonly checked?: CheckedFil
   return identity === undefined ? {} : { checked: { owner, identity } };
 }
 
-function describe(path: string, hasSidecar: boolean): Described {
+/** What the file, or its sidecar beside it, says of it. Never throws. */
+export function describeFile(path: string, hasSidecar: boolean): Described {
   try {
     const script = describeScript(headOf(path));
     if (!hasSidecar) return script;

@@ -1,7 +1,7 @@
 // Appends and reads the notes in a session's record: one line of JSON for each event. Whatever instant the noting
 // process dies at, they can be read: a line that was cut short is passed over, and the next one stands on a line of its
 // own. What is noted when: record.ts. What a successor makes of it: left-record.ts.
-import { appendFileSync, closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import * as v from 'valibot';
 
 const noteSchema = v.variant('event', [
@@ -14,6 +14,8 @@ const noteSchema = v.variant('event', [
     kind: v.picklist(['plain', 'described', 'resident']),
     rank: v.number(),
     limitMs: v.number(),
+    /** Seconds. */
+    lingers: v.optional(v.number()),
   }),
   v.strictObject({ event: v.literal('starting'), path: v.string(), name: v.string(), phase: v.string() }),
   v.strictObject({
@@ -35,35 +37,66 @@ export type WriterProcess = Extract<Note, { event: 'process' }>;
 
 export class Notes {
   readonly #file: string;
+  /** Kept open from the first note on: to open it for each would be most of what a note costs. */
+  #fd: number | undefined;
   /** The last line of the file is known to end. */
   #isWhole = false;
+  #soon: Note[] = [];
+  #turn: NodeJS.Immediate | undefined;
 
   constructor(file: string) {
     this.#file = file;
   }
 
-  /** Throws what open(2) and write(2) do. */
-  append(note: Note): void {
-    // After a line that was cut short (a death, a full tmpfs) this one must not become a part of it.
-    const before = this.#isWhole || endsWhole(this.#file) ? '' : '\n';
-    this.#isWhole = false;
+  /** Writes them at once and together. Throws what open(2) and write(2) do. */
+  append(...notes: readonly Note[]): void {
+    const all = [...this.#takeSoon(), ...notes];
+    if (all.length === 0) return;
     naming(this.#file, () => {
-      appendFileSync(this.#file, `${before}${JSON.stringify(note)}\n`);
+      this.#fd ??= openSync(this.#file, 'a+');
+      // After a line that was cut short (a death, a full tmpfs) this one must not become a part of it.
+      const before = this.#isWhole || endsWhole(this.#fd) ? '' : '\n';
+      this.#isWhole = false;
+      const bytes = Buffer.from(`${before}${all.map((note) => `${JSON.stringify(note)}\n`).join('')}`);
+      for (let at = 0; at < bytes.length;) at += writeSync(this.#fd, bytes, at);
     });
     this.#isWhole = true;
   }
 
+  /** Writes it with whatever else is noted in this turn of the event loop. Never throws. */
+  appendSoon(note: Note): void {
+    this.#soon.push(note);
+    this.#turn ??= setImmediate(() => {
+      this.appendIfAble();
+    });
+  }
+
+  /** Writes what is still to be written, if it can. Later notes open the file anew. */
+  close(): void {
+    this.appendIfAble();
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+    this.#isWhole = false;
+  }
+
   /** Never throws: a full tmpfs must not keep a writer from being released. */
-  appendIfAble(note: Note): void {
+  appendIfAble(...notes: readonly Note[]): void {
     try {
-      this.append(note);
+      this.append(...notes);
     } catch {
       // It is missed only after a death.
     }
   }
 
+  #takeSoon(): readonly Note[] {
+    clearImmediate(this.#turn);
+    this.#turn = undefined;
+    return this.#soon.splice(0);
+  }
+
   /** All that can be read, in the order of writing. Never throws. */
   read(): readonly Note[] {
+    this.appendIfAble();
     let text: string;
     try {
       text = readFileSync(this.#file, 'utf8');
@@ -88,20 +121,10 @@ export function naming(path: string, act: () => void): void {
   }
 }
 
-function endsWhole(path: string): boolean {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch {
-    return true;
-  }
-  try {
-    const { size } = fstatSync(fd);
-    const last = Buffer.alloc(1);
-    return size === 0 || (readSync(fd, last, 0, 1, size - 1) === 1 && last[0] === 0x0a);
-  } finally {
-    closeSync(fd);
-  }
+function endsWhole(fd: number): boolean {
+  const { size } = fstatSync(fd);
+  const last = Buffer.alloc(1);
+  return size === 0 || (readSync(fd, last, 0, 1, size - 1) === 1 && last[0] === 0x0a);
 }
 
 function parseJson(text: string): unknown {

@@ -8,11 +8,11 @@ import { groupExists, killGroup } from '../../linux/process-group.js';
 const KEPT_BYTES = 64 * 1024;
 /** A writer that has printed this much does nothing else any more. */
 export const FLOOD_BYTES = 16 * 1024 * 1024;
-export const FLOOD_CHECK_MS = 25;
+const FLOOD_CHECK_MS = 25;
 const HEAD_BYTES = 4096;
 const TEXT_CHARACTERS = 500;
 
-/** Control characters, and the separators and marks that break or reorder a line (as cli/bridge/printable.ts). */
+/** Control characters, and the separators and marks that break or reorder a line (as src/printable.ts). */
 const steering = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 /** One line that no terminal acts on, of bounded length. */
@@ -24,15 +24,16 @@ export function harmlessLine(text: string): string {
     .slice(0, TEXT_CHARACTERS);
 }
 
-/** The two files of one phase. They are appended to, so that cutting them off restarts them. */
+/** The files of one phase, or of one resident. They are appended to, so that cutting them off restarts them. */
 export class WriterOutput {
-  readonly out: number;
+  /** Undefined of a resident, whose standard output is its conversation. */
+  readonly out: number | undefined;
   readonly err: number;
   readonly #heads = new Map<number, string>();
   #thrownAway = 0;
 
   /** `label`: without slashes. Where no file can be had (a full tmpfs), what is printed is lost. */
-  constructor(dir: string, label: string) {
+  constructor(dir: string, label: string, withOut = true) {
     const open = (ending: string): number => {
       try {
         const fd = openSync(join(dir, `${label}.${ending}`), 'a+', 0o600);
@@ -43,13 +44,14 @@ export class WriterOutput {
         return openSync('/dev/null', 'r+');
       }
     };
-    this.out = open('out');
+    this.out = withOut ? open('out') : undefined;
     this.err = open('err');
   }
 
   /** Cuts off output that is too much. True once it is a flood. */
   keepSmall(): boolean {
-    for (const fd of [this.out, this.err]) {
+    for (const fd of [this.err, this.out]) {
+      if (fd === undefined) continue;
       const { size } = fstatSync(fd);
       if (size <= KEPT_BYTES) continue;
       if (!this.#heads.has(fd)) this.#heads.set(fd, this.#head(fd));
@@ -61,7 +63,8 @@ export class WriterOutput {
 
   /** The first line that is not empty, of stderr, else of stdout. */
   firstLine(): string | undefined {
-    const line = (fd: number): string | undefined => {
+    const line = (fd: number | undefined): string | undefined => {
+      if (fd === undefined) return undefined;
       const found = (this.#heads.get(fd) ?? this.#head(fd))
         .split('\n')
         .map((text) => text.trim())
@@ -73,7 +76,7 @@ export class WriterOutput {
 
   close(): void {
     this.keepSmall();
-    closeSync(this.out);
+    if (this.out !== undefined) closeSync(this.out);
     closeSync(this.err);
   }
 
@@ -83,46 +86,73 @@ export class WriterOutput {
   }
 }
 
-interface Left {
-  readonly group: number;
+interface Watched {
   readonly onFlood: () => void;
+  /** The process group that a phase which is over left running; it is ended at a flood. */
+  readonly group: number | undefined;
   isThere: boolean;
+  /** `onFlood` was called. */
+  isTold: boolean;
 }
 
 /**
- * Watches the output of phases that are over, while processes they left behind (a daemon that keeps a lock) may still
- * write to it. Looks up and opens nothing, so that it may watch while everything is frozen. Does not keep this process
- * alive.
+ * Watches the output of all writers of a session, while phases run and while processes that they left behind (a daemon
+ * that keeps a lock) may still write to it. Looks up and opens nothing, so that it may watch while everything is frozen.
+ * Does not keep this process alive.
  */
-export class LeftOutput {
-  readonly #watched = new Map<WriterOutput, Left>();
+export class OutputWatch {
+  readonly #watched = new Map<WriterOutput, Watched>();
   #timer: NodeJS.Timeout | undefined;
 
-  /** Takes over the output. A flood ends the group, and `onFlood` is called. */
-  watch(output: WriterOutput, group: number, onFlood: () => void): void {
-    this.#watched.set(output, { group, onFlood, isThere: true });
-    this.#timer ??= setInterval(() => {
-      this.#look();
-    }, FLOOD_CHECK_MS).unref();
+  /** `onFlood` is called once, at a flood. */
+  add(output: WriterOutput, onFlood: () => void): void {
+    this.#watch(output, { onFlood, group: undefined, isThere: true, isTold: false });
   }
 
-  #look(): void {
-    for (const [output, left] of this.#watched) {
-      // Once the group was gone, its number may be another's.
-      left.isThere &&= groupExists(left.group);
-      if (!output.keepSmall() || !left.isThere) continue;
-      const { group, onFlood } = left;
-      killGroup(group, 'SIGKILL');
-      this.#watched.delete(output);
+  /** Whoever added it keeps it, and closes it. */
+  remove(output: WriterOutput): void {
+    this.#watched.delete(output);
+    if (this.#watched.size === 0) this.#stop();
+  }
+
+  /** Takes over the output. A flood ends the group, and `onFlood` is called. */
+  keep(output: WriterOutput, group: number, onFlood: () => void): void {
+    this.#watch(output, { onFlood, group, isThere: true, isTold: false });
+  }
+
+  /** Closes what was kept. */
+  close(): void {
+    for (const [output, { group }] of this.#watched) {
+      if (group === undefined) continue;
+      this.remove(output);
       output.close();
-      onFlood();
     }
   }
 
-  close(): void {
+  #watch(output: WriterOutput, watched: Watched): void {
+    this.#watched.set(output, watched);
+    this.#timer ??= setInterval(() => {
+      for (const [one, how] of this.#watched) this.#look(one, how);
+    }, FLOOD_CHECK_MS).unref();
+  }
+
+  #look(output: WriterOutput, watched: Watched): void {
+    const { group, onFlood } = watched;
+    // Once the group was gone, its number may be another's.
+    if (group !== undefined) watched.isThere &&= groupExists(group);
+    if (!output.keepSmall() || !watched.isThere || watched.isTold) return;
+    // It is kept small until its writer has ended.
+    watched.isTold = true;
+    if (group !== undefined) {
+      killGroup(group, 'SIGKILL');
+      this.remove(output);
+      output.close();
+    }
+    onFlood();
+  }
+
+  #stop(): void {
     clearInterval(this.#timer);
     this.#timer = undefined;
-    for (const output of this.#watched.keys()) output.close();
-    this.#watched.clear();
   }
 }

@@ -3,9 +3,9 @@
 import { defined } from '../../defined.js';
 import type { PhaseReport, WriterPhase } from '../../consistency.js';
 import type { Writer } from './folders.js';
-import type { ProcessResult } from './process.js';
+import type { Answer } from './peer.js';
 
-const releasing: readonly WriterPhase[] = ['thaw', 'abort', 'post'];
+const releasing: readonly WriterPhase[] = ['thaw', 'abort', 'post', 'complete'];
 
 /**
  * A writer that is let go need not be the one that was looked at; in all other phases it speaks for what was planned.
@@ -21,7 +21,7 @@ export type PhaseResult =
 export function readResult(
   { kind, phases }: Pick<Writer, 'kind' | 'phases'>,
   phase: WriterPhase,
-  result: ProcessResult,
+  result: Answer,
   limitMs: number,
 ): PhaseResult {
   const failed = (reason: string): PhaseResult => ({ kind: 'failed', reason });
@@ -44,7 +44,7 @@ export function readResult(
   return failed(`exit ${code ?? 'unknown'}${reserved}${because}`);
 }
 
-export function phaseReport(phase: WriterPhase, result: ProcessResult, zeroMs: number): PhaseReport {
+export function phaseReport(phase: WriterPhase, result: Answer, zeroMs: number): PhaseReport {
   const { exitCode, signal: killer, text, fault } = result;
   const said = fault === undefined ? text : text === undefined ? fault : `${fault}: ${text}`;
   return {

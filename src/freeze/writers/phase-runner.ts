@@ -1,18 +1,15 @@
-// Runs one phase of one writer of a session: its limit, the program that is started or the resident that is asked, and
-// what the result makes of the writer. How a program is started: phase.ts. Whose turn it is: writer-set.ts.
-import { defined } from '../../defined.js';
+// Runs one phase of one writer of a session: its limit, the question, and what the answer makes of the writer. How a
+// writer is asked: peer.ts. Whose turn it is: writer-set.ts.
 import type { WriterPhase } from '../../consistency.js';
-import { monotonicMs } from '../../linux/clock.js';
 import { phaseLimitsMs } from './description.js';
 import type { Writer } from './folders.js';
-import { LeftOutput } from './output.js';
-import { runPhase, startResident, type PhaseContext, type SessionOutcome } from './phase.js';
+import { OutputWatch } from './output.js';
+import { peerFor, type PeerContext } from './peers.js';
+import type { SessionOutcome } from './peer.js';
 import { phaseReport, readResult, type PhaseResult } from './phase-result.js';
-import { noEvents, type ProcessResult } from './process.js';
-import { ResidentWriter } from './resident.js';
-import { addPhase, type WriterRun } from './run.js';
+import { addPhase, newRun, type WriterRun } from './run.js';
 
-export interface PhaseRunnerContext extends PhaseContext {
+export interface PhaseRunnerContext extends PeerContext {
   /** Zero of the report's times, on CLOCK_MONOTONIC. */
   readonly zeroMs: number;
   readonly limitsMs?: Partial<Readonly<Record<WriterPhase, number>>>;
@@ -31,17 +28,14 @@ export interface SessionPhaseOptions {
 
 export class PhaseRunner {
   readonly #context: PhaseRunnerContext;
-  readonly #left = new LeftOutput();
+  readonly #watch = new OutputWatch();
 
   constructor(context: PhaseRunnerContext) {
     this.#context = context;
   }
 
-  /** Never throws: a resident that could not be started says so when it is asked. */
-  startResident(run: WriterRun): void {
-    run.resident = startResident(run.writer, this.#context, (reason) => {
-      lose(run, reason);
-    });
+  newRun(writer: Writer): WriterRun {
+    return newRun(writer, (onLost) => peerFor(writer, this.#context, this.#watch, onLost));
   }
 
   /** Milliseconds that a phase of this writer may take: its own word, the settings', ours. */
@@ -58,13 +52,13 @@ export class PhaseRunner {
     const own = this.limitMs(writer, phase);
     const limitMs = Math.max(1, Math.min(own, how.budgetMs ?? own));
     run.isBusy = true;
-    const ended = await this.#run(run, phase, limitMs, how);
+    const ended = await run.peer.ask(phase, how.outcome, limitMs, how.signal);
     run.isBusy = false;
     addPhase(run, phaseReport(phase, ended, this.#context.zeroMs));
     const result = readResult(writer, phase, ended, limitMs);
     if (result.kind === 'failed') {
-      // A failed post says nothing of what was held before.
-      if (phase !== 'post' && phase !== 'abort') run.state = 'failed';
+      // A failed post or complete says nothing of what was held before.
+      if (phase !== 'post' && phase !== 'abort' && phase !== 'complete') run.state = 'failed';
       run.reason ??= `${phase}: ${result.reason}`;
     } else if (result.kind === 'not-applicable') {
       run.state = 'not-applicable';
@@ -75,33 +69,6 @@ export class PhaseRunner {
 
   /** From now on nobody looks after what phases left running. */
   close(): void {
-    this.#left.close();
+    this.#watch.close();
   }
-
-  async #run(
-    run: WriterRun,
-    phase: WriterPhase,
-    limitMs: number,
-    { signal, outcome }: SessionPhaseOptions,
-  ): Promise<ProcessResult> {
-    const { writer, resident } = run;
-    if (writer.kind !== 'resident') {
-      const onLost = (reason: string): void => {
-        lose(run, reason);
-      };
-      const options = { limitMs, left: this.#left, onLost, ...defined({ signal, outcome }) };
-      return await runPhase(writer, phase, this.#context, options);
-    }
-    if (resident instanceof ResidentWriter)
-      return await resident.ask(outcome === undefined ? phase : `${phase} ${outcome}`, limitMs, signal);
-    const now = monotonicMs();
-    return resident ?? { ...noEvents, startMs: now, endMs: now, fault: 'it was never started' };
-  }
-}
-
-// Something went wrong between its phases, when nobody asks.
-function lose(run: WriterRun, reason: string): void {
-  if (run.state !== 'taking-part' || run.released) return;
-  run.state = 'failed';
-  run.reason ??= `${run.frozen ? 'lost its hold' : 'before its freeze'}: ${reason}`;
 }

@@ -6,7 +6,9 @@ import { defined } from '../../defined.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { AbortWait, Timer } from '../../deadline.js';
 import { endGroup, groupExists, resetOomScore } from '../../linux/process-group.js';
-import { FLOOD_BYTES, FLOOD_CHECK_MS, WriterOutput, type LeftOutput } from './output.js';
+import { processStat } from '../../linux/process-stat.js';
+import { FLOOD_BYTES, WriterOutput, type OutputWatch } from './output.js';
+import { noEvents, type Answer } from './peer.js';
 
 export interface ProcessRequest {
   /** Names the output files; without slashes. */
@@ -18,42 +20,20 @@ export interface ProcessRequest {
   readonly limitMs: number;
   /** Directory on tmpfs. */
   readonly outputDir: string;
-  /** Called as soon as it runs. Must not throw. */
-  readonly onStart?: (pid: number) => void;
-  /** Takes over the output where processes are left behind. */
-  readonly left?: LeftOutput;
+  /** Called as soon as it runs, with what names it for good. Must not throw. */
+  readonly onStart?: (pid: number, startTime: string) => void;
+  /** Watches the output, and takes it over where processes are left behind. */
+  readonly watch: OutputWatch;
   /** Called when those flood. */
   readonly onFlood?: (reason: string) => void;
 }
 
-export interface ProcessResult {
-  readonly startMs: number;
-  readonly endMs: number;
-  readonly exitCode?: number;
-  readonly signal?: string;
-  /** Killed because its limit had passed. */
-  readonly timedOut: boolean;
-  /** Killed because the signal was aborted. */
-  readonly aborted: boolean;
-  /** Still there after SIGKILL. */
-  readonly unkillable: boolean;
-  /** How it went wrong: it was never started, it broke a rule and was killed, or it ended where it must not. */
-  readonly fault?: string;
-  /** Of a resident writer, which answers instead of exiting. */
-  readonly answer?: 'ok' | 'error';
-  /** First line of stderr, else of stdout; of a resident writer, the reason of its `error`. */
-  readonly text?: string;
-}
-
-/** Nothing of this has come about. */
-export const noEvents = { timedOut: false, aborted: false, unkillable: false } as const;
-
 export const FLOOD_FAULT = `printed more than ${FLOOD_BYTES / 1024 / 1024} MiB`;
 
 /** Never throws. An abort ends the process as its limit would. Times are those of CLOCK_MONOTONIC. */
-export async function runProcess(request: ProcessRequest, signal?: AbortSignal): Promise<ProcessResult> {
+export async function runProcess(request: ProcessRequest, signal?: AbortSignal): Promise<Answer> {
   const startMs = monotonicMs();
-  const result = (rest: Partial<ProcessResult>): ProcessResult => ({
+  const result = (rest: Partial<Answer>): Answer => ({
     ...noEvents,
     ...rest,
     startMs,
@@ -76,25 +56,25 @@ export async function runProcess(request: ProcessRequest, signal?: AbortSignal):
     });
     group = child.pid;
     resetOomScore(group);
-    if (group !== undefined) request.onStart?.(group);
+    if (group !== undefined) request.onStart?.(group, processStat(group)?.startTime ?? '');
     const exit = child.then(exitOf);
-    const ending = await endOf(group, exit, request.limitMs, signal, () => output.keepSmall());
+    const ending = await endOf(group, exit, request, output, signal);
     const text = ending.fault === undefined || ending.fault === FLOOD_FAULT ? output.firstLine() : undefined;
     return result({ ...ending, ...defined({ text }) });
   } finally {
-    const { left, onFlood } = request;
-    if (left !== undefined && group !== undefined && groupExists(group))
-      left.watch(output, group, () => {
+    const { watch, onFlood } = request;
+    if (group !== undefined && groupExists(group))
+      watch.keep(output, group, () => {
         onFlood?.(`what its ${request.label} left running ${FLOOD_FAULT}`);
       });
     else output.close();
   }
 }
 
-export type Exit = Pick<ProcessResult, 'exitCode' | 'signal' | 'fault'>;
+export type Exit = Pick<Answer, 'exitCode' | 'signal' | 'fault'>;
 
 /** The end of a process as execa tells it; if the program could not be started, that is its fault. */
-export function exitOf(said: {
+function exitOf(said: {
   readonly exitCode?: number | undefined;
   readonly signal?: string | undefined;
   readonly failed: boolean;
@@ -114,17 +94,16 @@ export function exitOf(said: {
 async function endOf(
   pid: number | undefined,
   exit: Promise<Exit>,
-  limitMs: number,
+  { limitMs, watch }: ProcessRequest,
+  output: WriterOutput,
   signal: AbortSignal | undefined,
-  floods: () => boolean,
-): Promise<Partial<ProcessResult>> {
+): Promise<Partial<Answer>> {
   const limit = new Timer();
   const abort = new AbortWait(signal);
-  let watcher: NodeJS.Timeout | undefined;
   const flooded = new Promise<'flooded'>((resolve) => {
-    watcher = setInterval(() => {
-      if (floods()) resolve('flooded');
-    }, FLOOD_CHECK_MS);
+    watch.add(output, () => {
+      resolve('flooded');
+    });
   });
   try {
     const first = await Promise.race([exit, limit.after(limitMs, 'timedOut' as const), abort.aborted, flooded]);
@@ -135,7 +114,7 @@ async function endOf(
       ...(first === 'flooded' ? { fault: FLOOD_FAULT } : { [first]: true }),
     };
   } finally {
-    clearInterval(watcher);
+    watch.remove(output);
     limit.clear();
     abort.clear();
   }

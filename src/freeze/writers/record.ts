@@ -4,11 +4,12 @@
 import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
+import { defined } from '../../defined.js';
 import { isErrno, StateError, UsageError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { processStat } from '../../linux/process-stat.js';
 import type { Writer } from './folders.js';
-import { naming, Notes } from './notes.js';
+import { naming, Notes, type WriterProcess } from './notes.js';
 
 export const sessionHeadSchema = v.strictObject({
   version: v.literal(1),
@@ -104,10 +105,21 @@ export class SessionRecord {
     return dir;
   }
 
-  /** To be noted before its freeze is started. Throws if it cannot be: then it must not be started. */
-  noteStarted(writer: Writer, limitMs: number): void {
-    const { path, name, folder, kind, rank } = writer;
-    this.notes.append({ event: 'started', path, name, folder: folder.path, style: folder.style, kind, rank, limitMs });
+  /** To be noted before their freeze is started. Throws if it cannot be: then none of them must be started. */
+  noteStarted(writers: readonly { readonly writer: Writer; readonly limitMs: number }[]): void {
+    this.notes.append(
+      ...writers.map(({ writer: { path, name, folder, kind, rank, description }, limitMs }) => ({
+        event: 'started' as const,
+        path,
+        name,
+        folder: folder.path,
+        style: folder.style,
+        kind,
+        rank,
+        limitMs,
+        ...defined({ lingers: description?.lingers }),
+      })),
+    );
   }
 
   /** A process comes into being before its pid can be noted. Never throws. */
@@ -116,22 +128,26 @@ export class SessionRecord {
   }
 
   /** A process that a successor may have to end. Never throws. */
-  noteProcess(path: string, pid: number, resident: boolean): void {
-    const startTime = processStat(pid)?.startTime ?? '';
-    this.notes.appendIfAble({ event: 'process', path, pid, startTime, ...(resident ? { resident } : {}) });
+  noteProcess(process: Omit<WriterProcess, 'event'>): void {
+    this.notes.appendIfAble({ event: 'process', ...process });
   }
 
-  /** Throws if it cannot be noted: a successor then releases the writer once more. */
+  /**
+   * Noted together with all that let go in this turn of the event loop. Never throws: a successor releases a writer once
+   * more of which this could not be noted.
+   */
   noteReleased(path: string): void {
-    this.notes.append({ event: 'released', path });
+    this.notes.appendSoon({ event: 'released', path });
   }
 
   /** The requester was told how the session ended; what is kept is for the writers that could not be released. */
   noteEnded(): void {
     this.notes.append({ event: 'ended' });
+    this.notes.close();
   }
 
   remove(): void {
+    this.notes.close();
     rmSync(this.dir, { recursive: true, force: true });
   }
 }

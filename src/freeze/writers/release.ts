@@ -1,10 +1,11 @@
 // Lets the writers of a session go: `thaw` for each whose freeze was started, whatever became of it; then `post` or
-// `abort`, and the end of the residents. Which writers there are, and the phases before: writer-set.ts.
+// `abort`, and the end of those that lived through the session. Which writers there are, and the phases before:
+// writer-set.ts.
+import { setImmediate } from 'node:timers/promises';
 import { Hurry } from './hurry.js';
-import type { SessionOutcome } from './phase.js';
-import type { PhaseRunner } from './phase-runner.js';
+import type { SessionOutcome } from './peer.js';
+import type { PhaseRunner, SessionPhaseOptions } from './phase-runner.js';
 import type { SessionRecord } from './record.js';
-import { ResidentWriter } from './resident.js';
 import { lastThaw, ranks, sideBySide, type WriterRun } from './run.js';
 
 /** For a phase that is past its limit to be ended by force, and a resident to let go. */
@@ -50,7 +51,7 @@ export class WriterRelease {
    */
   async all(outcome: SessionOutcome): Promise<void> {
     // These hold nothing yet, and nobody waits for them.
-    for (const run of this.#runs) if (!run.started && run.resident instanceof ResidentWriter) void run.resident.end();
+    for (const { started, peer } of this.#runs) if (!started) void peer.end();
     await this.#inTurn(this.held, outcome);
     const again = this.held.filter((run) => lastThaw(run)?.timedOut !== true);
     await this.#inTurn(again, outcome, () => !this.#hurry.isOn);
@@ -63,24 +64,25 @@ export class WriterRelease {
   }
 
   /**
-   * After the release: `post` of a session that was frozen, `abort` of an attempt that was not. When it settles no
-   * resident is left.
+   * After the release: `post` of a session that was frozen, `abort` of an attempt that was not. When it settles nothing
+   * is left that lived through the session.
    */
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
-    const runs = this.#runs.filter((run) => run.phases.length > 0 && run.writer.phases.includes(phase));
-    const phases = runs.map(async (run) => {
-      await this.#hurry.within(
-        () => 1,
-        undefined,
-        async (limits) => await this.#phases.phase(run, phase, { outcome, ...limits }),
-      );
-    });
-    const residents = this.#runs.map(async ({ resident }) => {
-      if (!(resident instanceof ResidentWriter)) return;
-      await resident.end();
-      resident.close();
-    });
-    await Promise.all([...phases, ...residents]);
+    // Applications run again: the requester gets its answer before processes are ended one after the other.
+    await setImmediate();
+    await Promise.all(
+      this.#runs.map(async (run) => {
+        const { peer, writer } = run;
+        if (run.phases.length > 0 && writer.phases.includes(phase) && !peer.isGone)
+          await this.#hurry.within(
+            () => 1,
+            undefined,
+            async (limits) => await this.#phases.phase(run, phase, { outcome, ...limits }),
+          );
+        await peer.end();
+        peer.close();
+      }),
+    );
     this.#phases.close();
   }
 
@@ -96,34 +98,30 @@ export class WriterRelease {
     for (const rank of ranks(held).reverse()) {
       await sideBySide(
         held.filter(({ writer }) => writer.rank === rank),
-        async (run) => {
-          if (goesOn()) await this.#one(run, outcome, () => untried.size, signal);
-          untried.delete(run);
+        async (together) => {
+          if (goesOn())
+            await this.#hurry.within(
+              () => untried.size,
+              signal,
+              async (limits) => {
+                await Promise.all(
+                  together.map(async (run) => {
+                    await this.#one(run, { outcome, ...limits });
+                    untried.delete(run);
+                  }),
+                );
+              },
+            );
+          for (const run of together) untried.delete(run);
         },
       );
     }
   }
 
-  async #one(
-    run: WriterRun,
-    outcome: SessionOutcome,
-    waiting: () => number,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const result = await this.#hurry.within(waiting, signal, async (limits) => {
-      return await this.#phases.phase(run, 'thaw', { outcome, ...limits });
-    });
-    run.released = result.kind !== 'failed';
-    if (run.resident instanceof ResidentWriter) {
-      // One that says so has let go, and may end while the next one has its turn. For any other its end is the proof.
-      const ending = run.resident.end();
-      if (!run.released) run.released = await ending;
-    }
-    if (!run.released) return;
-    try {
-      this.#record.noteReleased(run.writer.path);
-    } catch {
-      // A successor then releases it again, which a writer must bear.
-    }
+  async #one(run: WriterRun, how: SessionPhaseOptions): Promise<void> {
+    const result = await this.#phases.phase(run, 'thaw', how);
+    // One that says so has let go, and is ended when nobody waits any more.
+    run.released = result.kind !== 'failed' || (await run.peer.end());
+    if (run.released) this.#record.noteReleased(run.writer.path);
   }
 }

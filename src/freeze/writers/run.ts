@@ -1,15 +1,16 @@
 // Keeps what became of one writer of a session, and tells it as reports do; gives several their turn by rank.
 import { defined } from '../../defined.js';
 import type { PhaseReport, WriterReport } from '../../consistency.js';
-import type { ResidentWriter } from './resident.js';
-import type { Writer } from './folders.js';
-import type { ProcessResult } from './process.js';
+import { guaranteeOf, type Writer } from './folders.js';
+import type { Peer } from './peer.js';
 
 /** How many phases of one writer a report holds. */
 const PHASES_KEPT = 16;
 
 export interface WriterRun {
   readonly writer: Writer;
+  /** Who is asked. */
+  readonly peer: Peer;
   readonly phases: PhaseReport[];
   state: 'taking-part' | 'failed' | 'not-applicable';
   /** Its freeze was started, so it must be released. */
@@ -17,13 +18,11 @@ export interface WriterRun {
   frozen: boolean;
   /** A phase of it is under way. */
   isBusy: boolean;
-  /** Its `thaw` succeeded, or its process is gone and its hold with it. */
+  /** Its `thaw` succeeded, or its end has proved that it holds nothing. */
   released: boolean;
   /** How often its `verify` passed. */
   verified: number;
   reason: string | undefined;
-  /** For a resident writer, from prepare on: its process, or how it could not be started. */
-  resident: ResidentWriter | ProcessResult | undefined;
 }
 
 /** A writer whose freeze was started, at the end. */
@@ -35,9 +34,13 @@ export interface Release {
   readonly reason?: string;
 }
 
-export function newRun(writer: Writer): WriterRun {
-  return {
+/** `peerFor`: makes who is asked; what it is given is called when the writer fails while nobody asks. */
+export function newRun(writer: Writer, peerFor: (onLost: (reason: string) => void) => Peer): WriterRun {
+  const run: WriterRun = {
     writer,
+    peer: peerFor((reason) => {
+      lose(run, reason);
+    }),
     phases: [],
     state: 'taking-part',
     started: false,
@@ -46,8 +49,15 @@ export function newRun(writer: Writer): WriterRun {
     released: false,
     verified: 0,
     reason: undefined,
-    resident: undefined,
   };
+  return run;
+}
+
+// Something went wrong between its phases.
+function lose(run: WriterRun, reason: string): void {
+  if (run.state !== 'taking-part' || run.released) return;
+  run.state = 'failed';
+  run.reason ??= `${run.frozen ? 'lost its hold' : 'before its freeze'}: ${reason}`;
 }
 
 export function addPhase({ phases }: WriterRun, report: PhaseReport): void {
@@ -74,14 +84,14 @@ export function releaseOf(run: WriterRun): Release {
 
 /** `final`: after the second verification, without which nothing is verified any more. */
 export function reportOf(run: WriterRun, final: boolean): WriterReport {
-  const { name, path, kind, required, rank, description } = run.writer;
+  const { name, path, kind, required, rank } = run.writer;
   return {
     name,
     path,
     kind,
     required,
     rank,
-    ...(description?.guarantee === undefined ? {} : { guarantee: description.guarantee }),
+    ...guaranteeOf(run.writer),
     verdict: verdictOf(run, final),
     ...defined({ reason: run.reason }),
     phases: [...run.phases],
@@ -95,12 +105,17 @@ function verdictOf(run: WriterRun, final: boolean): WriterReport['verdict'] {
   return phases.includes('verify') && held && run.verified >= (final ? 2 : 1) ? 'verified' : 'claimed';
 }
 
-/** Runs writers of one rank: plain hooks one by one, all others beside them. */
-export async function sideBySide(runs: readonly WriterRun[], act: (run: WriterRun) => Promise<void>): Promise<void> {
-  const plainInTurn = async (): Promise<void> => {
-    for (const run of runs.filter(({ writer }) => writer.kind === 'plain')) await act(run);
+/** Gives writers of one rank their turn: plain hooks one by one, all others together beside them. */
+export async function sideBySide(
+  runs: readonly WriterRun[],
+  act: (together: readonly WriterRun[]) => Promise<void>,
+): Promise<void> {
+  const plain = runs.filter(({ writer }) => writer.kind === 'plain');
+  const others = runs.filter(({ writer }) => writer.kind !== 'plain');
+  const oneByOne = async (): Promise<void> => {
+    for (const run of plain) await act([run]);
   };
-  await Promise.all([plainInTurn(), ...runs.filter(({ writer }) => writer.kind !== 'plain').map(act)]);
+  await Promise.all([oneByOne(), ...(others.length === 0 ? [] : [act(others)])]);
 }
 
 /** The ranks there are, ascending. */

@@ -31,6 +31,24 @@ export function whyUnsafe(path: string, owner: number): string | undefined {
   return look(path, owner).problem;
 }
 
+/** As whyUnsafe, of a folder in which a file is to lie. Never throws. */
+export function whyUnsafeFolder(path: string, owner: number): string | undefined {
+  const places = new Map<string, Place>();
+  try {
+    const root = placeAt('/');
+    places.set(root.path, root);
+    const target = walk('/', path, (place) => places.set(place.path, place));
+    const folder = places.get(target);
+    if (folder?.kind !== 'folder') return `${path} is not a folder`;
+    return (
+      placeProblem(folder, false, owner) ??
+      firstOf([...places.values()].reverse(), (place) => placeProblem(place, true, owner))
+    );
+  } catch (error) {
+    return `${path}: ${whyNoWay(error, path)}`;
+  }
+}
+
 /** A text that changes with the file's content, owner or mode; undefined if it cannot be looked at. Never throws. */
 export function fileIdentity(path: string): string | undefined {
   return look(path, 0).identity;

@@ -2,29 +2,28 @@
 // freeze and descend at thaw; equal rank runs side by side; plain hooks have one rank together and run there one by
 // one. How a phase runs: phase-runner.ts. How writers are let go: release.ts.
 import { defined } from '../../defined.js';
-import type { WriterPhase, WriterReport } from '../../consistency.js';
+import type { Artefact, CompleteOutcome, WriterPhase, WriterReport } from '../../consistency.js';
 import { describeError } from '../../errors.js';
-import type { Writer } from './folders.js';
-import type { SessionOutcome } from './phase.js';
+import { readArtefacts } from './artefacts.js';
+import { accompanies, type Writer } from './folders.js';
+import type { SessionOutcome } from './peer.js';
+import type { PhaseResult } from './phase-result.js';
 import { PhaseRunner, type PhaseRunnerContext } from './phase-runner.js';
 import { WriterRelease } from './release.js';
-import {
-  failureOf,
-  lastThaw,
-  newRun,
-  ranks,
-  releaseOf,
-  reportOf,
-  sideBySide,
-  type Release,
-  type WriterRun,
-} from './run.js';
+import { failureOf, lastThaw, ranks, releaseOf, reportOf, sideBySide, type Release, type WriterRun } from './run.js';
 
 export interface WriterContext extends PhaseRunnerContext {
   /** By path: writers that are not run, and why. They count as failed. */
   readonly leftOut?: ReadonlyMap<string, string>;
   /** The failure of this writer ends the attempt; without it, no writer's failure does. */
   readonly vetoes?: (writer: Writer) => boolean;
+}
+
+/** What became of a writer in the phase `complete`. */
+export interface CompletedWriter {
+  readonly writer: Writer;
+  readonly result: PhaseResult;
+  readonly durationMs: number;
 }
 
 export class WriterSet {
@@ -35,16 +34,21 @@ export class WriterSet {
 
   constructor(writers: readonly Writer[], context: WriterContext) {
     this.#context = context;
-    this.#runs = writers.map((writer) => {
-      const reason = context.leftOut?.get(writer.path);
-      return reason === undefined ? newRun(writer) : { ...newRun(writer), state: 'failed', reason };
-    });
     this.#phases = new PhaseRunner(context);
+    this.#runs = writers.map((writer) => {
+      const run = this.#phases.newRun(writer);
+      run.reason = context.leftOut?.get(writer.path);
+      if (run.reason !== undefined) run.state = 'failed';
+      return run;
+    });
     this.#release = new WriterRelease(this.#runs, this.#phases, context.record);
   }
 
   /** Writers that a dead process had started to freeze, in the order of their start: they can only be released. */
-  static abandoned(writers: readonly Writer[], context: WriterContext): WriterSet {
+  static abandoned(
+    writers: readonly Writer[],
+    context: WriterContext & Required<Pick<WriterContext, 'leftRuns'>>,
+  ): WriterSet {
     const set = new WriterSet(writers, context);
     for (const run of set.#runs) run.started = true;
     return set;
@@ -52,7 +56,12 @@ export class WriterSet {
 
   /** Some writer takes part: not all have said that nothing of theirs runs here. */
   get concerned(): boolean {
-    return this.#runs.some(({ state }) => state !== 'not-applicable');
+    return this.#runs.some(takesPart);
+  }
+
+  /** The same of one that speaks for an application. */
+  get speaks(): boolean {
+    return this.#runs.some((run) => takesPart(run) && !accompanies(run.writer));
   }
 
   /** Writers that failed so far, for people. */
@@ -94,17 +103,15 @@ export class WriterSet {
 
   /** Writers whose `thaw` failed: their applications may still stand still. With the reason, for people. */
   get unreleased(): readonly string[] {
-    return this.releases.flatMap(({ name, released, reason }) => (released ? [] : [`${name}: ${reason ?? 'unknown'}`]));
+    return this.#release.held.map(releaseOf).map(({ name, reason }) => `${name}: ${reason ?? 'unknown'}`);
   }
 
-  /** Step 2: residents are started, and all writers that have the phase run it, side by side. */
+  /** Step 2: those that live through the session are started, and all that have the phase run it, side by side. */
   async prepare(budgetMs: number, signal: AbortSignal): Promise<void> {
-    for (const run of this.#runs) {
-      if (run.writer.kind !== 'resident' || run.state === 'failed' || signal.aborted) continue;
-      this.#phases.startResident(run);
-    }
     await Promise.all(
       this.#with('prepare').map(async (run) => {
+        // The first ones are at work while the others are started.
+        if (!signal.aborted) run.peer.begin();
         await this.#phases.phase(run, 'prepare', { budgetMs, signal });
       }),
     );
@@ -112,31 +119,36 @@ export class WriterSet {
 
   /** Step 3. Stops at the first writer whose failure ends the attempt. */
   async freeze(remainingMs: () => number, signal: AbortSignal): Promise<void> {
+    const goesOn = (): boolean => !signal.aborted && this.vetoes.length === 0;
     for (const rank of ranks(this.#runs)) {
-      await sideBySide(
-        this.#with('freeze').filter(({ writer }) => writer.rank === rank),
-        async (run) => {
-          if (signal.aborted || this.vetoes.length > 0) return;
-          if (!this.#noteStarted(run)) return;
-          run.started = true;
-          const result = await this.#phases.phase(run, 'freeze', { budgetMs: remainingMs(), signal });
-          run.frozen = result.kind === 'done';
-        },
-      );
-      if (signal.aborted || this.vetoes.length > 0) return;
+      const runs = this.#with('freeze').filter(({ writer }) => writer.rank === rank);
+      await sideBySide(runs, async (together) => {
+        if (!goesOn() || !this.#noteStarted(together)) return;
+        await Promise.all(
+          together.map(async (run) => {
+            const result = await this.#phases.phase(run, 'freeze', { budgetMs: remainingMs(), signal });
+            run.frozen = result.kind === 'done';
+          }),
+        );
+      });
+      if (!goesOn()) return;
     }
   }
 
-  // Noted first: should this process die now, its successor must release the writer. False if it cannot be noted.
-  #noteStarted(run: WriterRun): boolean {
+  // Noted first: should this process die now, its successor must release them. False if it cannot be noted.
+  #noteStarted(together: readonly WriterRun[]): boolean {
+    const list = together.map(({ writer }) => ({ writer, limitMs: this.#phases.limitMs(writer, 'thaw') }));
     try {
-      this.#context.record.noteStarted(run.writer, this.#phases.limitMs(run.writer, 'thaw'));
-      return true;
+      this.#context.record.noteStarted(list);
     } catch (error) {
-      run.state = 'failed';
-      run.reason = `freeze: not started, its start cannot be noted: ${describeError(error)}`;
+      for (const run of together) {
+        run.state = 'failed';
+        run.reason = `freeze: not started, its start cannot be noted: ${describeError(error)}`;
+      }
       return false;
     }
+    for (const run of together) run.started = true;
+    return true;
   }
 
   /** The last act before the first FIFREEZE, and the first after the last FITHAW: all side by side. */
@@ -172,12 +184,53 @@ export class WriterSet {
     await this.#release.after(phase, outcome);
   }
 
-  /** `final`: after the second verification, without which nothing is verified any more. */
+  /** Writers that took part and have the phase `complete`. */
+  get completing(): readonly { readonly writer: Writer; readonly failed: boolean }[] {
+    return this.#runs
+      .filter(({ state, phases, writer }) => {
+        return state !== 'not-applicable' && phases.length > 0 && writer.phases.includes('complete');
+      })
+      .map(({ writer, state }) => ({ writer, failed: state === 'failed' }));
+  }
+
+  /** The phase `complete`, side by side. `told`: the outcome that a writer is told. `signal` ends it. */
+  async complete(told: (writer: Writer) => CompleteOutcome, signal: AbortSignal): Promise<readonly CompletedWriter[]> {
+    const completed = this.#with('complete').map(async (run) => {
+      const { writer } = run;
+      const result = await this.#phases.phase(run, 'complete', { outcome: told(writer), signal });
+      const { startMs, endMs } = run.phases.at(-1) ?? { startMs: 0, endMs: 0 };
+      return { writer, result, durationMs: endMs - startMs };
+    });
+    const all = await Promise.all(completed);
+    this.#phases.close();
+    return all;
+  }
+
+  /**
+   * Of those that speak for an application. `final`: after the second verification, without which nothing is verified
+   * any more.
+   */
   reports(final: boolean): WriterReport[] {
-    return this.#runs.map((run) => reportOf(run, final));
+    return this.#runs.filter(({ writer }) => !accompanies(writer)).map((run) => reportOf(run, final));
+  }
+
+  /** The same of those that only accompany. */
+  accompanying(final: boolean): WriterReport[] {
+    return this.#runs.filter(({ writer }) => accompanies(writer)).map((run) => reportOf(run, final));
+  }
+
+  /** What writers have left for whoever keeps the snapshot. For when nothing is held any more. Never throws. */
+  artefacts(): Artefact[] {
+    return readArtefacts(
+      this.#runs.map(({ writer: { name } }) => ({ name, dir: this.#context.record.scratchPath(name) })),
+    );
   }
 
   #with(phase: WriterPhase): readonly WriterRun[] {
     return this.#runs.filter(({ state, writer }) => state === 'taking-part' && writer.phases.includes(phase));
   }
+}
+
+function takesPart({ state }: WriterRun): boolean {
+  return state !== 'not-applicable';
 }

@@ -77,7 +77,9 @@ async function levelOf(
   if (agent.kind === 'stock') {
     return { asked: least, atMost: 'filesystem', why: 'a stock qemu-ga proves at most filesystem' };
   }
-  const writers = (await agent.coordinator.writers()).filter(({ problem }) => problem === undefined);
+  const writers = (await agent.coordinator.writers()).filter(
+    ({ problem, accompanies }) => problem === undefined && accompanies !== true,
+  );
   if (writers.length === 0) {
     return { asked: least, atMost: 'filesystem', why: 'no writer in the guest speaks for an application' };
   }

@@ -20,6 +20,7 @@ import { prepareSet, type PrepareOptions } from './prepare-set.js';
 import { record, unconfirmed, withState } from './record-set.js';
 import { SetInMaking } from './set-in-making.js';
 import { StepTimer } from './step-timer.js';
+import { tellGuest } from './tell-guest.js';
 import { readWriteCounts, stillDisks } from './write-counts.js';
 
 export interface CreateOptions extends PrepareOptions {
@@ -119,7 +120,10 @@ async function create(run: CreateRun, making: SetInMaking): Promise<CreateResult
   if (held.thawError !== undefined) throw unconfirmed(held.thawError, manifest, unrecorded);
   if (unrecorded !== undefined) throw unrecorded;
   const whole = await withState(store, manifest, [...firmwareOf(plan.all), ...prepared.folders]);
-  return { manifest: whole, satisfied: satisfies(whole.level, whole.required), missing: plan.missing };
+  const satisfied = satisfies(whole.level, whole.required);
+  const { signal } = options;
+  const told = await tellGuest(store, whole, { coordinator: plan.agent?.coordinator, held, satisfied, signal });
+  return { manifest: told, satisfied, missing: plan.missing };
 }
 
 // After the cut a monitor that fails must cost evidence at most, not the set.

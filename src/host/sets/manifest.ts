@@ -2,7 +2,7 @@
 // Where it lies is manifest-store.ts. It is written before the cut (state `cutting`), so that a tool killed after its
 // transaction leaves a set that the next call knows of.
 import * as v from 'valibot';
-import { finite } from '../../consistency.js';
+import { completeOutcomes, completionSchema, finite } from '../../consistency.js';
 import { parsePlace, type Place } from '../vm/place.js';
 import { pointDiskEntries, pointInTimeEntries } from './point-in-time.js';
 
@@ -110,6 +110,18 @@ export const manifestSchema = v.strictObject({
   changedAt: v.string(),
   revertedAt: v.optional(v.string()),
   ...pointInTimeEntries,
+  /**
+   * What the guest's writers were told once the set was recorded, and what came of it. Absent if nobody was: the guest
+   * was not held, or its agent has no such command; and in older sets.
+   */
+  completion: v.optional(
+    v.strictObject({
+      outcome: v.picklist(completeOutcomes),
+      writers: completionSchema.entries.writers,
+      /** Why it is not known that they were told. */
+      error: v.optional(v.string()),
+    }),
+  ),
   disks: v.array(diskSchema),
   /** Files of the VM beside its disks, kept in the set's folder. Absent if there are none, and in older sets. */
   saved: v.optional(v.array(savedFileSchema)),

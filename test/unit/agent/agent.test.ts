@@ -78,6 +78,8 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
       },
       status: () => Promise.resolve({ state: session === undefined ? 'idle' : 'frozen' }),
       writers: () => Promise.resolve([]),
+      complete: (id, outcome) => Promise.resolve({ session: id, outcome, writers: [] }),
+      kept: [],
       hungFilesystems: () => Promise.resolve([]),
       unreleased: [],
       warmUp() {

@@ -705,6 +705,74 @@ test('a writer that holds nothing and verifies counts as verified; its proofs ar
   expect(harness.journal.filter((line) => line.endsWith(' w'))).toEqual(['prepare w', 'verify w', 'verify w']);
 });
 
+describe('a writer that only accompanies', () => {
+  const note = (body: string, more = {}): void => {
+    harness.hook('note', `${described({ phases: 'prepare freeze thaw', guarantee: 'none', ...more })}log; ${body}`);
+  };
+
+  test('makes no application of a guest without others', async () => {
+    note(':');
+    const coordinator = await harness.start();
+    const report = await (await coordinator.freeze(request())).thaw();
+    expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem', writers: [] });
+    expect(report.accompanying).toMatchObject([{ name: 'note', required: false, verdict: 'claimed' }]);
+    expect(harness.journal.filter((line) => line.endsWith(' note'))).toEqual([
+      'prepare note',
+      'freeze note',
+      'thaw note',
+    ]);
+  });
+
+  test.each(['auto', 'application', 'plain'] as const)('fails, and %s goes on, with a warning', async (require) => {
+    note('[ "$1" != freeze ] || { echo no paper >&2; exit 1; }', { required: true });
+    harness.hook('w', `${described({})}log`);
+    const coordinator = await harness.start();
+    const report = await (await coordinator.freeze(request({ require }))).thaw();
+    expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
+    expect(report.evidence).toContain('warning: note, which only accompanies, failed: freeze: exit 1: no paper');
+    expect(harness.journal.filter((line) => line.endsWith(' note')).at(-1)).toBe('thaw note');
+  });
+
+  test('that cannot let go is told so again: something of it may hold', async () => {
+    note('[ "$1" != thaw ] || exit 1');
+    const coordinator = await harness.start();
+    const report = await (await coordinator.freeze(request())).thaw();
+    expect(report).toMatchObject({ outcome: 'unreleased', level: 'filesystem' });
+    expect(coordinator.unreleased).toMatchObject([{ name: 'note' }]);
+  });
+
+  test('is listed as such, in words that a host before it can read', async () => {
+    note(':');
+    const [listed] = await (await harness.start()).writers();
+    expect(listed).toMatchObject({ name: 'note', accompanies: true, required: false });
+    expect(listed).not.toHaveProperty('guarantee');
+  });
+});
+
+describe('artefacts', () => {
+  const leaves = 'mkdir -p "$FSFREEZE_SCRATCH/artefacts"; echo "$1" >"$FSFREEZE_SCRATCH/artefacts/$1"; log';
+
+  test('what a writer left up to the end of its thaw is in the final report', async () => {
+    harness.hook('w', `${described({})}${leaves}`);
+    const session = await (await harness.start()).freeze(request());
+    expect(session.report).not.toHaveProperty('artefacts');
+    expect((await session.thaw()).artefacts).toEqual(
+      ['freeze', 'thaw', 'verify'].map((phase) => ({
+        writer: 'w',
+        name: phase,
+        text: `${phase}\n`,
+        size: phase.length + 1,
+      })),
+    );
+  });
+
+  test('an attempt that failed has none', async () => {
+    harness.hook('w', `${described({})}${leaves}; [ "$1" != verify ]`);
+    const { report } = await failed((await harness.start()).freeze(request()));
+    expect(report).not.toHaveProperty('artefacts');
+  });
+});
+
 test('close() thaws what is held, and refuses what comes later', async () => {
   const coordinator = await harness.start();
   await coordinator.freeze(request());

@@ -1,7 +1,7 @@
 // A guest agent in memory for tests of the client side: our dispatcher with handlers given by the test. `stock` leaves
 // out bridge-*, as qemu-ga does.
 import { guestAgent, refuse, type Handlers } from '../../../src/qga/server.js';
-import { commandNames } from '../../../src/qga/commands.js';
+import { commandNames, type Returns } from '../../../src/qga/commands.js';
 import { Dispatcher } from '../../../src/rpc/dispatcher.js';
 import type { Operation } from '../../../src/rpc/operation.js';
 import type { ByteStream } from '../../../src/transport/byte-stream.js';
@@ -18,9 +18,11 @@ export interface FakeOptions {
   readonly kind: 'bridge' | 'stock';
   readonly handlers: Partial<Handlers<string>>;
   readonly isFrozen?: () => boolean;
+  /** What it says of itself, as an agent of another version does: it has no other commands. */
+  readonly info?: Returns<'guest-info'>;
 }
 
-export function fakeAgent({ kind, handlers, isFrozen = () => false }: FakeOptions): FakeAgent {
+export function fakeAgent({ kind, handlers, isFrozen = () => false, info }: FakeOptions): FakeAgent {
   const calls: string[] = [];
   const others = Object.fromEntries(
     commandNames.map((name) => [name, () => refuse(`${name} is not part of this test`)]),
@@ -30,6 +32,7 @@ export function fakeAgent({ kind, handlers, isFrozen = () => false }: FakeOption
   const operations = new Map<string, Operation<string>>();
   for (const [name, operation] of agent.operations) {
     if (kind === 'stock' && name.startsWith('bridge-')) continue;
+    if (info?.supported_commands.every((command) => command.name !== name) === true) continue;
     operations.set(name, {
       ...operation,
       // A stock agent does one thing after another, whatever comes.
@@ -37,7 +40,7 @@ export function fakeAgent({ kind, handlers, isFrozen = () => false }: FakeOption
       async call(args, context) {
         if (operation.order !== 'sync') calls.push(name);
         const result = await operation.call(args, context);
-        return name === 'guest-info' ? onlyKnown(result, operations) : result;
+        return name === 'guest-info' ? (info ?? onlyKnown(result, operations)) : result;
       },
     });
   }

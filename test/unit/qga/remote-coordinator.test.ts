@@ -214,6 +214,16 @@ describe('our agent', () => {
     expect(await session.thaw()).toMatchObject({ state: 'thawed' });
   });
 
+  test('is told what became of the cut, and says why it cannot tell its writers', async () => {
+    const completion = { session: 's1', outcome: 'ok' as const, writers: [] };
+    const guest = await coordinator({
+      'bridge-complete': ({ session }) => (session === 's1' ? { completion } : refuse(`no session '${session}'`)),
+    });
+    expect(await guest.complete('s1', 'ok')).toEqual(completion);
+    const error = await failure(guest.complete('s2', 'ok'));
+    expect(error).toMatchObject({ name: 'QuiesceError', message: "no session 's2'" });
+  });
+
   test('is not asked for what bridge-freeze does not know', async () => {
     const guest = await coordinator({});
     expect(await failure(guest.freeze({ ...request, require: 'plain' }))).toBeInstanceOf(UsageError);

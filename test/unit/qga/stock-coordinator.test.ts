@@ -222,5 +222,6 @@ describe('a stock agent', () => {
 
   test('has no writers to name', async () => {
     expect(await (await coordinator()).writers()).toEqual([]);
+    expect(await (await coordinator()).complete('s1', 'ok')).toBeUndefined();
   });
 });

@@ -37,7 +37,7 @@ const INSTALL = `set -e
 install -m 755 /run/fsb-in/fault-lab ${LAB}
 for writer in ${WRITERS.join(' ')}; do install -m 755 /run/fsb-in/fault-lab ${HOOKS}/$writer; done
 install -m 644 /run/fsb-in/*.json ${HOOKS}
-ln -sf /dev/null ${HOOKS}/50-postgresql
+for hook in /usr/lib/fsfreeze-bridge/fsfreeze-hook.d/*; do ln -sf /dev/null ${HOOKS}/$(basename $hook); done
 rm -r /run/fsb-in`;
 
 /** Makes the two filesystems of the second disk, and a swap file that is frozen with one of them. */

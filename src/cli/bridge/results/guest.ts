@@ -1,6 +1,14 @@
 // Results of the commands that ask the guest and its agent: status, writers, thaw, wait.
 import * as v from 'valibot';
-import { coordinatorStates, finite, writerListingSchema } from '../../../consistency.js';
+import {
+  coordinatorStates,
+  finite,
+  guarantees,
+  writerKinds,
+  writerListingSchema,
+  writerPhases,
+  writerVerdicts,
+} from '../../../consistency.js';
 import { problemSchema } from './failure.js';
 import { flag, is, maybe, text, texts } from './meaning.js';
 import { overlaySizeSchema } from './overlay-size.js';
@@ -74,17 +82,30 @@ export const statusSchema = v.strictObject({
 });
 
 const { entries: listing } = writerListingSchema;
+const last = listing.last.wrapped.entries;
 export const writersSchema = v.strictObject({
   writers: is(
     v.array(
       v.strictObject({
         name: is(listing.name, 'name of the writer'),
         path: is(listing.path, 'its program in the guest'),
-        kind: is(listing.kind, 'a plain hook, one with a description, or a resident program'),
+        kind: is(v.picklist(writerKinds), 'a plain hook, one with a description, or a resident program'),
         required: is(listing.required, 'a freeze fails without it'),
         rank: is(listing.rank, 'order: lower ones are held first and let go last'),
-        phases: is(listing.phases, 'phases that it takes part in'),
-        guarantee: maybe(listing.guarantee.wrapped, 'what it promises of its data while it is held'),
+        phases: is(v.array(v.picklist(writerPhases)), 'phases that it takes part in'),
+        guarantee: maybe(v.picklist(guarantees), 'what it promises of its data while it is held'),
+        accompanies: maybe(listing.accompanies.wrapped, 'it speaks for no application, and has no part in the level'),
+        lingers: maybe(listing.lingers.wrapped, 'seconds for which its hold may outlive its process'),
+        covers: maybe(v.array(v.string()), 'paths that its data lies on; absent if it takes part in every freeze'),
+        last: maybe(
+          v.strictObject({
+            session: is(last.session, 'id of the freeze session'),
+            verdict: is(v.picklist(writerVerdicts), 'what became of it'),
+            reason: maybe(last.reason.wrapped, 'which phase failed, and why'),
+            durationMs: is(last.durationMs, 'all its phases together (milliseconds)'),
+          }),
+          'the last session that it took part in, as far as the agent remembers',
+        ),
         problem: maybe(listing.problem.wrapped, 'why it will not be run'),
       }),
     ),

@@ -5,6 +5,7 @@ import { described, is, maybe, text } from './meaning.js';
 import { reportSchema } from './report.js';
 
 const { entries } = manifestSchema;
+const completion = entries.completion.wrapped.entries;
 const disk = entries.disks.item.entries;
 const layer = disk.base.entries;
 const fileState = layer.asCut.wrapped.entries;
@@ -107,6 +108,7 @@ export const recordedSchema = v.strictObject({
     timings: '',
     monitorLog: '',
     guest: '',
+    completion: '',
     versions: '',
     disks: '',
     saved: '',
@@ -166,6 +168,31 @@ export const recordedSchema = v.strictObject({
     'every command sent to the monitor',
   ),
   guest: maybe(reportSchema, "the guest's own account; absent if no agent took part"),
+  completion: maybe(
+    v.strictObject({
+      ...described(completion, {
+        outcome: '`ok`: the set is recorded, and has the level asked for; `failed`',
+        writers: '',
+        error: 'why it is not known that they were told',
+      }),
+      writers: is(
+        v.array(
+          v.strictObject(
+            described(completion.writers.item.entries, {
+              name: 'name of the writer',
+              path: 'its program in the guest',
+              told: 'the outcome that it was told: `failed` where it or the session had failed',
+              result: '`done`, `unsupported`, `failed`',
+              reason: 'why it failed',
+              durationMs: 'how long that took (milliseconds)',
+            }),
+          ),
+        ),
+        'writers with the phase `complete`',
+      ),
+    }),
+    "what the guest's writers were told once the set was recorded; absent if nobody was told",
+  ),
   versions: is(
     v.strictObject(
       described(entries.versions.entries, {

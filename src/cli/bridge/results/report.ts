@@ -93,6 +93,8 @@ export const reportSchema = v.strictObject({
     error: 'why it failed',
     filesystems: '',
     writers: '',
+    accompanying: '',
+    artefacts: '',
     unsafeWriters: '',
     unreleased: '',
     skipped: '',
@@ -103,6 +105,22 @@ export const reportSchema = v.strictObject({
   }),
   filesystems: is(v.array(filesystemSchema), 'filesystems of the guest'),
   writers: is(v.array(writerSchema), 'writers of the guest'),
+  accompanying: maybe(v.array(writerSchema), 'writers that speak for no application, and have no part in the level'),
+  artefacts: maybe(
+    v.array(
+      v.strictObject(
+        described(report.artefacts.wrapped.item.entries, {
+          writer: 'name of the writer that left it',
+          name: 'name of the file',
+          text: 'its content, if that is text',
+          base64: 'its content, if it is not',
+          size: 'its size in bytes',
+          truncated: 'it was too long: only its beginning is here',
+        }),
+      ),
+    ),
+    'files that writers left for whoever keeps the snapshot',
+  ),
   unsafeWriters: maybe(
     v.array(v.strictObject(described(report.unsafeWriters.wrapped.item.entries, reasons))),
     'writers that could not be run safely',

@@ -30,6 +30,7 @@ const facts = (more: Partial<VerdictFacts> = {}): VerdictFacts => ({
   outcome: 'ok',
   filesystems: [filesystem('frozen')],
   writers: [writer('verified')],
+  accompanying: [],
   torn: [],
   changes: [],
   unsafeWriters: [],
@@ -199,4 +200,23 @@ test('evidence is best first, and says how each was held', () => {
     'writer w only claimed to hold, nothing verified it',
     '/x (ext4) was not held: because',
   ]);
+});
+
+describe('a writer that only accompanies', () => {
+  const failing = writer('failed', { name: 'note', reason: 'freeze: exit 1' });
+  const told = 'warning: note, which only accompanies, failed: freeze: exit 1';
+
+  test('fails: the level stays, and the evidence has a warning', () => {
+    const { level, evidence } = judge(facts({ accompanying: [failing] }));
+    expect(level).toBe('application');
+    expect(evidence).toContain(told);
+  });
+
+  test('makes no application of a guest without others, and is never the reason for a level', () => {
+    for (const verdict of ['verified', 'claimed', 'failed'] as const) {
+      const { level, evidence } = judge(facts({ writers: [], accompanying: [{ ...failing, verdict }] }));
+      expect(level).toBe('filesystem');
+      expect(evidence.at(-1)).toBe('no writer speaks for an application of this guest');
+    }
+  });
 });

@@ -78,8 +78,15 @@ test.each([
     'a resident writer needs prepare, freeze and thaw',
   ],
   [
-    '# fsfreeze-writer: phases=prepare freeze thaw post\n# fsfreeze-writer: resident=true',
-    'a resident writer has neither abort nor post',
+    '# fsfreeze-writer: phases=prepare freeze thaw abort\n# fsfreeze-writer: resident=true',
+    'a resident writer has no abort',
+  ],
+  ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: guarantee=nothing', 'guarantee'],
+  ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: lingers=5', 'expected of a resident writer alone'],
+  ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: lingers=soon', 'lingers'],
+  [
+    '# fsfreeze-writer: phases=prepare freeze thaw complete\n# fsfreeze-writer: resident=true',
+    'a resident writer has no complete',
   ],
 ])('%s is an error, never a plain hook', (lines, problem) => {
   const described = script(...lines.split('\n'));

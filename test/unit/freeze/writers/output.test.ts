@@ -29,7 +29,7 @@ test.each([
 test('the first line of stderr, else of stdout, whatever follows', () => {
   const output = new WriterOutput(dir, 'w.freeze');
   expect(output.firstLine()).toBeUndefined();
-  writeSync(output.out, '\n  said aloud \nmore\n');
+  writeSync(output.out ?? NaN, '\n  said aloud \nmore\n');
   expect(output.firstLine()).toBe('said aloud');
   writeSync(output.err, 'wrong\n');
   expect(output.firstLine()).toBe('wrong');
@@ -44,7 +44,7 @@ test('a flood is one when it is too much together', () => {
   const output = new WriterOutput(dir, 'w.freeze');
   const much = 'x'.repeat(FLOOD_BYTES / 4);
   const floods = [1, 2, 3, 4, 5].map(() => {
-    writeSync(output.out, much);
+    writeSync(output.out ?? NaN, much);
     return output.keepSmall();
   });
   expect(floods).toEqual([false, false, false, false, true]);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { LeftRecord } from '../../../../src/freeze/writers/left-record.js';
 import { makerOf, SessionRecord } from '../../../../src/freeze/writers/record.js';
-import { stillRuns } from '../../../../src/linux/process-stat.js';
+import { processStat, stillRuns } from '../../../../src/linux/process-stat.js';
 import type { Writer } from '../../../../src/freeze/writers/folders.js';
 
 let dir: string;
@@ -51,13 +51,15 @@ test('the maker of an unfinished one is in its name', () => {
 
 test.each([0, 1, 10, 60])('cut short %d characters before its end: what comes after is read', (missing) => {
   const record = create();
-  record.noteStarted(writer('a'), 1);
-  record.noteStarted(writer('b'), 1);
+  record.noteStarted([
+    { writer: writer('a'), limitMs: 1 },
+    { writer: writer('b'), limitMs: 1 },
+  ]);
   const line = `${JSON.stringify({ event: 'released', path: '/w/a' })}\n`;
   appendFileSync(join(record.dir, 'writers'), line.slice(0, Math.max(1, line.length - missing)));
   const next = reopened(record);
   next.noteReleased('/w/b');
-  next.noteStarted(writer('c'), 1);
+  next.noteStarted([{ writer: writer('c'), limitMs: 1 }]);
   expect(names(reopened(next))).toEqual(missing < 2 ? ['c'] : ['a', 'c']);
 });
 
@@ -72,8 +74,9 @@ test('what runs is told from what has ended, and what was about to be started', 
   const record = create();
   record.noteStarting(writer('a'), 'freeze');
   record.noteStarting(writer('b'), 'freeze');
-  record.noteProcess('/w/a', process.pid, false);
-  record.noteProcess('/w/z', 999_999_999, true);
+  const { pid } = process;
+  record.noteProcess({ path: '/w/a', pid, startTime: processStat(pid)?.startTime ?? '' });
+  record.noteProcess({ path: '/w/z', pid: 999_999_999, startTime: '1', resident: true });
   expect(record.runningProcesses().map(({ path, pid }) => [path, pid])).toEqual([['/w/a', process.pid]]);
   expect(record.startingPhases().map(({ path, phase }) => [path, phase])).toEqual([['/w/b', 'freeze']]);
 });
@@ -82,8 +85,8 @@ test('notes that cannot be written: those that must be, throw', () => {
   const record = create();
   mkdirSync(join(record.dir, 'writers'));
   record.noteStarting(writer('a'), 'freeze');
-  record.noteProcess('/w/a', process.pid, false);
+  record.noteProcess({ path: '/w/a', pid: process.pid, startTime: '1' });
   expect(() => {
-    record.noteStarted(writer('a'), 1);
+    record.noteStarted([{ writer: writer('a'), limitMs: 1 }]);
   }).toThrow();
 });

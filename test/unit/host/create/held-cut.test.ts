@@ -22,6 +22,7 @@ test('tells of an unconfirmed thaw although the tool was interrupted', { timeout
       },
       status: () => Promise.resolve({ state: 'idle' }),
       writers: () => Promise.resolve([]),
+      complete: () => Promise.resolve(undefined),
     },
     kind: 'bridge',
     version: '1',

@@ -47,6 +47,7 @@ function fake(behaviour: {
     },
     status: () => Promise.resolve({ state: 'idle' }),
     writers: () => Promise.resolve([]),
+    complete: () => Promise.resolve(undefined),
   };
   const agent: GuestAgent = {
     coordinator,

@@ -14,6 +14,7 @@ function agent(thaw: GuestAgent['thaw']): GuestAgent {
         Promise.reject(new ThawUnconfirmedError('E_THAW_UNCONFIRMED', 'tried for long', { outcome: 'unknown' })),
       status: () => Promise.resolve({ state: 'idle' }),
       writers: () => Promise.resolve([]),
+      complete: () => Promise.resolve(undefined),
     },
     kind: 'stock',
     version: '1',

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { printable, printableJson, printableLine } from '../../../../src/cli/bridge/printable.js';
+import { printable, printableJson, printableLine } from '../../src/printable.js';
 
 const hostile = 'a\u001b[2J\u001b]0;title\u0007\u009b31m\u202egnp.exe\u2066b\rc';
 

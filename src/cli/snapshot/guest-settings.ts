@@ -1,0 +1,24 @@
+// The guest's settings, as the agent's unit would have them: what is tested and listed here is what a freeze runs.
+import { existsSync } from 'node:fs';
+import { coordinatorOptions } from '../../agent/freeze-options.js';
+import { silentLog } from '../../freeze/options.js';
+import { readInvocation } from '../agent/options.js';
+
+/** Throws as readInvocation() does: a UsageError for wrong settings. */
+export function readGuestSettings(config: string | undefined) {
+  const words = ['--check-config', ...(config === undefined ? [] : [`--config=${config}`])];
+  const invocation = readInvocation(words);
+  if (invocation.kind !== 'check') throw new Error('the settings were asked for, and something else was read');
+  const { settings } = invocation;
+  const { bridge } = settings;
+  const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
+  return {
+    // Whoever calls this, the agent is root.
+    freeze: { ...coordinatorOptions(settings, silentLog), writerOwner: 0 },
+    /** Undefined if there is none. */
+    agentSocket: localSocket !== 'none' && existsSync(localSocket) ? localSocket : undefined,
+    hookFailure: bridge['hook-failure'],
+  };
+}
+
+export type GuestSettings = ReturnType<typeof readGuestSettings>;
