@@ -57,7 +57,6 @@ requires('root')('a hook', () => {
         rank: 50,
         phases: ['prepare', 'freeze', 'verify', 'thaw'],
         guarantee: 'held',
-        covers: [],
       },
       problems: [],
       warnings: [],
