@@ -184,12 +184,15 @@ export class WriterSet {
     await this.#release.after(phase, outcome);
   }
 
-  /** Writers that took part and have the phase `complete`. */
+  /**
+   * Writers that took part and have the phase `complete`. Not those that still hold: they need their scratch to let go,
+   * and are told nothing meanwhile.
+   */
   get completing(): readonly { readonly writer: Writer; readonly failed: boolean }[] {
+    const held = this.#release.held;
     return this.#runs
-      .filter(({ state, phases, writer }) => {
-        return state !== 'not-applicable' && phases.length > 0 && writer.phases.includes('complete');
-      })
+      .filter((run) => takesPart(run) && run.phases.length > 0 && !held.includes(run))
+      .filter(({ writer }) => writer.phases.includes('complete'))
       .map(({ writer, state }) => ({ writer, failed: state === 'failed' }));
   }
 

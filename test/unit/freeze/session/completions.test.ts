@@ -44,6 +44,7 @@ async function held(coordinator: LocalCoordinator, session: string, more: Partia
 const gate = () => {
   const path = join(harness.dir, 'go');
   return {
+    is: `[ -e '${path}' ]`,
     wait: `until [ -e '${path}' ]; do sleep 0.02; done`,
     open: () => {
       writeFileSync(path, '');
@@ -137,6 +138,20 @@ describe('nobody is told ok', () => {
     await session.ended;
     expect((await session.thaw()).outcome).toBe('expired');
     expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ told: 'failed' }]);
+  });
+
+  test('who still holds: it is told nothing, and keeps its scratch, by which it lets go later', async () => {
+    const { is, open } = gate();
+    const thaw = `thaw) ${is} || exit 1; log "$(cat "$FSFREEZE_SCRATCH/log")" ;; freeze)`;
+    harness.hook('w', telling().replace('freeze)', thaw));
+    harness.hook('other', telling());
+    const coordinator = await harness.start();
+    await held(coordinator, 's1');
+    expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ name: 'other', told: 'ok' }]);
+    open();
+    await expect.poll(() => coordinator.unreleased, { timeout: 10_000 }).toEqual([]);
+    expect(harness.journal).toContain('thaw w position');
+    expect(completes()).toEqual(['complete other ok position s1']);
   });
 
   test('and no writer is asked that had nothing to do with it', async () => {
