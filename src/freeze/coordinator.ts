@@ -12,7 +12,7 @@ import type {
   WriterListing,
 } from '../consistency.js';
 import { withLimit } from '../deadline.js';
-import { StateError, UsageError } from '../errors.js';
+import { describeError, StateError, UsageError } from '../errors.js';
 import { monotonicMs } from '../linux/clock.js';
 import { FreezerInquiry } from './freezer/inquiry.js';
 import type { HungFilesystem } from './freezer/lines.js';
@@ -20,7 +20,7 @@ import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './optio
 import { Completions } from './session/completions.js';
 import { KeptSessions } from './session/kept-sessions.js';
 import { LastRuns } from './session/last-runs.js';
-import { leftWriters } from './session/recovery.js';
+import { leftWriters, newlyLeftWriters } from './session/recovery.js';
 import { ThawPendingError } from './session/errors.js';
 import { checkSessionId } from './writers/record.js';
 import { Session } from './session/session.js';
@@ -102,9 +102,20 @@ class InProcessCoordinator implements LocalCoordinator {
       this.#unreleased.resume();
     });
     await this.#unreleased.pause();
+    await this.#takeOverLeft();
     const signals = [this.#stop.signal, ...(signal === undefined ? [] : [signal])];
     await session.freeze(AbortSignal.any(signals), before);
     return session;
+  }
+
+  // A rehearsal that was killed left its writer held. It lets go after this session, and is listed until then.
+  async #takeOverLeft(): Promise<void> {
+    try {
+      const left = await newlyLeftWriters(this.#settings, (session) => this.#unreleased.has(session));
+      for (const each of left) this.#unreleased.add(each);
+    } catch (error) {
+      this.#settings.log.warn({}, `what a dead process left cannot be looked at: ${describeError(error)}`);
+    }
   }
 
   async status(): Promise<CoordinatorStatus> {
