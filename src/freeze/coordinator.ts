@@ -20,7 +20,7 @@ import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './optio
 import { Completions } from './session/completions.js';
 import { KeptSessions } from './session/kept-sessions.js';
 import { LastRuns } from './session/last-runs.js';
-import { leftWriters, newlyLeftWriters } from './session/recovery.js';
+import { leftWriters, newlyLeftWriters, sessionsBeside } from './session/recovery.js';
 import { ThawPendingError } from './session/errors.js';
 import { checkSessionId } from './writers/record.js';
 import { Session } from './session/session.js';
@@ -201,12 +201,23 @@ class InProcessCoordinator implements LocalCoordinator {
 
   #checkIdle(): void {
     const holder = this.#current ?? this.#unconfirmed;
-    if (holder === undefined) return;
+    if (holder === undefined) {
+      this.#checkBeside();
+      return;
+    }
     const { id, requester } = holder;
     const state = this.#current?.state ?? 'thawing';
     throw new StateError('bridge-complete', `${state} for ${requester}`, ['idle'], {
       holder: { session: id, requester, state },
     });
+  }
+
+  // No writer may be in two sessions at a time, and it may be held for a rehearsal.
+  #checkBeside(): void {
+    const [beside] = sessionsBeside(this.#settings.runtimeDir);
+    if (beside === undefined) return;
+    const { session, requester } = beside;
+    throw new StateError('bridge-complete', `session ${session} of ${requester}, which is not over`, ['idle']);
   }
 
   async warmUp(): Promise<void> {

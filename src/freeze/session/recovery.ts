@@ -78,6 +78,11 @@ export function sessionsUnderWay(runtimeDir: string): readonly SessionHead[] {
   return recordsIn(runtimeDir).flatMap(({ head }) => (head !== undefined && stillRuns(head) ? [head] : []));
 }
 
+/** The same of processes other than this one: rehearsals. */
+export function sessionsBeside(runtimeDir: string): readonly SessionHead[] {
+  return sessionsUnderWay(runtimeDir).filter(({ pid }) => pid !== process.pid);
+}
+
 /** The youngest session first, as the hold of a later one may rest on that of an earlier one. */
 function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
   const dir = sessionsDir(runtimeDir);

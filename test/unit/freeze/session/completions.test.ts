@@ -2,7 +2,8 @@
 // is known of a session after the agent was started anew, and for how long.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../../../src/consistency.js';
 import { QuiesceError, StateError } from '../../../../src/errors.js';
@@ -276,6 +277,25 @@ describe('beside another session', () => {
     );
     expect(completes()).toEqual([]);
     await session.thaw();
+    expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ result: 'done' }]);
+  });
+
+  test('nobody is told while a rehearsal may hold a writer', async () => {
+    harness.hook('w', telling());
+    const coordinator = await harness.start();
+    await held(coordinator, 's1');
+    const other = spawn('sleep', ['60'], { stdio: 'ignore' });
+    const { pid = 0 } = other;
+    const { startTime } = processStat(pid) ?? {};
+    const folder = join(harness.dir, 'run/sessions/rehearsal-1');
+    mkdirSync(folder, { recursive: true });
+    const head = { version: 1, session: 'rehearsal-1', requester: 'you', pid, startTime, leaseMs: 1, mountpoints: [] };
+    writeFileSync(join(folder, 'head.json'), JSON.stringify(head));
+    await expect(coordinator.complete('s1', 'ok')).rejects.toThrow(
+      'found session rehearsal-1 of you, which is not over',
+    );
+    other.kill('SIGKILL');
+    await once(other, 'exit');
     expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ result: 'done' }]);
   });
 
