@@ -134,6 +134,7 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
     record.clearOutput();
     const writers = startedWriters({ session, record, head }, settings);
     await writers.release('broken');
+    writers.close();
     if (record.unreleased().length === 0) record.remove();
     else record.noteEnded();
     return { ...told, writers: writers.releases };

@@ -179,6 +179,11 @@ export class WriterSet {
     await this.#release.retry(outcome, signal);
   }
 
+  /** Nobody looks any more after what phases left running. For who calls neither after() nor retry(). */
+  close(): void {
+    this.#phases.close();
+  }
+
   /** After the release: `post` of a session that was frozen, `abort` of an attempt that was not. */
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     await this.#release.after(phase, outcome);
@@ -205,7 +210,7 @@ export class WriterSet {
       return { writer, result, durationMs: endMs - startMs };
     });
     const all = await Promise.all(completed);
-    this.#phases.close();
+    this.close();
     return all;
   }
 
