@@ -3,12 +3,12 @@
 // when the next one comes or is asked for.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { FreezeReport, KeptListing } from '../../consistency.js';
+import type { KeptListing } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { namesIn } from '../../linux/kernel-values.js';
 import type { Settings } from '../settings.js';
-import { KeptRecord } from '../writers/kept-record.js';
+import { KeptRecord, type KeptHead } from '../writers/kept-record.js';
 import { KeptSession, type EndedSession } from './kept-session.js';
 
 const KEPT_AT_MOST = 16;
@@ -68,8 +68,8 @@ export class KeptSessions {
   }
 
   /** Their writers, the latest last. */
-  get reports(): readonly Pick<FreezeReport, 'session' | 'writers'>[] {
-    return [...this.#load().values()].map(({ report }) => report);
+  get reports(): readonly KeptHead['report'][] {
+    return [...this.#load().values()].map(({ head: { report } }) => report);
   }
 
   /** At the start of the process: reads all, and ends what a dead agent left running of a `complete`. Never throws. */

@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../../../src/consistency.js';
 import { QuiesceError, StateError } from '../../../../src/errors.js';
@@ -350,14 +350,17 @@ describe('bridge-writers', () => {
     harness.hook('good', `${described({ phases, covers: '/data /data/more' })}sleep 0.05`);
     harness.hook('bad', `${described({})}[ "$1" != verify ]`);
     harness.hook('idle', `${described({ covers: '/srv' })}true`);
+    const leaves = 'mkdir -p "$FSFREEZE_SCRATCH/artefacts"; head -c 60000 /dev/zero >"$FSFREEZE_SCRATCH/artefacts/big"';
+    harness.hook('note', `${described({ phases: 'freeze thaw', guarantee: 'none' })}${leaves}`);
     const coordinator = await harness.start();
-    expect((await coordinator.writers()).map(({ last }) => last)).toEqual([undefined, undefined, undefined]);
+    expect((await coordinator.writers()).map(({ last }) => last)).toEqual([undefined, undefined, undefined, undefined]);
     await held(coordinator, 's1', { disks: [{ serial: 'DATA' }] });
     await coordinator.close();
     const expected = [
       { name: 'bad', last: { session: 's1', verdict: 'failed', reason: 'verify: exit 1' } },
       { name: 'good', covers: ['/data', '/data/more'], last: { session: 's1', verdict: 'verified' } },
       { name: 'idle', covers: ['/srv'] },
+      { name: 'note', accompanies: true, last: { session: 's1', verdict: 'claimed' } },
     ];
     const told = await coordinator.writers();
     expect(told).toMatchObject(expected);
@@ -366,7 +369,10 @@ describe('bridge-writers', () => {
     expect(told[2]?.last).toBeUndefined();
     const again = await harness.start();
     expect(await again.writers()).toEqual(told);
+    expect(coordinator.lastReport?.artefacts).toMatchObject([{ name: 'big' }]);
+    // tmpfs is memory: what the requester has of the session is not kept.
+    expect(statSync(join(harness.dir, 'run/kept/s1/kept.json')).size).toBeLessThan(10_000);
     await held(again, 's2', { disks: [{ serial: 'ROOT' }] });
-    expect((await again.writers()).map(({ last }) => last?.session)).toEqual(['s2', 's1', 's2']);
+    expect((await again.writers()).map(({ last }) => last?.session)).toEqual(['s2', 's1', 's2', 's2']);
   });
 });
