@@ -134,6 +134,15 @@ describe('one that behaves', () => {
     expect(writer(report, 'r')).toMatchObject({ verdict: 'not-applicable', reason: 'no server here' });
   });
 
+  test('says so as late as in freeze, however long a hold of it would outlive it', async () => {
+    harness.hook('r', `${resident({ lingers: 600 })}${reader({ freeze: 'echo it has just stopped >&2; exit 3' })}`);
+    harness.hook('z', `${described({})}log`);
+    const { report } = await attempt();
+    expect(writer(report, 'r')).toMatchObject({ verdict: 'not-applicable', reason: 'it has just stopped' });
+    expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
+    expect(harness.coordinator.unreleased).toEqual([]);
+  });
+
   test('refuses by an answer, and is told to thaw all the same', async () => {
     harness.hook('r', `${resident()}${reader({ freeze: "printf 'error the table \\033[31mis busy\\n'" })}`);
     const { report, error } = await attempt();

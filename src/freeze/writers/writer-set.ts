@@ -128,6 +128,8 @@ export class WriterSet {
           together.map(async (run) => {
             const result = await this.#phases.phase(run, 'freeze', { budgetMs: remainingMs(), signal });
             run.frozen = result.kind === 'done';
+            // One that has ended so holds nothing, and nobody is there to be told: it must not count as failed in thaw.
+            if (result.kind === 'not-applicable' && run.peer.isGone) this.#release.note(run);
           }),
         );
       });
