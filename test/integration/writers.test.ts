@@ -107,6 +107,17 @@ describe('a writer that misbehaves in freeze is ended, released, and fails the a
     expect(largest).toBeLessThan(1024 ** 3);
   });
 
+  test('floods and then leaves as one with nothing to do: it has failed', async () => {
+    harness.hook('f', `${described({ phases: 'prepare freeze verify thaw' })}trap 'exit 3' TERM; yes & wait`);
+    harness.hook('z', `${described({})}:`);
+    const { report } = await attempt({ require: 'filesystem' });
+    expect(report.level).toBe('filesystem');
+    expect(writer(report, 'f')).toMatchObject({
+      verdict: 'failed',
+      reason: expect.stringContaining('prepare: printed more than 16 MiB') as string,
+    });
+  });
+
   test('dies by a signal', async () => {
     fixture('dies');
     const { report } = await attempt();

@@ -128,6 +128,8 @@ export class WriterSet {
           together.map(async (run) => {
             const result = await this.#phases.phase(run, 'freeze', { budgetMs: remainingMs(), signal });
             run.frozen = result.kind === 'done';
+            // One that has ended so holds nothing, and nobody is there to be told: it must not count as failed in thaw.
+            if (result.kind === 'not-applicable' && run.peer.isGone) this.#release.note(run);
           }),
         );
       });
@@ -179,17 +181,25 @@ export class WriterSet {
     await this.#release.retry(outcome, signal);
   }
 
+  /** Nobody looks any more after what phases left running. For who calls neither after() nor retry(). */
+  close(): void {
+    this.#phases.close();
+  }
+
   /** After the release: `post` of a session that was frozen, `abort` of an attempt that was not. */
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     await this.#release.after(phase, outcome);
   }
 
-  /** Writers that took part and have the phase `complete`. */
+  /**
+   * Writers that took part and have the phase `complete`. Not those that still hold: they need their scratch to let go,
+   * and are told nothing meanwhile.
+   */
   get completing(): readonly { readonly writer: Writer; readonly failed: boolean }[] {
+    const held = this.#release.held;
     return this.#runs
-      .filter(({ state, phases, writer }) => {
-        return state !== 'not-applicable' && phases.length > 0 && writer.phases.includes('complete');
-      })
+      .filter((run) => takesPart(run) && run.phases.length > 0 && !held.includes(run))
+      .filter(({ writer }) => writer.phases.includes('complete'))
       .map(({ writer, state }) => ({ writer, failed: state === 'failed' }));
   }
 
@@ -202,7 +212,7 @@ export class WriterSet {
       return { writer, result, durationMs: endMs - startMs };
     });
     const all = await Promise.all(completed);
-    this.#phases.close();
+    this.close();
     return all;
   }
 
