@@ -26,7 +26,7 @@ requires(
 
   beforeAll(async () => {
     foreign = serversOfThisMachine();
-    dir = mkdtempSync(join(tmpdir(), 'fsb-mysql-'));
+    dir = mkdtempSync(join(tmpdir(), 'fsb mysql-'));
     data = join(dir, 'data');
     conf = join(dir, 'conf');
     mkdirSync(data);
@@ -47,7 +47,7 @@ requires(
     rmSync(dir, { recursive: true, force: true });
   });
   beforeEach(() => {
-    writeFileSync(conf, [`CLIENT=${dir}/client`, ...foreign.map((path) => `IGNORE=${path}`), ''].join('\n'));
+    writeFileSync(conf, [`CLIENT=${dir}/client`, ...foreign.map((path) => `IGNORE=${path}`)].join('\n'));
   });
 
   const mountOf = (path: string): string =>

@@ -44,7 +44,7 @@ requires(
   const mountOf = (path: string): string =>
     execFileSync('findmnt', ['-n', '-o', 'TARGET', '-T', path], { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '/';
   const settings = (...lines: string[]): void => {
-    writeFileSync(conf, [...foreign.map((path) => `IGNORE=${path}`), ...lines, ''].join('\n'));
+    writeFileSync(conf, [...foreign.map((path) => `IGNORE=${path}`), ...lines].join('\n'));
   };
   const start = (mountpoints = mountOf(dir), ...shell: string[]): ResidentHook =>
     new ResidentHook([...shell, hook], { FSFREEZE_REDIS_CONF: conf, FSFREEZE_MOUNTPOINTS: mountpoints });
@@ -75,7 +75,7 @@ requires(
 
   beforeAll(() => {
     foreign = serversOfThisMachine(['redis-server', 'valkey-server']);
-    dir = mkdtempSync(join(tmpdir(), 'fsb-redis-'));
+    dir = mkdtempSync(join(tmpdir(), 'fsb redis-'));
     conf = join(dir, 'conf');
     symlinkSync(
       execFileSync('sh', ['-c', 'command -v redis-check-rdb'], { encoding: 'utf8' }).trim(),

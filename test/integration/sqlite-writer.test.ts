@@ -44,7 +44,7 @@ requires(
   const mountOf = (path: string): string =>
     execFileSync('findmnt', ['-n', '-o', 'TARGET', '-T', path], { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '/';
   const settings = (...lines: string[]): void => {
-    writeFileSync(conf, [...lines, ''].join('\n'));
+    writeFileSync(conf, lines.join('\n')); // an editor may leave the last line without its end
   };
   const start = (mountpoints = mountOf(dir), ...shell: string[]): ResidentHook =>
     new ResidentHook([...shell, hook], { FSFREEZE_SQLITE_CONF: conf, FSFREEZE_MOUNTPOINTS: mountpoints });
