@@ -281,7 +281,11 @@ requires(
 
   test('a password: from a file that nobody else can read', async () => {
     const file = join(dir, 'client.cnf');
-    writeFileSync(file, '[client]\nuser=keeper\npassword=secret\n[mysql]\nxml\nhtml\nvertical\ntee=/dev/null\ndatabase=nowhere\n', { mode: 0o644 });
+    writeFileSync(
+      file,
+      '[client]\nuser=keeper\npassword=secret\n[mysql]\nxml\nhtml\nvertical\ntee=/dev/null\ndatabase=nowhere\n',
+      { mode: 0o644 },
+    );
     sql("CREATE USER keeper@localhost IDENTIFIED BY 'secret'; GRANT ALL ON *.* TO keeper@localhost");
     settings(`DEFAULTS_FILE=${file}`);
     await using open = start();

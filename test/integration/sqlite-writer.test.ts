@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { execFileSync, spawn, spawnSync, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'; // prettier-ignore
 import type { Readable, Writable } from 'node:stream';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -83,6 +83,25 @@ requires(
     expect(await resident.ask('verify')).toBe('ok');
     expect(await resident.ask('thaw ok')).toBe('ok');
     for (const database of [plain, wal]) expect(sql(database, 'INSERT INTO t VALUES (1)')).toBe('');
+  });
+
+  test('a database behind a link; one on a mount point that is not ASCII; one whose name has a backslash', async () => {
+    const link = join(dir, 'link.db');
+    symlinkSync(wal, link);
+    settings(link);
+    await using linked = await held();
+    expect(await linked.ask('verify')).toBe('ok');
+
+    const far = join(dir, 'büro 1');
+    mkdirSync(far);
+    const script = `mount -t tmpfs none '${far}' && cp "$1" '${far}/a.db' && exec '${hook}' resident`;
+    settings(join(far, 'a.db'));
+    await using there = start(far, 'unshare', '-m', 'sh', '-c', script, 'sh', plain);
+    expect(await there.ask('prepare')).toBe('ok');
+
+    settings(join(dir, 'gone\\now.db'));
+    await using gone = start();
+    expect(await gone.ask('prepare')).toBe(`error ${dir}/gone\\now.db (in ${conf}) is not there, or no file`);
   });
 
   test('twenty databases at once', async () => {
