@@ -107,7 +107,7 @@ requires(
     }
   });
 
-  test.each([[[]], [['busybox', 'sh']]])(
+  test.each([[[]], [['busybox', 'sh']], [['bash', '--posix']]])(
     'writes wait until thaw, reads do not (shell: %j)',
     async (shell) => {
       ask('SET a 1');
