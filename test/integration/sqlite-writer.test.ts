@@ -183,6 +183,17 @@ requires(
     await ended(writer);
   });
 
+  test('a client that is not there, or ends at once: refused at once, with why', async () => {
+    settings('CLIENT=/nowhere/sqlite3', plain, wal);
+    await using missing = start();
+    expect(await missing.ask('prepare')).toMatch(/\.db: its sqlite3 has ended: .*\/nowhere\/sqlite3: not found$/);
+    settings('CLIENT=/bin/false', plain, wal);
+    await using silent = start();
+    expect(await silent.ask('prepare')).toMatch(/\.db: its sqlite3 has ended$/);
+    // It can say so: nothing is held.
+    expect(await silent.ask('thaw failed')).toBe('ok');
+  });
+
   test('a long reader keeps neither the hold nor others waiting', async () => {
     const readers = await Promise.all([plain, wal].map((one) => aside(one, 'BEGIN; SELECT COUNT(*) FROM t;')));
     sql(wal, 'INSERT INTO t VALUES (6)');
