@@ -356,6 +356,22 @@ describe('exit codes of described writers', () => {
     expect(harness.journal[1]).toContain('FIFREEZE');
   });
 
+  test('it names processes: where none of them runs it is not started, and counts no more', async () => {
+    const names = (processes: string) =>
+      harness.hook(
+        `w-${processes.replaceAll(' ', '-')}`,
+        `${described({ phases: 'prepare freeze thaw', guarantee: '', processes })}log; exit 0`,
+      );
+    names('fsb-nobody fsb-nor-he');
+    names('fsb-nobody sleep');
+    const running = spawn('sleep', ['60']);
+    const { report } = await attempt();
+    running.kill();
+    expect(report.writers.map(({ verdict }) => verdict)).toEqual(['not-applicable', 'claimed']);
+    expect(report.writers[0]).toMatchObject({ reason: 'no process fsb-nobody or fsb-nor-he runs', phases: [] });
+    expect(harness.journal.join()).not.toContain('fsb-nor-he');
+  });
+
   test('3 in verify is a failure: it held and does not know of what', async () => {
     exits('w', 'verify', 3);
     const { report } = await attempt();

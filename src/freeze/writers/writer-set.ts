@@ -4,6 +4,7 @@
 import { defined } from '../../defined.js';
 import type { Artefact, CompleteOutcome, WriterPhase, WriterReport } from '../../consistency.js';
 import { describeError } from '../../errors.js';
+import { processNames } from '../../linux/process-names.js';
 import { readArtefacts } from './artefacts.js';
 import { accompanies, type Writer } from './folders.js';
 import type { SessionOutcome } from './peer.js';
@@ -106,8 +107,12 @@ export class WriterSet {
     return this.#release.held.map(releaseOf).map(({ name, reason }) => `${name}: ${reason ?? 'unknown'}`);
   }
 
-  /** Step 2: those that live through the session are started, and all that have the phase run it, side by side. */
+  /**
+   * Step 2: those whose application runs here take part; those that live through the session are started, and all that
+   * have the phase run it, side by side.
+   */
   async prepare(budgetMs: number, signal: AbortSignal): Promise<void> {
+    this.#passOverAbsent();
     await Promise.all(
       this.#with('prepare').map(async (run) => {
         // The first ones are at work while the others are started.
@@ -115,6 +120,21 @@ export class WriterSet {
         await this.#phases.phase(run, 'prepare', { budgetMs, signal });
       }),
     );
+  }
+
+  // A guest has few of the applications that there are writers for: those of the others are not even started.
+  #passOverAbsent(): void {
+    const named = this.#runs.filter(({ state, writer }) => {
+      return state === 'taking-part' && writer.description?.processes !== undefined;
+    });
+    if (named.length === 0) return;
+    const running = processNames();
+    for (const run of named) {
+      const { processes = [] } = run.writer.description ?? {};
+      if (processes.some((name) => running.has(name))) continue;
+      run.state = 'not-applicable';
+      run.reason = `no process ${processes.join(' or ')} runs`;
+    }
   }
 
   /** Step 3. Stops at the first writer whose failure ends the attempt. */
