@@ -21,7 +21,7 @@ for unit in fsfreeze-agent fsfreeze-freezer; do
   [ $count -gt 0 ] || echo "$unit.service does not run"
 done
 find /run/fsfreeze-bridge -mindepth 1 -path /run/fsfreeze-bridge/kept -prune -o ! -type s ! -path /run/fsfreeze-bridge/sessions ! -path /run/fsfreeze-bridge/file-handles -printf 'file %p\\n'
-find /run/fsfreeze-bridge/kept -mindepth 1 -regextype posix-extended ! -regex '.*/kept/[-0-9a-f]{36}(/(kept\\.json|output|scratch))?' -printf 'file %p\\n' 2>/dev/null
+find /run/fsfreeze-bridge/kept -mindepth 1 -regextype posix-extended ! -regex '.*/kept/[-0-9a-f]{36}(/((kept|completion)\\.json|output|scratch))?' -printf 'file %p\\n' 2>/dev/null
 [ "$(find /run/fsfreeze-bridge/kept -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)" -le 16 ] || echo 'more than 16 sessions in kept'
 rcu=$(cat /sys/kernel/rcu_expedited 2>/dev/null) # single-processor kernels have none
 [ "$rcu" = "$(cat /run/fsb-lab/rcu)" ] || echo "rcu_expedited $rcu"
