@@ -17,8 +17,9 @@ import type { Cut } from './recovery.js';
  * - `unheld`: both disks at one instant, nothing held and nothing frozen.
  * - `apart`: held, and again 2 s later; of each hold one disk.
  */
-export const WAYS = ['held', 'lost', 'unheld', 'apart'] as const;
-export type Way = (typeof WAYS)[number];
+export type Way = 'held' | 'lost' | 'unheld' | 'apart';
+/** Those that are made wrong on purpose. */
+export const CONTROLS = ['lost', 'unheld', 'apart'] as const satisfies readonly Way[];
 
 export interface Taken {
   readonly cut: Cut;

@@ -15,3 +15,7 @@ export const RECIPES = {
   'debian-sid': ['mysql', 'postgresql'],
 } as const satisfies Record<string, readonly EngineName[]>;
 export type RecipeName = keyof typeof RECIPES;
+
+export function isEngine(name: string): name is EngineName {
+  return Object.hasOwn(known, name);
+}

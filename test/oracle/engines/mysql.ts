@@ -30,7 +30,7 @@ function engineOf({ name, server, client, tables, initialise, options, lost }: F
         at: socket,
         table,
         held: tables[table] ?? false,
-        contents: sql(`SELECT client, number FROM oracle.${table}`),
+        contents: sql(`SELECT CONCAT_WS(' ', client, number) FROM oracle.${table}`),
       }),
     ),
     version: `${server} --version`,

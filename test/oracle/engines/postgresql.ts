@@ -3,7 +3,7 @@ import type { EngineFor } from '../engine.js';
 
 export const postgresql: EngineFor = ({ postgresql: { unit, binaries } }) => {
   const sql = (statements: string): string =>
-    `${binaries}/psql -h 127.0.0.1 -U demo -d demo -v ON_ERROR_STOP=1 -q -At -F ' ' -c "${statements}"`;
+    `runuser -u postgres -- psql -d demo -v ON_ERROR_STOP=1 -q -At -F ' ' -c "${statements}"`;
   return {
     name: 'postgresql',
     streams: [
@@ -24,7 +24,8 @@ export const postgresql: EngineFor = ({ postgresql: { unit, binaries } }) => {
         sleep 0.05
       done`,
     reset: sql(
-      'DROP TABLE IF EXISTS operations; CREATE TABLE operations (client int, number int, pad text, PRIMARY KEY (client, number))',
+      `ALTER ROLE demo PASSWORD 'demo'; DROP TABLE IF EXISTS operations;
+      CREATE TABLE operations (client int, number int, pad text, PRIMARY KEY (client, number)); GRANT ALL ON operations TO demo`,
     ),
     check: `runuser -u postgres -- ${binaries}/pg_amcheck --all --install-missing --heapallindexed 2>&1`,
   };

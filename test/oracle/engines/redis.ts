@@ -22,7 +22,7 @@ function engineOf(name: string): Engine {
         at: socket(kind),
         table: '',
         held: true,
-        contents: `for client in ${clients}; do ${name}-cli -s ${socket(kind)} SMEMBERS client-$client | sed "s/^/$client /"; done`,
+        contents: `for client in ${clients}; do ${name}-cli -s ${socket(kind)} SMEMBERS client-$client | sed -n "s/^./$client &/p"; done`,
       }),
     ),
     version: `${server} --version`,

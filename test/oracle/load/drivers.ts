@@ -23,7 +23,8 @@ export const connect: Readonly<Record<Source['driver'], Connect>> = {
     };
   },
   async postgresql({ at, table }, client) {
-    const connection = new pg.Client({ host: '127.0.0.1', port: Number(at), user: 'demo', database: 'demo' });
+    const account = { user: 'demo', password: 'demo', database: 'demo' };
+    const connection = new pg.Client({ host: '127.0.0.1', port: Number(at), ...account });
     await connection.connect();
     return async (number) => {
       await connection.query(`INSERT INTO ${table} VALUES ($1, $2, $3)`, [client, number, PAD]);
