@@ -95,7 +95,8 @@ async function main(): Promise<number> {
   ];
   const done = await shareOut(lab, tasks, jobs, say);
   const { table, rows } = summarise(lab.engines, done);
-  const isProven = done.runs.length === tasks.length && done.runs.every((run) => wrongIn(run, lab.engines).length === 0);
+  const isProven =
+    done.runs.length === tasks.length && done.runs.every((run) => wrongIn(run, lab.engines).length === 0);
   say(table);
   const tookS = Math.round((performance.now() - startMs) / 1000);
   say(`${done.runs.length} of ${tasks.length} cuts in ${tookS} s; ${done.refused.length} attempts came to nothing`);

@@ -57,7 +57,12 @@ export function summarise(engines: readonly Engine[], { runs }: Done) {
   ]);
   const lines = [head, ...cells];
   const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
-  const table = lines.map((line) => line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd());
+  const table = lines.map((line) =>
+    line
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  );
   return { rows, table: table.join('\n') };
 }
 

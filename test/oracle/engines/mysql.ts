@@ -23,16 +23,14 @@ function engineOf({ name, server, client, tables, initialise, options, lost }: F
       (client INT, number INT, pad VARCHAR(100), PRIMARY KEY (client, number)) ENGINE=${table}`;
   return {
     name,
-    streams: names.map(
-      (table): Stream => ({
-        name: `${name}.${table}`,
-        driver: 'mysql',
-        at: socket,
-        table,
-        held: tables[table] ?? false,
-        contents: sql(`SELECT CONCAT_WS(' ', client, number) FROM oracle.${table}`),
-      }),
-    ),
+    streams: names.map((table): Stream => ({
+      name: `${name}.${table}`,
+      driver: 'mysql',
+      at: socket,
+      table,
+      held: tables[table] ?? false,
+      contents: sql(`SELECT CONCAT_WS(' ', client, number) FROM oracle.${table}`),
+    })),
     version: `${server} --version`,
     install: `id mysql >/dev/null 2>&1 || useradd --system mysql
       install -d -o mysql -g mysql ${ON_ROOT}/${name} ${ON_DATA}/${name}

@@ -15,16 +15,14 @@ function engineOf(name: string): Engine {
   const clients = Array.from({ length: CLIENTS }, (_, client) => client).join(' ');
   return {
     name,
-    streams: kinds.map(
-      ([kind]): Stream => ({
-        name: `${name}.${kind}`,
-        driver: 'redis',
-        at: socket(kind),
-        table: '',
-        held: true,
-        contents: `for client in ${clients}; do ${name}-cli -s ${socket(kind)} SMEMBERS client-$client | sed -n "s/^./$client &/p"; done`,
-      }),
-    ),
+    streams: kinds.map(([kind]): Stream => ({
+      name: `${name}.${kind}`,
+      driver: 'redis',
+      at: socket(kind),
+      table: '',
+      held: true,
+      contents: `for client in ${clients}; do ${name}-cli -s ${socket(kind)} SMEMBERS client-$client | sed -n "s/^./$client &/p"; done`,
+    })),
     version: `${server} --version`,
     // The checker is the server under another name.
     install: `ln -sf /usr/bin/${name}-check-rdb ${server}

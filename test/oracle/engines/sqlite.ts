@@ -9,16 +9,14 @@ const each = (line: (file: string) => string): string => KINDS.map((kind) => lin
 
 export const sqlite = (): Engine => ({
   name: 'sqlite',
-  streams: KINDS.map(
-    (kind): Stream => ({
-      name: `sqlite.${kind}`,
-      driver: 'sqlite',
-      at: FILES[kind],
-      table: kind,
-      held: true,
-      contents: `sqlite3 -batch -separator ' ' ${FILES[kind]} 'SELECT client, number FROM operations'`,
-    }),
-  ),
+  streams: KINDS.map((kind): Stream => ({
+    name: `sqlite.${kind}`,
+    driver: 'sqlite',
+    at: FILES[kind],
+    table: kind,
+    held: true,
+    contents: `sqlite3 -batch -separator ' ' ${FILES[kind]} 'SELECT client, number FROM operations'`,
+  })),
   version: 'sqlite3 --version',
   install: `mkdir -p ${ON_ROOT} ${ON_DATA} /etc/fsfreeze-bridge
     printf '%s\\n' ${Object.values(FILES).join(' ')} >/etc/fsfreeze-bridge/sqlite.conf
