@@ -22,7 +22,7 @@ export interface Engine {
   readonly streams: readonly Stream[];
   /** Prints which version it is. */
   readonly version: string;
-  /** Makes its files, once in a guest. */
+  /** Makes its files, once in an image. */
   readonly install: string;
   /** Starts it, and ends when it answers. On a copy this is what recovers it. */
   readonly start: string;

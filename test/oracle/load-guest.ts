@@ -18,7 +18,7 @@ const LOG = `${MEMORY}/log`;
 const ERRORS = `${MEMORY}/errors`;
 const READY = LEAST + 20;
 
-/** Brings the load and the Node that runs it into a guest, and makes and starts the applications. */
+/** Brings the load and the Node that runs it into a guest, and starts the applications. */
 export async function setUp(guest: Guest, engines: readonly Engine[]): Promise<void> {
   await guest.waitForSystem();
   const folder = await mkdtemp(path.join(tmpdir(), 'fsb-oracle-'));
@@ -42,10 +42,7 @@ export async function setUp(guest: Guest, engines: readonly Engine[]): Promise<v
   // Servers that run as others have their sockets here, too.
   await guest.exec(`chmod 777 ${MEMORY}`);
   await installWitness(guest);
-  for (const { install, start } of engines) {
-    await guest.exec(`set -e\n${install}`, { timeoutMs: LIMIT_MS });
-    await guest.exec(start, { timeoutMs: LIMIT_MS });
-  }
+  for (const { start } of engines) await guest.exec(start, { timeoutMs: LIMIT_MS });
   await waitForAgent(guest);
 }
 

@@ -3,18 +3,18 @@
 // Not part of `npm test`, which takes one of each. Exit 0 if every cut held and every wrong one was found out, 1 if not,
 // 2 on usage.
 import { parseArgs } from 'node:util';
-import { KERNEL_VERSIONS } from '../../src/testing/index.js';
-import { agentImage } from '../support/agent-guest.js';
+import { KERNEL_VERSIONS, type GuestKind } from '../../src/testing/index.js';
 import { CONTROLS, type Way } from './cut.js';
 import { engineFor, isEngine, RECIPES, type EngineName, type RecipeName } from './engines.js';
+import { makeLab } from './lab.js';
 import { summarise, wrongIn } from './report.js';
-import type { Draw } from './run.js';
 import { shareOut, type Task } from './share-out.js';
 
 const USAGE = `usage: npm run oracle -- [--count N] [--only NAME[,NAME...]] [--seed S] [--controls N] [--qemu N] [--recipe R]
                           [--kernel K] [--jobs N] [--json]
 
 Cuts databases that are written to, boots a second guest from each cut, and compares it with what the clients know.
+Control-C ends it with what has been done by then.
 
   --count N      cuts, each of all the databases at once (default 8)
   --only NAMES   of ${Object.keys(engineFor).join(', ')} (default: all that the recipe has)
@@ -44,6 +44,21 @@ function recipeOf(asked: string | undefined, only: readonly EngineName[]): Recip
     const has: readonly EngineName[] = RECIPES[recipe];
     return (asked === undefined || asked === recipe) && only.every((name) => has.includes(name));
   });
+}
+
+/** All kinds evenly mixed, so that a part of them shows something of each. */
+function plan(seed: number, count: number, inQemu: number, controls: number): readonly Task[] {
+  const kinds: readonly (readonly [Way, GuestKind, number])[] = [
+    ['held', 'qemu', inQemu],
+    ['held', 'user-mode', count - inQemu],
+    ...CONTROLS.map((way) => [way, 'user-mode', controls] as const),
+  ];
+  const placed = kinds.flatMap(([way, kind, many]) =>
+    Array.from({ length: many }, (_, each) => ({ kind, way, place: (each + 0.5) / many })),
+  );
+  return placed
+    .toSorted((a, b) => a.place - b.place)
+    .map(({ kind, way }, index) => ({ kind, draw: { way, seed, index } }));
 }
 
 async function main(): Promise<number> {
@@ -82,18 +97,15 @@ async function main(): Promise<number> {
 
   const say = values.json ? console.error : console.log;
   const startMs = performance.now();
-  const image = await agentImage(recipe);
-  const names: readonly EngineName[] = only.length > 0 ? only : RECIPES[recipe];
-  const lab = { engines: names.map((name) => engineFor[name](image)), image, kernel };
-  let index = 0;
-  const draws = (way: Way, many: number): readonly Draw[] =>
-    Array.from({ length: many }, () => ({ way, seed, index: index++ }));
-  const tasks: readonly Task[] = [
-    ...draws('held', inQemu).map((draw) => ({ kind: 'qemu' as const, draw })),
-    ...draws('held', count - inQemu).map((draw) => ({ kind: 'user-mode' as const, draw })),
-    ...CONTROLS.flatMap((way) => draws(way, controls)).map((draw) => ({ kind: 'user-mode' as const, draw })),
-  ];
-  const done = await shareOut(lab, tasks, jobs, say);
+  const lab = await makeLab(only.length > 0 ? only : RECIPES[recipe], recipe, kernel);
+  const tasks = plan(seed, count, inQemu, controls);
+  const stop = new AbortController();
+  for (const word of ['SIGINT', 'SIGTERM'] as const)
+    process.once(word, () => {
+      say('no more cuts: those that are under way end');
+      stop.abort();
+    });
+  const done = await shareOut(lab, tasks, jobs, stop.signal, say);
   const { table, rows } = summarise(lab.engines, done);
   const isProven =
     done.runs.length === tasks.length && done.runs.every((run) => wrongIn(run, lab.engines).length === 0);

@@ -3,28 +3,14 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  bootGuest,
-  type GuestImage,
-  type GuestKind,
-  type KernelVersion,
-  type QemuGuest,
-  type UserModeGuest,
-} from '../../src/testing/index.js';
+import { bootGuest, type GuestKind, type QemuGuest, type UserModeGuest } from '../../src/testing/index.js';
 import { defined } from '../../src/defined.js';
 import { generator } from '../torture/draw.js';
 import { cutByCopy, cutByTool, type Taken, type Way } from './cut.js';
-import type { Engine } from './engine.js';
 import { judge, type Judgement } from './judge.js';
+import type { Lab } from './lab.js';
 import { underLoad, setUp } from './load-guest.js';
 import { MEMORY_MIB, recover } from './recovery.js';
-
-export interface Lab {
-  readonly engines: readonly Engine[];
-  /** With our agent in it. */
-  readonly image: GuestImage;
-  readonly kernel: KernelVersion | undefined;
-}
 
 export interface Draw {
   readonly way: Way;

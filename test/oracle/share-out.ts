@@ -1,7 +1,8 @@
 // Shares cuts out among guests, each of which is loaded anew for one after the other.
 import { describeError, QuiesceError } from '../../src/errors.js';
 import type { GuestKind } from '../../src/testing/index.js';
-import { loadGuest, run, type Draw, type Lab, type LoadGuest, type RunResult } from './run.js';
+import type { Lab } from './lab.js';
+import { loadGuest, run, type Draw, type LoadGuest, type RunResult } from './run.js';
 import { describeRun } from './report.js';
 
 export interface Task {
@@ -20,11 +21,14 @@ const MOST_ATTEMPTS = 4;
 /** Overlays lie over each other until the guest ends. */
 const MOST_CUTS_IN_QEMU = 5;
 
-/** Does all of them; a cut that is refused again and again is missing among the runs. */
+/**
+ * Does all of them; a cut that is refused again and again is missing among the runs. Once `signal` is aborted none is begun.
+ */
 export async function shareOut(
   lab: Lab,
   tasks: readonly Task[],
   jobs: number,
+  signal: AbortSignal,
   say: (line: string) => void,
 ): Promise<Done> {
   const runs: RunResult[] = [];
@@ -38,9 +42,9 @@ export async function shareOut(
       cuts = 0;
     };
     try {
-      for (let task = queue.shift(); task !== undefined; task = queue.shift()) {
+      for (let task = queue.shift(); task !== undefined && !signal.aborted; task = queue.shift()) {
         const { kind, draw } = task;
-        for (let attempt = 1; attempt <= MOST_ATTEMPTS; attempt++) {
+        for (let attempt = 1; attempt <= MOST_ATTEMPTS && !signal.aborted; attempt++) {
           try {
             guest ??= await loadGuest(kind, lab);
             const result = await run(guest, lab, draw);
