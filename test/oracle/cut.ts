@@ -49,7 +49,7 @@ export async function installWitness(guest: Guest): Promise<void> {
   await addWriter(guest, WITNESS, witness);
 }
 
-export async function mark(guest: Guest, ...marks: readonly Mark[]): Promise<void> {
+async function mark(guest: Guest, ...marks: readonly Mark[]): Promise<void> {
   await guest.exec(`printf '! %s\\n' ${marks.join(' ')} >>${MEMORY}/log`);
 }
 

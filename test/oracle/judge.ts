@@ -3,16 +3,6 @@ import type { Engine, Stream } from './engine.js';
 import type { Log, Mark, Operation } from './log.js';
 import type { Recovered } from './recovery.js';
 
-export const COMPLAINTS = [
-  'missing',
-  'foreign',
-  'not held',
-  'checker',
-  'not recovered',
-  'filesystem',
-  'level',
-  'too few',
-] as const;
 /**
  * - `missing`: acknowledged before the hold, and not in the copy.
  * - `foreign`: in the copy, and sent after the guest was let go, or never.
@@ -23,12 +13,12 @@ export const COMPLAINTS = [
  * - `too few`: nothing is shown by it: not enough operations before, none that waited, none after.
  */
 export interface Complaint {
-  readonly kind: (typeof COMPLAINTS)[number];
+  readonly kind: 'missing' | 'foreign' | 'not held' | 'checker' | 'not recovered' | 'filesystem' | 'level' | 'too few';
   readonly text: string;
 }
 
 /** What was seen of a source, in operations. */
-export interface Counts {
+interface Counts {
   readonly source: string;
   /** Acknowledged before the freeze was asked for. */
   readonly acknowledged: number;
@@ -44,7 +34,7 @@ export interface Counts {
 /** Acknowledged operations of a source, without which a cut shows nothing. */
 export const LEAST = 200;
 
-export function countOperations({ name, held }: Stream, log: Log, there: ReadonlySet<string>): Counts {
+function countOperations({ name, held }: Stream, log: Log, there: ReadonlySet<string>): Counts {
   const at = (mark: Mark, other: Mark = mark): number => log.marks.get(mark) ?? log.marks.get(other) ?? NaN;
   const operations = log.operations.get(name) ?? [];
   const count = (which: (operation: Operation) => boolean): number => operations.filter(which).length;

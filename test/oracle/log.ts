@@ -1,24 +1,18 @@
 // The log of a load (load/main.ts): operations as sent and as acknowledged, and marks between them. A place in it is the
 // number of a line.
 
-/** In the order in which they are made. */
-export const MARKS = [
-  /** Before the freeze is asked for. */
-  'asked',
-  /** All writers hold, and nothing is frozen yet: by a writer of the oracle's own, the last one to hold. */
-  'held',
-  /** A while later, the first FIFREEZE is next. */
-  'holding',
-  /** The freeze was answered, the disks are cut next. Not where the cut is made by the host tool. */
-  'frozen',
-  /** Before the thaw is asked for. Not where the cut is made by the host tool. */
-  'thawing',
-  /** The last FITHAW was before, the first writer lets go next. */
-  'releasing',
-  /** The thaw was answered. */
-  'thawed',
-] as const;
-export type Mark = (typeof MARKS)[number];
+/**
+ * In the order in which they are made:
+ *
+ * - `asked`: before the freeze is asked for.
+ * - `held`: all writers hold, and nothing is frozen yet (by a writer of the oracle's own, the last one to hold).
+ * - `holding`: a while later; the first FIFREEZE is next.
+ * - `frozen`: the freeze was answered; the disks are cut next. Not where the host tool cuts.
+ * - `thawing`: before the thaw is asked for. Not where the host tool cuts.
+ * - `releasing`: the last FITHAW was before; the first writer lets go next.
+ * - `thawed`: the thaw was answered.
+ */
+export type Mark = 'asked' | 'held' | 'holding' | 'frozen' | 'thawing' | 'releasing' | 'thawed';
 
 export interface Operation {
   /** `CLIENT NUMBER`. */

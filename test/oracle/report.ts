@@ -6,7 +6,7 @@ import type { EngineResult, RunResult } from './run.js';
 import type { Done } from './share-out.js';
 
 /** By what a wrong cut has to be seen, one of these. What else is complained of does not count. */
-export const REASONS: Readonly<Record<Exclude<Way, 'held'>, readonly Complaint['kind'][]>> = {
+const REASONS: Readonly<Record<Exclude<Way, 'held'>, readonly Complaint['kind'][]>> = {
   lost: ['not held'],
   unheld: ['missing', 'filesystem'],
   apart: ['missing', 'foreign', 'checker', 'not recovered'],
