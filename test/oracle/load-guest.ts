@@ -77,6 +77,6 @@ async function untilReady(guest: Guest): Promise<void> {
     if (stdout.startsWith('! ready')) return;
     if (stdout !== '') throw new Error(`the load: ${stdout.trim()}`);
     if (deadline.passed) throw new DeadlineError(`${READY} operations of each source`, deadline.limitMs);
-    await sleep(200);
+    await sleep(500);
   }
 }

@@ -33,6 +33,7 @@ export async function shareOut(
 ): Promise<Done> {
   const runs: RunResult[] = [];
   const refused: (Draw & { readonly why: string })[] = [];
+  const isStopped = (): boolean => signal.aborted;
   const worker = async (queue: Task[]): Promise<void> => {
     let guest: LoadGuest | undefined;
     let cuts = 0;
@@ -42,9 +43,9 @@ export async function shareOut(
       cuts = 0;
     };
     try {
-      for (let task = queue.shift(); task !== undefined && !signal.aborted; task = queue.shift()) {
+      for (let task = queue.shift(); task !== undefined && !isStopped(); task = queue.shift()) {
         const { kind, draw } = task;
-        for (let attempt = 1; attempt <= MOST_ATTEMPTS && !signal.aborted; attempt++) {
+        for (let attempt = 1; attempt <= MOST_ATTEMPTS && !isStopped(); attempt++) {
           try {
             guest ??= await loadGuest(kind, lab);
             const result = await run(guest, lab, draw);

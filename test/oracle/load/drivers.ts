@@ -8,7 +8,7 @@ import pg from 'pg';
 import type { Source } from './source.js';
 
 /** Ends when the application has acknowledged operation `number`. */
-export type Act = (number: number) => Promise<void>;
+type Act = (number: number) => Promise<void>;
 type Connect = (source: Source, client: number) => Promise<Act>;
 
 /** Longer than any hold: who waits is not to be told that it took too long. */

@@ -15,8 +15,8 @@ import { CLIENTS, type Source } from './source.js';
 const [, , file = '', ready = '', sources = ''] = process.argv;
 const GOAL = Number(ready);
 const MORE = 20;
-/** Sources are of very different speed; all have their turn on the one processor. */
-const PAUSE_MS = 2;
+/** So that sources of very different speed, their writers and all else have their turn on the one processor. */
+const PAUSE_MS = 20;
 
 const log = openSync(file, 'a');
 const say = (line: string): void => {
