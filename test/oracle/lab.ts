@@ -5,7 +5,7 @@ import { bootGuest, type GuestImage, type KernelVersion } from '../../src/testin
 import { copyDisk } from '../../src/testing/user-mode/boot-user-mode.js';
 import { agentImage } from '../support/agent-guest.js';
 import type { Engine } from './engine.js';
-import { engineFor, type EngineName, type RecipeName } from './engines.js';
+import { engineFor, RECIPES, type EngineName, type RecipeName } from './engines.js';
 
 /** Of one kind of application in one guest, at native speed. */
 const INSTALL_LIMIT_MS = 300_000;
@@ -24,8 +24,10 @@ export async function makeLab(
   kernel?: KernelVersion,
 ): Promise<Lab> {
   const base = await agentImage(recipe);
-  const engines = names.map((name) => engineFor[name](base));
-  return { engines, image: await installed(base, engines), kernel };
+  const engines = RECIPES[recipe].map((name) => engineFor[name](base));
+  // One image for all choices of them.
+  const image = await installed(base, engines);
+  return { engines: engines.filter(({ name }) => names.some((chosen) => chosen === name)), image, kernel };
 }
 
 async function installed(base: GuestImage, engines: readonly Engine[]): Promise<GuestImage> {
