@@ -17,7 +17,8 @@ const PAD = 'x'.repeat(80);
 
 export const connect: Readonly<Record<Source['driver'], Connect>> = {
   async mysql({ at, table }, client) {
-    const connection = await mysql.createConnection({ socketPath: at, user: 'oracle', database: 'oracle' });
+    const account = { user: 'oracle', database: 'oracle' };
+    const connection = await mysql.createConnection({ socketPath: at, ...account, connectTimeout: PATIENCE_MS });
     return async (number) => {
       await connection.query(`INSERT INTO ${table} VALUES (?, ?, ?)`, [client, number, PAD]);
     };
@@ -31,7 +32,7 @@ export const connect: Readonly<Record<Source['driver'], Connect>> = {
     };
   },
   async redis({ at }, client) {
-    const connection = new Redis(at, { retryStrategy: () => null, lazyConnect: true });
+    const connection = new Redis(at, { retryStrategy: () => null, lazyConnect: true, connectTimeout: PATIENCE_MS });
     await connection.connect();
     return async (number) => {
       const added = await connection.sadd(`client-${client}`, number);
