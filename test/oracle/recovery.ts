@@ -29,8 +29,7 @@ export async function recover(
 ): Promise<ReadonlyMap<string, Recovered>> {
   const dirty = cut.root.format === 'raw' && (await needsRecovery(cut.root.file));
   const shared = dirty ? [{ kind: 'filesystem' as const, text: 'the ext4 needs recovery' }] : [];
-  const memoryMiB = MEMORY_MIB;
-  await using guest = await bootGuest({ kind: 'user-mode', image, bases: cut, memoryMiB, ...defined({ kernel }) });
+  await using guest = await bootGuest({ kind: 'user-mode', image, bases: cut, ...GUEST, ...defined({ kernel }) });
   await guest.exec(`install -d -m 0777 ${MEMORY}`);
   const recovered = new Map<string, Recovered>();
   for (const engine of engines) {
@@ -40,8 +39,8 @@ export async function recover(
   return recovered;
 }
 
-/** Of guests with all applications of a recipe, and the load beside them. */
-export const MEMORY_MIB = 1024;
+/** Of guests with all applications of a recipe, and the load beside them, however busy the machine is. */
+export const GUEST = { memoryMiB: 1024, timeoutMs: 600_000 } as const;
 
 async function recoverOne(guest: Guest, engine: Engine): Promise<Recovered> {
   const faults = [...(await complaint(guest, engine.checkFiles))];

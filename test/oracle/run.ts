@@ -10,7 +10,7 @@ import { cutByCopy, cutByTool, type Taken, type Way } from './cut.js';
 import { judge, type Judgement } from './judge.js';
 import type { Lab } from './lab.js';
 import { underLoad, setUp } from './load-guest.js';
-import { MEMORY_MIB, recover } from './recovery.js';
+import { GUEST, recover } from './recovery.js';
 
 export interface Draw {
   readonly way: Way;
@@ -36,7 +36,7 @@ export type LoadGuest = QemuGuest | UserModeGuest;
 
 /** A guest that `run` may be given, more than once. */
 export async function loadGuest(kind: GuestKind, { engines, image, kernel }: Lab): Promise<LoadGuest> {
-  const options = { image, memoryMiB: MEMORY_MIB };
+  const options = { image, ...GUEST };
   const guest =
     kind === 'qemu'
       ? await bootGuest({ kind, ...options })
