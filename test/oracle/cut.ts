@@ -1,0 +1,154 @@
+// Cuts the disks of a guest under load: as it should be done, and wrong on purpose. Marks in the load's log say what
+// happened when.
+import path from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createSnapshot } from '../../vm-images/demo/bridge.js';
+import type { Guest, QemuGuest, UserModeGuest } from '../../src/testing/index.js';
+import { copyDisk } from '../../src/testing/user-mode/boot-user-mode.js';
+import { addWriter, removeWriters, requester } from '../support/agent-guest.js';
+import { MEMORY, type Engine } from './engine.js';
+import type { Mark } from './log.js';
+import type { Cut } from './recovery.js';
+
+/**
+ * - `held`: by our agent, both disks at one instant.
+ * - `lost`: the same, and in place of our writers are hooks whose hold is gone when they have ended.
+ * - `unheld`: both disks at one instant, nothing held and nothing frozen.
+ * - `apart`: held, and again 2 s later; of each hold one disk.
+ */
+export type Way = 'held' | 'lost' | 'unheld' | 'apart';
+/** Those that are made wrong on purpose. */
+export const CONTROLS = ['lost', 'unheld', 'apart'] as const satisfies readonly Way[];
+
+export interface Taken {
+  readonly cut: Cut;
+  /** What the agent says of it; of a wrong one it is not asked. */
+  readonly level: string;
+  readonly pauseMs: number | undefined;
+  readonly frozenMs: number | undefined;
+}
+
+type DiskName = keyof Cut;
+const LEASE_MS = 60_000;
+/** Between the hold and the first FIFREEZE, as a slow writer of something else would take: it has to hold by itself. */
+const HELD_S = 0.3;
+/** The last one to hold, and the first to let go. */
+const WITNESS = '99-witness';
+const witness = `#!/bin/sh
+# fsfreeze-writer: phases=freeze thaw
+# fsfreeze-writer: rank=99
+# fsfreeze-writer: guarantee=none
+case $1 in
+freeze) echo '! held' >>${MEMORY}/log; sleep ${HELD_S}; echo '! holding' >>${MEMORY}/log ;;
+thaw) echo '! releasing' >>${MEMORY}/log ;;
+esac
+`;
+
+export async function installWitness(guest: Guest): Promise<void> {
+  await addWriter(guest, WITNESS, witness);
+}
+
+async function mark(guest: Guest, ...marks: readonly Mark[]): Promise<void> {
+  await guest.exec(`printf '! %s\\n' ${marks.join(' ')} >>${MEMORY}/log`);
+}
+
+/** By the host tool, in one transaction of QEMU's. */
+export async function cutByTool(guest: QemuGuest, set: string): Promise<Taken> {
+  await mark(guest, 'asked');
+  const manifest = await createSnapshot(guest, set, ['--require', 'application']);
+  await mark(guest, 'thawed');
+  const base = (serial: DiskName) => {
+    const disk = manifest.disks.find((each) => each.serial === serial);
+    if (disk === undefined) throw new Error(`the snapshot holds no disk ${serial}`);
+    return { file: disk.base.file, format: 'qcow2' as const };
+  };
+  const { pauseWindowMs, frozenWindowMs } = manifest.timings;
+  const cut = { root: base('root'), data: base('data') };
+  return { cut, level: manifest.level, pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
+}
+
+/** By copies of the disks into `folder`. */
+export async function cutByCopy(guest: UserModeGuest, way: Way, engines: readonly Engine[], folder: string) {
+  await mkdir(folder, { recursive: true });
+  const take: Take = async (names) => {
+    await Promise.all(
+      names.map(async (name) => {
+        await copyDisk(guest.disk(name), path.join(folder, `${name}.raw`));
+      }),
+    );
+  };
+  const said = await ways[way](guest, take, engines);
+  const file = (name: DiskName) => ({ file: path.join(folder, `${name}.raw`), format: 'raw' as const });
+  return { cut: { root: file('root'), data: file('data') }, ...said } satisfies Taken;
+}
+
+type Take = (names: readonly DiskName[]) => Promise<void>;
+type Said = Omit<Taken, 'cut'>;
+type MakeCut = (guest: UserModeGuest, take: Take, engines: readonly Engine[]) => Promise<Said>;
+
+const ways: Readonly<Record<Way, MakeCut>> = {
+  async held(guest, take) {
+    return await hold(guest, async () => {
+      await take(['root', 'data']);
+    });
+  },
+
+  async lost(guest, take, engines) {
+    const hooks = engines.flatMap(({ lost }) => (lost === undefined ? [] : [lost]));
+    for (const { writer, hook } of hooks) await addWriter(guest, writer, `#!/bin/sh\n${hook}\n`);
+    try {
+      const act = async (): Promise<void> => {
+        await take(['root', 'data']);
+      };
+      return { ...(await hold(guest, act, 'filesystem')), level: 'application' };
+    } finally {
+      await removeWriters(guest, ...hooks.map(({ writer }) => writer));
+    }
+  },
+
+  async unheld(guest, take) {
+    await mark(guest, 'asked', 'held', 'holding');
+    await guest.pause();
+    try {
+      await sleep(100); // what the disks were handed is still written
+      await take(['root', 'data']);
+    } finally {
+      await guest.resume();
+    }
+    await mark(guest, 'releasing', 'thawed');
+    return { level: 'application', pauseMs: undefined, frozenMs: undefined };
+  },
+
+  async apart(guest, take) {
+    const said = await hold(guest, async () => {
+      await take(['data']);
+    });
+    await sleep(2000);
+    await hold(guest, async () => {
+      await take(['root']);
+    });
+    return said;
+  },
+};
+
+async function hold(
+  guest: UserModeGuest,
+  act: () => Promise<void>,
+  require: 'application' | 'filesystem' = 'application',
+): Promise<Said> {
+  await using host = await requester(guest);
+  await mark(guest, 'asked');
+  const session = await host.coordinator.freeze({ requester: 'oracle', leaseMs: LEASE_MS, require });
+  try {
+    await mark(guest, 'frozen');
+    await act();
+    await mark(guest, 'thawing');
+  } catch (cause) {
+    await session.thaw();
+    throw cause;
+  }
+  const { level, pauseWindowMs, frozenWindowMs } = await session.thaw();
+  await mark(guest, 'thawed');
+  return { level, pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
+}
