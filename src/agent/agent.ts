@@ -25,7 +25,7 @@ export interface AgentOptions extends PolicyOptions {
   readonly channel: ChannelOptions;
   /** The version that guest-info answers; without it, ours. */
   readonly reportVersion?: string;
-  /** Without it, no local socket. */
+  /** For programs in the guest, with root's own beside it. Without it, neither. */
   readonly localSocket?: string;
   readonly plainLeaseMs: number;
   /** On tmpfs: for the note of what the host is owed. */

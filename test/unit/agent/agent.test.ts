@@ -66,6 +66,7 @@ function played(count: number, calls: string[]): (wiring: Wiring) => LocalCoordi
           },
           renew: (remainingMs) => Promise.resolve({ remainingMs }),
           critical: () => Promise.resolve(),
+          closeSections: () => Promise.resolve(),
           thaw() {
             calls.push('thaw');
             session = undefined;

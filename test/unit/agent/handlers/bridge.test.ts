@@ -28,6 +28,7 @@ const heldSession: LocalSession = {
   breakOff: () => Promise.reject(new Error('not in this test')),
   renew: (remainingMs) => Promise.resolve({ remainingMs }),
   critical: () => Promise.resolve(),
+  closeSections: () => Promise.resolve(),
   thaw: () => Promise.resolve(freezeReport()),
 };
 
