@@ -106,7 +106,7 @@ export class SessionKeeper {
     // Another attempt is on its way: the coordinator says whose, and the one that is recorded stays recorded.
     if (this.#attempt !== undefined) return await this.#coordinator.freeze(request);
     const holder = { origin, ...defined({ client }) };
-    this.#owed.forgetEnd(holder);
+    this.#owed.freezeBegins(holder);
     const abort = new AbortController();
     const signal = gone === undefined ? abort.signal : AbortSignal.any([abort.signal, gone]);
     const isPlain = request.require === 'plain';
@@ -127,7 +127,7 @@ export class SessionKeeper {
   ): Promise<LocalSession> {
     try {
       const session = await freezing;
-      this.#owed.forget(holder.origin);
+      this.#owed.freezeSucceeded(holder);
       const held = { holder, session, isPlain, isEndTold: false };
       this.#hold(held);
       if (gone !== undefined) this.#endWith(gone, held);
