@@ -150,7 +150,8 @@ requires(
         hook('app', `${body}\necho "$1" >>${join(run(), 'calls')}`);
         const one = requester();
         one.request('bridge-freeze', ask('s1', { 'ends-with-channel': true }));
-        await expect.poll(state, { timeout: 5_000, interval: 20 }).not.toBe('idle');
+        const reached = step === 'freeze' ? 'holding' : 'preparing';
+        await expect.poll(state, { timeout: 5_000, interval: 20 }).toBe(reached);
         await sleep(200);
         await one.kill();
         await expect.poll(state, { timeout: 5_000, interval: 50 }).toBe('idle');
