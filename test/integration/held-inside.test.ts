@@ -142,8 +142,8 @@ requires(
     });
 
     test.each([
-      ['prepare', `${described({ phases: 'prepare freeze thaw' })}[ "$1" != prepare ] || sleep 2`],
-      ['freeze', `${described({ phases: 'freeze thaw' })}[ "$1" != freeze ] || sleep 2`],
+      ['prepare', `${described({ phases: 'prepare freeze verify thaw' })}[ "$1" != prepare ] || sleep 2`],
+      ['freeze', `${described({})}[ "$1" != freeze ] || sleep 2`],
     ])(
       'in %s of a writer, before it has the reply: the attempt is given up, and the writer released',
       async (step, body) => {
