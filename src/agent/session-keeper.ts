@@ -87,6 +87,13 @@ export class SessionKeeper {
     return `${requester} (${sideOf(holder.origin)}), on its way`;
   }
 
+  /** As `holder`, if that is somebody else than the asker. */
+  heldFor(asker: ChannelContext): string | undefined {
+    const held = this.#held ?? this.#attempt;
+    const claim = held === undefined ? 'holder' : claimOf(held.holder, asker);
+    return claim === 'holder' || claim === 'successor' ? undefined : this.holder;
+  }
+
   /**
    * As Coordinator.freeze. A new freeze makes an error moot that is owed about the end of an earlier session.
    * `endsWithChannel`: the attempt, and the session, ends as soon as the connection of `context` does. Throws a

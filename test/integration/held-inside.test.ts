@@ -228,9 +228,12 @@ requires(
     await holder.call('bridge-freeze', ask('s1'));
     expect(await host.call('guest-fsfreeze-status')).toBe('frozen');
     await expect(host.call('guest-fsfreeze-thaw')).rejects.toThrow('the guest is held by restic (inside the guest');
-    // While the guest is frozen a freeze is none of the commands that may run, in qemu-ga's words.
-    await expect(host.call('guest-fsfreeze-freeze')).rejects.toThrow('guest-fsfreeze-freeze has been disabled');
-    await expect(host.call('bridge-freeze', ask('h1'))).rejects.toThrow('bridge-freeze has been disabled');
+    await expect(host.call('guest-fsfreeze-freeze')).rejects.toThrow(
+      'Command guest-fsfreeze-freeze has been disabled: the guest is held by restic (inside the guest, session s1)',
+    );
+    await expect(host.call('bridge-freeze', ask('h1'))).rejects.toThrow('held by restic (inside the guest');
+    await expect((await connect('agent.sock')).call('bridge-freeze', ask('s2'))).rejects.toThrow('held by restic');
+    await expect(holder.call('bridge-freeze', ask('s2'))).rejects.toThrow('the command is not allowed');
     expect(await isFrozen('two')).toBe(true);
     await holder.call('bridge-thaw', { session: 's1' });
     expect(await host.call('guest-fsfreeze-freeze')).toBe(2);
