@@ -314,6 +314,27 @@ requires(
     await expect.poll(state).toBe('idle');
   });
 
+  test('is waited for within its bound also when the freezer is killed inside its section', async () => {
+    const holder = await connect('agent-root.sock');
+    await holder.call('bridge-freeze', ask('s1'));
+    const freezer = await connectToSocket(join(run(), 'freezer.sock'), noEvents);
+    const { pid } = await freezer.hello();
+    freezer.close();
+    const began = performance.now();
+    await holder.call('bridge-critical', { session: 's1', on: true, 'bound-ms': 2_500 });
+    process.kill(pid, 'SIGKILL');
+    // The service manager would run this at once.
+    const thawing = execa(mounts.outside.freezerPath, ['--thaw-marked'], { reject: false });
+    expect(await isFrozen('one')).toBe(true);
+    expect(await isFrozen('two')).toBe(true);
+    await thawsWithin(3_000);
+    expect(performance.now() - began).toBeGreaterThan(2_400);
+    await thawing;
+    expect(await holder.call('bridge-thaw', { session: 's1' }, 10_000)).toMatchObject({
+      report: { outcome: 'broken', state: 'thawed' },
+    });
+  });
+
   test('the freezer keeps the bound of a section also when the agent has gone inside it', async () => {
     const freezer = await connectToSocket(join(run(), 'freezer.sock'), noEvents).catch(async () => {
       // The first session starts it.
