@@ -69,7 +69,7 @@ export function makePlan(
     const common = { filesystem, chain, inCut, concerned, missingDisks, mounts: filesystem.reachable };
     if (filesystem.readOnly) return { ...common, action: 'read-only' };
     // Whether it could be frozen, or may be, does not matter then.
-    if (inCut && named && filesystem.mounts.some((mount) => isNamed(mount, leave)))
+    if (leave.size > 0 && inCut && named && filesystem.mounts.some((mount) => isNamed(mount, leave)))
       return { ...common, action: 'provider' };
     const reason = !inCut
       ? 'no part of the cut'
