@@ -1,7 +1,6 @@
 // Cuts the disks of a guest under load: as it should be done, and wrong on purpose. Marks in the load's log say what
 // happened when.
 import path from 'node:path';
-import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createSnapshot } from '../../vm-images/demo/bridge.js';
 import type { Guest, QemuGuest, UserModeGuest } from '../../src/testing/index.js';
@@ -29,7 +28,8 @@ export interface Taken {
   readonly frozenMs: number | undefined;
 }
 
-type DiskName = keyof Cut;
+const DISKS = ['root', 'data'] as const;
+type DiskName = (typeof DISKS)[number];
 const LEASE_MS = 60_000;
 /** Between the hold and the first FIFREEZE, as a slow writer of something else would take: it has to hold by itself. */
 const HELD_S = 0.3;
@@ -53,34 +53,41 @@ async function mark(guest: Guest, ...marks: readonly Mark[]): Promise<void> {
   await guest.exec(`printf '! %s\\n' ${marks.join(' ')} >>${MEMORY}/log`);
 }
 
-/** By the host tool, in one transaction of QEMU's. */
-export async function cutByTool(guest: QemuGuest, set: string): Promise<Taken> {
+/** By the host tool, in one transaction of QEMU's; then what was cut is copied into `folder`. */
+export async function cutByTool(guest: QemuGuest, set: string, folder: string): Promise<Taken> {
   await mark(guest, 'asked');
   const manifest = await createSnapshot(guest, set, ['--require', 'application']);
   await mark(guest, 'thawed');
-  const base = (serial: DiskName) => {
-    const disk = manifest.disks.find((each) => each.serial === serial);
-    if (disk === undefined) throw new Error(`the snapshot holds no disk ${serial}`);
-    return { file: disk.base.file, format: 'qcow2' as const };
-  };
+  const cut = cutIn(folder);
+  for (const name of DISKS) {
+    const disk = manifest.disks.find(({ serial }) => serial === name);
+    if (disk === undefined) throw new Error(`the snapshot holds no disk ${name}`);
+    await copyDisk({ file: disk.base.file, format: 'qcow2' }, cut[name]);
+  }
   const { pauseWindowMs, frozenWindowMs } = manifest.timings;
-  const cut = { root: base('root'), data: base('data') };
   return { cut, level: manifest.level, pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
 }
 
 /** By copies of the disks into `folder`. */
-export async function cutByCopy(guest: UserModeGuest, way: Way, engines: readonly Engine[], folder: string) {
-  await mkdir(folder, { recursive: true });
+export async function cutByCopy(
+  guest: UserModeGuest,
+  way: Way,
+  engines: readonly Engine[],
+  folder: string,
+): Promise<Taken> {
+  const cut = cutIn(folder);
   const take: Take = async (names) => {
     await Promise.all(
       names.map(async (name) => {
-        await copyDisk(guest.disk(name), path.join(folder, `${name}.raw`));
+        await copyDisk(guest.disk(name), cut[name]);
       }),
     );
   };
-  const said = await ways[way](guest, take, engines);
-  const file = (name: DiskName) => ({ file: path.join(folder, `${name}.raw`), format: 'raw' as const });
-  return { cut: { root: file('root'), data: file('data') }, ...said } satisfies Taken;
+  return { cut, ...(await ways[way](guest, take, engines)) };
+}
+
+function cutIn(folder: string): Cut {
+  return { root: path.join(folder, 'root.raw'), data: path.join(folder, 'data.raw') };
 }
 
 type Take = (names: readonly DiskName[]) => Promise<void>;
@@ -90,7 +97,7 @@ type MakeCut = (guest: UserModeGuest, take: Take, engines: readonly Engine[]) =>
 const ways: Readonly<Record<Way, MakeCut>> = {
   async held(guest, take) {
     return await hold(guest, async () => {
-      await take(['root', 'data']);
+      await take(DISKS);
     });
   },
 
@@ -99,7 +106,7 @@ const ways: Readonly<Record<Way, MakeCut>> = {
     for (const { writer, hook } of hooks) await addWriter(guest, writer, `#!/bin/sh\n${hook}\n`);
     try {
       const act = async (): Promise<void> => {
-        await take(['root', 'data']);
+        await take(DISKS);
       };
       return { ...(await hold(guest, act, 'filesystem')), level: 'application' };
     } finally {
@@ -112,7 +119,7 @@ const ways: Readonly<Record<Way, MakeCut>> = {
     await guest.pause();
     try {
       await sleep(100); // what the disks were handed is still written
-      await take(['root', 'data']);
+      await take(DISKS);
     } finally {
       await guest.resume();
     }

@@ -1,6 +1,6 @@
 // Boots a second guest from a cut, starts the applications in it as after a power cut, and reads what they hold.
 import { needsRecovery } from '../../vm-images/demo/disks.js';
-import { bootGuest, BridgeError, type DiskFile, type Guest, type GuestImage } from '../../src/testing/index.js';
+import { bootGuest, BridgeError, type Guest, type GuestImage } from '../../src/testing/index.js';
 import type { BootOptions } from '../../src/testing/boot-options.js';
 import { defined } from '../../src/defined.js';
 import { MEMORY, type Engine } from './engine.js';
@@ -18,7 +18,8 @@ export interface Recovered {
   readonly faults: readonly Complaint[];
 }
 
-export type Cut = Readonly<Record<'root' | 'data', DiskFile>>;
+/** Raw files. */
+export type Cut = Readonly<Record<'root' | 'data', string>>;
 
 /** By the engine's name. The cut is only read: the guest has copies. */
 export async function recover(
@@ -27,9 +28,11 @@ export async function recover(
   cut: Cut,
   kernel: BootOptions['kernel'],
 ): Promise<ReadonlyMap<string, Recovered>> {
-  const dirty = cut.root.format === 'raw' && (await needsRecovery(cut.root.file));
-  const shared = dirty ? [{ kind: 'filesystem' as const, text: 'the ext4 needs recovery' }] : [];
-  await using guest = await bootGuest({ kind: 'user-mode', image, bases: cut, ...GUEST, ...defined({ kernel }) });
+  const shared = (await needsRecovery(cut.root))
+    ? [{ kind: 'filesystem' as const, text: 'the ext4 needs recovery' }]
+    : [];
+  const bases = { root: { file: cut.root, format: 'raw' }, data: { file: cut.data, format: 'raw' } } as const;
+  await using guest = await bootGuest({ kind: 'user-mode', image, bases, ...GUEST, ...defined({ kernel }) });
   await guest.exec(`install -d -m 0777 ${MEMORY}`);
   const recovered = new Map<string, Recovered>();
   for (const engine of engines) {

@@ -61,7 +61,9 @@ export async function run(guest: LoadGuest, lab: Lab, draw: Draw): Promise<RunRe
     const log = await underLoad(guest, engines, async () => {
       await sleep(1000 * generator(Math.imul(seed, 0x9e3779b1) ^ (index + 1))());
       taken =
-        guest.kind === 'qemu' ? await cutByTool(guest, `cut-${index}`) : await cutByCopy(guest, way, engines, folder);
+        guest.kind === 'qemu'
+          ? await cutByTool(guest, `cut-${index}`, folder)
+          : await cutByCopy(guest, way, engines, folder);
     });
     if (taken === undefined) throw new Error('nothing was cut');
     const { cut, ...said } = taken;
