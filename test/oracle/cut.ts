@@ -3,6 +3,8 @@
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createSnapshot } from '../../vm-images/demo/bridge.js';
+import { satisfies } from '../../src/consistency.js';
+import { QuiesceError } from '../../src/errors.js';
 import type { Guest, QemuGuest, UserModeGuest } from '../../src/testing/index.js';
 import { copyDisk } from '../../src/testing/user-mode/boot-user-mode.js';
 import { addWriter, removeWriters, requester } from '../support/agent-guest.js';
@@ -22,8 +24,6 @@ export const CONTROLS = ['lost', 'unheld', 'apart'] as const satisfies readonly 
 
 export interface Taken {
   readonly cut: Cut;
-  /** What the agent says of it; of a wrong one it is not asked. */
-  readonly level: string;
   readonly pauseMs: number | undefined;
   readonly frozenMs: number | undefined;
 }
@@ -65,7 +65,7 @@ export async function cutByTool(guest: QemuGuest, set: string, folder: string): 
     await copyDisk({ file: disk.base.file, format: 'qcow2' }, cut[name]);
   }
   const { pauseWindowMs, frozenWindowMs } = manifest.timings;
-  return { cut, level: manifest.level, pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
+  return { cut, pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
 }
 
 /** By copies of the disks into `folder`. */
@@ -108,7 +108,7 @@ const ways: Readonly<Record<Way, MakeCut>> = {
       const act = async (): Promise<void> => {
         await take(DISKS);
       };
-      return { ...(await hold(guest, act, 'filesystem')), level: 'application' };
+      return await hold(guest, act, 'filesystem');
     } finally {
       await removeWriters(guest, ...hooks.map(({ writer }) => writer));
     }
@@ -124,7 +124,7 @@ const ways: Readonly<Record<Way, MakeCut>> = {
       await guest.resume();
     }
     await mark(guest, 'releasing', 'thawed');
-    return { level: 'application', pauseMs: undefined, frozenMs: undefined };
+    return { pauseMs: undefined, frozenMs: undefined };
   },
 
   async apart(guest, take) {
@@ -139,6 +139,7 @@ const ways: Readonly<Record<Way, MakeCut>> = {
   },
 };
 
+/** Throws a QuiesceError where the level is lower than `require`, before or after the cut. */
 async function hold(
   guest: UserModeGuest,
   act: () => Promise<void>,
@@ -155,7 +156,9 @@ async function hold(
     await session.thaw();
     throw cause;
   }
-  const { level, pauseWindowMs, frozenWindowMs } = await session.thaw();
+  const { level, evidence, pauseWindowMs, frozenWindowMs } = await session.thaw();
   await mark(guest, 'thawed');
-  return { level, pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
+  // The hold did not last, and the agent says so: nobody would take this cut for what it should be.
+  if (!satisfies(level, require)) throw new QuiesceError('E_LEVEL', `level ${level}: ${evidence.join('; ')}`);
+  return { pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
 }

@@ -9,11 +9,10 @@ import type { Recovered } from './recovery.js';
  * - `not held`: sent after the hold and acknowledged before it ended.
  * - `checker`, `not recovered`: the engine's own checker finds something; it does not start.
  * - `filesystem`: the filesystem of the root disk has to be recovered.
- * - `level`: the agent says less than `application`.
  * - `too few`: nothing is shown by it: not enough operations before, none that waited, none after.
  */
 export interface Complaint {
-  readonly kind: 'missing' | 'foreign' | 'not held' | 'checker' | 'not recovered' | 'filesystem' | 'level' | 'too few';
+  readonly kind: 'missing' | 'foreign' | 'not held' | 'checker' | 'not recovered' | 'filesystem' | 'too few';
   readonly text: string;
 }
 
@@ -22,8 +21,8 @@ interface Counts {
   readonly source: string;
   /** Acknowledged before the freeze was asked for. */
   readonly acknowledged: number;
-  /** Waited from the hold on (in one that is not held: while it was frozen) until it ended. */
-  readonly waited: number;
+  /** Waited from the hold on (in one that is not held: while it was frozen) until it ended; undefined if that is not known. */
+  readonly waited: number | undefined;
   /** Sent after the thaw was answered. */
   readonly after: number;
   readonly missing: number;
@@ -40,13 +39,15 @@ function countOperations({ name, held }: Stream, log: Log, there: ReadonlySet<st
   const count = (which: (operation: Operation) => boolean): number => operations.filter(which).length;
   const from = held ? at('held') : at('frozen', 'releasing');
   const until = held ? at('releasing') : at('thawing', 'releasing');
+  // Between the last FITHAW and the release it may have been answered already.
+  const isUntilKnown = held || log.marks.has('thawing');
   const begun = new Set(operations.filter(({ sent }) => sent < at('thawed')).map((operation) => operation.name));
   return {
     source: name,
     acknowledged: count(({ acknowledged }) => acknowledged < at('asked')),
-    waited: count(
-      ({ sent, acknowledged }) => sent < (held ? at('holding') : at('releasing')) && acknowledged > at('releasing'),
-    ),
+    waited: isUntilKnown
+      ? count(({ sent, acknowledged }) => sent < (held ? at('holding') : until) && acknowledged > until)
+      : undefined,
     after: count(({ sent }) => sent > at('thawed')),
     missing: count((operation) => operation.acknowledged < at('held') && !there.has(operation.name)),
     foreign: [...there].filter((operation) => !begun.has(operation)).length,
@@ -55,7 +56,7 @@ function countOperations({ name, held }: Stream, log: Log, there: ReadonlySet<st
 }
 
 /** What speaks against the cut; nothing if it is what was promised. */
-export function judge({ streams }: Engine, log: Log, { there, refused, faults }: Recovered, level: string): Judgement {
+export function judge({ streams }: Engine, log: Log, { there, refused, faults }: Recovered): Judgement {
   const counts = streams.map((stream) => countOperations(stream, log, there.get(stream.name) ?? new Set()));
   const complaints: Complaint[] = counts.flatMap(({ source, acknowledged, waited, after, ...wrong }) => {
     const few = [
@@ -74,7 +75,6 @@ export function judge({ streams }: Engine, log: Log, { there, refused, faults }:
   });
   if (refused !== undefined) complaints.push({ kind: 'not recovered', text: refused });
   for (const fault of faults) complaints.push(fault);
-  if (level !== 'application') complaints.push({ kind: 'level', text: level });
   return { counts, complaints };
 }
 

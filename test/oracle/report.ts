@@ -89,7 +89,7 @@ function rowOf(engine: Engine, runs: readonly RunResult[]): Row {
     recoveryMs:
       times.length === 0 ? null : { median: times[Math.floor(times.length / 2)] ?? NaN, most: times.at(-1) ?? NaN },
     acknowledged: least(held.flatMap(({ counts }) => counts.map(({ acknowledged }) => acknowledged))),
-    waited: least(held.map(({ counts }) => counts.reduce((sum, { waited }) => sum + waited, 0))),
+    waited: least(held.map(({ counts }) => counts.reduce((sum, { waited }) => sum + (waited ?? 0), 0))),
   };
 }
 

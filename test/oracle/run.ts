@@ -25,7 +25,6 @@ export interface EngineResult extends Judgement {
 
 export interface RunResult extends Draw {
   readonly guest: GuestKind;
-  readonly level: string;
   readonly pauseMs: number | undefined;
   readonly frozenMs: number | undefined;
   readonly tookMs: number;
@@ -71,7 +70,7 @@ export async function run(guest: LoadGuest, lab: Lab, draw: Draw): Promise<RunRe
     const results = [...recovered].map(([name, found]) => {
       const engine = engines.find((each) => each.name === name);
       if (engine === undefined) throw new Error(`no application ${name}`);
-      return { engine: name, recoveryMs: found.recoveryMs, ...judge(engine, log, found, said.level) };
+      return { engine: name, recoveryMs: found.recoveryMs, ...judge(engine, log, found) };
     });
     return { ...draw, guest: guest.kind, ...said, tookMs: performance.now() - startMs, engines: results };
   } finally {

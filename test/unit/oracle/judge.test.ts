@@ -41,12 +41,11 @@ interface Found {
   readonly lines?: readonly string[];
   readonly there?: ReadonlySet<string>;
   readonly held?: boolean;
-  readonly level?: string;
   readonly refused?: string;
 }
-const judged = ({ lines = good, there = names(LEAST), held = true, level = 'application', refused }: Found) => {
+const judged = ({ lines = good, there = names(LEAST), held = true, refused }: Found) => {
   const recovered: Recovered = { there: new Map([['some.table', there]]), recoveryMs: 1, refused, faults: [] };
-  return judge(engineOf(held), readLog(lines.join('\n')), recovered, level);
+  return judge(engineOf(held), readLog(lines.join('\n')), recovered);
 };
 const kinds = (found: Found): Complaint['kind'][] => judged(found).complaints.map(({ kind }) => kind);
 const put = (line: string, after: string): string[] => good.flatMap((each) => (each === after ? [each, line] : [each]));
@@ -91,15 +90,14 @@ describe('judging a cut', () => {
     expect(kinds({ lines: good.filter((line) => !line.endsWith(` ${LEAST}`)) })).toEqual(['too few']);
   });
 
-  test('a lower level, and a server that does not start', () => {
-    expect(kinds({ level: 'filesystem' })).toEqual(['level']);
+  test('a server that does not start', () => {
     expect(kinds({ refused: 'no', there: new Set() })).toEqual(['not recovered']);
   });
 
   test('of a cut made wrong the right reason is needed', () => {
     const wrong = (way: Way, found: Found): readonly string[] => {
       const engines = [{ engine: 'some', recoveryMs: 1, ...judged(found) }];
-      const rest = { seed: 1, index: 0, guest: 'user-mode', level: '', pauseMs: 1, frozenMs: 1, tookMs: 1 } as const;
+      const rest = { seed: 1, index: 0, guest: 'user-mode', pauseMs: 1, frozenMs: 1, tookMs: 1 } as const;
       return wrongIn({ way, engines, ...rest }, [engineOf(true)]);
     };
     expect(wrong('held', {})).toEqual([]);
