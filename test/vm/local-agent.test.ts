@@ -10,6 +10,8 @@ import { kernels } from '../support/variants.js';
 
 const LOCAL = 'fsfreeze-agent-local.service';
 const PORT_AGENT = 'fsfreeze-agent.service';
+/** Such a job ends nothing that another one started, whatever conflicts with what. */
+const AS_UDEV = 'systemctl start --job-mode=fail';
 const PORT = '/dev/virtio-ports/org.qemu.guest_agent.0';
 const SOCKET = '/run/fsfreeze-bridge/agent.sock';
 const ROOT_SOCKET = '/run/fsfreeze-bridge/agent-root.sock';
@@ -120,7 +122,7 @@ for (const kernel of kernels('7.2'))
     });
 
     test('makes room for the agent on a port that appears', async () => {
-      await guest().exec(`ln -s ../ttyS1 ${PORT}; systemctl start ${PORT_AGENT}`, { timeoutMs: 60_000 });
+      await guest().exec(`ln -s ../ttyS1 ${PORT}; ${AS_UDEV} ${PORT_AGENT}`, { timeoutMs: 60_000 });
       expect(await state(guest(), LOCAL)).toBe('inactive');
       await waitForAgent(guest());
       await using host = await requester(guest());
@@ -129,5 +131,21 @@ for (const kernel of kernels('7.2'))
       await guest().exec(`systemctl start ${LOCAL}`);
       expect(await state(guest(), LOCAL)).toBe('inactive');
       expect(await state(guest(), PORT_AGENT)).toBe('active');
+    });
+
+    // As at boot, when the port appears while the one without is about to start.
+    test('makes room also before it has started', async () => {
+      await guest().exec(
+        `cd /run/systemd/system && mkdir ${LOCAL}.d
+        printf '[Unit]\\nConditionPathExists=\\n[Service]\\nExecStartPre=-/bin/sleep 600\\n' >${LOCAL}.d/slow.conf
+        systemctl daemon-reload; systemctl stop ${PORT_AGENT}; systemctl start --no-block ${LOCAL}
+        until [ "$(systemctl is-active ${LOCAL})" = activating ]; do sleep 0.05; done
+        ${AS_UDEV} ${PORT_AGENT}
+        rm -r ${LOCAL}.d; systemctl daemon-reload`,
+        { timeoutMs: 60_000 },
+      );
+      await waitForAgent(guest());
+      expect(await state(guest(), PORT_AGENT)).toBe('active');
+      expect(await state(guest(), LOCAL)).toBe('inactive');
     });
   });
