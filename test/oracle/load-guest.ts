@@ -43,7 +43,7 @@ export async function setUp(guest: Guest, engines: readonly Engine[]): Promise<v
   await guest.exec(`chmod 777 ${MEMORY}`);
   await installWitness(guest);
   for (const { start } of engines) await guest.exec(start, { timeoutMs: LIMIT_MS });
-  await waitForAgent(guest);
+  await waitForAgent(guest, LIMIT_MS);
 }
 
 /** Empties the applications, loads them, has `act` done under the load, and gives the load's log. */

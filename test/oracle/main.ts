@@ -23,7 +23,7 @@ Control-C ends it with what has been done by then.
   --qemu N       of the cuts, those that the host tool makes in QEMU (default: a tenth of --count)
   --recipe R     the guest: ${Object.keys(RECIPES).join(', ')} (default: the first one that has all of --only)
   --kernel K     of user-mode guests: ${KERNEL_VERSIONS.join(', ')} (default 7.2)
-  --jobs N       user-mode guests at a time (default 2)
+  --jobs N       guests at a time (default 2)
   --json         one object as the last line
 
 examples:
@@ -100,9 +100,10 @@ async function main(): Promise<number> {
   const lab = await makeLab(only.length > 0 ? only : RECIPES[recipe], recipe, kernel);
   const tasks = plan(seed, count, inQemu, controls);
   const stop = new AbortController();
+  // More than once for one Control-C: whoever started this passes it on as well.
   for (const word of ['SIGINT', 'SIGTERM'] as const)
-    process.once(word, () => {
-      say('no more cuts: those that are under way end');
+    process.on(word, () => {
+      if (!stop.signal.aborted) say('no more cuts: those that are under way end');
       stop.abort();
     });
   const done = await shareOut(lab, tasks, jobs, stop.signal, say);

@@ -73,6 +73,6 @@ export const mysql = (): Engine =>
     client: 'mysql',
     tables: { innodb: false, myisam: true },
     initialise: 'mysqld --no-defaults --initialize-insecure',
-    options: '--mysqlx=OFF --innodb-redo-log-capacity=32M --performance-schema=OFF',
+    options: '--mysqlx=OFF --secure-file-priv=NULL --innodb-redo-log-capacity=32M --performance-schema=OFF',
     lost: { writer: '50-mysql', statements: 'LOCK INSTANCE FOR BACKUP; FLUSH TABLES WITH READ LOCK' },
   });
