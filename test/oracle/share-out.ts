@@ -73,6 +73,6 @@ export async function shareOut(
     await worker(inQemu);
     await worker(userMode);
   };
-  await Promise.all([first(), ...Array.from({ length: jobs - 1 }, async () => await worker(userMode))]);
+  await Promise.all([first(), ...Array.from({ length: jobs - 1 }, () => worker(userMode))]);
   return { runs: runs.toSorted((a, b) => a.index - b.index), refused };
 }
