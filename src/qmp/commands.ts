@@ -22,6 +22,8 @@ const image = v.object({
 const dirtyBitmap = v.object({
   /** Absent for a bitmap of one of QEMU's own jobs. */
   name: v.optional(v.string()),
+  /** What it says is dirty, in whole granules (bytes). */
+  count: int,
   granularity: int,
   recording: v.boolean(),
   /** A job or an export works with it. */
@@ -111,7 +113,24 @@ export type TransactionAction =
         readonly target: string;
         readonly bitmaps: readonly { readonly node: string; readonly name: string }[];
       };
-    };
+    }
+  | { readonly type: 'blockdev-backup'; readonly data: BackupOptions };
+
+/** A job that copies a node as it was when the job began: `full`, or what a bitmap of the same node says. */
+interface BackupOptions {
+  readonly 'job-id': string;
+  readonly device: string;
+  /** The name of a node of the same size. */
+  readonly target: string;
+  readonly sync: 'full' | 'bitmap';
+  readonly bitmap?: string;
+  /** What becomes of the bitmap; `never`: it goes on recording as if there had been no job. */
+  readonly 'bitmap-mode'?: 'never';
+  readonly speed?: number;
+  readonly compress?: boolean;
+  readonly 'auto-finalize': false;
+  readonly 'auto-dismiss': false;
+}
 
 const qmpCommands = {
   'query-status': declare()(v.object({ status: v.string(), running: v.boolean() })),
@@ -163,6 +182,7 @@ const qmpCommands = {
   /** Formats what is in the node `file`; a job. */
   'blockdev-create': declare<{ 'job-id': string; options: CreateOptions }>()(nothing),
   'blockdev-del': declare<{ 'node-name': string }>()(nothing),
+  'block-dirty-bitmap-remove': declare<{ node: string; name: string }>()(nothing),
   transaction: declare<{ actions: readonly TransactionAction[] }>()(nothing),
   'block-commit': declare<{
     'job-id': string;
@@ -227,6 +247,7 @@ export type QmpArgs<C extends QmpCommand> = NonNullable<Commands[C]['args']>;
 export type QmpReply<C extends QmpCommand> = v.InferOutput<Commands[C]['reply']>;
 
 export type BlockNode = v.InferOutput<typeof node>;
+export type DirtyBitmap = v.InferOutput<typeof dirtyBitmap>;
 export type JobInfo = v.InferOutput<typeof job>;
 export type JobStatus = JobInfo['status'];
 

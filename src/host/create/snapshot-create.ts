@@ -12,7 +12,7 @@ import type { ManifestStore } from '../sets/manifest-store.js';
 import type { Marks } from '../sets/point-in-time.js';
 import { refuseHalfCommitted } from '../sets/set-state.js';
 import { openAndLockVm } from '../sets/vm-lock.js';
-import { planCreate, type CreatePlan } from './create-plan.js';
+import { overlayRefusal, planCreate, type CreatePlan } from './create-plan.js';
 import { cutDisksOf, holdAndCut } from './held-cut.js';
 import { compared, cutDisks, manifestOfCut, worthOf } from './manifest-cut.js';
 import { overlayCut } from './overlay-cut.js';
@@ -61,7 +61,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   await store.checkFree(options.set);
   await refuseHalfCommitted(hypervisor, (await store.readAll()).manifests);
   if (identity.kind === 'address') options.onProgress(`the VM has ${describeIdentity(identity)}`);
-  const plan = await planCreate(hypervisor, options);
+  const plan = await planCreate(hypervisor, options, overlayRefusal(hypervisor));
   timer.end('inspect');
   const making = new SetInMaking(store, options.signal);
   try {

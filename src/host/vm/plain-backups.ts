@@ -1,0 +1,131 @@
+// Backups of a plain QEMU: jobs that push each disk to its target while the guest writes on, and dirty bitmaps as
+// checkpoints. A checkpoint goes on recording whatever becomes of the jobs over it, so that any of those kept is the
+// start of an increment. Specification: QEMU docs/interop/bitmaps.rst, qapi/block-core.json (blockdev-backup).
+import { defined } from '../../defined.js';
+import { BridgeError, CutError, describeError } from '../../errors.js';
+import { keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
+import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import type { QmpClient } from '../../qmp/client.js';
+import { runQmp, type TransactionAction } from '../../qmp/commands.js';
+import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
+import type { Reverter } from '../../reverter.js';
+import { diskName } from './disk-choice.js';
+import type { AbandonedTarget, BackupHost, BackupTarget, Checkpoint, TransferOptions } from './hypervisor.js';
+
+/** The granule of our bitmaps: a cluster of a target is copied whole, or not at all. */
+const GRANULARITY_BYTES = 65_536;
+
+export class PlainBackups implements BackupHost {
+  readonly #client: QmpClient;
+
+  constructor(client: QmpClient) {
+    this.#client = client;
+  }
+
+  whyNoBackup({ encryption }: VmDisk): string | undefined {
+    return encryption === undefined ? undefined : 'it is encrypted: its backup would hold clear text';
+  }
+
+  async checkpoints({ node }: VmDisk): Promise<readonly Checkpoint[]> {
+    const { 'dirty-bitmaps': bitmaps } = await readNode(this.#client, node);
+    return bitmaps.flatMap((bitmap) => {
+      const { name, count } = bitmap;
+      return name === undefined ? [] : [{ name, dirtyBytes: count, why: whyNotTrusted(bitmap) }];
+    });
+  }
+
+  async keepsCheckpoints({ node }: VmDisk): Promise<boolean> {
+    return keepsBitmaps(await readNode(this.#client, node));
+  }
+
+  async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
+    for (const target of targets) {
+      reverter.push(`block node ${target.node}`, () => this.#close([target]));
+      await this.#open(target);
+      // Only the transaction needs to know, and asks nobody then.
+      this.#persistent.set(target.node, await this.keepsCheckpoints(target.disk));
+    }
+  }
+
+  readonly #persistent = new Map<string, boolean>();
+
+  async #open({ disk, node, file }: BackupTarget): Promise<void> {
+    try {
+      await runQmp(this.#client, 'blockdev-add', {
+        driver: 'qcow2',
+        'node-name': node,
+        file: { driver: 'file', 'node-name': `${node}-file`, filename: file },
+        // Clusters are written whole: what its header names below is not read.
+        backing: null,
+        discard: 'unmap',
+        'detect-zeroes': 'off',
+        cache: { direct: false, 'no-flush': false },
+      });
+    } catch (cause) {
+      const message = `the backup of disk ${diskName(disk)}: QEMU cannot open ${file}: ${describeError(cause)}`;
+      throw new CutError('E_BACKUP', message, { cause });
+    }
+  }
+
+  /** What the transaction holds for one disk. */
+  actions({ disk, node, jobId, checkpoint, since, speed, compress }: BackupTarget): TransactionAction[] {
+    const persistent = this.#persistent.get(node) === true;
+    const over =
+      since === undefined
+        ? ({ sync: 'full' } as const)
+        : ({ sync: 'bitmap', bitmap: since, 'bitmap-mode': 'never' } as const);
+    return [
+      {
+        type: 'block-dirty-bitmap-add',
+        data: { node: disk.node, name: checkpoint, granularity: GRANULARITY_BYTES, persistent },
+      },
+      {
+        type: 'blockdev-backup',
+        data: {
+          'job-id': jobId,
+          device: disk.node,
+          target: node,
+          ...over,
+          ...defined({ speed }),
+          ...(compress ? { compress } : {}),
+          'auto-finalize': false,
+          'auto-dismiss': false,
+        },
+      },
+    ];
+  }
+
+  async begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]> {
+    const ids = targets.map(({ jobId }) => jobId);
+    const jobs = await groupJobs(this.#client, ids);
+    return targets.filter(({ jobId }) => jobs.some(({ id }) => id === jobId));
+  }
+
+  async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<void> {
+    const ids = targets.map(({ jobId }) => jobId);
+    await waitForGroup(this.#client, ids, options);
+    await finalizeGroup(this.#client, ids, options.finalizeMs);
+    await this.#close(targets);
+  }
+
+  async abandon(targets: readonly AbandonedTarget[]): Promise<void> {
+    await cancelGroup(
+      this.#client,
+      targets.map(({ jobId }) => jobId),
+    );
+    await this.#close(targets);
+    const names = targets.map(({ checkpoint }) => checkpoint);
+    await this.dropCheckpoints((name) => names.includes(name));
+  }
+
+  async #close(targets: readonly Pick<BackupTarget, 'node'>[]): Promise<void> {
+    const nodes = await readNodes(this.#client);
+    for (const { node } of targets)
+      if (nodes.has(node)) await runQmp(this.#client, 'blockdev-del', { 'node-name': node });
+  }
+
+  async dropCheckpoints(wanted: (name: string) => boolean): Promise<void> {
+    const inUse = await removeBitmaps(this.#client, wanted);
+    if (inUse.length > 0) throw new BridgeError('E_BACKUP', `dirty bitmaps are in use: ${inUse.join(', ')}`);
+  }
+}
