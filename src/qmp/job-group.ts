@@ -37,10 +37,14 @@ export async function groupJobs(client: Monitor, ids: readonly string[]): Promis
 }
 
 /**
- * Returns when every job is pending. Throws a BridgeError `E_JOB` with QEMU's reason if one failed or is gone, a
+ * Returns the jobs when every one is pending. Throws a BridgeError `E_JOB` with QEMU's reason if one failed or is gone, a
  * DeadlineError if none gets on, the signal's reason when aborted: nothing is cancelled yet.
  */
-export async function waitForGroup(client: QmpClient, ids: readonly string[], options: GroupOptions): Promise<void> {
+export async function waitForGroup(
+  client: QmpClient,
+  ids: readonly string[],
+  options: GroupOptions,
+): Promise<JobInfo[]> {
   const { signal, stallMs, onProgress } = options;
   using listener = client.listen('JOB_STATUS_CHANGE', ({ data }) => ids.includes(String(data['id'])));
   let lastChange = performance.now();
@@ -50,7 +54,7 @@ export async function waitForGroup(client: QmpClient, ids: readonly string[], op
     const jobs = await groupJobs(client, ids);
     for (const id of ids) checkAlive(id, jobs);
     await onProgress({ current: sumOf(jobs, 'current-progress'), total: sumOf(jobs, 'total-progress') });
-    if (jobs.every(({ status }) => status === 'pending')) return;
+    if (jobs.every(({ status }) => status === 'pending')) return jobs;
     const state = jobs.map((job) => `${job.status} ${job['current-progress']}`).join();
     if (state !== seen) lastChange = performance.now();
     seen = state;

@@ -19,6 +19,8 @@ export interface BareDisk {
   readonly throttled?: boolean;
   /** A raw one without a format node. */
   readonly unlayered?: boolean;
+  /** What the guest discards is discarded in the image. */
+  readonly discard?: boolean;
   /** Behind a SCSI controller of its own: it can be unplugged without the guest's help. */
   readonly scsi?: boolean;
 }
@@ -92,6 +94,11 @@ export class BareQemu implements AsyncDisposable {
     const command = `aio_write -P ${pattern} ${offsetKilobytes}k ${kilobytes}k`;
     await this.#io(disk, command);
     await this.#io(disk, 'aio_flush');
+  }
+
+  /** A discard of the guest. */
+  async discard(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.#io(disk, `discard ${offsetKilobytes}k ${kilobytes}k`);
   }
 
   /** Brings all that was written to the disk, metadata of the images included. */
@@ -169,12 +176,13 @@ async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Pr
     throttled = false,
     unlayered = false,
     scsi = false,
+    discard = false,
   } = disk;
   const file = imagePath(folder, disk);
   if (disk.file === undefined) await execa('qemu-img', ['create', '-q', '-f', format, file, `${megabytes}M`]);
   const node = unlayered
     ? `driver=file,node-name=node-${name},filename=${file}`
-    : `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}`;
+    : `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}${discard ? ',discard=unmap,file.discard=unmap' : ''}`;
   const args = ['-blockdev', node];
   if (throttled) {
     args.push('-object', `throttle-group,id=group-${name},x-iops-total=100000`);

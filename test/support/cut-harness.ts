@@ -102,6 +102,11 @@ export class CutHarness implements AsyncDisposable {
     return await runTool([...words, '--state-dir', this.folder.path('state'), '--json']);
   }
 
+  /** The same, for a command that knows no VM's state. */
+  async onRepository(words: readonly string[]): Promise<Run> {
+    return await runTool([...words, '--json']);
+  }
+
   /** The same as people use it, without JSON. */
   async printed(...words: readonly string[]): Promise<Run> {
     return await runTool(this.commandLine(words).filter((word) => word !== '--json'));

@@ -1,5 +1,6 @@
 // Makes src/cli/bridge/RESULTS.md, the page on what the host tool prints with --json, of the schemas.
 import * as v from 'valibot';
+import { runDiskSchema } from '../../src/cli/bridge/results/backups.js';
 import { errorCodeSchema, failureSchema, problemSchema } from '../../src/cli/bridge/results/failure.js';
 import {
   layerSchema,
@@ -26,6 +27,7 @@ interface Schema {
 const shared: readonly (readonly [string, Schema])[] = [
   ['Manifest', recordedSchema],
   ['Disk of a manifest', manifestDiskSchema],
+  ['Disk of a backup', runDiskSchema],
   ['Layer', layerSchema],
   ['File state', fileStateSchema],
   ['Report of the guest', reportSchema],

@@ -152,22 +152,19 @@ export interface BackupHost {
   begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]>;
 
   /**
-   * Returns when all targets hold their disks as they were at the cut, and are closed. Throws a BridgeError if one failed
-   * or none gets on, the signal's reason when aborted: then everything is to be abandoned.
+   * Returns when all targets hold their disks as they were at the cut, and are closed; gives the bytes that each was to
+   * be copied. Throws a BridgeError if one failed or none gets on, the signal's reason when aborted: then end them.
    */
-  transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<void>;
+  transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]>;
 
-  /**
-   * Ends what was begun, closes the targets and forgets their checkpoints, as far as any of it is there. The checkpoints
-   * before hold all that was written meanwhile. Throws if that cannot be done.
-   */
-  abandon(targets: readonly AbandonedTarget[]): Promise<void>;
+  /** Ends what was begun and closes the targets, as far as any of it is there. Throws if that cannot be done. */
+  end(targets: readonly BegunTarget[]): Promise<void>;
 
-  /** Forgets the checkpoints that are `wanted`. */
+  /** Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. */
   dropCheckpoints(wanted: (name: string) => boolean): Promise<void>;
 }
 
-export type AbandonedTarget = Pick<BackupTarget, 'node' | 'jobId' | 'checkpoint'>;
+export type BegunTarget = Pick<BackupTarget, 'node' | 'jobId'>;
 
 export interface Hypervisor extends CutHost, OverlayHost {
   /** Undefined where backups cannot be had by this hypervisor. */

@@ -10,7 +10,7 @@ import { runQmp, type TransactionAction } from '../../qmp/commands.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
-import type { AbandonedTarget, BackupHost, BackupTarget, Checkpoint, TransferOptions } from './hypervisor.js';
+import type { BackupHost, BackupTarget, BegunTarget, Checkpoint, TransferOptions } from './hypervisor.js';
 
 /** The granule of our bitmaps: a cluster of a target is copied whole, or not at all. */
 const GRANULARITY_BYTES = 65_536;
@@ -101,21 +101,20 @@ export class PlainBackups implements BackupHost {
     return targets.filter(({ jobId }) => jobs.some(({ id }) => id === jobId));
   }
 
-  async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<void> {
+  async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
     const ids = targets.map(({ jobId }) => jobId);
-    await waitForGroup(this.#client, ids, options);
+    const jobs = await waitForGroup(this.#client, ids, options);
     await finalizeGroup(this.#client, ids, options.finalizeMs);
     await this.#close(targets);
+    return ids.map((id) => jobs.find((job) => job.id === id)?.['total-progress'] ?? 0);
   }
 
-  async abandon(targets: readonly AbandonedTarget[]): Promise<void> {
+  async end(targets: readonly BegunTarget[]): Promise<void> {
     await cancelGroup(
       this.#client,
       targets.map(({ jobId }) => jobId),
     );
     await this.#close(targets);
-    const names = targets.map(({ checkpoint }) => checkpoint);
-    await this.dropCheckpoints((name) => names.includes(name));
   }
 
   async #close(targets: readonly Pick<BackupTarget, 'node'>[]): Promise<void> {

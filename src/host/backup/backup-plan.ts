@@ -1,0 +1,120 @@
+// Plans a backup: which disks, each since which checkpoint, and how much that is. Changes nothing.
+import { stat, statfs } from 'node:fs/promises';
+import { CutError, UsageError } from '../../errors.js';
+import { planCreate, type CreatePlan, type PlanOptions } from '../create/create-plan.js';
+import { plainNames } from '../images/plain-names.js';
+import type { VmFolder } from '../repository/layout.js';
+import type { Runs } from '../repository/runs.js';
+import type { VmDisk } from '../../qmp/block-graph.js';
+import { diskName } from '../vm/disk-choice.js';
+import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
+import { chooseBase, isSuperfluous, type Base } from './checkpoints.js';
+
+export const backupModes = ['auto', 'full', 'incremental'] as const;
+export type BackupMode = (typeof backupModes)[number];
+
+export interface BackupPlanOptions extends PlanOptions {
+  readonly mode: BackupMode;
+  /** Files that a chain may have at most. */
+  readonly maxChain: number;
+}
+
+export interface PlannedDisk {
+  readonly disk: VmDisk;
+  /** Of its file, without an ending. */
+  readonly name: string;
+  readonly base: Base;
+  /** What will be copied at most (bytes), as far as that can be known before. */
+  readonly bytes: number;
+  readonly otherBitmaps: readonly string[];
+}
+
+export interface BackupPlan extends CreatePlan {
+  readonly planned: readonly PlannedDisk[];
+}
+
+/** The interface through which the VM is backed up. Throws a UsageError if there is none. */
+export function backupsOf(hypervisor: Hypervisor): BackupHost {
+  if (hypervisor.backups !== undefined) return hypervisor.backups;
+  throw new UsageError('E_BACKUP', 'backups of libvirt domains cannot be made yet: use "snapshot create" and "copy"');
+}
+
+/** Throws what planCreate does, and a UsageError `E_NO_BASE` if an increment was asked for that cannot be had. */
+export async function planBackup(
+  hypervisor: Hypervisor,
+  repositoryId: string,
+  folder: VmFolder,
+  runs: Runs,
+  options: BackupPlanOptions,
+): Promise<BackupPlan> {
+  const backups = backupsOf(hypervisor);
+  const plan = await planCreate(hypervisor, options, (disk) => Promise.resolve(backups.whyNoBackup(disk)));
+  try {
+    const names = plainNames(plan.chosen);
+    const isOurs = isSuperfluous(repositoryId, new Set());
+    const planned: PlannedDisk[] = [];
+    for (const [index, disk] of plan.chosen.entries()) {
+      const checkpoints = await backups.checkpoints(disk);
+      const base = await baseOf(disk, checkpoints, await backups.keepsCheckpoints(disk), folder, runs, options);
+      const otherBitmaps = checkpoints.map(({ name }) => name).filter((name) => !isOurs(name));
+      const bytes = base.kind === 'incremental' ? base.since.dirtyBytes : await allocatedBytes(disk);
+      planned.push({ disk, name: names[index] ?? `disk${index}`, base, bytes, otherBitmaps });
+    }
+    return { ...plan, planned };
+  } catch (error) {
+    await plan.agent?.[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function baseOf(
+  disk: VmDisk,
+  checkpoints: Parameters<typeof chooseBase>[1],
+  keepsCheckpoints: boolean,
+  folder: VmFolder,
+  runs: Runs,
+  { mode, maxChain }: BackupPlanOptions,
+): Promise<Base> {
+  if (mode === 'full') return { kind: 'full', why: '--full was asked for' };
+  const base = await chooseBase(disk, checkpoints, keepsCheckpoints, { folder, runs, maxChain });
+  if (base.kind === 'full' && mode === 'incremental') {
+    const message = `--incremental was asked for, but disk ${diskName(disk)} can only be backed up in full: ${base.why}`;
+    throw new UsageError('E_NO_BASE', message);
+  }
+  return base;
+}
+
+/** What the disk's layers take on their filesystem, at most its size: what a full backup copies. */
+async function allocatedBytes({ file, backingFiles, dataFiles, virtualSize }: VmDisk): Promise<number> {
+  let sum = 0;
+  for (const each of [file, ...backingFiles, ...dataFiles]) {
+    const found = await stat(each).catch(() => undefined);
+    if (found === undefined || found.isBlockDevice()) return virtualSize;
+    sum += found.blocks * 512;
+  }
+  return Math.min(sum, virtualSize);
+}
+
+export interface RepositoryRoom {
+  /** Bytes. */
+  readonly free: number;
+  readonly needed: number;
+}
+
+/** `path` is there. */
+export async function readRepositoryRoom(
+  path: string,
+  planned: readonly PlannedDisk[],
+  minFreeBytes: number,
+): Promise<RepositoryRoom> {
+  const { bavail, bsize } = await statfs(path);
+  return { free: bavail * bsize, needed: planned.reduce((sum, { bytes }) => sum + bytes, minFreeBytes) };
+}
+
+/** Throws a CutError if there is too little. */
+export function checkRepositoryRoom(path: string, room: RepositoryRoom): void {
+  if (room.free >= room.needed) return;
+  const mib = (bytes: number): string => `${Math.floor(bytes / 1024 / 1024)} MiB`;
+  const message = `no space for the backup in ${path}: ${mib(room.free)} free, expected ${mib(room.needed)}`;
+  throw new CutError('E_NO_SPACE', message, { facts: { ...room } });
+}

@@ -1,0 +1,187 @@
+// `backup run`: holds the guest, lets QEMU begin to copy all disks at one instant, lets the guest go, and publishes the run
+// once everything is copied, summed and on the disk. Only then do checkpoints advance, so that a run which fails or is
+// killed at any moment costs nothing but itself (settle-backup.ts).
+import { randomBytes } from 'node:crypto';
+import { satisfies } from '../../consistency.js';
+import { throwIfInterrupted } from '../../confirm.js';
+import { BridgeError, CutError, describeError, ThawUnconfirmedError } from '../../errors.js';
+import { Reverter } from '../../reverter.js';
+import { StepTimer } from '../create/step-timer.js';
+import { completionOf } from '../create/tell-guest.js';
+import { writeDurably } from '../images/durable-file.js';
+import { runName, VmFolder } from '../repository/layout.js';
+import { lockForChange } from '../repository/repository-lock.js';
+import { openOrMakeRepository } from '../repository/repository.js';
+import { leftFolders, removeLeft, RunDraft } from '../repository/run-draft.js';
+import type { RunManifest } from '../repository/run-manifest.js';
+import { readRuns, type Runs } from '../repository/runs.js';
+import type { Manifest } from '../sets/manifest.js';
+import type { ManifestStore } from '../sets/manifest-store.js';
+import { openAndLockVm } from '../sets/vm-lock.js';
+import type { LeftOut } from '../vm/disk-choice.js';
+import type { BackupHost } from '../vm/hypervisor.js';
+import { identityKey } from '../vm/identity.js';
+import type { BackupAt, BackupOptions } from './backup-at.js';
+import { BackupJournal, readBackupJournal } from './backup-journal.js';
+import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom } from './backup-plan.js';
+import { targetsOf } from './backup-targets.js';
+import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
+import { copyDisks, type CopiedRun } from './copy-disks.js';
+import { settleBackup } from './settle-backup.js';
+
+export interface BackupResult {
+  readonly manifest: RunManifest;
+  /** The run's folder. */
+  readonly path: string;
+  /** The level reached is the one asked for, or better. */
+  readonly satisfied: boolean;
+  readonly missing: readonly LeftOut[];
+  /** What the guest's writers were told, once the run was there. */
+  readonly completion: Manifest['completion'];
+  /** For people: what went wrong after the run was there. */
+  readonly troubles: readonly string[];
+}
+
+/**
+ * Makes a run. Throws a UsageError, UnreachableError, QuiesceError, CutError or ThawUnconfirmedError: except for the last
+ * the guest is thawed, and in all cases no run was made; what could not be undone `recover` undoes.
+ */
+export async function backupVm(options: BackupOptions): Promise<BackupResult> {
+  const timer = new StepTimer();
+  const monitorLog: Manifest['monitorLog'] = [];
+  const repository = await openOrMakeRepository(options.repository);
+  const request = { ...options, operation: 'backup', waitMs: options.lockWaitMs } as const;
+  await using open = await openAndLockVm(request, {
+    timeoutMs: options.monitorTimeoutMs,
+    log: ({ direction, command, monotonicNs }) => {
+      if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
+    },
+  });
+  const { hypervisor, store, identity } = open;
+  const backups = backupsOf(hypervisor);
+  await settleLeft(store, backups, options);
+  const folder = new VmFolder(repository.path, identityKey(identity));
+  const locking = { ...options, operation: 'backup run', waitMs: options.lockWaitMs };
+  await using lock = await lockForChange(repository, folder.key, locking);
+  await removeLeft(folder, await leftFolders(folder));
+  const runs = await readRuns(folder);
+  await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)));
+  const plan = await planBackup(hypervisor, repository.id, folder, runs, options);
+  try {
+    checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
+    timer.end('inspect');
+    const at = { options, repository, folder, runs, lock, hypervisor, backups, store, plan, timer, monitorLog };
+    return await makeRun(at);
+  } finally {
+    await plan.agent?.[Symbol.asyncDispose]();
+  }
+}
+
+async function settleLeft(store: ManifestStore, backups: BackupHost, options: BackupOptions): Promise<void> {
+  const { entry, owner } = (await readBackupJournal(store.folder)) ?? {};
+  // Whoever holds the VM's lock is the only one at it.
+  if (entry === undefined || owner === 'alive') return;
+  const waitMs = options.lockWaitMs;
+  const settled = await settleBackup(store.folder, entry, { backups, waitMs, signal: options.signal });
+  if (settled === 'removed') options.onProgress(`run ${entry.run}, whose tool was killed, is undone`);
+}
+
+/** Those of all runs that are there: others are left of runs that failed, or are gone. */
+function everyCheckpoint(runs: Runs): ReadonlySet<string> {
+  return checkpointsToKeep(runs, runs.all.length + 1);
+}
+
+async function makeRun(at: BackupAt): Promise<BackupResult> {
+  const { options, repository, folder, store, plan } = at;
+  const id = randomBytes(4).toString('hex');
+  const begun = new Date();
+  const run = runName(begun, id);
+  const { speed, compression } = options;
+  const path = folder.draft(run);
+  const targets = targetsOf(plan.planned, { repositoryId: repository.id, run, id, path, speed, compression });
+  const journal = await BackupJournal.begin(store.folder, {
+    repository: { path: repository.path, id: repository.id },
+    key: folder.key,
+    run,
+    targets: targets.map(({ node, jobId, checkpoint }) => ({ node, jobId, checkpoint })),
+  });
+  const reverter = new Reverter();
+  let copied: CopiedRun;
+  try {
+    // The draft goes last: as long as QEMU may write to it, it stays.
+    const draft = await RunDraft.begin(folder, run);
+    reverter.push(`draft ${draft.path}`, () => draft.remove());
+    copied = await copyDisks(at, { run, id, begun, targets, draft, journal, reverter });
+    await at.lock.check();
+    await draft.publish(copied.manifest);
+  } catch (error) {
+    throw await undo(reverter, journal, options.signal, error);
+  }
+  reverter.keep();
+  return await afterwards(at, copied, journal);
+}
+
+/** Undoes everything, and gives the error to throw: the one that endangers the guest, if there is one. */
+async function undo(reverter: Reverter, journal: BackupJournal, signal: AbortSignal, error: unknown): Promise<unknown> {
+  try {
+    await reverter.revert();
+  } catch (undoError) {
+    await journal.leave();
+    const failures: unknown[] = undoError instanceof AggregateError ? undoError.errors : [undoError];
+    const all = [error, ...failures];
+    const cause = new AggregateError(all, all.map(describeError).join('; '));
+    const grave = all.flatMap((each) => [each, each instanceof Error ? each.cause : undefined]);
+    const unconfirmed = grave.find((each) => each instanceof ThawUnconfirmedError);
+    if (unconfirmed !== undefined) return new ThawUnconfirmedError(unconfirmed.code, unconfirmed.message, { cause });
+    const message = 'the backup failed, and not everything of it could be undone: run "fsfreeze-bridge recover"';
+    return new CutError('E_UNDO', message, { cause });
+  }
+  if (error instanceof ThawUnconfirmedError) {
+    await journal.leave();
+    return error;
+  }
+  await journal.end();
+  try {
+    throwIfInterrupted(signal, 'the guest is thawed, and nothing of the backup is left');
+  } catch (interrupted) {
+    return interrupted;
+  }
+  if (error instanceof BridgeError) return error;
+  return new CutError('E_BACKUP', `the backup failed: ${describeError(error)}`, { cause: error });
+}
+
+/** The run is there: checkpoints advance, and the guest's writers are told. Whatever fails now is a trouble, no more. */
+async function afterwards(
+  { options, repository, folder, backups, plan }: BackupAt,
+  { manifest, held }: CopiedRun,
+  journal: BackupJournal,
+): Promise<BackupResult> {
+  const troubles: string[] = [];
+  const trouble = (what: string) => (error: unknown) => {
+    troubles.push(`${what}: ${describeError(error)}`);
+  };
+  await journal.end();
+  const kept = async (): Promise<void> => {
+    const keep = checkpointsToKeep(await readRuns(folder), options.keepCheckpoints);
+    await backups.dropCheckpoints(isSuperfluous(repository.id, keep));
+  };
+  await kept().catch(trouble(`checkpoints beyond the newest ${options.keepCheckpoints} were not all forgotten`));
+  const record = {
+    format: 1,
+    key: folder.key,
+    names: [options.vm.name],
+    uuid: manifest.vm.uuid,
+    lastRun: manifest.run,
+  };
+  await writeDurably(folder.record, `${JSON.stringify(record, undefined, 2)}\n`).catch(trouble(folder.record));
+  const satisfied = satisfies(manifest.level, manifest.required);
+  const { coordinator } = plan.agent ?? {};
+  const session = held.report?.session;
+  const outcome = satisfied && held.doubt === undefined ? 'ok' : 'failed';
+  const completion =
+    coordinator === undefined || session === undefined
+      ? undefined
+      : await completionOf(coordinator, session, outcome, options.signal);
+  const path = folder.run(manifest.run);
+  return { manifest, path, satisfied, missing: plan.missing, completion, troubles };
+}
