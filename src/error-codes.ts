@@ -27,7 +27,7 @@ export const hostCodes = {
   // What is to be done cannot be done to this set, VM or image as it is now
   E_NO_SET: 'the VM has no such snapshot set',
   E_STATE_OF_SET: 'the set is in another state than this needs, or has changed meanwhile',
-  E_UNFINISHED: 'a set is merged in part: recover first',
+  E_UNFINISHED: 'a set is merged in part, or a backup was killed while it held the guest: recover first',
   E_NEWER_SETS: 'newer sets lie on this one',
   E_NOT_BELOW: 'no newer set lies on every disk of this one: commit merges it, prune does not',
   E_NOT_ACTIVE: 'the VM does not run on the newest overlays',

@@ -77,7 +77,8 @@ export class BackupHarness implements AsyncDisposable {
   }
 
   words(...words: readonly string[]): string[] {
-    return ['backup', 'run', '--to', this.repository, '--min-free', '1', ...words];
+    const room = words.includes('--min-free') ? [] : ['--min-free', '1'];
+    return ['backup', 'run', '--to', this.repository, ...room, ...words];
   }
 
   /** Backs up; the state is that of the freeze. `meanwhile` runs while the guest is held. */

@@ -66,6 +66,12 @@ export class BackupJournal {
     await this.#write();
   }
 
+  /** The guest is thawed, and says so. */
+  async released(): Promise<void> {
+    this.#entry = { ...this.#entry, hold: undefined };
+    await this.#write();
+  }
+
   /** Everything is as it should be. Never throws: a journal that is left has an owner that is gone. */
   async end(): Promise<void> {
     await removeJournal(this.#file).catch(() => undefined);

@@ -10,8 +10,8 @@ import { diskName } from '../vm/disk-choice.js';
 import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
 import { chooseBase, isSuperfluous, type Base } from './checkpoints.js';
 
-export const backupModes = ['auto', 'full', 'incremental'] as const;
-export type BackupMode = (typeof backupModes)[number];
+/** `auto`: each disk as an increment where it can be one. */
+export type BackupMode = 'auto' | 'full' | 'incremental';
 
 export interface BackupPlanOptions extends PlanOptions {
   readonly mode: BackupMode;

@@ -4,7 +4,15 @@
 import { randomBytes } from 'node:crypto';
 import { satisfies } from '../../consistency.js';
 import { throwIfInterrupted } from '../../confirm.js';
-import { BridgeError, CutError, describeError, ThawUnconfirmedError } from '../../errors.js';
+import {
+  BridgeError,
+  CutError,
+  describeError,
+  QuiesceError,
+  ThawUnconfirmedError,
+  UnreachableError,
+  UsageError,
+} from '../../errors.js';
 import { Reverter } from '../../reverter.js';
 import { StepTimer } from '../create/step-timer.js';
 import { completionOf } from '../create/tell-guest.js';
@@ -81,6 +89,10 @@ async function settleLeft(store: ManifestStore, backups: BackupHost, options: Ba
   const { entry, owner } = (await readBackupJournal(store.folder)) ?? {};
   // Whoever holds the VM's lock is the only one at it.
   if (entry === undefined || owner === 'alive') return;
+  if (entry.hold !== undefined) {
+    const message = `a backup (${entry.run}) was killed while it held the guest: run "fsfreeze-bridge recover" first`;
+    throw new UsageError('E_UNFINISHED', message);
+  }
   const waitMs = options.lockWaitMs;
   const settled = await settleBackup(store.folder, entry, { backups, waitMs, signal: options.signal });
   if (settled === 'removed') options.onProgress(`run ${entry.run}, whose tool was killed, is undone`);
@@ -146,8 +158,11 @@ async function undo(reverter: Reverter, journal: BackupJournal, signal: AbortSig
   } catch (interrupted) {
     return interrupted;
   }
-  if (error instanceof BridgeError) return error;
-  return new CutError('E_BACKUP', `the backup failed: ${describeError(error)}`, { cause: error });
+  const told = [UsageError, UnreachableError, QuiesceError, CutError];
+  if (told.some((Kind) => error instanceof Kind)) return error;
+  const code = error instanceof BridgeError ? error.code : 'E_BACKUP';
+  const message = `the backup failed, and nothing of it is left: ${describeError(error)}`;
+  return new CutError(code, message, { cause: error });
 }
 
 /** The run is there: checkpoints advance, and the guest's writers are told. Whatever fails now is a trouble, no more. */

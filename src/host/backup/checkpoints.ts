@@ -50,8 +50,8 @@ export interface BaseOptions {
 }
 
 /**
- * The newest run that the disk can be an increment of, else why there is none. The reason is that of the newest run
- * which would have been one.
+ * The newest run that the disk can be an increment of, else why there is none: the reason is that of the newest run which
+ * would have been one. A chain that is long enough, or was found damaged, is ended.
  */
 export async function chooseBase(
   disk: VmDisk,
@@ -66,38 +66,50 @@ export async function chooseBase(
     for (const file of manifest.disks) {
       const since = checkpoints.find(({ name }) => name === file.checkpoint);
       if (since === undefined) continue;
-      const why = since.why ?? (await whyNoBase(disk, manifest, file, options));
+      const { why, endsChain } = await whyNoBase(disk, since, manifest, file, options);
       if (why === undefined) {
         return { kind: 'incremental', manifest, file, since, why: `what changed since run ${manifest.run}` };
       }
       reason ??= `no increment of run ${manifest.run}: ${why}`;
+      if (endsChain === true) return { kind: 'full', why: reason };
     }
   }
   return { kind: 'full', why: reason ?? whyNone(disk, wanted, keepsCheckpoints) };
 }
 
+interface NoBase {
+  /** Undefined if it can be one. */
+  readonly why?: string;
+  /** Nothing is to be laid on what lies below it either. */
+  readonly endsChain?: boolean;
+}
+
 async function whyNoBase(
   disk: VmDisk,
+  since: Checkpoint,
   manifest: RunManifest,
   file: RunDisk,
   { folder, runs, maxChain }: BaseOptions,
-): Promise<string | undefined> {
+): Promise<NoBase> {
+  if (since.why !== undefined) return { why: since.why };
   if (file.virtualSize !== disk.virtualSize) {
-    return `the disk was resized from ${file.virtualSize} to ${disk.virtualSize} bytes`;
+    return { why: `the disk was resized from ${file.virtualSize} to ${disk.virtualSize} bytes` };
   }
   try {
     const chain = chainOf(folder, runs.all, manifest, file);
-    if (chain.length >= maxChain) return `its chain has ${chain.length} files, at most ${maxChain} are wanted`;
+    if (chain.length >= maxChain) {
+      return { why: `its chain has ${chain.length} files, at most ${maxChain} are wanted`, endsChain: true };
+    }
     for (const link of chain) {
       const verdict = await lastVerdict(folder, link.run);
       if (verdict !== undefined && verdict.problems.length > 0) {
-        return `run ${link.run} was found damaged (${verdict.problems[0] ?? ''})`;
+        return { why: `run ${link.run} was found damaged (${verdict.problems[0] ?? ''})`, endsChain: true };
       }
       await checkLink(link);
     }
-    return undefined;
+    return {};
   } catch (error) {
-    if (error instanceof BridgeError) return error.message;
+    if (error instanceof BridgeError) return { why: error.message };
     throw error;
   }
 }

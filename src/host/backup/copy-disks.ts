@@ -113,6 +113,7 @@ async function cutUnderHold(at: BackupAt, { targets, journal, reverter }: RunPar
   });
   // A guest that may be frozen is told of now, not when everything is copied.
   if (held.thawError !== undefined) throw held.thawError;
+  await journal.released();
   const still = stillDisks(plan.chosen, writesBefore, await readWriteCounts(hypervisor).catch(() => undefined));
   const findings = await cut.verify();
   const lost = findings.find(({ isLost }) => isLost);

@@ -9,6 +9,7 @@ type FindingKind =
   | 'set-revert'
   | 'set-delete'
   | 'set-left'
+  | 'backup-unfinished'
   | 'base-written'
   | 'image-missing'
   | 'node-left'

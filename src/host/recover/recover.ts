@@ -12,6 +12,7 @@ import { identityKey } from '../vm/identity.js';
 import { tryMonitors } from '../vm/monitors.js';
 import { nowhere } from '../vm/place.js';
 import type { Finding, NewFinding, FindingStatus } from './finding.js';
+import { recoverBackup } from './recover-backup.js';
 import { recoverGuest } from './recover-guest.js';
 import { noteBusySets, recoverSets } from './recover-sets.js';
 import { recoverStrays } from './recover-strays.js';
@@ -116,6 +117,7 @@ async function recoverWith(options: RecoverOptions, store: ManifestStore): Promi
     await noteBusySets(run);
     if (isKnown) {
       await recoverSets(run);
+      await recoverBackup(run);
       await recoverStrays(run);
     } else {
       const why = silent[0] === undefined ? 'where its monitor is, is not known' : describeError(silent[0]);

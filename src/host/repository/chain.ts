@@ -3,7 +3,7 @@
 // joined in another order reads as well, and wrongly.
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { BridgeError, isErrno } from '../../errors.js';
+import { CutError, isErrno } from '../../errors.js';
 import { referencesOf } from '../images/references.js';
 import type { VmFolder } from './layout.js';
 import type { RunDisk, RunManifest } from './run-manifest.js';
@@ -22,7 +22,7 @@ export function backingName(run: string, name: string): string {
 }
 
 /**
- * The layers, the newest first, the full one last. Throws a BridgeError `E_CHAIN` if a run of it is not there or is another
+ * The layers, the newest first, the full one last. Throws a CutError `E_CHAIN` if a run of it is not there or is another
  * than the one recorded.
  */
 export function chainOf(folder: VmFolder, runs: readonly RunManifest[], { run }: RunManifest, disk: RunDisk): Link[] {
@@ -52,7 +52,7 @@ function below(
   return { run: base.run, disk: found };
 }
 
-/** Throws a BridgeError `E_CHAIN` unless the file has its size, and its header names what is recorded, and nothing else. */
+/** Throws a CutError `E_CHAIN` unless the file has its size, and its header names what is recorded, and nothing else. */
 export async function checkLink({ run, disk, file }: Link): Promise<void> {
   const what = `${disk.file.name} of run ${run}`;
   const size = await sizeOf(file, what);
@@ -74,6 +74,6 @@ async function sizeOf(file: string, what: string): Promise<number> {
   }
 }
 
-function broken(what: string, why: string): BridgeError {
-  return new BridgeError('E_CHAIN', `${what}: ${why}`);
+function broken(what: string, why: string): CutError {
+  return new CutError('E_CHAIN', `${what}: ${why}`);
 }

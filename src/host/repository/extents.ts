@@ -5,7 +5,7 @@ import { open } from 'node:fs/promises';
 import type { DiskFile } from './run-manifest.js';
 
 /** Manifests stay small: two kilobytes for a gigabyte. */
-export const EXTENT_BYTES = 64 * 1024 * 1024;
+const EXTENT_BYTES = 64 * 1024 * 1024;
 const CHUNK_BYTES = 1024 * 1024;
 
 export type FileSum = Omit<DiskFile, 'name'>;

@@ -43,7 +43,7 @@ export interface FoundRun {
 }
 
 /** The newest run of a VM is called so, too. */
-export const LATEST = 'latest';
+const LATEST = 'latest';
 
 /**
  * The one run of that name, or whose name begins or ends so. Throws a UsageError `E_NO_RUN` if there is none, or several.

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 
 export const REPOSITORY_FILE = 'repository.json';
 export const MANIFEST = 'manifest.json';
-export const VM_FILE = 'vm.json';
+const VM_FILE = 'vm.json';
 export const LOCKS = 'locks';
 
 const DRAFT = '.draft-';

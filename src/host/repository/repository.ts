@@ -7,7 +7,7 @@ import { isErrno, UsageError } from '../../errors.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
 import { LOCKS, REPOSITORY_FILE, VmFolder } from './layout.js';
 
-export const REPOSITORY_FORMAT = 1;
+const REPOSITORY_FORMAT = 1;
 
 const repositorySchema = v.strictObject({
   format: v.literal(REPOSITORY_FORMAT),

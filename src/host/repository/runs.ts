@@ -36,7 +36,7 @@ export function wantedRuns({ all, forgotten }: Runs): RunManifest[] {
 }
 
 /** Throws a UsageError `E_NO_RUN` or `E_MANIFEST`. */
-export async function readRun(folder: VmFolder, run: string): Promise<RunManifest> {
+async function readRun(folder: VmFolder, run: string): Promise<RunManifest> {
   const file = join(folder.run(run), MANIFEST);
   let json: unknown;
   try {

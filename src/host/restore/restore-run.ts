@@ -121,7 +121,7 @@ async function checkTarget(target: string): Promise<void> {
 }
 
 /** The name by which qemu-img opens the chain, whatever its headers say. */
-export function chainName(links: readonly Link[]): string {
+function chainName(links: readonly Link[]): string {
   return imageName(links.map(({ file }): OpenLayer => ({ file, format: 'qcow2', isDevice: false })));
 }
 

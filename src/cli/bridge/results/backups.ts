@@ -59,7 +59,7 @@ export const runDiskSchema = v.strictObject({
   restore: text("command line that restores the disk, to be typed in the repository's folder"),
 });
 
-export const runSchema = v.strictObject({
+const runSchema = v.strictObject({
   ...described(
     {
       format: entries.format,
