@@ -68,6 +68,11 @@ export class BackupHarness implements AsyncDisposable {
     return new Map([...this.#model].map(([disk, bytes]) => [disk, Buffer.from(bytes)]));
   }
 
+  /** The disks hold this again: they were reverted, or started from other images. */
+  became(state: State): void {
+    for (const [disk, bytes] of state) this.#model.set(disk, Buffer.from(bytes));
+  }
+
   /** The disk has so many bytes now; what is new is zero. */
   resized(disk: string, megabytes: number): void {
     const old = this.#model.get(disk) ?? Buffer.alloc(0);
