@@ -71,9 +71,6 @@ export const pointInTimeEntries = {
   versions: v.strictObject({ tool: v.string(), node: v.string(), qemu: v.string(), agent: v.optional(v.string()) }),
 } as const;
 
-const pointSchema = v.strictObject(pointInTimeEntries);
 /** What is recorded of an instant. */
-export type PointInTime = v.InferOutput<typeof pointSchema>;
-
-const pointDiskSchema = v.strictObject(pointDiskEntries);
-export type PointDisk = v.InferOutput<typeof pointDiskSchema>;
+export type PointInTime = v.InferOutput<v.StrictObjectSchema<typeof pointInTimeEntries, undefined>>;
+export type PointDisk = v.InferOutput<v.StrictObjectSchema<typeof pointDiskEntries, undefined>>;
