@@ -128,6 +128,8 @@ interface BackupOptions {
   readonly 'bitmap-mode'?: 'never';
   readonly speed?: number;
   readonly compress?: boolean;
+  /** Who suffers when what the guest overwrites cannot be copied before: since QEMU 10.1. */
+  readonly 'on-cbw-error'?: 'break-snapshot';
   readonly 'auto-finalize': false;
   readonly 'auto-dismiss': false;
 }
@@ -175,7 +177,18 @@ const qmpCommands = {
   'query-migrate': declare()(v.object({ status: v.optional(v.string()) })),
   'query-jobs': declare()(v.array(job)),
   'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
-  'query-qmp-schema': declare()(v.array(v.object({ name: v.string(), 'meta-type': v.string() }))),
+  'query-qmp-schema': declare()(
+    v.array(
+      v.object({
+        name: v.string(),
+        'meta-type': v.string(),
+        /** Of a command: the name of the type of its arguments. */
+        'arg-type': v.optional(v.string()),
+        /** Of an object: its members. An enumeration has texts in QEMU before 6.2. */
+        members: v.optional(v.array(v.unknown())),
+      }),
+    ),
+  ),
   'qom-list': declare<{ path: string }>()(v.array(v.object({ name: v.string(), type: v.string() }))),
   'qom-get': declare<{ path: string; property: string }>()(v.unknown()),
   'blockdev-add': declare<BlockdevOptions | FileNode>()(nothing),

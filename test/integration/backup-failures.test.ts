@@ -87,6 +87,9 @@ requires(
     const full = await start();
     const child = vm.at.spawn(vm.words('--full', '--limit', '1'));
     await expect.poll(async () => (await vm.at.jobs()).length, { timeout: 30_000 }).toBe(2);
+    // The guest is let go, and the journal says so.
+    const journal = (): string => readFileSync(vm.at.state('backup.json'), 'utf8');
+    await expect.poll(journal, { timeout: 10_000 }).not.toContain('"hold"');
     await vm.write('root0', 3, 4096, 512);
     child.kill('SIGKILL');
     await child;

@@ -29,7 +29,6 @@ export interface BackupOptions extends BackupPlanOptions {
   readonly compression: Compression | undefined;
   /** A transfer that does not get on for so long is given up. */
   readonly stallMs: number;
-  readonly signal: AbortSignal;
   /** One line for people. Must not throw. */
   readonly onProgress: (text: string) => void;
   readonly onTransfer: (progress: TransferProgress) => void;

@@ -1,14 +1,20 @@
 // Plans a backup: which disks, each since which checkpoint, and how much that is. Changes nothing.
-import { stat, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
+import * as v from 'valibot';
+import { Deadline } from '../../deadline.js';
 import { CutError, UsageError } from '../../errors.js';
 import { planCreate, type CreatePlan, type PlanOptions } from '../create/create-plan.js';
 import { plainNames } from '../images/plain-names.js';
+import { runQemuImg } from '../images/qemu-img-task.js';
 import type { VmFolder } from '../repository/layout.js';
 import type { Runs } from '../repository/runs.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { diskName } from '../vm/disk-choice.js';
 import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
 import { chooseBase, isSuperfluous, type Base } from './checkpoints.js';
+
+/** It reads tables alone. */
+const MEASURE_LIMIT_MS = 60_000;
 
 /** `auto`: each disk as an increment where it can be one. */
 export type BackupMode = 'auto' | 'full' | 'incremental';
@@ -17,6 +23,7 @@ export interface BackupPlanOptions extends PlanOptions {
   readonly mode: BackupMode;
   /** Files that a chain may have at most. */
   readonly maxChain: number;
+  readonly signal: AbortSignal;
 }
 
 export interface PlannedDisk {
@@ -57,7 +64,7 @@ export async function planBackup(
       const checkpoints = await backups.checkpoints(disk);
       const base = await baseOf(disk, checkpoints, await backups.keepsCheckpoints(disk), folder, runs, options);
       const otherBitmaps = checkpoints.map(({ name }) => name).filter((name) => !isOurs(name));
-      const bytes = base.kind === 'incremental' ? base.since.dirtyBytes : await allocatedBytes(disk);
+      const bytes = base.kind === 'incremental' ? base.since.dirtyBytes : await wholeBytes(disk, options.signal);
       planned.push({ disk, name: names[index] ?? `disk${index}`, base, bytes, otherBitmaps });
     }
     return { ...plan, planned };
@@ -84,15 +91,20 @@ async function baseOf(
   return base;
 }
 
-/** What the disk's layers take on their filesystem, at most its size: what a full backup copies. */
-async function allocatedBytes({ file, backingFiles, dataFiles, virtualSize }: VmDisk): Promise<number> {
-  let sum = 0;
-  for (const each of [file, ...backingFiles, ...dataFiles]) {
-    const found = await stat(each).catch(() => undefined);
-    if (found === undefined || found.isBlockDevice()) return virtualSize;
-    sum += found.blocks * 512;
+const measureSchema = v.object({ required: v.pipe(v.number(), v.safeInteger()) });
+
+/** The size that an image of the whole disk may have; the disk's own where qemu-img cannot tell. */
+async function wholeBytes({ file, format, name, virtualSize }: VmDisk, signal: AbortSignal): Promise<number> {
+  const image = name.startsWith('json:') ? [name] : ['-f', format, file];
+  // The VM has it open: what it allocated last may be missed.
+  const args = ['measure', '-U', '--output=json', '-O', 'qcow2', ...image];
+  try {
+    const { stdout } = await runQemuImg(args, { deadline: new Deadline(MEASURE_LIMIT_MS), signal });
+    return v.parse(measureSchema, JSON.parse(stdout)).required;
+  } catch {
+    signal.throwIfAborted();
+    return virtualSize;
   }
-  return Math.min(sum, virtualSize);
 }
 
 export interface RepositoryRoom {

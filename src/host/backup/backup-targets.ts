@@ -3,6 +3,7 @@ import { chmod, chown, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { makeImage } from '../images/image-file.js';
+import { reserveSpace } from '../images/reserve.js';
 import { backingName } from '../repository/chain.js';
 import type { BackupTarget } from '../vm/hypervisor.js';
 import type { PlannedDisk } from './backup-plan.js';
@@ -42,6 +43,9 @@ export function targetsOf(planned: readonly PlannedDisk[], options: TargetOption
   }));
 }
 
+/** Tables of a small image; those of a larger one are less than what is taken for the data, which is never all written. */
+const METADATA_BYTES = 2 * 1024 * 1024;
+
 /** Throws a CutError, and what the filesystem throws. */
 export async function makeTargets(
   targets: readonly PlannedTarget[],
@@ -60,6 +64,8 @@ export async function makeTargets(
       ...defined({ backing }),
     });
     await likeImage(file, disk.file);
+    // The guest's own writes wait for their copies here, and fail where those do. What is compressed needs less.
+    if (compression === undefined) await reserveSpace(file, planned.bytes + METADATA_BYTES);
   }
 }
 

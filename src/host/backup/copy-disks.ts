@@ -10,6 +10,7 @@ import { cutDisksOf, holdAndCut, type HeldCut } from '../create/held-cut.js';
 import { compared, worthOf } from '../create/manifest-cut.js';
 import { cutPoint, draftPoint } from '../create/point-draft.js';
 import { readWriteCounts, stillDisks } from '../create/write-counts.js';
+import { releaseSpace } from '../images/reserve.js';
 import { sumFile, type FileSum } from '../repository/extents.js';
 import type { RunDraft } from '../repository/run-draft.js';
 import type { RunManifest } from '../repository/run-manifest.js';
@@ -156,6 +157,9 @@ async function sumFiles({ options }: BackupAt, targets: readonly PlannedTarget[]
     read += bytes;
     onProgress(`reading again for the sums: ${Math.floor(read / 1024 / 1024)} MiB`);
   };
-  for (const { file } of targets) sums.push(await sumFile(file, { signal, onRead }));
+  for (const { file } of targets) {
+    await releaseSpace(file);
+    sums.push(await sumFile(file, { signal, onRead }));
+  }
   return sums;
 }

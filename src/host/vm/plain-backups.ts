@@ -7,6 +7,7 @@ import { keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/
 import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type TransactionAction } from '../../qmp/commands.js';
+import { hasArgument } from '../../qmp/features.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
@@ -39,6 +40,7 @@ export class PlainBackups implements BackupHost {
   }
 
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
+    this.#breaksSnapshot = await hasArgument(this.#client, 'blockdev-backup', 'on-cbw-error');
     for (const target of targets) {
       reverter.push(`block node ${target.node}`, () => this.#close([target]));
       await this.#open(target);
@@ -48,6 +50,8 @@ export class PlainBackups implements BackupHost {
   }
 
   readonly #persistent = new Map<string, boolean>();
+  /** Where it can be had, a target that fails harms the backup, and not the guest. */
+  #breaksSnapshot = false;
 
   async #open({ disk, node, file }: BackupTarget): Promise<void> {
     try {
@@ -88,6 +92,7 @@ export class PlainBackups implements BackupHost {
           ...over,
           ...defined({ speed }),
           ...(compress ? { compress } : {}),
+          ...(this.#breaksSnapshot ? { 'on-cbw-error': 'break-snapshot' as const } : {}),
           'auto-finalize': false,
           'auto-dismiss': false,
         },
