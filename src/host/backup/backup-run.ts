@@ -17,18 +17,20 @@ import { Reverter } from '../../reverter.js';
 import { StepTimer } from '../create/step-timer.js';
 import { completionOf } from '../create/tell-guest.js';
 import { writeDurably } from '../images/durable-file.js';
+import type { QmpConnectOptions } from '../../qmp/client.js';
 import { runName, VmFolder } from '../repository/layout.js';
 import { lockForChange } from '../repository/repository-lock.js';
-import { openOrMakeRepository } from '../repository/repository.js';
+import { openOrMakeRepository, type Repository } from '../repository/repository.js';
 import { leftFolders, removeLeft, RunDraft } from '../repository/run-draft.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import { readRuns, type Runs } from '../repository/runs.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
-import { openAndLockVm } from '../sets/vm-lock.js';
+import { openAndLockVm, type OpenVm } from '../sets/vm-lock.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import type { BackupHost } from '../vm/hypervisor.js';
 import { identityKey } from '../vm/identity.js';
+import { meansShutOff } from '../vm/monitors.js';
 import type { BackupAt, BackupOptions } from './backup-at.js';
 import { BackupJournal, readBackupJournal } from './backup-journal.js';
 import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom } from './backup-plan.js';
@@ -36,6 +38,7 @@ import { targetsOf } from './backup-targets.js';
 import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
 import { settleBackup } from './settle-backup.js';
+import { openShutOffVm, type ShutOffVm } from './shut-off-vm.js';
 
 export interface BackupResult {
   readonly manifest: RunManifest;
@@ -54,17 +57,17 @@ export interface BackupResult {
  * Makes a run. Throws a UsageError, UnreachableError, QuiesceError, CutError or ThawUnconfirmedError: except for the last
  * the guest is thawed, and in all cases no run was made; what could not be undone `recover` undoes.
  */
-export async function backupVm(options: BackupOptions): Promise<BackupResult> {
+export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const timer = new StepTimer();
   const monitorLog: Manifest['monitorLog'] = [];
-  const repository = await openOrMakeRepository(options.repository);
-  const request = { ...options, operation: 'backup', waitMs: options.lockWaitMs } as const;
-  await using open = await openAndLockVm(request, {
-    timeoutMs: options.monitorTimeoutMs,
+  const repository = await openOrMakeRepository(given.repository);
+  await using open = await openForBackup(given, repository, {
+    timeoutMs: given.monitorTimeoutMs,
     log: ({ direction, command, monotonicNs }) => {
       if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
     },
   });
+  const options = 'drives' in open ? shutOffOptions(given, open.drives) : given;
   const { hypervisor, store, identity } = open;
   const backups = backupsOf(hypervisor);
   await settleLeft(store, backups, options);
@@ -74,7 +77,8 @@ export async function backupVm(options: BackupOptions): Promise<BackupResult> {
   await removeLeft(folder, await leftFolders(folder));
   const runs = await readRuns(folder);
   await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)));
-  const plan = await planBackup(hypervisor, repository.id, folder, runs, options);
+  const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
+  const plan = 'drives' in open ? { ...planned, ...shutOff } : planned;
   try {
     checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
     timer.end('inspect');
@@ -83,6 +87,30 @@ export async function backupVm(options: BackupOptions): Promise<BackupResult> {
   } finally {
     await plan.agent?.[Symbol.asyncDispose]();
   }
+}
+
+const shutOff = { status: 'shut off', whyNoAgent: 'the VM is shut off: nothing writes to its disks' } as const;
+
+/** The VM, or what stands in for it while it is shut off. */
+async function openForBackup(
+  options: BackupOptions,
+  repository: Repository,
+  connect: QmpConnectOptions,
+): Promise<OpenVm | ShutOffVm> {
+  const request = { ...options, operation: 'backup', waitMs: options.lockWaitMs } as const;
+  const { monitor } = options.vm;
+  try {
+    return await openAndLockVm(request, connect);
+  } catch (error) {
+    if (monitor.kind !== 'socket' || !(await meansShutOff(error, monitor))) throw error;
+    return await openShutOffVm(request, repository, options.disks, connect);
+  }
+}
+
+/** There is no guest that could be held, and none that would have to be. */
+function shutOffOptions(options: BackupOptions, drives: readonly string[]): BackupOptions {
+  const { asked, allowLower } = options.requirement;
+  return { ...options, disks: drives, requirement: { asked: asked === 'auto' ? 'crash' : asked, allowLower } };
 }
 
 async function settleLeft(store: ManifestStore, backups: BackupHost, options: BackupOptions): Promise<void> {
