@@ -19,7 +19,10 @@ export function renderRun({ run, level, disks, timings, transfer }: RunManifest,
 }
 
 function renderDisk({ id, kind, why, copiedBytes, file }: RunManifest['disks'][number], path: string): string[] {
-  return [`  ${id}: ${kind}, ${mib(copiedBytes)} copied (${why})`, `    ${join(path, file.name)}, ${mib(file.size)}`];
+  return [
+    `  ${id}: ${kind}, ${kind === 'full' ? `the disk of ${mib(copiedBytes)}` : `${mib(copiedBytes)} copied`} (${why})`,
+    `    ${join(path, file.name)}, ${mib(file.size)}`,
+  ];
 }
 
 export function renderDryRun({ vm, disks, leftOut, room }: BackupDryRun): string[] {

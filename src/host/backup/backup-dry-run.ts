@@ -1,15 +1,13 @@
 // `backup run --dry-run`: tells what a backup would copy, and why. Looks where it looks, and changes nothing.
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
-import { exists } from '../images/durable-file.js';
-import { REPOSITORY_FILE, VmFolder } from '../repository/layout.js';
-import { openRepository } from '../repository/repository.js';
+import { VmFolder } from '../repository/layout.js';
+import { openIfThere } from '../repository/repository.js';
 import { readRuns, type Runs } from '../repository/runs.js';
 import { identifyOpen } from '../sets/find-vm.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import { identityKey } from '../vm/identity.js';
 import { openHypervisor } from '../vm/open-hypervisor.js';
-import { join } from 'node:path';
 import type { BackupOptions } from './backup-at.js';
 import { planBackup, readRepositoryRoom, type RepositoryRoom } from './backup-plan.js';
 
@@ -35,8 +33,7 @@ export interface BackupDryRun {
 export async function dryRunBackup(options: BackupOptions): Promise<BackupDryRun> {
   await using hypervisor = await openHypervisor(options.vm.monitor, { timeoutMs: options.monitorTimeoutMs });
   const identity = await identifyOpen(hypervisor, options.vm);
-  const isThere = await exists(join(options.repository, REPOSITORY_FILE));
-  const repository = isThere ? await openRepository(options.repository) : undefined;
+  const repository = await openIfThere(options.repository);
   const folder = new VmFolder(options.repository, identityKey(identity));
   const none: Runs = { all: [], forgotten: new Set(), unreadable: [] };
   const runs = repository === undefined ? none : await readRuns(folder);
@@ -47,7 +44,10 @@ export async function dryRunBackup(options: BackupOptions): Promise<BackupDryRun
   const plan = await planBackup(hypervisor, repository?.id ?? '', folder, runs, lenient);
   try {
     const { planned, leftOut } = plan;
-    const room = isThere ? await readRepositoryRoom(options.repository, planned, options.minFreeBytes) : undefined;
+    const room =
+      repository === undefined
+        ? undefined
+        : await readRepositoryRoom(options.repository, planned, options.minFreeBytes);
     return {
       vm: options.vm.name,
       disks: planned.map(({ disk, base, bytes, otherBitmaps }) => ({

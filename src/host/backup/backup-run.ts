@@ -20,7 +20,7 @@ import { writeDurably } from '../images/durable-file.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { runName, VmFolder } from '../repository/layout.js';
 import { lockForChange } from '../repository/repository-lock.js';
-import { openOrMakeRepository, type Repository } from '../repository/repository.js';
+import { makeRepository, openIfThere, type Repository } from '../repository/repository.js';
 import { leftFolders, removeLeft, RunDraft } from '../repository/run-draft.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import { readRuns, type Runs } from '../repository/runs.js';
@@ -60,8 +60,8 @@ export interface BackupResult {
 export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const timer = new StepTimer();
   const monitorLog: Manifest['monitorLog'] = [];
-  const repository = await openOrMakeRepository(given.repository);
-  await using open = await openForBackup(given, repository, {
+  const there = await openIfThere(given.repository);
+  await using open = await openForBackup(given, there, {
     timeoutMs: given.monitorTimeoutMs,
     log: ({ direction, command, monotonicNs }) => {
       if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
@@ -71,6 +71,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const { hypervisor, store, identity } = open;
   const backups = backupsOf(hypervisor);
   await settleLeft(store, backups, options);
+  const repository = there ?? (await makeRepository(given.repository));
   const folder = new VmFolder(repository.path, identityKey(identity));
   const locking = { ...options, operation: 'backup run', waitMs: options.lockWaitMs };
   await using lock = await lockForChange(repository, folder.key, locking);
@@ -94,7 +95,7 @@ const shutOff = { status: 'shut off', whyNoAgent: 'the VM is shut off: nothing w
 /** The VM, or what stands in for it while it is shut off. */
 async function openForBackup(
   options: BackupOptions,
-  repository: Repository,
+  repository: Repository | undefined,
   connect: QmpConnectOptions,
 ): Promise<OpenVm | ShutOffVm> {
   const request = { ...options, operation: 'backup', waitMs: options.lockWaitMs } as const;

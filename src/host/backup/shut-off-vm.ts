@@ -43,7 +43,7 @@ const END_LIMIT_MS = 60_000;
  */
 export async function openShutOffVm(
   request: LockRequest,
-  repository: Repository,
+  repository: Repository | undefined,
   named: readonly string[],
   connect: QmpConnectOptions,
 ): Promise<ShutOffVm> {
@@ -64,10 +64,11 @@ export async function openShutOffVm(
 }
 
 async function disksOf(
-  repository: Repository,
+  repository: Repository | undefined,
   { identity, store }: Pick<OpenVm, 'identity' | 'store'>,
 ): Promise<ShutOffDisk[]> {
-  const newest = wantedRuns(await readRuns(new VmFolder(repository.path, identityKey(identity)))).at(-1);
+  const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(identity));
+  const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
   if (newest === undefined) {
     const message = 'the VM is shut off, and was never backed up here: which disks it has is not known; start it first';
     throw new UsageError('E_BACKUP', message);

@@ -43,15 +43,21 @@ export async function openRepository(path: string): Promise<Repository> {
   throw new UsageError('E_REPOSITORY', `${file}: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
 }
 
-/** Opens it; in a folder that is empty, or not there while the one above it is, it makes one first. */
-export async function openOrMakeRepository(path: string): Promise<Repository> {
+/**
+ * The repository, if it is there; undefined where one can be made: the folder is empty, or not there. Throws a UsageError
+ * for any other folder.
+ */
+export async function openIfThere(path: string): Promise<Repository | undefined> {
   const entries = await entriesOf(path);
   if (entries.includes(REPOSITORY_FILE)) return await openRepository(path);
   const strange = entries.filter((name) => name !== 'lost+found' && !name.startsWith(`${REPOSITORY_FILE}.`));
-  if (strange.length > 0) {
-    const message = `${path} is no repository, and not empty (${strange.slice(0, 3).join(', ')}): expected an empty folder`;
-    throw new UsageError('E_REPOSITORY', message);
-  }
+  if (strange.length === 0) return undefined;
+  const message = `${path} is no repository, and not empty (${strange.slice(0, 3).join(', ')}): expected an empty folder`;
+  throw new UsageError('E_REPOSITORY', message);
+}
+
+/** Makes one where openIfThere found that it can be. Throws a UsageError if the folder cannot be written to. */
+export async function makeRepository(path: string): Promise<Repository> {
   const repository = {
     format: REPOSITORY_FORMAT,
     id: randomBytes(4).toString('hex'),
