@@ -144,6 +144,20 @@ requires(
     await expectAllGood();
   });
 
+  test('one that does not get on is given up in time', async () => {
+    const full = await start();
+    const work = vm.run('--full', '--limit', '1', '--stall-timeout', '3');
+    await expect.poll(async () => (await vm.at.jobs()).length, { timeout: 30_000 }).toBe(2);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    // As a target that hangs.
+    for (const { id } of await vm.at.jobs()) await vm.at.vm.control.execute('job-pause', { id });
+    const stalled = await work;
+    expect(stalled).toMatchObject({ code: 5, error: { code: 'E_DEADLINE' } });
+    expect(stalled.error.message).toContain('to get on: no answer within 3000 ms');
+    expect(await vm.listed()).toEqual([full]);
+    await expectAllGood();
+  });
+
   test('one that the guest refuses to be held for cuts nothing', async () => {
     const full = await start();
     vm.at.agent.mood = 'refuses';
@@ -151,6 +165,25 @@ requires(
     expect(refused.code).toBe(4);
     vm.at.agent.mood = 'answers';
     expect(await checkpoints('data0')).toEqual([full]);
+    await expectAllGood();
+  });
+
+  test('one whose guest does not confirm the thaw is given up at once, and the guest comes first', async () => {
+    const full = await start();
+    vm.at.agent.mood = 'keeps-frozen';
+    const unconfirmed = await vm.run('--thaw-timeout', '1', '--lease', '1');
+    expect(unconfirmed).toMatchObject({ code: 6, error: { code: 'E_THAW_UNCONFIRMED' } });
+    expect(await vm.listed()).toEqual([full]);
+    expect(await vm.at.jobs()).toEqual([]);
+    expect(await vm.at.ourNodes()).toEqual([]);
+    // Nothing goes over a guest that may be held, until it is known to be thawed.
+    vm.at.agent.mood = 'answers';
+    expect((await vm.run()).error.code).toBe('E_UNFINISHED');
+    const recovered = await vm.at.bridge(['recover']);
+    expect(recovered.code).toBe(0);
+    expect(JSON.stringify(recovered.json)).toContain('the guest is thawed, and says so');
+    expect(vm.at.agent.frozen).toBe(false);
+    expect((await vm.run('--incremental')).error.message).toBe('none');
     await expectAllGood();
   });
 
