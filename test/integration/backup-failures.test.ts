@@ -4,7 +4,7 @@ import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { afterEach, describe, expect, test } from 'vitest';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
-import type { Step } from '../support/lossy-proxy.js';
+import { LossyProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
 let vm: BackupHarness;
@@ -124,7 +124,9 @@ requires(
     await new Promise((resolve) => setTimeout(resolve, 1000));
     const job = (await vm.at.jobs()).find(({ id }) => id.endsWith('-1'));
     await vm.at.vm.control.execute('job-cancel', { id: job?.id });
+    vm.at.agent.completion = { writers: [] };
     const failed = await work;
+    expect(vm.at.agent.log.findLast(({ command }) => command === 'bridge-complete')?.args['outcome']).toBe('failed');
     expect(failed).toMatchObject({ code: 5, error: { code: 'E_JOB' } });
     expect(await vm.listed()).toEqual([full]);
     expect(await checkpoints('data0')).toEqual([full]);
@@ -155,6 +157,25 @@ requires(
     expect(stalled).toMatchObject({ code: 5, error: { code: 'E_DEADLINE' } });
     expect(stalled.error.message).toContain('to get on: no answer within 3000 ms');
     expect(await vm.listed()).toEqual([full]);
+    await expectAllGood();
+  });
+
+  test('a lost answer to the transaction: asked after the thaw, and labelled by what is known', async () => {
+    const full = await start();
+    const proxy = vm.at.folder.path('proxy.sock');
+    {
+      await using lossy = await LossyProxy.listen(proxy, vm.at.vm.qmp, 'transaction', 'request');
+      const lost = await vm.run('--qmp', lossy.path, '--cut-timeout', '1');
+      expect(lost).toMatchObject({ code: 5, error: { code: 'E_CUT' } });
+    }
+    expect(await vm.listed()).toEqual([full]);
+    expect(await checkpoints('data0')).toEqual([full]);
+    await using lossy = await LossyProxy.listen(`${proxy}2`, vm.at.vm.qmp, 'transaction', 'answer');
+    vm.at.agent.completion = { writers: [] };
+    const made = await vm.run('--qmp', lossy.path, '--cut-timeout', '1');
+    expect(made).toMatchObject({ code: 7, json: { level: 'crash', satisfied: false } });
+    expect(JSON.stringify(made.json)).toContain('the answer to the transaction was lost');
+    expect(vm.at.agent.log.findLast(({ command }) => command === 'bridge-complete')?.args['outcome']).toBe('failed');
     await expectAllGood();
   });
 

@@ -14,8 +14,8 @@ import {
   UsageError,
 } from '../../errors.js';
 import { Reverter } from '../../reverter.js';
+import type { HeldCut } from '../create/held-cut.js';
 import { StepTimer } from '../create/step-timer.js';
-import { completionOf } from '../create/tell-guest.js';
 import { writeDurably } from '../images/durable-file.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { runName, VmFolder } from '../repository/layout.js';
@@ -38,6 +38,7 @@ import { targetsOf } from './backup-targets.js';
 import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
 import { settleBackup } from './settle-backup.js';
+import { tellCompletion } from './tell-completion.js';
 import { openShutOffVm, type ShutOffVm } from './shut-off-vm.js';
 
 export interface BackupResult {
@@ -148,15 +149,22 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
   });
   const reverter = new Reverter();
   let copied: CopiedRun;
+  let held: HeldCut | undefined;
+  const onHeld = (cut: HeldCut): void => {
+    held = cut;
+  };
   try {
     // The draft goes last: as long as QEMU may write to it, it stays.
     const draft = await RunDraft.begin(folder, run);
     reverter.push(`draft ${draft.path}`, () => draft.remove());
-    copied = await copyDisks(at, { run, id, begun, targets, draft, journal, reverter });
+    copied = await copyDisks(at, { run, id, begun, targets, draft, journal, reverter, onHeld });
     await at.lock.check();
     await draft.publish(copied.manifest);
   } catch (error) {
-    throw await undo(reverter, journal, options.signal, error);
+    const told = await undo(reverter, journal, options.signal, error);
+    // Interrupted or not: its writers must not forget what this run was to keep.
+    await tellCompletion(options, held, 'failed', new AbortController().signal);
+    throw told;
   }
   reverter.keep();
   return await afterwards(at, copied, journal);
@@ -219,13 +227,8 @@ async function afterwards(
   };
   await writeDurably(folder.record, `${JSON.stringify(record, undefined, 2)}\n`).catch(trouble(folder.record));
   const satisfied = satisfies(manifest.level, manifest.required);
-  const { coordinator } = plan.agent ?? {};
-  const session = held.report?.session;
   const outcome = satisfied && held.doubt === undefined ? 'ok' : 'failed';
-  const completion =
-    coordinator === undefined || session === undefined
-      ? undefined
-      : await completionOf(coordinator, session, outcome, options.signal);
+  const completion = await tellCompletion(options, held, outcome, options.signal);
   const path = folder.run(manifest.run);
   return { manifest, path, satisfied, missing: plan.missing, completion, troubles };
 }

@@ -32,6 +32,8 @@ export interface RunParts {
   readonly draft: RunDraft;
   readonly journal: BackupJournal;
   readonly reverter: Reverter;
+  /** The disks are cut, and the guest is thawed. */
+  readonly onHeld: (held: HeldCut) => void;
 }
 
 export interface CopiedRun {
@@ -56,6 +58,9 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   const marks: Marks = {};
   const { held, worth, findings } = await cutUnderHold(at, parts, marks);
   timer.marks(marks);
+  parts.onHeld(held);
+  // Its socket serves one at a time, and copying takes its time.
+  await plan.agent?.[Symbol.asyncDispose]();
   const state = await saveState(draft.path, [...firmwareOf(plan.all), ...folders]);
 
   const copyStartMs = monotonicMs();
