@@ -43,6 +43,8 @@ requires(
       ['root0', 'full'],
       ['data0', 'incremental'],
     ]);
+    expect(off.made.disks.map(({ serial }) => serial)).toEqual(['root0', 'data0']);
+    expect(off.made.evidence.join()).toContain('the VM is shut off');
     const again = await vm.run();
     expect(again.made.disks[1]).toMatchObject({ kind: 'incremental', copiedBytes: 0 });
     await vm.at.start(images());

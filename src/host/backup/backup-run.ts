@@ -2,6 +2,7 @@
 // once everything is copied, summed and on the disk. Only then do checkpoints advance, so that a run which fails or is
 // killed at any moment costs nothing but itself (settle-backup.ts).
 import { randomBytes } from 'node:crypto';
+import { defined } from '../../defined.js';
 import { satisfies } from '../../consistency.js';
 import { throwIfInterrupted } from '../../confirm.js';
 import {
@@ -33,7 +34,7 @@ import { identityKey } from '../vm/identity.js';
 import { meansShutOff } from '../vm/monitors.js';
 import type { BackupAt, BackupOptions } from './backup-at.js';
 import { BackupJournal, readBackupJournal } from './backup-journal.js';
-import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom } from './backup-plan.js';
+import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom, type BackupPlan } from './backup-plan.js';
 import { targetsOf } from './backup-targets.js';
 import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
@@ -68,7 +69,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
       if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
     },
   });
-  const options = 'drives' in open ? shutOffOptions(given, open.drives) : given;
+  const options = 'drives' in open ? shutOffOptions(given, open) : given;
   const { hypervisor, store, identity } = open;
   const backups = backupsOf(hypervisor);
   await settleLeft(store, backups, options);
@@ -80,7 +81,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const runs = await readRuns(folder);
   await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)));
   const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
-  const plan = 'drives' in open ? { ...planned, ...shutOff } : planned;
+  const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
   try {
     checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
     timer.end('inspect');
@@ -91,7 +92,15 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   }
 }
 
-const shutOff = { status: 'shut off', whyNoAgent: 'the VM is shut off: nothing writes to its disks' } as const;
+/** The plan in the VM's own words. */
+function shutOffPlan(plan: BackupPlan, { drives, knownBy }: ShutOffVm): BackupPlan {
+  const planned = plan.planned.map((each) => {
+    const { id, serial } = drives.find(({ device }) => device === each.disk.device) ?? each.disk;
+    return { ...each, disk: { ...each.disk, id, ...defined({ serial }) } };
+  });
+  const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of run ${knownBy} and of its sets`;
+  return { ...plan, planned, status: 'shut off', whyNoAgent };
+}
 
 /** The VM, or what stands in for it while it is shut off. */
 async function openForBackup(
@@ -110,9 +119,10 @@ async function openForBackup(
 }
 
 /** There is no guest that could be held, and none that would have to be. */
-function shutOffOptions(options: BackupOptions, drives: readonly string[]): BackupOptions {
+function shutOffOptions(options: BackupOptions, { drives }: ShutOffVm): BackupOptions {
   const { asked, allowLower } = options.requirement;
-  return { ...options, disks: drives, requirement: { asked: asked === 'auto' ? 'crash' : asked, allowLower } };
+  const disks = drives.map(({ device }) => device);
+  return { ...options, disks, requirement: { asked: asked === 'auto' ? 'crash' : asked, allowLower } };
 }
 
 async function settleLeft(store: ManifestStore, backups: BackupHost, options: BackupOptions): Promise<void> {

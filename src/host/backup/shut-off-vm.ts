@@ -29,8 +29,17 @@ interface ShutOffDisk {
 }
 
 export interface ShutOffVm extends OpenVm {
-  /** Drives of the stand-in: its disks. */
-  readonly drives: readonly string[];
+  /** Drives of the stand-in, and the disks that they are. */
+  readonly drives: readonly StandInDrive[];
+  /** The run by which it is known which images its disks are. */
+  readonly knownBy: string;
+}
+
+export interface StandInDrive {
+  readonly device: string;
+  /** As it was called when the VM ran. */
+  readonly id: string;
+  readonly serial: string | undefined;
 }
 
 const PROGRAM = 'qemu-system-x86_64';
@@ -49,14 +58,16 @@ export async function openShutOffVm(
 ): Promise<ShutOffVm> {
   const locked = await findAndLockVm(request, connect.timeoutMs ?? START_LIMIT_MS);
   try {
-    const disks = chooseDisks(await disksOf(repository, locked), named);
+    const { all, knownBy } = await disksOf(repository, locked);
+    const disks = chooseDisks(all, named);
     const standIn = await startStandIn(locked.identity, disks, connect);
     const close = async (): Promise<void> => {
       await standIn.end();
       await locked[Symbol.asyncDispose]();
     };
-    const { hypervisor, drives } = standIn;
-    return { ...locked, hypervisor, drives, [Symbol.asyncDispose]: close };
+    const { hypervisor } = standIn;
+    const drives = disks.map(({ id, serial }, index) => ({ device: driveName(id, index), id, serial }));
+    return { ...locked, hypervisor, drives, knownBy, [Symbol.asyncDispose]: close };
   } catch (error) {
     await locked[Symbol.asyncDispose]();
     throw error;
@@ -66,7 +77,7 @@ export async function openShutOffVm(
 async function disksOf(
   repository: Repository | undefined,
   { identity, store }: Pick<OpenVm, 'identity' | 'store'>,
-): Promise<ShutOffDisk[]> {
+): Promise<{ readonly all: readonly ShutOffDisk[]; readonly knownBy: string }> {
   const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(identity));
   const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
   if (newest === undefined) {
@@ -81,13 +92,14 @@ async function disksOf(
   const views: SetView[] = [];
   for (const each of manifests) views.push(await viewSet(each, { monitors: [], isRunning: false, isBusy: false }));
   const images = await currentImages(views);
-  return newest.disks.map(({ id, serial, source }) => {
+  const all = newest.disks.map(({ id, serial, source }) => {
     const current = images.find((each) => each.id === id);
     if (current === undefined) return { id, serial, ...source };
     const { image, set } = current;
     if (image !== undefined) return { id, serial, file: image.file, format: image.format };
     throw new UsageError('E_NEWEST_UNKNOWN', `which image of disk ${id} is the newest is not known: see set ${set}`);
   });
+  return { all, knownBy: newest.run };
 }
 
 function chooseDisks(disks: readonly ShutOffDisk[], named: readonly string[]): readonly ShutOffDisk[] {
@@ -105,7 +117,6 @@ function chooseDisks(disks: readonly ShutOffDisk[], named: readonly string[]): r
 
 interface StandIn {
   readonly hypervisor: PlainQemu;
-  readonly drives: readonly string[];
   /** It has closed the images when this returns. */
   end(): Promise<void>;
 }
@@ -122,10 +133,9 @@ async function startStandIn(
   }
   const folder = await mkdtemp(join(tmpdir(), 'fsb-stand-in-'));
   const socket = join(folder, 'qmp.sock');
-  const drives = disks.map(({ id }, index) => driveName(id, index));
   const options: string[] = [];
-  for (const [index, { file, format }] of disks.entries()) {
-    options.push('-drive', await driveOption(drives[index] ?? '', file, format));
+  for (const [index, { id, file, format }] of disks.entries()) {
+    options.push('-drive', await driveOption(driveName(id, index), file, format));
   }
   const args = [
     ...['-M', 'none', '-nodefaults', '-display', 'none', '-S'],
@@ -153,7 +163,7 @@ async function startStandIn(
       clearTimeout(timer);
       await rm(folder, { recursive: true, force: true });
     };
-    return { hypervisor, drives, end };
+    return { hypervisor, end };
   } catch (cause) {
     child.kill('SIGKILL');
     const { code, stderr } = await ended;
