@@ -1,5 +1,5 @@
 // Backups of a VM that is shut off: from its images, by a QEMU that stands in for it.
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { holdersOf } from '../../src/host/images/image-file.js';
 import { BackupHarness } from '../support/backup-harness.js';
@@ -79,8 +79,9 @@ requires(
     expect((await vm.run('--require', 'filesystem')).error.code).toBe('E_BELOW_REQUIRED');
     const elsewhere = vm.at.folder.path('elsewhere');
     const unknown = await vm.at.bridge(['backup', 'run', '--to', elsewhere]);
-    expect(unknown).toMatchObject({ code: 2, error: { code: 'E_BACKUP' } });
-    expect(unknown.error.message).toContain('was never backed up here');
+    expect(unknown).toMatchObject({ code: 3, error: { code: 'E_MONITOR' } });
+    expect(unknown.error.message).toContain('no run of the VM is here');
+    expect(existsSync(elsewhere)).toBe(false);
     const { execa } = await import('execa');
     const holder = execa('sh', ['-c', 'exec sleep 60 >> "$0"', images()[0]?.file ?? ''], { reject: false });
     await expect.poll(async () => (await vm.run()).error.code, { timeout: 20_000 }).toBe('E_IN_USE');

@@ -114,7 +114,7 @@ async function openForBackup(
     return await openAndLockVm(request, connect);
   } catch (error) {
     if (monitor.kind !== 'socket' || !(await meansShutOff(error, monitor))) throw error;
-    return await openShutOffVm(request, repository, options.disks, connect);
+    return await openShutOffVm(request, repository, options.disks, connect, error);
   }
 }
 

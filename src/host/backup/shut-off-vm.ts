@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
-import { CutError, describeError, UsageError } from '../../errors.js';
+import { CutError, describeError, UnreachableError, UsageError } from '../../errors.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
 import { VmFolder } from '../repository/layout.js';
@@ -48,17 +48,19 @@ const END_LIMIT_MS = 60_000;
 
 /**
  * Locks the VM and starts its stand-in, which ends when this is disposed. `named`: ids, serials or files of the disks
- * wanted; all of them if it is empty. Throws a UsageError if the disks are not known or in use.
+ * wanted; all of them if it is empty. `whyShutOff`: what its monitor's opening threw. Throws an UnreachableError if no run
+ * tells which disks it has, a UsageError if they are in use.
  */
 export async function openShutOffVm(
   request: LockRequest,
   repository: Repository | undefined,
   named: readonly string[],
   connect: QmpConnectOptions,
+  whyShutOff: unknown,
 ): Promise<ShutOffVm> {
   const locked = await findAndLockVm(request, connect.timeoutMs ?? START_LIMIT_MS);
   try {
-    const { all, knownBy } = await disksOf(repository, locked);
+    const { all, knownBy } = await disksOf(repository, locked, whyShutOff);
     const disks = chooseDisks(all, named);
     const standIn = await startStandIn(locked.identity, disks, connect);
     const close = async (): Promise<void> => {
@@ -77,12 +79,13 @@ export async function openShutOffVm(
 async function disksOf(
   repository: Repository | undefined,
   { identity, store }: Pick<OpenVm, 'identity' | 'store'>,
+  whyShutOff: unknown,
 ): Promise<{ readonly all: readonly ShutOffDisk[]; readonly knownBy: string }> {
   const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(identity));
   const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
   if (newest === undefined) {
-    const message = 'the VM is shut off, and was never backed up here: which disks it has is not known; start it first';
-    throw new UsageError('E_BACKUP', message);
+    const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
+    throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
   }
   const { manifests, unreadable } = await store.readAll();
   const broken = unreadable.find(({ empty }) => !empty);
