@@ -35,7 +35,7 @@ export interface ShutOffVm extends OpenVm {
   readonly knownBy: string;
 }
 
-export interface StandInDrive {
+interface StandInDrive {
   readonly device: string;
   /** As it was called when the VM ran. */
   readonly id: string;
