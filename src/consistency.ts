@@ -40,6 +40,16 @@ function told<const Known extends string>(known: readonly Known[], otherwise: Kn
   );
 }
 
+/** One of `known`. Any other word, of a newer guest, is read as if nothing was said: of a promise there is no least one. */
+function toldIfKnown<const Known extends string>(known: readonly Known[]) {
+  return v.optional(
+    v.pipe(
+      v.string(),
+      v.transform((word): Known | undefined => known.find((each) => each === word)),
+    ),
+  );
+}
+
 /** A disk as guest and host both know it: by serial, else by PCI address (`DDDD:BB:SS.F`). */
 const diskRefSchema = v.strictObject({
   /** Serial number as the guest sees it (virtio-blk cuts it at 20 bytes). */
@@ -59,9 +69,10 @@ export type Span = v.InferOutput<typeof spanSchema>;
  * frozen      FIFREEZE returned 0, and (once thawed) exactly one FITHAW of ours returned 0 within the lease
  * read-only   mounted read-only everywhere: nothing to hold
  * synced      cannot freeze; synced, and its partition's write counter stayed unchanged until thaw
+ * provider    left to the requester's provider, which freezes it by itself: the requester knows what became of it
  * none        not held; `reason` says why
  */
-export const holdKinds = ['frozen', 'read-only', 'synced', 'none'] as const;
+export const holdKinds = ['frozen', 'read-only', 'synced', 'provider', 'none'] as const;
 
 const filesystemReportSchema = v.strictObject({
   mountpoint: v.string(),
@@ -109,7 +120,7 @@ const writerReportSchema = v.strictObject({
   kind: told(writerKinds, 'plain'),
   required: v.boolean(),
   rank: finite,
-  guarantee: v.optional(told(guarantees, 'artefact')),
+  guarantee: toldIfKnown(guarantees),
   /**
    * verified        its own `verify` passed before the first FIFREEZE and (once thawed) again after the last FITHAW
    * claimed         its freeze exited 0, nothing proves it
@@ -163,6 +174,11 @@ export const freezeReportSchema = v.strictObject({
   outcome: told(outcomes, 'broken'),
   /** What an atomic cut taken while this session is held is worth. Final once `state` is `thawed`. */
   level: told(consistencyLevels, 'none'),
+  /**
+   * Only where filesystems were left to the requester's provider, which is not known here, so that `level` is `crash` at
+   * most: the level that everything else allows. What the provider did can only lower it.
+   */
+  levelWithProvider: v.optional(told(consistencyLevels, 'none')),
   /** One sentence per reason for the level, best first. */
   evidence: v.array(v.string()),
   /** Why it failed, for people. */
@@ -203,6 +219,11 @@ export interface FreezeRequest {
   readonly mountpoints?: readonly string[];
   /** The disks of the cut; without it, all. */
   readonly disks?: readonly DiskRef[];
+  /**
+   * Mount points whose provider freezes them by itself: held by writers alone. `require` is judged as if the provider
+   * held them; what it did, the requester judges (`levelWithProvider` of the report).
+   */
+  readonly leave?: readonly string[];
   /** How long it may stay frozen. */
   readonly leaseMs: number;
   /**
@@ -299,7 +320,7 @@ export const writerListingSchema = v.strictObject({
   required: v.boolean(),
   rank: finite,
   phases: v.array(told(writerPhases, 'post')),
-  guarantee: v.optional(told(guarantees, 'artefact')),
+  guarantee: toldIfKnown(guarantees),
   /** It speaks for no application, and has no part in the level. */
   accompanies: v.optional(v.boolean()),
   /** Seconds for which its hold may outlive its process. */

@@ -25,7 +25,7 @@ export interface AgentOptions extends PolicyOptions {
   readonly channel: ChannelOptions;
   /** The version that guest-info answers; without it, ours. */
   readonly reportVersion?: string;
-  /** Without it, no local socket. */
+  /** For programs in the guest, with root's own beside it. Without it, neither. */
   readonly localSocket?: string;
   readonly plainLeaseMs: number;
   /** On tmpfs: for the note of what the host is owed. */
@@ -74,7 +74,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const policies = makePolicies(options, hold.isFrozen);
   const joined = joinHandlers(sources, { coordinator, keeper, plainLeaseMs }, mayWriteFiles(policies));
   const version = options.reportVersion ?? REPORTED_VERSION;
-  const serving = new Serving({ handlers: withAuditLog(joined.handlers, log), policies, version, log });
+  const handlers = withAuditLog(joined.handlers, log);
+  const serving = new Serving({ handlers, policies, version, heldFor: (client) => keeper.heldFor(client), log });
   const writers = await tellWriters({ coordinator, folders: options.writerFolders, isFrozen: hold.isFrozen, log });
   const closeChannels = async (): Promise<void> => {
     await writers.close();

@@ -1,8 +1,8 @@
-// Opens the channels: the host's (virtio port, serial line or socket) and our own local socket. A host's channel that
-// fails is opened again every 5 s if the settings say so (qemu-ga's -r). Otherwise its failure ends the agent, and the
-// unit starts it anew. Who is served on them: serving.ts.
+// Opens the channels: the host's (virtio port, serial line or socket), if there is one, and our own sockets in the
+// guest. A host's channel that fails is opened again every 5 s if the settings say so (qemu-ga's -r). Otherwise its
+// failure ends the agent, and the unit starts it anew. Who is served on them: serving.ts.
 import { mkdirSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { defined } from '../defined.js';
 import { describeError } from '../errors.js';
 import type { Logger } from '../log.js';
@@ -13,11 +13,12 @@ import { openSerialPort } from '../transport/serial-port.js';
 import { listenOnUnixSocket } from '../transport/unix-socket.js';
 import { encodeLine } from '../wire/encode.js';
 
-export const channelMethods = ['virtio-serial', 'isa-serial', 'unix-listen', 'vsock-listen'] as const;
+export const channelMethods = ['virtio-serial', 'isa-serial', 'unix-listen', 'vsock-listen', 'none'] as const;
+/** `none`: there is no host to be asked by, only programs in the guest. */
 export type ChannelMethod = (typeof channelMethods)[number];
 
 export interface HostChannelOptions {
-  readonly method: ChannelMethod;
+  readonly method: Exclude<ChannelMethod, 'none'>;
   readonly path: string;
   /** The socket that listens already (`activatedSocket`); `path` is then a name for it. */
   readonly activated?: ActivatedSocket;
@@ -88,10 +89,18 @@ async function openOnce(
   return port;
 }
 
-/** Our own socket: root, and the group fsfreeze-bridge if there is one; many clients. */
-export async function openLocalSocket(path: string, onStream: OnStream, log: Logger): Promise<Listener> {
+interface LocalSocketOptions {
+  readonly path: string;
+  /** Nobody but root may connect. Otherwise the group fsfreeze-bridge may, too, if there is one. */
+  readonly isRoots: boolean;
+  readonly onStream: OnStream;
+  readonly log: Logger;
+}
+
+/** One of our own sockets in the guest, for many clients. The file's mode says who they are: Node has no SO_PEERCRED. */
+export async function openLocalSocket({ path, isRoots, onStream, log }: LocalSocketOptions): Promise<Listener> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  const gid = groupId(LOCAL_GROUP);
+  const gid = isRoots ? undefined : groupId(LOCAL_GROUP);
   return await listenOnUnixSocket({
     path,
     clients: LOCAL_CLIENTS,
@@ -101,6 +110,11 @@ export async function openLocalSocket(path: string, onStream: OnStream, log: Log
     onStream,
     onFailure: logRefusal(log, path),
   });
+}
+
+/** The socket that is root's alone, beside the one for all programs in the guest. */
+export function rootSocketBeside(localSocket: string): string {
+  return join(dirname(localSocket), 'agent-root.sock');
 }
 
 function logRefusal(log: Logger, path: string): (error: Error) => void {

@@ -2,12 +2,19 @@
 // their side, and a place in bridge-status until they were told (src/freeze/README.md, rule 8). The host is owed it by
 // the next agent too: late-thaw-note.ts.
 import type { FreezeReport, Untold } from '../consistency.js';
-import { QuiesceError, type ThawUnconfirmedError } from '../errors.js';
+import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
+import { claimOf, type Holder } from './holder.js';
 import type { LateThawNote } from './late-thaw-note.js';
 import type { Origin } from './origin.js';
 import { reportOf } from './session-errors.js';
 
 type OwedError = QuiesceError | ThawUnconfirmedError;
+
+interface Owed {
+  readonly error: OwedError;
+  /** Whose session it is about. */
+  readonly holder: Holder;
+}
 
 /** Sessions kept that ended by themselves; beyond, the oldest are forgotten. */
 const UNTOLD_KEPT = 16;
@@ -15,7 +22,7 @@ const UNTOLD_KEPT = 16;
 const PREDECESSOR = '';
 
 export class OwedErrors {
-  readonly #owed = new Map<Origin, OwedError>();
+  readonly #owed = new Map<Origin, Owed>();
   /** By session. A session stays here when a new freeze has made the error moot that was owed for it. */
   readonly #untold = new Map<string, Untold>();
   readonly #note: LateThawNote;
@@ -31,7 +38,7 @@ export class OwedErrors {
     const reason = note.read();
     if (reason === undefined) return;
     this.#isNoted = true;
-    this.#owed.set('host', new QuiesceError('E_ENDED', reason));
+    this.#owed.set('host', { error: new QuiesceError('E_ENDED', reason), holder: { origin: 'host' } });
     this.#untold.set(PREDECESSOR, { reason });
   }
 
@@ -41,38 +48,50 @@ export class OwedErrors {
   }
 
   to(origin: Origin): OwedError | undefined {
-    return this.#owed.get(origin);
+    return this.#owed.get(origin)?.error;
   }
 
-  owe(origin: Origin, error: OwedError): void {
-    this.#owed.set(origin, error);
+  owe(holder: Holder, error: OwedError): void {
+    this.#owed.set(holder.origin, { error, holder });
   }
 
   /** As `owe`, for a session that ended by itself. */
-  oweEnd(origin: Origin, error: QuiesceError, { session, requester }: FreezeReport): void {
-    this.#owed.set(origin, error);
+  oweEnd(holder: Holder, error: QuiesceError, { session, requester }: FreezeReport): void {
+    this.owe(holder, error);
     this.#untold.set(session, { session, requester, reason: error.message });
     dropOldest(this.#untold, UNTOLD_KEPT);
   }
 
   /**
-   * The error that a plain thaw is answered with. An error about an end is owed once. One about a thaw that nobody
-   * confirmed stays owed: an answer of 0 would say that all is well.
+   * The error that a plain thaw is answered with. An error about an end is owed once, and to its requester: another
+   * program in the guest is told nothing of it. One about a thaw that nobody confirmed stays owed, to all of its side:
+   * an answer of 0 would say that all is well.
    */
-  take(origin: Origin): OwedError | undefined {
-    const owed = this.#owed.get(origin);
-    if (owed instanceof QuiesceError) {
-      this.#untold.delete(sessionOf(owed));
-      this.forget(origin);
-    }
-    return owed;
+  take(asker: Holder): OwedError | undefined {
+    const { error, holder } = this.#owed.get(asker.origin) ?? {};
+    if (!(error instanceof QuiesceError)) return error;
+    if (holder === undefined || !actsFor(holder, asker)) return undefined;
+    this.#untold.delete(sessionOf(error));
+    this.forget(asker.origin);
+    return error;
   }
 
   /** The requester of `session` has asked how it ended. What another session's requester is owed stays owed. */
   markTold(session: string, origin: Origin): void {
     this.#untold.delete(session);
-    const owed = this.#owed.get(origin);
+    const owed = this.to(origin);
     if (owed instanceof QuiesceError && sessionOf(owed) === session) this.forget(origin);
+  }
+
+  /** A new freeze of `asker`'s makes the error moot that it is owed about an end, and no other one. */
+  freezeBegins(asker: Holder): void {
+    const { error, holder } = this.#owed.get(asker.origin) ?? {};
+    if (error instanceof QuiesceError && holder !== undefined && actsFor(holder, asker)) this.forget(asker.origin);
+  }
+
+  /** A freeze that has succeeded proves that everything was thawed before. */
+  freezeSucceeded({ origin }: Holder): void {
+    if (this.to(origin) instanceof ThawUnconfirmedError) this.forget(origin);
   }
 
   /** Nothing is owed to this side any more. */
@@ -82,6 +101,12 @@ export class OwedErrors {
     this.#note.remove();
     this.#isNoted = false;
   }
+}
+
+/** What `holder` is owed, `asker` may hear in its place. */
+function actsFor(holder: Holder, asker: Holder): boolean {
+  const claim = claimOf(holder, asker);
+  return claim === 'holder' || claim === 'successor';
 }
 
 export function dropOldest(kept: Map<string, unknown>, most: number): void {

@@ -47,6 +47,12 @@ export function unknownSessionError(id: string, holder: string | undefined): Qui
   );
 }
 
+/** @param isSameSide the asker is inside the guest, too, where root may end what another program holds */
+export function heldByOtherError(holder: string, isSameSide = false): QuiesceError {
+  const who = isSameSide ? `it alone can end that, and root by bridge-thaw with the session's name` : undefined;
+  return new QuiesceError('E_HELD', `the guest is held by ${holder}: ${who ?? 'it alone can end that'}`);
+}
+
 export function describeHolder(origin: Origin, { requester, id }: LocalSession): string {
   return `${requester} (${sideOf(origin)}, session ${id})`;
 }

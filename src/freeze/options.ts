@@ -112,13 +112,21 @@ export interface LocalSession extends FreezeSession {
   readonly thawed: Promise<FreezeReport>;
   /**
    * Ends the session as thaw() does, for somebody who does not know whether the cut was taken: the outcome is `broken`,
-   * for this reason, unless the session had ended already. `byItself` is passed to onReleased.
+   * for this reason, unless the session had ended already. Waits for the end of a critical section, within its bound.
+   * `byItself` is passed to onReleased.
    */
   breakOff(error: string, byItself?: boolean): Promise<FreezeReport>;
   /**
-   * Tells the freezer that a provider is inside a device-mapper section: expiry waits for `false`, at most `boundMs`.
+   * Tells that a provider is inside a device-mapper section: whatever ends the session but thaw() waits for `false`, at
+   * most `boundMs` (default 30 000). Changes nothing where nothing is frozen. Throws a QuiesceError if the session is not
+   * frozen any more, and for `true` while an end waits already.
    */
   critical(on: boolean, boundMs?: number): Promise<void>;
+  /**
+   * For whoever thaws in the requester's place: lets no other critical section begin, and settles, never rejects, when
+   * the one under way is over.
+   */
+  closeSections(): Promise<void>;
 }
 
 export interface LocalCoordinator extends Coordinator {

@@ -14,11 +14,13 @@ import {
   untoldSchema,
   writerListingSchema,
 } from '../consistency.js';
-import { command, intFrom, members, noArgs } from './command.js';
+import { command, intFrom, members, noArgs, nothing } from './command.js';
 import { tolerant } from './tolerant.js';
 
 /** The agent keeps the requester's name, and tells it to whoever comes next. */
 const REQUESTER_BYTES = 256;
+/** No provider suspends a device for longer; the thaw waits no longer for one that died. */
+const SECTION_LONGEST_MS = 60_000;
 const leaseMs = intFrom(1, 'milliseconds');
 const report = tolerant(freezeReportSchema);
 
@@ -42,6 +44,9 @@ export const bridgeCommands = {
         ),
       ),
       mountpoints: v.optional(v.array(v.string())),
+      /** Filesystems whose provider freezes by itself: held by writers alone, and judged by the requester. */
+      leave: v.optional(v.array(v.string())),
+      'ends-with-channel': v.optional(v.boolean(), false),
     }),
     returns: v.object({ report }),
     order: 'abandonable',
@@ -59,6 +64,24 @@ export const bridgeCommands = {
     policy: 'freeze-only',
     args: members({ session: v.string() }),
     returns: v.object({ report }),
+    whenFrozen: true,
+  }),
+  /** For a requester that is root in the guest: its provider is inside a device-mapper section, or left it. */
+  'bridge-critical': command({
+    since: 'fsfreeze-bridge 0.1',
+    policy: 'freeze-only',
+    args: members({
+      session: v.string(),
+      on: v.boolean(),
+      'bound-ms': v.optional(
+        v.pipe(
+          intFrom(1, 'milliseconds'),
+          v.check((ms) => ms <= SECTION_LONGEST_MS, `expects at most ${SECTION_LONGEST_MS} milliseconds`),
+        ),
+        30_000,
+      ),
+    }),
+    returns: nothing,
     whenFrozen: true,
   }),
   /** `report` is that of the session under way, else of the last one. Agents of older versions have no lists. */

@@ -68,6 +68,7 @@ function harmlessCoordinator(): LocalCoordinator {
         breakOff: thawed,
         renew: (remainingMs) => Promise.resolve({ remainingMs }),
         critical: () => Promise.resolve(),
+        closeSections: () => Promise.resolve(),
         thaw: thawed,
       };
       return Promise.resolve(session);

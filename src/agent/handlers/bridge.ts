@@ -7,18 +7,19 @@ import { family, type FreezeEnvironment } from './types.js';
 export function bridgeHandlers({ coordinator, keeper }: FreezeEnvironment) {
   return family({
     async 'bridge-freeze'(args, context) {
-      const { session, requester, mountpoints, disks } = args;
+      const { session, requester, mountpoints, disks, leave } = args;
       const held = await keeper.freeze(
         {
           requester: requester ?? `bridge-freeze on ${context.name}`,
           leaseMs: args['lease-ms'],
           require: args.require,
-          ...defined({ session, mountpoints }),
+          ...defined({ session, mountpoints, leave }),
           ...(disks === undefined
             ? {}
             : { disks: disks.map(({ serial, 'pci-address': pciAddress }) => ({ serial, pciAddress })) }),
         },
         context,
+        { endsWithChannel: args['ends-with-channel'] },
       );
       return { report: held.report };
     },
@@ -27,6 +28,10 @@ export function bridgeHandlers({ coordinator, keeper }: FreezeEnvironment) {
     },
     async 'bridge-thaw'({ session }, context) {
       return { report: await keeper.thaw(session, context) };
+    },
+    async 'bridge-critical'({ session, on, 'bound-ms': boundMs }, context) {
+      await keeper.critical(session, on, boundMs, context);
+      return {};
     },
     async 'bridge-status'() {
       const report: FreezeReport | undefined = coordinator.session?.report ?? coordinator.lastReport;

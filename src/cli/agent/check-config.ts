@@ -3,6 +3,7 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import type { IgnoredSetting, UsedSetting } from '../../agent/distribution-settings.js';
+import { defined } from '../../defined.js';
 import { configuredFolders } from '../../agent/freeze-options.js';
 import { SEARCH_PATH } from '../../agent/program.js';
 import { tools, type Tool } from '../../agent/tools.js';
@@ -31,7 +32,8 @@ export interface ConfigurationCheck {
   readonly files: readonly { readonly file: string; readonly found: boolean }[];
   readonly used: readonly UsedSetting[];
   readonly ignored: readonly IgnoredSetting[];
-  readonly channel: { readonly method: string; readonly path: string; readonly found: boolean };
+  /** Without a path: the method is none. */
+  readonly channel: { readonly method: string; readonly path?: string; readonly found: boolean };
   readonly freezer: { readonly path: string; readonly found: boolean };
   readonly hooks: readonly HookCheck[];
   readonly policy: string;
@@ -70,7 +72,7 @@ export function checkConfiguration(settings: Settings, configurationFile: string
     files: [{ file: configurationFile, found: existsSync(configurationFile) }, ...distribution.files],
     used: distribution.used,
     ignored,
-    channel: { method, path, found: existsSync(path) },
+    channel: { method, ...defined({ path }), found: path === undefined || existsSync(path) },
     freezer,
     hooks,
     policy,

@@ -20,7 +20,7 @@ export function describeCheck(check: ConfigurationCheck): string {
       'IGNORED',
       ignored.map((one) => `${at(one)}: ${one.setting}: ${one.why}`),
     ),
-    section('channel', [`${channel.method} ${channel.path}${there(channel)}`]),
+    section('channel', [[channel.method, channel.path].join(' ').trimEnd() + there(channel)]),
     section('freezer', [`${freezer.path}${there(freezer)}`]),
     section(
       'hooks',

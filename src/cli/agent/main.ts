@@ -90,7 +90,7 @@ function seenFromHere(settings: Settings): Settings {
     ...settings,
     pidfile: resolve(pidfile),
     ...(logfile === undefined ? {} : { logfile: resolve(logfile) }),
-    ...(activated === undefined ? { path: resolve(path) } : {}),
+    ...(activated === undefined && path !== undefined ? { path: resolve(path) } : {}),
   };
 }
 
@@ -124,7 +124,7 @@ async function serve(settings: Settings, ownLogger: HeldLogger): Promise<void> {
   if (recovered === undefined) logger.release();
   const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
   const agent = await startAgent({
-    channel: { method, path, retry, ...defined({ activated }) },
+    channel: { method, retry, ...defined({ path, activated }) },
     ...defined({ reportVersion, alsoAllow: bridge['also-allow'] }),
     ...(localSocket === 'none' ? {} : { localSocket }),
     compat,

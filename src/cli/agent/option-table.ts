@@ -35,7 +35,7 @@ const rows: readonly OptionRow[] = [
     text: 'hook to run on freeze and thaw; without a path /etc/qemu/fsfreeze-hook',
   },
   flag('v', 'verbose', 'log debugging information'),
-  taking('m', 'method', 'METHOD', 'virtio-serial (the default), isa-serial or unix-listen'),
+  taking('m', 'method', 'METHOD', 'virtio-serial (the default), isa-serial, unix-listen or none (without a host)'),
   taking('p', 'path', 'PATH', 'device or socket (default /dev/virtio-ports/org.qemu.guest_agent.0, /dev/ttyS0)'),
   flag('d', 'daemonize', 'become a daemon; exit 0 when it serves'),
   taking('b', 'block-rpcs', 'LIST', "commands the host may not use, separated by commas; 'help' lists them all"),

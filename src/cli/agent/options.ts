@@ -48,7 +48,7 @@ export function readInvocation(words: readonly string[], env: Environment = proc
   const activated = env.activated();
   const sources = { given, configuration, distribution, activated };
   const merged = merge(sources);
-  if (merged.path === undefined && activated === undefined) {
+  if (merged.path === undefined && merged.method !== 'none' && activated === undefined) {
     throw new UsageError('E_USAGE', `${merged.method}: must specify a path for this channel`);
   }
   if (given.flags.has('dump-conf')) return { kind: 'print', exitCode: 0, text: dump(merged) };

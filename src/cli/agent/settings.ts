@@ -14,7 +14,8 @@ import type { GivenOptions } from './given-options.js';
 /** Everything that can be set, defaults filled in. */
 export interface Settings {
   readonly method: ChannelMethod;
-  readonly path: string;
+  /** Undefined for the method `none` alone. */
+  readonly path?: string;
   /** A socket of the service manager's: then `method` says its kind, and `path` is a name for it. */
   readonly activated?: ActivatedSocket;
   readonly retryPath: boolean;
@@ -42,6 +43,7 @@ const defaultPaths: Readonly<Record<ChannelMethod, string | undefined>> = {
   'isa-serial': '/dev/ttyS0',
   'unix-listen': undefined,
   'vsock-listen': undefined,
+  none: undefined,
 };
 
 /** Places that settings come from. */
@@ -65,7 +67,8 @@ export function merge({ given, configuration, distribution, activated }: Setting
   return {
     daemon: flags.has('daemonize') || general.daemon === true,
     method,
-    path: path ?? (isMethod(method) ? defaultPaths[method] : undefined),
+    // A path that another file names is of a channel that is not opened.
+    path: method === 'none' ? undefined : (path ?? (isMethod(method) ? defaultPaths[method] : undefined)),
     logfile: text.get('logfile') ?? general.logfile,
     pidfile: text.get('pidfile') ?? general.pidfile ?? DEFAULT_PID_FILE,
     fsfreezeHook:
@@ -105,10 +108,12 @@ export function settle(
       `vsock-listen: Node cannot open a vsock; enable ${unit}, whose socket is taken over`,
     );
   }
-  if (path === undefined) throw new UsageError('E_USAGE', 'must specify a path for this channel');
+  if (method === 'none' && (localSocket ?? bridge['local-socket']) === 'none')
+    throw new UsageError('E_USAGE', 'method none and local-socket none: nobody could ask this agent for anything');
+  if (path === undefined && method !== 'none') throw new UsageError('E_USAGE', 'must specify a path for this channel');
   return {
     method,
-    path,
+    ...defined({ path }),
     ...defined({ activated }),
     retryPath,
     daemonize: merged.daemon,

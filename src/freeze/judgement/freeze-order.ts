@@ -7,7 +7,8 @@ import type { Filesystem } from '../../linux/mounts.js';
 export interface Unordered {
   readonly filesystem: Filesystem;
   readonly chain: DiskChain;
-  readonly action: 'freeze' | 'read-only' | 'leave';
+  /** `provider`: held by the writers alone, and frozen by the requester's provider. */
+  readonly action: 'freeze' | 'read-only' | 'provider' | 'leave';
 }
 
 export interface Ordered {

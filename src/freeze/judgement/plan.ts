@@ -41,9 +41,13 @@ export interface FreezePlan {
   readonly skipped: readonly SkippedMount[];
   /** Mount points that the request names, where nothing is mounted. */
   readonly unknownMountpoints: readonly string[];
+  /** Mount points that the request leaves to a provider, of no filesystem that it asks for. */
+  readonly notLeft: readonly string[];
+  /** Filesystems that are left to a provider, and lie in a file on one that freezes: their provider would hang. */
+  readonly leftOnFrozen: readonly { readonly what: string; readonly under: string }[];
 }
 
-type PlanRequest = Pick<FreezeRequest, 'mountpoints' | 'disks'>;
+type PlanRequest = Pick<FreezeRequest, 'mountpoints' | 'disks' | 'leave'>;
 
 /** The plan of this request on this machine. Asks of each filesystem which disks it lies on. */
 export function makePlan(
@@ -54,13 +58,11 @@ export function makePlan(
 ): FreezePlan {
   const disks = request.disks?.map((ref) => diskOfCut(ref, lookup.disks()));
   const wanted = request.mountpoints === undefined ? undefined : new Set(request.mountpoints);
-  // The name as it is, or as whoever asks was told it: JSON has no bytes that are not UTF-8.
-  const isWanted = ({ mountpoint }: Mount): boolean =>
-    wanted?.has(mountpoint) === true || wanted?.has(tellablePath(mountpoint)) === true;
+  const leave = new Set(request.leave);
   const skipped: SkippedMount[] = [...table.skipped];
   const planned = table.filesystems.map((filesystem): Omit<PlannedFilesystem, 'group'> => {
     const chain = lookup.chainOf(filesystem);
-    const named = wanted === undefined || filesystem.mounts.some(isWanted);
+    const named = wanted === undefined || filesystem.mounts.some((mount) => isNamed(mount, wanted));
     const onDisk = disks === undefined || liesOn(chain, disks);
     // The disks say what is cut; where the request names none, its mount points do.
     const inCut = disks === undefined ? named : onDisk;
@@ -68,6 +70,9 @@ export function makePlan(
     const missingDisks = disks === undefined || !concerned ? [] : notAmong(chain, disks);
     const common = { filesystem, chain, inCut, concerned, missingDisks, mounts: filesystem.reachable };
     if (filesystem.readOnly) return { ...common, action: 'read-only' };
+    // Whether it could be frozen, or may be, does not matter then.
+    if (leave.size > 0 && inCut && named && filesystem.mounts.some((mount) => isNamed(mount, leave)))
+      return { ...common, action: 'provider' };
     const reason = !inCut
       ? 'no part of the cut'
       : !named
@@ -91,7 +96,33 @@ export function makePlan(
     disks,
     skipped,
     unknownMountpoints: wanted === undefined ? [] : notMounted(wanted, table),
+    notLeft: [...leave].filter((name) => !isLeft(name, planned)),
+    leftOnFrozen: leftOnFrozen(planned),
   };
+}
+
+/** The name as it is, or as whoever asks was told it: JSON has no bytes that are not UTF-8. */
+function isNamed({ mountpoint }: Mount, names: ReadonlySet<string>): boolean {
+  return names.has(mountpoint) || names.has(tellablePath(mountpoint));
+}
+
+function leftOnFrozen(planned: readonly Omit<PlannedFilesystem, 'group'>[]): FreezePlan['leftOnFrozen'] {
+  const freezing = new Set(planned.filter(({ action }) => action === 'freeze').map(({ filesystem }) => filesystem));
+  return planned
+    .filter(({ action }) => action === 'provider')
+    .flatMap(({ filesystem: { mountpoint: what }, chain }) => {
+      const under = chain.restsOn.find((filesystem) => freezing.has(filesystem));
+      return under === undefined ? [] : [{ what, under: under.mountpoint }];
+    });
+}
+
+// What is mounted read-only needs nobody to hold it.
+function isLeft(name: string, planned: readonly Omit<PlannedFilesystem, 'group'>[]): boolean {
+  return planned.some(
+    ({ action, inCut, filesystem }) =>
+      (action === 'provider' || (action === 'read-only' && inCut)) &&
+      filesystem.mounts.some((mount) => isNamed(mount, new Set([name]))),
+  );
 }
 
 function notMounted(wanted: ReadonlySet<string>, { mounts }: MountTable): readonly string[] {

@@ -1,7 +1,15 @@
 // Builds the report of a session from what its parts know, and keeps the time of its steps. Pure. The level and its
 // evidence: verdict.ts.
 import { defined } from '../../defined.js';
-import type { Artefact, FreezeReport, FilesystemReport, SessionStep, Span, WriterReport } from '../../consistency.js';
+import type {
+  Artefact,
+  ConsistencyLevel,
+  FreezeReport,
+  FilesystemReport,
+  SessionStep,
+  Span,
+  WriterReport,
+} from '../../consistency.js';
 import type { Verdict } from './verdict.js';
 import type { SkippedMount } from '../../linux/mounts.js';
 import type { SessionOutcome } from '../writers/peer.js';
@@ -55,6 +63,8 @@ export interface ReportParts {
   readonly thawed: boolean;
   readonly outcome: SessionOutcome;
   readonly verdict: Verdict;
+  /** Only where filesystems were left to a provider. */
+  readonly levelWithProvider?: ConsistencyLevel;
   readonly error: string | undefined;
   readonly filesystems: FilesystemReport[];
   readonly writers: WriterReport[];
@@ -97,6 +107,7 @@ export function buildReport(parts: ReportParts): FreezeReport {
     state: final && parts.thawed ? 'thawed' : 'frozen',
     outcome: outcomeOf(parts),
     level: parts.verdict.level,
+    ...defined({ levelWithProvider: parts.levelWithProvider }),
     evidence: [...parts.verdict.evidence],
     ...defined({ error }),
     filesystems: parts.filesystems,

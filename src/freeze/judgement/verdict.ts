@@ -40,6 +40,8 @@ export interface VerdictFacts {
   /** Undefined: the cut takes all disks. */
   readonly disks: readonly DiskFacts[] | undefined;
   readonly trustPlainHooks: boolean;
+  /** As if the requester's provider held what was left to it: what everything else allows. */
+  readonly assumeProvider?: boolean;
 }
 
 export interface Verdict {
@@ -83,7 +85,7 @@ function ended({ outcome, error }: VerdictFacts): Reason | undefined {
 
 function filesystemReasons(facts: VerdictFacts): Reason[] {
   const concerned = facts.filesystems.filter((filesystem) => filesystem.concerned);
-  const reasons = concerned.map(filesystemReason);
+  const reasons = concerned.map((filesystem) => filesystemReason(filesystem, facts));
   for (const { what, missing } of facts.torn)
     reasons.push({
       ceiling: 'none',
@@ -96,7 +98,7 @@ function filesystemReasons(facts: VerdictFacts): Reason[] {
   return reasons;
 }
 
-function filesystemReason(filesystem: FilesystemReport): Reason {
+function filesystemReason(filesystem: FilesystemReport, { assumeProvider }: VerdictFacts): Reason {
   const { mountpoint, type, held, reason, thaw } = filesystem;
   const name = `${mountpoint} (${type})`;
   switch (held) {
@@ -109,6 +111,11 @@ function filesystemReason(filesystem: FilesystemReport): Reason {
       return { ceiling: 'application', sentence: `${name} is mounted read-only` };
     case 'synced':
       return { ceiling: 'application', sentence: `${name}: ${reason ?? 'synced, and not written to since'}` };
+    case 'provider':
+      return {
+        ceiling: assumeProvider === true ? 'application' : 'crash',
+        sentence: `${name} was left to its provider: whether that held it is not known here`,
+      };
     case 'none':
       return { ceiling: 'crash', sentence: `${name} was not held: ${reason ?? 'unknown'}` };
   }

@@ -51,9 +51,17 @@ export class FilesystemSet {
   /** All mount points of what is held, for writers to look their paths up in. */
   get mountpoints(): string[] {
     return this.#held
-      .filter(({ planned }) => planned.action === 'freeze' || (planned.action === 'read-only' && planned.inCut))
+      .filter(
+        ({ planned: { action, inCut } }) =>
+          action === 'freeze' || action === 'provider' || (action === 'read-only' && inCut),
+      )
       .flatMap(({ planned }) => planned.filesystem.mounts.map((mount) => mount.mountpoint))
       .sort();
+  }
+
+  /** One that is concerned is left to the requester's provider. */
+  get leavesAny(): boolean {
+    return this.#held.some(({ planned: { action, concerned } }) => action === 'provider' && concerned);
   }
 
   /** How many filesystems the freezer took. */

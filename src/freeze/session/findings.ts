@@ -45,7 +45,7 @@ export class SessionFindings {
 
   /**
    * Step 1: makes the plan, its filesystems and the writers concerned. Throws a UsageError for a mount point at which
-   * nothing is mounted.
+   * nothing is mounted, and for one that is left to a provider and not asked for, or could not be held by it.
    */
   async plan(): Promise<{ readonly filesystems: FilesystemSet; readonly concerned: readonly Writer[] }> {
     const settings = this.#settings;
@@ -56,6 +56,15 @@ export class SessionFindings {
     // qemu-ga passes over mount points it does not find.
     if (unknown !== undefined && request.require !== 'plain')
       throw new UsageError('E_MOUNTPOINT', `mount points: expected paths of the mount table, found ${unknown}`);
+    const [notLeft] = plan.notLeft;
+    if (notLeft !== undefined)
+      throw new UsageError('E_MOUNTPOINT', `leave: expected mount points among those asked for, found ${notLeft}`);
+    const [stuck] = plan.leftOnFrozen;
+    if (stuck !== undefined)
+      throw new UsageError(
+        'E_MOUNTPOINT',
+        `leave: expected filesystems whose provider can write, found ${stuck.what}, which lies in a file on ${stuck.under}: leave that one, too, or neither`,
+      );
 
     // It looks at the writers' files before these are read: what changes in between shows as a change.
     this.#secondLook = new SecondLook(settings, request, view, plan);
@@ -113,7 +122,8 @@ export class SessionFindings {
   checkLevel(how: { readonly assumeFrozen?: boolean } = {}): void {
     const concerned = this.writers?.speaks === true || this.#unsafeWriters.length > 0;
     const needed = levelNeeded(this.#head.request.require, concerned);
-    if (needed !== undefined) checkLevel(this.#judge({ final: false, ...how }), needed);
+    // What the provider will do cannot be known before it has done it.
+    if (needed !== undefined) checkLevel(this.#judge({ final: false, assumeProvider: true, ...how }), needed);
   }
 
   /** `final`: nothing more will come of it. */
@@ -126,6 +136,9 @@ export class SessionFindings {
       thawed: this.#outcome.unconfirmed === undefined,
       outcome: this.#outcome.kind,
       verdict: this.#judge({ final }),
+      ...(this.#filesystems?.leavesAny === true
+        ? { levelWithProvider: this.#judge({ final, assumeProvider: true }).level }
+        : {}),
       error: this.#outcome.error,
       filesystems: this.#filesystems?.reports() ?? [],
       writers: this.writers?.reports(final) ?? [],
@@ -145,7 +158,12 @@ export class SessionFindings {
     return releases.flatMap(({ path, released, reason = 'unknown' }) => (released ? [] : [{ what: path, reason }]));
   }
 
-  #judge({ final, assumeFrozen = false }: { final: boolean; assumeFrozen?: boolean }): Verdict {
+  #judge(how: {
+    readonly final: boolean;
+    readonly assumeFrozen?: boolean;
+    readonly assumeProvider?: boolean;
+  }): Verdict {
+    const { final, assumeFrozen = false, assumeProvider = false } = how;
     const { kind: outcome, error } = this.#outcome;
     return judge({
       outcome,
@@ -158,6 +176,7 @@ export class SessionFindings {
       changes: this.#secondLook?.changes ?? [],
       disks: this.#unmounted?.facts(),
       trustPlainHooks: this.#settings.trustPlainHooks,
+      assumeProvider,
     });
   }
 }

@@ -43,6 +43,7 @@ export function howHeld(
 ): HowHeld {
   const { planned, freeze, thaw } = held;
   if (planned.action === 'read-only') return { kind: 'read-only' };
+  if (planned.action === 'provider') return { kind: 'provider' };
   if (planned.action === 'leave') return { kind: 'none', reason: planned.reason ?? 'left out' };
   if (held.openErrno !== undefined)
     return { kind: 'none', reason: held.openReason ?? `cannot be opened: ${errnoText(held.openErrno)}` };

@@ -9,6 +9,7 @@ import type { HoldEnd } from '../freezer/lease-watch.js';
 import type { LocalSession } from '../options.js';
 import type { Settings } from '../settings.js';
 import { attempt } from './attempt.js';
+import { CriticalSection } from './critical-section.js';
 import type { Ending } from './ending.js';
 import { aborted, notFrozen, sessionFailure } from './errors.js';
 import { Finish } from './finish.js';
@@ -25,6 +26,7 @@ export class Session implements LocalSession, Predecessor {
   readonly thawed: Promise<FreezeReport>;
   readonly #progress: Progress;
   readonly #finish: Finish;
+  readonly #section = new CriticalSection();
   /** The session before, as long as a `post` of it runs. */
   #before: Predecessor | undefined;
   #waits = true;
@@ -158,7 +160,7 @@ export class Session implements LocalSession, Predecessor {
   }
 
   #endedByItself({ outcome, error }: HoldEnd): void {
-    if (this.state === 'frozen') void this.#finish.run({ outcome, error, byItself: true });
+    if (this.state === 'frozen') void this.#endOutside({ outcome, error, byItself: true });
     // Else a step is under way, and unwinds first: its writers must not be released while they are still being held.
     else this.#progress.stop();
   }
@@ -171,8 +173,25 @@ export class Session implements LocalSession, Predecessor {
   }
 
   async critical(on: boolean, boundMs = 30_000): Promise<void> {
-    const refusal = await this.#hold().critical(on, boundMs);
+    const hold = this.#hold();
+    if (!hold.armed) return;
+    if (on && this.#section.isClosed)
+      throw notFrozen(this.id, 'its end waits for the end of a critical section', this.report);
+    // What ends the session while the freezer is asked waits already, and goes on only when the freezer has answered.
+    if (on) this.#section.begin(boundMs);
+    let refusal: Refusal | undefined;
+    try {
+      refusal = await hold.critical(on, boundMs);
+    } catch (error) {
+      this.#section.end();
+      throw error;
+    }
+    if (!on || refusal !== undefined) this.#section.end();
     if (refusal !== undefined) throw this.#tooLate(refusal);
+  }
+
+  async closeSections(): Promise<void> {
+    await this.#section.close();
   }
 
   #hold(): FreezerHold {
@@ -187,16 +206,24 @@ export class Session implements LocalSession, Predecessor {
   }
 
   async thaw(): Promise<FreezeReport> {
-    return await this.#end({ outcome: 'ok', byItself: false });
+    await this.#finish.run({ outcome: 'ok', byItself: false });
+    return this.#confirmed();
   }
 
   async breakOff(error: string, byItself = false): Promise<FreezeReport> {
-    return await this.#end({ outcome: 'broken', error, byItself });
+    await this.#endOutside({ outcome: 'broken', error, byItself });
+    return this.#confirmed();
   }
 
-  async #end(ending: Ending): Promise<FreezeReport> {
-    const report = await this.#finish.run(ending);
-    if (this.unconfirmed !== undefined) throw sessionFailure(undefined, report, this);
-    return report;
+  /** Ends it, once no critical section is under way: at once if there is none. */
+  async #endOutside(ending: Ending): Promise<void> {
+    const section = this.#section.close();
+    if (section !== undefined) await section;
+    await this.#finish.run(ending);
+  }
+
+  #confirmed(): FreezeReport {
+    if (this.unconfirmed !== undefined) throw sessionFailure(undefined, this.report, this);
+    return this.report;
   }
 }

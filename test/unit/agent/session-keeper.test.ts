@@ -109,6 +109,7 @@ function play({ deaf = false, unconfirmed = false, owed = undefined as string | 
         },
         renew: (leaseMs) => Promise.resolve({ remainingMs: leaseMs }),
         critical: () => Promise.resolve(),
+        closeSections: () => Promise.resolve(),
         thaw() {
           thaws.push(id);
           if (unconfirmed) {

@@ -58,22 +58,24 @@ const held: FreezeReport = freezeReport({
   session: 's1',
   state: 'frozen',
   level: 'application',
+  levelWithProvider: 'application',
   filesystems: [filesystemReport('/', 'root0')],
   writers: [writerReport('10-db')],
   accompanying: [writerReport('90-log')],
 });
 const thawed: FreezeReport = { ...held, state: 'thawed' };
-const least: Readonly<Record<string, string>> = {
+const least: Readonly<Record<string, string | undefined>> = {
   state: 'frozen',
   outcome: 'broken',
   level: 'none',
+  levelWithProvider: 'none',
   'filesystems.0.held': 'none',
   'writers.0.kind': 'plain',
-  'writers.0.guarantee': 'artefact',
+  'writers.0.guarantee': undefined,
   'writers.0.verdict': 'failed',
   'writers.0.phases.0.phase': 'post',
   'accompanying.0.kind': 'plain',
-  'accompanying.0.guarantee': 'artefact',
+  'accompanying.0.guarantee': undefined,
   'accompanying.0.verdict': 'failed',
   'accompanying.0.phases.0.phase': 'post',
 };
@@ -151,7 +153,7 @@ test('a writer is listed, whatever of it is not known', async () => {
       ...writer,
       kind: 'plain',
       phases: ['freeze', 'post'],
-      guarantee: 'artefact',
+      guarantee: undefined,
       last: { ...writer.last, verdict: 'failed' },
     },
   ]);

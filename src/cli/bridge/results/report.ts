@@ -25,7 +25,9 @@ const filesystemSchema = v.strictObject({
     device: 'its device number, `MAJOR:MINOR`',
     disks: '',
     concerned: 'it is mounted read-write from a disk of the cut',
-    held: 'how it was held: `frozen`, `read-only`, `synced` (it cannot freeze, and nothing was written to it), `none`',
+    held:
+      'how it was held: `frozen`, `read-only`, `synced` (it cannot freeze, and nothing was written to it), ' +
+      '`provider` (left to a provider in the guest), `none`',
     reason: 'why it is not held, or what went wrong',
     freezeErrno: 'errno of a freeze that failed',
     thawErrno: 'errno of a thaw that failed',
@@ -89,6 +91,7 @@ export const reportSchema = v.strictObject({
       '`ok`, `incomplete` (without a writer), `unreleased` (a writer could not be let go), `failed`, `expired` (the lease ' +
       'ended), `broken` (it was thawed by somebody else)',
     level: 'what a cut meanwhile is worth by the guest',
+    levelWithProvider: 'where filesystems were left to a provider in the guest: what everything else allows',
     evidence: 'why that is its level, one sentence per reason',
     error: 'why it failed',
     filesystems: '',

@@ -28,6 +28,7 @@ const heldSession: LocalSession = {
   breakOff: () => Promise.reject(new Error('not in this test')),
   renew: (remainingMs) => Promise.resolve({ remainingMs }),
   critical: () => Promise.resolve(),
+  closeSections: () => Promise.resolve(),
   thaw: () => Promise.resolve(freezeReport()),
 };
 
@@ -94,7 +95,7 @@ describe('bridge-complete', () => {
 
   test('is refused to the side that did not hold the session', async () => {
     await expect(complete({ origin: 'guest', name: 'local' })).rejects.toThrow(
-      'session s1 was held by a requester on the host: it alone can complete it',
+      'session s1 was held by test on the host: it alone can complete it',
     );
   });
 });

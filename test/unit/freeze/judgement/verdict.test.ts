@@ -41,7 +41,13 @@ const facts = (more: Partial<VerdictFacts> = {}): VerdictFacts => ({
 const lower = (a: ConsistencyLevel, b: ConsistencyLevel): ConsistencyLevel =>
   consistencyLevels.indexOf(a) < consistencyLevels.indexOf(b) ? a : b;
 
-const ofHeld = { frozen: 'application', 'read-only': 'application', synced: 'application', none: 'crash' } as const;
+const ofHeld = {
+  frozen: 'application',
+  'read-only': 'application',
+  synced: 'application',
+  provider: 'crash',
+  none: 'crash',
+} as const;
 const writerCases = [
   ['verified', writer('verified'), false, 'application'],
   ['verified, plain hooks trusted', writer('verified'), true, 'application'],
@@ -62,6 +68,28 @@ describe.each(holdKinds)('a filesystem held as %s', (first) => {
       expect(level).toBe(lower(lower(ofHeld[first], ofHeld[second]), ofWriter));
       expect(evidence.length).toBeGreaterThanOrEqual(3);
     });
+  });
+});
+
+describe('a filesystem that is left to its provider', () => {
+  const left = [filesystem('frozen'), filesystem('provider', { mountpoint: '/left' })];
+
+  test('allows crash at most, and says that what became of it is not known here', () => {
+    const { level, evidence } = judge(facts({ filesystems: left, writers: [writer('verified')] }));
+    expect(level).toBe('crash');
+    expect(evidence.at(-1)).toBe('/left (ext4) was left to its provider: whether that held it is not known here');
+  });
+
+  test.each([
+    ['application', [writer('verified')], left],
+    ['filesystem', [writer('claimed')], left],
+    ['crash', [writer('verified')], [...left, filesystem('none', { mountpoint: '/n' })]],
+  ] as const)('allows %s by all the rest, if the provider is taken at its word', (level, writers, filesystems) => {
+    expect(judge(facts({ filesystems, writers, assumeProvider: true })).level).toBe(level);
+  });
+
+  test('allows no more than crash once the session has expired, whatever the provider did', () => {
+    expect(judge(facts({ filesystems: left, outcome: 'expired', assumeProvider: true })).level).toBe('crash');
   });
 });
 
