@@ -29,8 +29,9 @@ export class BackupHarness implements AsyncDisposable {
     for (const { name, megabytes = 16 } of disks) this.#model.set(name, Buffer.alloc(megabytes * 1024 * 1024));
   }
 
-  static async start(disks: readonly BareDisk[]): Promise<BackupHarness> {
-    return new BackupHarness(await CutHarness.start(disks), disks);
+  /** `extra`: more words for QEMU. */
+  static async start(disks: readonly BareDisk[], extra: readonly string[] = []): Promise<BackupHarness> {
+    return new BackupHarness(await CutHarness.start(disks, () => Promise.resolve(extra)), disks);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -49,6 +50,11 @@ export class BackupHarness implements AsyncDisposable {
   async write(disk: string, pattern: number, offsetKilobytes: number, kilobytes: number): Promise<void> {
     await this.at.vm.write(disk, pattern, offsetKilobytes, kilobytes);
     this.#fill(disk, pattern, offsetKilobytes, kilobytes);
+  }
+
+  async zero(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.at.vm.zero(disk, offsetKilobytes, kilobytes);
+    this.#fill(disk, 0, offsetKilobytes, kilobytes);
   }
 
   /** Of a disk with `discard`. */
@@ -119,17 +125,23 @@ export class BackupHarness implements AsyncDisposable {
 
   /** Restores the run and tells how it differs from the state of its cut; empty if it does not. */
   async differences(run: string): Promise<string[]> {
+    const { refusal, different } = await this.restored(run);
+    return refusal === undefined ? different : [refusal];
+  }
+
+  /** The same, with the tool's own word apart if it does not restore the run. */
+  async restored(run: string): Promise<{ readonly refusal: string | undefined; readonly different: string[] }> {
     const state = this.states.get(run);
     if (state === undefined) throw new Error(`nobody kept the state of ${run}`);
     const target = this.at.folder.path(`restored-${this.#restored++}`);
     const restored = await this.backup('restore', run, target, '--format', 'raw');
-    if (restored.error.code !== 'none') return [restored.error.message];
+    if (restored.error.code !== 'none') return { refusal: restored.error.message, different: [] };
     const manifest = JSON.parse(readFileSync(this.stored(run, 'manifest.json'), 'utf8')) as RunManifest;
     const all = manifest.disks.map(({ id, file }) => {
       return difference(id, readFileSync(join(target, file.name.replace(/qcow2$/, 'raw'))), state.get(id));
     });
     rmSync(target, { recursive: true });
-    return all.filter((text) => text !== undefined);
+    return { refusal: undefined, different: all.filter((text) => text !== undefined) };
   }
 
   /** The same by the command line in the manifest, without our tool. */
@@ -148,7 +160,8 @@ export class BackupHarness implements AsyncDisposable {
   }
 }
 
-function difference(disk: string, found: Buffer, expected: Buffer | undefined): string | undefined {
+/** Undefined if there is none. */
+export function difference(disk: string, found: Buffer, expected: Buffer | undefined): string | undefined {
   if (expected === undefined) return `disk ${disk}: nothing is expected of it`;
   if (found.length !== expected.length) return `disk ${disk}: ${found.length} bytes, expected ${expected.length}`;
   if (found.equals(expected)) return undefined;

@@ -3,6 +3,7 @@
 import { execa } from 'execa';
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { imageFile } from '../../src/qmp/block-graph.js';
 import { QmpClient } from '../../src/qmp/client.js';
 import { haltingFirmware } from './halting-domain.js';
 import type { Scratch } from './scratch.js';
@@ -25,6 +26,13 @@ export interface BareDisk {
   readonly scsi?: boolean;
 }
 
+/** The layer that a disk writes to. */
+export interface ActiveImage {
+  readonly node: string;
+  readonly file: string;
+  readonly format: string;
+}
+
 export interface QemuPlace {
   /** The name of the monitor under test within the folder. */
   readonly monitor?: string;
@@ -38,7 +46,7 @@ export class BareQemu implements AsyncDisposable {
   readonly #process: Child;
   /** A monitor of the test's own, beside the one under test. */
   readonly control: QmpClient;
-  readonly #scsi: ReadonlySet<string>;
+  readonly #scsi: Set<string>;
 
   private constructor(qmp: string, child: Child, pid: number, control: QmpClient, disks: readonly BareDisk[]) {
     this.#scsi = new Set(disks.filter(({ scsi }) => scsi === true).map(({ name }) => name));
@@ -99,6 +107,55 @@ export class BareQemu implements AsyncDisposable {
   /** A discard of the guest. */
   async discard(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
     await this.#io(disk, `discard ${offsetKilobytes}k ${kilobytes}k`);
+  }
+
+  /** A write of zeroes of the guest, which may free what was there. */
+  async zero(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.#io(disk, `aio_write -z -u ${offsetKilobytes}k ${kilobytes}k`);
+    await this.#io(disk, 'aio_flush');
+  }
+
+  /** What each disk writes to now, by the name of the disk. */
+  async active(): Promise<ReadonlyMap<string, ActiveImage>> {
+    const devices = (await this.control.execute('query-block')) as readonly {
+      readonly qdev?: string;
+      readonly inserted?: { readonly 'node-name': string; readonly drv: string; readonly image: { filename: string } };
+    }[];
+    const images = new Map<string, ActiveImage>();
+    for (const { qdev = '', inserted } of devices) {
+      const disk = /^\/machine\/peripheral\/([^/]+)/.exec(qdev)?.[1] ?? qdev;
+      if (inserted === undefined) continue;
+      const { 'node-name': node, drv, image } = inserted;
+      images.set(disk, { node, file: imageFile(image.filename), format: drv });
+    }
+    return images;
+  }
+
+  /** Plugs a disk at the SCSI controller of that id, which was given to `start` in its extra words. */
+  async plug({ name, file = '', format, discard = false }: BareDisk, controller: string): Promise<void> {
+    const unmap = discard ? { discard: 'unmap' } : {};
+    const node = `node-${name}`;
+    const protocol = { driver: 'file', filename: file, ...unmap };
+    await this.control.execute('blockdev-add', { driver: format, 'node-name': node, file: protocol, ...unmap });
+    const device = { driver: 'scsi-hd', id: name, bus: `${controller}.0`, drive: node, serial: name };
+    await this.control.execute('device_add', device);
+    this.#scsi.add(name);
+  }
+
+  /** Unplugs a disk that is behind a SCSI controller, and closes its image. */
+  async unplug(disk: string): Promise<void> {
+    const node = (await this.active()).get(disk)?.node;
+    await this.flush(disk);
+    await this.control.execute('device_del', { id: disk });
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await this.control.execute('blockdev-del', { 'node-name': node });
+        return;
+      } catch (error) {
+        if (attempt === 40) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 25));
+      }
+    }
   }
 
   /** Brings all that was written to the disk, metadata of the images included. */
