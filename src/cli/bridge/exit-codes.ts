@@ -19,7 +19,7 @@ export const exitCodes = [
   {
     code: 5,
     name: 'cut',
-    meaning: 'cut, copy or merge failed, or refused while the VM is being migrated or saved; guest thawed',
+    meaning: 'cut, copy, backup or merge failed, or refused while the VM is being migrated or saved; guest thawed',
   },
   { code: 6, name: 'thaw-unconfirmed', meaning: 'THAW NOT CONFIRMED: look at the guest now' },
   {

@@ -34,10 +34,7 @@ export class RunDraft {
     return draft;
   }
 
-  /**
-   * Publishes it: durable when it returns, and the run is there. Throws a CutError `E_BACKUP` before it is there; what is
-   * thrown afterwards (`isPublished`) leaves it there.
-   */
+  /** Publishes it: durable when it returns, and the run is there. Throws a CutError `E_BACKUP`: then it is not there. */
   async publish(manifest: RunManifest): Promise<void> {
     const target = this.#folder.run(this.run);
     try {
@@ -46,9 +43,19 @@ export class RunDraft {
       if (await exists(target)) throw new Error('there is one of that name already');
       await rename(this.path, target);
     } catch (cause) {
-      throw new CutError('E_BACKUP', `run ${this.run} could not be published in ${this.#folder.path}`, { cause });
+      throw this.#unpublished(cause);
     }
-    await syncPath(this.#folder.path);
+    try {
+      await syncPath(this.#folder.path);
+    } catch (cause) {
+      // Nobody knows whether it would outlast a crash, and whoever is told that it failed must not find it.
+      await rename(target, this.path);
+      throw this.#unpublished(cause);
+    }
+  }
+
+  #unpublished(cause: unknown): CutError {
+    return new CutError('E_BACKUP', `run ${this.run} could not be published in ${this.#folder.path}`, { cause });
   }
 
   async remove(): Promise<void> {
