@@ -1,6 +1,7 @@
 // Plans a backup: which disks, each since which checkpoint, and how much that is. Changes nothing.
 import { statfs } from 'node:fs/promises';
 import * as v from 'valibot';
+import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
 import { CutError, UsageError } from '../../errors.js';
 import { planCreate, type CreatePlan, type PlanOptions } from '../create/create-plan.js';
@@ -46,7 +47,10 @@ export function backupsOf(hypervisor: Hypervisor): BackupHost {
   throw new UsageError('E_BACKUP', 'backups of libvirt domains cannot be made yet: use "snapshot create" and "copy"');
 }
 
-/** Throws what planCreate does, and a UsageError `E_NO_BASE` if an increment was asked for that cannot be had. */
+/**
+ * Throws what planCreate does, a UsageError `E_NO_BASE` if an increment was asked for that cannot be had, a QuiesceError when
+ * interrupted.
+ */
 export async function planBackup(
   hypervisor: Hypervisor,
   repositoryId: string,
@@ -70,6 +74,7 @@ export async function planBackup(
     return { ...plan, planned };
   } catch (error) {
     await plan.agent?.[Symbol.asyncDispose]();
+    throwIfInterrupted(options.signal, 'nothing was backed up');
     throw error;
   }
 }
