@@ -37,8 +37,10 @@ export class Place implements AsyncDisposable {
   /** Restores that were compared with their cuts. */
   compared = 0;
   slowest: { readonly words: string; readonly ms: number } | undefined;
-  /** At the last freeze. */
-  #cut: State | undefined;
+  /** At the freezes since somebody asked. */
+  readonly #cuts: State[] = [];
+  /** A backup may be at it. */
+  #isBusy = false;
   #files: ReadonlyMap<string, ActiveImage> = new Map();
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -47,7 +49,7 @@ export class Place implements AsyncDisposable {
     this.disks = disks;
     vm.at.agent.onFreeze = async () => {
       await this.alone(() => {
-        this.#cut = vm.state();
+        this.#cuts.push(vm.state());
         return Promise.resolve();
       });
     };
@@ -83,11 +85,19 @@ export class Place implements AsyncDisposable {
       const size = (this.vm.state().get(name)?.length ?? 0) / 1024;
       const length = Math.ceil(kilobytes / grain) * grain;
       const offset = Math.floor((at * (size - length)) / grain) * grain;
-      if (clusters) await this.vm.discard(name, offset, length);
-      else if (what === 'bytes') await this.vm.write(name, pattern, offset, length);
+      if (clusters && !(await this.#isCopied())) await this.vm.discard(name, offset, length);
+      else if (clusters) {
+        // QEMU passes no discard on while a job copies the disk, which is no fault: what it reads then is not known.
+        await this.vm.at.vm.discard(name, offset, length);
+        await this.vm.zero(name, offset, length);
+      } else if (what === 'bytes') await this.vm.write(name, pattern, offset, length);
       else await this.vm.zero(name, offset, length);
       return true;
     });
+  }
+
+  async #isCopied(): Promise<boolean> {
+    return this.#isBusy || (await this.vm.at.jobs()).length > 0;
   }
 
   diskAt(part: number): BareDisk {
@@ -126,14 +136,20 @@ export class Place implements AsyncDisposable {
 
   /** Runs `work`, and gives the runs that are there since; what they must hold is what the guest held at its freeze. */
   async newRuns(work: () => Promise<void>): Promise<string[]> {
-    this.#cut = undefined;
+    this.#cuts.length = 0;
     const before = this.vm.state();
-    await work();
+    this.#isBusy = true;
+    try {
+      await work();
+    } finally {
+      this.#isBusy = false;
+    }
+    const cut = this.#cuts.at(-1) ?? before;
     const fresh = (await this.listed()).filter((run) => !this.seen.has(run));
     for (const run of fresh) {
       this.seen.add(run);
       for (const { kind } of this.manifest(run).disks) this.kinds[kind]++;
-      this.vm.states.set(run, this.#cut ?? before);
+      this.vm.states.set(run, cut);
     }
     return fresh;
   }
@@ -164,10 +180,12 @@ export class Place implements AsyncDisposable {
     this.on = true;
   }
 
-  /** The VM runs, and its guest is not held: the lease of a killed tool is over. */
+  /** The VM runs, and nobody takes its guest for held: the lease of a killed tool is over, and `recover` was there. */
   async runs(): Promise<void> {
     await this.start();
-    if (this.vm.at.agent.frozen) await this.call(['recover']);
+    const journal = this.vm.at.state('backup.json');
+    const mayBeHeld = existsSync(journal) && readFileSync(journal, 'utf8').includes('"hold"');
+    if (this.vm.at.agent.frozen || mayBeHeld) await this.call(['recover']);
   }
 
   /** The images that the VM writes to; of one that is shut off, those that it wrote to last. */
