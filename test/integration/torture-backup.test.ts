@@ -58,6 +58,8 @@ requires(
       { kind: 'verify' },
       { kind: 'forget', run: 0 },
       { kind: 'restore', run: 0 },
+      { kind: 'put back', run: 0, killedAfterMs: 900 },
+      { kind: 'start' },
       { kind: 'stop', how: 'kill' },
       { kind: 'recover' },
       { kind: 'start' },

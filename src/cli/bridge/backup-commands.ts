@@ -1,51 +1,16 @@
-// The commands on a repository of backups: list, show, verify, restore, forget, recover. The VM need not be there.
+// The commands on a repository of backups: list, show, verify, forget, recover. The VM need not be there.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import { findRun } from '../../host/repository/find-run.js';
 import { forgetRuns, recoverRepository, verifyRuns, type HouseOptions } from '../../host/repository/keep-house.js';
 import { listRuns, viewRun } from '../../host/repository/look.js';
 import { openRepository } from '../../host/repository/repository.js';
-import { restoreFormats, restoreRun } from '../../host/restore/restore-run.js';
+import { dryRun, runName, runNames, timeout, withRepository, type RepositoryArgs } from './backup-options.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import { limitMs, lockTimeout, lockWaitMs, path, type LockArgs } from './options.js';
 import type { Output } from './output.js';
-import {
-  renderFindings,
-  renderForgotten,
-  renderRestored,
-  renderRunView,
-  renderStored,
-  renderVerified,
-} from './render-backup.js';
+import { renderFindings, renderForgotten, renderRunView, renderStored, renderVerified } from './render-backup.js';
 import type { Result } from './results/results.js';
-
-interface RepositoryArgs {
-  repo: string;
-  vm: string | undefined;
-  json: boolean;
-}
-
-function withRepository<T>(yargs: Argv<T>): Argv<T & RepositoryArgs> {
-  return yargs
-    .option('repo', { type: 'string', demandOption: true, describe: 'folder of the repository' })
-    .alias('repo', 'from')
-    .option('vm', { type: 'string', describe: 'name or UUID of the VM, as it was when it was backed up' })
-    .option('json', { type: 'boolean', default: false, describe: 'the last line of stdout is one JSON object' });
-}
-
-const runName = {
-  type: 'string',
-  demandOption: true,
-  describe: 'name of the run, its beginning or end, or "latest"',
-} as const;
-const runNames = {
-  type: 'string',
-  array: true,
-  default: [] as string[],
-  describe: 'names of runs, their beginnings or ends, or "latest"',
-} as const;
-const timeout = { type: 'number', default: 86_400, describe: 'seconds for everything', group: 'Limits:' } as const;
-const dryRun = { alias: 'n', type: 'boolean', default: false, describe: 'only say what would be done' } as const;
 
 type HouseArgs = RepositoryArgs & LockArgs;
 
@@ -109,58 +74,6 @@ export async function runVerify(args: VerifyArgs, output: Output, signal: AbortS
   const code = exitCode(runs.some(({ problems }) => problems.length > 0) ? 'damaged' : 'done');
   output.result({ exitCode: code, runs } satisfies Result<'backup verify'>, () => renderVerified(runs));
   return code;
-}
-
-interface RestoreArgs extends RepositoryArgs {
-  run: string;
-  dir: string;
-  format: (typeof restoreFormats)[number];
-  disk: string[];
-  verify: boolean;
-  timeout: number;
-}
-
-export function restoreOptions(yargs: Argv): Argv<RestoreArgs> {
-  return withRepository(yargs)
-    .positional('run', runName)
-    .positional('dir', { type: 'string', demandOption: true, describe: 'folder to be made' })
-    .option('format', { choices: restoreFormats, default: 'qcow2' as const, describe: 'of the images made' })
-    .option('disk', {
-      type: 'string',
-      array: true,
-      nargs: 1,
-      default: [],
-      describe: 'id, serial or file name of a disk; may be repeated (default: all)',
-    })
-    .option('verify', {
-      type: 'boolean',
-      default: true,
-      describe: 'compare what is read with its sums, and what is written with what is read; --no-verify: do not',
-    })
-    .option('timeout', timeout)
-    .example('$0 backup restore latest /restored/db1 --from /backup --vm db1', 'the newest run of a VM')
-    .example('$0 backup restore 3fa2b1c0 /restored/db1 --from /backup --format raw', 'an earlier one, by its id')
-    .epilogue(
-      'The folder has its name once everything in it is whole, compared and on the disk. No image of a VM is touched. ' +
-        'Without this program: "backup show" and each manifest.json have the command line for qemu-img.',
-    );
-}
-
-export async function runRestore(args: RestoreArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const restored = await restoreRun({
-    repository: path(args.repo),
-    run: args.run,
-    vm: args.vm,
-    target: path(args.dir),
-    format: args.format,
-    disks: args.disk,
-    verify: args.verify,
-    limitMs: limitMs('timeout', args.timeout),
-    signal,
-    onProgress: output.progress,
-  });
-  output.result(restored satisfies Result<'backup restore'>, () => renderRestored(restored));
-  return exitCode('done');
 }
 
 interface ForgetArgs extends HouseArgs {

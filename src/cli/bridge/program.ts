@@ -6,6 +6,7 @@ import { interruption } from '../../confirm.js';
 import { unlessAborted } from '../../deadline.js';
 import { PACKAGE_VERSION } from '../../version.js';
 import * as backups from './backup-commands.js';
+import { restoreOptions, runRestore } from './backup-restore-command.js';
 import { runOptions, runRun } from './backup-run-command.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
@@ -81,8 +82,11 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
         .command('verify [runs..]', 'compare files with their sums and their chains', backups.verifyOptions, (args) =>
           run(backups.runVerify(args, output, signal)),
         )
-        .command('restore <run> <dir>', 'make the disks of a run in a folder', backups.restoreOptions, (args) =>
-          run(backups.runRestore(args, output, signal)),
+        .command(
+          'restore <run> [dir]',
+          "make the disks of a run in a folder, or write them back onto the VM's images",
+          restoreOptions,
+          (args) => run(runRestore(args, output, signal)),
         )
         .command(
           'forget [runs..]',

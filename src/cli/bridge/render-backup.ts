@@ -4,6 +4,7 @@ import type { BackupDryRun } from '../../host/backup/backup-dry-run.js';
 import type { ForgottenRuns, RepositoryFinding, VerifiedRun } from '../../host/repository/keep-house.js';
 import type { RunSummary, RunView, StoredRuns } from '../../host/repository/look.js';
 import type { RunManifest } from '../../host/repository/run-manifest.js';
+import type { RestoredInPlace } from '../../host/restore/restore-in-place.js';
 import type { RestoredRun } from '../../host/restore/restore-run.js';
 import { mib } from './size-line.js';
 
@@ -81,6 +82,14 @@ export function renderRestored({ vm, run, level, target, verified, disks }: Rest
   return [
     `backup run ${run} of ${vm}, consistency level ${level}, restored to ${target}${verified ? ' and compared' : ', NOT COMPARED'}`,
     ...disks.map(({ id, file, virtualSize }) => `  ${id}: ${file} (${mib(virtualSize)})`),
+  ];
+}
+
+export function renderInPlace({ vm, run, level, dryRun, verified, disks }: RestoredInPlace): string[] {
+  const compared = verified ? ' and compared' : ', NOT COMPARED';
+  return [
+    `backup run ${run} of ${vm}, consistency level ${level}, ${dryRun ? 'would be restored' : `restored${compared}`}`,
+    ...disks.map(({ id, file, bytes }) => `  ${id}: ${file}, ${mib(bytes)} ${dryRun ? 'differ' : 'written'}`),
   ];
 }
 

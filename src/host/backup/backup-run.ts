@@ -27,6 +27,7 @@ import type { RunManifest } from '../repository/run-manifest.js';
 import { readRuns, type Runs } from '../repository/runs.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
+import { refuseHalfRestored } from '../sets/restore-journal.js';
 import { openAndLockVm, type OpenVm } from '../sets/vm-lock.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import type { BackupHost } from '../vm/hypervisor.js';
@@ -72,6 +73,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const options = 'drives' in open ? shutOffOptions(given, open) : given;
   const { hypervisor, store, identity } = open;
   const backups = backupsOf(hypervisor);
+  await refuseHalfRestored(store.folder);
   await settleLeft(store, backups, options);
   const repository = there ?? (await makeRepository(given.repository));
   const folder = new VmFolder(repository.path, identityKey(identity));

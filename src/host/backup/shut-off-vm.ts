@@ -10,23 +10,13 @@ import { Deadline } from '../../deadline.js';
 import { CutError, describeError, UnreachableError, UsageError } from '../../errors.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
+import { knownDisks, type KnownDisk, type KnownDisks } from '../repository/known-disks.js';
 import { VmFolder } from '../repository/layout.js';
 import type { Repository } from '../repository/repository.js';
-import { readRuns, wantedRuns } from '../repository/runs.js';
-import { currentImages } from '../sets/current-images.js';
-import { viewSet, type SetView } from '../sets/set-view.js';
+import { readRuns } from '../repository/runs.js';
 import { findAndLockVm, type LockRequest, type OpenVm } from '../sets/vm-lock.js';
 import { identityKey, type VmIdentity } from '../vm/identity.js';
 import { PlainQemu } from '../vm/plain-qemu.js';
-
-/** What the VM's newest run, and its sets, say of a disk. */
-interface ShutOffDisk {
-  /** As it was called when the VM ran. */
-  readonly id: string;
-  readonly serial: string | undefined;
-  readonly file: string;
-  readonly format: string;
-}
 
 export interface ShutOffVm extends OpenVm {
   /** Drives of the stand-in, and the disks that they are. */
@@ -80,32 +70,15 @@ async function disksOf(
   repository: Repository | undefined,
   { identity, store }: Pick<OpenVm, 'identity' | 'store'>,
   whyShutOff: unknown,
-): Promise<{ readonly all: readonly ShutOffDisk[]; readonly knownBy: string }> {
+): Promise<KnownDisks> {
   const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(identity));
-  const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
-  if (newest === undefined) {
-    const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
-    throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
-  }
-  const { manifests, unreadable } = await store.readAll();
-  const broken = unreadable.find(({ empty }) => !empty);
-  if (broken !== undefined) {
-    throw new UsageError('E_UNREADABLE_SETS', `snapshot set ${broken.set} cannot be read: ${broken.reason}`);
-  }
-  const views: SetView[] = [];
-  for (const each of manifests) views.push(await viewSet(each, { monitors: [], isRunning: false, isBusy: false }));
-  const images = await currentImages(views);
-  const all = newest.disks.map(({ id, serial, source }) => {
-    const current = images.find((each) => each.id === id);
-    if (current === undefined) return { id, serial, ...source };
-    const { image, set } = current;
-    if (image !== undefined) return { id, serial, file: image.file, format: image.format };
-    throw new UsageError('E_NEWEST_UNKNOWN', `which image of disk ${id} is the newest is not known: see set ${set}`);
-  });
-  return { all, knownBy: newest.run };
+  const known = folder === undefined ? undefined : await knownDisks(await readRuns(folder), store);
+  if (known !== undefined) return known;
+  const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
+  throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
 }
 
-function chooseDisks(disks: readonly ShutOffDisk[], named: readonly string[]): readonly ShutOffDisk[] {
+function chooseDisks(disks: readonly KnownDisk[], named: readonly string[]): readonly KnownDisk[] {
   if (named.length === 0) return disks;
   return named.map((name) => {
     const disk = disks.find(({ id, serial, file }) => [id, serial, file].includes(name));
@@ -126,7 +99,7 @@ interface StandIn {
 
 async function startStandIn(
   identity: VmIdentity,
-  disks: readonly ShutOffDisk[],
+  disks: readonly KnownDisk[],
   connect: QmpConnectOptions,
 ): Promise<StandIn> {
   for (const { id, file } of disks) {

@@ -10,6 +10,7 @@ type FindingKind =
   | 'set-delete'
   | 'set-left'
   | 'backup-unfinished'
+  | 'restore-unfinished'
   | 'base-written'
   | 'image-missing'
   | 'node-left'

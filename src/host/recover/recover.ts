@@ -14,6 +14,7 @@ import { nowhere } from '../vm/place.js';
 import type { Finding, NewFinding, FindingStatus } from './finding.js';
 import { recoverBackup } from './recover-backup.js';
 import { recoverGuest } from './recover-guest.js';
+import { recoverRestore } from './recover-restore.js';
 import { noteBusySets, recoverSets } from './recover-sets.js';
 import { recoverStrays } from './recover-strays.js';
 import { withKnownWays, type RecoverTarget, type RecoverableVm } from './recover-targets.js';
@@ -118,6 +119,7 @@ async function recoverWith(options: RecoverOptions, store: ManifestStore): Promi
     if (isKnown) {
       await recoverSets(run);
       await recoverBackup(run);
+      await recoverRestore(run);
       await recoverStrays(run);
     } else {
       const why = silent[0] === undefined ? 'where its monitor is, is not known' : describeError(silent[0]);

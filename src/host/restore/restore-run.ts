@@ -8,14 +8,13 @@ import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, CutError, describeError, UsageError } from '../../errors.js';
 import { exists, syncPath } from '../images/durable-file.js';
-import { imageName, type OpenLayer } from '../images/layers.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
 import { chainOf, checkLink, type Link } from '../repository/chain.js';
 import { findRun } from '../repository/find-run.js';
 import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository } from '../repository/repository.js';
-import type { RunDisk, RunManifest } from '../repository/run-manifest.js';
 import { Verifier } from '../repository/verify-run.js';
+import { chainName, chooseRunDisks } from './run-disks.js';
 
 export const restoreFormats = ['qcow2', 'raw'] as const;
 
@@ -97,17 +96,6 @@ export async function restoreRun(options: RestoreOptions): Promise<RestoredRun> 
   }
 }
 
-function chooseRunDisks({ run, disks }: RunManifest, named: readonly string[]): RunDisk[] {
-  if (named.length === 0) return [...disks];
-  return named.map((name) => {
-    const found = disks.filter(({ id, serial, file }) => [id, serial, file.name].includes(name));
-    const [disk] = found;
-    if (disk !== undefined && found.length === 1) return disk;
-    const there = disks.map(({ id }) => id).join(', ');
-    throw new UsageError('E_DISK', `--disk ${JSON.stringify(name)}: expected one disk of run ${run} (${there})`);
-  });
-}
-
 async function checkTarget(target: string): Promise<void> {
   if (await exists(target)) {
     const message = `${target} is already there: name a folder that is not, ${join(target, 'NAME')} for instance`;
@@ -118,11 +106,6 @@ async function checkTarget(target: string): Promise<void> {
     throw new UsageError('E_TARGET', `cannot use ${parent}`, { cause });
   });
   if (!found.isDirectory()) throw new UsageError('E_TARGET', `${parent} is no folder`);
-}
-
-/** The name by which qemu-img opens the chain, whatever its headers say. */
-function chainName(links: readonly Link[]): string {
-  return imageName(links.map(({ file }): OpenLayer => ({ file, format: 'qcow2', isDevice: false })));
 }
 
 async function restoreDisk(

@@ -42,6 +42,8 @@ export type Act =
       readonly strike: Strike | undefined;
     }
   | { readonly kind: 'forget' | 'restore' | 'lose'; readonly run: number }
+  /** In place; the tool is killed so long after its start, and called again. */
+  | { readonly kind: 'put back'; readonly run: number; readonly killedAfterMs: number | undefined }
   | { readonly kind: 'damage'; readonly run: number; readonly disk: number; readonly at: number }
   | { readonly kind: 'keep'; readonly count: number }
   | { readonly kind: 'resize'; readonly disk: number }
@@ -55,6 +57,7 @@ export const ACT_KINDS: readonly ActKind[] = [
   'forget',
   'keep',
   'restore',
+  'put back',
   'verify',
   'damage',
   'lose',

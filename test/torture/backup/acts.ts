@@ -17,6 +17,7 @@ export async function doAct(place: Place, act: Act, pattern: () => number): Prom
     case 'backup':
       return await backUp(place, act, pattern);
     case 'restore':
+    case 'put back':
     case 'forget':
     case 'lose':
     case 'damage':
@@ -97,7 +98,10 @@ export async function doAct(place: Place, act: Act, pattern: () => number): Prom
   }
 }
 
-async function onRun(place: Place, act: Act & { kind: 'restore' | 'forget' | 'lose' | 'damage' }): Promise<Done> {
+async function onRun(
+  place: Place,
+  act: Act & { kind: 'restore' | 'put back' | 'forget' | 'lose' | 'damage' },
+): Promise<Done> {
   const { vm } = place;
   const listed = await place.listed();
   const run = listed[Math.min(listed.length - 1, Math.floor(act.run * listed.length))];
@@ -109,6 +113,8 @@ async function onRun(place: Place, act: Act & { kind: 'restore' | 'forget' | 'lo
       rmSync(target, { recursive: true, force: true });
       return ended(restored);
     }
+    case 'put back':
+      return await putBack(place, run, act.killedAfterMs);
     case 'forget': {
       const forgot = await place.onRepository('forget', run);
       if (forgot.error.code === 'none') place.forgotten.add(run);
@@ -131,4 +137,27 @@ async function onRun(place: Place, act: Act & { kind: 'restore' | 'forget' | 'lo
       return done;
     }
   }
+}
+
+/** Killed half-way, it is called again: the images are the run's then, or what they were. */
+async function putBack(place: Place, run: string, killedAfterMs: number | undefined): Promise<Done> {
+  const { vm } = place;
+  await place.runs();
+  await place.stop('quit');
+  const words = ['backup', 'restore', run, '--in-place', '--yes', '--repo', vm.repository];
+  if (killedAfterMs !== undefined) {
+    const child = vm.at.spawn(words);
+    const timer = setTimeout(() => child.kill('SIGKILL'), killedAfterMs);
+    await child;
+    clearTimeout(timer);
+    // A qemu-img that it had started goes on, and holds the images.
+    await vm.at.leftQemuImgEnded();
+  }
+  const restored = await place.call(words);
+  if (restored.error.code === 'none') {
+    const state = vm.states.get(run);
+    if (state === undefined) throw new Error(`nobody kept the state of ${run}`);
+    for (const { id } of place.manifest(run).disks) vm.became(new Map([[id, state.get(id) ?? Buffer.alloc(0)]]));
+  }
+  return ended(restored);
 }

@@ -28,7 +28,7 @@ export function drawBackup(seed: number, index: number): BackupDraw {
   const formats = [format(), format()];
   const guess: Guess = { sets: 0, runs: 0, on: true, plugged: false };
   const acts: Act[] = [{ kind: 'write', writes: drawWrites(dice) }];
-  const length = dice.whole(9, 14);
+  const length = dice.whole(10, 16);
   while (acts.length < length) acts.push(drawAct(dice, drawKind(dice, guess), guess));
   return { formats, acts };
 }
@@ -38,13 +38,14 @@ function drawKind(dice: Dice, { sets, runs, on, plugged }: Guess): ActKind {
   const overlaid = sets > 0 ? 1 : 0;
   return dice.of<ActKind>([
     ['write', 24],
-    ['backup', has === 0 ? 60 : 34],
+    ['backup', has === 0 ? 70 : 40],
     ['snapshot', [7, 3, 0][sets] ?? 0],
     ['commit', 8 * overlaid],
     ['revert', 5 * overlaid],
     ['forget', runs > 1 ? 6 : 0],
-    ['keep', runs > 2 ? 3 : 0],
+    ['keep', runs > 1 ? 5 : 0],
     ['restore', 3 * has],
+    ['put back', 4 * has],
     ['verify', 3 * has],
     ['damage', 3 * has],
     ['lose', runs > 1 ? 2 : 0],
@@ -70,6 +71,9 @@ function drawAct(dice: Dice, kind: ActKind, guess: Guess): Act {
       return { kind, run: dice.part() };
     case 'restore':
       return { kind, run: dice.part() };
+    case 'put back':
+      guess.on = guess.plugged = false;
+      return { kind, run: dice.part(), killedAfterMs: dice.chance(0.5) ? dice.whole(300, 1500) : undefined };
     case 'damage':
       return { kind, run: dice.part(), disk: dice.part(), at: dice.part() };
     case 'keep':

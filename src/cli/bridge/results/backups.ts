@@ -220,6 +220,26 @@ export const backupRestoreSchema = v.strictObject({
   ),
 });
 
+export const backupInPlaceSchema = v.strictObject({
+  vm: vmName,
+  run,
+  createdAt: text('when the run was begun (ISO 8601, UTC)'),
+  level: is(consistencyLevelSchema, 'what it is worth'),
+  dryRun: flag('nothing was changed: --dry-run'),
+  verified: flag('what was read was compared with its sums, and the images with what was read'),
+  disks: is(
+    v.array(
+      v.strictObject({
+        id: text("id of the guest's device"),
+        serial: maybe(v.string(), 'serial number, as the guest saw it'),
+        file: text("the VM's image"),
+        bytes: bytes('clusters of 64 KiB that differed, and were written'),
+      }),
+    ),
+    'disks that were restored',
+  ),
+});
+
 export const backupForgetSchema = v.strictObject({
   dryRun: flag('nothing was changed: --dry-run'),
   vms: is(
