@@ -4,7 +4,7 @@ import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { afterEach, describe, expect, test } from 'vitest';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
-import { LossyProxy, type Step } from '../support/lossy-proxy.js';
+import { LossyProxy, StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
 
 let vm: BackupHarness;
@@ -142,6 +142,23 @@ requires(
     await expect.poll(async () => (await vm.at.jobs()).length, { timeout: 30_000 }).toBe(2);
     controller.abort('SIGTERM');
     expect(await work).toMatchObject({ code: 4, error: { code: 'E_INTERRUPTED' } });
+    expect(await vm.listed()).toEqual([full]);
+    await expectAllGood();
+  });
+
+  test('one that is interrupted while it plans has done nothing', async () => {
+    const full = await start();
+    const step = { command: 'query-migrate', when: 'before' } as const;
+    await using proxy = await StepProxy.listen(vm.at.folder.path('proxy.sock'), vm.at.vm.qmp, step);
+    const controller = new AbortController();
+    const work = vm.at.bridge(vm.words('--full', '--qmp', proxy.path), controller.signal);
+    await proxy.reached;
+    controller.abort('SIGTERM');
+    proxy.goOn();
+    const interrupted = await work;
+    expect(interrupted).toMatchObject({ code: 4, error: { code: 'E_INTERRUPTED' } });
+    expect(interrupted.error.message).toBe('interrupted by SIGTERM: nothing was backed up');
+    expect(vm.at.agent.frozen).toBe(false);
     expect(await vm.listed()).toEqual([full]);
     await expectAllGood();
   });

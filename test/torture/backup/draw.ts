@@ -48,7 +48,7 @@ function drawKind(dice: Dice, { sets, runs, on, plugged }: Guess): ActKind {
     ['put back', 4 * has],
     ['verify', 3 * has],
     ['damage', 3 * has],
-    ['lose', runs > 1 ? 2 : 0],
+    ['lose', runs > 1 ? 3 : 0],
     ['resize', sets === 0 ? 4 : 0],
     ['plug', on && !plugged ? 4 : 0],
     ['unplug', on && plugged ? 6 : 0],
