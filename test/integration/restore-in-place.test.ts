@@ -144,27 +144,29 @@ requires(
       operation: 'restore',
       since: new Date().toISOString(),
       owner: { pid: 1, startTicks: '0', bootId: 'another boot', pidNamespace: 'pid:[1]' },
-      repository: vm.repository,
-      run: second,
-      disks: [{ id: 'data0', image: image('data0'), draft }],
+      drafts: [draft],
     };
     writeFileSync(draft, '');
-    writeFileSync(journal, JSON.stringify({ ...left, writes: false }));
+    writeFileSync(journal, JSON.stringify({ ...left, partial: [] }));
     const forgotten = await vm.at.bridge(['recover']);
     expect(forgotten.json['findings']).toMatchObject([{ kind: 'restore-unfinished', status: 'done' }]);
     expect([existsSync(draft), existsSync(journal)]).toEqual([false, false]);
 
     writeFileSync(draft, '');
-    writeFileSync(journal, JSON.stringify({ ...left, writes: true }));
+    const partial = [{ image: image('data0'), repository: vm.repository, run: second }];
+    writeFileSync(journal, JSON.stringify({ ...left, partial }));
     const told = await vm.at.bridge(['recover']);
     expect(told.code).toBe(8);
-    expect(told.json['findings']).toMatchObject([{ kind: 'restore-unfinished', status: 'yours' }]);
+    expect(told.json['findings']).toMatchObject([{ status: 'done' }, { kind: 'restore-unfinished', status: 'yours' }]);
     expect(JSON.stringify(told.json)).toContain(`backup restore ${second} --in-place`);
+    expect(existsSync(draft)).toBe(false);
     await restart();
     expect(await vm.run()).toMatchObject({ code: 2, error: { code: 'E_UNFINISHED' } });
     expect(await vm.at.create('s1')).toMatchObject({ code: 2, error: { code: 'E_UNFINISHED' } });
     await vm.at.vm.quit();
     expect((await inPlace(second, '--dry-run')).error.message).toBe('none');
+    // Another disk than the one that is in part.
+    expect((await inPlace(second, '--yes', '--disk', 'root0')).error.message).toBe('none');
     expect(existsSync(journal)).toBe(true);
     expect((await inPlace(second, '--yes')).error.message).toBe('none');
     await expectImages(vm.states.get(second));

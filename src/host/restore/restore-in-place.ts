@@ -2,6 +2,7 @@
 // differs. What differs is found first, into a draft beside each image: a qcow2 that lies on the run and is rebased on the
 // image, whereby qemu-img keeps in it what reads otherwise. Only when all drafts are whole are they merged into the images.
 // QEMU records that in the images' dirty bitmaps, so that the next backup is an increment.
+import { open, realpath, stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import type { ConsistencyLevel } from '../../consistency.js';
 import { defined } from '../../defined.js';
@@ -20,7 +21,7 @@ import { openRepository } from '../repository/repository.js';
 import type { RunDisk } from '../repository/run-manifest.js';
 import { Verifier } from '../repository/verify-run.js';
 import { witnessesFor } from '../sets/claims.js';
-import { removeDrafts, RestoreJournal } from '../sets/restore-journal.js';
+import { RestoreJournal } from '../sets/restore-journal.js';
 import { findAndLockVm, type LockedVm, type LockRequest } from '../sets/vm-lock.js';
 import { identityKey } from '../vm/identity.js';
 import { openMonitors } from '../vm/monitors.js';
@@ -84,14 +85,14 @@ export async function restoreInPlace(options: InPlaceOptions): Promise<RestoredI
   await using reading = await lockForReading(repository, key, { operation: 'backup restore' });
   const { run, createdAt, level } = found.manifest;
   const limits = { deadline: new Deadline(options.limitMs), signal };
-  await removeDrafts(vm.store.folder);
+  let writes = false;
+  await using journal = await RestoreJournal.open(vm.store.folder);
   const targets = await targetsOf(found, vm, options.disks);
   await checkFree(vm, targets, options);
   await checkSizes(targets, signal);
   await verifyRun(found, targets, options, limits);
-  const disks = targets.map(({ disk: { id }, image, draft }) => ({ id, image, draft }));
-  await using journal = await RestoreJournal.begin(vm.store.folder, { repository: repository.path, run, disks });
   try {
+    await journal.drafts(targets.map(({ draft }) => draft));
     const bytes: number[] = [];
     for (const target of targets) bytes.push(await findDifferences(target, options, limits));
     if (!dryRun) {
@@ -102,17 +103,21 @@ export async function restoreInPlace(options: InPlaceOptions): Promise<RestoredI
       await checkFree(vm, targets, options);
       await reading.check();
       throwIfInterrupted(signal, 'nothing was restored');
-      await journal.writes();
+      await journal.begin(targets.map(({ image }) => ({ image, repository: repository.path, run })));
+      writes = true;
       // Not to be interrupted: images that are written in part are worth nothing.
-      for (const target of targets) await merge(target, options, { ...limits, signal: new AbortController().signal });
-      journal.written();
+      const toTheEnd = { ...limits, signal: new AbortController().signal };
+      for (const target of targets) {
+        await merge(target, options, toTheEnd);
+        await journal.done(target.image);
+      }
     }
     const restored = targets.map(({ disk: { id, serial }, image }, index) => {
       return { id, ...defined({ serial }), file: image, bytes: bytes[index] ?? 0 };
     });
     return { vm: found.vm.name, run, createdAt, level, dryRun, verified: verify && !dryRun, disks: restored };
   } catch (error) {
-    if (journal.isInPart && !dryRun) throw inPart(run, error);
+    if (writes) throw inPart(run, error);
     throwIfInterrupted(signal, 'nothing was restored');
     if (error instanceof BridgeError) throw error;
     throw new CutError('E_COPY', `nothing was restored: ${describeError(error)}`, { cause: error });
@@ -133,12 +138,23 @@ async function targetsOf(
   const known = await knownDisks(runs, store);
   const targets: Target[] = [];
   for (const disk of chooseRunDisks(manifest, named)) {
-    const { file: image, format } = known?.all.find(({ id }) => id === disk.id) ?? disk.source;
+    const { file, format } = known?.all.find(({ id }) => id === disk.id) ?? disk.source;
+    const image = await imageFileOf(disk, file);
     const links = chainOf(folder, runs.all, manifest, disk);
     for (const link of links) await checkLink(link);
     targets.push({ disk, image, format, draft: `${image}.restore-${manifest.id}`, source: chainName(links) });
   }
   return targets;
+}
+
+/** The image itself: its draft lies beside it. Throws a UsageError if it is no file. */
+async function imageFileOf({ id }: RunDisk, name: string): Promise<string> {
+  const found = await stat(name).catch((cause: unknown) => {
+    throw new UsageError('E_NO_IMAGE', `${name}, the image of disk ${id}, cannot be found`, { cause });
+  });
+  if (found.isFile()) return await realpath(name);
+  const message = `${name}, the image of disk ${id}, is no file: restore the disk to a folder with --format raw, and copy it`;
+  throw new UsageError('E_TARGET', message);
 }
 
 /** Throws a UsageError if an image has another size than the disk of the run. */
@@ -191,6 +207,8 @@ async function verifyRun(
 async function findDifferences(target: Target, { onProgress }: InPlaceOptions, limits: TaskLimits): Promise<number> {
   const { disk, image, format, draft, source } = target;
   const backing = { name: source, format: 'qcow2' };
+  // It holds what is in the guest's disk: nobody but root reads it.
+  await (await open(draft, 'wx', 0o600)).close();
   await makeImage({ file: draft, virtualSize: disk.virtualSize, compression: 'zlib', backing });
   await runQemuImg(['rebase', '-p', '-f', 'qcow2', '-b', image, '-F', format, draft], {
     ...limits,

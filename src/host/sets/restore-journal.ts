@@ -1,6 +1,6 @@
-// Keeps the journal of a restore in place, STATE_DIR/VM/restore.json: which images it writes to, by which drafts. Until
-// `writes` nothing of an image is changed, and whoever finds the journal of a killed tool may forget it all. From then on
-// the images are of two instants, until the restore is done again. Only who holds the VM's lock writes one.
+// Keeps the journal of restores in place, STATE_DIR/VM/restore.json: the drafts that one has made, and the images that are
+// written in part. An image is that from before it is written to until it is whole and on the disk, whatever is killed
+// meanwhile, and until it is restored anew: such an image holds two instants. Only who holds the VM's lock writes one.
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
@@ -9,91 +9,83 @@ import { writeDurably } from '../images/durable-file.js';
 import { removeJournal } from './journal.js';
 import { newWork, readWork, workEntries, workText, type FoundWork } from './owner-lock.js';
 
-const entrySchema = v.strictObject({
-  ...workEntries,
-  /** Folder of the repository, and the run. */
+const partialSchema = v.strictObject({
+  image: v.string(),
+  /** Folder of the repository, and the run that it was to hold. */
   repository: v.string(),
   run: v.string(),
-  disks: v.array(v.strictObject({ id: v.string(), image: v.string(), draft: v.string() })),
-  /** The images are being written to. */
-  writes: v.boolean(),
+});
+export type PartialImage = v.InferOutput<typeof partialSchema>;
+
+const entrySchema = v.strictObject({
+  ...workEntries,
+  drafts: v.array(v.string()),
+  partial: v.array(partialSchema),
 });
 type RestoreEntry = v.InferOutput<typeof entrySchema>;
 
-function journalFile(vmFolder: string): string {
+export function restoreJournalFile(vmFolder: string): string {
   return join(vmFolder, 'restore.json');
 }
 
 /** The journal, if there is one. Never throws for what is in it. */
 export async function readRestoreJournal(vmFolder: string): Promise<FoundWork<RestoreEntry> | undefined> {
-  return await readWork(journalFile(vmFolder), entrySchema);
+  return await readWork(restoreJournalFile(vmFolder), entrySchema);
 }
 
-/** The drafts of a restore that was killed: other clusters differ by now. The journal still says what was begun. */
-export async function removeDrafts(vmFolder: string): Promise<void> {
-  const there = await readRestoreJournal(vmFolder);
-  for (const { draft } of there?.entry?.disks ?? []) await rm(draft, { force: true });
+/** Throws a UsageError `E_UNFINISHED` if an image of the VM is written in part. */
+export async function refuseHalfRestored(vmFolder: string): Promise<void> {
+  const [first] = (await readRestoreJournal(vmFolder))?.entry?.partial ?? [];
+  if (first === undefined) return;
+  const message = `${first.image} holds run ${first.run} of ${first.repository} only in part: restore it in place again`;
+  throw new UsageError('E_UNFINISHED', message);
 }
 
-/** Call it if no image was written to. */
-export async function forgetRestore(vmFolder: string): Promise<void> {
-  await removeDrafts(vmFolder);
-  await removeJournal(journalFile(vmFolder));
-}
-
-/** When it is disposed the drafts go, and the journal, unless images are written in part. */
 export class RestoreJournal implements AsyncDisposable {
-  readonly #folder: string;
+  readonly #file: string;
   #entry: RestoreEntry;
 
-  private constructor(folder: string, entry: RestoreEntry) {
-    this.#folder = folder;
+  private constructor(file: string, entry: RestoreEntry) {
+    this.#file = file;
     this.#entry = entry;
   }
 
-  /** Durable when it returns. Images that were written in part still are. */
-  static async begin(
-    vmFolder: string,
-    work: Pick<RestoreEntry, 'repository' | 'run' | 'disks'>,
-  ): Promise<RestoreJournal> {
-    const left = (await readRestoreJournal(vmFolder))?.entry;
-    const entry = { ...(await newWork('restore')), ...work, writes: left?.writes === true };
-    const journal = new RestoreJournal(vmFolder, entry);
-    await journal.#write();
-    return journal;
+  /** Takes it over from a tool that was killed. Its drafts go: other clusters differ by now. */
+  static async open(vmFolder: string): Promise<RestoreJournal> {
+    const { drafts = [], partial = [] } = (await readRestoreJournal(vmFolder))?.entry ?? {};
+    for (const draft of drafts) await rm(draft, { force: true });
+    return new RestoreJournal(restoreJournalFile(vmFolder), { ...(await newWork('restore')), drafts: [], partial });
   }
 
-  /** Images are written to from now on; durable when it returns. */
-  async writes(): Promise<void> {
-    this.#entry = { ...this.#entry, writes: true };
-    await this.#write();
+  /** These files are about to be made; durable when it returns. */
+  async drafts(drafts: readonly string[]): Promise<void> {
+    await this.#write({ drafts: [...drafts] });
   }
 
-  /** All images are as they should be, and on the disk. */
-  written(): void {
-    this.#entry = { ...this.#entry, writes: false };
+  /** These images are about to be written to; durable when it returns. */
+  async begin(images: readonly PartialImage[]): Promise<void> {
+    const names = images.map(({ image }) => image);
+    await this.#write({ partial: [...this.#entry.partial.filter(({ image }) => !names.includes(image)), ...images] });
   }
 
-  get isInPart(): boolean {
-    return this.#entry.writes;
+  /** The image is whole, and on the disk. */
+  async done(image: string): Promise<void> {
+    await this.#write({ partial: this.#entry.partial.filter((each) => each.image !== image) });
   }
 
+  isInPart(image: string): boolean {
+    return this.#entry.partial.some((each) => each.image === image);
+  }
+
+  /** The drafts go, and the journal with them, unless an image is still written in part. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { draft } of this.#entry.disks) await rm(draft, { force: true });
-    if (!this.#entry.writes) await removeJournal(journalFile(this.#folder));
+    for (const draft of this.#entry.drafts) await rm(draft, { force: true });
+    if (this.#entry.partial.length === 0) await removeJournal(this.#file);
+    else await this.#write({ drafts: [] });
   }
 
-  async #write(): Promise<void> {
-    await writeDurably(journalFile(this.#folder), workText(this.#entry));
+  async #write(change: Partial<Pick<RestoreEntry, 'drafts' | 'partial'>>): Promise<void> {
+    this.#entry = { ...this.#entry, ...change };
+    await writeDurably(this.#file, workText(this.#entry));
   }
-}
-
-/** Throws a UsageError `E_UNFINISHED` if the VM's images hold a run in part. */
-export async function refuseHalfRestored(vmFolder: string): Promise<void> {
-  const there = await readRestoreJournal(vmFolder);
-  if (there?.entry?.writes !== true) return;
-  const { run, disks, repository } = there.entry;
-  const images = disks.map(({ image }) => image).join(', ');
-  const message = `${images} hold run ${run} of ${repository} only in part: restore it in place again, to its end`;
-  throw new UsageError('E_UNFINISHED', message);
 }
