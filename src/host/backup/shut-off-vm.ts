@@ -10,10 +10,10 @@ import { Deadline } from '../../deadline.js';
 import { CutError, describeError, UnreachableError, UsageError } from '../../errors.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
-import { knownDisks, type KnownDisk, type KnownDisks } from '../repository/known-disks.js';
+import { knownDisks, type KnownDisk } from '../repository/known-disks.js';
 import { VmFolder } from '../repository/layout.js';
 import type { Repository } from '../repository/repository.js';
-import { readRuns } from '../repository/runs.js';
+import { readRuns, wantedRuns } from '../repository/runs.js';
 import { findAndLockVm, type LockRequest, type OpenVm } from '../sets/vm-lock.js';
 import { identityKey, type VmIdentity } from '../vm/identity.js';
 import { PlainQemu } from '../vm/plain-qemu.js';
@@ -70,10 +70,10 @@ async function disksOf(
   repository: Repository | undefined,
   { identity, store }: Pick<OpenVm, 'identity' | 'store'>,
   whyShutOff: unknown,
-): Promise<KnownDisks> {
+): Promise<{ readonly all: readonly KnownDisk[]; readonly knownBy: string }> {
   const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(identity));
-  const known = folder === undefined ? undefined : await knownDisks(await readRuns(folder), store);
-  if (known !== undefined) return known;
+  const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
+  if (newest !== undefined) return { all: await knownDisks(newest.disks, store), knownBy: newest.run };
   const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
   throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
 }

@@ -1,8 +1,9 @@
-// Which images are the disks of a VM that is shut off: by its newest run, and by its snapshot sets.
+// Which images the disks of a VM that is shut off are: by its newest runs, and by its snapshot sets.
 import { UsageError } from '../../errors.js';
 import { currentImages } from '../sets/current-images.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { viewSet, type SetView } from '../sets/set-view.js';
+import type { RunDisk } from './run-manifest.js';
 import { wantedRuns, type Runs } from './runs.js';
 
 export interface KnownDisk {
@@ -13,16 +14,17 @@ export interface KnownDisk {
   readonly format: string;
 }
 
-export interface KnownDisks {
-  readonly all: readonly KnownDisk[];
-  /** The run by which it is known. */
-  readonly knownBy: string;
+/** The disk as the newest run has it that holds it; else itself. */
+export function newestOf(runs: Runs, disk: RunDisk): RunDisk {
+  const all = wantedRuns(runs).toReversed();
+  return all.flatMap(({ disks }) => disks).find(({ id }) => id === disk.id) ?? disk;
 }
 
-/** Undefined if there is no run. Throws a UsageError if a set cannot be read, or does not know. */
-export async function knownDisks(runs: Runs, store: ManifestStore): Promise<KnownDisks | undefined> {
-  const newest = wantedRuns(runs).at(-1);
-  if (newest === undefined) return undefined;
+/**
+ * The disks as the VM would be started with them: those of a run, on what the sets made since put them on. Throws a
+ * UsageError if a set cannot be read, or does not know.
+ */
+export async function knownDisks(disks: readonly RunDisk[], store: ManifestStore): Promise<readonly KnownDisk[]> {
   const { manifests, unreadable } = await store.readAll();
   const broken = unreadable.find(({ empty }) => !empty);
   if (broken !== undefined) {
@@ -31,12 +33,11 @@ export async function knownDisks(runs: Runs, store: ManifestStore): Promise<Know
   const views: SetView[] = [];
   for (const each of manifests) views.push(await viewSet(each, { monitors: [], isRunning: false, isBusy: false }));
   const images = await currentImages(views);
-  const all = newest.disks.map(({ id, serial, source }) => {
+  return disks.map(({ id, serial, source }) => {
     const current = images.find((each) => each.id === id);
     if (current === undefined) return { id, serial, ...source };
     const { image, set } = current;
     if (image !== undefined) return { id, serial, file: image.file, format: image.format };
     throw new UsageError('E_NEWEST_UNKNOWN', `which image of disk ${id} is the newest is not known: see set ${set}`);
   });
-  return { all, knownBy: newest.run };
 }

@@ -15,7 +15,7 @@ import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
 import { whyInUse } from '../images/use.js';
 import { chainOf, checkLink } from '../repository/chain.js';
 import { findRun, type FoundRun } from '../repository/find-run.js';
-import { knownDisks } from '../repository/known-disks.js';
+import { knownDisks, newestOf } from '../repository/known-disks.js';
 import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository } from '../repository/repository.js';
 import type { RunDisk } from '../repository/run-manifest.js';
@@ -135,10 +135,9 @@ async function targetsOf(
   { store }: LockedVm,
   named: readonly string[],
 ): Promise<Target[]> {
-  const known = await knownDisks(runs, store);
   const targets: Target[] = [];
   for (const disk of chooseRunDisks(manifest, named)) {
-    const { file, format } = known?.all.find(({ id }) => id === disk.id) ?? disk.source;
+    const [{ file, format } = disk.source] = await knownDisks([newestOf(runs, disk)], store);
     const image = await imageFileOf(disk, file);
     const links = chainOf(folder, runs.all, manifest, disk);
     for (const link of links) await checkLink(link);

@@ -8,7 +8,7 @@ import type { Outcome } from './outcome.js';
 import { Place } from './place.js';
 import { judgeRest, judgeRuns, judgeVm } from './verdict.js';
 
-export interface Step {
+interface Step {
   readonly act: string;
   readonly kind: ActKind;
   readonly ending: Ending | undefined;
