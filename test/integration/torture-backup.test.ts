@@ -37,7 +37,7 @@ requires(
     const acts: Act[] = [
       write(one(0, 0.1), one(1, 0.5)),
       backup(undefined, [one(0, 0.1), one(1, 0.5)]),
-      write(one(1, 0.4, 'discard'), one(0, 0.6, 'zeroes')),
+      write(one(1, 0.5, 'discard'), one(0, 0.1, 'zeroes'), one(0, 0.8), one(1, 0.8)),
       { kind: 'snapshot' },
       backup({ ending: 'tool killed', at: 0.6, laterMs: undefined }),
       write(one(0, 0.2), one(1, 0.9)),
