@@ -47,6 +47,12 @@ const EPILOGUE = [
 
 export function restoreOptions(yargs: Argv): Argv<RestoreArgs> {
   return withRepo(withVm(yargs))
+    .option('vm', {
+      type: 'string',
+      describe:
+        'into a folder: name or UUID of the VM, as it was when it was backed up; in place: the VM, as for other commands',
+      group: 'VM:',
+    })
     .positional('run', runName)
     .positional('dir', { type: 'string', describe: 'folder to be made' })
     .option('in-place', {
