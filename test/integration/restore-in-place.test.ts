@@ -175,4 +175,46 @@ requires(
     expect([existsSync(draft), existsSync(journal)]).toEqual([false, false]);
     expect((await vm.at.bridge(['recover'])).json['findings']).toEqual([]);
   });
+
+  test('killed with its qemu-img in the middle of a write, goes on when it is called again', async () => {
+    const large: BareDisk = { name: 'data0', format: 'qcow2', megabytes: 128 };
+    vm = await BackupHarness.start([large]);
+    await vm.write('data0', 1, 0, 120 * 1024);
+    const { made } = await vm.run();
+    await vm.write('data0', 2, 0, 120 * 1024);
+    await vm.at.vm.quit();
+    const words = ['backup', 'restore', made.run, '--in-place', '--yes', '--repo', vm.repository];
+    const child = vm.at.spawn(words);
+    const merging = (): number | undefined =>
+      readdirSync('/proc')
+        .filter((name) => /^\d+$/.test(name))
+        .map(Number)
+        .find((pid) => isMergeOf(pid, image('data0')));
+    let pid = merging();
+    while (pid === undefined && child.exitCode === null) {
+      await new Promise(setImmediate);
+      pid = merging();
+    }
+    child.kill('SIGKILL');
+    if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    await child;
+    expect(pid).toBeDefined();
+    const told = await vm.at.bridge(['recover']);
+    expect(told.json['findings']).toMatchObject([{ status: 'done' }, { kind: 'restore-unfinished', status: 'yours' }]);
+    expect(JSON.stringify(told.json)).toContain('holds two instants');
+    expect((await vm.at.bridge(words)).error.message).toBe('none');
+    const raw = vm.at.folder.path('read.raw');
+    await execa('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', image('data0'), raw]);
+    expect(difference('data0', readFileSync(raw), vm.states.get(made.run)?.get('data0'))).toBeUndefined();
+    expect((await vm.at.bridge(['recover'])).json['findings']).toEqual([]);
+  });
 });
+
+function isMergeOf(pid: number, image: string): boolean {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return words.includes('commit') && words.some((word) => word.startsWith(`${image}.restore-`));
+  } catch {
+    return false; // it has just ended
+  }
+}
