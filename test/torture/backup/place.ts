@@ -196,9 +196,10 @@ export class Place implements AsyncDisposable {
 
   #images(): readonly BareDisk[] {
     return this.disks.map((disk) => {
-      const { file, format } = this.#files.get(disk.name) ?? {};
+      const file = this.#files.get(disk.name)?.file;
       if (file === undefined) throw new Error(`nobody knows the image of ${disk.name}`);
-      return { ...disk, file, format: format === 'raw' ? 'raw' : 'qcow2' };
+      // By its name: a job's filter may have been above it.
+      return { ...disk, file, format: file.endsWith('.raw') ? 'raw' : 'qcow2' };
     });
   }
 
