@@ -74,6 +74,11 @@ export class BackupHarness implements AsyncDisposable {
     return new Map([...this.#model].map(([disk, bytes]) => [disk, Buffer.from(bytes)]));
   }
 
+  /** Of the disk, in megabytes. */
+  megabytes(disk: string): number {
+    return (this.#model.get(disk)?.length ?? 0) / 1024 / 1024;
+  }
+
   /** The disks hold this again: they were reverted, or started from other images. */
   became(state: State): void {
     for (const [disk, bytes] of state) this.#model.set(disk, Buffer.from(bytes));

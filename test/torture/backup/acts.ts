@@ -59,7 +59,7 @@ export async function doAct(place: Place, act: Act, pattern: () => number): Prom
       await place.runs();
       if (place.sets.length > 0) return idle('overlays lie over the images');
       const { name } = place.diskAt(act.disk);
-      const megabytes = 1 + (vm.state().get(name)?.length ?? 0) / 1024 / 1024;
+      const megabytes = 1 + vm.megabytes(name);
       const node = (await vm.at.vm.active()).get(name)?.node;
       try {
         await vm.at.vm.control.execute('block_resize', { 'node-name': node, size: megabytes * 1024 * 1024 });

@@ -82,7 +82,7 @@ export class Place implements AsyncDisposable {
       const { name } = this.diskAt(part);
       const clusters = what === 'discard' && this.sets.length === 0;
       const grain = clusters ? CLUSTER_KILOBYTES : 1;
-      const size = (this.vm.state().get(name)?.length ?? 0) / 1024;
+      const size = this.vm.megabytes(name) * 1024;
       const length = Math.ceil(kilobytes / grain) * grain;
       const offset = Math.floor((at * (size - length)) / grain) * grain;
       if (clusters && !(await this.#isCopied())) await this.vm.discard(name, offset, length);
