@@ -128,8 +128,6 @@ interface BackupOptions {
   readonly 'bitmap-mode'?: 'never';
   readonly speed?: number;
   readonly compress?: boolean;
-  /** Who suffers when what the guest overwrites cannot be copied before: since QEMU 10.1. */
-  readonly 'on-cbw-error'?: 'break-snapshot';
   readonly 'auto-finalize': false;
   readonly 'auto-dismiss': false;
 }
@@ -182,10 +180,6 @@ const qmpCommands = {
       v.object({
         name: v.string(),
         'meta-type': v.string(),
-        /** Of a command: the name of the type of its arguments. */
-        'arg-type': v.optional(v.string()),
-        /** Of an object: its members. An enumeration has texts in QEMU before 6.2. */
-        members: v.optional(v.array(v.unknown())),
       }),
     ),
   ),
