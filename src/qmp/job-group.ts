@@ -19,10 +19,10 @@ export interface GroupProgress {
 
 export interface GroupOptions {
   readonly signal: AbortSignal;
-  /** No job of the group gets on for so long: it is given up. */
+  /** A job of the group does not get on for so long, before it is pending: the group is given up. */
   readonly stallMs: number;
-  /** Called about twice a second; what it throws ends the wait. */
-  readonly onProgress: (progress: GroupProgress) => Promise<void> | void;
+  /** Called about twice a second; what it throws ends the wait. It is not waited for: nothing may delay giving up. */
+  readonly onProgress: (progress: GroupProgress) => void;
 }
 
 /** An event makes the wait quick; the poll gives the progress. */
@@ -38,7 +38,7 @@ export async function groupJobs(client: Monitor, ids: readonly string[]): Promis
 
 /**
  * Returns the jobs when every one is pending. Throws a BridgeError `E_JOB` with QEMU's reason if one failed or is gone, a
- * DeadlineError if none gets on, the signal's reason when aborted: nothing is cancelled yet.
+ * DeadlineError if one does not get on, the signal's reason when aborted: nothing is cancelled yet.
  */
 export async function waitForGroup(
   client: QmpClient,
@@ -47,21 +47,37 @@ export async function waitForGroup(
 ): Promise<JobInfo[]> {
   const { signal, stallMs, onProgress } = options;
   using listener = client.listen('JOB_STATUS_CHANGE', ({ data }) => ids.includes(String(data['id'])));
-  let lastChange = performance.now();
-  let seen = '';
+  const stall = new StallClock(stallMs);
   for (;;) {
     signal.throwIfAborted();
     const jobs = await groupJobs(client, ids);
     for (const id of ids) checkAlive(id, jobs);
-    await onProgress({ current: sumOf(jobs, 'current-progress'), total: sumOf(jobs, 'total-progress') });
+    onProgress({ current: sumOf(jobs, 'current-progress'), total: sumOf(jobs, 'total-progress') });
     if (jobs.every(({ status }) => status === 'pending')) return jobs;
-    const state = jobs.map((job) => `${job.status} ${job['current-progress']}`).join();
-    if (state !== seen) lastChange = performance.now();
-    seen = state;
-    if (performance.now() - lastChange > stallMs) throw new DeadlineError(`jobs ${ids.join(', ')} to get on`, stallMs);
+    for (const job of jobs) stall.check(job);
     await listener.next(POLL_MS).catch((error: unknown) => {
       if (!(error instanceof DeadlineError)) throw error;
     });
+  }
+}
+
+/** When each job was last seen to get on: one that hangs must not hide behind the others. */
+class StallClock {
+  readonly #limitMs: number;
+  readonly #seen = new Map<string, { readonly state: string; readonly sinceMs: number }>();
+
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  /** Throws a DeadlineError if the job has not got on for too long. One that is pending waits for the others. */
+  check({ id, status, 'current-progress': current }: JobInfo): void {
+    const state = `${status} ${current}`;
+    const before = this.#seen.get(id);
+    const nowMs = performance.now();
+    if (before?.state !== state) this.#seen.set(id, { state, sinceMs: nowMs });
+    else if (status !== 'pending' && nowMs - before.sinceMs > this.#limitMs)
+      throw new DeadlineError(`job ${id} to get on`, this.#limitMs);
   }
 }
 

@@ -1,5 +1,4 @@
 // Plans a backup: which disks, each since which checkpoint, and how much that is. Changes nothing.
-import { statfs } from 'node:fs/promises';
 import * as v from 'valibot';
 import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
@@ -13,6 +12,7 @@ import type { VmDisk } from '../../qmp/block-graph.js';
 import { diskName } from '../vm/disk-choice.js';
 import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
 import { chooseBase, isSuperfluous, type Base } from './checkpoints.js';
+import { freeBytes } from './space-watch.js';
 
 /** It reads tables alone. */
 const MEASURE_LIMIT_MS = 60_000;
@@ -124,8 +124,7 @@ export async function readRepositoryRoom(
   planned: readonly PlannedDisk[],
   minFreeBytes: number,
 ): Promise<RepositoryRoom> {
-  const { bavail, bsize } = await statfs(path);
-  return { free: bavail * bsize, needed: planned.reduce((sum, { bytes }) => sum + bytes, minFreeBytes) };
+  return { free: await freeBytes(path), needed: planned.reduce((sum, { bytes }) => sum + bytes, minFreeBytes) };
 }
 
 /** Throws a CutError if there is too little. */

@@ -56,6 +56,9 @@ export interface BackupResult {
   readonly troubles: readonly string[];
 }
 
+/** How long a repository may take to forget a draft: one that hangs must not keep us from telling what happened. */
+const REMOVE_MS = 60_000;
+
 /**
  * Makes a run. Throws a UsageError, UnreachableError, QuiesceError, CutError or ThawUnconfirmedError: except for the last
  * the guest is thawed, and in all cases no run was made; what could not be undone `recover` undoes.
@@ -168,7 +171,7 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
   try {
     // The draft goes last: as long as QEMU may write to it, it stays.
     const draft = await RunDraft.begin(folder, run);
-    reverter.push(`draft ${draft.path}`, () => draft.remove());
+    reverter.push(`draft ${draft.path}`, () => draft.remove(), REMOVE_MS);
     copied = await copyDisks(at, { run, id, begun, targets, draft, journal, reverter, onHeld });
     await at.lock.check();
     await draft.publish(copied.manifest);

@@ -1,7 +1,7 @@
 // The middle of a backup: everything slow before the hold, the cut under it, and then the copying, while the guest runs. What
 // is done is registered to be undone first.
 import { randomUUID } from 'node:crypto';
-import { statfs } from 'node:fs/promises';
+import { unlessAborted, withLimit } from '../../deadline.js';
 import { CutError } from '../../errors.js';
 import { monotonicMs, roundMs } from '../../linux/clock.js';
 import type { Reverter } from '../../reverter.js';
@@ -22,6 +22,7 @@ import type { BackupJournal } from './backup-journal.js';
 import type { BackupAt } from './backup-at.js';
 import { makeTargets, type PlannedTarget } from './backup-targets.js';
 import { runManifest } from './run-record.js';
+import { SpaceWatch } from './space-watch.js';
 import { measured, progressLine } from './transfer-progress.js';
 
 export interface RunParts {
@@ -61,7 +62,9 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   parts.onHeld(held);
   // Its socket serves one at a time, and copying takes its time.
   await plan.agent?.[Symbol.asyncDispose]();
-  const state = await saveState(draft.path, [...firmwareOf(plan.all), ...folders]);
+  const state = await inTime(at, 'the state of the VM to be saved', () =>
+    saveState(draft.path, [...firmwareOf(plan.all), ...folders]),
+  );
 
   const copyStartMs = monotonicMs();
   const copiedBytes = await transfer(at, targets);
@@ -129,29 +132,30 @@ async function cutUnderHold(at: BackupAt, { targets, journal, reverter }: RunPar
   return { held, findings, worth: compared(worthOf(held, counted), findings, names) };
 }
 
+/** While QEMU copies, a repository that hangs delays writes of the guest: we wait for it no longer than for QEMU. */
+async function inTime<T>({ options }: BackupAt, what: string, work: () => Promise<T>): Promise<T> {
+  const { signal, stallMs } = options;
+  signal.throwIfAborted();
+  return await unlessAborted(withLimit(what, stallMs, work()), signal, () => new Error(`interrupted: ${what}`));
+}
+
 async function transfer({ options, backups, repository }: BackupAt, targets: readonly PlannedTarget[]) {
   const { signal, stallMs, minFreeBytes } = options;
   const measure = measured();
+  // Before QEMU meets the end of it: where the target is full, a write of the guest that waits for its copy fails. Half of
+  // what was asked for is kept for the rest of the run, and for what others write.
+  const space = new SpaceWatch(repository.path, minFreeBytes / 2);
   return await backups.transfer(targets, {
     signal,
     stallMs,
     finalizeMs: FINALIZE_MS,
-    onProgress: async (progress) => {
+    onProgress: (progress) => {
       const now = measure(progress);
       options.onProgress(progressLine(now));
       options.onTransfer(now);
-      await checkSpace(repository.path, minFreeBytes);
+      space.check();
     },
   });
-}
-
-// Before QEMU meets the end of it: where the target is full, a write of the guest that waits for its copy may fail.
-async function checkSpace(path: string, minFreeBytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(path);
-  // Half of what was asked for is kept for the rest of the run, and for what others write.
-  if (bavail * bsize >= minFreeBytes / 2) return;
-  const message = `the repository in ${path} runs full: ${bavail * bsize} bytes are free; the backup was given up`;
-  throw new CutError('E_NO_SPACE', message);
 }
 
 async function sumFiles({ options }: BackupAt, targets: readonly PlannedTarget[]): Promise<FileSum[]> {

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as v from 'valibot';
 import { throwIfInterrupted } from '../../confirm.js';
-import { Deadline } from '../../deadline.js';
+import { Deadline, withLimit } from '../../deadline.js';
 import { isErrno, UsageError } from '../../errors.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
 import { ownerSchema, ownerState, thisProcess } from '../sets/owner.js';
@@ -20,6 +20,8 @@ import type { Repository } from './repository.js';
 const EXPIRES_MS = 10 * 60_000;
 const RENEW_MS = EXPIRES_MS / 5;
 const POLL_MS = 100;
+/** Where the repository hangs, the lock is left: its owner is gone then. */
+const RELEASE_MS = 10_000;
 
 const lockSchema = v.strictObject({
   format: v.literal(1),
@@ -139,6 +141,9 @@ function held(file: string, lock: Lock): RepositoryLock {
     if ((await readLock(file))?.lock?.token !== lock.token) return;
     await writeDurably(file, textOf({ ...lock, expires: expiry() }));
   };
+  const release = async (): Promise<void> => {
+    if ((await readLock(file))?.lock?.token === lock.token) await rm(file, { force: true });
+  };
   // One that could not be renewed is seen by check().
   const timer = setInterval(() => void renew().catch(() => undefined), RENEW_MS).unref();
   return {
@@ -151,7 +156,7 @@ function held(file: string, lock: Lock): RepositoryLock {
     async [Symbol.asyncDispose]() {
       clearInterval(timer);
       try {
-        if ((await readLock(file))?.lock?.token === lock.token) await rm(file, { force: true });
+        await withLimit('the lock to be given back', RELEASE_MS, release());
       } catch {
         // A lock that is left has an owner that is gone.
       }

@@ -92,6 +92,43 @@ describe('waitForGroup', () => {
     await expect(waitForGroup(client, ids, options())).rejects.toThrow(message);
   });
 
+  test('throws if one does not get on, though the others do', async () => {
+    let copied = 0;
+    jobs = [
+      { id: 'a', status: 'running' },
+      { id: 'b', status: 'running' },
+    ];
+    const goesOn = setInterval(() => Object.assign(named('b') ?? {}, { 'current-progress': copied++ }), 20);
+    const waiting = waitForGroup(client, ids, { ...options(), stallMs: 700 });
+    await expect(waiting)
+      .rejects.toThrow('job a to get on')
+      .finally(() => {
+        clearInterval(goesOn);
+      });
+    // One that has all it wants waits for the others, as long as they take.
+    jobs = [
+      { id: 'a', status: 'pending' },
+      { id: 'b', status: 'running' },
+    ];
+    const end = setTimeout(() => Object.assign(named('b') ?? {}, { status: 'pending' }), 1500);
+    const busy = setInterval(() => Object.assign(named('b') ?? {}, { 'current-progress': copied++ }), 20);
+    await waitForGroup(client, ids, { ...options(), stallMs: 1000 }).finally(() => {
+      clearInterval(busy);
+      clearTimeout(end);
+    });
+  });
+
+  test('waits for nobody who is told: a stall and an interruption are seen all the same', async () => {
+    const never = (): unknown => new Promise(() => undefined);
+    const told = options(never);
+    await expect(waitForGroup(client, ids, { ...told, stallMs: 1 })).rejects.toMatchObject({ code: 'E_DEADLINE' });
+    const controller = new AbortController();
+    setTimeout(() => {
+      controller.abort(new Error('enough'));
+    }, 50);
+    await expect(waitForGroup(client, ids, { ...told, signal: controller.signal })).rejects.toThrow('enough');
+  });
+
   test('throws if none gets on, and when it is interrupted', async () => {
     await expect(waitForGroup(client, ids, { ...options(), stallMs: 1 })).rejects.toMatchObject({ code: 'E_DEADLINE' });
     const signal = AbortSignal.abort(new Error('enough'));
