@@ -188,6 +188,8 @@ const qmpCommands = {
   'blockdev-add': declare<BlockdevOptions | FileNode>()(nothing),
   /** Formats what is in the node `file`; a job. */
   'blockdev-create': declare<{ 'job-id': string; options: CreateOptions }>()(nothing),
+  /** Since 6.1. Everything is flushed first, and a flush that fails is an error. */
+  'blockdev-reopen': declare<{ options: readonly ReadOnlyOptions[] }>()(nothing),
   'blockdev-del': declare<{ 'node-name': string }>()(nothing),
   'block-dirty-bitmap-remove': declare<{ node: string; name: string }>()(nothing),
   transaction: declare<{ actions: readonly TransactionAction[] }>()(nothing),
@@ -203,6 +205,8 @@ const qmpCommands = {
     'auto-finalize'?: boolean;
     speed?: number;
   }>()(nothing),
+  /** The VM's vCPUs run again. */
+  cont: declare()(nothing),
   'job-finalize': declare<{ id: string }>()(nothing),
   'job-complete': declare<{ id: string }>()(nothing),
   'job-cancel': declare<{ id: string }>()(nothing),
@@ -236,6 +240,12 @@ interface BlockdevOptions {
   readonly discard: 'unmap' | 'ignore';
   readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
   readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+}
+
+/** The same layer, over a node by its name. */
+interface ReadOnlyOptions extends Omit<BlockdevOptions, 'file'> {
+  readonly file: string;
+  readonly 'read-only': true;
 }
 
 interface CreateOptions {

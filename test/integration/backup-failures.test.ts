@@ -1,11 +1,12 @@
 // Backups that fail or are killed at every step: each costs nothing but itself. The next one is an increment of the newest
 // run that is there, and every run that is listed is what the disks held at its cut.
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { LossyProxy, StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
+import { WRITTEN_SECTOR } from '../support/writing-firmware.js';
 
 let vm: BackupHarness;
 afterEach(async () => {
@@ -61,6 +62,8 @@ requires(
     { command: 'job-finalize', when: 'after' },
     { command: 'job-finalize', nth: 2, when: 'after' },
     { command: 'job-dismiss', when: 'before' },
+    { command: 'blockdev-reopen', when: 'before' },
+    { command: 'blockdev-reopen', nth: 2, when: 'after' },
     { command: 'blockdev-del', when: 'before' },
     { command: 'blockdev-del', nth: 2, when: 'after' },
   ];
@@ -174,6 +177,52 @@ requires(
     expect(stalled).toMatchObject({ code: 5, error: { code: 'E_DEADLINE' } });
     expect(stalled.error.message).toContain('to get on: no answer within 3000 ms');
     expect(await vm.listed()).toEqual([full]);
+    await expectAllGood();
+  });
+
+  test('one whose target cannot be flushed by QEMU is given up, and is no run', async () => {
+    const full = await start();
+    const step = { command: 'job-finalize', when: 'before' } as const;
+    await using proxy = await StepProxy.listen(vm.at.folder.path('proxy.sock'), vm.at.vm.qmp, step);
+    const work = vm.run('--full', '--qmp', proxy.path);
+    await proxy.reached;
+    // All is copied, but the tables that tell where are in QEMU's memory yet.
+    await vm.at.vm.limitFiles(65_536);
+    proxy.goOn();
+    const failed = await work;
+    await vm.at.vm.limitFiles('unlimited');
+    expect(failed).toMatchObject({ code: 5, error: { code: 'E_BACKUP' } });
+    expect(failed.error.message).toContain('QEMU cannot flush');
+    expect(await vm.listed()).toEqual([full]);
+    expect(await checkpoints('data0')).toEqual([full]);
+    expect((await vm.run('--incremental')).error.message).toBe('none');
+    await expectAllGood();
+  });
+
+  test('a VM that a full target paused runs on once the backup is given up', async () => {
+    vm = await BackupHarness.start([{ name: 'root0', format: 'qcow2', ide: true }]);
+    const writtenKilobytes = WRITTEN_SECTOR / 2;
+    await vm.write('root0', 3, writtenKilobytes, 64);
+    await vm.write('root0', 1, 0, 2048);
+    const full = (await vm.run()).made.run;
+    const work = vm.run('--full', '--limit', '1', '--stall-timeout', '3');
+    await expect.poll(async () => (await vm.at.jobs()).length, { timeout: 30_000 }).toBe(1);
+    const [draft = ''] = readdirSync(vm.stored()).filter((name) => name.startsWith('.draft'));
+    const target = vm.stored(draft, 'root0.qcow2');
+    await expect.poll(() => statSync(target).size, { timeout: 30_000, interval: 20 }).toBeGreaterThan(512 * 1024);
+    const [job] = await vm.at.jobs();
+    await vm.at.vm.control.execute('job-pause', { id: job?.id });
+    // The target is full; what the guest overwrites lies below that in its own image.
+    await vm.at.vm.limitFiles(statSync(target).size);
+    await vm.at.vm.control.execute('system_reset');
+    await expect.poll(() => vm.at.vm.status(), { timeout: 10_000 }).toBe('io-error');
+    const failed = await work;
+    expect(failed).toMatchObject({ code: 5, error: { code: 'E_DEADLINE' } });
+    expect(await vm.at.vm.status()).toBe('running');
+    await vm.at.vm.limitFiles('unlimited');
+    expect(await vm.listed()).toEqual([full]);
+    await vm.write('root0', 4, writtenKilobytes, 64);
+    expect((await vm.run('--incremental')).error.message).toBe('none');
     await expectAllGood();
   });
 

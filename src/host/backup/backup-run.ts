@@ -2,6 +2,7 @@
 // once everything is copied, summed and on the disk. Only then do checkpoints advance, so that a run which fails or is
 // killed at any moment costs nothing but itself (settle-backup.ts).
 import { randomBytes } from 'node:crypto';
+import { basename } from 'node:path';
 import { defined } from '../../defined.js';
 import { satisfies } from '../../consistency.js';
 import { throwIfInterrupted } from '../../confirm.js';
@@ -220,10 +221,12 @@ async function undo(reverter: Reverter, journal: BackupJournal, signal: AbortSig
 /** The run is there: checkpoints advance, and the guest's writers are told. Whatever fails now is a trouble, no more. */
 async function afterwards(
   { options, repository, folder, backups, plan }: BackupAt,
-  { manifest, held }: CopiedRun,
+  { manifest, held, notReserved }: CopiedRun,
   journal: BackupJournal,
 ): Promise<BackupResult> {
-  const troubles: string[] = [];
+  const troubles = notReserved.map((file) => {
+    return `the space for ${basename(file)} could not be taken before the guest was held: had the repository run full, writes of the guest could have failed`;
+  });
   const trouble = (what: string) => (error: unknown) => {
     troubles.push(`${what}: ${describeError(error)}`);
   };

@@ -21,6 +21,8 @@ import { placeText } from '../vm/place.js';
 import type { BackupJournal } from './backup-journal.js';
 import type { BackupAt } from './backup-at.js';
 import { makeTargets, type PlannedTarget } from './backup-targets.js';
+import { HeldFiles } from './held-files.js';
+import { checkContinued } from './paused-vm.js';
 import { runManifest } from './run-record.js';
 import { SpaceWatch } from './space-watch.js';
 import { measured, progressLine } from './transfer-progress.js';
@@ -40,16 +42,22 @@ export interface RunParts {
 export interface CopiedRun {
   readonly manifest: RunManifest;
   readonly held: HeldCut;
+  /** Files whose space could not be taken beforehand. */
+  readonly notReserved: readonly string[];
 }
 
 /** How long QEMU may take to end jobs that have copied everything. */
 const FINALIZE_MS = 60_000;
+/** Closing a file writes to a file server, which may hang. */
+const CLOSE_MS = 10_000;
 
 /** Throws whatever fails: nothing is published, and the reverter undoes what was done. */
 export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRun> {
   const { options, hypervisor, backups, plan, timer, monitorLog, folder, repository, runs } = at;
   const { targets, draft, run, id, begun } = parts;
-  await makeTargets(targets, options.compression);
+  const files = new HeldFiles();
+  parts.reverter.push('the files of the backup, which are open', () => files.close(), CLOSE_MS);
+  const notReserved = await makeTargets(targets, options.compression, files);
   const { texts, folders } = await hypervisor.describe();
   const savedTexts = await saveTexts(draft.path, texts);
   const point = await draftPoint(hypervisor, plan, options);
@@ -67,7 +75,10 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   );
 
   const copyStartMs = monotonicMs();
-  const copiedBytes = await transfer(at, targets);
+  const copiedBytes = await transfer(at, targets, files);
+  for (const { file } of targets) await releaseSpace(file);
+  await files.sync(options.signal);
+  await files.close();
   const copyMs = roundMs(monotonicMs() - copyStartMs);
   timer.end('transfer');
   const hashStartMs = monotonicMs();
@@ -91,7 +102,7 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
     saved: [...savedTexts, ...state.saved],
     transfer: { copyMs, hashMs },
   });
-  return { manifest, held };
+  return { manifest, held, notReserved };
 }
 
 async function cutUnderHold(at: BackupAt, { targets, journal, reverter }: RunParts, marks: Marks) {
@@ -107,9 +118,10 @@ async function cutUnderHold(at: BackupAt, { targets, journal, reverter }: RunPar
   await checkDisks(hypervisor, targets);
   // The freeze is registered after it, and so undone before it.
   reverter.push('the jobs of the backup', async () => {
-    await backups.end(targets);
+    const vm = await backups.end(targets);
     const names = targets.map(({ checkpoint }) => checkpoint);
     await backups.dropCheckpoints((name) => names.includes(name));
+    checkContinued(vm, options.onProgress);
   });
   const cut = backupCut(hypervisor, backups, targets);
   const guestDisks = cutDisksOf(plan);
@@ -139,7 +151,11 @@ async function inTime<T>({ options }: BackupAt, what: string, work: () => Promis
   return await unlessAborted(withLimit(what, stallMs, work()), signal, () => new Error(`interrupted: ${what}`));
 }
 
-async function transfer({ options, backups, repository }: BackupAt, targets: readonly PlannedTarget[]) {
+async function transfer(
+  { options, backups, repository }: BackupAt,
+  targets: readonly PlannedTarget[],
+  files: HeldFiles,
+) {
   const { signal, stallMs, minFreeBytes } = options;
   const measure = measured();
   // Before QEMU meets the end of it: where the target is full, a write of the guest that waits for its copy fails. Half of
@@ -149,6 +165,8 @@ async function transfer({ options, backups, repository }: BackupAt, targets: rea
     signal,
     stallMs,
     finalizeMs: FINALIZE_MS,
+    // QEMU stands still while it flushes, and so may the guest: little is left for it to do.
+    beforeFlush: () => files.sync(signal),
     onProgress: (progress) => {
       const now = measure(progress);
       options.onProgress(progressLine(now));
@@ -167,7 +185,6 @@ async function sumFiles({ options }: BackupAt, targets: readonly PlannedTarget[]
     onProgress(`reading again for the sums: ${Math.floor(read / 1024 / 1024)} MiB`);
   };
   for (const { file } of targets) {
-    await releaseSpace(file);
     sums.push(await sumFile(file, { signal, onRead }));
   }
   return sums;

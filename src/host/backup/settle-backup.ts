@@ -9,6 +9,7 @@ import { leftFolders, removeLeft } from '../repository/run-draft.js';
 import type { BackupHost } from '../vm/hypervisor.js';
 import { removeJournal } from '../sets/journal.js';
 import { backupJournalFile, type BackupEntry } from './backup-journal.js';
+import { checkContinued } from './paused-vm.js';
 import { UsageError } from '../../errors.js';
 
 export interface SettleOptions {
@@ -23,12 +24,13 @@ export type Settled = 'published' | 'removed';
 
 /**
  * Settles it, and ends its journal. Throws what keeps it from that, with the journal still there: a UsageError if the
- * repository is not there (what is in QEMU is ended all the same) or somebody works on it.
+ * repository is not there (what is in QEMU is ended all the same) or somebody works on it. A BridgeError if the VM stays
+ * paused: then all is settled.
  */
 export async function settleBackup(vmFolder: string, entry: BackupEntry, options: SettleOptions): Promise<Settled> {
   const { backups, waitMs, signal } = options;
   const { targets, key, run } = entry;
-  await backups?.end(targets);
+  const vm = await backups?.end(targets);
   const repository = await repositoryOf(entry);
   const folder = new VmFolder(repository.path, key);
   const isPublished = await exists(folder.run(run));
@@ -41,6 +43,7 @@ export async function settleBackup(vmFolder: string, entry: BackupEntry, options
     await removeLeft(folder, left);
   }
   await removeJournal(backupJournalFile(vmFolder));
+  checkContinued(vm, () => undefined);
   return isPublished ? 'published' : 'removed';
 }
 

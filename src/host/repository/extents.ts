@@ -1,5 +1,6 @@
-// Sums a file in extents, by reading it: so that what QEMU wrote is known to be on the disk as it was read, and damage is
-// found where it is. `b2sum` gives the same sum of an extent.
+// Sums a file in extents, by reading it, so that later damage is found where it is. What was just written is read from the
+// kernel's memory: its sum says what QEMU wrote, and that the disk has it only fsync says. `b2sum` gives the same sum of an
+// extent.
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import type { DiskFile } from './run-manifest.js';

@@ -130,8 +130,10 @@ export interface Checkpoint {
 }
 
 export interface TransferOptions extends GroupOptions {
-  /** How long the end of the jobs may take, once everything is copied. */
+  /** How long the end of the jobs may take, once everything is copied; then, how long a target may take to be flushed. */
   readonly finalizeMs: number;
+  /** Called, and waited for, when all is copied and no write of the guest waits for a target: before they are flushed. */
+  readonly beforeFlush: () => Promise<void>;
 }
 
 /** The acts that copy disks of a running VM to targets, and keep checkpoints. */
@@ -152,17 +154,23 @@ export interface BackupHost {
   begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]>;
 
   /**
-   * Returns when all targets hold their disks as they were at the cut, and are closed; gives the bytes that each was to
-   * be copied. Throws a BridgeError if one failed or none gets on, the signal's reason when aborted: then end them.
+   * Returns when all targets hold their disks as they were at the cut, and are flushed and closed; gives the bytes that each
+   * was to be copied. Throws a BridgeError if one failed, could not be flushed or does not get on, the signal's reason when aborted: then end them.
    */
   transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]>;
 
-  /** Ends what was begun and closes the targets, as far as any of it is there. Throws if that cannot be done. */
-  end(targets: readonly BegunTarget[]): Promise<void>;
+  /**
+   * Ends what was begun and closes the targets, as far as any of it is there. A VM that was paused meanwhile, since a write of
+   * its guest failed, is continued. Throws if the end cannot be had.
+   */
+  end(targets: readonly BegunTarget[]): Promise<EndedBackup>;
 
   /** Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. */
   dropCheckpoints(wanted: (name: string) => boolean): Promise<void>;
 }
+
+/** What became of the VM; undefined if no write of its guest had failed. */
+export type EndedBackup = 'continued' | 'still-paused' | undefined;
 
 export type BegunTarget = Pick<BackupTarget, 'node' | 'jobId'>;
 

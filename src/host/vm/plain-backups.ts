@@ -1,6 +1,7 @@
 // Backups of a plain QEMU: jobs that push each disk to its target while the guest writes on, and dirty bitmaps as
 // checkpoints. A checkpoint goes on recording whatever becomes of the jobs over it, so that any of those kept is the
 // start of an increment. Specification: QEMU docs/interop/bitmaps.rst, qapi/block-core.json (blockdev-backup).
+import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../../defined.js';
 import { BridgeError, CutError, describeError } from '../../errors.js';
 import { keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
@@ -10,10 +11,12 @@ import { runQmp, type TransactionAction } from '../../qmp/commands.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
-import type { BackupHost, BackupTarget, BegunTarget, Checkpoint, TransferOptions } from './hypervisor.js';
+import type { BackupHost, BackupTarget, BegunTarget, Checkpoint, EndedBackup, TransferOptions } from './hypervisor.js';
 
 /** The granule of our bitmaps: a cluster of a target is copied whole, or not at all. */
 const GRANULARITY_BYTES = 65_536;
+/** A write that fails again fails at once. */
+const CONTINUED_MS = 300;
 
 export class PlainBackups implements BackupHost {
   readonly #client: QmpClient;
@@ -39,6 +42,7 @@ export class PlainBackups implements BackupHost {
   }
 
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
+    this.#pausedBefore = await this.#isPaused();
     for (const target of targets) {
       reverter.push(`block node ${target.node}`, () => this.#close([target]));
       await this.#open(target);
@@ -48,18 +52,14 @@ export class PlainBackups implements BackupHost {
   }
 
   readonly #persistent = new Map<string, boolean>();
+  /** By a write of the guest that failed, before we did anything. */
+  #pausedBefore = false;
 
   async #open({ disk, node, file }: BackupTarget): Promise<void> {
     try {
       await runQmp(this.#client, 'blockdev-add', {
-        driver: 'qcow2',
-        'node-name': node,
-        file: { driver: 'file', 'node-name': `${node}-file`, filename: file },
-        // Clusters are written whole: what its header names below is not read.
-        backing: null,
-        discard: 'unmap',
-        'detect-zeroes': 'off',
-        cache: { direct: false, 'no-flush': false },
+        ...layerOf(node),
+        file: { driver: 'file', 'node-name': fileNode(node), filename: file },
       });
     } catch (cause) {
       const message = `the backup of disk ${diskName(disk)}: QEMU cannot open ${file}: ${describeError(cause)}`;
@@ -107,16 +107,43 @@ export class PlainBackups implements BackupHost {
     const ids = targets.map(({ jobId }) => jobId);
     const jobs = await waitForGroup(this.#client, ids, options);
     await finalizeGroup(this.#client, ids, options.finalizeMs);
+    await options.beforeFlush();
+    for (const target of targets) await this.#flush(target, options.finalizeMs);
     await this.#close(targets);
     return ids.map((id) => jobs.find((job) => job.id === id)?.['total-progress'] ?? 0);
   }
 
-  async end(targets: readonly BegunTarget[]): Promise<void> {
-    await cancelGroup(
-      this.#client,
-      targets.map(({ jobId }) => jobId),
-    );
+  // Closing a node flushes it, too, but drops the error; a qcow2 layer keeps tables in memory until then. HMP's qemu-io says
+  // nothing of a flush that fails.
+  async #flush({ disk, node, file }: BackupTarget, timeoutMs: number): Promise<void> {
+    const options = [{ ...layerOf(node), file: fileNode(node), 'read-only': true as const }];
+    try {
+      await runQmp(this.#client, 'blockdev-reopen', { options }, { timeoutMs });
+    } catch (cause) {
+      const message = `the backup of disk ${diskName(disk)}: QEMU cannot flush ${file}: ${describeError(cause)}`;
+      throw new CutError('E_BACKUP', message, { cause });
+    }
+  }
+
+  async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
+    const ids = targets.map(({ jobId }) => jobId);
+    const wasCopying = (await groupJobs(this.#client, ids)).length > 0;
+    await cancelGroup(this.#client, ids);
     await this.#close(targets);
+    return wasCopying && !this.#pausedBefore ? await this.#continue() : undefined;
+  }
+
+  // As `werror` says (by default for a full filesystem), QEMU pauses a VM whose guest's write failed, and tries it again when
+  // the VM is continued: without the jobs it needs no copy any more.
+  async #continue(): Promise<EndedBackup> {
+    if (!(await this.#isPaused())) return undefined;
+    await runQmp(this.#client, 'cont', {});
+    await sleep(CONTINUED_MS);
+    return (await this.#isPaused()) ? 'still-paused' : 'continued';
+  }
+
+  async #isPaused(): Promise<boolean> {
+    return (await runQmp(this.#client, 'query-status', {})).status === 'io-error';
   }
 
   async #close(targets: readonly Pick<BackupTarget, 'node'>[]): Promise<void> {
@@ -129,4 +156,19 @@ export class PlainBackups implements BackupHost {
     const inUse = await removeBitmaps(this.#client, wanted);
     if (inUse.length > 0) throw new BridgeError('E_BACKUP', `dirty bitmaps are in use: ${inUse.join(', ')}`);
   }
+}
+
+const fileNode = (node: string): string => `${node}-file`;
+
+/** A target; what is below it apart. */
+function layerOf(node: string) {
+  return {
+    driver: 'qcow2',
+    'node-name': node,
+    // Clusters are written whole: what its header names below is not read.
+    backing: null,
+    discard: 'unmap',
+    'detect-zeroes': 'off',
+    cache: { direct: false, 'no-flush': false },
+  } as const;
 }
