@@ -1,6 +1,7 @@
 // Backups that fail or are killed at every step: each costs nothing but itself. The next one is an increment of the newest
 // run that is there, and every run that is listed is what the disks held at its cut.
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
@@ -196,6 +197,28 @@ requires(
     expect(await vm.listed()).toEqual([full]);
     expect(await checkpoints('data0')).toEqual([full]);
     expect((await vm.run('--incremental')).error.message).toBe('none');
+    await expectAllGood();
+  });
+
+  test('space that could not be taken before the guest was held is told', async () => {
+    await start();
+    const bin = vm.at.folder.path('bin');
+    mkdirSync(bin);
+    writeFileSync(join(bin, 'fallocate'), '#!/bin/sh\necho "fallocate failed: Operation not supported" >&2\nexit 1\n');
+    chmodSync(join(bin, 'fallocate'), 0o755);
+    const before = process.env['PATH'];
+    process.env['PATH'] = `${bin}:${before ?? ''}`;
+    try {
+      const made = await vm.run('--full');
+      expect(made.error.message).toBe('none');
+      expect(made.json['troubles']).toEqual([
+        expect.stringContaining('the space for root0.qcow2 could not be taken'),
+        expect.stringContaining('the space for data0.qcow2 could not be taken'),
+      ]);
+      expect((await vm.run('--full', '--compress', 'zstd')).json['troubles']).toEqual([]);
+    } finally {
+      process.env['PATH'] = before;
+    }
     await expectAllGood();
   });
 

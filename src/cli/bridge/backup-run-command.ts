@@ -53,7 +53,7 @@ interface RunArgs extends VmArgs, LockArgs {
 
 const EPILOGUE = [
   'The guest is held only for the instant at which QEMU begins to copy all disks; it writes on while they are copied. The ' +
-    'run appears in the repository when every file of it is whole, read again for its sums, and on the disk. A run that ' +
+    'run appears in the repository when every file of it is whole, on the disk, and summed by reading it. A run that ' +
     'fails or is killed costs nothing but itself: the next one is an increment of the newest run that is there.',
   'For each disk the VM records what it writes since each of the newest runs (dirty bitmaps, kept in a qcow2 image). A ' +
     'disk is copied in full if none of them can be used, and the run says why: QEMU was killed, the disk was resized, the ' +

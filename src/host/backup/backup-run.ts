@@ -40,6 +40,7 @@ import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom, type Ba
 import { targetsOf } from './backup-targets.js';
 import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
+import { HeldFiles } from './held-files.js';
 import { settleBackup } from './settle-backup.js';
 import { tellCompletion } from './tell-completion.js';
 import { openShutOffVm, type ShutOffVm } from './shut-off-vm.js';
@@ -53,7 +54,7 @@ export interface BackupResult {
   readonly missing: readonly LeftOut[];
   /** What the guest's writers were told, once the run was there. */
   readonly completion: Manifest['completion'];
-  /** For people: what went wrong after the run was there. */
+  /** For people: what did not go as it should, though the run is there. */
   readonly troubles: readonly string[];
 }
 
@@ -172,8 +173,14 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
   try {
     // The draft goes last: as long as QEMU may write to it, it stays.
     const draft = await RunDraft.begin(folder, run);
-    reverter.push(`draft ${draft.path}`, () => draft.remove(), REMOVE_MS);
-    copied = await copyDisks(at, { run, id, begun, targets, draft, journal, reverter, onHeld });
+    const files = new HeldFiles();
+    // One after the other: each that hangs keeps one of the few threads that do all work on files.
+    const remove = async (): Promise<void> => {
+      await files.close();
+      await draft.remove();
+    };
+    reverter.push(`draft ${draft.path}`, remove, REMOVE_MS);
+    copied = await copyDisks(at, { run, id, begun, targets, draft, files, journal, reverter, onHeld });
     await at.lock.check();
     await draft.publish(copied.manifest);
   } catch (error) {

@@ -21,7 +21,7 @@ import { placeText } from '../vm/place.js';
 import type { BackupJournal } from './backup-journal.js';
 import type { BackupAt } from './backup-at.js';
 import { makeTargets, type PlannedTarget } from './backup-targets.js';
-import { HeldFiles } from './held-files.js';
+import type { HeldFiles } from './held-files.js';
 import { checkContinued } from './paused-vm.js';
 import { runManifest } from './run-record.js';
 import { SpaceWatch } from './space-watch.js';
@@ -33,6 +33,8 @@ export interface RunParts {
   readonly begun: Date;
   readonly targets: readonly PlannedTarget[];
   readonly draft: RunDraft;
+  /** What is written to by QEMU, to be held. */
+  readonly files: HeldFiles;
   readonly journal: BackupJournal;
   readonly reverter: Reverter;
   /** The disks are cut, and the guest is thawed. */
@@ -48,15 +50,11 @@ export interface CopiedRun {
 
 /** How long QEMU may take to end jobs that have copied everything. */
 const FINALIZE_MS = 60_000;
-/** Closing a file writes to a file server, which may hang. */
-const CLOSE_MS = 10_000;
 
 /** Throws whatever fails: nothing is published, and the reverter undoes what was done. */
 export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRun> {
   const { options, hypervisor, backups, plan, timer, monitorLog, folder, repository, runs } = at;
-  const { targets, draft, run, id, begun } = parts;
-  const files = new HeldFiles();
-  parts.reverter.push('the files of the backup, which are open', () => files.close(), CLOSE_MS);
+  const { targets, draft, files, run, id, begun } = parts;
   const notReserved = await makeTargets(targets, options.compression, files);
   const { texts, folders } = await hypervisor.describe();
   const savedTexts = await saveTexts(draft.path, texts);

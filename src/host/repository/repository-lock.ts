@@ -141,11 +141,19 @@ function held(file: string, lock: Lock): RepositoryLock {
     if ((await readLock(file))?.lock?.token !== lock.token) return;
     await writeDurably(file, textOf({ ...lock, expires: expiry() }));
   };
+  let renewal: Promise<void> | undefined;
   const release = async (): Promise<void> => {
+    await renewal;
     if ((await readLock(file))?.lock?.token === lock.token) await rm(file, { force: true });
   };
   // One that could not be renewed is seen by check().
-  const timer = setInterval(() => void renew().catch(() => undefined), RENEW_MS).unref();
+  const timer = setInterval(() => {
+    renewal ??= renew()
+      .catch(() => undefined)
+      .finally(() => {
+        renewal = undefined;
+      });
+  }, RENEW_MS).unref();
   return {
     async check() {
       const there = await readLock(file);

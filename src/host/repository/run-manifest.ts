@@ -58,7 +58,7 @@ export const runManifestSchema = v.strictObject({
   /** Runs of a VM are counted: a clock may be set back. */
   number: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   createdAt: v.string(),
-  /** When all its files were whole and on the disk. */
+  /** When its disks were whole and on the disk; it was published right after. */
   completedAt: v.string(),
   ...pointInTimeEntries,
   disks: v.array(runDiskSchema),

@@ -110,7 +110,7 @@ export const runResultSchema = v.strictObject({
   exitCode: exitCodeSchema,
   satisfied: flag('the level asked for was reached'),
   path: text("the run's folder"),
-  troubles: texts('what went wrong after the run was there, in sentences'),
+  troubles: texts('what did not go as it should, though the run is there, in sentences'),
   completion: point.completion,
   ...runEntries,
 });

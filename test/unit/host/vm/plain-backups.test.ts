@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { BackupTarget } from '../../../../src/host/vm/hypervisor.js';
 import { PlainQemu } from '../../../../src/host/vm/plain-qemu.js';
 import { Reverter } from '../../../../src/reverter.js';
-import { FakeMonitor } from '../../../support/fake-monitor.js';
+import { FakeMonitor, Refusal } from '../../../support/fake-monitor.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 import { vmDisk } from '../../../support/vm-disks.js';
 
@@ -11,6 +11,8 @@ let folder: Scratch;
 let fake: FakeMonitor;
 let qemu: PlainQemu;
 let nodes: object[];
+let status: string;
+let jobs: { id: string; status: string }[];
 const bitmap = (name: string | undefined, over: object = {}): object => ({
   ...(name === undefined ? {} : { name }),
   ...{ count: 65_536, granularity: 65_536, recording: true, busy: false, persistent: true },
@@ -33,9 +35,13 @@ const sent = (): unknown => fake.received.findLast(({ execute }) => execute === 
 beforeEach(async () => {
   folder = scratch();
   nodes = [node('node-a', 'qcow2', [bitmap('old')]), node('node-b', 'raw')];
+  status = 'running';
+  jobs = [];
   fake = await FakeMonitor.listen(folder.path('q'), {
     handlers: {
       'query-named-block-nodes': () => nodes,
+      'query-status': () => ({ status, running: status === 'running' }),
+      'query-jobs': () => jobs,
       'blockdev-add': () => ({}),
       'block-dirty-bitmap-remove': () => ({}),
       transaction: () => ({}),
@@ -83,6 +89,97 @@ describe('the transaction', () => {
     ];
     await cut(target('a'));
     expect(JSON.stringify(sent())).not.toContain('on-cbw-error');
+  });
+});
+
+describe('the end of the jobs', () => {
+  const begin = async (): Promise<void> => {
+    await qemu.backups.openTargets([target('a')], new Reverter());
+    nodes.push(node('to-a', 'qcow2'));
+    jobs = [{ id: 'job-a', status: 'pending', ...{ type: 'backup', 'current-progress': 4, 'total-progress': 4 } }];
+    Object.assign(fake.handlers, {
+      'job-finalize': () => {
+        jobs = jobs.map((job) => ({ ...job, status: 'concluded' }));
+        return {};
+      },
+      'job-cancel': () => {
+        jobs = jobs.map((job) => ({ ...job, status: 'concluded' }));
+        return {};
+      },
+      'job-dismiss': () => {
+        jobs = [];
+        return {};
+      },
+      'blockdev-reopen': () => ({}),
+      'blockdev-del': () => ({}),
+    });
+  };
+  const transfer = async (beforeFlush = () => Promise.resolve()): Promise<readonly number[]> =>
+    await qemu.backups.transfer([target('a')], {
+      ...{ signal: new AbortController().signal, stallMs: 5000, finalizeMs: 5000, beforeFlush },
+      onProgress: () => undefined,
+    });
+  const acts = (): string[] => fake.commands.filter((name) => /^(job-|blockdev-(reopen|del)|cont|ours)/.test(name));
+
+  test('flushes each target before it is closed, when the jobs let go of the guest', async () => {
+    await begin();
+    let seen: string[] = [];
+    const copied = await transfer(() => {
+      seen = acts();
+      return Promise.resolve();
+    });
+    expect(copied).toEqual([4]);
+    expect(seen).toEqual(['job-finalize', 'job-dismiss']);
+    expect(acts()).toEqual(['job-finalize', 'job-dismiss', 'blockdev-reopen', 'blockdev-del']);
+    const { options } = fake.received.find(({ execute }) => execute === 'blockdev-reopen')?.arguments as {
+      options: object[];
+    };
+    expect(options).toMatchObject([{ 'node-name': 'to-a', file: 'to-a-file', backing: null, 'read-only': true }]);
+  });
+
+  test('throws if a target cannot be flushed', async () => {
+    await begin();
+    fake.handlers['blockdev-reopen'] = () => {
+      throw new Refusal('Error flushing drive: No space left on device');
+    };
+    await expect(transfer()).rejects.toMatchObject({ code: 'E_BACKUP' });
+  });
+
+  test('continues a VM that a write of its guest had paused', async () => {
+    await begin();
+    fake.handlers['cont'] = () => {
+      status = 'running';
+      return {};
+    };
+    status = 'io-error';
+    expect(await qemu.backups.end([target('a')])).toBe('continued');
+    expect(acts().at(-1)).toBe('cont');
+  });
+
+  test('tells of one that is paused again', async () => {
+    await begin();
+    fake.handlers['cont'] = () => ({});
+    status = 'io-error';
+    expect(await qemu.backups.end([target('a')])).toBe('still-paused');
+  });
+
+  test.each([
+    ['that runs', 'running', true],
+    ['that somebody paused', 'paused', true],
+    ['whose jobs are over', 'io-error', false],
+  ])('leaves a VM alone %s', async (_which, now, isCopying) => {
+    await begin();
+    status = now;
+    if (!isCopying) jobs = [];
+    expect(await qemu.backups.end([target('a')])).toBeUndefined();
+    expect(acts()).not.toContain('cont');
+  });
+
+  test('leaves a VM alone that was paused so before', async () => {
+    status = 'io-error';
+    await begin();
+    expect(await qemu.backups.end([target('a')])).toBeUndefined();
+    expect(acts()).not.toContain('cont');
   });
 });
 
