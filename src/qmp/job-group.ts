@@ -38,12 +38,14 @@ export async function groupJobs(client: Monitor, ids: readonly string[]): Promis
 
 /**
  * Returns the jobs when every one is pending. Throws a BridgeError `E_JOB` with QEMU's reason if one failed or is gone, a
- * DeadlineError if one does not get on, the signal's reason when aborted: nothing is cancelled yet.
+ * DeadlineError if one does not get on, the signal's reason when aborted, and what `check` throws, which asks the monitor
+ * alone: nothing is cancelled yet.
  */
 export async function waitForGroup(
   client: QmpClient,
   ids: readonly string[],
   options: GroupOptions,
+  check: () => Promise<void> = () => Promise.resolve(),
 ): Promise<JobInfo[]> {
   const { signal, stallMs, onProgress } = options;
   using listener = client.listen('JOB_STATUS_CHANGE', ({ data }) => ids.includes(String(data['id'])));
@@ -52,6 +54,7 @@ export async function waitForGroup(
     signal.throwIfAborted();
     const jobs = await groupJobs(client, ids);
     for (const id of ids) checkAlive(id, jobs);
+    await check();
     onProgress({ current: sumOf(jobs, 'current-progress'), total: sumOf(jobs, 'total-progress') });
     if (jobs.every(({ status }) => status === 'pending')) return jobs;
     for (const job of jobs) stall.check(job);

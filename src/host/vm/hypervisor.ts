@@ -155,7 +155,8 @@ export interface BackupHost {
 
   /**
    * Returns when all targets hold their disks as they were at the cut, and are flushed and closed; gives the bytes that each
-   * was to be copied. Throws a BridgeError if one failed, could not be flushed or does not get on, the signal's reason when aborted: then end them.
+   * was to be copied. Throws a BridgeError if one failed, could not be flushed or does not get on, or if a write of the guest
+   * failed and the VM was paused for it; the signal's reason when aborted: then end them.
    */
   transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]>;
 

@@ -44,7 +44,7 @@ export class PlainBackups implements BackupHost {
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
     this.#pausedBefore = await this.#isPaused();
     for (const target of targets) {
-      reverter.push(`block node ${target.node}`, () => this.#close([target]));
+      reverter.push(`block node ${target.node}`, async () => void (await this.#close([target])));
       await this.#open(target);
       // Only the transaction needs to know, and asks nobody then.
       this.#persistent.set(target.node, await this.keepsCheckpoints(target.disk));
@@ -105,8 +105,10 @@ export class PlainBackups implements BackupHost {
 
   async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
     const ids = targets.map(({ jobId }) => jobId);
-    const jobs = await waitForGroup(this.#client, ids, options);
+    const check = (): Promise<void> => this.#checkRuns();
+    const jobs = await waitForGroup(this.#client, ids, options, check);
     await finalizeGroup(this.#client, ids, options.finalizeMs);
+    await check();
     await options.beforeFlush();
     for (const target of targets) await this.#flush(target, options.finalizeMs);
     await this.#close(targets);
@@ -126,11 +128,19 @@ export class PlainBackups implements BackupHost {
   }
 
   async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
-    const ids = targets.map(({ jobId }) => jobId);
-    const wasCopying = (await groupJobs(this.#client, ids)).length > 0;
-    await cancelGroup(this.#client, ids);
-    await this.#close(targets);
-    return wasCopying && !this.#pausedBefore ? await this.#continue() : undefined;
+    await cancelGroup(
+      this.#client,
+      targets.map(({ jobId }) => jobId),
+    );
+    const wasOpen = await this.#close(targets);
+    return wasOpen && !this.#pausedBefore ? await this.#continue() : undefined;
+  }
+
+  // A job goes on beside a write of the guest that failed, and may come to a good end: the guest comes first.
+  async #checkRuns(): Promise<void> {
+    if (this.#pausedBefore || !(await this.#isPaused())) return;
+    const message = 'QEMU paused the VM, since a write of its guest failed (io-error); the backup was given up';
+    throw new CutError('E_BACKUP', message);
   }
 
   // As `werror` says (by default for a full filesystem), QEMU pauses a VM whose guest's write failed, and tries it again when
@@ -146,10 +156,12 @@ export class PlainBackups implements BackupHost {
     return (await runQmp(this.#client, 'query-status', {})).status === 'io-error';
   }
 
-  async #close(targets: readonly Pick<BackupTarget, 'node'>[]): Promise<void> {
+  /** True if any of them was there. */
+  async #close(targets: readonly Pick<BackupTarget, 'node'>[]): Promise<boolean> {
     const nodes = await readNodes(this.#client);
-    for (const { node } of targets)
-      if (nodes.has(node)) await runQmp(this.#client, 'blockdev-del', { 'node-name': node });
+    const open = targets.filter(({ node }) => nodes.has(node));
+    for (const { node } of open) await runQmp(this.#client, 'blockdev-del', { 'node-name': node });
+    return open.length > 0;
   }
 
   async dropCheckpoints(wanted: (name: string) => boolean): Promise<void> {

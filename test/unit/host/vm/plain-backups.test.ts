@@ -119,7 +119,7 @@ describe('the end of the jobs', () => {
       ...{ signal: new AbortController().signal, stallMs: 5000, finalizeMs: 5000, beforeFlush },
       onProgress: () => undefined,
     });
-  const acts = (): string[] => fake.commands.filter((name) => /^(job-|blockdev-(reopen|del)|cont|ours)/.test(name));
+  const acts = (): string[] => fake.commands.filter((name) => /^(job-|blockdev-(reopen|del)|cont$)/.test(name));
 
   test('flushes each target before it is closed, when the jobs let go of the guest', async () => {
     await begin();
@@ -145,6 +145,20 @@ describe('the end of the jobs', () => {
     await expect(transfer()).rejects.toMatchObject({ code: 'E_BACKUP' });
   });
 
+  test('is no run if a write of the guest failed meanwhile', async () => {
+    await begin();
+    status = 'io-error';
+    await expect(transfer()).rejects.toThrow('QEMU paused the VM');
+    status = 'running';
+    const finalize = fake.handlers['job-finalize'];
+    fake.handlers['job-finalize'] = async (request, monitor) => {
+      status = 'io-error';
+      return await finalize?.(request, monitor);
+    };
+    await expect(transfer()).rejects.toThrow('QEMU paused the VM');
+    expect(acts()).not.toContain('blockdev-reopen');
+  });
+
   test('continues a VM that a write of its guest had paused', async () => {
     await begin();
     fake.handlers['cont'] = () => {
@@ -166,11 +180,14 @@ describe('the end of the jobs', () => {
   test.each([
     ['that runs', 'running', true],
     ['that somebody paused', 'paused', true],
-    ['whose jobs are over', 'io-error', false],
-  ])('leaves a VM alone %s', async (_which, now, isCopying) => {
+    ['that is not backed up any more', 'io-error', false],
+  ])('leaves a VM alone %s', async (_which, now, isOpen) => {
     await begin();
     status = now;
-    if (!isCopying) jobs = [];
+    if (!isOpen) {
+      jobs = [];
+      nodes.pop();
+    }
     expect(await qemu.backups.end([target('a')])).toBeUndefined();
     expect(acts()).not.toContain('cont');
   });
