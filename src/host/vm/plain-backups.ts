@@ -44,7 +44,9 @@ export class PlainBackups implements BackupHost {
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
     this.#pausedBefore = await this.#isPaused();
     for (const target of targets) {
-      reverter.push(`block node ${target.node}`, async () => void (await this.#close([target])));
+      reverter.push(`block node ${target.node}`, async () => {
+        await this.#close([target]);
+      });
       await this.#open(target);
       // Only the transaction needs to know, and asks nobody then.
       this.#persistent.set(target.node, await this.keepsCheckpoints(target.disk));
