@@ -22,6 +22,8 @@ const image = v.object({
 const dirtyBitmap = v.object({
   /** Absent for a bitmap of one of QEMU's own jobs. */
   name: v.optional(v.string()),
+  /** What it says is dirty, in whole granules (bytes). */
+  count: int,
   granularity: int,
   recording: v.boolean(),
   /** A job or an export works with it. */
@@ -111,7 +113,24 @@ export type TransactionAction =
         readonly target: string;
         readonly bitmaps: readonly { readonly node: string; readonly name: string }[];
       };
-    };
+    }
+  | { readonly type: 'blockdev-backup'; readonly data: BackupOptions };
+
+/** A job that copies a node as it was when the job began: `full`, or what a bitmap of the same node says. */
+interface BackupOptions {
+  readonly 'job-id': string;
+  readonly device: string;
+  /** The name of a node of the same size. */
+  readonly target: string;
+  readonly sync: 'full' | 'bitmap';
+  readonly bitmap?: string;
+  /** What becomes of the bitmap; `never`: it goes on recording as if there had been no job. */
+  readonly 'bitmap-mode'?: 'never';
+  readonly speed?: number;
+  readonly compress?: boolean;
+  readonly 'auto-finalize': false;
+  readonly 'auto-dismiss': false;
+}
 
 const qmpCommands = {
   'query-status': declare()(v.object({ status: v.string(), running: v.boolean() })),
@@ -156,13 +175,23 @@ const qmpCommands = {
   'query-migrate': declare()(v.object({ status: v.optional(v.string()) })),
   'query-jobs': declare()(v.array(job)),
   'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
-  'query-qmp-schema': declare()(v.array(v.object({ name: v.string(), 'meta-type': v.string() }))),
+  'query-qmp-schema': declare()(
+    v.array(
+      v.object({
+        name: v.string(),
+        'meta-type': v.string(),
+      }),
+    ),
+  ),
   'qom-list': declare<{ path: string }>()(v.array(v.object({ name: v.string(), type: v.string() }))),
   'qom-get': declare<{ path: string; property: string }>()(v.unknown()),
   'blockdev-add': declare<BlockdevOptions | FileNode>()(nothing),
   /** Formats what is in the node `file`; a job. */
   'blockdev-create': declare<{ 'job-id': string; options: CreateOptions }>()(nothing),
+  /** Since 6.1. Everything is flushed first, and a flush that fails is an error. */
+  'blockdev-reopen': declare<{ options: readonly ReadOnlyOptions[] }>()(nothing),
   'blockdev-del': declare<{ 'node-name': string }>()(nothing),
+  'block-dirty-bitmap-remove': declare<{ node: string; name: string }>()(nothing),
   transaction: declare<{ actions: readonly TransactionAction[] }>()(nothing),
   'block-commit': declare<{
     'job-id': string;
@@ -176,6 +205,8 @@ const qmpCommands = {
     'auto-finalize'?: boolean;
     speed?: number;
   }>()(nothing),
+  /** The VM's vCPUs run again. */
+  cont: declare()(nothing),
   'job-finalize': declare<{ id: string }>()(nothing),
   'job-complete': declare<{ id: string }>()(nothing),
   'job-cancel': declare<{ id: string }>()(nothing),
@@ -211,6 +242,12 @@ interface BlockdevOptions {
   readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
 }
 
+/** The same layer, over a node by its name. */
+interface ReadOnlyOptions extends Omit<BlockdevOptions, 'file'> {
+  readonly file: string;
+  readonly 'read-only': true;
+}
+
 interface CreateOptions {
   readonly driver: 'qcow2';
   readonly file: string;
@@ -227,6 +264,7 @@ export type QmpArgs<C extends QmpCommand> = NonNullable<Commands[C]['args']>;
 export type QmpReply<C extends QmpCommand> = v.InferOutput<Commands[C]['reply']>;
 
 export type BlockNode = v.InferOutput<typeof node>;
+export type DirtyBitmap = v.InferOutput<typeof dirtyBitmap>;
 export type JobInfo = v.InferOutput<typeof job>;
 export type JobStatus = JobInfo['status'];
 

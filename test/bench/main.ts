@@ -1,6 +1,7 @@
 // npm run bench -- NAME [--guest KIND] [--json]: ratios against the real qemu-ga on the same guest, in one run. Exit 1 if
 // a limit is not kept, 2 on usage.
 import { parseArgs } from 'node:util';
+import { backup } from './backup.js';
 import { guestKinds } from './guest-kinds.js';
 import { idle } from './idle.js';
 import { mounts } from './mounts.js';
@@ -23,6 +24,7 @@ const benches: Readonly<Record<string, (kind: GuestKind) => Promise<readonly Row
   mounts,
   writers,
   guests: guestKinds,
+  backup,
 };
 
 const { values, positionals } = parseArgs({

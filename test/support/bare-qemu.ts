@@ -3,9 +3,11 @@
 import { execa } from 'execa';
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { imageFile } from '../../src/qmp/block-graph.js';
 import { QmpClient } from '../../src/qmp/client.js';
 import { haltingFirmware } from './halting-domain.js';
 import type { Scratch } from './scratch.js';
+import { writingFirmware } from './writing-firmware.js';
 
 export interface BareDisk {
   readonly name: string;
@@ -19,8 +21,19 @@ export interface BareDisk {
   readonly throttled?: boolean;
   /** A raw one without a format node. */
   readonly unlayered?: boolean;
+  /** What the guest discards is discarded in the image. */
+  readonly discard?: boolean;
   /** Behind a SCSI controller of its own: it can be unplugged without the guest's help. */
   readonly scsi?: boolean;
+  /** The first IDE disk: the firmware writes to it at each reset (writing-firmware.ts), and a failure pauses the VM. */
+  readonly ide?: boolean;
+}
+
+/** The layer that a disk writes to. */
+export interface ActiveImage {
+  readonly node: string;
+  readonly file: string;
+  readonly format: string;
 }
 
 export interface QemuPlace {
@@ -36,10 +49,11 @@ export class BareQemu implements AsyncDisposable {
   readonly #process: Child;
   /** A monitor of the test's own, beside the one under test. */
   readonly control: QmpClient;
-  readonly #scsi: ReadonlySet<string>;
+  /** Disks whose device is their own backend. */
+  readonly #plain: Set<string>;
 
   private constructor(qmp: string, child: Child, pid: number, control: QmpClient, disks: readonly BareDisk[]) {
-    this.#scsi = new Set(disks.filter(({ scsi }) => scsi === true).map(({ name }) => name));
+    this.#plain = new Set(disks.filter(({ scsi, ide }) => scsi === true || ide === true).map(({ name }) => name));
     this.qmp = qmp;
     this.#process = child;
     this.pid = pid;
@@ -52,7 +66,8 @@ export class BareQemu implements AsyncDisposable {
     extra: readonly string[] = [],
     { monitor = 'qmp.sock', cwd = folder.dir }: QemuPlace = {},
   ): Promise<BareQemu> {
-    writeFileSync(folder.path('halt.bin'), haltingFirmware());
+    const firmware = disks.some(({ ide }) => ide === true) ? writingFirmware() : haltingFirmware();
+    writeFileSync(folder.path('halt.bin'), firmware);
     mkdirSync(folder.path('images'), { recursive: true });
     const qmp = folder.path(monitor);
     const args = [
@@ -94,13 +109,67 @@ export class BareQemu implements AsyncDisposable {
     await this.#io(disk, 'aio_flush');
   }
 
+  /** A discard of the guest. */
+  async discard(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.#io(disk, `discard ${offsetKilobytes}k ${kilobytes}k`);
+  }
+
+  /** A write of zeroes of the guest, which may free what was there. */
+  async zero(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.#io(disk, `aio_write -z -u ${offsetKilobytes}k ${kilobytes}k`);
+    await this.#io(disk, 'aio_flush');
+  }
+
+  /** What each disk writes to now, by the name of the disk. */
+  async active(): Promise<ReadonlyMap<string, ActiveImage>> {
+    const devices = (await this.control.execute('query-block')) as readonly {
+      readonly qdev?: string;
+      readonly inserted?: { readonly 'node-name': string; readonly drv: string; readonly image: { filename: string } };
+    }[];
+    const images = new Map<string, ActiveImage>();
+    for (const { qdev = '', inserted } of devices) {
+      const disk = /^\/machine\/peripheral\/([^/]+)/.exec(qdev)?.[1] ?? qdev;
+      if (inserted === undefined) continue;
+      const { 'node-name': node, drv, image } = inserted;
+      images.set(disk, { node, file: imageFile(image.filename), format: drv });
+    }
+    return images;
+  }
+
+  /** Plugs a disk at the SCSI controller of that id, which was given to `start` in its extra words. */
+  async plug({ name, file = '', format, discard = false }: BareDisk, controller: string): Promise<void> {
+    const unmap = discard ? { discard: 'unmap' } : {};
+    const node = `node-${name}`;
+    const protocol = { driver: 'file', filename: file, ...unmap };
+    await this.control.execute('blockdev-add', { driver: format, 'node-name': node, file: protocol, ...unmap });
+    const device = { driver: 'scsi-hd', id: name, bus: `${controller}.0`, drive: node, serial: name };
+    await this.control.execute('device_add', device);
+    this.#plain.add(name);
+  }
+
+  /** Unplugs a disk that is behind a SCSI controller, and closes its image. */
+  async unplug(disk: string): Promise<void> {
+    const node = (await this.active()).get(disk)?.node;
+    await this.flush(disk);
+    await this.control.execute('device_del', { id: disk });
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await this.control.execute('blockdev-del', { 'node-name': node });
+        return;
+      } catch (error) {
+        if (attempt === 40) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 25));
+      }
+    }
+  }
+
   /** Brings all that was written to the disk, metadata of the images included. */
   async flush(disk: string): Promise<void> {
     await this.#io(disk, 'flush');
   }
 
   async #io(disk: string, command: string): Promise<void> {
-    const device = `/machine/peripheral/${disk}${this.#scsi.has(disk) ? '' : '/virtio-backend'}`;
+    const device = `/machine/peripheral/${disk}${this.#plain.has(disk) ? '' : '/virtio-backend'}`;
     const line = `qemu-io -d ${device} "${command}"`;
     const output = await this.control.execute('human-monitor-command', { 'command-line': line });
     if (output !== '') throw new Error(`qemu-io: ${String(output)}`);
@@ -127,6 +196,16 @@ export class BareQemu implements AsyncDisposable {
     }
   }
 
+  /** From now on no file of QEMU's can be written beyond so many bytes. */
+  async limitFiles(bytes: number | 'unlimited'): Promise<void> {
+    await execa('prlimit', ['--pid', String(this.pid), `--fsize=${bytes}:unlimited`]);
+  }
+
+  /** `running`, or why it does not. */
+  async status(): Promise<string> {
+    return ((await this.control.execute('query-status')) as { status: string }).status;
+  }
+
   /** Ends QEMU as a power cut would. */
   async kill(): Promise<void> {
     this.#process.kill('SIGKILL');
@@ -151,8 +230,13 @@ export function bareUuid({ dir }: Scratch): string {
   return hash.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, '$1-$2-$3-$4-$5');
 }
 
+// A file that reaches its limit (`limitFiles`) is an error of the write, as on a full filesystem, and no signal that ends it.
 const startQemu = (args: readonly string[], cwd: string) =>
-  execa('qemu-system-x86_64', args, { reject: false, stdin: 'ignore', cwd });
+  execa('sh', ['-c', 'trap "" XFSZ; exec qemu-system-x86_64 "$@"', 'sh', ...args], {
+    reject: false,
+    stdin: 'ignore',
+    cwd,
+  });
 type Child = ReturnType<typeof startQemu>;
 
 export function imagePath(folder: Scratch, disk: BareDisk): string {
@@ -169,12 +253,14 @@ async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Pr
     throttled = false,
     unlayered = false,
     scsi = false,
+    discard = false,
+    ide = false,
   } = disk;
   const file = imagePath(folder, disk);
   if (disk.file === undefined) await execa('qemu-img', ['create', '-q', '-f', format, file, `${megabytes}M`]);
   const node = unlayered
     ? `driver=file,node-name=node-${name},filename=${file}`
-    : `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}`;
+    : `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}${discard ? ',discard=unmap,file.discard=unmap' : ''}`;
   const args = ['-blockdev', node];
   if (throttled) {
     args.push('-object', `throttle-group,id=group-${name},x-iops-total=100000`);
@@ -187,6 +273,9 @@ async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Pr
   if (scsi) {
     args.push('-device', `virtio-scsi-pci,id=scsi-${name}`);
     args.push('-device', `scsi-hd,bus=scsi-${name}.0,id=${name},drive=${drive}${serialPart}`);
+  } else if (ide) {
+    args.push('-device', `isa-ide,id=ide-${name},iobase=0x1f0,iobase2=0x3f6,irq=14`);
+    args.push('-device', `ide-hd,bus=ide-${name}.0,id=${name},drive=${drive},werror=stop${serialPart}`);
   } else args.push('-device', `virtio-blk-pci,id=${name},drive=${drive}${serialPart}${bus}`);
   return args;
 }

@@ -26,9 +26,12 @@ export function checkResult(name: ResultName | undefined, value: unknown): void 
 
 /** Which result a command line has. Throws an Error if there is no such command. */
 export function resultOf(words: readonly string[]): ResultName {
-  const at = words.findIndex((word) => word === 'snapshot' || word in resultSchemas);
-  const command = words[at] === 'snapshot' ? `snapshot ${words[at + 1] ?? ''}` : (words[at] ?? '');
-  const special = ['--check', '--once'].filter((word) => words.includes(word)).map((word) => `${command} ${word}`);
+  const isGroup = (word = ''): boolean => word === 'snapshot' || word === 'backup';
+  const at = words.findIndex((word) => isGroup(word) || word in resultSchemas);
+  const command = isGroup(words[at]) ? `${words[at] ?? ''} ${words[at + 1] ?? ''}` : (words[at] ?? '');
+  const special = ['--check', '--once', '--in-place', '--dry-run']
+    .filter((word) => words.includes(word))
+    .map((word) => `${command} ${word}`);
   const name = [...special, command].find((each): each is ResultName => each in resultSchemas);
   if (name === undefined) throw new Error(`no command with a result: ${words.join(' ')}`);
   return name;

@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { linkSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { expect } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BareQemu, bareUuid, type BareDisk } from './bare-qemu.js';
@@ -102,6 +102,11 @@ export class CutHarness implements AsyncDisposable {
     return await runTool([...words, '--state-dir', this.folder.path('state'), '--json']);
   }
 
+  /** The same, for a command that knows no VM's state. */
+  async onRepository(words: readonly string[]): Promise<Run> {
+    return await runTool([...words, '--json']);
+  }
+
   /** The same as people use it, without JSON. */
   async printed(...words: readonly string[]): Promise<Run> {
     return await runTool(this.commandLine(words).filter((word) => word !== '--json'));
@@ -130,7 +135,8 @@ export class CutHarness implements AsyncDisposable {
       child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),
     ]);
     child.kill('SIGKILL');
-    expect((await child).signal).toBe('SIGKILL');
+    const { signal } = await child;
+    if (signal !== 'SIGKILL') throw new Error(`expected the tool to be killed, found ${signal ?? 'an end of its own'}`);
   }
 
   /** A qemu-img that a killed tool had started ends by itself, and writes until then. */
@@ -143,7 +149,11 @@ export class CutHarness implements AsyncDisposable {
         return false; // it has just ended
       }
     };
-    await expect.poll(() => readdirSync('/proc').filter((name) => /^\d+$/.test(name) && isOurs(name))).toEqual([]);
+    const left = (): string[] => readdirSync('/proc').filter((name) => /^\d+$/.test(name) && isOurs(name));
+    for (let attempt = 0; left().length > 0; attempt++) {
+      if (attempt === 100) throw new Error(`qemu-img has not ended: ${left().join(', ')}`);
+      await sleep(50);
+    }
   }
 
   images(): string[] {

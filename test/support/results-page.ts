@@ -1,5 +1,6 @@
 // Makes src/cli/bridge/RESULTS.md, the page on what the host tool prints with --json, of the schemas.
 import * as v from 'valibot';
+import { runDiskSchema } from '../../src/cli/bridge/results/backups.js';
 import { errorCodeSchema, failureSchema, problemSchema } from '../../src/cli/bridge/results/failure.js';
 import {
   layerSchema,
@@ -26,6 +27,7 @@ interface Schema {
 const shared: readonly (readonly [string, Schema])[] = [
   ['Manifest', recordedSchema],
   ['Disk of a manifest', manifestDiskSchema],
+  ['Disk of a backup', runDiskSchema],
   ['Layer', layerSchema],
   ['File state', fileStateSchema],
   ['Report of the guest', reportSchema],
@@ -38,7 +40,7 @@ const INTRODUCTION = `# What \`--json\` prints
 
 Made of the schemas in \`results/\`; a test compares it with them (\`vitest -u\` writes it anew).
 
-With \`--json\` the last line of standard output is one JSON object: the result of the command, or its failure. Only \`snapshot watch\` prints an object per event, as long as it runs. A member marked _optional_ may be absent; programs should pass over members that they do not know, since later versions may add some.`;
+With \`--json\` the last line of standard output is one JSON object: the result of the command, or its failure. \`snapshot watch\` prints an object per event, as long as it runs; \`backup run\` tells how far it is by objects before the last one (\`event\`, \`current\` and \`total\` in bytes, \`bytesPerSecond\`, \`leftMs\`). A member marked _optional_ may be absent; programs should pass over members that they do not know, since later versions may add some.`;
 
 export function resultsPage(): string {
   const results = Object.entries(resultSchemas).map(([name, schema]) => section(`\`${name}\``, schema));

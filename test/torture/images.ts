@@ -4,9 +4,10 @@
 // that does not hold all acts that it does not need, --each judges after each act.
 import { ACT_KINDS, type ActKind } from './images/act.js';
 import { drawImages, type ImagesDraw } from './images/draw.js';
-import { COMPLAINTS, type Complaint } from './images/judge.js';
+import { COMPLAINTS } from './images/judge.js';
 import { runImages, type ImagesResult, type Step } from './images/run.js';
 import { toolAbilities } from './images/tool.js';
+import { countComplaints, tally } from './tally.js';
 
 export interface ImagesOptions {
   readonly seed: number;
@@ -51,7 +52,7 @@ export async function runImagesTorture(options: ImagesOptions): Promise<number> 
     say(`  ${kind}: drawn ${drawn}, done ${done}, refused ${refused}, struck ${struck}, nothing there ${idle}`);
   const strikes = strikesOf(steps);
   say(`  SIGKILL within an act: of the tool ${strikes.tool}, of QEMU ${strikes.QEMU}; after its end ${strikes.missed}`);
-  const byKind = countComplaints(failed.map(({ complaints }) => complaints));
+  const byKind = countComplaints(COMPLAINTS, failed);
   say(`runs by complaint: ${byKind.map(([kind, runs]) => `${kind} ${runs}`).join(', ') || 'none'}`);
   const worst = worstOf(results, seed);
   say(worst.text);
@@ -101,42 +102,12 @@ async function shrunk(index: number, drawn: ImagesDraw, whole: ImagesResult): Pr
   return best;
 }
 
-export interface Tally {
-  readonly kind: ActKind;
-  readonly drawn: number;
-  readonly done: number;
-  readonly refused: number;
-  readonly struck: number;
-  readonly idle: number;
-}
-
-export function tally(kind: ActKind, steps: readonly Step[]): Tally {
-  const own = steps.filter((step) => step.kind === kind);
-  const of = (outcome: Step['outcome']): number => own.filter((step) => step.outcome === outcome).length;
-  return {
-    kind,
-    drawn: own.length,
-    done: of('done'),
-    refused: of('refused'),
-    struck: of('struck'),
-    idle: of('idle'),
-  };
-}
-
 function strikesOf(steps: readonly Step[]): { tool: number; QEMU: number; missed: number } {
   const hit = (who: Step['strike']): number =>
     steps.filter(({ strike, outcome }) => strike === who && outcome === 'struck').length;
   const drawn = steps.filter(({ strike }) => strike !== undefined).length;
   const [tool, qemu] = [hit('tool'), hit('QEMU')];
   return { tool, QEMU: qemu, missed: drawn - tool - qemu };
-}
-
-/** In how many runs each kind was complained of. */
-function countComplaints(runs: readonly (readonly Complaint[])[]): [Complaint['kind'], number][] {
-  return COMPLAINTS.map((kind): [Complaint['kind'], number] => [
-    kind,
-    runs.filter((complaints) => complaints.some((each) => each.kind === kind)).length,
-  ]).filter(([, runsOfKind]) => runsOfKind > 0);
 }
 
 function worstOf(results: readonly ImagesResult[], seed: number) {

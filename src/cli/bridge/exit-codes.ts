@@ -19,7 +19,7 @@ export const exitCodes = [
   {
     code: 5,
     name: 'cut',
-    meaning: 'cut, copy or merge failed, or refused while the VM is being migrated or saved; guest thawed',
+    meaning: 'cut, copy, backup or merge failed, or refused while the VM is being migrated or saved; guest thawed',
   },
   { code: 6, name: 'thaw-unconfirmed', meaning: 'THAW NOT CONFIRMED: look at the guest now' },
   {
@@ -33,6 +33,7 @@ export const exitCodes = [
     meaning: 'recover, commit: something is left that only you can decide, or that failed: it says what to do',
   },
   { code: 9, name: 'above-limit', meaning: 'snapshot watch: an overlay is above the limit given' },
+  { code: 10, name: 'damaged', meaning: 'backup verify: a run is not what it was when it was made' },
 ] as const;
 
 export type ExitName = (typeof exitCodes)[number]['name'];

@@ -74,13 +74,16 @@ function sharedOptions(commands: readonly DeclaredCommand[]): readonly DeclaredO
   });
 }
 
+/** `<set>`, `[vm]`, `[runs..]`. */
+const placeholders = /[<[](\w+)[>\].]+/g;
+
 const same = (one: DeclaredOption, other: DeclaredOption): boolean => JSON.stringify(one) === JSON.stringify(other);
 
 function describeCommand(command: DeclaredCommand, shared: readonly DeclaredOption[]): string[] {
   const isShared = (option: DeclaredOption): boolean => shared.some((other) => same(other, option));
   const common = command.options.filter(isShared).map(({ names: [name = ''] }) => bold(`--${name}`));
   return [
-    `.SS "${escaped(command.line.replace(/<(\w+)>/g, (_all, name: string) => name.toUpperCase()))}"`,
+    `.SS "${escaped(command.line.replace(placeholders, (_all, name: string) => name.toUpperCase()))}"`,
     text(`${command.text.charAt(0).toUpperCase()}${command.text.slice(1)}.`),
     ...command.positionals.flatMap(([name, what]) => item([italic(name.toUpperCase())], what)),
     ...command.options.filter((option) => !isShared(option)).flatMap(describeOption),
@@ -105,8 +108,11 @@ function item(terms: readonly string[], what: string): string[] {
 }
 
 function commandLine(line: string): string {
-  const [, words = line, positionals = ''] = /^(.*?)((?: <\w+>)*)$/.exec(line) ?? [];
-  const arguments_ = positionals.replace(/<(\w+)>/g, (_all, name: string) => italic(name.toUpperCase()));
+  const [, words = line, positionals = ''] = /^(.*?)((?: [<[]\w+\S*)*)$/.exec(line) ?? [];
+  const arguments_ = positionals.replace(/[<[](\w+)[>\].]+/g, (whole, name: string) => {
+    const shown = italic(name.toUpperCase());
+    return whole.startsWith('<') ? shown : `[${shown}${whole.includes('..') ? ' ...' : ''}]`;
+  });
   return `${bold(`${PROGRAM} ${words}`)}${arguments_} [${italic('OPTION')}]...`;
 }
 

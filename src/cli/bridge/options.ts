@@ -145,10 +145,10 @@ export function limitMs(option: string, seconds: number): number {
 }
 
 /** Bytes per second of an option in MiB per second. Throws a UsageError unless it is above 0. */
-export function bytesPerSecond(speed: number | undefined): number | undefined {
+export function bytesPerSecond(option: string, speed: number | undefined): number | undefined {
   if (speed === undefined) return undefined;
   if (speed > 0) return Math.ceil(speed * 1024 * 1024);
-  throw new UsageError('E_LIMIT', `--speed: expected MiB per second above 0, found ${speed}`);
+  throw new UsageError('E_LIMIT', `--${option}: expected MiB per second above 0, found ${speed}`);
 }
 
 const units: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };

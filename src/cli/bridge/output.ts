@@ -20,6 +20,7 @@ export class Output {
   readonly #json: boolean;
   readonly #startMs = performance.now();
   #lastMs = 0;
+  #lastEventMs = 0;
 
   constructor(streams: Streams, json: boolean) {
     this.#streams = streams;
@@ -38,6 +39,14 @@ export class Output {
     this.#lastMs = now;
     this.#streams.stderr(`${printableLine(text)}\n`);
   };
+
+  /** With --json one object more, before the result, at most once a second. */
+  event(value: Readonly<Record<string, unknown>>): void {
+    const now = performance.now();
+    if (!this.#json || now - this.#lastEventMs < PROGRESS_EVERY_MS) return;
+    this.#lastEventMs = now;
+    this.#streams.stdout(`${printableJson(value)}\n`);
+  }
 
   /** Prints a line that people should see at once. */
   warn(text: string): void {

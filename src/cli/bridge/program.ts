@@ -5,6 +5,9 @@ import { QuiesceError, UsageError } from '../../errors.js';
 import { interruption } from '../../confirm.js';
 import { unlessAborted } from '../../deadline.js';
 import { PACKAGE_VERSION } from '../../version.js';
+import * as backups from './backup-commands.js';
+import { restoreOptions, runRestore } from './backup-restore-command.js';
+import { runOptions, runRun } from './backup-run-command.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
 import { Output, type Streams } from './output.js';
@@ -67,6 +70,36 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
         .demandCommand(1, 1, `snapshot needs a command: ${SET_COMMANDS}`)
         .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks'),
     )
+    .command('backup', 'back up VMs into a repository, and restore them', (backup) =>
+      backup
+        .command('run [vm]', 'hold the guest, let QEMU begin to copy, let it go', runOptions, (args) =>
+          run(runRun(args, output, signal)),
+        )
+        .command('list', 'the runs in a repository', backups.listOptions, (args) => read(backups.runList(args, output)))
+        .command('show <run>', 'one run: files, level, evidence', backups.showOptions, (args) =>
+          read(backups.runShow(args, output)),
+        )
+        .command('verify [runs..]', 'compare files with their sums and their chains', backups.verifyOptions, (args) =>
+          run(backups.runVerify(args, output, signal)),
+        )
+        .command(
+          'restore <run> [dir]',
+          "make the disks of a run in a folder, or write them back onto the VM's images",
+          restoreOptions,
+          (args) => run(runRestore(args, output, signal)),
+        )
+        .command(
+          'forget [runs..]',
+          'remove runs, without harm to those that lie on them',
+          backups.forgetOptions,
+          (args) => run(backups.runForget(args, output, signal)),
+        )
+        .command('recover', 'remove what killed tools left in a repository', backups.recoverOptions, (args) =>
+          run(backups.runRecover(args, output, signal)),
+        )
+        .demandCommand(1, 1, 'backup needs a command: run, list, show, verify, restore, forget or recover')
+        .example('$0 backup run db1 --to /backup', 'back up a VM'),
+    )
     .command('status', 'monitor, agent and disks of a VM', guest.statusOptions, (args) =>
       read(guest.runStatus(args, output)),
     )
@@ -91,7 +124,7 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
 }
 
 /** Options that may be given several times. */
-const LISTS = ['disk'];
+const LISTS = ['disk', 'runs'];
 
 // yargs makes a list of an option that is given twice. Nobody can say which of two monitors is meant.
 function checkGivenOnce(args: Readonly<Record<string, unknown>>): boolean {

@@ -77,7 +77,7 @@ export async function runCopy(args: CopyArgs, output: Output, signal: AbortSigna
     throw new UsageError('E_FORMAT', message);
   }
   const target = path(args.dir);
-  const speed = bytesPerSecond(args.speed);
+  const speed = bytesPerSecond('speed', args.speed);
   const record = await copySnapshot({
     lock: lockRequest(args, vm, { operation: 'copy', set: args.set }, { signal, onProgress: output.progress }),
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),

@@ -63,7 +63,7 @@ export async function runPrune(args: PruneArgs, output: Output, signal: AbortSig
   if (olderThan !== undefined && !(olderThan >= 0)) {
     throw new UsageError('E_LIMIT', `--older-than: expected days, found ${olderThan}`);
   }
-  const speed = bytesPerSecond(args.speed);
+  const speed = bytesPerSecond('speed', args.speed);
   const monitorTimeoutMs = limitMs('monitor-timeout', args['monitor-timeout']);
   const request = lockRequest(args, vm, { operation: 'prune' }, { signal, onProgress: output.progress });
   await using locked = await findAndLockVm(request, monitorTimeoutMs);

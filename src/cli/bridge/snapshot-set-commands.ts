@@ -124,7 +124,7 @@ export async function runCommit(args: CommitArgs, output: Output, signal: AbortS
 }
 
 async function commitWithLock(args: CommitArgs, output: Output, signal: AbortSignal): Promise<Committed> {
-  const speed = bytesPerSecond(args.speed);
+  const speed = bytesPerSecond('speed', args.speed);
   const limits = {
     ...defined({ disks: args.disk }),
     limitMs: limitMs('timeout', args.timeout),

@@ -109,7 +109,7 @@ async function compare(
   const { exitCode, stdout } = await runQemuImg(args, {
     deadline,
     signal,
-    oneIsAnAnswer: true,
+    answers: [1],
     onProgress: (percent) => {
       onProgress('verifying', percent);
     },

@@ -1,6 +1,6 @@
 // Writes what lies beside the images of a copy: manifest.json, from which somebody who has nothing but the folder
 // learns what it is worth, whether it is whole, and how to restore it by hand.
-import { join, parse } from 'node:path';
+import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { PACKAGE_VERSION } from '../../version.js';
 import type { Manifest, ManifestDisk } from '../sets/manifest.js';
@@ -102,18 +102,4 @@ function restoreLine({ base }: ManifestDisk, image: string, format: CopyFormat):
   const options = isDevice ? ['-n', '-O', 'raw'] : ['-O', base.format];
   const to = isDevice ? 'DEVICE' : shellWord(`${base.file}.restored`);
   return ['qemu-img', 'convert', '-p', '-f', format, ...options, shellWord(image), to].join(' ');
-}
-
-/** A name for each disk's files: the disk's own, in letters that need no quoting, and never the same twice. */
-export function fileNames(disks: readonly ManifestDisk[]): string[] {
-  const taken = new Set<string>(['manifest']);
-  return disks.map(({ id, base }) => {
-    // No dots: what follows one tells the layers of a disk apart.
-    const plain =
-      (id === '' ? parse(base.file).name : id).replace(/[^A-Za-z0-9_-]+/g, '_').replace(/^-+/, '') || 'disk';
-    let name = plain;
-    for (let count = 1; taken.has(name); count++) name = `${plain}-${count}`;
-    taken.add(name);
-    return name;
-  });
 }

@@ -7,6 +7,7 @@ import { dirname } from 'node:path';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, CutError, UsageError, describeError } from '../../errors.js';
 import { throwIfInterrupted } from '../../confirm.js';
+import { plainNames } from '../images/plain-names.js';
 import { fileStateIfThere, isSameState, type FileState } from '../images/file-state.js';
 import { Journal } from '../sets/journal.js';
 import { baseDoubts, lostBases } from '../sets/base-state.js';
@@ -15,7 +16,7 @@ import type { ManifestStore } from '../sets/manifest-store.js';
 import { findAndLockVm, type LockRequest } from '../sets/vm-lock.js';
 import { copyDisk, neededBytes, type CopyFormat } from './copy-disk.js';
 import { CopyDraft, deadDraftOf, deadDrafts, removeDraft } from './copy-draft.js';
-import { fileNames, recordOf, type CopiedDisk, type CopyRecord } from './copy-record.js';
+import { recordOf, type CopiedDisk, type CopyRecord } from './copy-record.js';
 import { chainOf, type ImageChain } from './image-chain.js';
 
 export interface CopyOptions {
@@ -84,7 +85,7 @@ async function copy(store: ManifestStore, options: CopyOptions): Promise<CopyRec
   if (!options.compress) await checkRoom(sources, options, limits);
   await using draft = await CopyDraft.begin(target, store, set);
   const copied: CopiedDisk[] = [];
-  const names = fileNames(manifest.disks);
+  const names = plainNames(manifest.disks.map(({ id, base }) => ({ id, file: base.file })));
   for (const [index, { disk, layers }] of sources.entries()) {
     const onProgress = (doing: string, percent: number): void => {
       options.onProgress(`${doing} disk ${disk.id} (${index + 1} of ${sources.length}): ${Math.floor(percent)} %`);

@@ -2,7 +2,7 @@
 // looks, asks the agent how it stands, and changes nothing.
 import { randomBytes } from 'node:crypto';
 import { satisfies, type ConsistencyLevel } from '../../consistency.js';
-import { planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
+import { overlayRefusal, planCreate, type CreatePlan, type PlanOptions } from './create-plan.js';
 import { planOverlays, readRoom, type Room } from './overlays.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import { openHypervisor } from '../vm/open-hypervisor.js';
@@ -41,7 +41,8 @@ export interface CreateCheck {
 /** Throws what createSnapshot throws before it does anything, but not for a level that cannot be had, nor for space. */
 export async function checkCreate(options: CheckOptions): Promise<CreateCheck> {
   await using monitor = await openHypervisor(options.vm.monitor, { timeoutMs: options.monitorTimeoutMs });
-  const plan = await planCreate(monitor, { ...options, requirement: { asked: 'crash', allowLower: true } });
+  const lenient = { ...options, requirement: { asked: 'crash', allowLower: true } } as const;
+  const plan = await planCreate(monitor, lenient, overlayRefusal(monitor));
   try {
     const overlays = await planOverlays(plan.chosen, 'check', randomBytes(4).toString('hex'), options.vm.overlayDir);
     const { atMost, asked, why } = await levelOf(plan, options);

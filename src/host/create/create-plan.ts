@@ -11,7 +11,7 @@ import { backingNameOf } from '../vm/backing-name.js';
 import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
 import { whyNotItsAgent } from '../guest/agent-owner.js';
 import type { AgentLimits, GuestAgent, OpenGuestAgent } from '../guest/guest-agent.js';
-import type { Hypervisor, OverlayHost } from '../vm/hypervisor.js';
+import type { CutHost, OverlayHost } from '../vm/hypervisor.js';
 import { checkReached, crashWillDo, type Requirement } from '../guest/requirement.js';
 import { linkIn } from '../sets/current-images.js';
 import { shellWord } from '../../shell-word.js';
@@ -38,13 +38,16 @@ export interface CreatePlan extends DiskChoice {
   readonly whyNoAgent: string | undefined;
 }
 
+/** Why what is planned cannot be done with a disk, though it is sound in itself. */
+export type WhyNot = (disk: VmDisk, all: readonly VmDisk[]) => Promise<string | undefined>;
+
 /** Throws UsageError, CutError, UnreachableError or QuiesceError: what cannot succeed, before anything is done. */
-export async function planCreate(monitor: Hypervisor, options: PlanOptions): Promise<CreatePlan> {
+export async function planCreate(monitor: CutHost, options: PlanOptions, whyNot: WhyNot): Promise<CreatePlan> {
   const { status, running } = await runQmp(monitor, 'query-status', {});
   await refuseMigration(monitor, 'nothing was cut');
   await refuseBlockJobs(monitor);
   const all = await monitor.disks();
-  const facts = { refusals: await refusalsOf(monitor, all), outside: await readOutside(monitor) };
+  const facts = { refusals: await refusalsOf(all, whyNot), outside: await readOutside(monitor) };
   const choice = chooseDisks(all, options.disks, facts);
   const plan = { ...choice, status, all, refs: guestRefs(choice.chosen, all) };
   const { agent, why } = running
@@ -54,22 +57,22 @@ export async function planCreate(monitor: Hypervisor, options: PlanOptions): Pro
   return { ...plan, agent, whyNoAgent: why };
 }
 
-/** Why no overlay can be laid on disks that are sound in themselves. */
-async function refusalsOf(
-  host: Pick<OverlayHost, 'whyNoOverlay'>,
-  all: readonly VmDisk[],
-): Promise<ReadonlyMap<VmDisk, string>> {
+async function refusalsOf(all: readonly VmDisk[], whyNot: WhyNot): Promise<ReadonlyMap<VmDisk, string>> {
   const refusals = new Map<VmDisk, string>();
   for (const disk of all) {
-    const why =
-      (await whyMoves(disk)) ??
-      (await backingNameOf(disk)).why ??
-      (await whyNotThere(disk)) ??
-      (await whyNoMergeBack(disk, all)) ??
-      (await host.whyNoOverlay(disk));
+    const why = (await whyNotThere(disk)) ?? (await whyNot(disk, all));
     if (why !== undefined) refusals.set(disk, why);
   }
   return refusals;
+}
+
+/** Why no overlay can be laid on disks that are sound in themselves. */
+export function overlayRefusal(host: Pick<OverlayHost, 'whyNoOverlay'>): WhyNot {
+  return async (disk, all) =>
+    (await whyMoves(disk)) ??
+    (await backingNameOf(disk)).why ??
+    (await whyNoMergeBack(disk, all)) ??
+    (await host.whyNoOverlay(disk));
 }
 
 async function whyMoves({ file }: VmDisk): Promise<string | undefined> {

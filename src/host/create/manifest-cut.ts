@@ -5,15 +5,13 @@ import { defined } from '../../defined.js';
 import { lowestLevel } from '../../consistency.js';
 import type { Overlay } from '../vm/overlay.js';
 import { crashOnly, levelsOf, type CutDisk, type SetWorth } from '../guest/level.js';
-import { requiredLevel } from '../guest/requirement.js';
-import { roundMs } from '../../linux/clock.js';
-import type { LeftOut } from '../vm/disk-choice.js';
-import type { Marks } from '../sets/point-in-time.js';
 import type { HeldCut } from './held-cut.js';
 import { clip } from '../guest/clip.js';
 import { fileStateOf, type FileState } from '../images/file-state.js';
 import type { Manifest, ManifestDisk, ManifestLayer } from '../sets/manifest.js';
+import type { CutFinding } from './cut.js';
 import type { OverlayFinding } from './overlay-cut.js';
+import { cutPoint, type PointFacts } from './point-draft.js';
 
 /** The worth of the disks by the guest's report alone. */
 export function worthOf({ report, doubt }: HeldCut, disks: readonly CutDisk[]): SetWorth {
@@ -22,7 +20,7 @@ export function worthOf({ report, doubt }: HeldCut, disks: readonly CutDisk[]): 
 }
 
 /** The worth once it is known whether what was cut is what was planned. */
-export function compared(worth: SetWorth, findings: readonly OverlayFinding[], names: readonly string[]): SetWorth {
+export function compared(worth: SetWorth, findings: readonly CutFinding[], names: readonly string[]): SetWorth {
   const disks = worth.disks.map((disk, index) => {
     const { doubt, isLost = false } = findings[index] ?? {};
     if (doubt === undefined) return disk;
@@ -65,38 +63,18 @@ export async function cutDisks(
   );
 }
 
-interface CutFacts {
-  readonly held: HeldCut;
-  readonly worth: SetWorth;
+interface CutFacts extends PointFacts {
   readonly disks: ManifestDisk[];
-  /** Storage that could not be cut, and is not in the set. */
-  readonly missing: readonly LeftOut[];
-  readonly steps: Manifest['timings']['steps'];
-  readonly marks: Marks;
-  readonly monitorLog: Manifest['monitorLog'];
 }
 
 /** The draft, with all that is known after the cut. `steps` and `monitorLog` may grow until it is written. */
 export function manifestOfCut(draft: Manifest, facts: CutFacts): Manifest {
-  const { held, worth, disks, missing, steps, marks, monitorLog } = facts;
-  const { cutSentMs, cutAnsweredMs } = marks;
+  const { held, disks } = facts;
   return {
     ...draft,
     state: 'cut',
-    required: requiredLevel(draft.asked, held.report),
-    level: worth.level,
-    evidence: [...worth.evidence, ...missing.map(({ what, reason }) => `not in the set: ${what}: ${reason}`)],
+    ...cutPoint(draft.asked, facts),
     disks,
-    timings: {
-      steps,
-      marks,
-      ...(cutSentMs === undefined || cutAnsweredMs === undefined ? {} : { cutMs: roundMs(cutAnsweredMs - cutSentMs) }),
-      ...(held.report === undefined
-        ? {}
-        : { pauseWindowMs: held.report.pauseWindowMs, frozenWindowMs: held.report.frozenWindowMs }),
-    },
-    monitorLog,
-    ...defined({ guest: held.report }),
     ...(held.thawError === undefined ? {} : { error: clip(held.thawError.message) }),
   };
 }

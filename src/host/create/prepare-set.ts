@@ -1,6 +1,7 @@
 // Everything slow, before the guest is held: the overlays made and checked, the set's name taken, its intent durable.
 // What is done here is registered to be undone; nothing is cut.
 import { randomBytes, randomUUID } from 'node:crypto';
+import { dirname } from 'node:path';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import { saveTexts } from '../sets/saved-files.js';
@@ -51,7 +52,7 @@ export async function prepareSet(
   const begun = await draftManifest(hypervisor, plan, overlays, id, options);
   await making.begin(begun);
   const { texts, folders } = await hypervisor.describe();
-  const saved = await saveTexts(store, set, texts);
+  const saved = await saveTexts(dirname(store.file(set)), texts);
   const draft = { ...begun, ...(saved.length === 0 ? {} : { saved }) };
   making.learn(draft);
   await makeOverlays(overlays, reverter, signal, (done) => {

@@ -1,5 +1,6 @@
 // Writes down a set that was cut. Whatever fails from then on, the disks are cut, and the error tells the level that
 // they have.
+import { dirname } from 'node:path';
 import { CutError, ThawUnconfirmedError, describeError } from '../../errors.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
@@ -13,7 +14,7 @@ export async function withState(
   folders: readonly StateFolder[],
 ): Promise<Manifest> {
   if (folders.length === 0) return manifest;
-  const { saved, leftOut } = await saveState(store, manifest.set, folders);
+  const { saved, leftOut } = await saveState(dirname(store.file(manifest.set)), folders);
   const whole = {
     ...manifest,
     saved: [...(manifest.saved ?? []), ...saved],

@@ -10,9 +10,10 @@ import { checkName } from '../vm/names.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import type { Marks } from '../sets/point-in-time.js';
+import { refuseHalfRestored } from '../sets/restore-journal.js';
 import { refuseHalfCommitted } from '../sets/set-state.js';
 import { openAndLockVm } from '../sets/vm-lock.js';
-import { planCreate, type CreatePlan } from './create-plan.js';
+import { overlayRefusal, planCreate, type CreatePlan } from './create-plan.js';
 import { cutDisksOf, holdAndCut } from './held-cut.js';
 import { compared, cutDisks, manifestOfCut, worthOf } from './manifest-cut.js';
 import { overlayCut } from './overlay-cut.js';
@@ -59,9 +60,10 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   });
   const { hypervisor, store, identity } = open;
   await store.checkFree(options.set);
+  await refuseHalfRestored(store.folder);
   await refuseHalfCommitted(hypervisor, (await store.readAll()).manifests);
   if (identity.kind === 'address') options.onProgress(`the VM has ${describeIdentity(identity)}`);
-  const plan = await planCreate(hypervisor, options);
+  const plan = await planCreate(hypervisor, options, overlayRefusal(hypervisor));
   timer.end('inspect');
   const making = new SetInMaking(store, options.signal);
   try {

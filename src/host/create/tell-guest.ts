@@ -34,7 +34,8 @@ export async function tellGuest(store: ManifestStore, manifest: Manifest, option
   return { ...told, completion: { ...completion, error: clip(describeError(unrecorded)) } };
 }
 
-async function completionOf(
+/** What the writers of the session were told; undefined if its agent knows no such thing. Never throws. */
+export async function completionOf(
   coordinator: Pick<Coordinator, 'complete'>,
   session: string,
   outcome: 'ok' | 'failed',

@@ -66,6 +66,31 @@ export async function makeOverlay(
   await qemuImg(args, signal);
 }
 
+export interface NewImage {
+  readonly file: string;
+  readonly virtualSize: number;
+  /** How its clusters are compressed if they are. */
+  readonly compression: 'zlib' | 'zstd';
+  /** The image below it, as its header is to name it; it is not opened. */
+  readonly backing?: { readonly name: string; readonly format: string } | undefined;
+}
+
+/** Makes an empty qcow2. Overwrites `file`. Throws a CutError. */
+export async function makeImage({ file, virtualSize, compression, backing }: NewImage): Promise<void> {
+  const over = backing === undefined ? [] : ['-u', '-b', backing.name, '-F', backing.format];
+  await qemuImg([
+    'create',
+    '-q',
+    '-f',
+    'qcow2',
+    '-o',
+    `compression_type=${compression}`,
+    ...over,
+    file,
+    String(virtualSize),
+  ]);
+}
+
 export interface Holder {
   readonly pid?: number;
   /** Name of the process, or what tells of it. */

@@ -10,8 +10,8 @@ export interface TaskLimits {
 }
 
 export interface TaskOptions extends TaskLimits {
-  /** The exit code 1 is an answer, as `compare` says by it that images differ; else it is a failure. */
-  readonly oneIsAnAnswer?: boolean;
+  /** Exit codes that are an answer, as `compare` says by 1 that images differ; else they are a failure. */
+  readonly answers?: readonly number[];
   /** Called with percents from 0 to 100, by a command that was given -p. Must not throw. */
   readonly onProgress?: (percent: number) => void;
 }
@@ -26,7 +26,7 @@ export interface TaskResult {
  * CutError with qemu-img's words. The process has ended in all cases.
  */
 export async function runQemuImg(args: readonly string[], options: TaskOptions): Promise<TaskResult> {
-  const { deadline, signal, onProgress, oneIsAnAnswer = false } = options;
+  const { deadline, signal, onProgress, answers = [] } = options;
   signal.throwIfAborted();
   const { execa } = await import('execa');
   const child = execa('qemu-img', args, {
@@ -44,7 +44,8 @@ export async function runQemuImg(args: readonly string[], options: TaskOptions):
   const result = await child;
   signal.throwIfAborted();
   if (!result.failed) return { exitCode: 0, stdout: result.stdout };
-  if (oneIsAnAnswer && result.exitCode === 1) return { exitCode: 1, stdout: result.stdout };
+  const { exitCode } = result;
+  if (exitCode !== undefined && answers.includes(exitCode)) return { exitCode, stdout: result.stdout };
   if (result.code === 'ENOENT') throw new UsageError('E_QEMU_IMG', 'qemu-img is not installed (Debian: qemu-utils)');
   const words = result.stderr.trim().split('\n').join('; ');
   if (/Failed to get .*lock/.test(words)) throw new UsageError('E_IN_USE', `an image is in use: ${words}`);

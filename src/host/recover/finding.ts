@@ -9,6 +9,8 @@ type FindingKind =
   | 'set-revert'
   | 'set-delete'
   | 'set-left'
+  | 'backup-unfinished'
+  | 'restore-unfinished'
   | 'base-written'
   | 'image-missing'
   | 'node-left'

@@ -12,7 +12,9 @@ import { identityKey } from '../vm/identity.js';
 import { tryMonitors } from '../vm/monitors.js';
 import { nowhere } from '../vm/place.js';
 import type { Finding, NewFinding, FindingStatus } from './finding.js';
+import { recoverBackup } from './recover-backup.js';
 import { recoverGuest } from './recover-guest.js';
+import { recoverRestore } from './recover-restore.js';
 import { noteBusySets, recoverSets } from './recover-sets.js';
 import { recoverStrays } from './recover-strays.js';
 import { withKnownWays, type RecoverTarget, type RecoverableVm } from './recover-targets.js';
@@ -116,6 +118,8 @@ async function recoverWith(options: RecoverOptions, store: ManifestStore): Promi
     await noteBusySets(run);
     if (isKnown) {
       await recoverSets(run);
+      await recoverBackup(run);
+      await recoverRestore(run);
       await recoverStrays(run);
     } else {
       const why = silent[0] === undefined ? 'where its monitor is, is not known' : describeError(silent[0]);

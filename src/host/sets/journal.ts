@@ -11,7 +11,7 @@ import type { ManifestStore } from './manifest-store.js';
 import { busyError, newWork, readWork, workEntries, workText, type FoundWork, type Operation } from './owner-lock.js';
 
 /** Written before the freeze is sent; gone once the thaw is confirmed. */
-const holdSchema = v.strictObject({
+export const holdSchema = v.strictObject({
   session: v.string(),
   /** The agent's socket. */
   qga: v.string(),

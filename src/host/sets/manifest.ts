@@ -83,7 +83,7 @@ const diskSchema = v.strictObject({
 });
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
 
-const savedFileSchema = v.strictObject({
+export const savedFileSchema = v.strictObject({
   /** The file's path in the set's folder. */
   name: v.string(),
   /** For people. */

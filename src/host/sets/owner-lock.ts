@@ -13,7 +13,7 @@ import { throwIfInterrupted } from '../../confirm.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
 import { ownerSchema, ownerState, thisProcess, type Owner, type OwnerState } from './owner.js';
 
-const operations = ['create', 'commit', 'revert', 'delete', 'copy', 'prune', 'recover'] as const;
+const operations = ['create', 'commit', 'revert', 'delete', 'copy', 'prune', 'recover', 'backup', 'restore'] as const;
 export type Operation = (typeof operations)[number];
 
 /** Members of every such file: who, since when, and at what. */

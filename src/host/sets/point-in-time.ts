@@ -6,7 +6,7 @@ import { consistencyLevelSchema, finite, freezeReportSchema } from '../../consis
 /** Raised when an entry changes its meaning; readers take what they know. */
 export const POINT_VERSION = 1;
 
-const createSteps = ['inspect', 'overlays', 'quiesce', 'cut', 'thaw', 'record'] as const;
+const createSteps = ['inspect', 'overlays', 'quiesce', 'cut', 'thaw', 'record', 'targets', 'transfer', 'hash'] as const;
 export type CreateStep = (typeof createSteps)[number];
 
 /** CLOCK_MONOTONIC of the host, in milliseconds: comparable between processes of one boot. */
@@ -70,3 +70,7 @@ export const pointInTimeEntries = {
   guest: v.optional(freezeReportSchema),
   versions: v.strictObject({ tool: v.string(), node: v.string(), qemu: v.string(), agent: v.optional(v.string()) }),
 } as const;
+
+/** What is recorded of an instant. */
+export type PointInTime = v.InferOutput<v.StrictObjectSchema<typeof pointInTimeEntries, undefined>>;
+export type PointDisk = v.InferOutput<v.StrictObjectSchema<typeof pointDiskEntries, undefined>>;

@@ -14,15 +14,11 @@ import type { ManifestStore } from './manifest-store.js';
 /** More than any firmware or TPM keeps. */
 const LARGEST_BYTES = 256 * 1024 * 1024;
 
-/** Keeps the texts. Throws what cannot be written. */
-export async function saveTexts(
-  store: ManifestStore,
-  set: string,
-  texts: VmDescription['texts'],
-): Promise<SavedFile[]> {
+/** Keeps the texts in the folder. Throws what cannot be written. */
+export async function saveTexts(folder: string, texts: VmDescription['texts']): Promise<SavedFile[]> {
   const saved: SavedFile[] = [];
   for (const { name, what, text } of texts) {
-    await writeDurably(join(dirname(store.file(set)), name), text);
+    await writeDurably(join(folder, name), text);
     saved.push({ name, what, ...sumOf(Buffer.from(text)), copied: 'before the cut', copiedAt: now() });
   }
   return saved;
@@ -34,11 +30,10 @@ export interface Copied {
   readonly leftOut: Manifest['leftOut'];
 }
 
-/** Copies what the folders hold. Never throws: the cut is taken. */
-export async function saveState(store: ManifestStore, set: string, folders: readonly StateFolder[]): Promise<Copied> {
+/** Copies what the folders hold into `own`. Never throws: the cut is taken. */
+export async function saveState(own: string, folders: readonly StateFolder[]): Promise<Copied> {
   const saved: SavedFile[] = [];
   const leftOut: Manifest['leftOut'] = [];
-  const own = dirname(store.file(set));
   for (const { name, what, path, seenAt } of folders) {
     try {
       await mkdir(join(own, name), { mode: 0o750 });

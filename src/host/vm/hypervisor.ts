@@ -3,6 +3,7 @@
 // sets, levels or guests. A VM that is shut off has no hypervisor: definition.ts.
 import type { VmDisk } from '../../qmp/block-graph.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
+import type { GroupOptions } from '../../qmp/job-group.js';
 import type { JobProgress } from '../../qmp/jobs.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Reverter } from '../../reverter.js';
@@ -45,11 +46,11 @@ export interface VmDescription {
 }
 
 /** One act within a cut. */
-export interface CutAction {
+export type CutAction =
   /** The VM writes to the overlay from then on. */
-  readonly type: 'overlay';
-  readonly overlay: Overlay;
-}
+  | { readonly type: 'overlay'; readonly overlay: Overlay }
+  /** The disk, as it is at that instant, goes to the target; what is written from then on is recorded. */
+  | { readonly type: 'backup'; readonly target: BackupTarget };
 
 /** The questions, and the cut. */
 export interface CutHost extends Monitor, AsyncDisposable {
@@ -103,4 +104,78 @@ export interface OverlayHost {
   forget(overlayNode: string | undefined, jobId: string | undefined): Promise<void>;
 }
 
-export interface Hypervisor extends CutHost, OverlayHost {}
+/** Where a disk is backed up to, and the names that the act has in the hypervisor. */
+export interface BackupTarget {
+  readonly disk: VmDisk;
+  /** A qcow2 image of the disk's size; there already. */
+  readonly file: string;
+  readonly node: string;
+  readonly jobId: string;
+  /** The checkpoint that begins with this cut. */
+  readonly checkpoint: string;
+  /** The earlier one since which the target holds what changed; without it the target holds the whole disk. */
+  readonly since: string | undefined;
+  /** Bytes per second. */
+  readonly speed: number | undefined;
+  readonly compress: boolean;
+}
+
+/** A record of what was written to a disk since an earlier backup. */
+export interface Checkpoint {
+  readonly name: string;
+  /** What a backup since then would copy, at most. */
+  readonly dirtyBytes: number;
+  /** Why it cannot be relied on, for people; undefined if it can. */
+  readonly why: string | undefined;
+}
+
+export interface TransferOptions extends GroupOptions {
+  /** How long the end of the jobs may take, once everything is copied; then, how long a target may take to be flushed. */
+  readonly finalizeMs: number;
+  /** Called, and waited for, when all is copied and no write of the guest waits for a target: before they are flushed. */
+  readonly beforeFlush: () => Promise<void>;
+}
+
+/** The acts that copy disks of a running VM to targets, and keep checkpoints. */
+export interface BackupHost {
+  /** Why it cannot back up a disk that is sound in itself. */
+  whyNoBackup(disk: VmDisk): string | undefined;
+
+  /** The checkpoints of the disk, also those that others keep. */
+  checkpoints(disk: VmDisk): Promise<readonly Checkpoint[]>;
+
+  /** True if checkpoints of the disk outlast the VM's process. */
+  keepsCheckpoints(disk: VmDisk): Promise<boolean>;
+
+  /** Opens the targets, not yet in use. What it does is registered with the reverter first. */
+  openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void>;
+
+  /** The targets whose backup the hypervisor has begun. */
+  begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]>;
+
+  /**
+   * Returns when all targets hold their disks as they were at the cut, and are flushed and closed; gives the bytes that each
+   * was to be copied. Throws a BridgeError if one failed, could not be flushed or does not get on, or if a write of the guest
+   * failed and the VM was paused for it; the signal's reason when aborted: then end them.
+   */
+  transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]>;
+
+  /**
+   * Ends what was begun and closes the targets, as far as any of it is there. A VM that was paused meanwhile, since a write of
+   * its guest failed, is continued. Throws if the end cannot be had.
+   */
+  end(targets: readonly BegunTarget[]): Promise<EndedBackup>;
+
+  /** Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. */
+  dropCheckpoints(wanted: (name: string) => boolean): Promise<void>;
+}
+
+/** What became of the VM; undefined if no write of its guest had failed. */
+export type EndedBackup = 'continued' | 'still-paused' | undefined;
+
+export type BegunTarget = Pick<BackupTarget, 'node' | 'jobId'>;
+
+export interface Hypervisor extends CutHost, OverlayHost {
+  /** Undefined where backups cannot be had by this hypervisor. */
+  readonly backups: BackupHost | undefined;
+}

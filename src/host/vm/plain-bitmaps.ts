@@ -5,8 +5,7 @@
 // count by themselves what a merge writes, so that afterwards they hold all that changed, and more if a backup was made
 // meanwhile. Only what was made on the overlay itself is copied to the base. libvirt does the same for its domains.
 // Specification: QEMU docs/interop/bitmaps.rst.
-import { BridgeError } from '../../errors.js';
-import { readNodes } from '../../qmp/block-graph.js';
+import { keepsBitmaps, readNode } from '../../qmp/bitmaps.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type BlockNode, type TransactionAction } from '../../qmp/commands.js';
 
@@ -15,16 +14,15 @@ import { runQmp, type BlockNode, type TransactionAction } from '../../qmp/comman
  * too.
  */
 export async function bitmapsToOverlay(client: QmpClient, from: string, to: string): Promise<TransactionAction[]> {
-  return follow(nodeOf(await readNodes(client), from), [], from, to, true);
+  return follow(await readNode(client, from), [], from, to, true);
 }
 
 /**
  * Copies to the base what only the overlay has. Call it when all data is copied, and both take what the guest writes.
  */
 export async function bitmapsToBase(client: QmpClient, overlay: string, base: string): Promise<void> {
-  const nodes = await readNodes(client);
-  const target = nodeOf(nodes, base);
-  const actions = follow(nodeOf(nodes, overlay), target['dirty-bitmaps'], overlay, base, keepsBitmaps(target));
+  const target = await readNode(client, base);
+  const actions = follow(await readNode(client, overlay), target['dirty-bitmaps'], overlay, base, keepsBitmaps(target));
   if (actions.length > 0) await runQmp(client, 'transaction', { actions });
 }
 
@@ -51,17 +49,4 @@ function follow(
       },
     ];
   });
-}
-
-/** Only qcow2 of version 3 stores bitmaps. */
-function keepsBitmaps({ drv, image }: BlockNode): boolean {
-  const data: unknown = image['format-specific']?.data;
-  const isOld = typeof data === 'object' && data !== null && 'compat' in data && data.compat === '0.10';
-  return drv === 'qcow2' && !isOld;
-}
-
-function nodeOf(nodes: ReadonlyMap<string, BlockNode>, name: string): BlockNode {
-  const node = nodes.get(name);
-  if (node === undefined) throw new BridgeError('E_BLOCK_GRAPH', `${name} is not in the block graph`);
-  return node;
 }

@@ -8,6 +8,7 @@ import type { Reverter } from '../../reverter.js';
 import { watchAgentPort, type PortWatch } from './agent-port.js';
 import type { CutAction, Hypervisor, MergeLayer, MergeOptions, VmDescription } from './hypervisor.js';
 import type { Overlay } from './overlay.js';
+import { PlainBackups } from './plain-backups.js';
 import { bitmapsToOverlay } from './plain-bitmaps.js';
 import { addNode, checkAdded, nodeIsThere, whyNoEncryption } from './plain-nodes.js';
 import { mergeByJob } from './plain-merge.js';
@@ -17,12 +18,14 @@ export class PlainQemu implements Hypervisor {
   // The transaction names the base's node, which stays the same file for as long as a disk uses it, and QEMU refuses to
   // lay a second overlay on it.
   readonly cutProvesBase = true;
+  readonly backups: PlainBackups;
   readonly #client: QmpClient;
   /** Actions that are sent along with the cut. */
   #bitmaps: readonly TransactionAction[] = [];
 
   private constructor(client: QmpClient) {
     this.#client = client;
+    this.backups = new PlainBackups(client);
   }
 
   /** Throws what QmpClient.connect does. */
@@ -67,10 +70,11 @@ export class PlainQemu implements Hypervisor {
   }
 
   async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
-    const transaction = actions.map(({ overlay: { disk, node } }) => ({
-      type: 'blockdev-snapshot' as const,
-      data: { node: disk.node, overlay: node },
-    }));
+    const transaction = actions.flatMap((action): TransactionAction[] => {
+      if (action.type === 'backup') return this.backups.actions(action.target);
+      const { disk, node } = action.overlay;
+      return [{ type: 'blockdev-snapshot', data: { node: disk.node, overlay: node } }];
+    });
     await runQmp(this.#client, 'transaction', { actions: [...transaction, ...this.#bitmaps] }, { timeoutMs });
   }
 

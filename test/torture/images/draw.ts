@@ -1,6 +1,7 @@
 // What a run of `torture -- images` is, from the seed and its number alone: how two VMs and their folders lie, and what is
 // done to them one after the other. Where an act means one of several (a set, a disk, an instant) it holds a number from
 // 0 to 1 that chooses among those there are.
+import { Dice } from '../dice.js';
 import { generator } from '../draw.js';
 import type { Act, ActKind, DrawnWrite, Strike } from './act.js';
 
@@ -62,36 +63,6 @@ export function drawImages(seed: number, index: number, lacks: ReadonlySet<ActKi
     acts.push(drawAct(dice, kind, vm, guess));
   }
   return { layout, acts };
-}
-
-class Dice {
-  readonly #next: () => number;
-
-  constructor(next: () => number) {
-    this.#next = next;
-  }
-
-  /** 0 to 1. */
-  part(): number {
-    return this.#next();
-  }
-
-  chance(probability: number): boolean {
-    return this.#next() < probability;
-  }
-
-  whole(from: number, to: number): number {
-    return from + Math.floor(this.#next() * (to - from + 1));
-  }
-
-  of<T>(weights: readonly (readonly [T, number])[]): T {
-    let left = this.#next() * weights.reduce((sum, [, weight]) => sum + weight, 0);
-    for (const [item, weight] of weights) {
-      left -= weight;
-      if (left < 0) return item;
-    }
-    throw new Error('nothing to draw from');
-  }
 }
 
 function drawLayout(dice: Dice): Layout {

@@ -3,7 +3,6 @@
 // once it is flushed.
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { imageFile } from '../../../src/qmp/block-graph.js';
 import { BareQemu, type BareDisk } from '../../support/bare-qemu.js';
 import type { Scratch } from '../../support/scratch.js';
 import { BLOCK_KILOBYTES, unsure, withDisk, written, type Contents, type World } from './contents.js';
@@ -160,18 +159,8 @@ export class Machine {
 
   /** What the running QEMU's disks write to. */
   async activeFiles(): Promise<Files> {
-    const { qemu } = this.running();
-    const devices = (await qemu.control.execute('query-block')) as readonly {
-      readonly qdev?: string;
-      readonly inserted?: { readonly drv: string; readonly image: { readonly filename: string } };
-    }[];
-    const files = new Map<string, NamedImage>();
-    for (const { qdev = '', inserted } of devices) {
-      const disk = this.disks.find(({ name }) => qdev.split('/').includes(name));
-      if (disk === undefined || inserted === undefined) continue;
-      files.set(disk.name, { file: imageFile(inserted.image.filename), format: inserted.drv });
-    }
-    return files;
+    const active = await this.running().qemu.active();
+    return new Map([...active].filter(([name]) => this.disks.some((disk) => disk.name === name)));
   }
 
   running(): Session {

@@ -1,6 +1,5 @@
 // The pure parts of `torture -- images`: what is drawn, what the model takes for possible, and what is complained of.
 import { expect, test } from 'vitest';
-import { tally } from '../../torture/images.js';
 import {
   admits,
   contentOf,
@@ -15,6 +14,7 @@ import { ACT_KINDS, describeAct } from '../../torture/images/act.js';
 import { drawImages, SPELLINGS } from '../../torture/images/draw.js';
 import { judgeCall, judgeClaim, judgeFiles, judgeVm } from '../../torture/images/judge.js';
 import type { Call } from '../../torture/images/tool.js';
+import { tally } from '../../torture/tally.js';
 
 const none = new Set<never>();
 const draws = Array.from({ length: 500 }, (_, index) => drawImages(1, index, none));

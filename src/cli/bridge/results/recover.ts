@@ -12,6 +12,8 @@ const findingKinds = {
   'set-revert': 'a revert that was begun',
   'set-delete': 'a delete that was begun',
   'set-left': 'what is left of a set',
+  'backup-unfinished': 'a backup that its maker did not finish',
+  'restore-unfinished': 'a restore in place that its maker did not finish',
   'base-written': 'a base that was written to since its cut',
   'image-missing': 'an image that is not there',
   'node-left': 'a block node of ours in QEMU that nothing uses',

@@ -2,6 +2,7 @@
 // builds its result. The program parses nothing by them. Tests do, whatever they have the tool print, and RESULTS.md, the
 // page for users, is made of them.
 import type * as v from 'valibot';
+import * as backups from './backups.js';
 import { statusSchema, thawSchema, waitSchema, writersSchema } from './guest.js';
 import { watchOnceSchema, watchSchema } from './overlay-size.js';
 import { recoverSchema } from './recover.js';
@@ -20,6 +21,15 @@ export const resultSchemas = {
   'snapshot prune': sets.pruneSchema,
   'snapshot watch': watchSchema,
   'snapshot watch --once': watchOnceSchema,
+  'backup run': backups.runResultSchema,
+  'backup run --dry-run': backups.dryRunSchema,
+  'backup list': backups.backupListSchema,
+  'backup show': backups.backupShowSchema,
+  'backup verify': backups.backupVerifySchema,
+  'backup restore': backups.backupRestoreSchema,
+  'backup restore --in-place': backups.backupInPlaceSchema,
+  'backup forget': backups.backupForgetSchema,
+  'backup recover': backups.backupRecoverSchema,
   status: statusSchema,
   writers: writersSchema,
   thaw: thawSchema,

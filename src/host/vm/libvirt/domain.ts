@@ -26,6 +26,7 @@ export class LibvirtDomain implements Hypervisor {
   readonly keepsNodeNames = false;
   // `snapshot-create-as` names the disk, and lays the overlay on whatever the disk uses by then.
   readonly cutProvesBase = false;
+  readonly backups = undefined;
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
   /** The words for `snapshot-create-as` about the disks that are not cut. */
@@ -102,10 +103,11 @@ export class LibvirtDomain implements Hypervisor {
   }
 
   async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
-    const cut = actions.flatMap(({ overlay: { disk, file } }) => [
-      '--diskspec',
-      `${disk.device},snapshot=external,driver=qcow2,file=${file.replaceAll(',', ',,')}`,
-    ]);
+    const cut = actions.flatMap((action) => {
+      if (action.type !== 'overlay') throw new UsageError('E_BACKUP', 'a libvirt domain cannot be backed up this way');
+      const { disk, file } = action.overlay;
+      return ['--diskspec', `${disk.device},snapshot=external,driver=qcow2,file=${file.replaceAll(',', ',,')}`];
+    });
     const words = ['--disk-only', '--atomic', '--no-metadata', '--reuse-external', ...cut, ...this.#others];
     // Not ended at the limit: libvirt would go on, and nobody would learn what came of it.
     const work = this.#monitor.logged('snapshot-create-as', () =>

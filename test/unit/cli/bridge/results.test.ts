@@ -7,7 +7,12 @@ import { resultSchemas, type Result, type ResultName } from '../../../../src/cli
 import { QuiesceError } from '../../../../src/errors.js';
 import type { CopyRecord } from '../../../../src/host/copy/copy-record.js';
 import type { CreateCheck } from '../../../../src/host/create/create-check.js';
+import type { BackupDryRun } from '../../../../src/host/backup/backup-dry-run.js';
 import type { Finding } from '../../../../src/host/recover/finding.js';
+import type { ForgottenRuns } from '../../../../src/host/repository/keep-house.js';
+import type { RunView, StoredRuns } from '../../../../src/host/repository/look.js';
+import type { RunManifest } from '../../../../src/host/repository/run-manifest.js';
+import type { RestoredRun } from '../../../../src/host/restore/restore-run.js';
 import type { CurrentImage } from '../../../../src/host/sets/current-images.js';
 import type { OverlaySize } from '../../../../src/host/sets/overlay-sizes.js';
 import { manifestSchema } from '../../../../src/host/sets/manifest.js';
@@ -42,6 +47,15 @@ const sameMembers: Record<string, true> = {
   overlay: true satisfies Same<Item<'snapshot watch --once', 'overlays'>, OverlaySize>,
   event: true satisfies Same<Result<'snapshot watch'>, WatchEvent>,
   view: true satisfies Same<Item<'snapshot show', 'disks'>, DiskView & Item<'snapshot create', 'disks'>>,
+  run: true satisfies Same<
+    Omit<Result<'backup run'>, 'exitCode' | 'satisfied' | 'path' | 'troubles' | 'completion'>,
+    RunManifest
+  >,
+  dryRun: true satisfies Same<Omit<Result<'backup run --dry-run'>, 'exitCode'>, BackupDryRun>,
+  stored: true satisfies Same<Item<'backup list', 'vms'>, StoredRuns>,
+  runView: true satisfies Same<Result<'backup show'>, RunView & RunManifest>,
+  restored: true satisfies Same<Result<'backup restore'>, RestoredRun>,
+  forgotten: true satisfies Same<Item<'backup forget', 'vms'>, ForgottenRuns>,
   manifest: true satisfies Same<Result<'snapshot revert'>, v.InferOutput<typeof manifestSchema>>,
 };
 
@@ -56,10 +70,10 @@ const whole = {
 
 describe('schemas', () => {
   test('there is one for each command, and none besides', () => {
-    const commands = new Set(Object.keys(resultSchemas).map((name) => name.replace(/ --\w+$/, '')));
+    const commands = new Set(Object.keys(resultSchemas).map((name) => name.replace(/ --[\w-]+$/, '')));
     expect([...commands].sort()).toEqual(
       declaredCommands()
-        .map(({ line }) => line.replace(/ <.*$/, ''))
+        .map(({ line }) => line.replace(/ [<[].*$/, ''))
         .sort(),
     );
     expect(Object.values(sameMembers)).not.toContain(false);

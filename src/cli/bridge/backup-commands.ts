@@ -1,0 +1,135 @@
+// The commands on a repository of backups: list, show, verify, forget, recover. The VM need not be there.
+import type { Argv } from 'yargs';
+import { UsageError } from '../../errors.js';
+import { findRun } from '../../host/repository/find-run.js';
+import { forgetRuns, recoverRepository, verifyRuns, type HouseOptions } from '../../host/repository/keep-house.js';
+import { listRuns, viewRun } from '../../host/repository/look.js';
+import { openRepository } from '../../host/repository/repository.js';
+import { dryRun, runName, runNames, timeout, withRepository, type RepositoryArgs } from './backup-options.js';
+import { exitCode, type ExitCode } from './exit-codes.js';
+import { limitMs, lockTimeout, lockWaitMs, path, type LockArgs } from './options.js';
+import type { Output } from './output.js';
+import { renderFindings, renderForgotten, renderRunView, renderStored, renderVerified } from './render-backup.js';
+import type { Result } from './results/results.js';
+
+type HouseArgs = RepositoryArgs & LockArgs;
+
+function houseOptions(args: HouseArgs, output: Output, signal: AbortSignal): HouseOptions {
+  return {
+    repository: path(args.repo),
+    vm: args.vm,
+    lockWaitMs: lockWaitMs(args),
+    signal,
+    onProgress: output.progress,
+  };
+}
+
+export function listOptions(yargs: Argv): Argv<RepositoryArgs> {
+  return withRepository(yargs).example('$0 backup list --repo /backup', 'the runs of every VM');
+}
+
+export async function runList(args: RepositoryArgs, output: Output): Promise<ExitCode> {
+  const repository = path(args.repo);
+  const vms = await listRuns(repository, args.vm);
+  output.result({ repository, vms } satisfies Result<'backup list'>, () => renderStored(vms));
+  return exitCode('done');
+}
+
+export function showOptions(yargs: Argv): Argv<RepositoryArgs & { run: string }> {
+  return withRepository(yargs)
+    .positional('run', runName)
+    .example('$0 backup show latest --repo /backup --vm db1', 'the newest run of a VM');
+}
+
+export async function runShow(args: RepositoryArgs & { run: string }, output: Output): Promise<ExitCode> {
+  const repository = await openRepository(path(args.repo));
+  const { vm, runs, manifest } = await findRun(repository, args.run, args.vm);
+  const view = await viewRun(vm.folder, runs, manifest);
+  output.result({ ...manifest, ...view } satisfies Result<'backup show'>, () => renderRunView(vm.name, manifest, view));
+  return exitCode('done');
+}
+
+interface VerifyArgs extends HouseArgs {
+  runs: string[];
+  timeout: number;
+}
+
+export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
+  return withRepository(yargs)
+    .positional('runs', runNames)
+    .option('lock-timeout', lockTimeout)
+    .option('timeout', timeout)
+    .example('$0 backup verify --repo /backup', 'every run of every VM')
+    .example('$0 backup verify latest --repo /backup --vm db1', 'the newest run of a VM')
+    .epilogue(
+      'Reads every file of the runs and of what they lie on once, and compares it with the sums, the size and the backing ' +
+        'file that were recorded when it was made; then runs "qemu-img check". What was found is kept: a run that was found ' +
+        'damaged is never again the base of another. Ends with 10 if a run is damaged.',
+    );
+}
+
+export async function runVerify(args: VerifyArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const options = { ...houseOptions(args, output, signal), runs: args.runs, limitMs: limitMs('timeout', args.timeout) };
+  const runs = await verifyRuns(options);
+  const code = exitCode(runs.some(({ problems }) => problems.length > 0) ? 'damaged' : 'done');
+  output.result({ exitCode: code, runs } satisfies Result<'backup verify'>, () => renderVerified(runs));
+  return code;
+}
+
+interface ForgetArgs extends HouseArgs {
+  runs: string[];
+  keep: number | undefined;
+  'dry-run': boolean;
+}
+
+export function forgetOptions(yargs: Argv): Argv<ForgetArgs> {
+  return withRepository(yargs)
+    .positional('runs', runNames)
+    .option('keep', { type: 'number', describe: 'forget all but the newest so many of each VM' })
+    .option('dry-run', dryRun)
+    .option('lock-timeout', lockTimeout)
+    .example('$0 backup forget 3fa2b1c0 --repo /backup', 'one run')
+    .example('$0 backup forget --keep 14 --repo /backup --vm db1', 'all but the newest 14 of a VM')
+    .epilogue(
+      'A run that others lie on is no longer shown, and its files go as soon as nothing lies on them: with a chain, that ' +
+        'is when the last of its increments is forgotten. No other run is ever harmed.',
+    );
+}
+
+export async function runForget(args: ForgetArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const { runs, keep } = args;
+  if (keep !== undefined && !(Number.isSafeInteger(keep) && keep >= 1)) {
+    throw new UsageError('E_LIMIT', `--keep: expected a whole number from 1, found ${keep}`);
+  }
+  if ((keep === undefined) === (runs.length === 0)) {
+    throw new UsageError('E_USAGE', 'expected either names of runs or --keep');
+  }
+  const vms = await forgetRuns({ ...houseOptions(args, output, signal), runs, keep, dryRun: args['dry-run'] });
+  output.result({ dryRun: args['dry-run'], vms } satisfies Result<'backup forget'>, () => renderForgotten(vms));
+  return exitCode('done');
+}
+
+interface RecoverArgs extends HouseArgs {
+  'dry-run': boolean;
+}
+
+export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
+  return withRepository(yargs)
+    .option('dry-run', dryRun)
+    .option('lock-timeout', lockTimeout)
+    .example('$0 backup recover --repo /backup', 'after a crash of the host that made backups')
+    .epilogue(
+      'Removes runs that were never finished, and what was removed in part. What a killed tool left in QEMU, and a guest ' +
+        'that it held, "fsfreeze-bridge recover" puts right on the host of the VM; it removes the unfinished run, too.',
+    );
+}
+
+export async function runRecover(args: RecoverArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  const repository = path(args.repo);
+  const findings = await recoverRepository({ ...houseOptions(args, output, signal), dryRun: args['dry-run'] });
+  const isLeft = findings.some(({ status }) => status === 'yours' || status === 'planned');
+  const code = exitCode(isLeft ? 'left' : 'done');
+  const result = { repository, dryRun: args['dry-run'], findings, exitCode: code } satisfies Result<'backup recover'>;
+  output.result(result, () => renderFindings(findings));
+  return code;
+}

@@ -1,0 +1,125 @@
+// `fsfreeze-bridge backup restore`: makes the disks of a run in a folder, or writes them back onto the VM's images.
+import type { Argv } from 'yargs';
+import { UsageError } from '../../errors.js';
+import { restoreInPlace } from '../../host/restore/restore-in-place.js';
+import { restoreFormats, restoreRun } from '../../host/restore/restore-run.js';
+import { dryRun, runName, timeout, withRepo } from './backup-options.js';
+import { confirmWith } from './confirm-prompt.js';
+import { exitCode, type ExitCode } from './exit-codes.js';
+import {
+  limitMs,
+  lockRequest,
+  lockTimeout,
+  monitorTimeout,
+  path,
+  vmOf,
+  withVm,
+  yes,
+  type LockArgs,
+  type VmArgs,
+} from './options.js';
+import type { Output } from './output.js';
+import { renderInPlace, renderRestored } from './render-backup.js';
+import type { Result } from './results/results.js';
+
+interface RestoreArgs extends VmArgs, LockArgs {
+  repo: string;
+  run: string;
+  dir: string | undefined;
+  'in-place': boolean;
+  'dry-run': boolean;
+  yes: boolean;
+  format: (typeof restoreFormats)[number];
+  disk: string[];
+  verify: boolean;
+  timeout: number;
+  'monitor-timeout': number;
+}
+
+const EPILOGUE = [
+  'The folder has its name once everything in it is whole, compared and on the disk. No image of a VM is touched. ' +
+    'Without this program: "backup show" and each manifest.json have the command line for qemu-img.',
+  'With --in-place the images of the VM, which must be shut off, become what they were at the run. What differs is found ' +
+    'first, then you are asked, and only that is written. Images that anybody needs as they are (a VM, a snapshot set, ' +
+    'another image that lies on them) are refused. If it is killed while it writes, call it again: it goes on; until then ' +
+    'the VM must not be started. The next backup of a qcow2 image is an increment.',
+].join('\n\n');
+
+export function restoreOptions(yargs: Argv): Argv<RestoreArgs> {
+  return withRepo(withVm(yargs))
+    .option('vm', {
+      type: 'string',
+      describe:
+        'into a folder: name or UUID of the VM, as it was when it was backed up; in place: the VM, as for other commands',
+      group: 'VM:',
+    })
+    .positional('run', runName)
+    .positional('dir', { type: 'string', describe: 'folder to be made' })
+    .option('in-place', {
+      type: 'boolean',
+      default: false,
+      describe: "write back onto the VM's images what differs; the VM must be shut off",
+    })
+    .option('dry-run', { ...dryRun, describe: 'with --in-place: only say how much differs' })
+    .option('yes', yes)
+    .option('format', { choices: restoreFormats, default: 'qcow2' as const, describe: 'of the images made' })
+    .option('disk', {
+      type: 'string',
+      array: true,
+      nargs: 1,
+      default: [],
+      describe: 'id, serial or file name of a disk; may be repeated (default: all)',
+    })
+    .option('verify', {
+      type: 'boolean',
+      default: true,
+      describe: 'compare what is read with its sums, and what is written with what is read; --no-verify: do not',
+    })
+    .option('monitor-timeout', monitorTimeout)
+    .option('lock-timeout', lockTimeout)
+    .option('timeout', timeout)
+    .example('$0 backup restore latest /restored/db1 --from /backup --vm db1', 'the newest run of a VM')
+    .example('$0 backup restore 3fa2b1c0 /restored/db1 --from /backup --format raw', 'an earlier one, by its id')
+    .example('$0 backup restore latest --in-place --from /backup --vm db1', "back onto the VM's own images")
+    .epilogue(EPILOGUE);
+}
+
+export async function runRestore(args: RestoreArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  if (args['in-place']) return await runInPlace(args, output, signal);
+  if (args.dir === undefined) throw new UsageError('E_USAGE', 'where to? Name a folder to be made, or give --in-place');
+  if (args['dry-run']) throw new UsageError('E_USAGE', '--dry-run: expected with --in-place only');
+  const restored = await restoreRun({
+    repository: path(args.repo),
+    run: args.run,
+    vm: args.vm,
+    target: path(args.dir),
+    format: args.format,
+    disks: args.disk,
+    verify: args.verify,
+    limitMs: limitMs('timeout', args.timeout),
+    signal,
+    onProgress: output.progress,
+  });
+  output.result(restored satisfies Result<'backup restore'>, () => renderRestored(restored));
+  return exitCode('done');
+}
+
+async function runInPlace(args: RestoreArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
+  if (args.dir !== undefined) throw new UsageError('E_USAGE', `expected either a folder (${args.dir}) or --in-place`);
+  const vm = await vmOf(args);
+  const restored = await restoreInPlace({
+    lock: lockRequest(args, vm, { operation: 'restore' }, { signal, onProgress: output.progress }),
+    monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
+    repository: path(args.repo),
+    run: args.run,
+    disks: args.disk,
+    verify: args.verify,
+    dryRun: args['dry-run'],
+    limitMs: limitMs('timeout', args.timeout),
+    confirm: confirmWith(args.yes, signal),
+    signal,
+    onProgress: output.progress,
+  });
+  output.result(restored satisfies Result<'backup restore --in-place'>, () => renderInPlace(restored));
+  return exitCode('done');
+}

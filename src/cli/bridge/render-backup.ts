@@ -1,0 +1,108 @@
+// Puts backups into rows for people.
+import { join } from 'node:path';
+import type { BackupDryRun } from '../../host/backup/backup-dry-run.js';
+import type { ForgottenRuns, RepositoryFinding, VerifiedRun } from '../../host/repository/keep-house.js';
+import type { RunSummary, RunView, StoredRuns } from '../../host/repository/look.js';
+import type { RunManifest } from '../../host/repository/run-manifest.js';
+import type { RestoredInPlace } from '../../host/restore/restore-in-place.js';
+import type { RestoredRun } from '../../host/restore/restore-run.js';
+import { mib } from './size-line.js';
+
+export function renderRun({ run, level, disks, timings, transfer }: RunManifest, path: string): string[] {
+  const held =
+    timings.frozenWindowMs === undefined
+      ? 'the guest was not held'
+      : `frozen for ${Math.ceil(timings.frozenWindowMs)} ms`;
+  return [
+    `backup run ${run}, consistency level ${level}, ${held}, copied in ${(transfer.copyMs / 1000).toFixed(1)} s`,
+    ...disks.flatMap((disk) => renderDisk(disk, path)),
+  ];
+}
+
+function renderDisk({ id, kind, why, copiedBytes, file }: RunManifest['disks'][number], path: string): string[] {
+  return [
+    `  ${id}: ${kind}, ${kind === 'full' ? `the disk of ${mib(copiedBytes)}` : `${mib(copiedBytes)} copied`} (${why})`,
+    `    ${join(path, file.name)}, ${mib(file.size)}`,
+  ];
+}
+
+export function renderDryRun({ vm, disks, leftOut, room }: BackupDryRun): string[] {
+  return [
+    `${vm}: a backup would copy at most ${mib(disks.reduce((sum, { bytes }) => sum + bytes, 0))}`,
+    ...disks.map(({ id, kind, why, bytes }) => `  ${id}: ${kind}, ${mib(bytes)} (${why})`),
+    ...leftOut.map(({ what, reason }) => `  left out: ${what}: ${reason}`),
+    ...(room === undefined ? [] : [`  repository: ${mib(room.free)} free, ${mib(room.needed)} wanted`]),
+  ];
+}
+
+export function renderStored(vms: readonly StoredRuns[]): string[] {
+  if (vms.length === 0) return ['no backups'];
+  return vms.flatMap(({ vm, key, runs, forgotten, unreadable, busy }) => [
+    `${vm}${vm === key ? '' : ` (${key})`}: ${runs.length} runs${busy === undefined ? '' : `; being worked on by ${busy}`}`,
+    ...runs.flatMap(renderSummary),
+    ...(forgotten.length === 0 ? [] : [`  forgotten, but others lie on them: ${forgotten.join(', ')}`]),
+    ...unreadable.map(({ run, reason }) => `  ${run}: CANNOT BE READ: ${reason}`),
+  ]);
+}
+
+function renderSummary({ run, level, kind, bytes, chain, verified, notes }: RunSummary): string[] {
+  const sound = verified === undefined ? 'not verified' : `verified ${verified.verifiedAt}`;
+  const state = notes.length > 0 ? 'DAMAGED' : sound;
+  return [
+    `  ${run}  ${level}, ${kind}, ${mib(bytes)}, chain of ${chain}, ${state}`,
+    ...notes.map((note) => `    ${note}`),
+  ];
+}
+
+export function renderRunView(vm: string, manifest: RunManifest, view: RunView): string[] {
+  const { run, createdAt, level, evidence, disks } = manifest;
+  return [
+    `backup run ${run} of ${vm}, begun ${createdAt}, consistency level ${level}`,
+    ...evidence.map((each) => `  ${each}`),
+    ...disks.flatMap((disk, index) => [
+      `  ${disk.id}: ${disk.kind}, level ${disk.level}, ${mib(disk.virtualSize)} (${disk.why})`,
+      ...(view.chains[index] ?? []).map((file) => `    ${file}`),
+      `    by hand, in the repository: ${disk.restore}`,
+    ]),
+    ...(view.dependents.length === 0 ? [] : [`  runs that lie on it: ${view.dependents.join(', ')}`]),
+    ...(view.verified === undefined ? ['  not verified'] : [`  verified ${view.verified.verifiedAt}`]),
+    ...[...view.notes, ...(view.verified?.problems ?? [])].map((note) => `  DAMAGED: ${note}`),
+  ];
+}
+
+export function renderVerified(runs: readonly VerifiedRun[]): string[] {
+  if (runs.length === 0) return ['no run to be verified'];
+  return runs.flatMap(({ vm, run, problems }) => [
+    `${vm}, run ${run}: ${problems.length === 0 ? 'sound' : 'DAMAGED'}`,
+    ...problems.map((problem) => `  ${problem}`),
+  ]);
+}
+
+export function renderRestored({ vm, run, level, target, verified, disks }: RestoredRun): string[] {
+  return [
+    `backup run ${run} of ${vm}, consistency level ${level}, restored to ${target}${verified ? ' and compared' : ', NOT COMPARED'}`,
+    ...disks.map(({ id, file, virtualSize }) => `  ${id}: ${file} (${mib(virtualSize)})`),
+  ];
+}
+
+export function renderInPlace({ vm, run, level, dryRun, verified, disks }: RestoredInPlace): string[] {
+  const compared = verified ? ' and compared' : ', NOT COMPARED';
+  return [
+    `backup run ${run} of ${vm}, consistency level ${level}, ${dryRun ? 'would be restored' : `restored${compared}`}`,
+    ...disks.map(({ id, file, bytes }) => `  ${id}: ${file}, ${mib(bytes)} ${dryRun ? 'differ' : 'written'}`),
+  ];
+}
+
+export function renderForgotten(vms: readonly ForgottenRuns[]): string[] {
+  return vms.flatMap(({ vm, forgotten, removed, needed }) => [
+    `${vm}: ${forgotten.length} runs forgotten, the files of ${removed.length} removed`,
+    ...removed.map((run) => `  removed: ${run}`),
+    ...needed.map(({ run, by }) => `  kept for ${by.join(', ')}: ${run}`),
+  ]);
+}
+
+export function renderFindings(findings: readonly RepositoryFinding[]): string[] {
+  if (findings.length === 0) return ['nothing to recover'];
+  const labels = { done: 'done', planned: 'would do', yours: 'LEFT FOR YOU', busy: 'not now' } as const;
+  return findings.flatMap(({ vm, found, status, did }) => [`${vm}: ${found}`, `  ${labels[status]}: ${did}`]);
+}

@@ -1,0 +1,50 @@
+// What the steps of a backup are given.
+import type { StepTimer } from '../create/step-timer.js';
+import type { VmFolder } from '../repository/layout.js';
+import type { RepositoryLock } from '../repository/repository-lock.js';
+import type { Repository } from '../repository/repository.js';
+import type { Runs } from '../repository/runs.js';
+import type { Manifest } from '../sets/manifest.js';
+import type { ManifestStore } from '../sets/manifest-store.js';
+import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
+import type { BackupPlan, BackupPlanOptions } from './backup-plan.js';
+import type { Compression } from './backup-targets.js';
+import type { TransferProgress } from './transfer-progress.js';
+
+export interface BackupOptions extends BackupPlanOptions {
+  readonly stateDir: string;
+  /** How long to wait while another process works on the VM, or on its backups. */
+  readonly lockWaitMs: number;
+  readonly monitorTimeoutMs: number;
+  readonly cutTimeoutMs: number;
+  /** How long the guest may stay frozen without hearing from us. */
+  readonly leaseMs: number;
+  /** The folder of the repository, absolute; made if it is not there. */
+  readonly repository: string;
+  /** Runs whose checkpoints the VM keeps. */
+  readonly keepCheckpoints: number;
+  readonly minFreeBytes: number;
+  /** Bytes per second, for all disks together. */
+  readonly speed: number | undefined;
+  readonly compression: Compression | undefined;
+  /** A transfer that does not get on for so long is given up. */
+  readonly stallMs: number;
+  /** One line for people. Must not throw. */
+  readonly onProgress: (text: string) => void;
+  readonly onTransfer: (progress: TransferProgress) => void;
+}
+
+/** The values that the steps are given. */
+export interface BackupAt {
+  readonly options: BackupOptions;
+  readonly repository: Repository;
+  readonly folder: VmFolder;
+  readonly runs: Runs;
+  readonly lock: RepositoryLock;
+  readonly hypervisor: Hypervisor;
+  readonly backups: BackupHost;
+  readonly store: ManifestStore;
+  readonly plan: BackupPlan;
+  readonly timer: StepTimer;
+  readonly monitorLog: Manifest['monitorLog'];
+}

@@ -1,0 +1,259 @@
+// `backup run`: holds the guest, lets QEMU begin to copy all disks at one instant, lets the guest go, and publishes the run
+// once everything is copied, summed and on the disk. Only then do checkpoints advance, so that a run which fails or is
+// killed at any moment costs nothing but itself (settle-backup.ts).
+import { randomBytes } from 'node:crypto';
+import { basename } from 'node:path';
+import { defined } from '../../defined.js';
+import { satisfies } from '../../consistency.js';
+import { throwIfInterrupted } from '../../confirm.js';
+import {
+  BridgeError,
+  CutError,
+  describeError,
+  QuiesceError,
+  ThawUnconfirmedError,
+  UnreachableError,
+  UsageError,
+} from '../../errors.js';
+import { Reverter } from '../../reverter.js';
+import type { HeldCut } from '../create/held-cut.js';
+import { StepTimer } from '../create/step-timer.js';
+import { writeDurably } from '../images/durable-file.js';
+import type { QmpConnectOptions } from '../../qmp/client.js';
+import { runName, VmFolder } from '../repository/layout.js';
+import { lockForChange } from '../repository/repository-lock.js';
+import { makeRepository, openIfThere, type Repository } from '../repository/repository.js';
+import { leftFolders, removeLeft, RunDraft } from '../repository/run-draft.js';
+import type { RunManifest } from '../repository/run-manifest.js';
+import { readRuns, type Runs } from '../repository/runs.js';
+import type { Manifest } from '../sets/manifest.js';
+import type { ManifestStore } from '../sets/manifest-store.js';
+import { refuseHalfRestored } from '../sets/restore-journal.js';
+import { openAndLockVm, type OpenVm } from '../sets/vm-lock.js';
+import type { LeftOut } from '../vm/disk-choice.js';
+import type { BackupHost } from '../vm/hypervisor.js';
+import { identityKey } from '../vm/identity.js';
+import { meansShutOff } from '../vm/monitors.js';
+import type { BackupAt, BackupOptions } from './backup-at.js';
+import { BackupJournal, readBackupJournal } from './backup-journal.js';
+import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom, type BackupPlan } from './backup-plan.js';
+import { targetsOf } from './backup-targets.js';
+import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
+import { copyDisks, type CopiedRun } from './copy-disks.js';
+import { HeldFiles } from './held-files.js';
+import { settleBackup } from './settle-backup.js';
+import { tellCompletion } from './tell-completion.js';
+import { openShutOffVm, type ShutOffVm } from './shut-off-vm.js';
+
+export interface BackupResult {
+  readonly manifest: RunManifest;
+  /** The run's folder. */
+  readonly path: string;
+  /** The level reached is the one asked for, or better. */
+  readonly satisfied: boolean;
+  readonly missing: readonly LeftOut[];
+  /** What the guest's writers were told, once the run was there. */
+  readonly completion: Manifest['completion'];
+  /** For people: what did not go as it should, though the run is there. */
+  readonly troubles: readonly string[];
+}
+
+/** How long a repository may take to forget a draft: one that hangs must not keep us from telling what happened. */
+const REMOVE_MS = 60_000;
+
+/**
+ * Makes a run. Throws a UsageError, UnreachableError, QuiesceError, CutError or ThawUnconfirmedError: except for the last
+ * the guest is thawed, and in all cases no run was made; what could not be undone `recover` undoes.
+ */
+export async function backupVm(given: BackupOptions): Promise<BackupResult> {
+  const timer = new StepTimer();
+  const monitorLog: Manifest['monitorLog'] = [];
+  const there = await openIfThere(given.repository);
+  await using open = await openForBackup(given, there, {
+    timeoutMs: given.monitorTimeoutMs,
+    log: ({ direction, command, monotonicNs }) => {
+      if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
+    },
+  });
+  const options = 'drives' in open ? shutOffOptions(given, open) : given;
+  const { hypervisor, store, identity } = open;
+  const backups = backupsOf(hypervisor);
+  await refuseHalfRestored(store.folder);
+  await settleLeft(store, backups, options);
+  const repository = there ?? (await makeRepository(given.repository));
+  const folder = new VmFolder(repository.path, identityKey(identity));
+  const locking = { ...options, operation: 'backup run', waitMs: options.lockWaitMs };
+  await using lock = await lockForChange(repository, folder.key, locking);
+  await removeLeft(folder, await leftFolders(folder));
+  const runs = await readRuns(folder);
+  await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)));
+  const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
+  const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
+  try {
+    checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
+    timer.end('inspect');
+    const at = { options, repository, folder, runs, lock, hypervisor, backups, store, plan, timer, monitorLog };
+    return await makeRun(at);
+  } finally {
+    await plan.agent?.[Symbol.asyncDispose]();
+  }
+}
+
+/** The plan in the VM's own words. */
+function shutOffPlan(plan: BackupPlan, { drives, knownBy }: ShutOffVm): BackupPlan {
+  const planned = plan.planned.map((each) => {
+    const { id, serial } = drives.find(({ device }) => device === each.disk.device) ?? each.disk;
+    return { ...each, disk: { ...each.disk, id, ...defined({ serial }) } };
+  });
+  const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of run ${knownBy} and of its sets`;
+  return { ...plan, planned, status: 'shut off', whyNoAgent };
+}
+
+/** The VM, or what stands in for it while it is shut off. */
+async function openForBackup(
+  options: BackupOptions,
+  repository: Repository | undefined,
+  connect: QmpConnectOptions,
+): Promise<OpenVm | ShutOffVm> {
+  const request = { ...options, operation: 'backup', waitMs: options.lockWaitMs } as const;
+  const { monitor } = options.vm;
+  try {
+    return await openAndLockVm(request, connect);
+  } catch (error) {
+    if (monitor.kind !== 'socket' || !(await meansShutOff(error, monitor))) throw error;
+    return await openShutOffVm(request, repository, options.disks, connect, error);
+  }
+}
+
+/** There is no guest that could be held, and none that would have to be. */
+function shutOffOptions(options: BackupOptions, { drives }: ShutOffVm): BackupOptions {
+  const { asked, allowLower } = options.requirement;
+  const disks = drives.map(({ device }) => device);
+  return { ...options, disks, requirement: { asked: asked === 'auto' ? 'crash' : asked, allowLower } };
+}
+
+async function settleLeft(store: ManifestStore, backups: BackupHost, options: BackupOptions): Promise<void> {
+  const { entry, owner } = (await readBackupJournal(store.folder)) ?? {};
+  // Whoever holds the VM's lock is the only one at it.
+  if (entry === undefined || owner === 'alive') return;
+  if (entry.hold !== undefined) {
+    const message = `a backup (${entry.run}) was killed while it held the guest: run "fsfreeze-bridge recover" first`;
+    throw new UsageError('E_UNFINISHED', message);
+  }
+  const waitMs = options.lockWaitMs;
+  const settled = await settleBackup(store.folder, entry, { backups, waitMs, signal: options.signal });
+  if (settled === 'removed') options.onProgress(`run ${entry.run}, whose tool was killed, is undone`);
+}
+
+/** Those of all runs that are there: others are left of runs that failed, or are gone. */
+function everyCheckpoint(runs: Runs): ReadonlySet<string> {
+  return checkpointsToKeep(runs, runs.all.length + 1);
+}
+
+async function makeRun(at: BackupAt): Promise<BackupResult> {
+  const { options, repository, folder, store, plan } = at;
+  const id = randomBytes(4).toString('hex');
+  const begun = new Date();
+  const run = runName(begun, id);
+  const { speed, compression } = options;
+  const path = folder.draft(run);
+  const targets = targetsOf(plan.planned, { repositoryId: repository.id, run, id, path, speed, compression });
+  const journal = await BackupJournal.begin(store.folder, {
+    repository: { path: repository.path, id: repository.id },
+    key: folder.key,
+    run,
+    targets: targets.map(({ node, jobId, checkpoint }) => ({ node, jobId, checkpoint })),
+  });
+  const reverter = new Reverter();
+  let copied: CopiedRun;
+  let held: HeldCut | undefined;
+  const onHeld = (cut: HeldCut): void => {
+    held = cut;
+  };
+  try {
+    // The draft goes last: as long as QEMU may write to it, it stays.
+    const draft = await RunDraft.begin(folder, run);
+    const files = new HeldFiles();
+    // One after the other: each that hangs keeps one of the few threads that do all work on files.
+    const remove = async (): Promise<void> => {
+      await files.close();
+      await draft.remove();
+    };
+    reverter.push(`draft ${draft.path}`, remove, REMOVE_MS);
+    copied = await copyDisks(at, { run, id, begun, targets, draft, files, journal, reverter, onHeld });
+    await at.lock.check();
+    await draft.publish(copied.manifest);
+  } catch (error) {
+    const told = await undo(reverter, journal, options.signal, error);
+    // Interrupted or not: its writers must not forget what this run was to keep.
+    await tellCompletion(options, held, 'failed', new AbortController().signal);
+    throw told;
+  }
+  reverter.keep();
+  return await afterwards(at, copied, journal);
+}
+
+/** Undoes everything, and gives the error to throw: the one that endangers the guest, if there is one. */
+async function undo(reverter: Reverter, journal: BackupJournal, signal: AbortSignal, error: unknown): Promise<unknown> {
+  try {
+    await reverter.revert();
+  } catch (undoError) {
+    await journal.leave();
+    const failures: unknown[] = undoError instanceof AggregateError ? undoError.errors : [undoError];
+    const all = [error, ...failures];
+    const cause = new AggregateError(all, all.map(describeError).join('; '));
+    const grave = all.flatMap((each) => [each, each instanceof Error ? each.cause : undefined]);
+    const unconfirmed = grave.find((each) => each instanceof ThawUnconfirmedError);
+    if (unconfirmed !== undefined) return new ThawUnconfirmedError(unconfirmed.code, unconfirmed.message, { cause });
+    const message = 'the backup failed, and not everything of it could be undone: run "fsfreeze-bridge recover"';
+    return new CutError('E_UNDO', message, { cause });
+  }
+  if (error instanceof ThawUnconfirmedError) {
+    await journal.leave();
+    return error;
+  }
+  await journal.end();
+  try {
+    throwIfInterrupted(signal, 'the guest is thawed, and nothing of the backup is left');
+  } catch (interrupted) {
+    return interrupted;
+  }
+  const told = [UsageError, UnreachableError, QuiesceError, CutError];
+  if (told.some((Kind) => error instanceof Kind)) return error;
+  const code = error instanceof BridgeError ? error.code : 'E_BACKUP';
+  const message = `the backup failed, and nothing of it is left: ${describeError(error)}`;
+  return new CutError(code, message, { cause: error });
+}
+
+/** The run is there: checkpoints advance, and the guest's writers are told. Whatever fails now is a trouble, no more. */
+async function afterwards(
+  { options, repository, folder, backups, plan }: BackupAt,
+  { manifest, held, notReserved }: CopiedRun,
+  journal: BackupJournal,
+): Promise<BackupResult> {
+  const troubles = notReserved.map((file) => {
+    return `the space for ${basename(file)} could not be taken before the guest was held: had the repository run full, writes of the guest could have failed`;
+  });
+  const trouble = (what: string) => (error: unknown) => {
+    troubles.push(`${what}: ${describeError(error)}`);
+  };
+  await journal.end();
+  const kept = async (): Promise<void> => {
+    const keep = checkpointsToKeep(await readRuns(folder), options.keepCheckpoints);
+    await backups.dropCheckpoints(isSuperfluous(repository.id, keep));
+  };
+  await kept().catch(trouble(`checkpoints beyond the newest ${options.keepCheckpoints} were not all forgotten`));
+  const record = {
+    format: 1,
+    key: folder.key,
+    names: [options.vm.name],
+    uuid: manifest.vm.uuid,
+    lastRun: manifest.run,
+  };
+  await writeDurably(folder.record, `${JSON.stringify(record, undefined, 2)}\n`).catch(trouble(folder.record));
+  const satisfied = satisfies(manifest.level, manifest.required);
+  const outcome = satisfied && held.doubt === undefined ? 'ok' : 'failed';
+  const completion = await tellCompletion(options, held, outcome, options.signal);
+  const path = folder.run(manifest.run);
+  return { manifest, path, satisfied, missing: plan.missing, completion, troubles };
+}

@@ -1,0 +1,124 @@
+// Names checkpoints, and chooses the one since which a disk is backed up. A checkpoint is kept by the VM, in the image
+// itself where that can be; its name says of which repository, run and disk it is the record. So whatever became of the
+// VM meanwhile (a snapshot, a commit, a revert, a restart from other images), what is found under a name tells what
+// differs from that file of that run.
+import type { VmDisk } from '../../qmp/block-graph.js';
+import { BridgeError } from '../../errors.js';
+import { chainOf, checkLink } from '../repository/chain.js';
+import type { VmFolder } from '../repository/layout.js';
+import { wantedRuns, type Runs } from '../repository/runs.js';
+import type { RunDisk, RunManifest } from '../repository/run-manifest.js';
+import { lastVerdict } from '../repository/verify-run.js';
+import type { Checkpoint } from '../vm/hypervisor.js';
+
+export function checkpointName(repository: string, run: string, index: number): string {
+  return `${prefixOf(repository)}${run}-${index}`;
+}
+
+function prefixOf(repository: string): string {
+  return `fsb-${repository}-`;
+}
+
+/** The checkpoints of this repository in VMs that are not among those kept. */
+export function isSuperfluous(repository: string, kept: ReadonlySet<string>): (name: string) => boolean {
+  const prefix = prefixOf(repository);
+  return (name) => name.startsWith(prefix) && !kept.has(name);
+}
+
+/** The checkpoints of the newest `count` runs that somebody wants. */
+export function checkpointsToKeep(runs: Runs, count: number): ReadonlySet<string> {
+  const newest = wantedRuns(runs).slice(-count);
+  return new Set(newest.flatMap(({ disks }) => disks.flatMap(({ checkpoint }) => checkpoint ?? [])));
+}
+
+/** What a disk is backed up since. */
+export type Base =
+  | {
+      readonly kind: 'incremental';
+      readonly manifest: RunManifest;
+      readonly file: RunDisk;
+      readonly since: Checkpoint;
+      readonly why: string;
+    }
+  | { readonly kind: 'full'; readonly why: string };
+
+export interface BaseOptions {
+  readonly folder: VmFolder;
+  readonly runs: Runs;
+  /** Files that a chain may have at most. */
+  readonly maxChain: number;
+}
+
+/**
+ * The newest run that the disk can be an increment of, else why there is none: the reason is that of the newest run which
+ * would have been one. A chain that is long enough, or was found damaged, is ended.
+ */
+export async function chooseBase(
+  disk: VmDisk,
+  checkpoints: readonly Checkpoint[],
+  keepsCheckpoints: boolean,
+  options: BaseOptions,
+): Promise<Base> {
+  const wanted = wantedRuns(options.runs).toReversed();
+  if (wanted.length === 0) return { kind: 'full', why: 'no earlier run is there' };
+  let reason: string | undefined;
+  for (const manifest of wanted) {
+    for (const file of manifest.disks) {
+      const since = checkpoints.find(({ name }) => name === file.checkpoint);
+      if (since === undefined) continue;
+      const { why, endsChain } = await whyNoBase(disk, since, manifest, file, options);
+      if (why === undefined) {
+        return { kind: 'incremental', manifest, file, since, why: `what changed since run ${manifest.run}` };
+      }
+      reason ??= `no increment of run ${manifest.run}: ${why}`;
+      if (endsChain === true) return { kind: 'full', why: reason };
+    }
+  }
+  return { kind: 'full', why: reason ?? whyNone(disk, wanted, keepsCheckpoints) };
+}
+
+interface NoBase {
+  /** Undefined if it can be one. */
+  readonly why?: string;
+  /** Nothing is to be laid on what lies below it either. */
+  readonly endsChain?: boolean;
+}
+
+async function whyNoBase(
+  disk: VmDisk,
+  since: Checkpoint,
+  manifest: RunManifest,
+  file: RunDisk,
+  { folder, runs, maxChain }: BaseOptions,
+): Promise<NoBase> {
+  if (since.why !== undefined) return { why: since.why };
+  if (file.virtualSize !== disk.virtualSize) {
+    return { why: `the disk was resized from ${file.virtualSize} to ${disk.virtualSize} bytes` };
+  }
+  try {
+    const chain = chainOf(folder, runs.all, manifest, file);
+    if (chain.length >= maxChain) {
+      return { why: `its chain has ${chain.length} files, at most ${maxChain} are wanted`, endsChain: true };
+    }
+    for (const link of chain) {
+      const verdict = await lastVerdict(folder, link.run);
+      if (verdict !== undefined && verdict.problems.length > 0) {
+        return { why: `run ${link.run} was found damaged (${verdict.problems[0] ?? ''})`, endsChain: true };
+      }
+      await checkLink(link);
+    }
+    return {};
+  } catch (error) {
+    if (error instanceof BridgeError) return { why: error.message };
+    throw error;
+  }
+}
+
+function whyNone({ id, serial }: VmDisk, wanted: readonly RunManifest[], keepsCheckpoints: boolean): string {
+  const known = wanted.some(({ disks }) => disks.some((each) => each.id === id || each.serial === serial));
+  if (!known) return 'the disk is in no earlier run';
+  const cause = keepsCheckpoints
+    ? 'QEMU ended without storing them, or the image was put back or replaced'
+    : 'the image cannot store them, and QEMU was started anew';
+  return `the VM has none of the checkpoints of earlier runs: ${cause}, or those runs are too old`;
+}

@@ -1,0 +1,189 @@
+// The middle of a backup: everything slow before the hold, the cut under it, and then the copying, while the guest runs. What
+// is done is registered to be undone first.
+import { randomUUID } from 'node:crypto';
+import { unlessAborted, withLimit } from '../../deadline.js';
+import { CutError } from '../../errors.js';
+import { monotonicMs, roundMs } from '../../linux/clock.js';
+import type { Reverter } from '../../reverter.js';
+import { backupCut, checkDisks } from '../create/backup-cut.js';
+import { cutDisksOf, holdAndCut, type HeldCut } from '../create/held-cut.js';
+import { compared, worthOf } from '../create/manifest-cut.js';
+import { cutPoint, draftPoint } from '../create/point-draft.js';
+import { readWriteCounts, stillDisks } from '../create/write-counts.js';
+import { releaseSpace } from '../images/reserve.js';
+import { sumFile, type FileSum } from '../repository/extents.js';
+import type { RunDraft } from '../repository/run-draft.js';
+import type { RunManifest } from '../repository/run-manifest.js';
+import type { Marks } from '../sets/point-in-time.js';
+import { saveState, saveTexts } from '../sets/saved-files.js';
+import { firmwareOf } from '../vm/disk-choice.js';
+import { placeText } from '../vm/place.js';
+import type { BackupJournal } from './backup-journal.js';
+import type { BackupAt } from './backup-at.js';
+import { makeTargets, type PlannedTarget } from './backup-targets.js';
+import type { HeldFiles } from './held-files.js';
+import { checkContinued } from './paused-vm.js';
+import { runManifest } from './run-record.js';
+import { SpaceWatch } from './space-watch.js';
+import { measured, progressLine } from './transfer-progress.js';
+
+export interface RunParts {
+  readonly run: string;
+  readonly id: string;
+  readonly begun: Date;
+  readonly targets: readonly PlannedTarget[];
+  readonly draft: RunDraft;
+  /** What is written to by QEMU, to be held. */
+  readonly files: HeldFiles;
+  readonly journal: BackupJournal;
+  readonly reverter: Reverter;
+  /** The disks are cut, and the guest is thawed. */
+  readonly onHeld: (held: HeldCut) => void;
+}
+
+export interface CopiedRun {
+  readonly manifest: RunManifest;
+  readonly held: HeldCut;
+  /** Files whose space could not be taken beforehand. */
+  readonly notReserved: readonly string[];
+}
+
+/** How long QEMU may take to end jobs that have copied everything. */
+const FINALIZE_MS = 60_000;
+
+/** Throws whatever fails: nothing is published, and the reverter undoes what was done. */
+export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRun> {
+  const { options, hypervisor, backups, plan, timer, monitorLog, folder, repository, runs } = at;
+  const { targets, draft, files, run, id, begun } = parts;
+  const notReserved = await makeTargets(targets, options.compression, files);
+  const { texts, folders } = await hypervisor.describe();
+  const savedTexts = await saveTexts(draft.path, texts);
+  const point = await draftPoint(hypervisor, plan, options);
+  await backups.openTargets(targets, parts.reverter);
+  timer.end('targets');
+
+  const marks: Marks = {};
+  const { held, worth, findings } = await cutUnderHold(at, parts, marks);
+  timer.marks(marks);
+  parts.onHeld(held);
+  // Its socket serves one at a time, and copying takes its time.
+  await plan.agent?.[Symbol.asyncDispose]();
+  const state = await inTime(at, 'the state of the VM to be saved', () =>
+    saveState(draft.path, [...firmwareOf(plan.all), ...folders]),
+  );
+
+  const copyStartMs = monotonicMs();
+  const copiedBytes = await transfer(at, targets, files);
+  for (const { file } of targets) await releaseSpace(file);
+  await files.sync(options.signal);
+  await files.close();
+  const copyMs = roundMs(monotonicMs() - copyStartMs);
+  timer.end('transfer');
+  const hashStartMs = monotonicMs();
+  const sums = await sumFiles(at, targets);
+  const hashMs = roundMs(monotonicMs() - hashStartMs);
+  timer.end('hash');
+  const facts = { held, worth, missing: plan.missing, steps: timer.steps, marks, monitorLog };
+  const manifest = runManifest({
+    folder,
+    repositoryId: repository.id,
+    run,
+    id,
+    number: 1 + Math.max(0, ...runs.all.map((each) => each.number)),
+    createdAt: begun.toISOString(),
+    point: { ...point, ...cutPoint(point.asked, facts), leftOut: [...point.leftOut, ...state.leftOut] },
+    worth,
+    findings,
+    targets,
+    copiedBytes,
+    sums,
+    saved: [...savedTexts, ...state.saved],
+    transfer: { copyMs, hashMs },
+  });
+  return { manifest, held, notReserved };
+}
+
+async function cutUnderHold(at: BackupAt, { targets, journal, reverter }: RunParts, marks: Marks) {
+  const { options, hypervisor, backups, plan } = at;
+  const { agent } = options.vm;
+  const session = randomUUID();
+  if (plan.agent !== undefined && agent !== undefined) {
+    // Durable before the freeze is sent: whoever finds the journal of a killed tool knows whom to thaw.
+    const hold = { session, qga: placeText(agent), leaseMs: options.leaseMs, since: new Date().toISOString() };
+    await journal.holds(hold);
+  }
+  const writesBefore = await readWriteCounts(hypervisor);
+  await checkDisks(hypervisor, targets);
+  // The freeze is registered after it, and so undone before it.
+  reverter.push('the jobs of the backup', async () => {
+    const vm = await backups.end(targets);
+    const names = targets.map(({ checkpoint }) => checkpoint);
+    await backups.dropCheckpoints((name) => names.includes(name));
+    checkContinued(vm, options.onProgress);
+  });
+  const cut = backupCut(hypervisor, backups, targets);
+  const guestDisks = cutDisksOf(plan);
+  const held = await holdAndCut(hypervisor, cut, reverter, marks, {
+    ...options,
+    ...plan,
+    cutDisks: guestDisks,
+    session,
+    agentSocket: agent?.kind === 'socket' ? agent.path : undefined,
+  });
+  // A guest that may be frozen is told of now, not when everything is copied.
+  if (held.thawError !== undefined) throw held.thawError;
+  await journal.released();
+  const still = stillDisks(plan.chosen, writesBefore, await readWriteCounts(hypervisor).catch(() => undefined));
+  const findings = await cut.verify();
+  const lost = findings.find(({ isLost }) => isLost);
+  if (lost !== undefined) throw new CutError('E_CHANGED', `${lost.doubt ?? ''}; nothing was backed up`);
+  const counted = guestDisks.map((disk, index) => ({ ...disk, still: still[index] }));
+  const names = guestDisks.map(({ name }) => name);
+  return { held, findings, worth: compared(worthOf(held, counted), findings, names) };
+}
+
+/** While QEMU copies, a repository that hangs delays writes of the guest: we wait for it no longer than for QEMU. */
+async function inTime<T>({ options }: BackupAt, what: string, work: () => Promise<T>): Promise<T> {
+  const { signal, stallMs } = options;
+  signal.throwIfAborted();
+  return await unlessAborted(withLimit(what, stallMs, work()), signal, () => new Error(`interrupted: ${what}`));
+}
+
+async function transfer(
+  { options, backups, repository }: BackupAt,
+  targets: readonly PlannedTarget[],
+  files: HeldFiles,
+) {
+  const { signal, stallMs, minFreeBytes } = options;
+  const measure = measured();
+  // Before QEMU meets the end of it: where the target is full, a write of the guest that waits for its copy fails. Half of
+  // what was asked for is kept for the rest of the run, and for what others write.
+  const space = new SpaceWatch(repository.path, minFreeBytes / 2);
+  return await backups.transfer(targets, {
+    signal,
+    stallMs,
+    finalizeMs: FINALIZE_MS,
+    // QEMU stands still while it flushes, and so may the guest: little is left for it to do.
+    beforeFlush: () => files.sync(signal),
+    onProgress: (progress) => {
+      const now = measure(progress);
+      options.onProgress(progressLine(now));
+      options.onTransfer(now);
+      space.check();
+    },
+  });
+}
+
+async function sumFiles({ options }: BackupAt, targets: readonly PlannedTarget[]): Promise<FileSum[]> {
+  const { signal, onProgress } = options;
+  const sums: FileSum[] = [];
+  let read = 0;
+  const onRead = (bytes: number): void => {
+    read += bytes;
+    onProgress(`reading again for the sums: ${Math.floor(read / 1024 / 1024)} MiB`);
+  };
+  for (const { file } of targets) {
+    sums.push(await sumFile(file, { signal, onRead }));
+  }
+  return sums;
+}

@@ -1,0 +1,70 @@
+// Puts the manifest of a run together, once its files are whole.
+import type { CutFinding } from '../create/cut.js';
+import { draftDisk } from '../create/point-draft.js';
+import type { SetWorth } from '../guest/level.js';
+import type { VmFolder } from '../repository/layout.js';
+import type { FileSum } from '../repository/extents.js';
+import { RUN_FORMAT, type RunDisk, type RunManifest } from '../repository/run-manifest.js';
+import type { PointInTime } from '../sets/point-in-time.js';
+import { shellWord } from '../../shell-word.js';
+import type { PlannedTarget } from './backup-targets.js';
+
+export interface RunFacts {
+  readonly folder: VmFolder;
+  readonly repositoryId: string;
+  readonly run: string;
+  readonly id: string;
+  readonly number: number;
+  readonly createdAt: string;
+  readonly point: PointInTime;
+  readonly worth: SetWorth;
+  readonly findings: readonly CutFinding[];
+  readonly targets: readonly PlannedTarget[];
+  /** In the order of the targets. */
+  readonly copiedBytes: readonly number[];
+  readonly sums: readonly FileSum[];
+  readonly saved: RunManifest['saved'];
+  readonly transfer: RunManifest['transfer'];
+}
+
+export function runManifest(facts: RunFacts): RunManifest {
+  const { repositoryId, run, id, number, createdAt, point, saved, transfer } = facts;
+  return {
+    format: RUN_FORMAT,
+    repository: repositoryId,
+    run,
+    id,
+    number,
+    createdAt,
+    completedAt: new Date().toISOString(),
+    ...point,
+    disks: facts.targets.map((target, index) => diskOf(facts, target, index)),
+    saved,
+    transfer,
+  };
+}
+
+function diskOf({ folder, run, worth, sums, copiedBytes }: RunFacts, target: PlannedTarget, index: number): RunDisk {
+  const { disk, planned, checkpoint } = target;
+  const { base, name: stem, otherBitmaps } = planned;
+  const name = `${stem}.qcow2`;
+  const sum = sums[index];
+  const { level, evidence } = worth.disks[index] ?? { level: 'crash', evidence: [] };
+  if (sum === undefined) throw new Error(`no sum of ${name}`);
+  return {
+    ...draftDisk(disk),
+    level,
+    evidence: [...evidence],
+    kind: base.kind,
+    why: base.why,
+    source: { file: disk.file, format: disk.format },
+    file: { name, ...sum },
+    ...(base.kind === 'full'
+      ? {}
+      : { base: { run: base.manifest.run, name: base.file.file.name, blake2b: base.file.file.blake2b } }),
+    checkpoint,
+    copiedBytes: copiedBytes[index] ?? 0,
+    otherBitmaps: [...otherBitmaps],
+    restore: `qemu-img convert -p -f qcow2 -O qcow2 ${shellWord(`${folder.key}/${run}/${name}`)} ${shellWord(`/restored/${name}`)}`,
+  };
+}

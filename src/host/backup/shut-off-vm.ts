@@ -1,0 +1,185 @@
+// Opens a VM that is shut off for a backup: a QEMU without a machine stands in for it, with the VM's images as its drives
+// and the VM's UUID, so that everything else is as with a VM that runs; bitmaps are read from the images and stored in
+// them. Which images are its disks is known from its newest run in the repository and from its snapshot sets. QEMU locks
+// the images: a VM that is started meanwhile is refused by them.
+import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Deadline } from '../../deadline.js';
+import { CutError, describeError, UnreachableError, UsageError } from '../../errors.js';
+import type { QmpConnectOptions } from '../../qmp/client.js';
+import { describeHolders, holdersOf } from '../images/image-file.js';
+import { knownDisks, type KnownDisk } from '../repository/known-disks.js';
+import { VmFolder } from '../repository/layout.js';
+import type { Repository } from '../repository/repository.js';
+import { readRuns, wantedRuns } from '../repository/runs.js';
+import { findAndLockVm, type LockRequest, type OpenVm } from '../sets/vm-lock.js';
+import { identityKey, type VmIdentity } from '../vm/identity.js';
+import { PlainQemu } from '../vm/plain-qemu.js';
+
+export interface ShutOffVm extends OpenVm {
+  /** Drives of the stand-in, and the disks that they are. */
+  readonly drives: readonly StandInDrive[];
+  /** The run by which it is known which images its disks are. */
+  readonly knownBy: string;
+}
+
+interface StandInDrive {
+  readonly device: string;
+  /** As it was called when the VM ran. */
+  readonly id: string;
+  readonly serial: string | undefined;
+}
+
+const PROGRAM = 'qemu-system-x86_64';
+const START_LIMIT_MS = 30_000;
+const END_LIMIT_MS = 60_000;
+
+/**
+ * Locks the VM and starts its stand-in, which ends when this is disposed. `named`: ids, serials or files of the disks
+ * wanted; all of them if it is empty. `whyShutOff`: what its monitor's opening threw. Throws an UnreachableError if no run
+ * tells which disks it has, a UsageError if they are in use.
+ */
+export async function openShutOffVm(
+  request: LockRequest,
+  repository: Repository | undefined,
+  named: readonly string[],
+  connect: QmpConnectOptions,
+  whyShutOff: unknown,
+): Promise<ShutOffVm> {
+  const locked = await findAndLockVm(request, connect.timeoutMs ?? START_LIMIT_MS);
+  try {
+    const { all, knownBy } = await disksOf(repository, locked, whyShutOff);
+    const disks = chooseDisks(all, named);
+    const standIn = await startStandIn(locked.identity, disks, connect);
+    const close = async (): Promise<void> => {
+      await standIn.end();
+      await locked[Symbol.asyncDispose]();
+    };
+    const { hypervisor } = standIn;
+    const drives = disks.map(({ id, serial }, index) => ({ device: driveName(id, index), id, serial }));
+    return { ...locked, hypervisor, drives, knownBy, [Symbol.asyncDispose]: close };
+  } catch (error) {
+    await locked[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function disksOf(
+  repository: Repository | undefined,
+  { identity, store }: Pick<OpenVm, 'identity' | 'store'>,
+  whyShutOff: unknown,
+): Promise<{ readonly all: readonly KnownDisk[]; readonly knownBy: string }> {
+  const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(identity));
+  const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
+  if (newest !== undefined) return { all: await knownDisks(newest.disks, store), knownBy: newest.run };
+  const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
+  throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
+}
+
+function chooseDisks(disks: readonly KnownDisk[], named: readonly string[]): readonly KnownDisk[] {
+  if (named.length === 0) return disks;
+  return named.map((name) => {
+    const disk = disks.find(({ id, serial, file }) => [id, serial, file].includes(name));
+    if (disk !== undefined) return disk;
+    const there = disks.map(({ id }) => id).join(', ');
+    throw new UsageError(
+      'E_DISK',
+      `--disk ${JSON.stringify(name)}: expected one of the disks of the newest run (${there})`,
+    );
+  });
+}
+
+interface StandIn {
+  readonly hypervisor: PlainQemu;
+  /** It has closed the images when this returns. */
+  end(): Promise<void>;
+}
+
+async function startStandIn(
+  identity: VmIdentity,
+  disks: readonly KnownDisk[],
+  connect: QmpConnectOptions,
+): Promise<StandIn> {
+  for (const { id, file } of disks) {
+    const holders = await holdersOf(file);
+    if (holders.length === 0) continue;
+    throw new UsageError('E_IN_USE', `${file}, the image of disk ${id}, is in use by ${describeHolders(holders)}`);
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'fsb-stand-in-'));
+  const socket = join(folder, 'qmp.sock');
+  const options: string[] = [];
+  for (const [index, { id, file, format }] of disks.entries()) {
+    options.push('-drive', await driveOption(driveName(id, index), file, format));
+  }
+  const args = [
+    ...['-M', 'none', '-nodefaults', '-display', 'none', '-S'],
+    ...(identity.kind === 'uuid' ? ['-uuid', identity.uuid] : []),
+    ...['-qmp', `unix:${socket},server=on,wait=off`],
+    ...options,
+  ];
+  const { execa } = await import('execa');
+  // It ends with us, however we end: as long as it has the images, the VM cannot be started.
+  const words = ['--pdeathsig', 'TERM', PROGRAM, ...args];
+  // Out of the reach of a terminal's Ctrl-C: we end it, when its images are as they should be.
+  const child = execa('setpriv', words, { reject: false, stdin: 'ignore', detached: true });
+  let hasEnded = false;
+  const ended = child.then((result) => {
+    hasEnded = true;
+    return result;
+  });
+  try {
+    const hypervisor = await connectTo(socket, connect, () => hasEnded);
+    const end = async (): Promise<void> => {
+      await hypervisor.execute('quit').catch(() => undefined);
+      await hypervisor[Symbol.asyncDispose]();
+      const timer = setTimeout(() => child.kill('SIGKILL'), END_LIMIT_MS);
+      await ended;
+      clearTimeout(timer);
+      await rm(folder, { recursive: true, force: true });
+    };
+    return { hypervisor, end };
+  } catch (cause) {
+    child.kill('SIGKILL');
+    const { code, stderr } = await ended;
+    await rm(folder, { recursive: true, force: true });
+    throw whyNoStandIn(code, stderr.trim().split('\n').join('; '), cause);
+  }
+}
+
+function whyNoStandIn(code: string | undefined, said: string, cause: unknown): Error {
+  if (code === 'ENOENT' || said.startsWith('setpriv: ')) {
+    const message = `a VM that is shut off is backed up by setpriv and ${PROGRAM}, which cannot be run: ${said}`;
+    return new UsageError('E_BACKUP', message, { cause });
+  }
+  if (/Failed to get .*lock/.test(said)) return new UsageError('E_IN_USE', `an image is in use: ${said}`, { cause });
+  return new CutError('E_BACKUP', `QEMU cannot open the images: ${said || describeError(cause)}`, { cause });
+}
+
+async function connectTo(socket: string, connect: QmpConnectOptions, hasEnded: () => boolean): Promise<PlainQemu> {
+  const deadline = new Deadline(START_LIMIT_MS);
+  for (;;) {
+    try {
+      return await PlainQemu.connect(socket, connect);
+    } catch (error) {
+      if (deadline.passed || hasEnded()) throw error;
+      await sleep(50);
+    }
+  }
+}
+
+// `device[0]` is no name that a drive may have.
+function driveName(id: string, index: number): string {
+  const plain = id.replace(/[^A-Za-z0-9_.-]+/g, '-').replace(/^[^A-Za-z]+/, '');
+  return plain === '' ? `disk${index}` : plain;
+}
+
+async function driveOption(id: string, file: string, format: string): Promise<string> {
+  const name = file.replaceAll(',', ',,');
+  const found = await stat(file).catch((cause: unknown) => {
+    throw new UsageError('E_NO_IMAGE', `${file}, the image of disk ${id}, cannot be found`, { cause });
+  });
+  const driver = found.isBlockDevice() ? 'host_device' : 'file';
+  return `if=none,id=${id},format=${format},file.driver=${driver},file.filename=${name},discard=unmap`;
+}

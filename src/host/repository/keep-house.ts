@@ -1,0 +1,194 @@
+// The acts on a whole repository, each under the lock of the VM whose backups it changes: verify, forget, and recover, which
+// removes what killed tools left.
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BridgeError, describeError, UsageError } from '../../errors.js';
+import { throwIfInterrupted } from '../../confirm.js';
+import { Deadline } from '../../deadline.js';
+import { describeHolders, holdersOfEach } from '../images/image-file.js';
+import { findRun, storedVms } from './find-run.js';
+import { dependents, markForgotten, removable, removeRuns } from './forget-run.js';
+import { draftRun, type VmFolder } from './layout.js';
+import { lockForChange, lockForReading, waitForReaders } from './repository-lock.js';
+import { openRepository, type Repository } from './repository.js';
+import { leftFolders, removeLeft } from './run-draft.js';
+import { readRuns, wantedRuns } from './runs.js';
+import { Verifier } from './verify-run.js';
+
+export interface HouseOptions {
+  readonly repository: string;
+  readonly vm: string | undefined;
+  readonly lockWaitMs: number;
+  readonly signal: AbortSignal;
+  readonly onProgress: (text: string) => void;
+}
+
+export interface VerifiedRun {
+  readonly vm: string;
+  readonly run: string;
+  readonly verifiedAt: string;
+  readonly problems: readonly string[];
+}
+
+/** Verifies those runs, or all. Throws a UsageError, and a QuiesceError when interrupted: what was found stays recorded. */
+export async function verifyRuns(
+  options: HouseOptions & { readonly runs: readonly string[]; readonly limitMs: number },
+): Promise<readonly VerifiedRun[]> {
+  const { signal, onProgress } = options;
+  const repository = await openRepository(options.repository);
+  const deadline = new Deadline(options.limitMs);
+  const named = await Promise.all(options.runs.map((run) => findRun(repository, run, options.vm)));
+  const verified: VerifiedRun[] = [];
+  for (const { folder, name } of await storedVms(repository, options.vm)) {
+    const only = named.filter(({ vm }) => vm.folder.key === folder.key).map(({ manifest }) => manifest.run);
+    if (named.length > 0 && only.length === 0) continue;
+    await using lock = await lockForReading(repository, folder.key, { operation: 'backup verify' });
+    const runs = await readRuns(folder);
+    const verifier = new Verifier(folder, runs.all, { deadline, signal, onProgress });
+    for (const manifest of wantedRuns(runs)) {
+      if (only.length > 0 && !only.includes(manifest.run)) continue;
+      throwIfInterrupted(signal, 'what was verified is recorded');
+      await lock.check();
+      const { run, verifiedAt, problems } = await verifier.verify(manifest);
+      verified.push({ vm: name, run, verifiedAt, problems });
+    }
+    const now = new Date().toISOString();
+    if (named.length > 0) continue;
+    for (const { run, reason } of runs.unreadable)
+      verified.push({ vm: name, run, verifiedAt: now, problems: [reason] });
+  }
+  return verified;
+}
+
+export interface ForgottenRuns {
+  readonly vm: string;
+  /** Runs that nobody wants any more. */
+  readonly forgotten: readonly string[];
+  /** Those, and earlier ones, whose files are gone. */
+  readonly removed: readonly string[];
+  /** Those whose files stay, and the runs that need them. */
+  readonly needed: readonly { readonly run: string; readonly by: readonly string[] }[];
+}
+
+/** What is to be forgotten: these runs, or all but the newest. */
+export interface ForgetOptions extends HouseOptions {
+  readonly runs: readonly string[];
+  readonly keep: number | undefined;
+  readonly dryRun: boolean;
+}
+
+/** Forgets runs of one VM, or with `keep` of each. Throws a UsageError. */
+export async function forgetRuns(options: ForgetOptions): Promise<readonly ForgottenRuns[]> {
+  const repository = await openRepository(options.repository);
+  const { keep } = options;
+  if (keep !== undefined) {
+    const all: ForgottenRuns[] = [];
+    for (const { folder, name } of await storedVms(repository, options.vm)) {
+      all.push(await forget(repository, folder, name, (wanted) => wanted.slice(0, -keep), options));
+    }
+    return all;
+  }
+  const found = await Promise.all(options.runs.map((run) => findRun(repository, run, options.vm)));
+  const [first] = found;
+  if (first === undefined) throw new UsageError('E_NO_RUN', 'which runs? Name them, or give --keep');
+  const { folder, name } = first.vm;
+  const names = found.map(({ manifest }) => manifest.run);
+  if (found.some(({ vm }) => vm.folder.key !== folder.key)) {
+    throw new UsageError('E_NO_RUN', `expected runs of one VM, found ${names.join(', ')}`);
+  }
+  return [await forget(repository, folder, name, () => names, options)];
+}
+
+async function forget(
+  repository: Repository,
+  folder: VmFolder,
+  vm: string,
+  choose: (wanted: readonly string[]) => readonly string[],
+  options: ForgetOptions,
+): Promise<ForgottenRuns> {
+  const { signal, lockWaitMs: waitMs, dryRun } = options;
+  const locking = { operation: 'backup forget', waitMs, signal };
+  await using lock = await lockForChange(repository, folder.key, locking);
+  const before = await readRuns(folder);
+  const chosen = choose(wantedRuns(before).map(({ run }) => run));
+  const after = { ...before, forgotten: new Set([...before.forgotten, ...chosen]) };
+  const removed = removable(after);
+  if (!dryRun) {
+    await waitForReaders(repository, folder.key, locking);
+    await lock.check();
+    await markForgotten(folder, chosen);
+    await removeRuns(folder, removed);
+  }
+  const needed = [...after.forgotten]
+    .filter((run) => !removed.includes(run) && after.all.some((each) => each.run === run))
+    .map((run) => ({ run, by: dependents(after, run) }));
+  return { vm, forgotten: [...chosen], removed, needed };
+}
+
+export interface RepositoryFinding {
+  readonly vm: string;
+  /** One sentence: what was found. */
+  readonly found: string;
+  readonly status: 'done' | 'planned' | 'yours' | 'busy';
+  /** One sentence: what was done about it, or has to be. */
+  readonly did: string;
+}
+
+/** Removes drafts and what is removed in part, unless somebody is at it. Throws a UsageError. */
+export async function recoverRepository(
+  options: HouseOptions & { readonly dryRun: boolean },
+): Promise<readonly RepositoryFinding[]> {
+  const repository = await openRepository(options.repository);
+  const findings: RepositoryFinding[] = [];
+  for (const { folder, name: vm } of await storedVms(repository, options.vm)) {
+    throwIfInterrupted(options.signal, 'recover goes on when it is called again');
+    try {
+      findings.push(...(await recoverVmFolder(repository, folder, vm, options)));
+    } catch (error) {
+      if (!(error instanceof BridgeError) || error.code !== 'E_REPOSITORY_BUSY') throw error;
+      findings.push({ vm, status: 'busy', found: describeError(error), did: 'left alone' });
+    }
+  }
+  return findings;
+}
+
+async function recoverVmFolder(
+  repository: Repository,
+  folder: VmFolder,
+  vm: string,
+  { lockWaitMs: waitMs, signal, dryRun }: HouseOptions & { readonly dryRun: boolean },
+): Promise<RepositoryFinding[]> {
+  const locking = { operation: 'backup recover', waitMs, signal };
+  await using lock = await lockForChange(repository, folder.key, locking);
+  const findings: RepositoryFinding[] = [];
+  for (const name of await leftFolders(folder)) {
+    const path = join(folder.path, name);
+    const found =
+      draftRun(name) === undefined ? `a run was removed in part: ${path}` : `a run was not finished: ${path}`;
+    const files = (await readdir(path)).map((file) => join(path, file));
+    const writers = (await holdersOfEach(files)).flat();
+    if (writers.length > 0) {
+      const did = `${describeHolders(writers)} still writes to it: run "fsfreeze-bridge recover" for the VM first`;
+      findings.push({ vm, status: 'yours', found, did });
+      continue;
+    }
+    if (!dryRun) await removeLeft(folder, [name]);
+    findings.push({ vm, status: dryRun ? 'planned' : 'done', found, did: 'remove it' });
+  }
+  const runs = await readRuns(folder);
+  for (const { run, reason } of runs.unreadable) {
+    const did = 'look at it: while it is there, nothing that it may lie on is removed';
+    findings.push({ vm, status: 'yours', found: `run ${run} cannot be read: ${reason}`, did });
+  }
+  const rest = removable(runs);
+  if (rest.length > 0) {
+    if (!dryRun) {
+      await waitForReaders(repository, folder.key, locking);
+      await lock.check();
+      await removeRuns(folder, rest);
+    }
+    const found = `runs were forgotten, and nothing lies on them: ${rest.join(', ')}`;
+    findings.push({ vm, status: dryRun ? 'planned' : 'done', found, did: 'remove them' });
+  }
+  return findings;
+}

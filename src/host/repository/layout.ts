@@ -1,0 +1,78 @@
+// Names what lies where in a repository of backups. A VM's folder is called by what the VM is (vm/identity.ts), a run's by
+// its run; a file of a run that is published never changes again.
+//
+//   repository.json                     which repository it is
+//   locks/                              who works on the backups of which VM
+//   VM/vm.json                          how the VM was called when it was last backed up
+//   VM/RUN/manifest.json                a point in time: its files, what they are worth, how to restore them by hand
+//   VM/RUN/DISK.qcow2                   a disk: the whole of it, or what changed since the run that its header names
+//   VM/RUN/...                          what the VM keeps beside its disks
+//   VM/.draft-RUN/                      a run in the making
+//   VM/.gone-RUN/                       a run that is being removed
+//   VM/verified/RUN.json                what the last verification of a run found
+//   VM/forgotten/RUN                    nobody wants the run any more, but others may lie on it
+import { join } from 'node:path';
+
+export const REPOSITORY_FILE = 'repository.json';
+export const MANIFEST = 'manifest.json';
+const VM_FILE = 'vm.json';
+export const LOCKS = 'locks';
+
+const DRAFT = '.draft-';
+const GONE = '.gone-';
+
+/** The folder of a VM in a repository, and what lies in it. */
+export class VmFolder {
+  readonly path: string;
+  readonly key: string;
+
+  constructor(repository: string, key: string) {
+    this.key = key;
+    this.path = join(repository, key);
+  }
+
+  get record(): string {
+    return join(this.path, VM_FILE);
+  }
+
+  run(run: string): string {
+    return join(this.path, run);
+  }
+
+  draft(run: string): string {
+    return join(this.path, `${DRAFT}${run}`);
+  }
+
+  gone(run: string): string {
+    return join(this.path, `${GONE}${run}`);
+  }
+
+  verified(run: string): string {
+    return join(this.path, 'verified', `${run}.json`);
+  }
+
+  forgotten(run = ''): string {
+    return join(this.path, 'forgotten', run);
+  }
+}
+
+/** A run's name: when it was begun (UTC), and its id. */
+export const runPattern = /^\d{8}T\d{6}Z-[0-9a-f]{8}$/;
+
+export function runName(begun: Date, id: string): string {
+  return `${begun.toISOString().replace(/[-:]|\.\d+/g, '')}-${id}`;
+}
+
+/** The run whose draft the folder is; undefined if it is none. */
+export function draftRun(folder: string): string | undefined {
+  return runAfter(DRAFT, folder);
+}
+
+export function goneRun(folder: string): string | undefined {
+  return runAfter(GONE, folder);
+}
+
+function runAfter(prefix: string, folder: string): string | undefined {
+  const run = folder.startsWith(prefix) ? folder.slice(prefix.length) : '';
+  return runPattern.test(run) ? run : undefined;
+}

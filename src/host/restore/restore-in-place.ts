@@ -1,0 +1,242 @@
+// `backup restore --in-place`: makes the images of a VM that is shut off what they were at a run, and writes only what
+// differs. What differs is found first, into a draft beside each image: a qcow2 that lies on the run and is rebased on the
+// image, whereby qemu-img keeps in it what reads otherwise. Only when all drafts are whole are they merged into the images.
+// QEMU records that in the images' dirty bitmaps, so that the next backup is an increment.
+import { open, realpath, stat } from 'node:fs/promises';
+import * as v from 'valibot';
+import type { ConsistencyLevel } from '../../consistency.js';
+import { defined } from '../../defined.js';
+import { throwIfInterrupted, type Confirm } from '../../confirm.js';
+import { Deadline } from '../../deadline.js';
+import { BridgeError, CutError, describeError, QuiesceError, UsageError } from '../../errors.js';
+import { syncPath } from '../images/durable-file.js';
+import { makeImage } from '../images/image-file.js';
+import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
+import { whyInUse } from '../images/use.js';
+import { chainOf, checkLink } from '../repository/chain.js';
+import { findRun, type FoundRun } from '../repository/find-run.js';
+import { knownDisks, newestOf } from '../repository/known-disks.js';
+import { lockForReading } from '../repository/repository-lock.js';
+import { openRepository } from '../repository/repository.js';
+import type { RunDisk } from '../repository/run-manifest.js';
+import { Verifier } from '../repository/verify-run.js';
+import { witnessesFor } from '../sets/claims.js';
+import { RestoreJournal } from '../sets/restore-journal.js';
+import { findAndLockVm, type LockedVm, type LockRequest } from '../sets/vm-lock.js';
+import { identityKey } from '../vm/identity.js';
+import { openMonitors } from '../vm/monitors.js';
+import { chainName, chooseRunDisks } from './run-disks.js';
+
+export interface InPlaceOptions {
+  readonly lock: LockRequest;
+  readonly monitorTimeoutMs: number;
+  readonly repository: string;
+  readonly run: string;
+  /** Ids or serials of disks; all of them if it is empty. */
+  readonly disks: readonly string[];
+  /** Sum what is read first, and compare what was written. */
+  readonly verify: boolean;
+  readonly dryRun: boolean;
+  readonly limitMs: number;
+  readonly confirm: Confirm;
+  readonly signal: AbortSignal;
+  readonly onProgress: (text: string) => void;
+}
+
+export interface RestoredInPlace {
+  readonly vm: string;
+  readonly run: string;
+  readonly createdAt: string;
+  readonly level: ConsistencyLevel;
+  readonly dryRun: boolean;
+  readonly verified: boolean;
+  readonly disks: readonly {
+    readonly id: string;
+    readonly serial?: string;
+    readonly file: string;
+    /** Clusters of 64 KiB that differed, and were written. */
+    readonly bytes: number;
+  }[];
+}
+
+/** It reads a header. */
+const INFO_LIMIT_MS = 60_000;
+
+interface Target {
+  readonly disk: RunDisk;
+  readonly image: string;
+  readonly format: string;
+  readonly draft: string;
+  /** The name by which qemu-img opens the run. */
+  readonly source: string;
+}
+
+/**
+ * Throws a UsageError if the VM runs, or somebody needs one of the images as it is; a CutError `E_VERIFY` for a run that is
+ * damaged; a QuiesceError if the answer was no, or when interrupted: nothing was changed then. A CutError `E_COPY` that says
+ * so leaves the images in part; the same command goes on.
+ */
+export async function restoreInPlace(options: InPlaceOptions): Promise<RestoredInPlace> {
+  const { dryRun, verify, signal, lock, confirm } = options;
+  const repository = await openRepository(options.repository);
+  await using vm = await findAndLockVm(lock, options.monitorTimeoutMs);
+  const key = identityKey(vm.identity);
+  const found = await findRun(repository, options.run, key);
+  await using reading = await lockForReading(repository, key, { operation: 'backup restore' });
+  const { run, createdAt, level } = found.manifest;
+  const limits = { deadline: new Deadline(options.limitMs), signal };
+  let writes = false;
+  await using journal = await RestoreJournal.open(vm.store.folder);
+  const targets = await targetsOf(found, vm, options.disks);
+  await checkFree(vm, targets, options);
+  await checkSizes(targets, signal);
+  await verifyRun(found, targets, options, limits);
+  try {
+    await journal.drafts(targets.map(({ draft }) => draft));
+    const bytes: number[] = [];
+    for (const target of targets) bytes.push(await findDifferences(target, options, limits));
+    if (!dryRun) {
+      const images = targets.map(({ image }) => image).join(', ');
+      const question = `Everything that was written to ${images} since ${createdAt} is lost. Restore run ${run}?`;
+      if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not restored: the answer was no');
+      // While somebody thought about the question the VM may have been started.
+      await checkFree(vm, targets, options);
+      await reading.check();
+      throwIfInterrupted(signal, 'nothing was restored');
+      await journal.begin(targets.map(({ image }) => ({ image, repository: repository.path, run })));
+      writes = true;
+      // Not to be interrupted: images that are written in part are worth nothing.
+      const toTheEnd = { ...limits, signal: new AbortController().signal };
+      for (const target of targets) {
+        await merge(target, options, toTheEnd);
+        await journal.done(target.image);
+      }
+    }
+    const restored = targets.map(({ disk: { id, serial }, image }, index) => {
+      return { id, ...defined({ serial }), file: image, bytes: bytes[index] ?? 0 };
+    });
+    return { vm: found.vm.name, run, createdAt, level, dryRun, verified: verify && !dryRun, disks: restored };
+  } catch (error) {
+    if (writes) throw inPart(run, error);
+    throwIfInterrupted(signal, 'nothing was restored');
+    if (error instanceof BridgeError) throw error;
+    throw new CutError('E_COPY', `nothing was restored: ${describeError(error)}`, { cause: error });
+  }
+}
+
+function inPart(run: string, cause: unknown): CutError {
+  const message = `run ${run} is restored only in part, and the VM must not be started before it is done again`;
+  return new CutError('E_COPY', `${message}: ${describeError(cause)}`, { cause });
+}
+
+/** Each disk of the run, with the image that it is now. Throws a UsageError if that is not known. */
+async function targetsOf(
+  { manifest, runs, vm: { folder } }: FoundRun,
+  { store }: LockedVm,
+  named: readonly string[],
+): Promise<Target[]> {
+  const targets: Target[] = [];
+  for (const disk of chooseRunDisks(manifest, named)) {
+    const [{ file, format } = disk.source] = await knownDisks([newestOf(runs, disk)], store);
+    const image = await imageFileOf(disk, file);
+    const links = chainOf(folder, runs.all, manifest, disk);
+    for (const link of links) await checkLink(link);
+    targets.push({ disk, image, format, draft: `${image}.restore-${manifest.id}`, source: chainName(links) });
+  }
+  return targets;
+}
+
+/** The image itself: its draft lies beside it. Throws a UsageError if it is no file. */
+async function imageFileOf({ id }: RunDisk, name: string): Promise<string> {
+  const found = await stat(name).catch((cause: unknown) => {
+    throw new UsageError('E_NO_IMAGE', `${name}, the image of disk ${id}, cannot be found`, { cause });
+  });
+  if (found.isFile()) return await realpath(name);
+  const message = `${name}, the image of disk ${id}, is no file: restore the disk to a folder with --format raw, and copy it`;
+  throw new UsageError('E_TARGET', message);
+}
+
+/** Throws a UsageError if an image has another size than the disk of the run. */
+async function checkSizes(targets: readonly Target[], signal: AbortSignal): Promise<void> {
+  for (const { disk, image, format } of targets) {
+    const size = await virtualSizeOf(image, format, signal);
+    if (size === disk.virtualSize) continue;
+    const message = `${image} has ${size} bytes, disk ${disk.id} had ${disk.virtualSize}: restore it to a folder`;
+    throw new UsageError('E_TARGET', message);
+  }
+}
+
+const infoSchema = v.object({ 'virtual-size': v.pipe(v.number(), v.safeInteger()) });
+
+async function virtualSizeOf(file: string, format: string, signal: AbortSignal): Promise<number> {
+  const limits = { deadline: new Deadline(INFO_LIMIT_MS), signal };
+  const { stdout } = await runQemuImg(['info', '--output=json', '-f', format, file], limits);
+  return v.parse(infoSchema, JSON.parse(stdout))['virtual-size'];
+}
+
+/** Throws a UsageError if the VM runs, or anybody needs an image as it is. */
+async function checkFree(vm: LockedVm, targets: readonly Target[], options: InPlaceOptions): Promise<void> {
+  const { lock, monitorTimeoutMs } = options;
+  await using monitors = await openMonitors([lock.vm.monitor], monitorTimeoutMs, vm.identity);
+  const [running] = monitors.open;
+  if (running !== undefined) {
+    throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
+  }
+  const witnesses = await witnessesFor(lock.stateDir, undefined, []);
+  for (const { disk, image, draft } of targets) {
+    // A draft that is there already lies on it, and is ours.
+    const use = await whyInUse([image], { ...witnesses, spent: [...witnesses.spent, draft] });
+    if (use !== undefined) throw new UsageError('E_IN_USE', `disk ${disk.id}: ${use.file}: ${use.why}`);
+  }
+}
+
+async function verifyRun(
+  { manifest, runs, vm: { folder } }: FoundRun,
+  targets: readonly Target[],
+  { verify, onProgress }: InPlaceOptions,
+  limits: TaskLimits,
+): Promise<void> {
+  if (!verify) return;
+  const verifier = new Verifier(folder, runs.all, { ...limits, onProgress });
+  const problems = await verifier.problemsOf({ ...manifest, disks: targets.map(({ disk }) => disk) });
+  if (problems.length > 0) throw new CutError('E_VERIFY', `run ${manifest.run} is damaged: ${problems.join('; ')}`);
+}
+
+/** Makes the draft, durable when it returns, and gives the bytes in it. */
+async function findDifferences(target: Target, { onProgress }: InPlaceOptions, limits: TaskLimits): Promise<number> {
+  const { disk, image, format, draft, source } = target;
+  const backing = { name: source, format: 'qcow2' };
+  // It holds what is in the guest's disk: nobody but root reads it.
+  await (await open(draft, 'wx', 0o600)).close();
+  await makeImage({ file: draft, virtualSize: disk.virtualSize, compression: 'zlib', backing });
+  await runQemuImg(['rebase', '-p', '-f', 'qcow2', '-b', image, '-F', format, draft], {
+    ...limits,
+    onProgress: (percent) => {
+      onProgress(`comparing disk ${disk.id}: ${Math.floor(percent)} %`);
+    },
+  });
+  await syncPath(draft);
+  const { stdout } = await runQemuImg(['map', '--output=json', '-f', 'qcow2', draft], limits);
+  return v
+    .parse(mapSchema, JSON.parse(stdout))
+    .reduce((sum, { depth, length }) => (depth === 0 ? sum + length : sum), 0);
+}
+
+const mapSchema = v.array(v.object({ depth: v.number(), length: v.number() }));
+
+async function merge(target: Target, { verify, onProgress }: InPlaceOptions, limits: TaskLimits): Promise<void> {
+  const { disk, image, format, draft, source } = target;
+  const tell = (doing: string) => (percent: number) => {
+    onProgress(`${doing} disk ${disk.id}: ${Math.floor(percent)} %`);
+  };
+  // -d: the draft goes as a whole.
+  await runQemuImg(['commit', '-p', '-d', '-f', 'qcow2', draft], { ...limits, onProgress: tell('restoring') });
+  await syncPath(image);
+  if (!verify) return;
+  const { exitCode } = await runQemuImg(['compare', '-p', '-F', format, source, image], {
+    ...limits,
+    answers: [1],
+    onProgress: tell('verifying'),
+  });
+  if (exitCode !== 0) throw new CutError('E_VERIFY', `${image} is not what the backup holds`);
+}

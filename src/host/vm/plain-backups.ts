@@ -1,0 +1,188 @@
+// Backups of a plain QEMU: jobs that push each disk to its target while the guest writes on, and dirty bitmaps as
+// checkpoints. A checkpoint goes on recording whatever becomes of the jobs over it, so that any of those kept is the
+// start of an increment. Specification: QEMU docs/interop/bitmaps.rst, qapi/block-core.json (blockdev-backup).
+import { setTimeout as sleep } from 'node:timers/promises';
+import { defined } from '../../defined.js';
+import { BridgeError, CutError, describeError } from '../../errors.js';
+import { keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
+import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import type { QmpClient } from '../../qmp/client.js';
+import { runQmp, type TransactionAction } from '../../qmp/commands.js';
+import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
+import type { Reverter } from '../../reverter.js';
+import { diskName } from './disk-choice.js';
+import type { BackupHost, BackupTarget, BegunTarget, Checkpoint, EndedBackup, TransferOptions } from './hypervisor.js';
+
+/** The granule of our bitmaps: a cluster of a target is copied whole, or not at all. */
+const GRANULARITY_BYTES = 65_536;
+/** A write that fails again fails at once. */
+const CONTINUED_MS = 300;
+
+export class PlainBackups implements BackupHost {
+  readonly #client: QmpClient;
+
+  constructor(client: QmpClient) {
+    this.#client = client;
+  }
+
+  whyNoBackup({ encryption }: VmDisk): string | undefined {
+    return encryption === undefined ? undefined : 'it is encrypted: its backup would hold clear text';
+  }
+
+  async checkpoints({ node }: VmDisk): Promise<readonly Checkpoint[]> {
+    const { 'dirty-bitmaps': bitmaps } = await readNode(this.#client, node);
+    return bitmaps.flatMap((bitmap) => {
+      const { name, count } = bitmap;
+      return name === undefined ? [] : [{ name, dirtyBytes: count, why: whyNotTrusted(bitmap) }];
+    });
+  }
+
+  async keepsCheckpoints({ node }: VmDisk): Promise<boolean> {
+    return keepsBitmaps(await readNode(this.#client, node));
+  }
+
+  async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
+    this.#pausedBefore = await this.#isPaused();
+    for (const target of targets) {
+      reverter.push(`block node ${target.node}`, async () => {
+        await this.#close([target]);
+      });
+      await this.#open(target);
+      // Only the transaction needs to know, and asks nobody then.
+      this.#persistent.set(target.node, await this.keepsCheckpoints(target.disk));
+    }
+  }
+
+  readonly #persistent = new Map<string, boolean>();
+  /** By a write of the guest that failed, before we did anything. */
+  #pausedBefore = false;
+
+  async #open({ disk, node, file }: BackupTarget): Promise<void> {
+    try {
+      await runQmp(this.#client, 'blockdev-add', {
+        ...layerOf(node),
+        file: { driver: 'file', 'node-name': fileNode(node), filename: file },
+      });
+    } catch (cause) {
+      const message = `the backup of disk ${diskName(disk)}: QEMU cannot open ${file}: ${describeError(cause)}`;
+      throw new CutError('E_BACKUP', message, { cause });
+    }
+  }
+
+  /** What the transaction holds for one disk. */
+  actions({ disk, node, jobId, checkpoint, since, speed, compress }: BackupTarget): TransactionAction[] {
+    const persistent = this.#persistent.get(node) === true;
+    const over =
+      since === undefined
+        ? ({ sync: 'full' } as const)
+        : ({ sync: 'bitmap', bitmap: since, 'bitmap-mode': 'never' } as const);
+    return [
+      {
+        type: 'block-dirty-bitmap-add',
+        data: { node: disk.node, name: checkpoint, granularity: GRANULARITY_BYTES, persistent },
+      },
+      {
+        type: 'blockdev-backup',
+        data: {
+          'job-id': jobId,
+          device: disk.node,
+          target: node,
+          ...over,
+          ...defined({ speed }),
+          ...(compress ? { compress } : {}),
+          // Not `on-cbw-error: break-snapshot` (QEMU 10.1): after one copy that failed, the guest's writes go on unsaved, and
+          // the job, which reads the disk itself, takes what they wrote for the old data and ends without an error.
+          'auto-finalize': false,
+          'auto-dismiss': false,
+        },
+      },
+    ];
+  }
+
+  async begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]> {
+    const ids = targets.map(({ jobId }) => jobId);
+    const jobs = await groupJobs(this.#client, ids);
+    return targets.filter(({ jobId }) => jobs.some(({ id }) => id === jobId));
+  }
+
+  async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
+    const ids = targets.map(({ jobId }) => jobId);
+    const check = (): Promise<void> => this.#checkRuns();
+    const jobs = await waitForGroup(this.#client, ids, options, check);
+    await finalizeGroup(this.#client, ids, options.finalizeMs);
+    await check();
+    await options.beforeFlush();
+    for (const target of targets) await this.#flush(target, options.finalizeMs);
+    await this.#close(targets);
+    return ids.map((id) => jobs.find((job) => job.id === id)?.['total-progress'] ?? 0);
+  }
+
+  // Closing a node flushes it, too, but drops the error; a qcow2 layer keeps tables in memory until then. HMP's qemu-io says
+  // nothing of a flush that fails.
+  async #flush({ disk, node, file }: BackupTarget, timeoutMs: number): Promise<void> {
+    const options = [{ ...layerOf(node), file: fileNode(node), 'read-only': true as const }];
+    try {
+      await runQmp(this.#client, 'blockdev-reopen', { options }, { timeoutMs });
+    } catch (cause) {
+      const message = `the backup of disk ${diskName(disk)}: QEMU cannot flush ${file}: ${describeError(cause)}`;
+      throw new CutError('E_BACKUP', message, { cause });
+    }
+  }
+
+  async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
+    await cancelGroup(
+      this.#client,
+      targets.map(({ jobId }) => jobId),
+    );
+    const wasOpen = await this.#close(targets);
+    return wasOpen && !this.#pausedBefore ? await this.#continue() : undefined;
+  }
+
+  // A job goes on beside a write of the guest that failed, and may come to a good end: the guest comes first.
+  async #checkRuns(): Promise<void> {
+    if (this.#pausedBefore || !(await this.#isPaused())) return;
+    const message = 'QEMU paused the VM, since a write of its guest failed (io-error); the backup was given up';
+    throw new CutError('E_BACKUP', message);
+  }
+
+  // As `werror` says (by default for a full filesystem), QEMU pauses a VM whose guest's write failed, and tries it again when
+  // the VM is continued: without the jobs it needs no copy any more.
+  async #continue(): Promise<EndedBackup> {
+    if (!(await this.#isPaused())) return undefined;
+    await runQmp(this.#client, 'cont', {});
+    await sleep(CONTINUED_MS);
+    return (await this.#isPaused()) ? 'still-paused' : 'continued';
+  }
+
+  async #isPaused(): Promise<boolean> {
+    return (await runQmp(this.#client, 'query-status', {})).status === 'io-error';
+  }
+
+  /** True if any of them was there. */
+  async #close(targets: readonly Pick<BackupTarget, 'node'>[]): Promise<boolean> {
+    const nodes = await readNodes(this.#client);
+    const open = targets.filter(({ node }) => nodes.has(node));
+    for (const { node } of open) await runQmp(this.#client, 'blockdev-del', { 'node-name': node });
+    return open.length > 0;
+  }
+
+  async dropCheckpoints(wanted: (name: string) => boolean): Promise<void> {
+    const inUse = await removeBitmaps(this.#client, wanted);
+    if (inUse.length > 0) throw new BridgeError('E_BACKUP', `dirty bitmaps are in use: ${inUse.join(', ')}`);
+  }
+}
+
+const fileNode = (node: string): string => `${node}-file`;
+
+/** A target; what is below it apart. */
+function layerOf(node: string) {
+  return {
+    driver: 'qcow2',
+    'node-name': node,
+    // Clusters are written whole: what its header names below is not read.
+    backing: null,
+    discard: 'unmap',
+    'detect-zeroes': 'off',
+    cache: { direct: false, 'no-flush': false },
+  } as const;
+}

@@ -1,0 +1,220 @@
+// `backup restore --in-place`: the images of a VM that is shut off become what they were at a run; only what differs is
+// written, and nothing that anybody needs as it is.
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execa } from 'execa';
+import { afterEach, expect, test } from 'vitest';
+import { BackupHarness, difference, type State } from '../support/backup-harness.js';
+import type { BareDisk } from '../support/bare-qemu.js';
+import type { Run } from '../support/cut-harness.js';
+import { requires } from '../support/requires.js';
+
+const two: readonly BareDisk[] = [
+  { name: 'root0', format: 'raw' },
+  { name: 'data0', format: 'qcow2' },
+];
+let vm: BackupHarness;
+afterEach(async () => {
+  await vm[Symbol.asyncDispose]();
+});
+
+/** Two runs of a VM, which then writes on. */
+const start = async (): Promise<string[]> => {
+  vm = await BackupHarness.start(two);
+  const runs: string[] = [];
+  for (const pattern of [1, 2]) {
+    for (const { name } of two) await vm.write(name, pattern, 256 * pattern, 4096);
+    const made = await vm.run();
+    expect(made.error.message).toBe('none');
+    runs.push(made.made.run);
+  }
+  await vm.write('root0', 3, 5000, 40);
+  await vm.write('data0', 3, 1024, 64);
+  await vm.zero('data0', 2048, 64);
+  return runs;
+};
+
+const image = (name: string): string => vm.at.folder.path(`images/${name}.${name === 'root0' ? 'raw' : 'qcow2'}`);
+const inPlace = async (run: string, ...words: readonly string[]): Promise<Run> =>
+  await vm.at.bridge(['backup', 'restore', run, '--in-place', '--repo', vm.repository, ...words]);
+const disksOf = (run: Run): { id: string; bytes: number }[] =>
+  (run.json as { disks: { id: string; bytes: number }[] }).disks;
+
+const expectImages = async (state: State | undefined): Promise<void> => {
+  for (const { name, format } of two) {
+    const raw = vm.at.folder.path('read.raw');
+    await execa('qemu-img', ['convert', '-f', format, '-O', 'raw', image(name), raw]);
+    expect(difference(name, readFileSync(raw), state?.get(name))).toBeUndefined();
+  }
+};
+const restart = async (): Promise<void> => {
+  await vm.at.start(two.map((disk) => ({ ...disk, file: image(disk.name) })));
+};
+
+requires(
+  'qemu-system-x86_64',
+  'qemu-img',
+  'qemu-io',
+)('a restore in place', () => {
+  test('writes what differs and nothing else, and the next backup is an increment', async () => {
+    const [first = '', second = ''] = await start();
+    // The newest run need not know every disk.
+    expect((await vm.run('--disk', 'data0')).made.disks).toHaveLength(1);
+    await vm.at.vm.quit();
+    const dry = await inPlace(second, '--dry-run');
+    expect(dry).toMatchObject({ code: 0, json: { dryRun: true, verified: false } });
+    await expectImages(vm.state());
+    const restored = await inPlace(second, '--yes');
+    expect(restored.error.message).toBe('none');
+    expect(restored.json).toMatchObject({ vm: 'bare', run: second, dryRun: false, verified: true });
+    expect(disksOf(restored)).toEqual(disksOf(dry));
+    // 40 KiB within one cluster of the one, two clusters of the other.
+    expect(disksOf(restored).map(({ id, bytes }) => [id, bytes])).toEqual([
+      ['root0', 65_536],
+      ['data0', 131_072],
+    ]);
+    await expectImages(vm.states.get(second));
+    expect(vm.at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+    expect(readdirSync(vm.at.state())).toEqual(['vm.json']);
+
+    vm.became(vm.states.get(second) ?? new Map());
+    await restart();
+    await vm.write('data0', 4, 0, 64);
+    const next = await vm.run();
+    // A raw image keeps no checkpoints while QEMU is away.
+    expect(next.made.disks.map(({ kind }) => kind)).toEqual(['full', 'incremental']);
+    expect(await vm.differences(next.made.run)).toEqual([]);
+    await vm.at.vm.quit();
+    expect((await inPlace(first, '--yes', '--disk', 'data0')).error.message).toBe('none');
+    await expectImages(new Map([...vm.state(), ['data0', vm.states.get(first)?.get('data0') ?? Buffer.alloc(0)]]));
+  });
+
+  test('is refused while the VM runs, for images that a set or another image lies on, and for a disk of another size', async () => {
+    const [first = ''] = await start();
+    expect(await inPlace(first, '--yes')).toMatchObject({ code: 2, error: { code: 'E_VM_RUNS' } });
+    const clone = vm.at.folder.path('images/clone.qcow2');
+    const state = vm.state();
+    await vm.at.vm.quit();
+    await execa('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', image('data0'), '-F', 'qcow2', clone]);
+    const cloned = await inPlace(first, '--yes');
+    expect(cloned).toMatchObject({ code: 2, error: { code: 'E_IN_USE' } });
+    expect(cloned.error.message).toContain('clone.qcow2 names it');
+    await execa('rm', [clone]);
+    // Somebody has it open, as another VM would.
+    const holder = execa('sh', ['-c', 'exec 3<"$1"; echo open; exec sleep 60', 'sh', image('root0')], {
+      reject: false,
+    });
+    await once(holder.stdout, 'data');
+    expect(await inPlace(first, '--yes')).toMatchObject({ code: 2, error: { code: 'E_IN_USE' } });
+    holder.kill();
+    await holder;
+    await restart();
+    expect((await vm.at.create('s1')).error.message).toBe('none');
+    await vm.at.vm.quit();
+    expect(await inPlace(first, '--yes')).toMatchObject({ code: 2, error: { code: 'E_IN_USE' } });
+    expect((await vm.at.bridge(['snapshot', 'delete', 's1', '--yes'])).error.message).toBe('none');
+    await expectImages(state);
+    await execa('qemu-img', ['resize', '-q', '-f', 'raw', image('root0'), '24M']);
+    expect(await inPlace(first, '--yes')).toMatchObject({ code: 2, error: { code: 'E_TARGET' } });
+    await execa('qemu-img', ['resize', '-q', '-f', 'raw', '--shrink', image('root0'), '16M']);
+    expect(await inPlace(first)).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
+    await expectImages(state);
+    expect(vm.at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+  });
+
+  test('of a run that is damaged changes nothing', async () => {
+    const [, second = ''] = await start();
+    const file = vm.stored(second, 'data0.qcow2');
+    const bytes = readFileSync(file);
+    bytes[bytes.length - 100] = (bytes[bytes.length - 100] ?? 0) ^ 1;
+    await execa('chmod', ['600', file]);
+    writeFileSync(file, bytes);
+    await vm.at.vm.quit();
+    expect(await inPlace(second, '--yes')).toMatchObject({ code: 5, error: { code: 'E_VERIFY' } });
+    await expectImages(vm.state());
+    expect(existsSync(vm.at.state('restore.json'))).toBe(false);
+  });
+
+  test('killed before it writes is forgotten by recover, killed while it writes is told of until it is done again', async () => {
+    const [, second = ''] = await start();
+    await vm.at.vm.quit();
+    const journal = vm.at.state('restore.json');
+    const draft = `${image('data0')}.restore-${second.slice(-8)}`;
+    // What a killed tool leaves: its owner is gone.
+    const left = {
+      format: 1,
+      operation: 'restore',
+      since: new Date().toISOString(),
+      owner: { pid: 1, startTicks: '0', bootId: 'another boot', pidNamespace: 'pid:[1]' },
+      drafts: [draft],
+    };
+    writeFileSync(draft, '');
+    writeFileSync(journal, JSON.stringify({ ...left, partial: [] }));
+    const forgotten = await vm.at.bridge(['recover']);
+    expect(forgotten.json['findings']).toMatchObject([{ kind: 'restore-unfinished', status: 'done' }]);
+    expect([existsSync(draft), existsSync(journal)]).toEqual([false, false]);
+
+    writeFileSync(draft, '');
+    const partial = [{ image: image('data0'), repository: vm.repository, run: second }];
+    writeFileSync(journal, JSON.stringify({ ...left, partial }));
+    const told = await vm.at.bridge(['recover']);
+    expect(told.code).toBe(8);
+    expect(told.json['findings']).toMatchObject([{ status: 'done' }, { kind: 'restore-unfinished', status: 'yours' }]);
+    expect(JSON.stringify(told.json)).toContain(`backup restore ${second} --in-place`);
+    expect(existsSync(draft)).toBe(false);
+    await restart();
+    expect(await vm.run()).toMatchObject({ code: 2, error: { code: 'E_UNFINISHED' } });
+    expect(await vm.at.create('s1')).toMatchObject({ code: 2, error: { code: 'E_UNFINISHED' } });
+    await vm.at.vm.quit();
+    expect((await inPlace(second, '--dry-run')).error.message).toBe('none');
+    // Another disk than the one that is in part.
+    expect((await inPlace(second, '--yes', '--disk', 'root0')).error.message).toBe('none');
+    expect(existsSync(journal)).toBe(true);
+    expect((await inPlace(second, '--yes')).error.message).toBe('none');
+    await expectImages(vm.states.get(second));
+    expect([existsSync(draft), existsSync(journal)]).toEqual([false, false]);
+    expect((await vm.at.bridge(['recover'])).json['findings']).toEqual([]);
+  });
+
+  test('killed with its qemu-img in the middle of a write, goes on when it is called again', async () => {
+    const large: BareDisk = { name: 'data0', format: 'qcow2', megabytes: 128 };
+    vm = await BackupHarness.start([large]);
+    await vm.write('data0', 1, 0, 120 * 1024);
+    const { made } = await vm.run();
+    await vm.write('data0', 2, 0, 120 * 1024);
+    await vm.at.vm.quit();
+    const words = ['backup', 'restore', made.run, '--in-place', '--yes', '--repo', vm.repository];
+    const child = vm.at.spawn(words);
+    const merging = (): number | undefined =>
+      readdirSync('/proc')
+        .filter((name) => /^\d+$/.test(name))
+        .map(Number)
+        .find((pid) => isMergeOf(pid, image('data0')));
+    let pid = merging();
+    while (pid === undefined && child.exitCode === null) {
+      await new Promise(setImmediate);
+      pid = merging();
+    }
+    child.kill('SIGKILL');
+    if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    await child;
+    expect(pid).toBeDefined();
+    const told = await vm.at.bridge(['recover']);
+    expect(told.json['findings']).toMatchObject([{ status: 'done' }, { kind: 'restore-unfinished', status: 'yours' }]);
+    expect(JSON.stringify(told.json)).toContain('holds two instants');
+    expect((await vm.at.bridge(words)).error.message).toBe('none');
+    const raw = vm.at.folder.path('read.raw');
+    await execa('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', image('data0'), raw]);
+    expect(difference('data0', readFileSync(raw), vm.states.get(made.run)?.get('data0'))).toBeUndefined();
+    expect((await vm.at.bridge(['recover'])).json['findings']).toEqual([]);
+  });
+});
+
+function isMergeOf(pid: number, image: string): boolean {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return words.includes('commit') && words.some((word) => word.startsWith(`${image}.restore-`));
+  } catch {
+    return false; // it has just ended
+  }
+}

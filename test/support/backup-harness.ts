@@ -1,0 +1,175 @@
+// A bare QEMU that is backed up, and a model of what its disks hold: the state of each run's instant is kept, byte for
+// byte, and every run can be restored and compared with it.
+import { execa } from 'execa';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { RunManifest } from '../../src/host/repository/run-manifest.js';
+import type { BareDisk } from './bare-qemu.js';
+import { bareUuid } from './bare-qemu.js';
+import { CutHarness, type Run } from './cut-harness.js';
+
+export type State = ReadonlyMap<string, Buffer>;
+
+export interface BackupRun extends Run {
+  /** Of the run; what failed has none. */
+  readonly made: RunManifest;
+}
+
+export class BackupHarness implements AsyncDisposable {
+  readonly at: CutHarness;
+  readonly disks: readonly BareDisk[];
+  readonly #model = new Map<string, Buffer>();
+  /** What the disks held at the cut, by run. */
+  readonly states = new Map<string, State>();
+  #restored = 0;
+
+  private constructor(at: CutHarness, disks: readonly BareDisk[]) {
+    this.at = at;
+    this.disks = disks;
+    for (const { name, megabytes = 16 } of disks) this.#model.set(name, Buffer.alloc(megabytes * 1024 * 1024));
+  }
+
+  /** `extra`: more words for QEMU. */
+  static async start(disks: readonly BareDisk[], extra: readonly string[] = []): Promise<BackupHarness> {
+    return new BackupHarness(await CutHarness.start(disks, () => Promise.resolve(extra)), disks);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.at[Symbol.asyncDispose]();
+  }
+
+  get repository(): string {
+    return this.at.folder.path('repository');
+  }
+
+  /** The folder of the VM, or of a file in it. */
+  stored(...names: readonly string[]): string {
+    return join(this.repository, bareUuid(this.at.folder), ...names);
+  }
+
+  async write(disk: string, pattern: number, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.at.vm.write(disk, pattern, offsetKilobytes, kilobytes);
+    this.#fill(disk, pattern, offsetKilobytes, kilobytes);
+  }
+
+  async zero(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.at.vm.zero(disk, offsetKilobytes, kilobytes);
+    this.#fill(disk, 0, offsetKilobytes, kilobytes);
+  }
+
+  /** Of a disk with `discard`. */
+  async discard(disk: string, offsetKilobytes: number, kilobytes: number): Promise<void> {
+    await this.at.vm.discard(disk, offsetKilobytes, kilobytes);
+    this.#fill(disk, 0, offsetKilobytes, kilobytes);
+  }
+
+  #fill(disk: string, pattern: number, offsetKilobytes: number, kilobytes: number): void {
+    const bytes = this.#model.get(disk);
+    if (bytes === undefined) throw new Error(`no disk ${disk}`);
+    bytes.fill(pattern, offsetKilobytes * 1024, (offsetKilobytes + kilobytes) * 1024);
+  }
+
+  /** What the disks hold now. */
+  state(): State {
+    return new Map([...this.#model].map(([disk, bytes]) => [disk, Buffer.from(bytes)]));
+  }
+
+  /** Of the disk, in megabytes. */
+  megabytes(disk: string): number {
+    return (this.#model.get(disk)?.length ?? 0) / 1024 / 1024;
+  }
+
+  /** The disks hold this again: they were reverted, or started from other images. */
+  became(state: State): void {
+    for (const [disk, bytes] of state) this.#model.set(disk, Buffer.from(bytes));
+  }
+
+  /** The disk has so many bytes now; what is new is zero. */
+  resized(disk: string, megabytes: number): void {
+    const old = this.#model.get(disk) ?? Buffer.alloc(0);
+    const bytes = Buffer.alloc(megabytes * 1024 * 1024);
+    old.copy(bytes);
+    this.#model.set(disk, bytes);
+  }
+
+  words(...words: readonly string[]): string[] {
+    const room = words.includes('--min-free') ? [] : ['--min-free', '1'];
+    return ['backup', 'run', '--to', this.repository, ...room, ...words];
+  }
+
+  /** Backs up; the state is that of the freeze. `meanwhile` runs while the guest is held. */
+  async run(...words: readonly string[]): Promise<BackupRun> {
+    let state: State | undefined;
+    const { agent } = this.at;
+    const before = agent.onFreeze;
+    agent.onFreeze = async () => {
+      await before();
+      state = this.state();
+    };
+    try {
+      const run = await this.at.bridge(this.words(...words));
+      const made = run.json as unknown as RunManifest;
+      if (run.error.code === 'none' && typeof made.run === 'string') this.states.set(made.run, state ?? this.state());
+      return { ...run, made };
+    } finally {
+      agent.onFreeze = before;
+    }
+  }
+
+  /** The command on the repository. */
+  async backup(...words: readonly string[]): Promise<Run> {
+    return await this.at.onRepository(['backup', ...words, '--repo', this.repository]);
+  }
+
+  /** The runs that are listed. */
+  async listed(): Promise<string[]> {
+    const { json } = await this.backup('list');
+    const { vms } = json as { vms: { runs: { run: string }[] }[] };
+    return vms.flatMap(({ runs }) => runs.map(({ run }) => run));
+  }
+
+  /** Restores the run and tells how it differs from the state of its cut; empty if it does not. */
+  async differences(run: string): Promise<string[]> {
+    const { refusal, different } = await this.restored(run);
+    return refusal === undefined ? different : [refusal];
+  }
+
+  /** The same, with the tool's own word apart if it does not restore the run. */
+  async restored(run: string): Promise<{ readonly refusal: string | undefined; readonly different: string[] }> {
+    const state = this.states.get(run);
+    if (state === undefined) throw new Error(`nobody kept the state of ${run}`);
+    const target = this.at.folder.path(`restored-${this.#restored++}`);
+    const restored = await this.backup('restore', run, target, '--format', 'raw');
+    if (restored.error.code !== 'none') return { refusal: restored.error.message, different: [] };
+    const manifest = JSON.parse(readFileSync(this.stored(run, 'manifest.json'), 'utf8')) as RunManifest;
+    const all = manifest.disks.map(({ id, file }) => {
+      return difference(id, readFileSync(join(target, file.name.replace(/qcow2$/, 'raw'))), state.get(id));
+    });
+    rmSync(target, { recursive: true });
+    return { refusal: undefined, different: all.filter((text) => text !== undefined) };
+  }
+
+  /** The same by the command line in the manifest, without our tool. */
+  async differencesByHand(run: string): Promise<string[]> {
+    const manifest = JSON.parse(readFileSync(this.stored(run, 'manifest.json'), 'utf8')) as RunManifest;
+    const found: string[] = [];
+    for (const { id, file, restore } of manifest.disks) {
+      const target = this.at.folder.path(`by-hand-${this.#restored++}.qcow2`);
+      const line = restore.replace(`/restored/${file.name}`, target);
+      await execa('sh', ['-c', line], { cwd: this.repository });
+      await execa('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', target, `${target}.raw`]);
+      const text = difference(id, readFileSync(`${target}.raw`), this.states.get(run)?.get(id));
+      if (text !== undefined) found.push(text);
+    }
+    return found;
+  }
+}
+
+/** Undefined if there is none. */
+export function difference(disk: string, found: Buffer, expected: Buffer | undefined): string | undefined {
+  if (expected === undefined) return `disk ${disk}: nothing is expected of it`;
+  if (found.length !== expected.length) return `disk ${disk}: ${found.length} bytes, expected ${expected.length}`;
+  if (found.equals(expected)) return undefined;
+  const at = found.findIndex((byte, index) => byte !== expected[index]);
+  return `disk ${disk}: byte ${at} is ${found[at] ?? 0}, expected ${expected[at] ?? 0}`;
+}

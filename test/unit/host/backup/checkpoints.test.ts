@@ -1,0 +1,86 @@
+// Which run an increment starts from, by the checkpoints that the VM has.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { checkpointsToKeep, chooseBase, isSuperfluous } from '../../../../src/host/backup/checkpoints.js';
+import { VmFolder } from '../../../../src/host/repository/layout.js';
+import type { RunManifest } from '../../../../src/host/repository/run-manifest.js';
+import { runNumbered, runOf } from '../../../support/runs.js';
+import { scratch, type Scratch } from '../../../support/scratch.js';
+import { vmDisk } from '../../../support/vm-disks.js';
+
+let scratchFolder: Scratch;
+let folder: VmFolder;
+beforeEach(() => {
+  scratchFolder = scratch();
+  folder = new VmFolder(scratchFolder.dir, 'vm');
+});
+afterEach(() => {
+  scratchFolder[Symbol.dispose]();
+});
+
+const all = [runOf(1), runOf(2), runOf(3)];
+const name = (number: number): string => `fsb-0a1b2c3d-${runNumbered(number)}-0`;
+const disk = vmDisk('data0', { virtualSize: 1024 });
+const has = (...numbers: readonly number[]) =>
+  numbers.map((number) => ({ name: name(number), dirtyBytes: number, why: undefined }));
+const store = (...numbers: readonly number[]): void => {
+  for (const number of numbers) {
+    mkdirSync(folder.run(runNumbered(number)), { recursive: true });
+    writeFileSync(`${folder.run(runNumbered(number))}/data0.qcow2`, 'abc');
+  }
+};
+const choose = async (
+  checkpoints: ReturnType<typeof has>,
+  runs: readonly RunManifest[] = all,
+  forgotten: string[] = [],
+) =>
+  await chooseBase(disk, checkpoints, true, {
+    folder,
+    runs: { all: runs, forgotten: new Set(forgotten), unreadable: [] },
+    maxChain: 30,
+  });
+
+test('is the newest that is there, with what it says is dirty', async () => {
+  store(1, 2, 3);
+  expect(await choose(has(1, 3, 2))).toMatchObject({ kind: 'incremental', manifest: all[2], since: { dirtyBytes: 3 } });
+  expect(await choose(has(1, 2))).toMatchObject({ kind: 'incremental', manifest: all[1] });
+  expect(await choose(has(1, 2, 3), all, [runNumbered(3)])).toMatchObject({ manifest: all[1] });
+});
+
+test('is passed over where it cannot be relied on, or its files are not there', async () => {
+  store(1);
+  const broken = has(3, 1).map((each) => (each.name === name(3) ? { ...each, why: 'QEMU was killed' } : each));
+  expect(await choose(broken as ReturnType<typeof has>)).toMatchObject({ manifest: all[0] });
+  expect(await choose(has(3, 2, 1))).toMatchObject({ manifest: all[0] });
+});
+
+test.each([
+  ['no run', has(), [], 'no earlier run is there'],
+  ['a disk in no run', has(), [runOf(1, undefined, { disks: [] })], 'the disk is in no earlier run'],
+  ['no checkpoint', has(), all, 'the VM has none of the checkpoints of earlier runs: QEMU ended without storing them'],
+  ["others' checkpoints alone", [{ name: 'theirs', dirtyBytes: 1, why: undefined }], all, 'the VM has none'],
+])('is none with %s, and it is said why', async (_what, checkpoints, runs, why) => {
+  expect(await choose(checkpoints, runs)).toMatchObject({ kind: 'full', why: expect.stringContaining(why) as string });
+});
+
+test('is none for a resized disk', async () => {
+  store(1, 2, 3);
+  const found = await chooseBase({ ...disk, virtualSize: 2048 }, has(3), true, {
+    folder,
+    runs: { all, forgotten: new Set(), unreadable: [] },
+    maxChain: 30,
+  });
+  expect(found).toMatchObject({ kind: 'full', why: expect.stringContaining('resized from 1024 to 2048') as string });
+});
+
+test('only checkpoints of this repository that nobody keeps are superfluous', () => {
+  const kept = checkpointsToKeep({ all, forgotten: new Set([runNumbered(2)]), unreadable: [] }, 1);
+  const isIt = isSuperfluous('0a1b2c3d', kept);
+  expect([...kept]).toEqual([name(3)]);
+  expect([name(1), name(3), 'theirs', `fsb-ffffffff-${runNumbered(1)}-0`].map(isIt)).toEqual([
+    true,
+    false,
+    false,
+    false,
+  ]);
+});

@@ -1,0 +1,233 @@
+// What a backup asks of QEMU, by a scripted monitor.
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { BackupTarget } from '../../../../src/host/vm/hypervisor.js';
+import { PlainQemu } from '../../../../src/host/vm/plain-qemu.js';
+import { Reverter } from '../../../../src/reverter.js';
+import { FakeMonitor, Refusal } from '../../../support/fake-monitor.js';
+import { scratch, type Scratch } from '../../../support/scratch.js';
+import { vmDisk } from '../../../support/vm-disks.js';
+
+let folder: Scratch;
+let fake: FakeMonitor;
+let qemu: PlainQemu;
+let nodes: object[];
+let status: string;
+let jobs: { id: string; status: string }[];
+const bitmap = (name: string | undefined, over: object = {}): object => ({
+  ...(name === undefined ? {} : { name }),
+  ...{ count: 65_536, granularity: 65_536, recording: true, busy: false, persistent: true },
+  ...over,
+});
+const node = (name: string, drv: string, bitmaps: object[] = [], over: object = {}): object => ({
+  ...{ 'node-name': name, drv, ro: false, file: '/img', detect_zeroes: 'off' },
+  cache: { writeback: true, direct: false, 'no-flush': false },
+  image: { filename: '/img', format: drv, 'virtual-size': 1 },
+  'dirty-bitmaps': bitmaps,
+  ...over,
+});
+const target = (id: string, since?: string): BackupTarget => ({
+  disk: vmDisk(id),
+  ...{ file: `/repo/${id}.qcow2`, node: `to-${id}`, jobId: `job-${id}`, checkpoint: 'new', since },
+  ...{ speed: undefined, compress: false },
+});
+const sent = (): unknown => fake.received.findLast(({ execute }) => execute === 'transaction')?.arguments;
+
+beforeEach(async () => {
+  folder = scratch();
+  nodes = [node('node-a', 'qcow2', [bitmap('old')]), node('node-b', 'raw')];
+  status = 'running';
+  jobs = [];
+  fake = await FakeMonitor.listen(folder.path('q'), {
+    handlers: {
+      'query-named-block-nodes': () => nodes,
+      'query-status': () => ({ status, running: status === 'running' }),
+      'query-jobs': () => jobs,
+      'blockdev-add': () => ({}),
+      'block-dirty-bitmap-remove': () => ({}),
+      transaction: () => ({}),
+    },
+  });
+  qemu = await PlainQemu.connect(fake.path, {});
+});
+afterEach(async () => {
+  await qemu[Symbol.asyncDispose]();
+  await fake[Symbol.asyncDispose]();
+  folder[Symbol.dispose]();
+});
+const cut = async (...targets: readonly BackupTarget[]): Promise<void> => {
+  await qemu.backups.openTargets(targets, new Reverter());
+  await qemu.cut(
+    targets.map((each) => ({ type: 'backup' as const, target: each })),
+    1000,
+  );
+};
+
+describe('the transaction', () => {
+  test('adds a bitmap and a job for each disk, and keeps the bitmap that an increment is over', async () => {
+    await cut(target('a', 'old'), target('b'));
+    const job = { 'auto-finalize': false, 'auto-dismiss': false };
+    const over = { sync: 'bitmap', bitmap: 'old', 'bitmap-mode': 'never' };
+    const bitmaps = { name: 'new', granularity: 65_536 };
+    expect(sent()).toEqual({
+      actions: [
+        { type: 'block-dirty-bitmap-add', data: { node: 'node-a', ...bitmaps, persistent: true } },
+        { type: 'blockdev-backup', data: { 'job-id': 'job-a', device: 'node-a', target: 'to-a', ...over, ...job } },
+        { type: 'block-dirty-bitmap-add', data: { node: 'node-b', ...bitmaps, persistent: false } },
+        {
+          type: 'blockdev-backup',
+          data: { 'job-id': 'job-b', device: 'node-b', target: 'to-b', sync: 'full', ...job },
+        },
+      ],
+    });
+  });
+
+  test('lets no write of the guest go on that was not saved before, whatever QEMU could', async () => {
+    // As QEMU 10.1 says it.
+    fake.handlers['query-qmp-schema'] = () => [
+      { name: 'blockdev-backup', 'meta-type': 'command', 'arg-type': '9' },
+      { name: '9', 'meta-type': 'object', members: [{ name: 'on-cbw-error', type: '2' }] },
+    ];
+    await cut(target('a'));
+    expect(JSON.stringify(sent())).not.toContain('on-cbw-error');
+  });
+});
+
+describe('the end of the jobs', () => {
+  const begin = async (): Promise<void> => {
+    await qemu.backups.openTargets([target('a')], new Reverter());
+    nodes.push(node('to-a', 'qcow2'));
+    jobs = [{ id: 'job-a', status: 'pending', ...{ type: 'backup', 'current-progress': 4, 'total-progress': 4 } }];
+    Object.assign(fake.handlers, {
+      'job-finalize': () => {
+        jobs = jobs.map((job) => ({ ...job, status: 'concluded' }));
+        return {};
+      },
+      'job-cancel': () => {
+        jobs = jobs.map((job) => ({ ...job, status: 'concluded' }));
+        return {};
+      },
+      'job-dismiss': () => {
+        jobs = [];
+        return {};
+      },
+      'blockdev-reopen': () => ({}),
+      'blockdev-del': () => ({}),
+    });
+  };
+  const transfer = async (beforeFlush = () => Promise.resolve()): Promise<readonly number[]> =>
+    await qemu.backups.transfer([target('a')], {
+      ...{ signal: new AbortController().signal, stallMs: 5000, finalizeMs: 5000, beforeFlush },
+      onProgress: () => undefined,
+    });
+  const acts = (): string[] => fake.commands.filter((name) => /^(job-|blockdev-(reopen|del)|cont$)/.test(name));
+
+  test('flushes each target before it is closed, when the jobs let go of the guest', async () => {
+    await begin();
+    let seen: string[] = [];
+    const copied = await transfer(() => {
+      seen = acts();
+      return Promise.resolve();
+    });
+    expect(copied).toEqual([4]);
+    expect(seen).toEqual(['job-finalize', 'job-dismiss']);
+    expect(acts()).toEqual(['job-finalize', 'job-dismiss', 'blockdev-reopen', 'blockdev-del']);
+    const { options } = fake.received.find(({ execute }) => execute === 'blockdev-reopen')?.arguments as {
+      options: object[];
+    };
+    expect(options).toMatchObject([{ 'node-name': 'to-a', file: 'to-a-file', backing: null, 'read-only': true }]);
+  });
+
+  test('throws if a target cannot be flushed', async () => {
+    await begin();
+    fake.handlers['blockdev-reopen'] = () => {
+      throw new Refusal('Error flushing drive: No space left on device');
+    };
+    await expect(transfer()).rejects.toMatchObject({ code: 'E_BACKUP' });
+  });
+
+  test('is no run if a write of the guest failed meanwhile', async () => {
+    await begin();
+    status = 'io-error';
+    await expect(transfer()).rejects.toThrow('QEMU paused the VM');
+    status = 'running';
+    const finalize = fake.handlers['job-finalize'];
+    fake.handlers['job-finalize'] = async (request, monitor) => {
+      status = 'io-error';
+      return await finalize?.(request, monitor);
+    };
+    await expect(transfer()).rejects.toThrow('QEMU paused the VM');
+    expect(acts()).not.toContain('blockdev-reopen');
+  });
+
+  test('continues a VM that a write of its guest had paused', async () => {
+    await begin();
+    fake.handlers['cont'] = () => {
+      status = 'running';
+      return {};
+    };
+    status = 'io-error';
+    expect(await qemu.backups.end([target('a')])).toBe('continued');
+    expect(acts().at(-1)).toBe('cont');
+  });
+
+  test('tells of one that is paused again', async () => {
+    await begin();
+    fake.handlers['cont'] = () => ({});
+    status = 'io-error';
+    expect(await qemu.backups.end([target('a')])).toBe('still-paused');
+  });
+
+  test.each([
+    ['that runs', 'running', true],
+    ['that somebody paused', 'paused', true],
+    ['that is not backed up any more', 'io-error', false],
+  ])('leaves a VM alone %s', async (_which, now, isOpen) => {
+    await begin();
+    status = now;
+    if (!isOpen) {
+      jobs = [];
+      nodes.pop();
+    }
+    expect(await qemu.backups.end([target('a')])).toBeUndefined();
+    expect(acts()).not.toContain('cont');
+  });
+
+  test('leaves a VM alone that was paused so before', async () => {
+    status = 'io-error';
+    await begin();
+    expect(await qemu.backups.end([target('a')])).toBeUndefined();
+    expect(acts()).not.toContain('cont');
+  });
+});
+
+test('tells which checkpoints can be relied on', async () => {
+  nodes = [
+    node('node-a', 'qcow2', [
+      bitmap('good'),
+      bitmap('broken', { inconsistent: true, recording: false }),
+      bitmap('off', { recording: false }),
+      bitmap('used', { busy: true }),
+      bitmap(undefined),
+    ]),
+  ];
+  const found = await qemu.backups.checkpoints(vmDisk('a'));
+  expect(found.map(({ name, why }) => [name, why === undefined])).toEqual([
+    ['good', true],
+    ['broken', false],
+    ['off', false],
+    ['used', false],
+  ]);
+});
+
+test('forgets checkpoints wherever they are, but on layers that are only read, and tells of those in use', async () => {
+  nodes = [
+    node('node-a', 'qcow2', [bitmap('mine'), bitmap('theirs')]),
+    node('below', 'qcow2', [bitmap('mine')], { ro: true }),
+    node('node-b', 'raw', [bitmap('mine', { busy: true })]),
+  ];
+  await expect(qemu.backups.dropCheckpoints((name) => name === 'mine')).rejects.toThrow(
+    'dirty bitmaps are in use: mine',
+  );
+  const removed = fake.received.filter(({ execute }) => execute === 'block-dirty-bitmap-remove');
+  expect(removed.map((each) => each.arguments)).toEqual([{ node: 'node-a', name: 'mine' }]);
+});
