@@ -64,7 +64,8 @@ export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
     .epilogue(
       'Reads every file of the runs and of what they lie on once, and compares it with the sums, the size and the backing ' +
         'file that were recorded when it was made; then runs "qemu-img check". What was found is kept: a run that was found ' +
-        'damaged is never again the base of another. Ends with 10 if a run is damaged.',
+        'damaged is never again the base of another. What keeps it from looking (a time limit, rights, a file in use) is an ' +
+        'error, and is not recorded. Ends with 10 if a run is damaged.',
     );
 }
 

@@ -110,6 +110,8 @@ async function whyNoBase(
     return {};
   } catch (error) {
     if (error instanceof BridgeError) return { why: error.message };
+    // A file that cannot be read (EIO, EACCES) is no base, and no reason to have no backup.
+    if (error instanceof Error && 'code' in error) return { why: `a file of it cannot be read: ${error.message}` };
     throw error;
   }
 }

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import type { Deadline } from '../../deadline.js';
-import { BridgeError, describeError } from '../../errors.js';
+import { BridgeError, DeadlineError, describeError, isErrno } from '../../errors.js';
 import { writeDurably } from '../images/durable-file.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
 import { chainOf, checkLink, type Link } from './chain.js';
@@ -42,7 +42,11 @@ export class Verifier {
     this.#options = options;
   }
 
-  /** What was found is recorded. Throws the signal's reason when aborted, and what cannot be recorded. */
+  /**
+   * What was found is recorded. Throws what keeps it from looking, which says nothing about the run, and leaves its last
+   * verdict alone: the signal's reason when aborted, a DeadlineError, a file that cannot be opened, a qemu-img that is not
+   * there. Throws what cannot be recorded, too.
+   */
   async verify(manifest: RunManifest): Promise<Verdict> {
     const problems = await this.problemsOf(manifest);
     const { run } = manifest;
@@ -53,6 +57,7 @@ export class Verifier {
     return verdict;
   }
 
+  /** Throws as `verify`. */
   async problemsOf(manifest: RunManifest): Promise<readonly string[]> {
     const problems: string[] = [];
     for (const disk of manifest.disks) {
@@ -60,9 +65,7 @@ export class Verifier {
         const chain = chainOf(this.#folder, this.#runs, manifest, disk);
         for (const link of chain.toReversed()) problems.push(...(await this.#problemsOfLink(link)));
       } catch (error) {
-        this.#options.signal.throwIfAborted();
-        if (!(error instanceof BridgeError)) throw error;
-        problems.push(error.message);
+        problems.push(damageIn(error, `${disk.file.name} of run ${manifest.run}`));
       }
     }
     problems.push(...(await this.#problemsOfSaved(manifest)));
@@ -81,11 +84,13 @@ export class Verifier {
     const { file, disk, run } = link;
     const { signal, deadline, onProgress } = this.#options;
     const what = `${disk.file.name} of run ${run}`;
+    const { limitMs } = deadline;
     try {
       await checkLink(link);
       let read = 0;
       const onRead = (bytes: number): void => {
         read += bytes;
+        if (deadline.passed) throw new DeadlineError(`verifying ${what}`, limitMs);
         onProgress(`verifying ${what}: ${Math.floor((100 * read) / Math.max(1, disk.file.size))} %`);
       };
       const damage = await whyDamaged(file, disk.file, { signal, onRead });
@@ -96,20 +101,43 @@ export class Verifier {
       return [];
     } catch (error) {
       signal.throwIfAborted();
-      return [error instanceof BridgeError ? error.message : `${what}: ${describeError(error)}`];
+      return [damageIn(error, what)];
     }
   }
 
   async #problemsOfSaved({ run, saved }: RunManifest): Promise<string[]> {
     const problems: string[] = [];
     for (const { name, sha256 } of saved) {
-      const bytes = await readFile(join(this.#folder.run(run), name)).catch(() => undefined);
-      const sum = bytes === undefined ? undefined : createHash('sha256').update(bytes).digest('hex');
-      if (sum !== sha256)
-        problems.push(`${name} of run ${run}: ${sum === undefined ? 'it is not there' : 'it is damaged'}`);
+      const what = `${name} of run ${run}`;
+      try {
+        const bytes = await readFile(join(this.#folder.run(run), name));
+        const sum = createHash('sha256').update(bytes).digest('hex');
+        if (sum !== sha256) problems.push(`${what}: it is damaged`);
+      } catch (error) {
+        problems.push(damageIn(error, what));
+      }
     }
     return problems;
   }
+}
+
+/** What `qemu-img check` ends with for an image that it cannot open as one, and for one that is corrupt. */
+const CHECK_FAILS = [1, 2];
+/** Words of an open(2) that failed for want of rights or of room on this host. */
+const HOST_WORDS =
+  /Permission denied|Operation not permitted|Too many open files|Cannot allocate memory|Stale file handle/;
+
+/** The damage that the error tells of, for people. Throws the error if it tells of none: it says nothing about the run. */
+function damageIn(error: unknown, what: string): string {
+  if (error instanceof BridgeError) {
+    if (error.code === 'E_CHAIN') return error.message;
+    const isCheck = error.code === 'E_QEMU_IMG' && CHECK_FAILS.includes(Number(error.facts['exitCode']));
+    if (isCheck && !HOST_WORDS.test(error.message)) return `${what}: ${error.message}`;
+  }
+  // What the storage cannot give back any more.
+  if (isErrno(error, 'ENOENT', 'ENOTDIR', 'EISDIR', 'EIO', 'EUCLEAN', 'EBADMSG'))
+    return `${what}: ${describeError(error)}`;
+  throw error;
 }
 
 /** What the last verification found; undefined if there was none. */

@@ -1,5 +1,5 @@
 // Which run an increment starts from, by the checkpoints that the VM has.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { checkpointsToKeep, chooseBase, isSuperfluous } from '../../../../src/host/backup/checkpoints.js';
 import { VmFolder } from '../../../../src/host/repository/layout.js';
@@ -83,4 +83,15 @@ test('only checkpoints of this repository that nobody keeps are superfluous', ()
     false,
     false,
   ]);
+});
+
+test('is passed over if a file of it cannot be read, and it is said why', async () => {
+  store(1, 2);
+  // Reading a folder fails as an unreadable sector does: with what the kernel says.
+  mkdirSync(`${folder.run(runNumbered(3))}/data0.qcow2`, { recursive: true });
+  const { size } = statSync(`${folder.run(runNumbered(3))}/data0.qcow2`);
+  const unreadable = runOf(3);
+  const disks = unreadable.disks.map((each) => ({ ...each, file: { ...each.file, size } }));
+  const found = await choose(has(3), [runOf(1), runOf(2), { ...unreadable, disks }]);
+  expect(found).toMatchObject({ kind: 'full', why: expect.stringContaining('EISDIR') as string });
 });
