@@ -27,6 +27,7 @@ import type { RunManifest } from '../repository/run-manifest.js';
 import { readRuns, type Runs } from '../repository/runs.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
+import { noteDisks } from '../sets/disk-images.js';
 import { refuseHalfRestored } from '../sets/restore-journal.js';
 import { openAndLockVm, type OpenVm } from '../sets/vm-lock.js';
 import type { LeftOut } from '../vm/disk-choice.js';
@@ -85,6 +86,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
   const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
   try {
+    if (!('drives' in open)) await noteDisks(given.stateDir, identity, plan.all, (await store.readAll()).manifests);
     checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
     timer.end('inspect');
     const at = { options, repository, folder, runs, lock, hypervisor, backups, store, plan, timer, monitorLog };
