@@ -9,6 +9,7 @@ import type { Deadline } from '../../deadline.js';
 import { BridgeError, DeadlineError, describeError, isErrno } from '../../errors.js';
 import { writeDurably } from '../images/durable-file.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
+import { isReadOnly } from './repository-lock.js';
 import { chainOf, checkLink, type Link } from './chain.js';
 import { whyDamaged } from './extents.js';
 import type { VmFolder } from './layout.js';
@@ -43,7 +44,7 @@ export class Verifier {
   }
 
   /**
-   * What was found is recorded. Throws what keeps it from looking, which says nothing about the run, and leaves its last
+   * What was found is recorded, unless the repository is read-only. Throws what keeps it from looking, which says nothing about the run, and leaves its last
    * verdict alone: the signal's reason when aborted, a DeadlineError, a file that cannot be opened, a qemu-img that is not
    * there. Throws what cannot be recorded, too.
    */
@@ -52,8 +53,13 @@ export class Verifier {
     const { run } = manifest;
     const verdict: Verdict = { format: 1, run, verifiedAt: new Date().toISOString(), problems: [...problems] };
     const file = this.#folder.verified(run);
-    await mkdir(dirname(file), { recursive: true, mode: 0o750 });
-    await writeDurably(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
+    try {
+      await mkdir(dirname(file), { recursive: true, mode: 0o750 });
+      await writeDurably(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
+    } catch (error) {
+      if (!isReadOnly(error)) throw error;
+      this.#options.onProgress(`what was found of run ${run} is not recorded: the repository is read-only`);
+    }
     return verdict;
   }
 
@@ -148,4 +154,24 @@ export async function lastVerdict(folder: VmFolder, run: string): Promise<Verdic
   } catch {
     return undefined;
   }
+}
+
+/** What is known to be wrong with the run, or with one that it lies on, without reading its files; undefined if nothing. */
+export async function knownProblem(
+  folder: VmFolder,
+  runs: readonly RunManifest[],
+  manifest: RunManifest,
+): Promise<string | undefined> {
+  const layers = new Set([manifest.run]);
+  try {
+    for (const disk of manifest.disks) for (const { run } of chainOf(folder, runs, manifest, disk)) layers.add(run);
+  } catch (error) {
+    if (error instanceof BridgeError && error.code === 'E_CHAIN') return error.message;
+    throw error;
+  }
+  for (const run of layers) {
+    const [problem] = (await lastVerdict(folder, run))?.problems ?? [];
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
 }
