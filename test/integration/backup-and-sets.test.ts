@@ -128,6 +128,7 @@ requires(
     const to = ['backup', 'run', '--to', second, '--min-free', '1'];
     // A filesystem that is not mounted looks like it.
     expect(await vm.at.bridge(to)).toMatchObject({ code: 2, error: { code: 'E_REPOSITORY' } });
+    expect(await vm.at.bridge([...to, '--dry-run'])).toMatchObject({ code: 2, error: { code: 'E_REPOSITORY' } });
     expect(existsSync(second)).toBe(false);
     const first = await vm.at.bridge([...to, '--init']);
     expect(first.error.message).toBe('none');

@@ -33,15 +33,16 @@ import { refuseHalfRestored } from '../sets/restore-journal.js';
 import { entryOrRefuse } from '../sets/owner-lock.js';
 import { openAndLockVm, type OpenVm } from '../sets/vm-lock.js';
 import type { LeftOut } from '../vm/disk-choice.js';
-import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
+import type { BackupHost } from '../vm/hypervisor.js';
 import { identityKey } from '../vm/identity.js';
 import { meansShutOff } from '../vm/monitors.js';
 import type { BackupAt, BackupOptions } from './backup-at.js';
 import { BackupJournal, backupJournalFile, readBackupJournal } from './backup-journal.js';
 import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom, type BackupPlan } from './backup-plan.js';
 import { targetsOf } from './backup-targets.js';
-import { checkpointsToKeep, isSuperfluous, repositoryOf } from './checkpoints.js';
+import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
+import { refuseSecond } from './second-repository.js';
 import { settleBackup } from './settle-backup.js';
 import { tellCompletion } from './tell-completion.js';
 import { openShutOffVm, type ShutOffVm } from './shut-off-vm.js';
@@ -78,7 +79,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const backups = backupsOf(hypervisor);
   await refuseHalfRestored(store.folder);
   await settleLeft(store, backups, options);
-  if (there === undefined && !given.init) await refuseSecond(given.repository, hypervisor, backups);
+  if (there === undefined) await refuseSecond(given, hypervisor, backups);
   const repository = there ?? (await makeRepository(given.repository));
   const folder = new VmFolder(repository.path, identityKey(identity));
   const locking = { ...options, operation: 'backup run', waitMs: options.lockWaitMs };
@@ -96,22 +97,6 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
     return await makeRun(at);
   } finally {
     await plan.agent?.[Symbol.asyncDispose]();
-  }
-}
-
-/**
- * Throws a UsageError `E_REPOSITORY` if the VM is backed up to another repository: an empty folder is more likely one on which
- * nothing is mounted, and its filesystem the host's own.
- */
-async function refuseSecond(path: string, hypervisor: Hypervisor, backups: BackupHost): Promise<void> {
-  for (const disk of await hypervisor.disks()) {
-    if (backups.whyNoBackup(disk) !== undefined) continue;
-    const others = (await backups.checkpoints(disk)).flatMap(({ name }) => repositoryOf(name) ?? []);
-    const [other] = others;
-    if (other === undefined) continue;
-    const message = `${path} is no repository yet, and the VM is backed up to another one (${other})`;
-    const hint = 'mount it if it is to be there; --init makes a second one';
-    throw new UsageError('E_REPOSITORY', `${message}: ${hint}`);
   }
 }
 

@@ -50,10 +50,34 @@ test('a sound one has no problems', async () => {
 });
 
 test.each([
-  ['a file that is not there', () => rmSync(file), 'is not there'],
-  ['another byte', () => writeFileSync(file, 'abd'), '1 extents'],
-  ['an image that is corrupt', () => qemuImg('echo "2 errors were found" >&2; exit 2'), '2 errors were found'],
-  ['an image that cannot be opened as one', () => qemuImg('echo "not in qcow2 format" >&2; exit 1'), 'not in qcow2'],
+  [
+    'a file that is not there',
+    () => {
+      rmSync(file);
+    },
+    'is not there',
+  ],
+  [
+    'another byte',
+    () => {
+      writeFileSync(file, 'abd');
+    },
+    '1 extents',
+  ],
+  [
+    'an image that is corrupt',
+    () => {
+      qemuImg('echo "2 errors were found" >&2; exit 2');
+    },
+    '2 errors were found',
+  ],
+  [
+    'an image that cannot be opened as one',
+    () => {
+      qemuImg('echo "not in qcow2 format" >&2; exit 1');
+    },
+    'not in qcow2',
+  ],
 ])('%s is damage', async (_what, damage, text) => {
   damage();
   const { problems } = await verify();
@@ -62,14 +86,34 @@ test.each([
 });
 
 test.each([
-  ['no qemu-img', () => qemuImg(undefined), 'E_QEMU_IMG'],
+  [
+    'no qemu-img',
+    () => {
+      qemuImg(undefined);
+    },
+    'E_QEMU_IMG',
+  ],
   [
     'an image that somebody has open',
-    () => qemuImg('echo "Failed to get shared \\"write\\" lock" >&2; exit 1'),
+    () => {
+      qemuImg('echo "Failed to get shared \\"write\\" lock" >&2; exit 1');
+    },
     'E_IN_USE',
   ],
-  ['no right to read', () => qemuImg('echo "Could not open: Permission denied" >&2; exit 1'), 'E_QEMU_IMG'],
-  ['a qemu-img that was killed', () => qemuImg('kill -9 $$'), 'E_QEMU_IMG'],
+  [
+    'no right to read',
+    () => {
+      qemuImg('echo "Could not open: Permission denied" >&2; exit 1');
+    },
+    'E_QEMU_IMG',
+  ],
+  [
+    'a qemu-img that was killed',
+    () => {
+      qemuImg('kill -9 $$');
+    },
+    'E_QEMU_IMG',
+  ],
 ])('%s says nothing about the run, and is not recorded', async (_what, prepare, code) => {
   await verify();
   prepare();
