@@ -21,6 +21,9 @@ function houseOptions(args: HouseArgs, output: Output, signal: AbortSignal): Hou
     lockWaitMs: lockWaitMs(args),
     signal,
     onProgress: output.progress,
+    onWarning: (text) => {
+      output.warn(text);
+    },
   };
 }
 

@@ -111,6 +111,9 @@ export async function runRestore(args: RestoreArgs, output: Output, signal: Abor
     limitMs: limitMs('timeout', args.timeout),
     signal,
     onProgress: output.progress,
+    onWarning: (text) => {
+      output.warn(text);
+    },
   });
   output.result(restored satisfies Result<'backup restore'>, () => renderRestored(restored));
   return exitCode('done');
@@ -132,6 +135,9 @@ async function runInPlace(args: RestoreArgs, output: Output, signal: AbortSignal
     confirm: confirmWith(args.yes, signal),
     signal,
     onProgress: output.progress,
+    onWarning: (text) => {
+      output.warn(text);
+    },
   });
   output.result(restored satisfies Result<'backup restore --in-place'>, () => renderInPlace(restored));
   return exitCode('done');

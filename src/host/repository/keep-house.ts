@@ -21,6 +21,8 @@ export interface HouseOptions {
   readonly lockWaitMs: number;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
 }
 
 export interface VerifiedRun {
@@ -42,7 +44,7 @@ export async function verifyRuns(
   for (const { folder, name } of await storedVms(repository, options.vm)) {
     const only = named.filter(({ vm }) => vm.folder.key === folder.key).map(({ manifest }) => manifest.run);
     if (named.length > 0 && only.length === 0) continue;
-    await using lock = await lockForReading(repository, folder.key, { operation: 'backup verify', onProgress });
+    await using lock = await lockForReading(repository, folder.key, { ...options, operation: 'backup verify' });
     const runs = await readRuns(folder);
     const verifier = new Verifier(folder, runs.all, { deadline, signal, onProgress });
     for (const manifest of wantedRuns(runs)) {

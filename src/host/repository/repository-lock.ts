@@ -4,7 +4,7 @@
 // One of a format that is not known counts until its time is over. Clocks of hosts that share a repository must agree by
 // minutes.
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { link, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +12,7 @@ import * as v from 'valibot';
 import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
 import { isErrno, UsageError } from '../../errors.js';
-import { syncPath, writeDurably } from '../images/durable-file.js';
+import { makeFolder, syncPath, writeDurably } from '../images/durable-file.js';
 import { ownerSchema, ownerState, thisProcess } from '../sets/owner.js';
 import { LOCKS } from './layout.js';
 import type { Repository } from './repository.js';
@@ -74,8 +74,8 @@ export async function lockForChange(
 }
 
 export interface ReadingOptions extends Pick<RepositoryLockOptions, 'operation'> {
-  /** One line for people. */
-  readonly onProgress: (text: string) => void;
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
 }
 
 /**
@@ -86,7 +86,7 @@ export interface ReadingOptions extends Pick<RepositoryLockOptions, 'operation'>
 export async function lockForReading(
   repository: Repository,
   key: string,
-  { operation, onProgress }: ReadingOptions,
+  { operation, onWarning }: ReadingOptions,
 ): Promise<RepositoryLock> {
   const lock = await newLock(operation);
   try {
@@ -95,7 +95,7 @@ export async function lockForReading(
     return held(file, lock);
   } catch (error) {
     if (!isReadOnly(error)) throw error;
-    onProgress(`${repository.path} is read-only: it is read without a lock`);
+    onWarning(`${repository.path} is read-only: it is read without a lock, and nothing is recorded in it`);
     return { check: () => Promise.resolve(), [Symbol.asyncDispose]: () => Promise.resolve() };
   }
 }
@@ -138,7 +138,7 @@ export async function whoChanges({ path }: Repository, key: string): Promise<str
 async function locksFolder({ path }: Repository): Promise<string> {
   const folder = join(path, LOCKS);
   try {
-    await mkdir(folder, { recursive: true, mode: 0o750 });
+    await makeFolder(folder);
   } catch (cause) {
     throw new UsageError('E_REPOSITORY', `cannot lock ${path}`, { cause });
   }

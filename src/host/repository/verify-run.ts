@@ -1,13 +1,13 @@
 // Verifies a run: each file of its chains against its record, by header, size, order and sums, and by `qemu-img check`.
 // What was found is kept beside the run, since the run itself never changes: a run that was found damaged is the base of
 // no other.
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import type { Deadline } from '../../deadline.js';
 import { BridgeError, DeadlineError, describeError, isErrno } from '../../errors.js';
-import { writeDurably } from '../images/durable-file.js';
+import { makeFolder, writeDurably } from '../images/durable-file.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
 import { isReadOnly } from './repository-lock.js';
 import { chainOf, checkLink, type Link } from './chain.js';
@@ -54,11 +54,11 @@ export class Verifier {
     const verdict: Verdict = { format: 1, run, verifiedAt: new Date().toISOString(), problems: [...problems] };
     const file = this.#folder.verified(run);
     try {
-      await mkdir(dirname(file), { recursive: true, mode: 0o750 });
+      await makeFolder(dirname(file));
       await writeDurably(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
     } catch (error) {
+      // Whoever reads it was told of that by its lock.
       if (!isReadOnly(error)) throw error;
-      this.#options.onProgress(`what was found of run ${run} is not recorded: the repository is read-only`);
     }
     return verdict;
   }

@@ -46,6 +46,8 @@ export interface InPlaceOptions {
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
 }
 
 export interface RestoredInPlace {

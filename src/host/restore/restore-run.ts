@@ -32,6 +32,8 @@ export interface RestoreOptions {
   readonly limitMs: number;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
 }
 
 export interface RestoredRun {

@@ -40,6 +40,7 @@ const forgotten = async (keep: number): Promise<readonly string[]> => {
     lockWaitMs: 0,
     signal: new AbortController().signal,
     onProgress: () => undefined,
+    onWarning: () => undefined,
     runs: [],
     keep,
     dryRun: true,

@@ -13,7 +13,7 @@ import { scratch, type Scratch } from '../../../support/scratch.js';
 let folder: Scratch;
 const repository = () => ({ path: folder.dir, id: '0a1b2c3d' });
 const signal = new AbortController().signal;
-const options = { operation: 'backup run', waitMs: 0, signal, onProgress: () => undefined };
+const options = { operation: 'backup run', waitMs: 0, signal, onWarning: () => undefined };
 const lockFile = (): string => join(folder.dir, 'locks', 'vm.json');
 const change = (members: object): void => {
   writeFileSync(
