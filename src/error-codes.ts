@@ -47,7 +47,7 @@ export const hostCodes = {
   E_BLOCK_JOB: 'the VM runs block jobs',
   E_MANIFEST: 'a manifest cannot be read, or is none',
   E_UNREADABLE_SETS: 'a set that cannot be read may lie on the images in question',
-  E_NO_RUN: 'the repository has no such backup run, or several',
+  E_NO_BACKUP: 'the repository has no such backup run, or several',
   E_NO_BASE: 'there is no run that an increment could lie on',
   E_REPOSITORY_BUSY: "another process works on the VM's backups in the repository",
   E_CHAIN: 'a file of a backup is not there, or names another backing file than its record says',

@@ -1,5 +1,6 @@
 // Backups around what else becomes of a VM: snapshot sets, commits, reverts, restarts from other images, other programs'
 // bitmaps. Whatever happened in between, a run holds what the disks held at its cut.
+import { existsSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
@@ -125,7 +126,11 @@ requires(
     await start();
     const second = vm.at.folder.path('second');
     const to = ['backup', 'run', '--to', second, '--min-free', '1'];
-    const first = await vm.at.bridge(to);
+    // A filesystem that is not mounted looks like it.
+    expect(await vm.at.bridge(to)).toMatchObject({ code: 2, error: { code: 'E_REPOSITORY' } });
+    expect(await vm.at.bridge([...to, '--dry-run'])).toMatchObject({ code: 2, error: { code: 'E_REPOSITORY' } });
+    expect(existsSync(second)).toBe(false);
+    const first = await vm.at.bridge([...to, '--init']);
     expect(first.error.message).toBe('none');
     await writes();
     const next = await vm.at.bridge([...to, '--incremental']);

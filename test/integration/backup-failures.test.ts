@@ -1,8 +1,19 @@
 // Backups that fail or are killed at every step: each costs nothing but itself. The next one is an increment of the newest
 // run that is there, and every run that is listed is what the disks held at its cut.
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
+import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { LossyProxy, StepProxy, type Step } from '../support/lossy-proxy.js';
@@ -118,6 +129,41 @@ requires(
     expect(await checkpoints('data0')).toEqual([next.made.run]);
     expect(listed[0]).toBe(full);
     await expectAllGood();
+  });
+
+  test('killed, and its repository lost, keeps no backup from going elsewhere', async () => {
+    const full = await start();
+    const words = ['backup', 'run', '--to', vm.at.folder.path('second'), '--init', '--min-free', '1'];
+    await vm.at.killToolAt(vm.words(), { command: 'job-finalize', when: 'before' });
+    // The guest is thawed: the journal holds no session.
+    expect(readFileSync(vm.at.state('backup.json'), 'utf8')).not.toContain('"hold"');
+    renameSync(vm.repository, vm.at.folder.path('lost'));
+    expect((await vm.at.bridge(words)).error.message).toBe('none');
+    expect(await vm.at.jobs()).toHaveLength(0);
+    expect(existsSync(vm.at.state('backup.json'))).toBe(false);
+    // It was not mounted, and comes back.
+    renameSync(vm.at.folder.path('lost'), vm.repository);
+    expect(await checkpoints('data0')).toContain(full);
+    expect((await vm.backup('recover')).json).toMatchObject({ findings: [{ status: 'done' }] });
+    const next = await vm.run('--incremental');
+    expect(next.made.disks.map(({ base }) => base?.run)).toEqual([full, full]);
+    await expectAllGood();
+  });
+
+  test.each(['backup.json', 'restore.json'])('a %s of a newer version is not passed over', async (name) => {
+    const full = await start();
+    writeFileSync(vm.at.state(name), JSON.stringify({ format: 2 }));
+    const next = await vm.run();
+    expect(next).toMatchObject({ code: 2, error: { code: 'E_UNFINISHED' } });
+    expect(next.error.message).toContain(vm.at.state(name));
+    const told = await vm.at.bridge(['recover']);
+    expect(told.json['findings']).toMatchObject([{ status: 'yours' }]);
+    expect(existsSync(vm.at.state(name))).toBe(true);
+    expect(await vm.listed()).toEqual([full]);
+    await vm.at.vm.quit();
+    if (name !== 'restore.json') return;
+    const restored = await vm.at.bridge(['backup', 'restore', full, '--in-place', '--yes', '--repo', vm.repository]);
+    expect(restored).toMatchObject({ code: 2, error: { code: 'E_UNFINISHED' } });
   });
 
   test('one whose job fails is given up for all disks', async () => {
@@ -321,6 +367,31 @@ requires(
     expect(await vm.listed()).toEqual([full, next.made.run]);
     await expectAllGood();
   });
+});
+
+test('a repository that is read-only is verified, and restored from', async () => {
+  const full = await start();
+  const { execa } = await import('execa');
+  const mount = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"';
+  const readOnly = async (...words: readonly string[]) =>
+    await execa(
+      'unshare',
+      ['-m', '--propagation', 'private', 'sh', '-c', mount, 'sh', vm.repository, process.execPath, HOST_TOOL].concat([
+        'backup',
+        ...words,
+        '--repo',
+        vm.repository,
+        '--json',
+      ]),
+      { reject: false },
+    );
+  const verified = await readOnly('verify', full);
+  expect(verified.stderr).toContain('read-only');
+  expect(verified).toMatchObject({ exitCode: 0 });
+  const target = vm.at.folder.path('restored');
+  expect(await readOnly('restore', full, target)).toMatchObject({ exitCode: 0 });
+  expect(existsSync(target)).toBe(true);
+  expect((await readOnly('forget', full)).exitCode).toBe(2);
 });
 
 describe('the base of an increment', () => {

@@ -1,5 +1,5 @@
 // Backups of a VM that is shut off: from its images, by a QEMU that stands in for it.
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { holdersOf } from '../../src/host/images/image-file.js';
 import { BackupHarness } from '../support/backup-harness.js';
@@ -82,6 +82,11 @@ requires(
     expect(unknown).toMatchObject({ code: 3, error: { code: 'E_MONITOR' } });
     expect(unknown.error.message).toContain('no run of the VM is here');
     expect(existsSync(elsewhere)).toBe(false);
+    // Another host has not seen it run.
+    const record = readFileSync(vm.at.state('vm.json'), 'utf8');
+    writeFileSync(vm.at.state('vm.json'), JSON.stringify({ ...(JSON.parse(record) as object), disks: undefined }));
+    expect((await vm.run()).error).toMatchObject({ code: 'E_NEWEST_UNKNOWN' });
+    writeFileSync(vm.at.state('vm.json'), record);
     const { execa } = await import('execa');
     const holder = execa('sh', ['-c', 'exec sleep 60 >> "$0"', images()[0]?.file ?? ''], { reject: false });
     await expect.poll(async () => (await vm.run()).error.code, { timeout: 20_000 }).toBe('E_IN_USE');

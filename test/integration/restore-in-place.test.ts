@@ -1,9 +1,9 @@
 // `backup restore --in-place`: the images of a VM that is shut off become what they were at a run; only what differs is
 // written, and nothing that anybody needs as it is.
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { execa } from 'execa';
-import { afterEach, expect, test } from 'vitest';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execa, execaSync } from 'execa';
+import { afterEach, expect, test, vi } from 'vitest';
 import { BackupHarness, difference, type State } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
 import type { Run } from '../support/cut-harness.js';
@@ -15,6 +15,7 @@ const two: readonly BareDisk[] = [
 ];
 let vm: BackupHarness;
 afterEach(async () => {
+  vi.unstubAllEnvs();
   await vm[Symbol.asyncDispose]();
 });
 
@@ -49,6 +50,25 @@ const expectImages = async (state: State | undefined): Promise<void> => {
 };
 const restart = async (): Promise<void> => {
   await vm.at.start(two.map((disk) => ({ ...disk, file: image(disk.name) })));
+};
+
+/** Something happens before qemu-img does one of its commands. */
+const beforeQemuImg = (command: string, script: string): void => {
+  const bin = vm.at.folder.path('bin');
+  mkdirSync(bin);
+  const real = execaSync('sh', ['-c', 'command -v qemu-img']).stdout;
+  const text = `#!/bin/sh\nif [ "$1" = ${command} ]; then\n${script}\nfi\nexec ${real} "$@"\n`;
+  writeFileSync(`${bin}/qemu-img`, text, { mode: 0o755 });
+  vi.stubEnv('PATH', `${bin}:${process.env['PATH'] ?? ''}`);
+};
+
+/** Somebody who may write to the repository changes what a run says of its disk. */
+const forge = (run: string, source: object): void => {
+  const file = vm.stored(run, 'manifest.json');
+  const manifest = JSON.parse(readFileSync(file, 'utf8')) as { disks: { id: string; source: object }[] };
+  for (const disk of manifest.disks) if (disk.id === 'data0') disk.source = { ...disk.source, ...source };
+  chmodSync(file, 0o600);
+  writeFileSync(file, JSON.stringify(manifest));
 };
 
 requires(
@@ -120,6 +140,84 @@ requires(
     expect(await inPlace(first)).toMatchObject({ code: 4, error: { code: 'E_DECLINED' } });
     await expectImages(state);
     expect(vm.at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+  });
+
+  test('goes onto the images that this host knows, and not onto those that the repository names', async () => {
+    const [, second = ''] = await start();
+    const victim = vm.at.folder.path('images/victim.qcow2');
+    await execa('qemu-img', ['create', '-q', '-f', 'qcow2', victim, '16M']);
+    const bytes = readFileSync(victim);
+    await vm.at.vm.quit();
+    forge(second, { file: victim });
+    const restored = await inPlace(second, '--yes');
+    expect(restored).toMatchObject({ code: 2, error: { code: 'E_NO_IMAGE' } });
+    expect(restored.error.message).toContain(`expected ${victim} (serial data0)`);
+    expect(restored.error.message).toContain(`found ${image('data0')} (serial data0)`);
+    expect(await vm.run()).toMatchObject({ code: 2, error: { code: 'E_NO_IMAGE' } });
+    expect(readFileSync(victim)).toEqual(bytes);
+    // No more does it choose words for QEMU.
+    forge(second, { format: 'raw,file.driver=null-co' });
+    expect(await inPlace(second, '--yes')).toMatchObject({ code: 2, error: { code: 'E_NO_BACKUP' } });
+    await expectImages(vm.state());
+  });
+
+  test.each([
+    ['image', { name: 'data0', format: 'qcow2' }],
+    ['serial', { name: 'data0', format: 'qcow2', serial: 'another' }],
+  ] as const)('is refused onto a disk of another %s, unless the image is named', async (_what, disk) => {
+    const [first = ''] = await start();
+    await vm.at.vm.quit();
+    const other = vm.at.folder.path('images/other.qcow2');
+    await execa('qemu-img', ['create', '-q', '-f', 'qcow2', other, '16M']);
+    await vm.at.start([
+      { ...two[0], name: 'root0', format: 'raw', file: image('root0') },
+      { ...disk, file: other },
+    ]);
+    expect((await vm.run('--allow-lower', '--require', 'crash')).error.message).toBe('none');
+    await vm.at.vm.quit();
+    const bytes = readFileSync(other);
+    const words = ['--yes', '--disk', 'data0'];
+    const refused = await inPlace(first, ...words);
+    expect(refused).toMatchObject({ code: 2, error: { code: 'E_NO_IMAGE' } });
+    expect(refused.error.message).toContain(image('data0'));
+    expect(refused.error.message).toContain(other);
+    expect(readFileSync(other)).toEqual(bytes);
+    expect(await inPlace(first, ...words, '--image', `root0=${other}`)).toMatchObject({ error: { code: 'E_DISK' } });
+    expect((await inPlace(first, ...words, '--image', `data0=${other}`)).error.message).toBe('none');
+    const raw = vm.at.folder.path('read.raw');
+    await execa('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', other, raw]);
+    expect(difference('data0', readFileSync(raw), vm.states.get(first)?.get('data0'))).toBeUndefined();
+  });
+
+  test('onto an image that was written to after it was compared changes nothing', async () => {
+    const [, second = ''] = await start();
+    await vm.at.vm.quit();
+    beforeQemuImg('map', `printf x | dd of="${image('root0')}" bs=1 seek=9000000 conv=notrunc 2>/dev/null`);
+    const restored = await inPlace(second, '--yes');
+    expect(restored).toMatchObject({ code: 2, error: { code: 'E_NO_IMAGE' } });
+    expect(restored.error.message).toContain('was written to after it was compared');
+    const root0 = vm.state().get('root0');
+    root0?.write('x', 9_000_000);
+    await expectImages(new Map([...vm.state(), ['root0', root0 ?? Buffer.alloc(0)]]));
+    expect(vm.at.images()).toEqual(['data0.qcow2', 'root0.raw']);
+  });
+
+  test('that has begun to write is not ended by its time limit', async () => {
+    const [, second = ''] = await start();
+    await vm.at.vm.quit();
+    beforeQemuImg('commit', 'sleep 21');
+    expect((await inPlace(second, '--yes', '--timeout', '20', '--disk', 'data0')).error.message).toBe('none');
+    const data0 = vm.states.get(second)?.get('data0') ?? Buffer.alloc(0);
+    await expectImages(new Map([...vm.state(), ['data0', data0]]));
+  });
+
+  test('leaves a file alone that has the name of its draft', async () => {
+    const [, second = ''] = await start();
+    await vm.at.vm.quit();
+    const draft = `${image('data0')}.restore-${second.slice(-8)}`;
+    writeFileSync(draft, 'theirs');
+    expect(await inPlace(second, '--yes')).toMatchObject({ code: 2, error: { code: 'E_NAME_TAKEN' } });
+    expect(readFileSync(draft, 'utf8')).toBe('theirs');
   });
 
   test('of a run that is damaged changes nothing', async () => {

@@ -21,6 +21,9 @@ function houseOptions(args: HouseArgs, output: Output, signal: AbortSignal): Hou
     lockWaitMs: lockWaitMs(args),
     signal,
     onProgress: output.progress,
+    onWarning: (text) => {
+      output.warn(text);
+    },
   };
 }
 
@@ -64,7 +67,8 @@ export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
     .epilogue(
       'Reads every file of the runs and of what they lie on once, and compares it with the sums, the size and the backing ' +
         'file that were recorded when it was made; then runs "qemu-img check". What was found is kept: a run that was found ' +
-        'damaged is never again the base of another. Ends with 10 if a run is damaged.',
+        'damaged is never again the base of another. What keeps it from looking (a time limit, rights, a file in use) is an ' +
+        'error, and is not recorded. Ends with 10 if a run is damaged.',
     );
 }
 
@@ -85,14 +89,15 @@ interface ForgetArgs extends HouseArgs {
 export function forgetOptions(yargs: Argv): Argv<ForgetArgs> {
   return withRepository(yargs)
     .positional('runs', runNames)
-    .option('keep', { type: 'number', describe: 'forget all but the newest so many of each VM' })
+    .option('keep', { type: 'number', describe: 'forget all but the newest so many sound ones of each VM' })
     .option('dry-run', dryRun)
     .option('lock-timeout', lockTimeout)
     .example('$0 backup forget 3fa2b1c0 --repo /backup', 'one run')
     .example('$0 backup forget --keep 14 --repo /backup --vm db1', 'all but the newest 14 of a VM')
     .epilogue(
       'A run that others lie on is no longer shown, and its files go as soon as nothing lies on them: with a chain, that ' +
-        'is when the last of its increments is forgotten. No other run is ever harmed.',
+        'is when the last of its increments is forgotten. No other run is ever harmed. --keep counts only runs of which no ' +
+        'damage is known, so that a sound one is never forgotten for a damaged one.',
     );
 }
 

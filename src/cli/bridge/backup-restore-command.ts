@@ -31,6 +31,7 @@ interface RestoreArgs extends VmArgs, LockArgs {
   yes: boolean;
   format: (typeof restoreFormats)[number];
   disk: string[];
+  image: string[];
   verify: boolean;
   timeout: number;
   'monitor-timeout': number;
@@ -41,7 +42,9 @@ const EPILOGUE = [
     'Without this program: "backup show" and each manifest.json have the command line for qemu-img.',
   'With --in-place the images of the VM, which must be shut off, become what they were at the run. What differs is found ' +
     'first, then you are asked, and only that is written. Images that anybody needs as they are (a VM, a snapshot set, ' +
-    'another image that lies on them) are refused. If it is killed while it writes, call it again: it goes on; until then ' +
+    'another image that lies on them) are refused. Which images those are this host knows from the last backup of the running ' +
+    'VM and from its snapshot sets; if the run is of another disk than that, it is refused, unless you name the image by ' +
+    '--image. If it is killed while it writes, call it again: it goes on; until then ' +
     'the VM must not be started. The next backup of a qcow2 image is an increment.',
 ].join('\n\n');
 
@@ -70,6 +73,14 @@ export function restoreOptions(yargs: Argv): Argv<RestoreArgs> {
       default: [],
       describe: 'id, serial or file name of a disk; may be repeated (default: all)',
     })
+    .option('image', {
+      type: 'string',
+      array: true,
+      nargs: 1,
+      default: [],
+      describe:
+        'with --in-place, ID=FILE: the image of a disk, if this host does not know it, or knows another; may be repeated',
+    })
     .option('verify', {
       type: 'boolean',
       default: true,
@@ -88,6 +99,7 @@ export async function runRestore(args: RestoreArgs, output: Output, signal: Abor
   if (args['in-place']) return await runInPlace(args, output, signal);
   if (args.dir === undefined) throw new UsageError('E_USAGE', 'where to? Name a folder to be made, or give --in-place');
   if (args['dry-run']) throw new UsageError('E_USAGE', '--dry-run: expected with --in-place only');
+  if (args.image.length > 0) throw new UsageError('E_USAGE', '--image: expected with --in-place only');
   const restored = await restoreRun({
     repository: path(args.repo),
     run: args.run,
@@ -99,6 +111,9 @@ export async function runRestore(args: RestoreArgs, output: Output, signal: Abor
     limitMs: limitMs('timeout', args.timeout),
     signal,
     onProgress: output.progress,
+    onWarning: (text) => {
+      output.warn(text);
+    },
   });
   output.result(restored satisfies Result<'backup restore'>, () => renderRestored(restored));
   return exitCode('done');
@@ -113,13 +128,29 @@ async function runInPlace(args: RestoreArgs, output: Output, signal: AbortSignal
     repository: path(args.repo),
     run: args.run,
     disks: args.disk,
+    images: imagesOf(args.image),
     verify: args.verify,
     dryRun: args['dry-run'],
     limitMs: limitMs('timeout', args.timeout),
     confirm: confirmWith(args.yes, signal),
     signal,
     onProgress: output.progress,
+    onWarning: (text) => {
+      output.warn(text);
+    },
   });
   output.result(restored satisfies Result<'backup restore --in-place'>, () => renderInPlace(restored));
   return exitCode('done');
+}
+
+function imagesOf(words: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(
+    words.map((word) => {
+      const [, id, file] = /^([^=]+)=(.+)$/s.exec(word) ?? [];
+      if (id === undefined || file === undefined) {
+        throw new UsageError('E_USAGE', `--image ${JSON.stringify(word)}: expected ID=FILE`);
+      }
+      return [id, path(file)] as const;
+    }),
+  );
 }

@@ -30,6 +30,7 @@ import type { Result } from './results/results.js';
 
 interface RunArgs extends VmArgs, LockArgs {
   to: string;
+  init: boolean;
   auto: boolean;
   full: boolean;
   incremental: boolean;
@@ -59,7 +60,8 @@ const EPILOGUE = [
     'disk is copied in full if none of them can be used, and the run says why: QEMU was killed, the disk was resized, the ' +
     'run is gone or was found damaged, the chain is long enough. A raw image keeps them only as long as QEMU runs.',
   'The repository holds plain qcow2 images; each manifest.json in it says how to restore them with qemu-img alone. A ' +
-    'folder that is empty, or not there, becomes a repository. QEMU itself writes the images: its user must be allowed to ' +
+    'folder that is empty, or not there, becomes a repository, unless the VM is backed up to another one already (a ' +
+    'filesystem may not be mounted): then give --init. QEMU itself writes the images: its user must be allowed to ' +
     'reach the folder.',
 ].join('\n\n');
 
@@ -68,6 +70,11 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
     .positional('vm', { type: 'string', describe: 'the VM, as --vm names it; or give --qmp' })
     .option('to', { type: 'string', demandOption: true, describe: 'folder of the repository' })
     .alias('to', 'repo')
+    .option('init', {
+      type: 'boolean',
+      default: false,
+      describe: 'make a repository of an empty folder although the VM is backed up to another one',
+    })
     .option('auto', {
       type: 'boolean',
       default: false,
@@ -101,7 +108,7 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
     .option('keep-checkpoints', {
       type: 'number',
       default: 3,
-      describe: 'newest runs since which the VM records its writes',
+      describe: 'newest runs of each disk since which the VM records its writes',
     })
     .option('max-chain', { type: 'number', default: 30, describe: 'files of a chain, before a full one is made again' })
     .option('limit', { type: 'number', describe: 'MiB per second at most, all disks together' })
@@ -171,6 +178,7 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
     requirement: { asked: args.require, allowLower: args['allow-lower'] },
     disks: args.disk,
     repository: path(args.to),
+    init: args.init,
     mode: modeOf(args),
     keepCheckpoints: wholeNumber('keep-checkpoints', args['keep-checkpoints'], 1, 16),
     maxChain: wholeNumber('max-chain', args['max-chain'], 1, 200),

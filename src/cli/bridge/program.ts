@@ -124,7 +124,7 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
 }
 
 /** Options that may be given several times. */
-const LISTS = ['disk', 'runs'];
+const LISTS = ['disk', 'image', 'runs'];
 
 // yargs makes a list of an option that is given twice. Nobody can say which of two monitors is meant.
 function checkGivenOnce(args: Readonly<Record<string, unknown>>): boolean {

@@ -21,7 +21,9 @@ export interface BackupOptions extends BackupPlanOptions {
   readonly leaseMs: number;
   /** The folder of the repository, absolute; made if it is not there. */
   readonly repository: string;
-  /** Runs whose checkpoints the VM keeps. */
+  /** Make it although the VM is backed up to another one. */
+  readonly init: boolean;
+  /** Runs of each disk whose checkpoints the VM keeps. */
   readonly keepCheckpoints: number;
   readonly minFreeBytes: number;
   /** Bytes per second, for all disks together. */

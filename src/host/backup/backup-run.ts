@@ -2,7 +2,7 @@
 // once everything is copied, summed and on the disk. Only then do checkpoints advance, so that a run which fails or is
 // killed at any moment costs nothing but itself (settle-backup.ts).
 import { randomBytes } from 'node:crypto';
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import { defined } from '../../defined.js';
 import { satisfies } from '../../consistency.js';
 import { throwIfInterrupted } from '../../confirm.js';
@@ -18,7 +18,7 @@ import {
 import { Reverter } from '../../reverter.js';
 import type { HeldCut } from '../create/held-cut.js';
 import { StepTimer } from '../create/step-timer.js';
-import { writeDurably } from '../images/durable-file.js';
+import { exists, writeDurably } from '../images/durable-file.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { runName, VmFolder } from '../repository/layout.js';
 import { lockForChange } from '../repository/repository-lock.js';
@@ -28,19 +28,22 @@ import type { RunManifest } from '../repository/run-manifest.js';
 import { readRuns, type Runs } from '../repository/runs.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
+import { noteDisks } from '../sets/disk-images.js';
 import { refuseHalfRestored } from '../sets/restore-journal.js';
+import { entryOrRefuse } from '../sets/owner-lock.js';
 import { openAndLockVm, type OpenVm } from '../sets/vm-lock.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import type { BackupHost } from '../vm/hypervisor.js';
 import { identityKey } from '../vm/identity.js';
 import { meansShutOff } from '../vm/monitors.js';
 import type { BackupAt, BackupOptions } from './backup-at.js';
-import { BackupJournal, readBackupJournal } from './backup-journal.js';
+import { BackupJournal, backupJournalFile, readBackupJournal } from './backup-journal.js';
 import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom, type BackupPlan } from './backup-plan.js';
 import { targetsOf } from './backup-targets.js';
 import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
 import { HeldFiles } from './held-files.js';
+import { refuseSecond } from './second-repository.js';
 import { settleBackup } from './settle-backup.js';
 import { tellCompletion } from './tell-completion.js';
 import { openShutOffVm, type ShutOffVm } from './shut-off-vm.js';
@@ -80,6 +83,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const backups = backupsOf(hypervisor);
   await refuseHalfRestored(store.folder);
   await settleLeft(store, backups, options);
+  if (there === undefined) await refuseSecond(given, hypervisor, backups);
   const repository = there ?? (await makeRepository(given.repository));
   const folder = new VmFolder(repository.path, identityKey(identity));
   const locking = { ...options, operation: 'backup run', waitMs: options.lockWaitMs };
@@ -90,6 +94,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
   const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
   try {
+    if (!('drives' in open)) await noteDisks(given.stateDir, identity, plan.all, (await store.readAll()).manifests);
     checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
     timer.end('inspect');
     const at = { options, repository, folder, runs, lock, hypervisor, backups, store, plan, timer, monitorLog };
@@ -133,9 +138,10 @@ function shutOffOptions(options: BackupOptions, { drives }: ShutOffVm): BackupOp
 }
 
 async function settleLeft(store: ManifestStore, backups: BackupHost, options: BackupOptions): Promise<void> {
-  const { entry, owner } = (await readBackupJournal(store.folder)) ?? {};
+  const found = await readBackupJournal(store.folder);
+  const entry = entryOrRefuse(backupJournalFile(store.folder), found);
   // Whoever holds the VM's lock is the only one at it.
-  if (entry === undefined || owner === 'alive') return;
+  if (entry === undefined || found?.owner === 'alive') return;
   if (entry.hold !== undefined) {
     const message = `a backup (${entry.run}) was killed while it held the guest: run "fsfreeze-bridge recover" first`;
     throw new UsageError('E_UNFINISHED', message);
@@ -143,6 +149,10 @@ async function settleLeft(store: ManifestStore, backups: BackupHost, options: Ba
   const waitMs = options.lockWaitMs;
   const settled = await settleBackup(store.folder, entry, { backups, waitMs, signal: options.signal });
   if (settled === 'removed') options.onProgress(`run ${entry.run}, whose tool was killed, is undone`);
+  if (settled === 'lost') {
+    const { path } = entry.repository;
+    options.onProgress(`run ${entry.run}, whose tool was killed, is ended; its repository ${path} is not there`);
+  }
 }
 
 /** Those of all runs that are there: others are left of runs that failed, or are gone. */
@@ -181,8 +191,11 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
     };
     reverter.push(`draft ${draft.path}`, remove, REMOVE_MS);
     copied = await copyDisks(at, { run, id, begun, targets, draft, files, journal, reverter, onHeld });
-    await at.lock.check();
-    await draft.publish(copied.manifest);
+    const { manifest } = copied;
+    await draft.publish(manifest, async () => {
+      await checkBases(folder, manifest);
+      await at.lock.check();
+    });
   } catch (error) {
     const told = await undo(reverter, journal, options.signal, error);
     // Interrupted or not: its writers must not forget what this run was to keep.
@@ -191,6 +204,15 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
   }
   reverter.keep();
   return await afterwards(at, copied, journal);
+}
+
+/** Throws a UsageError `E_REPOSITORY_BUSY` if what the run lies on is gone: somebody took the lock as one that was lost. */
+async function checkBases(folder: VmFolder, { disks }: RunManifest): Promise<void> {
+  for (const { base } of disks) {
+    if (base === undefined || (await exists(join(folder.run(base.run), base.name)))) continue;
+    const message = `run ${base.run}, which this one lies on, was removed meanwhile: another host took the lock`;
+    throw new UsageError('E_REPOSITORY_BUSY', message);
+  }
 }
 
 /** Undoes everything, and gives the error to throw: the one that endangers the guest, if there is one. */

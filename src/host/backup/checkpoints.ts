@@ -19,16 +19,30 @@ function prefixOf(repository: string): string {
   return `fsb-${repository}-`;
 }
 
+/** The id of the repository whose checkpoint has that name; undefined if it is none of ours. */
+export function repositoryOf(checkpoint: string): string | undefined {
+  return /^fsb-([0-9a-f]{8})-/.exec(checkpoint)?.[1];
+}
+
 /** The checkpoints of this repository in VMs that are not among those kept. */
 export function isSuperfluous(repository: string, kept: ReadonlySet<string>): (name: string) => boolean {
   const prefix = prefixOf(repository);
   return (name) => name.startsWith(prefix) && !kept.has(name);
 }
 
-/** The checkpoints of the newest `count` runs that somebody wants. */
+/** The checkpoints of each disk's newest `count` runs that somebody wants: disks may be backed up at different times. */
 export function checkpointsToKeep(runs: Runs, count: number): ReadonlySet<string> {
-  const newest = wantedRuns(runs).slice(-count);
-  return new Set(newest.flatMap(({ disks }) => disks.flatMap(({ checkpoint }) => checkpoint ?? [])));
+  const counts = new Map<string, number>();
+  const kept = new Set<string>();
+  const disks = wantedRuns(runs)
+    .toReversed()
+    .flatMap((manifest) => manifest.disks);
+  for (const { id, checkpoint } of disks) {
+    const before = counts.get(id) ?? 0;
+    counts.set(id, before + 1);
+    if (before < count && checkpoint !== undefined) kept.add(checkpoint);
+  }
+  return kept;
 }
 
 /** What a disk is backed up since. */
@@ -110,6 +124,8 @@ async function whyNoBase(
     return {};
   } catch (error) {
     if (error instanceof BridgeError) return { why: error.message };
+    // A file that cannot be read (EIO, EACCES) is no base, and no reason to have no backup.
+    if (error instanceof Error && 'code' in error) return { why: `a file of it cannot be read: ${error.message}` };
     throw error;
   }
 }

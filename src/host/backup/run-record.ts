@@ -7,6 +7,7 @@ import type { FileSum } from '../repository/extents.js';
 import { RUN_FORMAT, type RunDisk, type RunManifest } from '../repository/run-manifest.js';
 import type { PointInTime } from '../sets/point-in-time.js';
 import { shellWord } from '../../shell-word.js';
+import { imageFormats } from '../vm/disk-choice.js';
 import type { PlannedTarget } from './backup-targets.js';
 
 export interface RunFacts {
@@ -51,13 +52,15 @@ function diskOf({ folder, run, worth, sums, copiedBytes }: RunFacts, target: Pla
   const sum = sums[index];
   const { level, evidence } = worth.disks[index] ?? { level: 'crash', evidence: [] };
   if (sum === undefined) throw new Error(`no sum of ${name}`);
+  const format = imageFormats.find((each) => each === disk.format);
+  if (format === undefined) throw new Error(`the format of ${name} is ${disk.format}`);
   return {
     ...draftDisk(disk),
     level,
     evidence: [...evidence],
     kind: base.kind,
     why: base.why,
-    source: { file: disk.file, format: disk.format },
+    source: { file: disk.file, format },
     file: { name, ...sum },
     ...(base.kind === 'full'
       ? {}

@@ -19,24 +19,37 @@ export interface SettleOptions {
   readonly signal: AbortSignal;
 }
 
-/** What became of the run. */
-export type Settled = 'published' | 'removed';
+/** What became of the run. `lost`: its repository is not there, so that a draft may be left in it. */
+export type Settled = 'published' | 'removed' | 'lost';
 
 /**
- * Settles it, and ends its journal. Throws what keeps it from that, with the journal still there: a UsageError if the
- * repository is not there (what is in QEMU is ended all the same) or somebody works on it. A BridgeError if the VM stays
- * paused: then all is settled.
+ * Settles it, and ends its journal. Without its repository (lost, not mounted, another one by now) what is in QEMU is ended,
+ * and its checkpoint forgotten: those before it go on recording. Throws what keeps it from that, with the journal still
+ * there: a UsageError if somebody works on the repository, or if it is not there and the VM is shut off. A BridgeError if
+ * the VM stays paused: then all is settled.
  */
 export async function settleBackup(vmFolder: string, entry: BackupEntry, options: SettleOptions): Promise<Settled> {
   const { backups, waitMs, signal } = options;
   const { targets, key, run } = entry;
   const vm = await backups?.end(targets);
-  const repository = await repositoryOf(entry);
+  const dropCheckpoints = async (): Promise<void> => {
+    const names = targets.map(({ checkpoint }) => checkpoint);
+    await backups?.dropCheckpoints((name) => names.includes(name));
+  };
+  let repository: Repository;
+  try {
+    repository = await repositoryOf(entry);
+  } catch (error) {
+    if (backups === undefined || !(error instanceof UsageError && error.code === 'E_REPOSITORY')) throw error;
+    await dropCheckpoints();
+    await removeJournal(backupJournalFile(vmFolder));
+    checkContinued(vm, () => undefined);
+    return 'lost';
+  }
   const folder = new VmFolder(repository.path, key);
   const isPublished = await exists(folder.run(run));
   if (!isPublished) {
-    const names = targets.map(({ checkpoint }) => checkpoint);
-    await backups?.dropCheckpoints((name) => names.includes(name));
+    await dropCheckpoints();
     await using lock = await lockForChange(repository, key, { operation: 'recover', waitMs, signal });
     const left = (await leftFolders(folder)).filter((name) => draftRun(name) === run);
     await lock.check();

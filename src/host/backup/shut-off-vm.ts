@@ -1,6 +1,7 @@
 // Opens a VM that is shut off for a backup: a QEMU without a machine stands in for it, with the VM's images as its drives
 // and the VM's UUID, so that everything else is as with a VM that runs; bitmaps are read from the images and stored in
-// them. Which images are its disks is known from its newest run in the repository and from its snapshot sets. QEMU locks
+// them. Which disks it has is known from its newest run in the repository, on which images they are from what this host
+// knows of the VM and from its snapshot sets. QEMU locks
 // the images: a VM that is started meanwhile is refused by them.
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,7 +11,7 @@ import { Deadline } from '../../deadline.js';
 import { CutError, describeError, UnreachableError, UsageError } from '../../errors.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
-import { knownDisks, type KnownDisk } from '../repository/known-disks.js';
+import { knownDisks, type KnowingHost, type KnownDisk } from '../repository/known-disks.js';
 import { VmFolder } from '../repository/layout.js';
 import type { Repository } from '../repository/repository.js';
 import { readRuns, wantedRuns } from '../repository/runs.js';
@@ -50,7 +51,7 @@ export async function openShutOffVm(
 ): Promise<ShutOffVm> {
   const locked = await findAndLockVm(request, connect.timeoutMs ?? START_LIMIT_MS);
   try {
-    const { all, knownBy } = await disksOf(repository, locked, whyShutOff);
+    const { all, knownBy } = await disksOf(repository, { ...locked, stateDir: request.stateDir }, whyShutOff);
     const disks = chooseDisks(all, named);
     const standIn = await startStandIn(locked.identity, disks, connect);
     const close = async (): Promise<void> => {
@@ -68,12 +69,12 @@ export async function openShutOffVm(
 
 async function disksOf(
   repository: Repository | undefined,
-  { identity, store }: Pick<OpenVm, 'identity' | 'store'>,
+  host: KnowingHost,
   whyShutOff: unknown,
 ): Promise<{ readonly all: readonly KnownDisk[]; readonly knownBy: string }> {
-  const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(identity));
+  const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(host.identity));
   const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
-  if (newest !== undefined) return { all: await knownDisks(newest.disks, store), knownBy: newest.run };
+  if (newest !== undefined) return { all: await knownDisks(newest.run, newest.disks, host), knownBy: newest.run };
   const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
   throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
 }
@@ -175,7 +176,7 @@ function driveName(id: string, index: number): string {
   return plain === '' ? `disk${index}` : plain;
 }
 
-async function driveOption(id: string, file: string, format: string): Promise<string> {
+async function driveOption(id: string, file: string, format: KnownDisk['format']): Promise<string> {
   const name = file.replaceAll(',', ',,');
   const found = await stat(file).catch((cause: unknown) => {
     throw new UsageError('E_NO_IMAGE', `${file}, the image of disk ${id}, cannot be found`, { cause });

@@ -1,6 +1,6 @@
 // Writes and removes files so that a power cut leaves the old state or the new one: a file is written beside its place,
 // synced and renamed, and its folder is synced.
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError, isErrno } from '../../errors.js';
 
@@ -24,6 +24,13 @@ export async function writeDurably(file: string, text: string): Promise<void> {
     throw new CutError('E_WRITE', `cannot write ${file}`, { cause });
   }
   await syncPath(dirname(file));
+}
+
+/** Makes the folder unless it is there; what it lies in is. Throws what mkdir(2) does: Node's recursive one hides EROFS. */
+export async function makeFolder(path: string): Promise<void> {
+  await mkdir(path, { mode: 0o750 }).catch((error: unknown) => {
+    if (!isErrno(error, 'EEXIST')) throw error;
+  });
 }
 
 /** fsync of a file or folder. */

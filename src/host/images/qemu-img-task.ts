@@ -9,7 +9,9 @@ export interface TaskLimits {
   readonly signal: AbortSignal;
 }
 
-export interface TaskOptions extends TaskLimits {
+export interface TaskOptions extends Omit<TaskLimits, 'deadline'> {
+  /** Undefined for what must not be ended in the middle. */
+  readonly deadline: Deadline | undefined;
   /** Exit codes that are an answer, as `compare` says by 1 that images differ; else they are a failure. */
   readonly answers?: readonly number[];
   /** Called with percents from 0 to 100, by a command that was given -p. Must not throw. */
@@ -23,14 +25,14 @@ export interface TaskResult {
 
 /**
  * Throws the signal's reason when aborted, a UsageError `E_IN_USE` if somebody holds QEMU's lock on an image, else a
- * CutError with qemu-img's words. The process has ended in all cases.
+ * CutError `E_QEMU_IMG` with qemu-img's words, and its exit code (`exitCode`) if it was not ended by us. The process has ended in all cases.
  */
 export async function runQemuImg(args: readonly string[], options: TaskOptions): Promise<TaskResult> {
   const { deadline, signal, onProgress, answers = [] } = options;
   signal.throwIfAborted();
   const { execa } = await import('execa');
   const child = execa('qemu-img', args, {
-    timeout: Math.max(1, deadline.remainingMs),
+    timeout: deadline === undefined ? 0 : Math.max(1, deadline.remainingMs),
     reject: false,
     stdin: 'ignore',
     cancelSignal: signal,
@@ -50,7 +52,7 @@ export async function runQemuImg(args: readonly string[], options: TaskOptions):
   const words = result.stderr.trim().split('\n').join('; ');
   if (/Failed to get .*lock/.test(words)) throw new UsageError('E_IN_USE', `an image is in use: ${words}`);
   const reason = result.timedOut
-    ? `no end within ${deadline.limitMs} ms`
+    ? `no end within ${deadline?.limitMs ?? 0} ms`
     : words || (result.shortMessage ?? 'it failed');
-  throw new CutError('E_QEMU_IMG', `qemu-img ${args[0] ?? ''}: ${reason}`);
+  throw new CutError('E_QEMU_IMG', `qemu-img ${args[0] ?? ''}: ${reason}`, { facts: { exitCode } });
 }

@@ -7,7 +7,14 @@ import type { RecoveryRun } from './recovery-run.js';
 export async function recoverRestore(run: RecoveryRun): Promise<void> {
   const { store, options } = run;
   const there = await readRestoreJournal(store.folder);
-  if (there?.entry === undefined) return;
+  if (there === undefined) return;
+  if (there.entry === undefined) {
+    const file = restoreJournalFile(store.folder);
+    const found = `a restore in place was not finished, and its journal is of a format that this version does not know: ${file}`;
+    const did = 'do not start the VM: use the version that wrote it, or look at what it says and remove it';
+    run.note('yours', { kind: 'restore-unfinished', found, did });
+    return;
+  }
   // Nobody is at it: the VM's lock is ours.
   const { partial, drafts } = there.entry;
   if (drafts.length > 0) {

@@ -1,7 +1,7 @@
 // Follows a disk of a run down to the full one it lies on, by what the manifests say, and compares each file with its
 // record. Readers open every layer by the record: a header that names another file is an error, since a chain that was
 // joined in another order reads as well, and wrongly.
-import { stat } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CutError, isErrno } from '../../errors.js';
 import { referencesOf } from '../images/references.js';
@@ -52,7 +52,7 @@ function below(
   return { run: base.run, disk: found };
 }
 
-/** Throws a CutError `E_CHAIN` unless the file has its size, and its header names what is recorded, and nothing else. */
+/** Throws a CutError `E_CHAIN` unless it is a plain file that has its size, and its header names what is recorded, and nothing else. */
 export async function checkLink({ run, disk, file }: Link): Promise<void> {
   const what = `${disk.file.name} of run ${run}`;
   const size = await sizeOf(file, what);
@@ -67,7 +67,10 @@ export async function checkLink({ run, disk, file }: Link): Promise<void> {
 
 async function sizeOf(file: string, what: string): Promise<number> {
   try {
-    return (await stat(file)).size;
+    const found = await lstat(file);
+    // A link may lead to a file of somebody else, who changes it as he likes.
+    if (!found.isFile()) throw broken(what, `${file} is no plain file`);
+    return found.size;
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) throw broken(what, `${file} is not there`);
     throw error;

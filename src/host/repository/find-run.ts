@@ -46,7 +46,7 @@ export interface FoundRun {
 const LATEST = 'latest';
 
 /**
- * The one run of that name, or whose name begins or ends so. Throws a UsageError `E_NO_RUN` if there is none, or several.
+ * The one run of that name, or whose name begins or ends so. Throws a UsageError `E_NO_BACKUP` if there is none, or several.
  */
 export async function findRun(repository: Repository, name: string, vm: string | undefined): Promise<FoundRun> {
   const found: FoundRun[] = [];
@@ -61,7 +61,7 @@ export async function findRun(repository: Repository, name: string, vm: string |
   if (one !== undefined && more === undefined) return one;
   const list = found.map((each) => `${each.manifest.run} of ${each.vm.name}`).join(', ');
   const what = one === undefined ? 'no run' : `several runs (${list})`;
-  throw new UsageError('E_NO_RUN', `${repository.path} has ${what} ${JSON.stringify(name)}: see "backup list"`);
+  throw new UsageError('E_NO_BACKUP', `${repository.path} has ${what} ${JSON.stringify(name)}: see "backup list"`);
 }
 
 function isIt(run: string, name: string): boolean {

@@ -12,8 +12,8 @@ import { draftRun, type VmFolder } from './layout.js';
 import { lockForChange, lockForReading, waitForReaders } from './repository-lock.js';
 import { openRepository, type Repository } from './repository.js';
 import { leftFolders, removeLeft } from './run-draft.js';
-import { readRuns, wantedRuns } from './runs.js';
-import { Verifier } from './verify-run.js';
+import { readRuns, wantedRuns, type Runs } from './runs.js';
+import { knownProblem, Verifier } from './verify-run.js';
 
 export interface HouseOptions {
   readonly repository: string;
@@ -21,6 +21,8 @@ export interface HouseOptions {
   readonly lockWaitMs: number;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
 }
 
 export interface VerifiedRun {
@@ -42,7 +44,7 @@ export async function verifyRuns(
   for (const { folder, name } of await storedVms(repository, options.vm)) {
     const only = named.filter(({ vm }) => vm.folder.key === folder.key).map(({ manifest }) => manifest.run);
     if (named.length > 0 && only.length === 0) continue;
-    await using lock = await lockForReading(repository, folder.key, { operation: 'backup verify' });
+    await using lock = await lockForReading(repository, folder.key, { ...options, operation: 'backup verify' });
     const runs = await readRuns(folder);
     const verifier = new Verifier(folder, runs.all, { deadline, signal, onProgress });
     for (const manifest of wantedRuns(runs)) {
@@ -84,33 +86,33 @@ export async function forgetRuns(options: ForgetOptions): Promise<readonly Forgo
   if (keep !== undefined) {
     const all: ForgottenRuns[] = [];
     for (const { folder, name } of await storedVms(repository, options.vm)) {
-      all.push(await forget(repository, folder, name, (wanted) => wanted.slice(0, -keep), options));
+      all.push(await forget(repository, folder, name, (runs) => allBut(folder, runs, keep), options));
     }
     return all;
   }
   const found = await Promise.all(options.runs.map((run) => findRun(repository, run, options.vm)));
   const [first] = found;
-  if (first === undefined) throw new UsageError('E_NO_RUN', 'which runs? Name them, or give --keep');
+  if (first === undefined) throw new UsageError('E_NO_BACKUP', 'which runs? Name them, or give --keep');
   const { folder, name } = first.vm;
   const names = found.map(({ manifest }) => manifest.run);
   if (found.some(({ vm }) => vm.folder.key !== folder.key)) {
-    throw new UsageError('E_NO_RUN', `expected runs of one VM, found ${names.join(', ')}`);
+    throw new UsageError('E_NO_BACKUP', `expected runs of one VM, found ${names.join(', ')}`);
   }
-  return [await forget(repository, folder, name, () => names, options)];
+  return [await forget(repository, folder, name, () => Promise.resolve(names), options)];
 }
 
 async function forget(
   repository: Repository,
   folder: VmFolder,
   vm: string,
-  choose: (wanted: readonly string[]) => readonly string[],
+  choose: (runs: Runs) => Promise<readonly string[]>,
   options: ForgetOptions,
 ): Promise<ForgottenRuns> {
   const { signal, lockWaitMs: waitMs, dryRun } = options;
   const locking = { operation: 'backup forget', waitMs, signal };
   await using lock = await lockForChange(repository, folder.key, locking);
   const before = await readRuns(folder);
-  const chosen = choose(wantedRuns(before).map(({ run }) => run));
+  const chosen = await choose(before);
   const after = { ...before, forgotten: new Set([...before.forgotten, ...chosen]) };
   const removed = removable(after);
   if (!dryRun) {
@@ -123,6 +125,22 @@ async function forget(
     .filter((run) => !removed.includes(run) && after.all.some((each) => each.run === run))
     .map((run) => ({ run, by: dependents(after, run) }));
   return { vm, forgotten: [...chosen], removed, needed };
+}
+
+/**
+ * The runs that are older than the newest `keep` of which no damage is known: nobody is left with damaged ones alone. Those
+ * that are damaged and newer stay.
+ */
+async function allBut(folder: VmFolder, runs: Runs, keep: number): Promise<string[]> {
+  const wanted = wantedRuns(runs);
+  let sound = 0;
+  let at = wanted.length;
+  while (at > 0 && sound < keep) {
+    at--;
+    const manifest = wanted[at];
+    if (manifest !== undefined && (await knownProblem(folder, runs.all, manifest)) === undefined) sound++;
+  }
+  return wanted.slice(0, at).map(({ run }) => run);
 }
 
 export interface RepositoryFinding {

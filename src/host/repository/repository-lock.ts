@@ -1,9 +1,10 @@
 // Locks the backups of a VM in a repository, which several hosts may share: REPO/locks/VM.json for who changes them,
 // REPO/locks/VM.read-TOKEN.json for who reads them. A lock says who has it and until when; its owner renews it. One whose
-// process ended on this host, or whose time is over, is nobody's. Clocks of hosts that share a repository must agree by
+// process ended on this host (told by its machine id: names of hosts are not unique), or whose time is over, is nobody's.
+// One of a format that is not known counts until its time is over. Clocks of hosts that share a repository must agree by
 // minutes.
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { link, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,7 +12,7 @@ import * as v from 'valibot';
 import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline, withLimit } from '../../deadline.js';
 import { isErrno, UsageError } from '../../errors.js';
-import { syncPath, writeDurably } from '../images/durable-file.js';
+import { makeFolder, syncPath, writeDurably } from '../images/durable-file.js';
 import { ownerSchema, ownerState, thisProcess } from '../sets/owner.js';
 import { LOCKS } from './layout.js';
 import type { Repository } from './repository.js';
@@ -26,6 +27,8 @@ const RELEASE_MS = 10_000;
 const lockSchema = v.strictObject({
   format: v.literal(1),
   host: v.string(),
+  /** Tells hosts of one name apart; empty if that is not known. */
+  machine: v.string(),
   owner: ownerSchema,
   /** For people: `backup run`. */
   operation: v.string(),
@@ -64,24 +67,44 @@ export async function lockForChange(
     const lock = await newLock(options.operation);
     if (await take(file, lock)) return held(file, lock);
     const there = await readLock(file);
-    if (there !== undefined && (await isOver(there.lock))) {
+    if (there !== undefined && (await isOver(there))) {
       await removeStale(file, there.text);
       continue;
     }
-    await waitFor(there?.lock, deadline, options);
+    await waitFor(file, there?.lock, deadline, options);
   }
 }
 
-/** Says that somebody reads the backups of the VM: nothing of them is removed meanwhile. */
+export interface ReadingOptions extends Pick<RepositoryLockOptions, 'operation'> {
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
+}
+
+/**
+ * Says that somebody reads the backups of the VM: nothing of them is removed meanwhile. Where nothing can be written (a
+ * read-only mount, a snapshot of a filesystem) they are read without a lock, and that is told. Throws a UsageError
+ * `E_REPOSITORY` if it cannot be taken for another reason.
+ */
 export async function lockForReading(
   repository: Repository,
   key: string,
-  { operation }: Pick<RepositoryLockOptions, 'operation'>,
+  { operation, onWarning }: ReadingOptions,
 ): Promise<RepositoryLock> {
   const lock = await newLock(operation);
-  const file = join(await locksFolder(repository), `${key}.read-${lock.token}.json`);
-  await take(file, lock);
-  return held(file, lock);
+  try {
+    const file = join(await locksFolder(repository), `${key}.read-${lock.token}.json`);
+    await take(file, lock);
+    return held(file, lock);
+  } catch (error) {
+    if (!isReadOnly(error)) throw error;
+    onWarning(`${repository.path} is read-only: it is read without a lock, and nothing is recorded in it`);
+    return { check: () => Promise.resolve(), [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
+}
+
+/** True if it was thrown, at some distance, because the filesystem is read-only. */
+export function isReadOnly(error: unknown): boolean {
+  return error instanceof Error && (isErrno(error, 'EROFS') || isReadOnly(error.cause));
 }
 
 /** Returns when nobody reads the backups of the VM. Throws as lockForChange. */
@@ -94,28 +117,30 @@ export async function waitForReaders(
   const deadline = new Deadline(options.waitMs);
   const prefix = `${key}.read-`;
   for (;;) {
-    let reader: Lock | undefined;
+    let reader: { readonly file: string; readonly lock: Lock | undefined } | undefined;
     for (const name of (await readdir(folder)).filter((each) => each.startsWith(prefix) && each.endsWith('.json'))) {
-      const there = await readLock(join(folder, name));
+      const file = join(folder, name);
+      const there = await readLock(file);
       if (there === undefined) continue;
-      if (await isOver(there.lock)) await rm(join(folder, name), { force: true });
-      else reader = there.lock;
+      if (await isOver(there)) await rm(file, { force: true });
+      else reader = { file, lock: there.lock };
     }
     if (reader === undefined) return;
-    await waitFor(reader, deadline, options);
+    await waitFor(reader.file, reader.lock, deadline, options);
   }
 }
 
 /** Who changes the backups of the VM now, for people; undefined if nobody does. */
 export async function whoChanges({ path }: Repository, key: string): Promise<string | undefined> {
-  const there = await readLock(join(path, LOCKS, `${key}.json`));
-  return there === undefined || (await isOver(there.lock)) ? undefined : describe(there.lock);
+  const file = join(path, LOCKS, `${key}.json`);
+  const there = await readLock(file);
+  return there === undefined || (await isOver(there)) ? undefined : describe(file, there.lock);
 }
 
 async function locksFolder({ path }: Repository): Promise<string> {
   const folder = join(path, LOCKS);
   try {
-    await mkdir(folder, { recursive: true, mode: 0o750 });
+    await makeFolder(folder);
   } catch (cause) {
     throw new UsageError('E_REPOSITORY', `cannot lock ${path}`, { cause });
   }
@@ -126,12 +151,18 @@ async function newLock(operation: string): Promise<Lock> {
   return {
     format: 1,
     host: hostname(),
+    machine: await machineId(),
     owner: await thisProcess(),
     operation,
     since: new Date().toISOString(),
     expires: expiry(),
     token: randomBytes(8).toString('hex'),
   };
+}
+
+/** Of this host, whatever it is called; empty if it has none. */
+async function machineId(): Promise<string> {
+  return (await readFile('/etc/machine-id', 'utf8').catch(() => '')).trim();
 }
 
 const expiry = (): string => new Date(Date.now() + EXPIRES_MS).toISOString();
@@ -158,7 +189,7 @@ function held(file: string, lock: Lock): RepositoryLock {
     async check() {
       const there = await readLock(file);
       if (there?.lock?.token === lock.token) return;
-      const message = `the lock ${file} was lost: ${there === undefined ? 'it is gone' : describe(there.lock)}`;
+      const message = `the lock ${file} was lost: ${there === undefined ? 'it is gone' : describe(file, there.lock)}`;
       throw new UsageError('E_REPOSITORY_BUSY', message);
     },
     async [Symbol.asyncDispose]() {
@@ -177,14 +208,16 @@ async function take(file: string, lock: Lock): Promise<boolean> {
   const draft = `${file}.${lock.token}.new`;
   try {
     await writeDurably(draft, textOf(lock));
-    await link(draft, file);
+    try {
+      await link(draft, file);
+    } finally {
+      await rm(draft, { force: true });
+    }
     await syncPath(join(file, '..'));
     return true;
   } catch (cause) {
     if (isErrno(cause, 'EEXIST')) return false;
     throw new UsageError('E_REPOSITORY', `cannot take the lock ${file}`, { cause });
-  } finally {
-    await rm(draft, { force: true });
   }
 }
 
@@ -203,8 +236,10 @@ async function removeStale(file: string, stale: string): Promise<void> {
 }
 
 interface FoundLock {
-  /** Undefined if the file is none of ours. */
+  /** Undefined if it is of a format that is not known. */
   readonly lock: Lock | undefined;
+  /** Until when it counts, as far as it says (milliseconds since 1970). */
+  readonly expires: number | undefined;
   readonly text: string;
 }
 
@@ -216,35 +251,50 @@ async function readLock(file: string): Promise<FoundLock | undefined> {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
+  const json = parsedJson(text);
+  const known = v.safeParse(lockSchema, json);
+  const until = v.safeParse(expirySchema, json);
+  const expires = until.success ? Date.parse(until.output.expires) : undefined;
+  return { lock: known.success ? known.output : undefined, expires, text };
+}
+
+/** What a lock of any format says. */
+const expirySchema = v.object({ expires: v.pipe(v.string(), v.isoTimestamp()) });
+
+function parsedJson(text: string): unknown {
   try {
-    const parsed = v.safeParse(lockSchema, JSON.parse(text));
-    return { lock: parsed.success ? parsed.output : undefined, text };
+    return JSON.parse(text);
   } catch {
-    return { lock: undefined, text };
+    return undefined;
   }
 }
 
-async function isOver(lock: Lock | undefined): Promise<boolean> {
-  // Nothing of ours writes such a one; it is written whole.
-  if (lock === undefined) return true;
-  if (lock.host === hostname() && (await ownerState(lock.owner)) === 'gone') return true;
-  return Date.parse(lock.expires) < Date.now();
+async function isOver({ lock, expires }: FoundLock): Promise<boolean> {
+  if (lock !== undefined && (await isHere(lock)) && (await ownerState(lock.owner)) === 'gone') return true;
+  // One that says nothing of it is for a person to remove: it may be that of a newer version.
+  return expires !== undefined && expires < Date.now();
+}
+
+/** True if this very host made it. */
+async function isHere({ host, machine }: Lock): Promise<boolean> {
+  return host === hostname() && machine !== '' && machine === (await machineId());
 }
 
 async function waitFor(
+  file: string,
   lock: Lock | undefined,
   deadline: Deadline,
   { signal }: Pick<RepositoryLockOptions, 'signal'>,
 ): Promise<void> {
   if (deadline.passed) {
-    throw new UsageError('E_REPOSITORY_BUSY', `the VM's backups are being worked on by ${describe(lock)}`);
+    throw new UsageError('E_REPOSITORY_BUSY', `the VM's backups are being worked on by ${describe(file, lock)}`);
   }
   await sleep(Math.min(POLL_MS, Math.max(1, deadline.remainingMs)));
   throwIfInterrupted(signal, 'nothing was done');
 }
 
-function describe(lock: Lock | undefined): string {
-  if (lock === undefined) return 'another process';
+function describe(file: string, lock: Lock | undefined): string {
+  if (lock === undefined) return `another process, of another version (if it has ended, remove ${file})`;
   const { owner, host, operation, since, expires } = lock;
   return `process ${owner.pid} of host ${host} (${operation}, since ${since}; it counts as ended after ${expires})`;
 }

@@ -34,16 +34,20 @@ export class RunDraft {
     return draft;
   }
 
-  /** Publishes it: durable when it returns, and the run is there. Throws a CutError `E_BACKUP`: then it is not there. */
-  async publish(manifest: RunManifest): Promise<void> {
+  /**
+   * Publishes it: durable when it returns, and the run is there. `check` is called right before it appears: syncing may
+   * have taken long. Throws what that throws, or a CutError `E_BACKUP`: then it is not there.
+   */
+  async publish(manifest: RunManifest, check: () => Promise<void>): Promise<void> {
     const target = this.#folder.run(this.run);
     try {
       await writeDurably(join(this.path, MANIFEST), `${JSON.stringify(manifest, undefined, 2)}\n`);
       await sealTree(this.path);
       if (await exists(target)) throw new Error('there is one of that name already');
+      await check();
       await rename(this.path, target);
     } catch (cause) {
-      throw this.#unpublished(cause);
+      throw cause instanceof UsageError ? cause : this.#unpublished(cause);
     }
     try {
       await syncPath(this.#folder.path);

@@ -4,6 +4,7 @@ import * as v from 'valibot';
 import { finite } from '../../consistency.js';
 import { pointDiskEntries, pointInTimeEntries } from '../sets/point-in-time.js';
 import { savedFileSchema } from '../sets/manifest.js';
+import { imageFormats } from '../vm/disk-choice.js';
 import { runPattern } from './layout.js';
 
 export const RUN_FORMAT = 1;
@@ -34,7 +35,7 @@ const runDiskSchema = v.strictObject({
   /** For people: why it is a full one, or what it lies on. */
   why: v.string(),
   /** The image that the VM wrote to. */
-  source: v.strictObject({ file: v.string(), format: v.string() }),
+  source: v.strictObject({ file: v.string(), format: v.picklist(imageFormats) }),
   file: diskFileSchema,
   /** The file that its header names as its backing file: of an earlier run of the VM. */
   base: v.optional(v.strictObject({ run, name: plainName, blake2b: v.string() })),

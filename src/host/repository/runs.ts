@@ -35,7 +35,7 @@ export function wantedRuns({ all, forgotten }: Runs): RunManifest[] {
   return all.filter(({ run }) => !forgotten.has(run));
 }
 
-/** Throws a UsageError `E_NO_RUN` or `E_MANIFEST`. */
+/** Throws a UsageError `E_NO_BACKUP` or `E_MANIFEST`. */
 async function readRun(folder: VmFolder, run: string): Promise<RunManifest> {
   const file = join(folder.run(run), MANIFEST);
   let json: unknown;

@@ -1,14 +1,15 @@
 // Verifies a run: each file of its chains against its record, by header, size, order and sums, and by `qemu-img check`.
 // What was found is kept beside the run, since the run itself never changes: a run that was found damaged is the base of
 // no other.
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import type { Deadline } from '../../deadline.js';
-import { BridgeError, describeError } from '../../errors.js';
-import { writeDurably } from '../images/durable-file.js';
+import { BridgeError, DeadlineError, describeError, isErrno } from '../../errors.js';
+import { makeFolder, writeDurably } from '../images/durable-file.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
+import { isReadOnly } from './repository-lock.js';
 import { chainOf, checkLink, type Link } from './chain.js';
 import { whyDamaged } from './extents.js';
 import type { VmFolder } from './layout.js';
@@ -42,17 +43,27 @@ export class Verifier {
     this.#options = options;
   }
 
-  /** What was found is recorded. Throws the signal's reason when aborted, and what cannot be recorded. */
+  /**
+   * What was found is recorded, unless the repository is read-only. Throws what keeps it from looking, which says nothing about the run, and leaves its last
+   * verdict alone: the signal's reason when aborted, a DeadlineError, a file that cannot be opened, a qemu-img that is not
+   * there. Throws what cannot be recorded, too.
+   */
   async verify(manifest: RunManifest): Promise<Verdict> {
     const problems = await this.problemsOf(manifest);
     const { run } = manifest;
     const verdict: Verdict = { format: 1, run, verifiedAt: new Date().toISOString(), problems: [...problems] };
     const file = this.#folder.verified(run);
-    await mkdir(dirname(file), { recursive: true, mode: 0o750 });
-    await writeDurably(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
+    try {
+      await makeFolder(dirname(file));
+      await writeDurably(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
+    } catch (error) {
+      // Whoever reads it was told of that by its lock.
+      if (!isReadOnly(error)) throw error;
+    }
     return verdict;
   }
 
+  /** Throws as `verify`. */
   async problemsOf(manifest: RunManifest): Promise<readonly string[]> {
     const problems: string[] = [];
     for (const disk of manifest.disks) {
@@ -60,9 +71,7 @@ export class Verifier {
         const chain = chainOf(this.#folder, this.#runs, manifest, disk);
         for (const link of chain.toReversed()) problems.push(...(await this.#problemsOfLink(link)));
       } catch (error) {
-        this.#options.signal.throwIfAborted();
-        if (!(error instanceof BridgeError)) throw error;
-        problems.push(error.message);
+        problems.push(damageIn(error, `${disk.file.name} of run ${manifest.run}`));
       }
     }
     problems.push(...(await this.#problemsOfSaved(manifest)));
@@ -81,11 +90,13 @@ export class Verifier {
     const { file, disk, run } = link;
     const { signal, deadline, onProgress } = this.#options;
     const what = `${disk.file.name} of run ${run}`;
+    const { limitMs } = deadline;
     try {
       await checkLink(link);
       let read = 0;
       const onRead = (bytes: number): void => {
         read += bytes;
+        if (deadline.passed) throw new DeadlineError(`verifying ${what}`, limitMs);
         onProgress(`verifying ${what}: ${Math.floor((100 * read) / Math.max(1, disk.file.size))} %`);
       };
       const damage = await whyDamaged(file, disk.file, { signal, onRead });
@@ -96,20 +107,43 @@ export class Verifier {
       return [];
     } catch (error) {
       signal.throwIfAborted();
-      return [error instanceof BridgeError ? error.message : `${what}: ${describeError(error)}`];
+      return [damageIn(error, what)];
     }
   }
 
   async #problemsOfSaved({ run, saved }: RunManifest): Promise<string[]> {
     const problems: string[] = [];
     for (const { name, sha256 } of saved) {
-      const bytes = await readFile(join(this.#folder.run(run), name)).catch(() => undefined);
-      const sum = bytes === undefined ? undefined : createHash('sha256').update(bytes).digest('hex');
-      if (sum !== sha256)
-        problems.push(`${name} of run ${run}: ${sum === undefined ? 'it is not there' : 'it is damaged'}`);
+      const what = `${name} of run ${run}`;
+      try {
+        const bytes = await readFile(join(this.#folder.run(run), name));
+        const sum = createHash('sha256').update(bytes).digest('hex');
+        if (sum !== sha256) problems.push(`${what}: it is damaged`);
+      } catch (error) {
+        problems.push(damageIn(error, what));
+      }
     }
     return problems;
   }
+}
+
+/** What `qemu-img check` ends with for an image that it cannot open as one, and for one that is corrupt. */
+const CHECK_FAILS = [1, 2];
+/** Words of an open(2) that failed for want of rights or of room on this host. */
+const HOST_WORDS =
+  /Permission denied|Operation not permitted|Too many open files|Cannot allocate memory|Stale file handle/;
+
+/** The damage that the error tells of, for people. Throws the error if it tells of none: it says nothing about the run. */
+function damageIn(error: unknown, what: string): string {
+  if (error instanceof BridgeError) {
+    if (error.code === 'E_CHAIN') return error.message;
+    const isCheck = error.code === 'E_QEMU_IMG' && CHECK_FAILS.includes(Number(error.facts['exitCode']));
+    if (isCheck && !HOST_WORDS.test(error.message)) return `${what}: ${error.message}`;
+  }
+  // What the storage cannot give back any more.
+  if (isErrno(error, 'ENOENT', 'ENOTDIR', 'EISDIR', 'EIO', 'EUCLEAN', 'EBADMSG'))
+    return `${what}: ${describeError(error)}`;
+  throw error;
 }
 
 /** What the last verification found; undefined if there was none. */
@@ -120,4 +154,24 @@ export async function lastVerdict(folder: VmFolder, run: string): Promise<Verdic
   } catch {
     return undefined;
   }
+}
+
+/** What is known to be wrong with the run, or with one that it lies on, without reading its files; undefined if nothing. */
+export async function knownProblem(
+  folder: VmFolder,
+  runs: readonly RunManifest[],
+  manifest: RunManifest,
+): Promise<string | undefined> {
+  const layers = new Set([manifest.run]);
+  try {
+    for (const disk of manifest.disks) for (const { run } of chainOf(folder, runs, manifest, disk)) layers.add(run);
+  } catch (error) {
+    if (error instanceof BridgeError && error.code === 'E_CHAIN') return error.message;
+    throw error;
+  }
+  for (const run of layers) {
+    const [problem] = (await lastVerdict(folder, run))?.problems ?? [];
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
 }

@@ -9,13 +9,14 @@ import { defined } from '../../defined.js';
 import { throwIfInterrupted, type Confirm } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, CutError, describeError, QuiesceError, UsageError } from '../../errors.js';
-import { syncPath } from '../images/durable-file.js';
+import { exists, syncPath } from '../images/durable-file.js';
+import { fileStateOf, isSameState, type FileState } from '../images/file-state.js';
 import { makeImage } from '../images/image-file.js';
 import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
 import { whyInUse } from '../images/use.js';
 import { chainOf, checkLink } from '../repository/chain.js';
 import { findRun, type FoundRun } from '../repository/find-run.js';
-import { knownDisks, newestOf } from '../repository/known-disks.js';
+import { knownDisks } from '../repository/known-disks.js';
 import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository } from '../repository/repository.js';
 import type { RunDisk } from '../repository/run-manifest.js';
@@ -23,8 +24,10 @@ import { Verifier } from '../repository/verify-run.js';
 import { witnessesFor } from '../sets/claims.js';
 import { RestoreJournal } from '../sets/restore-journal.js';
 import { findAndLockVm, type LockedVm, type LockRequest } from '../sets/vm-lock.js';
+import type { DiskImage } from '../sets/vm-record.js';
 import { identityKey } from '../vm/identity.js';
 import { openMonitors } from '../vm/monitors.js';
+import { checkRoom } from './growth.js';
 import { chainName, chooseRunDisks } from './run-disks.js';
 
 export interface InPlaceOptions {
@@ -34,6 +37,8 @@ export interface InPlaceOptions {
   readonly run: string;
   /** Ids or serials of disks; all of them if it is empty. */
   readonly disks: readonly string[];
+  /** Images of disks, by their ids, that a person names: whatever this host knows of them. */
+  readonly images: ReadonlyMap<string, string>;
   /** Sum what is read first, and compare what was written. */
   readonly verify: boolean;
   readonly dryRun: boolean;
@@ -41,6 +46,8 @@ export interface InPlaceOptions {
   readonly confirm: Confirm;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
 }
 
 export interface RestoredInPlace {
@@ -65,7 +72,7 @@ const INFO_LIMIT_MS = 60_000;
 interface Target {
   readonly disk: RunDisk;
   readonly image: string;
-  readonly format: string;
+  readonly format: DiskImage['format'];
   readonly draft: string;
   /** The name by which qemu-img opens the run. */
   readonly source: string;
@@ -80,35 +87,45 @@ export async function restoreInPlace(options: InPlaceOptions): Promise<RestoredI
   const { dryRun, verify, signal, lock, confirm } = options;
   const repository = await openRepository(options.repository);
   await using vm = await findAndLockVm(lock, options.monitorTimeoutMs);
+  if (!(await exists(vm.store.folder))) {
+    const message = `this host has never worked on VM ${lock.vm.name}: restore it to a folder, and put its images in place`;
+    throw new UsageError('E_NO_VM', message);
+  }
   const key = identityKey(vm.identity);
   const found = await findRun(repository, options.run, key);
-  await using reading = await lockForReading(repository, key, { operation: 'backup restore' });
+  await using reading = await lockForReading(repository, key, { ...options, operation: 'backup restore' });
   const { run, createdAt, level } = found.manifest;
   const limits = { deadline: new Deadline(options.limitMs), signal };
   let writes = false;
   await using journal = await RestoreJournal.open(vm.store.folder);
-  const targets = await targetsOf(found, vm, options.disks);
+  const targets = await targetsOf(found, vm, options);
   await checkFree(vm, targets, options);
   await checkSizes(targets, signal);
   await verifyRun(found, targets, options, limits);
   try {
     await journal.drafts(targets.map(({ draft }) => draft));
     const bytes: number[] = [];
-    for (const target of targets) bytes.push(await findDifferences(target, options, limits));
+    const states: FileState[] = [];
+    for (const target of targets) {
+      states.push(await fileStateOf(target.image));
+      bytes.push(await findDifferences(target, options, limits));
+    }
+    await checkRoom(
+      targets.map(({ image, disk: { virtualSize } }, at) => ({ image, virtualSize, differing: bytes[at] ?? 0 })),
+    );
     if (!dryRun) {
       const images = targets.map(({ image }) => image).join(', ');
       const question = `Everything that was written to ${images} since ${createdAt} is lost. Restore run ${run}?`;
       if (!(await confirm(question))) throw new QuiesceError('E_DECLINED', 'not restored: the answer was no');
       // While somebody thought about the question the VM may have been started.
       await checkFree(vm, targets, options);
+      await checkUnchanged(targets, states);
       await reading.check();
       throwIfInterrupted(signal, 'nothing was restored');
       await journal.begin(targets.map(({ image }) => ({ image, repository: repository.path, run })));
       writes = true;
-      // Not to be interrupted: images that are written in part are worth nothing.
-      const toTheEnd = { ...limits, signal: new AbortController().signal };
       for (const target of targets) {
-        await merge(target, options, toTheEnd);
+        await merge(target, options);
         await journal.done(target.image);
       }
     }
@@ -132,16 +149,27 @@ function inPart(run: string, cause: unknown): CutError {
 /** Each disk of the run, with the image that it is now. Throws a UsageError if that is not known. */
 async function targetsOf(
   { manifest, runs, vm: { folder } }: FoundRun,
-  { store }: LockedVm,
-  named: readonly string[],
+  vm: LockedVm,
+  { lock: { stateDir }, disks: named, images }: InPlaceOptions,
 ): Promise<Target[]> {
   const targets: Target[] = [];
-  for (const disk of chooseRunDisks(manifest, named)) {
-    const [{ file, format } = disk.source] = await knownDisks([newestOf(runs, disk)], store);
+  const disks = chooseRunDisks(manifest, named);
+  const stray = [...images.keys()].find((id) => !disks.some((disk) => disk.id === id));
+  if (stray !== undefined) {
+    const there = disks.map(({ id }) => id).join(', ');
+    throw new UsageError('E_DISK', `--image ${stray}=...: expected the id of a disk that is restored (${there})`);
+  }
+  for (const disk of disks) {
+    const confirmed = images.get(disk.id);
+    const [known] = confirmed === undefined ? await knownDisks(manifest.run, [disk], { ...vm, stateDir }) : [];
+    const { file, format } = known ?? { file: confirmed ?? '', format: disk.source.format };
     const image = await imageFileOf(disk, file);
     const links = chainOf(folder, runs.all, manifest, disk);
     for (const link of links) await checkLink(link);
-    targets.push({ disk, image, format, draft: `${image}.restore-${manifest.id}`, source: chainName(links) });
+    const draft = `${image}.restore-${manifest.id}`;
+    // Ours went when the journal was opened.
+    if (await exists(draft)) throw new UsageError('E_NAME_TAKEN', `${draft} is there, and not ours: remove it`);
+    targets.push({ disk, image, format, draft, source: chainName(links) });
   }
   return targets;
 }
@@ -154,6 +182,16 @@ async function imageFileOf({ id }: RunDisk, name: string): Promise<string> {
   if (found.isFile()) return await realpath(name);
   const message = `${name}, the image of disk ${id}, is no file: restore the disk to a folder with --format raw, and copy it`;
   throw new UsageError('E_TARGET', message);
+}
+
+/** Throws a UsageError if somebody wrote to an image since: its draft does not know what. */
+async function checkUnchanged(targets: readonly Target[], states: readonly FileState[]): Promise<void> {
+  for (const [index, { image }] of targets.entries()) {
+    const before = states[index];
+    if (before !== undefined && isSameState(before, await fileStateOf(image))) continue;
+    const message = `${image} was written to after it was compared (the VM ran?): nothing was restored, do it again`;
+    throw new UsageError('E_NO_IMAGE', message);
+  }
 }
 
 /** Throws a UsageError if an image has another size than the disk of the run. */
@@ -224,17 +262,20 @@ async function findDifferences(target: Target, { onProgress }: InPlaceOptions, l
 
 const mapSchema = v.array(v.object({ depth: v.number(), length: v.number() }));
 
-async function merge(target: Target, { verify, onProgress }: InPlaceOptions, limits: TaskLimits): Promise<void> {
+/** By no signal and no limit: images that are written in part are worth nothing. */
+const TO_THE_END = { deadline: undefined, signal: new AbortController().signal };
+
+async function merge(target: Target, { verify, onProgress }: InPlaceOptions): Promise<void> {
   const { disk, image, format, draft, source } = target;
   const tell = (doing: string) => (percent: number) => {
     onProgress(`${doing} disk ${disk.id}: ${Math.floor(percent)} %`);
   };
   // -d: the draft goes as a whole.
-  await runQemuImg(['commit', '-p', '-d', '-f', 'qcow2', draft], { ...limits, onProgress: tell('restoring') });
+  await runQemuImg(['commit', '-p', '-d', '-f', 'qcow2', draft], { ...TO_THE_END, onProgress: tell('restoring') });
   await syncPath(image);
   if (!verify) return;
   const { exitCode } = await runQemuImg(['compare', '-p', '-F', format, source, image], {
-    ...limits,
+    ...TO_THE_END,
     answers: [1],
     onProgress: tell('verifying'),
   });

@@ -32,6 +32,8 @@ export interface RestoreOptions {
   readonly limitMs: number;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
+  /** One line that people have to see. */
+  readonly onWarning: (text: string) => void;
 }
 
 export interface RestoredRun {
@@ -59,7 +61,7 @@ export async function restoreRun(options: RestoreOptions): Promise<RestoredRun> 
   const { target, signal, format, verify } = options;
   const repository = await openRepository(options.repository);
   const { vm, runs, manifest } = await findRun(repository, options.run, options.vm);
-  await using lock = await lockForReading(repository, vm.folder.key, { operation: 'backup restore' });
+  await using lock = await lockForReading(repository, vm.folder.key, { ...options, operation: 'backup restore' });
   const disks = chooseRunDisks(manifest, options.disks);
   await checkTarget(target);
   const limits = { deadline: new Deadline(options.limitMs), signal };

@@ -10,7 +10,7 @@ import { oldSets } from './old-folders.js';
 import { setNames } from './set-names.js';
 import { readRecord, stateFolders, type VmRecord } from './vm-record.js';
 
-export interface KnownVm extends VmRecord {
+export interface KnownVm extends Omit<VmRecord, 'disks'> {
   /** As they are called in its own folder. */
   readonly sets: readonly string[];
 }

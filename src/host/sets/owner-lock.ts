@@ -76,6 +76,19 @@ interface NewWork extends WorkEntry {
   readonly format: 1;
 }
 
+/**
+ * The entry, if there is a journal. Throws a UsageError `E_UNFINISHED` for one that cannot be read, as that of a newer
+ * version: what it tells of may matter.
+ */
+export function entryOrRefuse<T extends WorkEntry>(file: string, found: FoundWork<T> | undefined): T | undefined {
+  if (found === undefined || found.entry !== undefined) return found?.entry;
+  const message = `${file} tells of work that was not finished, in a format that this version does not know`;
+  throw new UsageError(
+    'E_UNFINISHED',
+    `${message}: use the version that wrote it, or look at what it says and remove it`,
+  );
+}
+
 /** The members of something that this process begins. */
 export async function newWork(operation: Operation): Promise<NewWork> {
   return { format: 1, operation, since: new Date().toISOString(), owner: await thisProcess() };

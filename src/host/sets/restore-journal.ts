@@ -7,7 +7,7 @@ import * as v from 'valibot';
 import { UsageError } from '../../errors.js';
 import { writeDurably } from '../images/durable-file.js';
 import { removeJournal } from './journal.js';
-import { newWork, readWork, workEntries, workText, type FoundWork } from './owner-lock.js';
+import { entryOrRefuse, newWork, readWork, workEntries, workText, type FoundWork } from './owner-lock.js';
 
 const partialSchema = v.strictObject({
   image: v.string(),
@@ -33,9 +33,13 @@ export async function readRestoreJournal(vmFolder: string): Promise<FoundWork<Re
   return await readWork(restoreJournalFile(vmFolder), entrySchema);
 }
 
-/** Throws a UsageError `E_UNFINISHED` if an image of the VM is written in part. */
+async function entryOf(vmFolder: string): Promise<RestoreEntry | undefined> {
+  return entryOrRefuse(restoreJournalFile(vmFolder), await readRestoreJournal(vmFolder));
+}
+
+/** Throws a UsageError `E_UNFINISHED` if an image of the VM is written in part, or nobody knows. */
 export async function refuseHalfRestored(vmFolder: string): Promise<void> {
-  const [first] = (await readRestoreJournal(vmFolder))?.entry?.partial ?? [];
+  const [first] = (await entryOf(vmFolder))?.partial ?? [];
   if (first === undefined) return;
   const message = `${first.image} holds run ${first.run} of ${first.repository} only in part: restore it in place again`;
   throw new UsageError('E_UNFINISHED', message);
@@ -50,9 +54,12 @@ export class RestoreJournal implements AsyncDisposable {
     this.#entry = entry;
   }
 
-  /** Takes it over from a tool that was killed. Its drafts go: other clusters differ by now. */
+  /**
+   * Takes it over from a tool that was killed. Its drafts go: other clusters differ by now. Throws a UsageError
+   * `E_UNFINISHED` for one that cannot be read.
+   */
   static async open(vmFolder: string): Promise<RestoreJournal> {
-    const { drafts = [], partial = [] } = (await readRestoreJournal(vmFolder))?.entry ?? {};
+    const { drafts = [], partial = [] } = (await entryOf(vmFolder)) ?? {};
     for (const draft of drafts) await rm(draft, { force: true });
     return new RestoreJournal(restoreJournalFile(vmFolder), { ...(await newWork('restore')), drafts: [], partial });
   }

@@ -1,13 +1,26 @@
 // Writes down how a VM was reached, in STATE_DIR/VM/vm.json, so that one that is shut off is found again by any of its
-// names and sockets. VM is its UUID, or a name made of its monitor's socket (vm/identity.ts).
+// names and sockets, and which images its disks were on (disk-images.ts). VM is its UUID, or a name made of its monitor's socket (vm/identity.ts).
 import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { BridgeError, isErrno, UsageError } from '../../errors.js';
 import { writeDurably } from '../images/durable-file.js';
+import { imageFormats } from '../vm/disk-choice.js';
 import { identityKey, uuidPattern, type VmIdentity } from '../vm/identity.js';
 import { isSomewhere, resolvedText } from '../vm/place.js';
 import type { Vm } from '../vm/vm.js';
+
+const imageSchema = v.strictObject({
+  /** As the disk is called in QEMU. */
+  id: v.string(),
+  serial: v.optional(v.string()),
+  file: v.string(),
+  format: v.picklist(imageFormats),
+  /** Images that it was on before, as sets told. */
+  earlier: v.array(v.string()),
+});
+/** A disk, and the image that it was on when the VM was last backed up while it ran. */
+export type DiskImage = v.InferOutput<typeof imageSchema>;
 
 const recordSchema = v.strictObject({
   format: v.literal(1),
@@ -19,6 +32,7 @@ const recordSchema = v.strictObject({
   qmp: v.array(v.string()),
   qga: v.array(v.string()),
   lastSeen: v.string(),
+  disks: v.optional(v.array(imageSchema)),
 });
 
 export interface VmRecord {
@@ -29,6 +43,8 @@ export interface VmRecord {
   readonly qga: readonly string[];
   /** When a command that changes something last worked on it. */
   readonly lastSeen: string;
+  /** None if it was never backed up while it ran. */
+  readonly disks: readonly DiskImage[];
 }
 
 /** Entries of each kind; a proxy or a renamed domain must not make the record grow for ever. */
@@ -49,10 +65,10 @@ export async function readRecord(stateDir: string, key: string): Promise<VmRecor
     const [issue] = parsed.issues;
     throw new BridgeError('E_VM_RECORD', `${file}: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
   }
-  const { uuid, address = '', names, qmp, qga, lastSeen } = parsed.output;
+  const { uuid, address = '', names, qmp, qga, lastSeen, disks = [] } = parsed.output;
   const identity: VmIdentity =
     uuid === undefined ? { kind: 'address', address } : { kind: 'uuid', uuid: uuid.toLowerCase() };
-  return { identity, names, qmp, qga, lastSeen };
+  return { identity, names, qmp, qga, lastSeen, disks };
 }
 
 /** Writes down how the VM was reached this time. Durable when it returns; the caller holds the VM's lock. */
@@ -60,15 +76,36 @@ export async function noteReached(stateDir: string, identity: VmIdentity, vm: Vm
   const key = identityKey(identity);
   // A broken record serves nobody, and all it says is learned anew.
   const old = await readRecord(stateDir, key).catch(() => undefined);
-  const record = {
-    format: 1,
-    ...(identity.kind === 'uuid' ? { uuid: identity.uuid } : { address: identity.address }),
+  await writeRecord(stateDir, {
+    identity,
     names: latest(vm.name === key ? [] : [vm.name], old?.names),
     qmp: latest(isSomewhere(vm.monitor) ? [await resolvedText(vm.monitor)] : [], old?.qmp),
     qga: latest(vm.agent === undefined ? [] : [await resolvedText(vm.agent)], old?.qga),
     lastSeen: new Date().toISOString(),
+    disks: old?.disks ?? [],
+  });
+}
+
+/** Writes down what `change` makes of the images known before. Durable when it returns; the caller holds the VM's lock. */
+export async function noteImages(
+  stateDir: string,
+  identity: VmIdentity,
+  change: (before: readonly DiskImage[]) => Promise<readonly DiskImage[]>,
+): Promise<void> {
+  const record = await readRecord(stateDir, identityKey(identity));
+  if (record === undefined) throw new Error('the VM was not reached before');
+  await writeRecord(stateDir, { ...record, disks: await change(record.disks) });
+}
+
+async function writeRecord(stateDir: string, { identity, disks, ...rest }: VmRecord): Promise<void> {
+  const record = {
+    format: 1,
+    ...(identity.kind === 'uuid' ? { uuid: identity.uuid } : { address: identity.address }),
+    ...rest,
+    ...(disks.length === 0 ? {} : { disks }),
   };
-  await writeDurably(join(stateDir, key, 'vm.json'), `${JSON.stringify(record, undefined, 2)}\n`);
+  const file = join(stateDir, identityKey(identity), 'vm.json');
+  await writeDurably(file, `${JSON.stringify(record, undefined, 2)}\n`);
 }
 
 function latest(now: readonly string[], before: readonly string[] = []): string[] {

@@ -124,7 +124,8 @@ export function firmwareOf(disks: readonly VmDisk[]): StateFolder[] {
     }));
 }
 
-const formats = ['raw', 'qcow2'];
+/** Formats of images that can be cut, or backed up. */
+export const imageFormats = ['raw', 'qcow2'] as const;
 /** The guest sends its commands to the device itself. */
 const passedThrough = ['scsi-generic', 'scsi-block'];
 const networks = ['nbd', 'rbd', 'http', 'https', 'ftp', 'ftps', 'ssh', 'iscsi', 'gluster', 'nfs'];
@@ -139,7 +140,8 @@ function whyImpossible({ readOnly, trouble, shared, model, name, format, file }:
   // The key is the LUKS layer's own: a qcow2 over it would hold what is written after the cut without any.
   if (format === 'luks')
     return 'it is encrypted as a whole (LUKS, not within qcow2): its overlay would hold clear text';
-  if (!formats.includes(format)) return `its format is ${format}, expected ${formats.join(' or ')}`;
+  const isKnown = imageFormats.some((each) => each === format);
+  if (!isKnown) return `its format is ${format}, expected ${imageFormats.join(' or ')}`;
   if (name.startsWith('json:') && driver !== undefined && !protocols.includes(driver)) {
     return `a ${driver} node lies between its format and its file`;
   }

@@ -1,10 +1,10 @@
 // Which run an increment starts from, by the checkpoints that the VM has.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { checkpointsToKeep, chooseBase, isSuperfluous } from '../../../../src/host/backup/checkpoints.js';
 import { VmFolder } from '../../../../src/host/repository/layout.js';
 import type { RunManifest } from '../../../../src/host/repository/run-manifest.js';
-import { runNumbered, runOf } from '../../../support/runs.js';
+import { runDisk, runNumbered, runOf } from '../../../support/runs.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 import { vmDisk } from '../../../support/vm-disks.js';
 
@@ -73,6 +73,12 @@ test('is none for a resized disk', async () => {
   expect(found).toMatchObject({ kind: 'full', why: expect.stringContaining('resized from 1024 to 2048') as string });
 });
 
+test('are kept for each disk, however often others are backed up', () => {
+  const root = runOf(1, undefined, { disks: [runDisk('root0', { checkpoint: name(1) })] });
+  const kept = checkpointsToKeep({ all: [root, runOf(2), runOf(3)], forgotten: new Set(), unreadable: [] }, 1);
+  expect([...kept].sort()).toEqual([name(1), name(3)]);
+});
+
 test('only checkpoints of this repository that nobody keeps are superfluous', () => {
   const kept = checkpointsToKeep({ all, forgotten: new Set([runNumbered(2)]), unreadable: [] }, 1);
   const isIt = isSuperfluous('0a1b2c3d', kept);
@@ -83,4 +89,12 @@ test('only checkpoints of this repository that nobody keeps are superfluous', ()
     false,
     false,
   ]);
+});
+
+test('is passed over if a file of it cannot be read, and it is said why', async () => {
+  store(1, 2);
+  // Fails as an unreadable sector does: with what the kernel says.
+  mkdirSync(folder.path, { recursive: true });
+  symlinkSync(runNumbered(3), folder.run(runNumbered(3)));
+  expect(await choose(has(3))).toMatchObject({ kind: 'full', why: expect.stringContaining('ELOOP') as string });
 });

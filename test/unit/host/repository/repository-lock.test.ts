@@ -12,7 +12,8 @@ import { scratch, type Scratch } from '../../../support/scratch.js';
 
 let folder: Scratch;
 const repository = () => ({ path: folder.dir, id: '0a1b2c3d' });
-const options = { operation: 'backup run', waitMs: 0, signal: new AbortController().signal };
+const signal = new AbortController().signal;
+const options = { operation: 'backup run', waitMs: 0, signal, onWarning: () => undefined };
 const lockFile = (): string => join(folder.dir, 'locks', 'vm.json');
 const change = (members: object): void => {
   writeFileSync(
@@ -58,6 +59,29 @@ test.each([
   await lost[Symbol.asyncDispose]();
   await lock.check();
   await lock[Symbol.asyncDispose]();
+});
+
+test.each([
+  ['of another host of the same name', { machine: 'another' }],
+  ['of a host that has no id', { machine: '' }],
+])('one %s is not taken as one whose process has ended', async (_what, members) => {
+  await using lock = await lockForChange(repository(), 'vm', options);
+  change({ ...members, owner: { pid: 1, startTicks: '1', bootId: 'another', pidNamespace: '' } });
+  await expect(lockForChange(repository(), 'vm', options)).rejects.toMatchObject({ code: 'E_REPOSITORY_BUSY' });
+  await lock.check();
+  change({ expires: '2020-01-01T00:00:00.000Z' });
+  await (await lockForChange(repository(), 'vm', options))[Symbol.asyncDispose]();
+});
+
+test('one of a newer format counts until its time is over, and the file is named', async () => {
+  await using lock = await lockForChange(repository(), 'vm', options);
+  await lock.check();
+  change({ format: 2 });
+  await expect(lockForChange(repository(), 'vm', options)).rejects.toThrow(lockFile());
+  change({ expires: '2020-01-01T00:00:00.000Z' });
+  await (await lockForChange(repository(), 'vm', options))[Symbol.asyncDispose]();
+  writeFileSync(lockFile(), '{');
+  await expect(lockForChange(repository(), 'vm', options)).rejects.toThrow(lockFile());
 });
 
 test('one of another host counts until its time is over', async () => {
