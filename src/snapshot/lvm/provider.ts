@@ -1,0 +1,155 @@
+// LVM as a provider: classic and thin volumes, found by the number of the device that is mounted.
+import { readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { CutError, describeError } from '../../errors.js';
+import { isLogicalVolume, mappedDevice } from '../../linux/device-mapper.js';
+import { readText } from '../../linux/kernel-values.js';
+import { cutsUnderFreeze } from '../kernels.js';
+import { hasProgram, type Run } from '../program.js';
+import type { Made, Probe, Provider, SizeWish, Snapshot } from '../providers/provider.js';
+import type { Volume } from '../volume.js';
+import { ClassicSnapshot } from './classic.js';
+import { cowSizes, type Origin } from './cow-size.js';
+import { Lvm, OUR_TAG, runOf, type LogicalVolume } from './lvm.js';
+import { removeVolume, type LvmTools, type SnapshotParts } from './logical-snapshot.js';
+import { LvmShell } from './shell.js';
+import { refuseFullPool, ThinSnapshot } from './thin.js';
+
+const SECTOR_BYTES = 512;
+/** A copy of these beside the original is taken for a part of it, and both are ruined. */
+const NEVER_TWICE = new Set(['btrfs', 'bcachefs', 'zfs']);
+
+export interface LvmPlaces {
+  readonly sysRoot: string;
+  readonly kernelRelease: string;
+}
+
+export class LvmProvider implements Provider {
+  readonly name: 'lvm' | 'lvm-thin';
+  readonly listsAll = true;
+  readonly #run: Run;
+  readonly #lvm: Lvm;
+  readonly #places: LvmPlaces;
+  #shell: Promise<LvmShell> | undefined;
+
+  constructor(name: 'lvm' | 'lvm-thin', run: Run, places: LvmPlaces = { sysRoot: '/sys', kernelRelease: release() }) {
+    this.name = name;
+    this.#run = run;
+    this.#lvm = new Lvm(run);
+    this.#places = places;
+  }
+
+  async probe(volume: Volume): Promise<Probe> {
+    const device = mappedDevice(this.#places.sysRoot, volume.device);
+    if (device === undefined || !isLogicalVolume(device)) return no(`${volume.source} is no logical volume`);
+    try {
+      const origin = await this.#originOf(volume);
+      const isThin = origin.segtype === 'thin';
+      if (isThin !== (this.name === 'lvm-thin'))
+        return no(`${origin.vg_name}/${origin.lv_name} is ${isThin ? '' : 'not '}thin`);
+      if (volume.split !== undefined) return no(volume.split);
+      if (NEVER_TWICE.has(volume.type)) return no(`a copy of a ${volume.type} must not be mounted beside it`);
+      // A snapshot of a snapshot: LVM has it for thin volumes alone.
+      if (!isThin && origin.origin !== '') return no(`it is itself a snapshot of ${origin.vg_name}/${origin.origin}`);
+      return { fits: true, underFreeze: cutsUnderFreeze(this.#places.kernelRelease) };
+    } catch (error) {
+      return no(describeError(error));
+    }
+  }
+
+  async plan(run: string, volumes: readonly Volume[], wish: SizeWish): Promise<readonly Snapshot[]> {
+    const all = await this.#lvm.volumes();
+    const parts = volumes.map((volume, place): SnapshotParts => {
+      const origin = find(all, volume);
+      const underFreeze = cutsUnderFreeze(this.#places.kernelRelease);
+      return { run, volume, origin, own: `fsb_${run}_${this.name === 'lvm' ? 'c' : 't'}${place}`, underFreeze };
+    });
+    return this.name === 'lvm' ? this.#planClassic(parts, wish) : this.#planThin(parts, all);
+  }
+
+  #planClassic(parts: readonly SnapshotParts[], wish: SizeWish): readonly Snapshot[] {
+    const groups = [...new Set(parts.map(({ origin }) => origin.vg_name))];
+    return groups.flatMap((group) => {
+      const here = parts.filter(({ origin }) => origin.vg_name === group);
+      const { vg_free: freeBytes = 0, vg_extent_size: extentBytes = SECTOR_BYTES } = here[0]?.origin ?? {};
+      const sizes = cowSizes(
+        here.map((part) => this.#measured(part)),
+        wish,
+        { freeBytes, extentBytes },
+      );
+      return here.map((part, place) => new ClassicSnapshot(this.#tools, part, sizes[place] ?? 0));
+    });
+  }
+
+  #planThin(parts: readonly SnapshotParts[], all: readonly LogicalVolume[]): readonly Snapshot[] {
+    return parts.map((part) => {
+      const { vg_name, pool_lv } = part.origin;
+      const pool = all.find((one) => one.vg_name === vg_name && one.lv_name === pool_lv);
+      if (pool !== undefined) refuseFullPool(pool);
+      return new ThinSnapshot(this.#tools, part);
+    });
+  }
+
+  /** The average since it was activated, at most since the machine was started. */
+  #measured({ origin, volume }: SnapshotParts): Origin {
+    const fields = readText(`${this.#places.sysRoot}/dev/block/${volume.device}/stat`)?.trim().split(/\s+/);
+    const sectors = Number(fields?.[6]);
+    const writtenPerS = Number.isFinite(sectors) ? (sectors * SECTOR_BYTES) / uptimeS() : undefined;
+    return { name: `${origin.vg_name}/${origin.lv_name}`, sizeBytes: origin.lv_size, writtenPerS };
+  }
+
+  get #tools(): LvmTools {
+    return { lvm: this.#lvm, run: this.#run, shell: async () => await (this.#shell ??= LvmShell.start()) };
+  }
+
+  async #originOf(volume: Volume): Promise<LogicalVolume> {
+    return find(await this.#lvm.volumes(), volume);
+  }
+
+  async made(): Promise<readonly Made[]> {
+    // Where LVM is not installed it has made nothing.
+    if (!hasProgram('lvm')) return [];
+    return (await this.#lvm.volumes(`@${OUR_TAG}`)).flatMap((one) => {
+      const run = runOf(one);
+      const isThin = one.segtype === 'thin';
+      if (run === undefined || isThin !== (this.name === 'lvm-thin')) return [];
+      return [{ run, name: `${one.vg_name}/${one.lv_name}` }];
+    });
+  }
+
+  async removeLeft({ run, name }: Made): Promise<void> {
+    const [group = '', own = ''] = name.split('/');
+    await removeVolume(this.#lvm, group, own, run);
+  }
+
+  async revert({ run, name }: Made): Promise<'begun' | 'at-next-activation'> {
+    const [group = '', own = ''] = name.split('/');
+    const found = await this.#lvm.volume(group, own);
+    if (found === undefined || runOf(found) !== run)
+      throw new CutError('E_NO_RUN', `${name} is no snapshot of run ${run}`);
+    // What merges must not be taken for left.
+    const tags = found.lv_tags.split(',').flatMap((tag) => ['--deltag', tag]);
+    await this.#lvm.do('lvchange', ...tags, name);
+    await this.#lvm.do('lvconvert', '-y', '--merge', '--background', name);
+    const origin = await this.#lvm.volume(group, found.origin);
+    return origin?.lv_attr[5] === 'o' ? 'at-next-activation' : 'begun';
+  }
+
+  async close(): Promise<void> {
+    const shell = this.#shell;
+    this.#shell = undefined;
+    await (await shell?.catch(() => undefined))?.[Symbol.asyncDispose]();
+  }
+}
+
+function find(all: readonly LogicalVolume[], { device, source }: Volume): LogicalVolume {
+  const found = all.find((one) => `${one.lv_kernel_major}:${one.lv_kernel_minor}` === device);
+  if (found === undefined) throw new CutError('E_PROVIDER', `LVM lists no volume for ${source} (${device})`);
+  return found;
+}
+
+function uptimeS(): number {
+  return Math.max(1, Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]));
+}
+
+const no = (reason: string): Probe => ({ fits: false, reason });

@@ -1,0 +1,110 @@
+// Asks the agent of this guest to hold it: over its local socket, on one connection, with whose end the hold ends.
+import { randomUUID } from 'node:crypto';
+import type { ConsistencyLevel, FreezeReport } from '../consistency.js';
+import { describeError, QuiesceError, UnreachableError } from '../errors.js';
+import { QgaClient } from '../qga/client.js';
+import { RemoteError } from '../rpc/errors.js';
+
+const CONNECT_LIMIT_MS = 5_000;
+/** Prepare and hold budgets of the agent together, with what it takes to end them. */
+const FREEZE_LIMIT_MS = 90_000;
+const THAW_LIMIT_MS = 60_000;
+const ASK_LIMIT_MS = 5_000;
+/** Longer than any cut takes. The agent waits no longer for the end of a section. */
+const SECTION_BOUND_MS = 30_000;
+
+export interface HoldRequest {
+  readonly requester: string;
+  /** Everything that is held, as in mountinfo. */
+  readonly mountpoints: readonly string[];
+  /** Those of them that their providers freeze. */
+  readonly leave: readonly string[];
+  readonly leaseMs: number;
+  readonly require: ConsistencyLevel | 'auto';
+}
+
+/** A guest that is held for us. */
+export interface Hold {
+  readonly session: string;
+  /** What was told when it began. */
+  readonly report: FreezeReport;
+  /** No thaw within: a device is suspended. Throws what the work throws, after the section has ended. */
+  inSection<T>(work: () => Promise<T>): Promise<T>;
+  renew(leaseMs: number): Promise<void>;
+  /** Gives the final report. Throws an UnreachableError if nobody answers: then the end of the connection thaws. */
+  thaw(): Promise<FreezeReport>;
+}
+
+export class Requester implements AsyncDisposable {
+  readonly #client: QgaClient;
+
+  private constructor(client: QgaClient) {
+    this.#client = client;
+  }
+
+  /** Throws an UnreachableError if no agent answers at its socket. */
+  static async connect(socket: string | undefined): Promise<Requester> {
+    if (socket === undefined)
+      throw new UnreachableError('E_NO_AGENT', 'no agent runs here: expected fsfreeze-agent at its local socket');
+    return new Requester(await QgaClient.connect(socket, { timeoutMs: CONNECT_LIMIT_MS }));
+  }
+
+  /** Throws a QuiesceError if the agent refuses or fails: it has thawed then. */
+  async hold(request: HoldRequest): Promise<Hold> {
+    const { requester, mountpoints, leave, leaseMs, require } = request;
+    const session = randomUUID();
+    const args = {
+      session,
+      requester,
+      mountpoints: [...mountpoints],
+      ...(leave.length === 0 ? {} : { leave: [...leave] }),
+      'lease-ms': leaseMs,
+      require,
+      'ends-with-channel': true,
+    };
+    const report = await this.#ask(async () => {
+      return (await this.#client.call('bridge-freeze', args, { timeoutMs: FREEZE_LIMIT_MS })).report;
+    });
+    return {
+      session,
+      report,
+      inSection: async (work) => await this.#inSection(session, work),
+      renew: async (ms) => {
+        await this.#ask(() =>
+          this.#client.call('bridge-renew', { session, 'lease-ms': ms }, { timeoutMs: ASK_LIMIT_MS }),
+        );
+      },
+      thaw: async () =>
+        await this.#ask(
+          async () => (await this.#client.call('bridge-thaw', { session }, { timeoutMs: THAW_LIMIT_MS })).report,
+        ),
+    };
+  }
+
+  async #inSection<T>(session: string, work: () => Promise<T>): Promise<T> {
+    const tell = async (on: boolean): Promise<void> => {
+      const args = { session, on, ...(on ? { 'bound-ms': SECTION_BOUND_MS } : {}) };
+      await this.#ask(() => this.#client.call('bridge-critical', args, { timeoutMs: ASK_LIMIT_MS }));
+    };
+    await tell(true);
+    try {
+      return await work();
+    } finally {
+      await tell(false);
+    }
+  }
+
+  async #ask<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await call();
+    } catch (cause) {
+      if (!(cause instanceof RemoteError)) throw cause;
+      throw new QuiesceError('E_QUIESCE', describeError(cause), { cause });
+    }
+  }
+
+  /** Ends the hold, if there still is one. Never throws. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#client.close();
+  }
+}
