@@ -50,7 +50,10 @@ export function privateTree(parts: TreeParts, mounts: readonly Mount[]): Private
   const steps = [
     ...parts.mountable.map((_, place) => stageStep(parts, place, ['nosuid'])),
     ...(root === undefined || top === undefined ? [] : restOfRoot(root, top, sources, mounts)),
-    ...sources.filter((one) => one !== top).flatMap((one) => place(parts, one, `${root ?? ''}${one.source.at}`)),
+    // Without a new root, what is not cut is there already.
+    ...sources
+      .filter((one) => one !== top && (root !== undefined || one.snapshot !== undefined))
+      .flatMap((one) => place(parts, one, `${root ?? ''}${one.source.at}`)),
     // What is bound stays; the staging place of a new root is the root.
     ...parts.mountable.flatMap((_, place): Step[] =>
       parts.stage(place) === root ? [] : [{ kind: 'unmount', at: parts.stage(place) }],

@@ -16,6 +16,8 @@ import { LvmShell } from './shell.js';
 import { refuseFullPool, ThinSnapshot } from './thin.js';
 
 const SECTOR_BYTES = 512;
+/** What was written since a start that was just now says nothing of the hours to come. */
+const SHORTEST_MEASURE_S = 3600;
 /** A copy of these beside the original is taken for a part of it, and both are ruined. */
 const NEVER_TWICE = new Set(['btrfs', 'bcachefs', 'zfs']);
 
@@ -149,7 +151,7 @@ function find(all: readonly LogicalVolume[], { device, source }: Volume): Logica
 }
 
 function uptimeS(): number {
-  return Math.max(1, Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]));
+  return Math.max(SHORTEST_MEASURE_S, Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]));
 }
 
 const no = (reason: string): Probe => ({ fits: false, reason });
