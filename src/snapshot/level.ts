@@ -17,8 +17,7 @@ export function judgeSet(ways: readonly Way[], report: FreezeReport | undefined)
   const held = report === undefined ? undefined : levelOfHold(report);
   const sources = ways.map((way): ConsistencyLevel => (way === 'bind' ? 'none' : (held?.level ?? 'none')));
   const bound = ways.filter((way) => way === 'bind').length;
-  const apart = ways.filter((way) => way === 'per-volume').length;
-  const together = apart === 0 ? undefined : whatSurvives(report, held?.level ?? 'none');
+  const together = ofSeveral(ways, report, held?.level ?? 'none');
   return {
     level: lowestLevel([...sources, ...(together === undefined ? [] : [together.level])], held?.level ?? 'none'),
     sources,
@@ -36,6 +35,18 @@ function levelOfHold(report: FreezeReport): { readonly level: ConsistencyLevel; 
   if (lasted(report)) return { level: levelWithProvider, evidence };
   // The cut itself is of one instant, frozen or not: device-mapper suspends what it cuts.
   return { level: lowestLevel([level], 'crash'), evidence };
+}
+
+/** What makes several worth less than each alone is; undefined if nothing does. */
+function ofSeveral(
+  ways: readonly Way[],
+  report: FreezeReport | undefined,
+  level: ConsistencyLevel,
+): { readonly level: ConsistencyLevel; readonly reason: string } | undefined {
+  if (ways.includes('per-volume')) return whatSurvives(report, level);
+  const cut = ways.filter((way) => way !== 'bind').length;
+  if (cut < 2 || report === undefined || lasted(report)) return undefined;
+  return { level: 'none', reason: `the hold did not last (${report.outcome}): some may have been cut after it` };
 }
 
 /**
