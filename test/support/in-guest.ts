@@ -2,7 +2,7 @@
 // fsfreeze-snapshot.
 import type { Guest } from '../../src/testing/index.js';
 
-const DISKS = { pv1: 900, pv2: 300 } as const;
+const DISKS = { pv1: 1200, pv2: 300 } as const;
 
 /**
  * `vg0`: ext4 with an xfs mounted in it (/srv/a, /srv/a/b) and a thin volume (/srv/t), PostgreSQL with its log on another
@@ -21,18 +21,21 @@ mkdir -p /srv/a /srv/t /srv/pg /srv/wal /srv/s /mnt/tree
 mount /dev/vg0/a /srv/a; mkdir /srv/a/b; mount /dev/vg0/b /srv/a/b
 for m in t pg wal; do mount /dev/vg0/$m /srv/$m; done; mount /dev/vg1/s /srv/s
 for m in /srv/a /srv/a/b /srv/t /srv/s; do echo before >$m/file; done
-systemctl stop postgresql
+systemctl stop $unit; while pgrep -x postgres >/dev/null; do sleep 0.1; done
 main=$(echo /var/lib/postgresql/*/main)
 cp -a $main /srv/pg/main; cp -aL $main/pg_wal /srv/wal/pg_wal; chown postgres:postgres /srv/wal/pg_wal
 rm /srv/pg/main/pg_wal; ln -s /srv/wal/pg_wal /srv/pg/main/pg_wal
 rm -r $main; ln -s /srv/pg/main $main; chown -h postgres:postgres $main
-systemctl start postgresql
+systemctl start $unit
 until su postgres -c 'psql -qc "create table load (id int primary key)"' 2>/dev/null; do sleep 0.2; done
 `;
 
 export async function setUpVolumes(guest: Guest): Promise<void> {
   for (const [name, sizeMiB] of Object.entries(DISKS)) await guest.addBlankDisk(name, sizeMiB);
-  const variables = Object.keys(DISKS).map((name) => `${name}=${guest.disk(name).path}`);
+  const variables = [
+    `unit=${guest.image.postgresql.unit}`,
+    ...Object.keys(DISKS).map((name) => `${name}=${guest.disk(name).path}`),
+  ];
   await guest.exec(`${variables.join(' ')}\n${SETUP}`, { timeoutMs: 180_000 });
 }
 

@@ -47,10 +47,14 @@ export function cowSizes(origins: readonly Origin[], { size }: SizeWish, room: R
       { facts: { needBytes: need, freeBytes: room.freeBytes } },
     );
   }
-  const factor = (room.freeBytes * SHARE) / sum;
-  return wanted.map((bytes, place) =>
-    Math.max(least[place] ?? 0, Math.floor((bytes * factor) / room.extentBytes) * room.extentBytes),
-  );
+  // Each has its least; what is left is shared out by what each wanted more.
+  const shared = Math.max(0, room.freeBytes * SHARE - leastSum);
+  const more = wanted.map((bytes, place) => Math.max(0, bytes - (least[place] ?? 0)));
+  const moreSum = more.reduce((total, bytes) => total + bytes, 0);
+  return least.map((bytes, place) => {
+    const part = moreSum === 0 ? 0 : Math.min(1, shared / moreSum) * (more[place] ?? 0);
+    return bytes + Math.floor(part / room.extentBytes) * room.extentBytes;
+  });
 }
 
 function inMiB(bytes: number): string {

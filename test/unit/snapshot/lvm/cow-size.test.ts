@@ -26,7 +26,9 @@ describe('the room of a snapshot', () => {
   });
 
   test('is cut down together where the group has less, but not what was asked for', () => {
-    expect(cowSizes([origin(10 * GIB), origin(30 * GIB)], {}, room(GIB))).toEqual([204 * MIB, 612 * MIB]);
+    expect(cowSizes([origin(10 * GIB), origin(30 * GIB)], {}, room(GIB))).toEqual([216 * MIB, 600 * MIB]);
+    const small = cowSizes([origin(48 * MIB), origin(300 * MIB, MIB)], {}, room(72 * MIB));
+    expect(small).toEqual([32 * MIB, 32 * MIB]);
     expect(() => cowSizes([origin(10 * GIB)], { size: { bytes: 2 * GIB } }, room(GIB))).toThrow(
       'snapshots of vg/lv: expected 2048 MiB free in the volume group, found 1024 MiB',
     );
