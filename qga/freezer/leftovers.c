@@ -47,7 +47,7 @@ static void *see_to(void *argument)
 	struct charge charge = *(struct charge *)argument;
 	/* A copy: the marker itself is read and written under the lock, and a thaw must not hold that. */
 	struct marker_entry entry;
-	uint64_t one = 1;
+	uint64_t one = 1, critical_until;
 	struct process old;
 	int pause = FIRST_PAUSE_MS;
 
@@ -55,7 +55,9 @@ static void *see_to(void *argument)
 	pthread_mutex_lock(&lock);
 	entry = charge.left->marker.entries[charge.index];
 	old = charge.left->old;
+	critical_until = charge.left->marker.critical_until;
 	pthread_mutex_unlock(&lock);
+	thaw_after_section(critical_until);
 	for (;;) {
 		int error = thaw_entry(&entry, calls, &old);
 

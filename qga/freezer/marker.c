@@ -63,16 +63,18 @@ int marker_write(const char *path, const char *temporary, const struct marker *m
 	/* Static: only the main thread writes, and its stack stays small. */
 	static struct sink sink;
 	static char text[4 * PATH_MAX_BYTES + 1];
-	char word[4 * ID_MAX_BYTES + 1], line[sizeof word + 128];
+	char word[4 * ID_MAX_BYTES + 1], line[sizeof word + 128], critical[24] = "";
 
 	sink.used = 0;
 	sink.error = 0;
 	sink.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (sink.fd < 0)
 		return errno;
-	snprintf(line, sizeof line, "fsfreeze-bridge 1 %d %llu %s %s\n", (int)marker->pid,
+	if (marker->critical_until != 0)
+		snprintf(critical, sizeof critical, " %llu", (unsigned long long)marker->critical_until);
+	snprintf(line, sizeof line, "fsfreeze-bridge 1 %d %llu %s %s%s\n", (int)marker->pid,
 		 (unsigned long long)marker->start_time, word_escape(marker->session, word, sizeof word),
-		 marker->rcu[0] == '\0' ? "-" : marker->rcu);
+		 marker->rcu[0] == '\0' ? "-" : marker->rcu, critical);
 	put(&sink, line);
 	for (size_t i = 0; i < marker->count; i++) {
 		const struct marker_entry *entry = &marker->entries[i];
@@ -107,19 +109,22 @@ static int split(char *line, char **word, int max)
 
 static const char *parse_head(char *line, struct marker *out)
 {
-	char *word[6], *session;
-	uint64_t pid, start;
+	char *word[7], *session;
+	uint64_t pid, start, critical = 0;
+	int words = split(line, word, 7);
 
-	if (split(line, word, 6) != 6 || strcmp(word[0], "fsfreeze-bridge") != 0)
-		return "the first line is not: fsfreeze-bridge 1 PID STARTTIME SESSION RCU";
+	if ((words != 6 && words != 7) || strcmp(word[0], "fsfreeze-bridge") != 0)
+		return "the first line is not: fsfreeze-bridge 1 PID STARTTIME SESSION RCU [CRITICAL_UNTIL]";
 	if (strcmp(word[1], "1") != 0)
 		return "its version is not 1";
 	session = word_unescape(word[4]);
 	if (parse_decimal(word[2], &pid) < 0 || pid == 0 || pid > INT32_MAX || parse_decimal(word[3], &start) < 0 ||
-	    session == NULL || strlen(session) > ID_MAX_BYTES || strlen(word[5]) > RCU_VALUE_MAX)
+	    session == NULL || strlen(session) > ID_MAX_BYTES || strlen(word[5]) > RCU_VALUE_MAX ||
+	    (words == 7 && parse_decimal(word[6], &critical) < 0))
 		return "the first line holds a bad value";
 	out->pid = (pid_t)pid;
 	out->start_time = start;
+	out->critical_until = critical;
 	strcpy(out->session, session);
 	strcpy(out->rcu, strcmp(word[5], "-") == 0 ? "" : word[5]);
 	return NULL;

@@ -10,7 +10,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-enum { RCU_VALUE_MAX = 15 };
+enum {
+	RCU_VALUE_MAX = 15,
+	CRITICAL_LONGEST_MS = 600 * 1000, /* of a critical section, whatever a marker says */
+};
 
 enum marked { MARKED_INTENDED, MARKED_FROZEN, MARKED_REFUSED, MARKED_THAWED };
 
@@ -26,6 +29,7 @@ struct marker {
 	uint64_t start_time;
 	char session[ID_MAX_BYTES + 1];
 	char rcu[RCU_VALUE_MAX + 1]; /* "" if the knob was left alone */
+	uint64_t critical_until;     /* the bound of a critical section, on CLOCK_MONOTONIC; 0: there is none */
 	size_t count;
 	struct marker_entry *entries;
 };

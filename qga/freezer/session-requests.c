@@ -122,6 +122,12 @@ static void critical(struct connection *from, const struct request *request)
 		if (session.expired && session.let_go_until != 0)
 			session.let_go_until = deadline_after(clock_now(), LET_GO_MS);
 	}
+	/*
+	 * Before it is answered: should this freezer die inside the section, whoever thaws by the marker waits, too. A
+	 * tmpfs that is full costs that, and no more.
+	 */
+	if (session_armed())
+		session_mark();
 	connection_say(from, "ok critical");
 }
 

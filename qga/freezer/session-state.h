@@ -12,7 +12,6 @@
 
 enum {
 	LONGEST_MS = 3600 * 1000, /* of a lease, a limit or a budget */
-	CRITICAL_LONGEST_MS = 600 * 1000,
 	OPEN_ANSWER_MS = 1000,
 	THAW_ANSWER_MS = 2000,
 	GROUP_THAW_MS = 250,   /* then the next group is thawed too: one dead disk must not hold the rest */

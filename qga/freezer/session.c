@@ -50,7 +50,7 @@ static enum marked marked_state(const struct worker_view *view)
 
 int session_mark(void)
 {
-	bool news = false;
+	bool news = marker.critical_until != session.critical_until;
 	size_t line = 0;
 	int error;
 
@@ -72,6 +72,7 @@ int session_mark(void)
 	if (!news)
 		return 0;
 	marker.count = line;
+	marker.critical_until = session.critical_until;
 	error = marker_write(session_given.marker, marker_temporary, &marker);
 	if (error != 0)
 		marker.count = 0; /* so that the next call tries again */
@@ -93,6 +94,7 @@ void session_marker_begin(void)
 	marker.pid = getpid();
 	marker.start_time = session_start_time;
 	strcpy(marker.session, session.id);
+	marker.critical_until = 0;
 	rcu_read(marker.rcu, sizeof marker.rcu);
 }
 

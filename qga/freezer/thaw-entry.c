@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 static bool matches(int fd, const struct marker_entry *entry)
@@ -53,6 +54,18 @@ static int open_marked(const struct marker_entry *entry)
 		return sought.fd;
 	errno = ENOENT;
 	return -1;
+}
+
+bool thaw_after_section(uint64_t critical_until)
+{
+	uint64_t begun = clock_now(), longest = deadline_after(begun, CRITICAL_LONGEST_MS);
+	uint64_t until = critical_until < longest ? critical_until : longest;
+
+	for (uint64_t now = begun; now < until; now = clock_now())
+		nanosleep(&(struct timespec){ .tv_sec = (time_t)((until - now) / 1000000000),
+					      .tv_nsec = (long)((until - now) % 1000000000) },
+			  NULL);
+	return begun < until;
 }
 
 int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, const struct process *old)

@@ -24,10 +24,27 @@ struct report {
 	int error; /* 0 thawed; EINVAL it was not frozen; anything else: not known to be thawed */
 };
 
-static int thaw_one(const struct marker_entry *entry, const struct thaw_job *what, const struct process *old)
+/* False if a freezer that was started meanwhile has put its own marker in this place: that one must stay. */
+static bool still_marked(const char *path, const struct marker *marker)
 {
-	uint64_t until = deadline_after(clock_now(), (uint64_t)what->bound_ms);
+	static struct marker now;
+	char problem[PATH_MAX_BYTES + 256];
+	bool same = marker_read(path, &now, problem, sizeof problem) == 1 && now.pid == marker->pid &&
+		    now.start_time == marker->start_time && strcmp(now.session, marker->session) == 0;
 
+	marker_free(&now);
+	return same;
+}
+
+static int thaw_one(const struct marker_entry *entry, const struct marker *marker, const struct thaw_job *what,
+		    const struct process *old)
+{
+	uint64_t until;
+
+	/* Long enough for a freezer to have taken the marker over, and for a session of its own. */
+	if (thaw_after_section(marker->critical_until) && !still_marked(what->marker, marker))
+		return ETIMEDOUT;
+	until = deadline_after(clock_now(), (uint64_t)what->bound_ms);
 	for (;;) {
 		int error = thaw_entry(entry, what->calls, old);
 
@@ -56,7 +73,7 @@ static bool start_thawing(size_t index, const struct marker *marker, const struc
 		else
 			close(fd);
 	}
-	report.error = thaw_one(&marker->entries[index], what, old);
+	report.error = thaw_one(&marker->entries[index], marker, what, old);
 	_exit(write(out, &report, sizeof report) == sizeof report ? 0 : 1);
 }
 
@@ -102,18 +119,6 @@ static void collect(int in, size_t waiting, int bound_ms, int *errors)
 		errors[report.index] = report.error;
 		waiting--;
 	}
-}
-
-/* False if a freezer that was started meanwhile has put its own marker in this place: that one must stay. */
-static bool still_marked(const char *path, const struct marker *marker)
-{
-	static struct marker now;
-	char problem[PATH_MAX_BYTES + 256];
-	bool same = marker_read(path, &now, problem, sizeof problem) == 1 && now.pid == marker->pid &&
-		    now.start_time == marker->start_time && strcmp(now.session, marker->session) == 0;
-
-	marker_free(&now);
-	return same;
 }
 
 /* Says what became of each entry, and notes it there. How many are not known to be thawed. */

@@ -107,6 +107,8 @@ function buildPackages() {
   for (const unit of [
     'fsfreeze-freezer.service',
     'fsfreeze-agent.service',
+    'fsfreeze-agent-host.target',
+    'fsfreeze-agent-local.service',
     'fsfreeze-agent-vsock.socket',
     'fsfreeze-agent-vsock.service',
   ]) {

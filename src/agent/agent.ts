@@ -74,7 +74,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const policies = makePolicies(options, hold.isFrozen);
   const joined = joinHandlers(sources, { coordinator, keeper, plainLeaseMs }, mayWriteFiles(policies));
   const version = options.reportVersion ?? REPORTED_VERSION;
-  const serving = new Serving({ handlers: withAuditLog(joined.handlers, log), policies, version, log });
+  const handlers = withAuditLog(joined.handlers, log);
+  const serving = new Serving({ handlers, policies, version, heldFor: (client) => keeper.heldFor(client), log });
   const writers = await tellWriters({ coordinator, folders: options.writerFolders, isFrozen: hold.isFrozen, log });
   const closeChannels = async (): Promise<void> => {
     await writers.close();

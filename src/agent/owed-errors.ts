@@ -2,7 +2,7 @@
 // their side, and a place in bridge-status until they were told (src/freeze/README.md, rule 8). The host is owed it by
 // the next agent too: late-thaw-note.ts.
 import type { FreezeReport, Untold } from '../consistency.js';
-import { QuiesceError, type ThawUnconfirmedError } from '../errors.js';
+import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import { claimOf, type Holder } from './holder.js';
 import type { LateThawNote } from './late-thaw-note.js';
 import type { Origin } from './origin.js';
@@ -84,9 +84,14 @@ export class OwedErrors {
   }
 
   /** A new freeze of `asker`'s makes the error moot that it is owed about an end, and no other one. */
-  forgetEnd(asker: Holder): void {
+  freezeBegins(asker: Holder): void {
     const { error, holder } = this.#owed.get(asker.origin) ?? {};
     if (error instanceof QuiesceError && holder !== undefined && actsFor(holder, asker)) this.forget(asker.origin);
+  }
+
+  /** A freeze that has succeeded proves that everything was thawed before. */
+  freezeSucceeded({ origin }: Holder): void {
+    if (this.to(origin) instanceof ThawUnconfirmedError) this.forget(origin);
   }
 
   /** Nothing is owed to this side any more. */

@@ -29,6 +29,8 @@ export interface ServingOptions {
   readonly policies: Policies;
   /** The version that guest-info answers. */
   readonly version: string;
+  /** In words, who holds the guest, if that is somebody else than this client. */
+  readonly heldFor: (client: ChannelContext) => string | undefined;
   readonly log: Logger;
 }
 
@@ -103,9 +105,9 @@ export class Serving {
   }
 
   #dispatcherFor(origin: Origin): Dispatcher<ChannelContext> {
-    const { handlers, policies, version, log } = this.#options;
+    const { handlers, policies, version, heldFor, log } = this.#options;
     return new Dispatcher<ChannelContext>({
-      ...guestAgent(handlers, policies[origin], version),
+      ...guestAgent(handlers, policies[origin], version, heldFor),
       onError(error, command, { name }) {
         // Every client's first byte is 0xFF, which is no JSON: the protocol's way to begin anew.
         const text = describeError(error);

@@ -87,6 +87,13 @@ export class SessionKeeper {
     return `${requester} (${sideOf(holder.origin)}), on its way`;
   }
 
+  /** As `holder`, if that is somebody else than the asker. */
+  heldFor(asker: ChannelContext): string | undefined {
+    const held = this.#held ?? this.#attempt;
+    const claim = held === undefined ? 'holder' : claimOf(held.holder, asker);
+    return claim === 'holder' || claim === 'successor' ? undefined : this.holder;
+  }
+
   /**
    * As Coordinator.freeze. A new freeze makes an error moot that is owed about the end of an earlier session.
    * `endsWithChannel`: the attempt, and the session, ends as soon as the connection of `context` does. Throws a
@@ -106,7 +113,7 @@ export class SessionKeeper {
     // Another attempt is on its way: the coordinator says whose, and the one that is recorded stays recorded.
     if (this.#attempt !== undefined) return await this.#coordinator.freeze(request);
     const holder = { origin, ...defined({ client }) };
-    this.#owed.forgetEnd(holder);
+    this.#owed.freezeBegins(holder);
     const abort = new AbortController();
     const signal = gone === undefined ? abort.signal : AbortSignal.any([abort.signal, gone]);
     const isPlain = request.require === 'plain';
@@ -127,7 +134,7 @@ export class SessionKeeper {
   ): Promise<LocalSession> {
     try {
       const session = await freezing;
-      this.#owed.forget(holder.origin);
+      this.#owed.freezeSucceeded(holder);
       const held = { holder, session, isPlain, isEndTold: false };
       this.#hold(held);
       if (gone !== undefined) this.#endWith(gone, held);

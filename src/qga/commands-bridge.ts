@@ -76,7 +76,7 @@ export const bridgeCommands = {
       'bound-ms': v.optional(
         v.pipe(
           intFrom(1, 'milliseconds'),
-          v.maxValue(SECTION_LONGEST_MS, `expects at most ${SECTION_LONGEST_MS} milliseconds`),
+          v.check((ms) => ms <= SECTION_LONGEST_MS, `expects at most ${SECTION_LONGEST_MS} milliseconds`),
         ),
         30_000,
       ),

@@ -57,7 +57,7 @@ class BridgeCoordinator implements RemoteCoordinator {
   }
 
   async freeze(request: FreezeRequest, signal?: AbortSignal): Promise<FreezeSession> {
-    const { requester, session = randomUUID(), leaseMs, require, disks, mountpoints } = request;
+    const { requester, session = randomUUID(), leaseMs, require, disks, mountpoints, leave } = request;
     if (require === 'plain') {
       throw new UsageError('E_REQUIRE', `bridge-freeze expects a level or auto, found plain (guest-fsfreeze-freeze's)`);
     }
@@ -67,6 +67,7 @@ class BridgeCoordinator implements RemoteCoordinator {
       'lease-ms': leaseMs,
       require,
       ...(mountpoints === undefined ? {} : { mountpoints: [...mountpoints] }),
+      ...(leave === undefined ? {} : { leave: [...leave] }),
       ...(disks === undefined
         ? {}
         : { disks: disks.map(({ serial, pciAddress }) => ({ serial, 'pci-address': pciAddress })) }),

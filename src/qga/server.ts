@@ -29,11 +29,13 @@ export interface Policy {
 /**
  * The operations and refusals that make a Dispatcher a guest agent.
  * @param version the one that guest-info tells
+ * @param heldFor in words, who holds the guest, if that is somebody else than this channel's peer
  */
 export function guestAgent<C>(
   handlers: Handlers<C>,
   policy: Policy,
   version: string,
+  heldFor: (context: C) => string | undefined = () => undefined,
 ): Pick<DispatcherOptions<C>, 'operations' | 'refusal'> {
   const refusal = (name: string): string | undefined => whyDisabled(policy, name);
   const all: AllHandlers<C> = {
@@ -46,7 +48,14 @@ export function guestAgent<C>(
   const operations = new Map<string, Operation<C>>();
   for (const name of commandNames) if (isSpoken(name, policy.compat)) operations.set(name, operation(name, all));
   if (policy.compat === '7.2') for (const name of namesWithoutCommand) operations.set(name, unsupported(name));
-  return { operations, refusal };
+  return {
+    operations,
+    refusal(name, context) {
+      const why = refusal(name);
+      const holder = why !== undefined && policy.isFrozen() ? heldFor(context) : undefined;
+      return holder === undefined ? why : `Command ${name} has been disabled: the guest is held by ${holder}`;
+    },
+  };
 }
 
 /** Commands of other systems: 7.2 lists them, disabled, and later releases do not know them. */

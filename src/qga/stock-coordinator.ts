@@ -18,7 +18,7 @@ import {
   type Span,
   type WriterListing,
 } from '../consistency.js';
-import { BridgeError, describeError, QuiesceError, StateError } from '../errors.js';
+import { BridgeError, describeError, QuiesceError, StateError, UsageError } from '../errors.js';
 import { RemoteError } from '../rpc/errors.js';
 import type { AgentCaller } from './client.js';
 import { canFreeze, objections, survey, type Counts, type Survey } from './stock-evidence.js';
@@ -38,7 +38,12 @@ export class StockCoordinator implements Coordinator {
   }
 
   async freeze(request: FreezeRequest, signal?: AbortSignal): Promise<FreezeSession> {
-    const { disks, mountpoints } = request;
+    const { disks, mountpoints, leave = [] } = request;
+    if (leave.length > 0)
+      throw new UsageError(
+        'E_REQUIRE',
+        'a stock qemu-ga holds nothing by writers alone: expected no filesystem to leave',
+      );
     const needed = neededLevel(request);
     if (!satisfies('filesystem', needed)) {
       throw new QuiesceError('E_LEVEL', `level ${needed} was asked for, a stock qemu-ga proves at most filesystem`);

@@ -36,6 +36,7 @@ export const knownDifferences: {
   },
   options: {
     '-m': [
+      '`none`: no host is served, only programs in the guest',
       '`vsock-listen` through socket activation alone (`fsfreeze-agent-vsock.socket`): Node has no AF_VSOCK',
       'on a vsock, to which every user of the guest can connect, the policy is `freeze-only` unless told otherwise',
     ],

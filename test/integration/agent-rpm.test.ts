@@ -2,7 +2,7 @@
 // and its scriptlets by installing, upgrading and erasing it in a root folder of nothing but busybox and programs that
 // write down how they are called. No rpm distribution was there to install it in, and no SELinux.
 import { execa } from 'execa';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -130,7 +130,7 @@ requires(
 
   const RESTARTED = [
     'systemctl daemon-reload',
-    'systemctl enable --quiet fsfreeze-freezer.service',
+    'systemctl enable --quiet fsfreeze-freezer.service fsfreeze-agent-local.service',
     'systemctl restart fsfreeze-freezer.service',
     'udevadm control --reload',
     'systemctl --quiet is-active fsfreeze-agent-vsock.service',
@@ -166,11 +166,23 @@ requires(
     expect(log.some((row) => row.startsWith('semodule -X 200 -r'))).toBe(false);
   });
 
+  test('where there is no port, starts the agent that needs none', async () => {
+    const port = join(root(), 'dev/virtio-ports/org.qemu.guest_agent.0');
+    rmSync(port);
+    const { log } = await rpm('-U', '--replacepkgs', '--replacefiles', rpmFile);
+    writeFileSync(port, '');
+    expect(log.filter((row) => / (restart|stop|disable) /.test(row))).toEqual([
+      'systemctl restart fsfreeze-freezer.service',
+      'systemctl restart fsfreeze-agent-local.service',
+    ]);
+  });
+
   test('erased, stops both, the socket first, and takes its module away', async () => {
     const { log } = await rpm('-e', 'fsfreeze-agent');
     expect(log).toEqual([
       'systemctl disable --quiet --now fsfreeze-agent-vsock.socket',
       'systemctl stop fsfreeze-agent.service fsfreeze-agent-vsock.service',
+      'systemctl disable --quiet --now fsfreeze-agent-local.service',
       'systemctl disable --quiet --now fsfreeze-freezer.service',
       'systemctl daemon-reload',
       'selinuxenabled ',

@@ -109,6 +109,26 @@ static void taken_over(void)
 	aside[strlen(aside) - 1] = '7';
 }
 
+static void inside_section(void)
+{
+	int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	static struct marker in;
+	char problem[512];
+
+	script_reset(1);
+	leave(1);
+	CHECK(marker_read(marker_path, &in, problem, sizeof problem) == 1);
+	in.critical_until = deadline_after(clock_now(), 300);
+	CHECK(marker_write(marker_path, temporary, &in) == 0);
+	marker_free(&in);
+	CHECK(leftovers_take(marker_path, &scripted_calls, wake) == 0);
+	usleep(150 * 1000);
+	CHECK(script_frozen(0) && holds(0) && script_calls(0, SCRIPT_THAW) == 0);
+	wait_for(-1);
+	CHECK(!script_frozen(0) && !holds(0) && clock_now() >= in.critical_until);
+	close(wake);
+}
+
 static void thawed_without_a_freezer(void)
 {
 	struct thaw_job what = { marker_path, nobody, nobody, &scripted_calls, 300 };
@@ -144,6 +164,7 @@ void test_leftovers(void)
 	snprintf(aside, sizeof aside, "%s.left-4194303-7", marker_path);
 	snprintf(nobody, sizeof nobody, "%s/nobody", scratch);
 	taken_over();
+	inside_section();
 	thawed_without_a_freezer();
 	damaged();
 	passed("leftovers");

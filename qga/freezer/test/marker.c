@@ -41,13 +41,18 @@ static void round_trip(void)
 			(struct marker_entry){ (enum marked)(i % 4), i, (uint32_t)i, 9, i == 5 ? longest : odd };
 	CHECK(marker_write(path, temporary, &out) == 0);
 	CHECK(marker_read(path, &in, problem, sizeof problem) == 1);
-	CHECK(in.pid == 77 && in.start_time == 123456 && in.count == out.count);
+	CHECK(in.pid == 77 && in.start_time == 123456 && in.count == out.count && in.critical_until == 0);
 	CHECK(strcmp(in.session, "a session") == 0 && strcmp(in.rcu, "0") == 0);
 	for (size_t i = 0; i < out.count; i++) {
 		CHECK(in.entries[i].state == out.entries[i].state && in.entries[i].mount_id == i);
 		CHECK(in.entries[i].major == i && in.entries[i].minor == 9);
 		CHECK(strcmp(in.entries[i].path, out.entries[i].path) == 0);
 	}
+	marker_free(&in);
+	out.critical_until = 1234567890123;
+	CHECK(marker_write(path, temporary, &out) == 0);
+	CHECK(marker_read(path, &in, problem, sizeof problem) == 1);
+	CHECK(in.critical_until == 1234567890123 && in.count == out.count);
 	marker_free(&in);
 	CHECK(remove(path) == 0);
 	CHECK(marker_read(path, &in, problem, sizeof problem) == 0);
@@ -70,6 +75,8 @@ static void damaged(void)
 		"fsfreeze-bridge 1 1 1 s -\nfrozen 1 1:1 a\n",
 		"fsfreeze-bridge 1 1 1 s -\nfrozen 1 1:1 /a\nfrozen 1 1:1 /a\\0\n",
 		"fsfreeze-bridge 1 1 1 s 12345678901234567890\n",
+		"fsfreeze-bridge 1 1 1 s - soon\n",
+		"fsfreeze-bridge 1 1 1 s - 1 1\n",
 	};
 	static struct marker in;
 

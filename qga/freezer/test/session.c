@@ -962,6 +962,18 @@ static void closing_in_each_state(void)
 	finish();
 }
 
+static uint64_t marked_section(void)
+{
+	static struct marker in;
+	char problem[512];
+	uint64_t until;
+
+	CHECK(marker_read(marker_path, &in, problem, sizeof problem) == 1);
+	until = in.critical_until;
+	marker_free(&in);
+	return until;
+}
+
 static void critical_sections(void)
 {
 	struct client c;
@@ -974,6 +986,7 @@ static void critical_sections(void)
 		expect(&c, "ok freeze 1 ");
 		say(&c, "critical on %d", way == 0 ? 20000 : 400);
 		expect(&c, "ok critical");
+		CHECK(marked_section() > clock_now()); /* for whoever thaws should this one die */
 		if (way == 2)
 			hang_up(&c);
 		else
@@ -997,8 +1010,23 @@ static void critical_sections(void)
 			hang_up(&c);
 		}
 		WITHIN(1000, !script_frozen(0));
+		WITHIN(1000, access(marker_path, F_OK) < 0);
 		nap(20);
 	}
+	plan(&c, 1, 10000);
+	say(&c, "freeze 5000");
+	expect(&c, "fs 0 freeze 0 ");
+	expect(&c, "ok freeze 1 ");
+	say(&c, "critical on 20000");
+	expect(&c, "ok critical");
+	say(&c, "critical off");
+	expect(&c, "ok critical");
+	CHECK(marked_section() == 0);
+	say(&c, "thaw");
+	expect(&c, "fs 0 thaw 0 ");
+	expect(&c, "ok thaw");
+	CHECK(access(marker_path, F_OK) < 0);
+	hang_up(&c);
 	finish();
 }
 

@@ -116,6 +116,38 @@ static void newer_session(void)
 	unlink(marker_path);
 }
 
+/* A device below is suspended: nothing is thawed before the bound that the marker names. */
+static void inside_section(void)
+{
+	struct marker marker = base();
+	uint64_t begun = clock_now();
+
+	script_reset(3);
+	marker.critical_until = deadline_after(begun, 300);
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	CHECK(thaw_marked(&what) == 0);
+	CHECK(clock_now() >= marker.critical_until && access(marker_path, F_OK) < 0);
+}
+
+/* A new freezer has taken the marker over by then, and freezes for a session of its own: that is not thawed. */
+static void taken_over_inside_section(void)
+{
+	struct marker marker = base();
+	pid_t successor;
+
+	script_reset(3);
+	marker.critical_until = deadline_after(clock_now(), 300);
+	CHECK(marker_write(marker_path, temporary, &marker) == 0);
+	successor = fork();
+	if (successor == 0) {
+		usleep(100 * 1000);
+		_exit(unlink(marker_path));
+	}
+	CHECK(thaw_marked(&what) == 1);
+	CHECK(waitpid(successor, NULL, 0) == successor);
+	CHECK(access(marker_path, F_OK) < 0);
+}
+
 /* Marked, alive, silent: it is killed. With another start time it is another process and left alone. */
 static void silent_freezer(void)
 {
@@ -199,6 +231,8 @@ void test_thaw_marked(void)
 	one_cannot_be_thawed();
 	gone_mount();
 	newer_session();
+	inside_section();
+	taken_over_inside_section();
 	silent_freezer();
 	passed("--thaw-marked");
 	without_pidfds();

@@ -1,8 +1,8 @@
 // The agent in process, on sockets of its own, over a coordinator that is played by the test.
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
-import type { AgentOptions } from '../../../src/agent/agent.js';
+import { startAgent, type AgentOptions } from '../../../src/agent/agent.js';
 import type { FreezeReport } from '../../../src/consistency.js';
 import type { CoordinatorOptions, LocalCoordinator, LocalSession } from '../../../src/freeze/options.js';
 import { connectAgent } from '../../support/agent-client.js';
@@ -130,9 +130,11 @@ describe('the agent', () => {
       expect(await host.call('guest-fsfreeze-freeze')).toBe(3);
       expect(await host.call('guest-fsfreeze-status')).toBe('frozen');
       expect(await host.call('guest-ping')).toEqual({});
-      for (const client of [host, await agent.connect('local')]) {
-        await expect(client.call('guest-get-host-name')).rejects.toThrow(text);
-      }
+      await expect(host.call('guest-get-host-name')).rejects.toThrow(text);
+      // Others are told who holds it.
+      await expect((await agent.connect('local')).call('guest-get-host-name')).rejects.toThrow(
+        'Command guest-get-host-name has been disabled: the guest is held by guest-fsfreeze-freeze on unix-listen',
+      );
       expect(await host.call('guest-fsfreeze-thaw')).toBe(3);
       expect(await (await agent.connect('local')).call('guest-get-host-name')).toHaveProperty('host-name');
       agent.disconnect();
@@ -238,6 +240,39 @@ describe('the agent', () => {
     const log = agent.log();
     expect(log).toContain('The command nope has not been found');
     expect(log).not.toContain('JSON parse error');
+  });
+
+  test("has a socket in the guest that is root's alone, whose clients are holders of their own", async () => {
+    const calls = await start();
+    const path = join(agent.folder, 'agent-root.sock');
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    using root = await connectAgent(path);
+    const [local, host] = [await agent.connect('local'), await agent.connect('host')];
+    for (const client of [local, host])
+      await expect(client.call('bridge-critical', { session: 's1', on: true })).rejects.toThrow(
+        "expected a requester on the socket that is root's alone",
+      );
+    await root.call('bridge-freeze', { session: 's1', require: 'crash', 'ends-with-channel': true });
+    expect(await root.call('bridge-critical', { session: 's1', on: true })).toEqual({});
+    await expect(local.call('bridge-thaw', { session: 's1' })).rejects.toThrow('the guest is held by');
+    root.socket.destroy();
+    await expect.poll(() => calls.at(-1)).toBe('thaw');
+    expect(calls.at(-2)).toBe('break off: its requester ended the connection');
+  });
+
+  test('without a host serves the programs in the guest alone, and without a local socket no one there', async () => {
+    await start({ channel: { method: 'none', retry: false } });
+    expect(existsSync(join(agent.folder, 'host'))).toBe(false);
+    expect(await (await agent.connect('local')).call('guest-ping')).toEqual({});
+    await agent.stop();
+    const { folder, logger } = agent;
+    const alone = await startAgent({
+      ...{ compat: '10.2', blockRpcs: [], allowRpcs: [], plainLeaseMs: 1, runtimeDir: join(folder, 'run') },
+      ...{ writerFolders: [], logger, createCoordinator: played(0, []) },
+      channel: { method: 'unix-listen', path: join(folder, 'host'), retry: false },
+    });
+    expect(existsSync(join(folder, 'agent-root.sock'))).toBe(false);
+    await alone.stop();
   });
 
   test('thaws before it closes its channels', async () => {

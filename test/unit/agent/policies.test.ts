@@ -62,7 +62,7 @@ test('while frozen nothing is started or written, whatever the policy', async ()
   await expect(host.call('guest-fstrim')).rejects.toThrow(off('guest-fstrim'));
   const info = (await host.call('guest-info')) as { supported_commands: { name: string; enabled: boolean }[] };
   const on = info.supported_commands.filter(({ enabled }) => enabled).map(({ name }) => name);
-  expect(on).toHaveLength(9);
+  expect(on).toHaveLength(10);
 });
 
 test('a child that does not end, and an open file, do not keep the agent from stopping', async () => {

@@ -55,18 +55,34 @@ describe('arguments', () => {
       `Parameter 'lease-ms' expects 1 or more milliseconds, found 9007199254740993`,
     ],
     ['bridge-renew', '{"lease-ms": 5}', `Parameter 'session' is missing`],
+    [
+      'bridge-critical',
+      '{"session": "s", "on": true, "bound-ms": 0}',
+      `Parameter 'bound-ms' expects 1 or more milliseconds, found 0`,
+    ],
+    [
+      'bridge-critical',
+      '{"session": "s", "on": true, "bound-ms": 60001}',
+      `Parameter 'bound-ms' expects at most 60000 milliseconds, found 60001`,
+    ],
+    ['bridge-freeze', '{"ends-with-channel": 1}', `Invalid parameter type for 'ends-with-channel', expected: boolean`],
   ])('%s %s', (name, json, text) => {
     expect(() => check(name, json)).toThrow(text);
   });
 
   test('have their defaults', () => {
-    expect(check('bridge-freeze', '{}')).toEqual({ 'lease-ms': 10_000, require: 'auto' });
+    expect(check('bridge-freeze', '{}')).toEqual({
+      'lease-ms': 10_000,
+      require: 'auto',
+      'ends-with-channel': false,
+    });
+    expect(check('bridge-critical', '{"session": "s", "on": true}')).toMatchObject({ 'bound-ms': 30_000 });
   });
 });
 
 describe('what may run', () => {
   const whileFrozen = ['guest-sync-delimited', 'guest-sync', 'guest-ping', 'guest-info', 'guest-fsfreeze-status'];
-  const bridge = ['bridge-renew', 'bridge-thaw', 'bridge-status'];
+  const bridge = ['bridge-renew', 'bridge-thaw', 'bridge-critical', 'bridge-status'];
 
   test.each(['10.2', '7.2'] as const)('while frozen (%s) is the list, whatever is blocked', (compat) => {
     const policy: Policy = { compat, blocked: new Set(['guest-ping']), isFrozen: () => true };

@@ -40,7 +40,7 @@ describe('our agent', () => {
       'bridge-thaw': () => ({ report: freezeReport({ state: 'thawed' }) }),
     });
     const disks = [{ serial: 'root', pciAddress: '0000:00:04.0', dev: '/dev/vda' }];
-    const session = await guest.freeze({ ...request, disks, mountpoints: ['/'] });
+    const session = await guest.freeze({ ...request, disks, mountpoints: ['/'], leave: ['/'] });
     expect(asked).toEqual({
       session: 's1',
       requester: 'test',
@@ -48,6 +48,8 @@ describe('our agent', () => {
       require: 'filesystem',
       disks: [{ serial: 'root', 'pci-address': '0000:00:04.0' }],
       mountpoints: ['/'],
+      leave: ['/'],
+      'ends-with-channel': false,
     });
     expect(session.report).toEqual(freezeReport());
     expect(await session.renew(700)).toEqual({ remainingMs: 699.5 });

@@ -95,7 +95,7 @@ describe('bridge-complete', () => {
 
   test('is refused to the side that did not hold the session', async () => {
     await expect(complete({ origin: 'guest', name: 'local' })).rejects.toThrow(
-      'session s1 was held by a requester on the host: it alone can complete it',
+      'session s1 was held by test on the host: it alone can complete it',
     );
   });
 });

@@ -74,6 +74,19 @@ describe('settings', () => {
     expect(bad).toMatchObject({ name: 'BridgeError', code: 'E_CONFIG', message: 'cannot read /proc/self/mem: EIO' });
   });
 
+  test('need no path without a host, whatever path a file names for one', () => {
+    const file = '[general]\nmethod=virtio-serial\npath=/dev/port\n';
+    for (const words of [
+      ['-m', 'none'],
+      ['--method=none', '-p', '/dev/other'],
+    ]) {
+      const found = settings(words, { '/etc/qemu/qemu-ga.conf': file });
+      expect(found).toMatchObject({ method: 'none', policy: 'default' });
+      expect(found).not.toHaveProperty('path');
+    }
+    expect(settings([], { '/etc/qemu/qemu-ga.conf': '[general]\nmethod=none\n' }).method).toBe('none');
+  });
+
   test('know the hook without a path, and that /dev/null is none', () => {
     expect(settings(['-F']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
     expect(settings(['-F', '-v']).fsfreezeHook).toBe('/etc/qemu/fsfreeze-hook');
@@ -89,8 +102,9 @@ describe('settings', () => {
     [['-m', 'pigeon'], 'pigeon: must specify a path for this channel'],
     [
       ['-m', 'pigeon', '-p', '/x'],
-      /expected a method of virtio-serial, isa-serial, unix-listen, vsock-listen, found 'pigeon'/,
+      /expected a method of virtio-serial, isa-serial, unix-listen, vsock-listen, none, found 'pigeon'/,
     ],
+    [['-m', 'none', '--local-socket=none'], 'nobody could ask this agent for anything'],
     [['--compat=9'], "--compat: expected 10.2 or 7.2, found '9'"],
   ])('%j cannot be served', (words, message) => {
     expect(() => settings(words)).toThrow(message);
