@@ -43,7 +43,9 @@ export async function collect(
   const notes = new Map(journal.runs().map((id) => [id, journal.read(id)]));
   const isDead = (id: string): boolean => {
     const record = notes.get(id) ?? journal.read(id);
-    return (only === undefined || only === id) && (record === undefined || !isHeld(record));
+    if (record !== undefined && isHeld(record)) return false;
+    // What is being merged is gone only by its name, or by a reboot.
+    return only === undefined ? record?.state !== 'reverting' : only === id;
   };
   const dead = [...new Set([...notes.keys(), ...there.map(({ made }) => made.run)])].filter(isDead);
   for (const id of dead) {

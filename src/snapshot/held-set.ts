@@ -38,10 +38,9 @@ export async function withSet<T>(
 ): Promise<Use & { readonly result: T }> {
   const { journal, options } = machine;
   const keeper = startKeeper(options.self, plan.run);
-  let isRemoved = true;
+  let isReverting = false;
   try {
     const taken = await takeSet(plan, request, journal);
-    isRemoved = false;
     const folder = journal.folderOf(plan.run);
     const stage = (place: number): string => join(folder, String(place));
     for (const place of taken.mountable.keys()) mkdirSync(stage(place));
@@ -67,15 +66,15 @@ export async function withSet<T>(
       });
     } finally {
       lost = await watch.end();
-      const isReverting = journal.read(plan.run)?.state === 'reverting';
+      isReverting = journal.read(plan.run)?.state === 'reverting';
       if (!isReverting) journal.update({ ...record, state: 'ending' });
       left = await removed(machine, isReverting ? [] : plan.snapshots, record.mounts);
-      isRemoved = left === undefined;
-      if (isRemoved && !isReverting) journal.forget(plan.run);
+      if (left === undefined && !isReverting) journal.forget(plan.run);
     }
     return { result, ...(lost === undefined ? {} : { lost }), ...(left === undefined ? {} : { left }) };
   } finally {
-    if (isRemoved) await keeper.dismiss();
+    // What is noted still is the keeper's to remove, unless somebody merges it.
+    if (isReverting || journal.read(plan.run) === undefined) await keeper.dismiss();
     else keeper.leave();
   }
 }

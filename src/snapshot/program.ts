@@ -25,6 +25,9 @@ export const runProgram: Run = async ([file, ...args], input) => {
     timeout: LIMIT_MS,
     killSignal: 'SIGKILL',
     reject: false,
+    // What a terminal sends to its foreground must not end half a change of metadata.
+    detached: true,
+    cleanup: false,
   });
   if (exitCode !== undefined) return { exitCode, stdout, stderr };
   const why = timedOut

@@ -42,21 +42,18 @@ export async function runExec(
     const command = await startCommand(tree, request.words);
     held.note({ command: processNote(command.pid) });
     const stop = signals.forward(command.kill);
-    let isOver = false;
     const end = (): void => {
       command.kill('SIGTERM');
     };
     onLost(end);
-    const timer =
-      request.ttlMs === undefined
-        ? undefined
-        : setTimeout(() => {
-            isOver = true;
-            end();
-          }, request.ttlMs);
+    const over = new AbortController();
+    const timer = endAfter(request.ttlMs, () => {
+      over.abort();
+      end();
+    });
     try {
       const exitCode = await command.exit;
-      if (isOver)
+      if (over.signal.aborted)
         throw new CutError('E_DEADLINE', `the command was ended after ${(request.ttlMs ?? 0) / 1000} s (--ttl)`);
       return exitCode;
     } finally {
@@ -68,4 +65,8 @@ export async function runExec(
   if (lost !== undefined)
     throw new CutError('E_SNAPSHOT_LOST', `what the command read is not to be relied on: ${lost}`);
   return result;
+}
+
+function endAfter(ms: number | undefined, act: () => void): NodeJS.Timeout | undefined {
+  return ms === undefined ? undefined : setTimeout(act, ms);
 }

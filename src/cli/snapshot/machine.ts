@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { rootSocketBeside } from '../../agent/channels.js';
 import { UnreachableError } from '../../errors.js';
 import { machineViewer } from '../../linux/machine-view.js';
-import { LvmProvider } from '../../snapshot/lvm/provider.js';
+import { lvmProviders } from '../../snapshot/lvm/provider.js';
 import { SnapshotMachine } from '../../snapshot/machine.js';
 import { runProgram } from '../../snapshot/program.js';
 import { findPrograms } from '../../snapshot/providers/folders.js';
@@ -17,7 +17,7 @@ export function openMachine(settings: GuestSettings, note: (text: string) => voi
   return new SnapshotMachine({
     look: machineViewer({ mountinfoPath: '/proc/self/mountinfo', sysRoot: '/sys', udevRoot: '/run/udev' }),
     run: runProgram,
-    providers: [...findPrograms(), new LvmProvider('lvm-thin', runProgram), new LvmProvider('lvm', runProgram)],
+    providers: [...findPrograms(), ...lvmProviders(runProgram)],
     runtimeDir: settings.runtimeDir,
     agentSocket: agentSocket === undefined ? undefined : rootSocketBeside(agentSocket),
     self: thisProgram(),

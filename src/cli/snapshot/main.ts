@@ -11,7 +11,7 @@ const listeners = new Set<(signal: NodeJS.Signals) => void>();
 
 /** What a terminal sends to all of its foreground, the command included. */
 const ofTerminal: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT'];
-const isOnTerminal = hasTerminal();
+const IS_ON_TERMINAL = hasTerminal();
 
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(name, () => {
@@ -33,7 +33,7 @@ process.on('uncaughtException', (error) => {
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 function pass(signal: NodeJS.Signals): void {
-  if (isOnTerminal && ofTerminal.includes(signal)) return;
+  if (IS_ON_TERMINAL && ofTerminal.includes(signal)) return;
   for (const act of listeners) act(signal);
 }
 

@@ -37,13 +37,23 @@ const reportSchema = v.object({ report: v.array(v.object({ lv: v.array(volumeSch
 
 export class Lvm {
   readonly #run: Run;
+  #all: Promise<readonly LogicalVolume[]> | undefined;
 
   constructor(run: Run) {
     this.#run = run;
   }
 
-  /** Every visible logical volume; `only` as LVM's own words for some (`vg/lv`, `@tag`). Throws a CutError. */
-  async volumes(...only: readonly string[]): Promise<readonly LogicalVolume[]> {
+  /** Every visible logical volume, as of the last change that was made here. Throws a CutError. */
+  async all(): Promise<readonly LogicalVolume[]> {
+    return await (this.#all ??= this.#volumes());
+  }
+
+  /** The volume of that name, as it is now; undefined if there is none. Throws a CutError. */
+  async volume(group: string, name: string): Promise<LogicalVolume | undefined> {
+    return (await this.#volumes('-S', `vg_name="${group}" && lv_name="${name}"`))[0];
+  }
+
+  async #volumes(...only: readonly string[]): Promise<readonly LogicalVolume[]> {
     const text = await this.do('lvs', '--reportformat', 'json', '--units', 'b', '--nosuffix', '-o', FIELDS, ...only);
     const result = v.safeParse(v.pipe(v.string(), v.parseJson(), reportSchema), text);
     if (result.success) return result.output.report.flatMap(({ lv }) => lv);
@@ -51,14 +61,9 @@ export class Lvm {
     throw new CutError('E_PROVIDER', `lvs: expected a report in JSON with ${FIELDS}, found ${issue.message}`);
   }
 
-  /** The volume of that name; undefined if there is none. Throws a CutError. */
-  async volume(group: string, name: string): Promise<LogicalVolume | undefined> {
-    const select = `vg_name="${group}" && lv_name="${name}"`;
-    return (await this.volumes('-S', select))[0];
-  }
-
   /** One command, to its end. Throws a CutError with what it said. */
   async do(command: string, ...words: readonly string[]): Promise<string> {
+    if (command !== 'lvs') this.#all = undefined;
     return await mustRun(this.#run, ['lvm', command, '--config', LVM_CONFIG, ...words]);
   }
 }

@@ -10,7 +10,7 @@ import type { Made, Probe, Provider, SizeWish, Snapshot } from '../providers/pro
 import type { Volume } from '../volume.js';
 import { ClassicSnapshot } from './classic.js';
 import { cowSizes, type Origin } from './cow-size.js';
-import { Lvm, OUR_TAG, runOf, type LogicalVolume } from './lvm.js';
+import { Lvm, runOf, type LogicalVolume } from './lvm.js';
 import { removeVolume, type LvmTools, type SnapshotParts } from './logical-snapshot.js';
 import { LvmShell } from './shell.js';
 import { refuseFullPool, ThinSnapshot } from './thin.js';
@@ -21,24 +21,33 @@ const SHORTEST_MEASURE_S = 3600;
 /** A copy of these beside the original is taken for a part of it, and both are ruined. */
 const NEVER_TWICE = new Set(['btrfs', 'bcachefs', 'zfs']);
 
-export interface LvmPlaces {
-  readonly sysRoot: string;
-  readonly kernelRelease: string;
+interface LvmPlaces {
+  readonly sysRoot?: string;
+  readonly kernelRelease?: string;
 }
 
-export class LvmProvider implements Provider {
+/** Both kinds share what LVM is asked. */
+export function lvmProviders(run: Run, places: LvmPlaces = {}): readonly Provider[] {
+  const lvm = new Lvm(run);
+  return (['lvm-thin', 'lvm'] as const).map((name) => new LvmProvider(name, { run, lvm, ...places }));
+}
+
+class LvmProvider implements Provider {
   readonly name: 'lvm' | 'lvm-thin';
   readonly listsAll = true;
   readonly #run: Run;
   readonly #lvm: Lvm;
-  readonly #places: LvmPlaces;
+  readonly #places: Required<LvmPlaces>;
   #shell: Promise<LvmShell> | undefined;
 
-  constructor(name: 'lvm' | 'lvm-thin', run: Run, places: LvmPlaces = { sysRoot: '/sys', kernelRelease: release() }) {
+  constructor(
+    name: 'lvm' | 'lvm-thin',
+    { run, lvm, sysRoot = '/sys', kernelRelease = release() }: LvmPlaces & { readonly run: Run; readonly lvm: Lvm },
+  ) {
     this.name = name;
     this.#run = run;
-    this.#lvm = new Lvm(run);
-    this.#places = places;
+    this.#lvm = lvm;
+    this.#places = { sysRoot, kernelRelease };
   }
 
   async probe(volume: Volume): Promise<Probe> {
@@ -60,7 +69,7 @@ export class LvmProvider implements Provider {
   }
 
   async plan(run: string, volumes: readonly Volume[], wish: SizeWish): Promise<readonly Snapshot[]> {
-    const all = await this.#lvm.volumes();
+    const all = await this.#lvm.all();
     const parts = volumes.map((volume, place): SnapshotParts => {
       const origin = find(all, volume);
       const underFreeze = cutsUnderFreeze(this.#places.kernelRelease);
@@ -105,13 +114,13 @@ export class LvmProvider implements Provider {
   }
 
   async #originOf(volume: Volume): Promise<LogicalVolume> {
-    return find(await this.#lvm.volumes(), volume);
+    return find(await this.#lvm.all(), volume);
   }
 
   async made(): Promise<readonly Made[]> {
     // Where LVM is not installed it has made nothing.
     if (!hasProgram('lvm')) return [];
-    return (await this.#lvm.volumes(`@${OUR_TAG}`)).flatMap((one) => {
+    return (await this.#lvm.all()).flatMap((one) => {
       const run = runOf(one);
       const isThin = one.segtype === 'thin';
       if (run === undefined || isThin !== (this.name === 'lvm-thin')) return [];

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { collect } from '../../../src/snapshot/collect.js';
@@ -71,6 +72,14 @@ describe('gc', () => {
     expect([calls, provider.calls, journal.runs()]).toEqual([[], [], ['r1']]);
   });
 
+  test('leaves to whoever merges it what is being reverted, but for its name', async () => {
+    const provider = fakeProvider('lvm');
+    provider.there = [{ run: 'r1', name: 'vg/one' }];
+    journal.begin(record('r1', { state: 'reverting' }));
+    expect(await collect(journal, [provider], machine().run)).toEqual({ removed: [], left: [] });
+    expect(await collect(journal, [provider], machine().run, 'r1')).toEqual({ removed: ['vg/one'], left: [] });
+  });
+
   test('tells what stays, and keeps its notes', async () => {
     const provider = fakeProvider('lvm');
     provider.there = [{ run: 'r1', name: 'vg/one' }];
@@ -92,10 +101,10 @@ describe('gc', () => {
 
   test('ends the command of a holder that died', async () => {
     const child = spawn('/bin/sleep', ['1000'], { stdio: 'ignore' });
-    const ended = new Promise((resolve) => child.once('exit', (_code, signal) => resolve(signal)));
+    const ended = once(child, 'exit');
     journal.begin(record('r1', { command: processNote(child.pid ?? 0) }));
     await collect(journal, [], machine().run);
-    expect(await ended).toBe('SIGTERM');
+    expect(await ended).toEqual([null, 'SIGTERM']);
   });
 });
 

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { LvmProvider } from '../../../../src/snapshot/lvm/provider.js';
+import { lvmProviders } from '../../../../src/snapshot/lvm/provider.js';
+import type { Provider } from '../../../../src/snapshot/providers/provider.js';
 import type { Run } from '../../../../src/snapshot/program.js';
 import type { Volume } from '../../../../src/snapshot/volume.js';
 import { scratch } from '../../../support/scratch.js';
@@ -50,8 +51,11 @@ for (const [device, uuid] of [
 const volume = (device: string, over: Partial<Volume> = {}): Volume =>
   ({ mountpoint: '/srv', type: 'ext4', device, source: '/dev/mapper/vg-x', readOnly: false, ...over }) as Volume;
 
-const provider = (name: 'lvm' | 'lvm-thin', kernelRelease = '6.12.0') =>
-  new LvmProvider(name, run, { sysRoot: folder.path('.'), kernelRelease });
+function provider(wanted: 'lvm' | 'lvm-thin', kernelRelease = '6.12.0'): Provider {
+  const found = lvmProviders(run, { sysRoot: folder.path('.'), kernelRelease }).find(({ name }) => name === wanted);
+  if (found === undefined) throw new Error(`there is no provider ${wanted}`);
+  return found;
+}
 
 beforeEach(() => {
   reported = [plain, thin, percents('10', '10')];
