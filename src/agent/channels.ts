@@ -1,6 +1,6 @@
-// Opens the channels: the host's (virtio port, serial line or socket) and our own sockets in the guest. A host's channel that
-// fails is opened again every 5 s if the settings say so (qemu-ga's -r). Otherwise its failure ends the agent, and the
-// unit starts it anew. Who is served on them: serving.ts.
+// Opens the channels: the host's (virtio port, serial line or socket), if there is one, and our own sockets in the
+// guest. A host's channel that fails is opened again every 5 s if the settings say so (qemu-ga's -r). Otherwise its
+// failure ends the agent, and the unit starts it anew. Who is served on them: serving.ts.
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { defined } from '../defined.js';
@@ -89,7 +89,7 @@ async function openOnce(
   return port;
 }
 
-export interface LocalSocketOptions {
+interface LocalSocketOptions {
   readonly path: string;
   /** Nobody but root may connect. Otherwise the group fsfreeze-bridge may, too, if there is one. */
   readonly isRoots: boolean;

@@ -1,7 +1,7 @@
 // The agent of a machine without a virtio port (fsfreeze-agent-local.service) under a real systemd: programs inside the
 // guest hold it on the agent's own sockets, and an agent with a host takes its place.
 import { beforeEach, expect, test } from 'vitest';
-import { guestPid, type Guest } from '../../src/testing/index.js';
+import { guestPid, waitForAgent, type Guest } from '../../src/testing/index.js';
 import { requester, userModeAgent } from '../support/agent-guest.js';
 import { beginWrites, lastWrite, writesDone } from '../support/first-write.js';
 import { requires, USER_MODE } from '../support/requires.js';
@@ -122,6 +122,7 @@ for (const kernel of kernels('7.2'))
     test('makes room for the agent on a port that appears', async () => {
       await guest().exec(`ln -s ../ttyS1 ${PORT}; systemctl start ${PORT_AGENT}`, { timeoutMs: 60_000 });
       expect(await state(guest(), LOCAL)).toBe('inactive');
+      await waitForAgent(guest());
       await using host = await requester(guest());
       const session = await host.coordinator.freeze({ requester: 'test', leaseMs: 60_000, require: 'filesystem' });
       expect(await session.thaw()).toMatchObject({ outcome: 'ok' });

@@ -43,6 +43,8 @@ export interface FreezePlan {
   readonly unknownMountpoints: readonly string[];
   /** Mount points that the request leaves to a provider, of no filesystem that it asks for. */
   readonly notLeft: readonly string[];
+  /** Filesystems that are left to a provider, and lie in a file on one that freezes: their provider would hang. */
+  readonly leftOnFrozen: readonly { readonly what: string; readonly under: string }[];
 }
 
 type PlanRequest = Pick<FreezeRequest, 'mountpoints' | 'disks' | 'leave'>;
@@ -69,7 +71,7 @@ export function makePlan(
     const common = { filesystem, chain, inCut, concerned, missingDisks, mounts: filesystem.reachable };
     if (filesystem.readOnly) return { ...common, action: 'read-only' };
     // Whether it could be frozen, or may be, does not matter then.
-    if (inCut && named && filesystem.mounts.some((mount) => isNamed(mount, leave)))
+    if (leave.size > 0 && inCut && named && filesystem.mounts.some((mount) => isNamed(mount, leave)))
       return { ...common, action: 'provider' };
     const reason = !inCut
       ? 'no part of the cut'
@@ -95,12 +97,23 @@ export function makePlan(
     skipped,
     unknownMountpoints: wanted === undefined ? [] : notMounted(wanted, table),
     notLeft: [...leave].filter((name) => !isLeft(name, planned)),
+    leftOnFrozen: leftOnFrozen(planned),
   };
 }
 
 /** The name as it is, or as whoever asks was told it: JSON has no bytes that are not UTF-8. */
 function isNamed({ mountpoint }: Mount, names: ReadonlySet<string>): boolean {
   return names.has(mountpoint) || names.has(tellablePath(mountpoint));
+}
+
+function leftOnFrozen(planned: readonly Omit<PlannedFilesystem, 'group'>[]): FreezePlan['leftOnFrozen'] {
+  const freezing = new Set(planned.filter(({ action }) => action === 'freeze').map(({ filesystem }) => filesystem));
+  return planned
+    .filter(({ action }) => action === 'provider')
+    .flatMap(({ filesystem: { mountpoint: what }, chain }) => {
+      const under = chain.restsOn.find((filesystem) => freezing.has(filesystem));
+      return under === undefined ? [] : [{ what, under: under.mountpoint }];
+    });
 }
 
 // What is mounted read-only needs nobody to hold it.

@@ -45,7 +45,7 @@ export class SessionFindings {
 
   /**
    * Step 1: makes the plan, its filesystems and the writers concerned. Throws a UsageError for a mount point at which
-   * nothing is mounted, and for one that is left to a provider and not asked for.
+   * nothing is mounted, and for one that is left to a provider and not asked for, or could not be held by it.
    */
   async plan(): Promise<{ readonly filesystems: FilesystemSet; readonly concerned: readonly Writer[] }> {
     const settings = this.#settings;
@@ -59,6 +59,12 @@ export class SessionFindings {
     const [notLeft] = plan.notLeft;
     if (notLeft !== undefined)
       throw new UsageError('E_MOUNTPOINT', `leave: expected mount points among those asked for, found ${notLeft}`);
+    const [stuck] = plan.leftOnFrozen;
+    if (stuck !== undefined)
+      throw new UsageError(
+        'E_MOUNTPOINT',
+        `leave: expected filesystems whose provider can write, found ${stuck.what}, which lies in a file on ${stuck.under}: leave that one, too, or neither`,
+      );
 
     // It looks at the writers' files before these are read: what changes in between shows as a change.
     this.#secondLook = new SecondLook(settings, request, view, plan);

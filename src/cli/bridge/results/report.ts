@@ -25,7 +25,9 @@ const filesystemSchema = v.strictObject({
     device: 'its device number, `MAJOR:MINOR`',
     disks: '',
     concerned: 'it is mounted read-write from a disk of the cut',
-    held: 'how it was held: `frozen`, `read-only`, `synced` (it cannot freeze, and nothing was written to it), `provider` (left to a provider in the guest), `none`',
+    held:
+      'how it was held: `frozen`, `read-only`, `synced` (it cannot freeze, and nothing was written to it), ' +
+      '`provider` (left to a provider in the guest), `none`',
     reason: 'why it is not held, or what went wrong',
     freezeErrno: 'errno of a freeze that failed',
     thawErrno: 'errno of a thaw that failed',

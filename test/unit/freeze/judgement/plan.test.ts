@@ -25,7 +25,7 @@ afterEach(() => {
 
 const readMounts = (path: string): MountTable => tableOf(readFileSync(path));
 const plan = (
-  request: Pick<FreezeRequest, 'mountpoints' | 'disks'> = {},
+  request: Pick<FreezeRequest, 'mountpoints' | 'disks' | 'leave'> = {},
   rules: Partial<FreezeRules> = {},
 ): FreezePlan => {
   const table = readMounts(machine.mountinfoPath);
@@ -454,6 +454,24 @@ describe('concern', () => {
     expect(groups(both)).toEqual({});
     expect(concerned(both)).toEqual(['/data', '/in-data']);
     expect(plan({ mountpoints: ['/', '/nowhere'] }).unknownMountpoints).toEqual(['/nowhere']);
+  });
+
+  test('what is left to a provider is concerned, and does not freeze, whatever the rules say', () => {
+    const made = plan({ leave: ['/data', '/in-data'] }, { excludeTypes: ['ext4'], excludeMountpoints: ['/data'] });
+    expect(groups(made)).toEqual({});
+    expect(concerned(made)).toEqual(expect.arrayContaining(['/in-data', '/data', '/']));
+    const actions = made.filesystems.map(({ filesystem, action }) => [filesystem.mountpoint, action]);
+    expect(Object.fromEntries(actions)).toMatchObject({ '/data': 'provider', '/in-data': 'provider', '/': 'leave' });
+    expect(made).toMatchObject({ notLeft: [], leftOnFrozen: [] });
+    expect(plan({ leave: ['/ro'] }).notLeft).toEqual([]);
+    expect(plan({ leave: ['/', '/nowhere'], mountpoints: ['/data'] }).notLeft).toEqual(['/', '/nowhere']);
+    expect(plan({ leave: ['/'], disks: [{ serial: 'B-long-serial-number' }] }).notLeft).toEqual(['/']);
+  });
+
+  test('what lies in a file on a filesystem that freezes cannot be left; the other way round it can', () => {
+    expect(plan({ leave: ['/in-data'] }).leftOnFrozen).toEqual([{ what: '/in-data', under: '/data' }]);
+    expect(plan({ leave: ['/in-data'], mountpoints: ['/in-data'] }).leftOnFrozen).toEqual([]);
+    expect(plan({ leave: ['/data'] }).leftOnFrozen).toEqual([]);
   });
 
   test.each([
