@@ -9,7 +9,7 @@ import { processStat, stillRuns } from '../linux/process-stat.js';
 
 const RECORD = 'journal.json';
 
-export const ways = ['atomic', 'per-volume', 'bind'] as const;
+const ways = ['atomic', 'per-volume', 'bind'] as const;
 /**
  * atomic       of the same instant as every other that is atomic
  * per-volume   of an instant of its own

@@ -3,7 +3,7 @@ import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { consistencyLevels, type ConsistencyLevel } from '../../consistency.js';
 import { UsageError } from '../../errors.js';
 
-export const options = {
+const options = {
   json: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean', short: 'V' },
@@ -25,7 +25,7 @@ export const options = {
   yes: { type: 'boolean', short: 'y' },
 } as const satisfies ParseArgsConfig['options'];
 
-export type OptionName = keyof typeof options;
+type OptionName = keyof typeof options;
 
 /** Options of every command. */
 const EVERYWHERE: readonly OptionName[] = ['json', 'help', 'version', 'config', 'verbose'];

@@ -69,7 +69,7 @@ export class Lvm {
 }
 
 /** Marks everything of ours, and each run's own: gc removes nothing that has not the first one. */
-export const OUR_TAG = 'fsfreeze-bridge';
+const OUR_TAG = 'fsfreeze-bridge';
 const RUN_TAG = 'fsb.run.';
 
 export function tagWords(run: string): readonly string[] {

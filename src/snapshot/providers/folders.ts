@@ -9,7 +9,7 @@ import { ExternalProvider } from './external.js';
 
 const ROOT_UID = 0;
 
-export const providerFolders = ['devices.d', 'directories.d', 'providers.d'].flatMap((name) => [
+const providerFolders = ['devices.d', 'directories.d', 'providers.d'].flatMap((name) => [
   `/etc/fsfreeze-bridge/${name}`,
   `/usr/lib/fsfreeze-bridge/${name}`,
 ]);
