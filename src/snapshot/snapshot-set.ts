@@ -1,10 +1,11 @@
 // Makes a set of snapshots and takes it away again. Everything slow is done while applications run: planning, the room,
 // mounting. Between hold and thaw there are only the cuts (src/freeze/README.md, "The steps"). What is made is noted
 // before (journal.ts).
-import { satisfies, type ConsistencyLevel, type FreezeReport } from '../consistency.js';
+import { lasted, satisfies, type ConsistencyLevel, type FreezeReport } from '../consistency.js';
 import { CutError, describeError } from '../errors.js';
+import { monotonicMs } from '../linux/clock.js';
 import { processNote, type Journal, type RunRecord, type SourceResult } from './journal.js';
-import { judgeSet } from './level.js';
+import { judgeSet, type Judgement } from './level.js';
 import type { SetPlan } from './planner.js';
 import type { MountSpec, Snapshot } from './providers/provider.js';
 import { Requester } from './requester.js';
@@ -46,7 +47,7 @@ export async function takeSet(plan: SetPlan, request: TakeRequest, journal: Jour
       plan.sources.map(({ way }) => way),
       report,
     );
-    requireLevel(judged.level, request.require, judged.evidence);
+    requireLevel(judged, request.require, report);
     const mountable = await Promise.all(
       plan.snapshots.map(async (snapshot): Promise<Mountable> => ({ snapshot, spec: await snapshot.mount() })),
     );
@@ -105,7 +106,14 @@ async function cutAll({ snapshots, run }: SetPlan, request: TakeRequest): Promis
   let failure: unknown;
   try {
     await hold.inSection(async () => {
-      for (const snapshot of snapshots) await snapshot.cut();
+      let renewedMs = monotonicMs();
+      for (const snapshot of snapshots) {
+        if (monotonicMs() - renewedMs > leaseMs / 2) {
+          await hold.renew(leaseMs);
+          renewedMs = monotonicMs();
+        }
+        await snapshot.cut();
+      }
     });
   } catch (error) {
     failure = error;
@@ -115,9 +123,16 @@ async function cutAll({ snapshots, run }: SetPlan, request: TakeRequest): Promis
   return report;
 }
 
-function requireLevel(level: ConsistencyLevel, require: ConsistencyLevel | 'auto', evidence: readonly string[]): void {
-  if (require === 'auto' || satisfies(level, require)) return;
-  throw new CutError('E_BELOW_REQUIRED', `expected level ${require}, reached ${level}: ${evidence.join('; ')}`);
+/** With `auto` the agent has asked of its writers what they can; what is left to ask is that the hold lasted. */
+function requireLevel(
+  { level, evidence }: Judgement,
+  require: ConsistencyLevel | 'auto',
+  report: FreezeReport | undefined,
+): void {
+  const isMet = require === 'auto' ? report === undefined || lasted(report) : satisfies(level, require);
+  if (isMet) return;
+  const expected = require === 'auto' ? 'a hold that lasts until all is cut' : `level ${require}`;
+  throw new CutError('E_BELOW_REQUIRED', `expected ${expected}, reached ${level}: ${evidence.join('; ')}`);
 }
 
 /** Removes all, last made first. Throws an AggregateError that names what is left. */

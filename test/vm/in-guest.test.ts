@@ -131,9 +131,13 @@ for (const kernel of kernels('6.1', '6.12'))
 
       test('a snapshot that fills up is extended while there is room', async () => {
         const guest = shared();
-        const fill =
-          'nsenter -t 1 -m sh -c "for i in 1 2 3 4 5; do dd if=/dev/urandom of=/srv/s/big$i bs=1M count=3 conv=fsync; sleep 2; done" 2>/dev/null; cat /srv/s/file';
-        const { exitCode, stdout, stderr } = await execOver(guest, ['--cow-size', '12M'], ['/srv/s'], fill);
+        const outside = (line: string) => `nsenter -t 1 -m sh -c "${line}" 2>/dev/null`;
+        const write = (name: string, count: number) =>
+          outside(`dd if=/dev/urandom of=/srv/s/${name} bs=1M count=${count} conv=fsync`);
+        // More than it has at first is written once it has more.
+        const grown = 'until dmsetup status | grep " snapshot " | grep -vq /24576; do sleep 0.2; done';
+        const line = `${write('big1', 10)}; ${grown}; ${write('big2', 6)}; cat /srv/s/file`;
+        const { exitCode, stdout, stderr } = await execOver(guest, ['--cow-size', '12M'], ['/srv/s'], line);
         await guest.exec('rm -f /srv/s/big*');
         expect({ exitCode, stdout }, stderr).toEqual({ exitCode: 0, stdout: 'before\n' });
       });
