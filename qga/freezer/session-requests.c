@@ -126,7 +126,7 @@ static void critical(struct connection *from, const struct request *request)
 	 * Before it is answered: should this freezer die inside the section, whoever thaws by the marker waits, too. A
 	 * tmpfs that is full costs that, and no more.
 	 */
-	if (session_armed())
+	if (session.state != PLANNED && !session.reported)
 		session_mark();
 	connection_say(from, "ok critical");
 }

@@ -15,8 +15,8 @@
 int thaw_entry(const struct marker_entry *entry, const struct kernel_calls *calls, const struct process *old);
 
 /*
- * Waits for the end of the critical section that a marker names (README.md, "critical"): nothing may be thawed inside it.
- * At most CRITICAL_LONGEST_MS. False if there was nothing to wait for.
+ * Waits for the end of the critical section that a marker names (README.md, "The marker"): nothing may be thawed inside
+ * it. At most CRITICAL_LONGEST_MS. False if there was nothing to wait for.
  */
 bool thaw_after_section(uint64_t critical_until);
 
