@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startCommand } from '../../src/snapshot/private-tree.js';
 import { mountSteps, unmountAll } from '../../src/snapshot/shown-tree.js';
-import { runProgram } from '../../src/snapshot/program.js';
+import type { Run } from '../../src/snapshot/program.js';
 import type { PrivateTree, Step } from '../../src/snapshot/tree.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
@@ -99,7 +99,7 @@ test('steps of a shown tree are noted before they are done, and undone last firs
   const calls: string[] = [];
   const mounted = new Set<string>();
   const notes: string[] = [];
-  const run: typeof runProgram = async (words) => {
+  const run: Run = async (words) => {
     calls.push(words.join(' '));
     const at = words.at(-1) ?? '';
     if (words[0] === 'mount') {
