@@ -40,6 +40,16 @@ function told<const Known extends string>(known: readonly Known[], otherwise: Kn
   );
 }
 
+/** One of `known`. Any other word, of a newer guest, is read as if nothing was said: of a promise there is no least one. */
+function toldIfKnown<const Known extends string>(known: readonly Known[]) {
+  return v.optional(
+    v.pipe(
+      v.string(),
+      v.transform((word): Known | undefined => known.find((each) => each === word)),
+    ),
+  );
+}
+
 /** A disk as guest and host both know it: by serial, else by PCI address (`DDDD:BB:SS.F`). */
 const diskRefSchema = v.strictObject({
   /** Serial number as the guest sees it (virtio-blk cuts it at 20 bytes). */
@@ -110,7 +120,7 @@ const writerReportSchema = v.strictObject({
   kind: told(writerKinds, 'plain'),
   required: v.boolean(),
   rank: finite,
-  guarantee: v.optional(told(guarantees, 'artefact')),
+  guarantee: toldIfKnown(guarantees),
   /**
    * verified        its own `verify` passed before the first FIFREEZE and (once thawed) again after the last FITHAW
    * claimed         its freeze exited 0, nothing proves it
@@ -310,7 +320,7 @@ export const writerListingSchema = v.strictObject({
   required: v.boolean(),
   rank: finite,
   phases: v.array(told(writerPhases, 'post')),
-  guarantee: v.optional(told(guarantees, 'artefact')),
+  guarantee: toldIfKnown(guarantees),
   /** It speaks for no application, and has no part in the level. */
   accompanies: v.optional(v.boolean()),
   /** Seconds for which its hold may outlive its process. */

@@ -12,7 +12,7 @@ import type {
   WriterListing,
 } from '../consistency.js';
 import { withLimit } from '../deadline.js';
-import { StateError, UsageError } from '../errors.js';
+import { describeError, StateError, UsageError } from '../errors.js';
 import { monotonicMs } from '../linux/clock.js';
 import { FreezerInquiry } from './freezer/inquiry.js';
 import type { HungFilesystem } from './freezer/lines.js';
@@ -20,7 +20,7 @@ import type { CoordinatorOptions, LocalCoordinator, LocalSession } from './optio
 import { Completions } from './session/completions.js';
 import { KeptSessions } from './session/kept-sessions.js';
 import { LastRuns } from './session/last-runs.js';
-import { leftWriters } from './session/recovery.js';
+import { leftWriters, newlyLeftWriters, sessionsBeside } from './session/recovery.js';
 import { ThawPendingError } from './session/errors.js';
 import { checkSessionId } from './writers/record.js';
 import { Session } from './session/session.js';
@@ -102,9 +102,20 @@ class InProcessCoordinator implements LocalCoordinator {
       this.#unreleased.resume();
     });
     await this.#unreleased.pause();
+    await this.#takeOverLeft();
     const signals = [this.#stop.signal, ...(signal === undefined ? [] : [signal])];
     await session.freeze(AbortSignal.any(signals), before);
     return session;
+  }
+
+  // A rehearsal that was killed left its writer held. It lets go after this session, and is listed until then.
+  async #takeOverLeft(): Promise<void> {
+    try {
+      const left = await newlyLeftWriters(this.#settings, (session) => this.#unreleased.has(session));
+      for (const each of left) this.#unreleased.add(each);
+    } catch (error) {
+      this.#settings.log.warn({}, `what a dead process left cannot be looked at: ${describeError(error)}`);
+    }
   }
 
   async status(): Promise<CoordinatorStatus> {
@@ -190,12 +201,23 @@ class InProcessCoordinator implements LocalCoordinator {
 
   #checkIdle(): void {
     const holder = this.#current ?? this.#unconfirmed;
-    if (holder === undefined) return;
+    if (holder === undefined) {
+      this.#checkBeside();
+      return;
+    }
     const { id, requester } = holder;
     const state = this.#current?.state ?? 'thawing';
     throw new StateError('bridge-complete', `${state} for ${requester}`, ['idle'], {
       holder: { session: id, requester, state },
     });
+  }
+
+  // No writer may be in two sessions at a time, and it may be held for a rehearsal.
+  #checkBeside(): void {
+    const [beside] = sessionsBeside(this.#settings.runtimeDir);
+    if (beside === undefined) return;
+    const { session, requester } = beside;
+    throw new StateError('bridge-complete', `session ${session} of ${requester}, which is not over`, ['idle']);
   }
 
   async warmUp(): Promise<void> {

@@ -48,9 +48,11 @@ export async function waitForJob(
   for (;;) {
     const job = await findJob(client, id, answerMs === undefined ? undefined : { timeoutMs: answerMs });
     if (job === undefined) throw new BridgeError('E_JOB', `job ${id} is gone: somebody else dismissed it`);
-    if (job.error !== undefined) throw new BridgeError('E_JOB', `job ${id} failed: ${job.error}`, { facts: { job } });
+    // QEMU tells of the error a moment before it has ended the job, which cannot be dismissed until then.
+    if (job.error !== undefined && job.status === 'concluded')
+      throw new BridgeError('E_JOB', `job ${id} failed: ${job.error}`, { facts: { job } });
     onProgress?.({ id, status: job.status, current: job['current-progress'], total: job['total-progress'] });
-    if (wanted.includes(job.status)) return job;
+    if (job.error === undefined && wanted.includes(job.status)) return job;
     if (job.status === 'concluded')
       throw new BridgeError('E_JOB', `job ${id} ended before it was ${wanted.join(' or ')}`);
     signal?.throwIfAborted();

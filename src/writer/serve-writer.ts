@@ -37,6 +37,7 @@ export interface WriterStreams {
   readonly output: Writable;
 }
 
+const REASON_CHARACTERS = 500;
 /** Exit code of a writer that has nothing to do here. */
 const NOT_APPLICABLE = 3;
 
@@ -97,8 +98,8 @@ function asOutcome(word: string): WriterOutcome {
   return word === 'ok' || word === 'failed' || word === 'expired' ? word : 'broken';
 }
 
-/** One line: the answer has no other. */
+/** One line, as long as people are shown: the answer has no other, and a longer one than 4096 characters is a fault. */
 function reasonOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
-  return text.replaceAll(/\s+/g, ' ').trim();
+  return text.replaceAll(/\s+/g, ' ').trim().slice(0, REASON_CHARACTERS);
 }

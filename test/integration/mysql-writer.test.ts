@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { requires } from '../support/requires.js';
@@ -26,7 +26,7 @@ requires(
 
   beforeAll(async () => {
     foreign = serversOfThisMachine();
-    dir = mkdtempSync(join(tmpdir(), 'fsb-mysql-'));
+    dir = mkdtempSync(join(tmpdir(), 'fsb mysql-'));
     data = join(dir, 'data');
     conf = join(dir, 'conf');
     mkdirSync(data);
@@ -47,7 +47,7 @@ requires(
     rmSync(dir, { recursive: true, force: true });
   });
   beforeEach(() => {
-    writeFileSync(conf, [`CLIENT=${dir}/client`, ...foreign.map((path) => `IGNORE=${path}`), ''].join('\n'));
+    writeFileSync(conf, [`CLIENT=${dir}/client`, ...foreign.map((path) => `IGNORE=${path}`)].join('\n'));
   });
 
   const mountOf = (path: string): string =>
@@ -102,6 +102,33 @@ requires(
   test('outside the set: not applicable', async () => {
     await using resident = play('held.9.7', '/nowhere');
     expect(await resident.ask('prepare')).toBe('ended: 3');
+  });
+
+  test('a server of somebody else gets to see nothing of root: no option file, no home', async () => {
+    const own = join(dir, 'own');
+    mkdirSync(own, { mode: 0o777 });
+    chmodSync(own, 0o777);
+    chmodSync(dir, 0o755);
+    const stranger = spawn(join(dir, 'mysqld'), [join(own, 'a socket')], { cwd: own, uid: 65_534, stdio: ['ignore', 'pipe', 'inherit'] }); // prettier-ignore
+    try {
+      await once(stranger.stdout, 'data');
+      const client = join(dir, 'tells');
+      writeFileSync(client, `#!/bin/sh\nprintf '%s\\n' "$HOME" "$@" >'${dir}/told'\n`, { mode: 0o755 });
+      writeFileSync(
+        conf,
+        [`CLIENT=${client}`, ...foreign, data].map((one) => one.replace(/^\//, 'IGNORE=/')).join('\n'),
+      );
+      await using resident = new ResidentHook([hook], {
+        FSFREEZE_MYSQL_CONF: conf,
+        FSFREEZE_MOUNTPOINTS: mountOf(dir),
+      });
+      expect(await resident.ask('prepare')).toMatch(new RegExp(`^error ${own}: its client has ended`));
+      const [home, first, socket] = readFileSync(join(dir, 'told'), 'utf8').split('\n');
+      expect([home, first]).toEqual(['/nonexistent', '--no-defaults']);
+      expect(socket).toBe(`--socket=/proc/${stranger.pid}/root${own}/a socket`);
+    } finally {
+      stranger.kill('SIGKILL');
+    }
   });
 
   test('a MariaDB older than its own writer knows, under the name of MySQL', async () => {

@@ -181,6 +181,24 @@ describe('a rehearsal and sessions', () => {
     expect((await rehearsal('a')).outcome).toBe('ok');
   });
 
+  test('is refused while `complete` of a session before runs', async () => {
+    const wait = join(harness.dir, 'go-on');
+    const phases = 'prepare freeze verify thaw complete';
+    harness.hook(
+      'a',
+      `${described({ phases })}log; [ "$1" != complete ] || until [ -e '${wait}' ]; do sleep 0.05; done`,
+    );
+    const coordinator = await harness.start();
+    const session = await coordinator.freeze({ requester: 'the host', leaseMs: 5_000, require: 'auto', session: 's1' });
+    await session.thaw();
+    const completed = coordinator.complete('s1', 'ok');
+    await expect.poll(() => harness.journal.at(-1)).toBe('complete a');
+    await expect(rehearsal('a')).rejects.toThrow('found complete of session s1, which is not over');
+    writeFileSync(wait, '');
+    expect((await completed).writers).toMatchObject([{ result: 'done' }]);
+    expect((await rehearsal('a')).outcome).toBe('ok');
+  });
+
   test('goes on without a freezer where none is installed, and says so', async () => {
     harness.hook('a', `${described({ phases: all })}log`);
     await harness.freezer.close();
@@ -218,7 +236,7 @@ describe('a rehearsal and sessions', () => {
       child.kill('SIGKILL');
       await exit;
       // Until then nobody else takes it.
-      await expect(rehearsal('a')).rejects.toThrow('start the agent anew');
+      await expect(rehearsal('a')).rejects.toThrow('when it is started anew');
       const [recovered] = await recoverSessions(harness.options);
       expect(recovered?.writers).toEqual([{ name: 'a', path: join(harness.dir, 'first/a'), released: true }]);
       expect(harness.journal.at(-1)).toBe('thaw a');

@@ -134,6 +134,27 @@ describe('one that behaves', () => {
     expect(writer(report, 'r')).toMatchObject({ verdict: 'not-applicable', reason: 'no server here' });
   });
 
+  test('says so as late as in freeze, however long a hold of it would outlive it', async () => {
+    harness.hook('r', `${resident({ lingers: 600 })}${reader({ freeze: 'echo it has just stopped >&2; exit 3' })}`);
+    harness.hook('z', `${described({})}log`);
+    const { report } = await attempt();
+    expect(writer(report, 'r')).toMatchObject({ verdict: 'not-applicable', reason: 'it has just stopped' });
+    expect(report).toMatchObject({ outcome: 'ok', level: 'application' });
+    expect(harness.coordinator.unreleased).toEqual([]);
+  });
+
+  test('does not say so by the exit code with which it ends when it is ended for a fault', async () => {
+    const leaves = { start: "trap 'exit 3' TERM", freeze: 'echo about to hold' };
+    harness.hook('r', `${resident()}${reader(leaves)}`);
+    harness.hook('z', `${described({})}log`);
+    const { report } = await attempt({ require: 'filesystem' });
+    expect(writer(report, 'r')).toMatchObject({
+      verdict: 'failed',
+      reason: 'freeze: answered "about to hold", expected "ok" or "error REASON"',
+    });
+    expect(report).toMatchObject({ outcome: 'incomplete', level: 'filesystem' });
+  });
+
   test('refuses by an answer, and is told to thaw all the same', async () => {
     harness.hook('r', `${resident()}${reader({ freeze: "printf 'error the table \\033[31mis busy\\n'" })}`);
     const { report, error } = await attempt();

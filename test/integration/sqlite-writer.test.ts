@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { execFileSync, spawn, spawnSync, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'; // prettier-ignore
 import type { Readable, Writable } from 'node:stream';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -44,7 +44,7 @@ requires(
   const mountOf = (path: string): string =>
     execFileSync('findmnt', ['-n', '-o', 'TARGET', '-T', path], { encoding: 'utf8' }).trim().split('\n').at(-1) ?? '/';
   const settings = (...lines: string[]): void => {
-    writeFileSync(conf, [...lines, ''].join('\n'));
+    writeFileSync(conf, lines.join('\n')); // an editor may leave the last line without its end
   };
   const start = (mountpoints = mountOf(dir), ...shell: string[]): ResidentHook =>
     new ResidentHook([...shell, hook], { FSFREEZE_SQLITE_CONF: conf, FSFREEZE_MOUNTPOINTS: mountpoints });
@@ -73,16 +73,38 @@ requires(
     settings('# two databases', plain, wal);
   });
 
-  test.each([[[]], [['busybox', 'sh']]])('writes are refused, reads are not, until thaw (shell: %j)', async (shell) => {
-    await using resident = await held(...shell);
-    for (const database of [plain, wal]) {
-      expect(sql(database, 'INSERT INTO t VALUES (1)')).toContain('database is locked');
-      expect(sql(database, 'SELECT COUNT(*) FROM t')).toMatch(/^\d+$/);
-    }
-    expect(await resident.ask('verify')).toBe('ok');
-    expect(await resident.ask('verify')).toBe('ok');
-    expect(await resident.ask('thaw ok')).toBe('ok');
-    for (const database of [plain, wal]) expect(sql(database, 'INSERT INTO t VALUES (1)')).toBe('');
+  test.each([[[]], [['busybox', 'sh']], [['bash', '--posix']]])(
+    'writes are refused, reads are not, until thaw (shell: %j)',
+    async (shell) => {
+      await using resident = await held(...shell);
+      for (const database of [plain, wal]) {
+        expect(sql(database, 'INSERT INTO t VALUES (1)')).toContain('database is locked');
+        expect(sql(database, 'SELECT COUNT(*) FROM t')).toMatch(/^\d+$/);
+      }
+      expect(await resident.ask('verify')).toBe('ok');
+      expect(await resident.ask('verify')).toBe('ok');
+      expect(await resident.ask('thaw ok')).toBe('ok');
+      for (const database of [plain, wal]) expect(sql(database, 'INSERT INTO t VALUES (1)')).toBe('');
+    },
+  );
+
+  test('a database behind a link; one on a mount point that is not ASCII; one whose name has a backslash', async () => {
+    const link = join(dir, 'link.db');
+    symlinkSync(wal, link);
+    settings(link);
+    await using linked = await held();
+    expect(await linked.ask('verify')).toBe('ok');
+
+    const far = join(dir, 'büro 1');
+    mkdirSync(far);
+    const script = `mount -t tmpfs none '${far}' && cp "$1" '${far}/a.db' && exec '${hook}' resident`;
+    settings(join(far, 'a.db'));
+    await using there = start(far, 'unshare', '-m', 'sh', '-c', script, 'sh', plain);
+    expect(await there.ask('prepare')).toBe('ok');
+
+    settings(join(dir, 'gone\\now.db'));
+    await using gone = start();
+    expect(await gone.ask('prepare')).toBe(`error ${dir}/gone\\now.db (in ${conf}) is not there, or no file`);
   });
 
   test('twenty databases at once', async () => {
@@ -100,14 +122,9 @@ requires(
   test('with its client it takes at most 3 MiB of its own', async () => {
     settings(wal);
     await using resident = await held();
-    const dirtyKb = [resident.pid, ...resident.clients].map((pid) =>
-      [...readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8').matchAll(/^Private_Dirty:\s+(\d+)/gm)].reduce(
-        (sum, [, kb]) => sum + Number(kb),
-        0,
-      ),
-    );
-    expect(dirtyKb).toHaveLength(2);
-    expect(dirtyKb.reduce((a, b) => a + b)).toBeLessThan(3 * 1024);
+    const dirtyKib = resident.dirtyKib();
+    expect(dirtyKib).toHaveLength(2);
+    expect(dirtyKib.reduce((a, b) => a + b)).toBeLessThan(3 * 1024);
   });
 
   test('through the agent: application; a client that is killed while frozen: not, and why', async () => {
@@ -159,6 +176,17 @@ requires(
     expect(performance.now() - started).toBeLessThan(4_500);
     expect(sql(plain, 'INSERT INTO t VALUES (5)')).toBe('');
     await ended(writer);
+  });
+
+  test('a client that is not there, or ends at once: refused at once, with why', async () => {
+    settings('CLIENT=/nowhere/sqlite3', plain, wal);
+    await using missing = start();
+    expect(await missing.ask('prepare')).toMatch(/\.db: its sqlite3 has ended: .*\/nowhere\/sqlite3: not found$/);
+    settings('CLIENT=/bin/false', plain, wal);
+    await using silent = start();
+    expect(await silent.ask('prepare')).toMatch(/\.db: its sqlite3 has ended$/);
+    // It can say so: nothing is held.
+    expect(await silent.ask('thaw failed')).toBe('ok');
   });
 
   test('a long reader keeps neither the hold nor others waiting', async () => {

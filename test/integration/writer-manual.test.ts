@@ -148,11 +148,11 @@ describe('of the writers in Node that the manual shows', () => {
   const description = '{"resident": true, "phases": ["prepare", "freeze", "verify", "thaw"], "guarantee": "held"}';
 
   /** The program of the manual, with an application beside it that writes into the journal what it is told. */
-  async function installed(application: string): Promise<void> {
+  async function installed(application: string, edit = (program: string) => program): Promise<void> {
     const source = join(harness.dir, 'source');
     mkdirSync(source);
     const [text = ''] = shown('js');
-    writeFileSync(join(source, 'program.js'), text);
+    writeFileSync(join(source, 'program.js'), edit(text));
     writeFileSync(
       join(source, 'application.js'),
       `import { appendFileSync } from 'node:fs';
@@ -194,6 +194,26 @@ describe('of the writers in Node that the manual shows', () => {
     await installed(application("Promise.reject(new Error('two\\nlines'))"));
     const { writer } = await attempt();
     expect(writer).toMatchObject({ verdict: 'failed', reason: 'verify: two lines' });
+    expect(harness.journal).toEqual(['flush', 'pause', 'resume failed']);
+  });
+
+  test('with post it is told after the session, and let go', async () => {
+    const post = "post: (outcome) => application.resume('and told ' + outcome),\n});";
+    await installed(application(), (program) => program.replace('});', post));
+    writeFileSync(join(harness.dir, 'first/app.json'), description.replace('"thaw"', '"thaw", "post"'));
+    const { report } = await attempt();
+    expect(report.level).toBe('application');
+    await expect
+      .poll(() => harness.journal.filter((line) => !line.startsWith('F')))
+      .toEqual(['flush', 'pause', 'resume ok', 'resume and told ok']);
+    await expect.poll(() => harness.coordinator.lastReport?.writers[0]?.phases.at(-1)).toMatchObject({ phase: 'post' });
+    expect(harness.coordinator.lastReport?.writers[0]?.reason).toBeUndefined();
+  });
+
+  test('a reason longer than a line may be is cut short, and no fault of its own', async () => {
+    await installed(application("Promise.reject(new Error('no '.repeat(40_000)))"));
+    const { writer } = await attempt();
+    expect(writer?.reason).toMatch(/^verify: (no )+/);
     expect(harness.journal).toEqual(['flush', 'pause', 'resume failed']);
   });
 

@@ -264,7 +264,7 @@ describe('what cannot be read', () => {
     const once = join(harness.dir, 'once');
     harness.hook('a', `log; [ -e '${once}' ]`);
     harness.hook('b', 'log');
-    left('s', [startedLine('a'), startedLine('b'), garbage]);
+    left('s', [startedLine('a', { rank: 10 }), startedLine('b', { rank: 20 }), garbage]);
     await recoverSessions(harness.options);
     expect(thaws()).toEqual(['thaw b', 'thaw a', 'thaw a']);
     writeFileSync(once, '');

@@ -107,6 +107,17 @@ describe('a writer that misbehaves in freeze is ended, released, and fails the a
     expect(largest).toBeLessThan(1024 ** 3);
   });
 
+  test('floods and then leaves as one with nothing to do: it has failed', async () => {
+    harness.hook('f', `${described({ phases: 'prepare freeze verify thaw' })}trap 'exit 3' TERM; yes & wait`);
+    harness.hook('z', `${described({})}:`);
+    const { report } = await attempt({ require: 'filesystem' });
+    expect(report.level).toBe('filesystem');
+    expect(writer(report, 'f')).toMatchObject({
+      verdict: 'failed',
+      reason: expect.stringContaining('prepare: printed more than 16 MiB') as string,
+    });
+  });
+
   test('dies by a signal', async () => {
     fixture('dies');
     const { report } = await attempt();
@@ -343,6 +354,22 @@ describe('exit codes of described writers', () => {
     expect(report).toMatchObject({ outcome: 'ok', level: 'filesystem' });
     expect(writer(report, 'w').verdict).toBe('not-applicable');
     expect(harness.journal[1]).toContain('FIFREEZE');
+  });
+
+  test('it names processes: where none of them runs it is not started, and counts no more', async () => {
+    const names = (processes: string) =>
+      harness.hook(
+        `w-${processes.replaceAll(' ', '-')}`,
+        `${described({ phases: 'prepare freeze thaw', guarantee: '', processes })}log; exit 0`,
+      );
+    names('fsb-nobody fsb-nor-he');
+    names('fsb-nobody sleep');
+    const running = spawn('sleep', ['60']);
+    const { report } = await attempt();
+    running.kill();
+    expect(report.writers.map(({ verdict }) => verdict)).toEqual(['not-applicable', 'claimed']);
+    expect(report.writers[0]).toMatchObject({ reason: 'no process fsb-nobody or fsb-nor-he runs', phases: [] });
+    expect(harness.journal.join()).not.toContain('fsb-nor-he');
   });
 
   test('3 in verify is a failure: it held and does not know of what', async () => {

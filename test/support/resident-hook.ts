@@ -36,6 +36,16 @@ export class ResidentHook implements AsyncDisposable {
     return readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
   }
 
+  /** Memory that is its own alone, and that of each client, in KiB (proc_pid_smaps(5)). */
+  dirtyKib(): number[] {
+    return [this.pid, ...this.clients].map((pid) =>
+      [...readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8').matchAll(/^Private_Dirty:\s+(\d+)/gm)].reduce(
+        (sum, [, kib]) => sum + Number(kib),
+        0,
+      ),
+    );
+  }
+
   /** Its answer, or how it ended instead. */
   async ask(question: string): Promise<string> {
     this.#process.stdin?.write(`${question}\n`);

@@ -182,6 +182,7 @@ requires(
     await using second = await bootGuest({ bases });
     await waitForAgent(second);
     expect((await second.exec(['/bin/ls', '/run/fsfreeze-bridge'])).stdout.trim().split('\n')).toEqual([
+      'agent-root.sock',
       'agent.sock',
       'freezer.sock',
     ]);

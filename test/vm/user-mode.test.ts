@@ -157,7 +157,9 @@ requires(...USER_MODE)('the user-mode guest', () => {
       await expect(bootGuest({ kind: 'user-mode', kernel: '5.10' as '6.1' })).rejects.toThrow(
         '6.1, 6.12, 7.2, found 5.10',
       );
-      await expect(guestImage('debian-11')).rejects.toThrow('debian-12, debian-13, podman-debian-12, found debian-11');
+      await expect(guestImage('debian-11')).rejects.toThrow(
+        'debian-12, debian-13, debian-sid, podman-debian-12, found debian-11',
+      );
       await expect(stallDisk(guest as unknown as QemuGuest, 'data')).rejects.toThrow('a QMP monitor');
       await expect(guest.hotplugDisk(path.join(guest.dir, 'nothing.raw'), { name: 'none' })).rejects.toThrow(
         'nothing.raw',

@@ -11,8 +11,15 @@ postgresql=$3
 # booted with the initrd the builder makes), and generating one costs more than the rest of this script.
 kernel=$(chroot "$root" apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
 [ -n "$kernel" ] || { echo "customize.sh: linux-image-cloud-amd64 names no kernel package" >&2; exit 1; }
-chroot "$root" sh -c "cd /tmp && apt-get -q download '$kernel' && dpkg-deb --fsys-tarfile ./linux-image-*.deb | tar -x -C / --keep-directory-symlink --exclude=./usr/share && rm ./linux-image-*.deb"
-chroot "$root" depmod "${kernel#linux-image-}"
+# From forky on that package is empty, and depends on those that have the binary (not in /boot) and the modules.
+parts=$(chroot "$root" apt-cache depends "$kernel" | sed -n 's/^ *Depends: \(linux-\(binary\|modules\)-[0-9].*\)$/\1/p')
+# shellcheck disable=SC2086 # words
+chroot "$root" sh -c 'mkdir /tmp/kernel && cd /tmp/kernel && apt-get -q download "$@" && for package in ./*.deb; do
+  dpkg-deb --fsys-tarfile "$package" | tar -x -C / --keep-directory-symlink --exclude=./usr/share || exit 1
+done && rm -r /tmp/kernel' sh "$kernel" $parts
+version=${kernel#linux-image-}
+[ -e "$root/boot/vmlinuz-$version" ] || cp "$root/usr/lib/modules/$version/vmlinuz" "$root/boot/vmlinuz-$version"
+chroot "$root" depmod "$version"
 
 # Modes are set here: a checkout under another umask must give the same guest.
 tar -C "$recipe/files" --owner=0 --group=0 --mode='u+rwX,go+rX,go-w' -c . | tar -C "$root" -x --keep-directory-symlink

@@ -5,7 +5,14 @@ import { basename, dirname, join, resolve } from 'node:path';
 import type { WriterListing } from '../../consistency.js';
 import { describeError, UnreachableError } from '../../errors.js';
 import { PLAIN_RANK, type Described } from '../../freeze/writers/description.js';
-import { describeFile, findWriters, isIgnoredName, listing, type WriterFolder } from '../../freeze/writers/folders.js';
+import {
+  describeFile,
+  findWriters,
+  isIgnoredName,
+  listing,
+  withDescription,
+  type WriterFolder,
+} from '../../freeze/writers/folders.js';
 import { whyUnsafeFolder } from '../../freeze/writers/safety.js';
 import { adviceOn } from './advice.js';
 import type { GuestSettings } from './guest-settings.js';
@@ -39,17 +46,16 @@ export function lintWriter(settings: GuestSettings, file: string, as: string | u
   const found = settings.freeze.writerFolders.find(({ path, only }) => path === folder && (only ?? name) === name);
   const described = describeFile(source, existsSync(`${source}.json`));
   const veto = settings.hookFailure === 'refuse' && found?.shipped !== true;
-  const faults = as === undefined ? asItLies(folder, name) : whereItWillLie(folder, described);
+  const faults = as === undefined ? asItLies(found, folder, name) : whereItWillLie(folder, described);
   const broken = interpreterProblem(text);
+  const writer = asWriter(described, folder, name);
   const problems = [
     ...passedOver(settings, folder, name, found),
     ...(faults === undefined ? [] : [{ why: faults.why, refuses: faults.refuses && veto }]),
-    ...(broken === undefined ? [] : [{ why: broken, refuses: veto }]),
+    ...(broken === undefined ? [] : [{ why: broken, refuses: veto && writer?.required !== false }]),
   ];
-  const path = join(folder, name);
-  const writer = asWriter(described, folder, name);
   return {
-    path,
+    path: join(folder, name),
     ...(writer === undefined ? {} : { writer }),
     problems,
     warnings: described.kind === 'bad' ? [] : adviceOn(text, described, settings.freeze),
@@ -89,11 +95,9 @@ function passedOver(
 }
 
 /** As a freeze would find it. */
-function asItLies(folder: string, name: string): Problem | undefined {
-  // Asked for by name, it is found whatever it is called; what is merely switched off is told apart.
-  const [writer] = findWriters([{ path: folder, style: 'bridge' }], { owner: ROOT_UID }).filter(
-    (each) => each.name === name,
-  );
+function asItLies(found: WriterFolder | undefined, folder: string, name: string): Problem | undefined {
+  const alone: WriterFolder = found ?? { path: folder, style: 'bridge' };
+  const [writer] = findWriters([alone], { owner: ROOT_UID }).filter((each) => each.name === name);
   if (writer?.problem === undefined) return undefined;
   return { why: writer.problem, refuses: writer.problemKind === 'unsafe' };
 }
@@ -116,10 +120,7 @@ function asWriter(described: Described, folder: string, name: string): WriterLis
     rank: PLAIN_RANK,
     phases: ['freeze', 'thaw'],
   } as const;
-  if (described.kind === 'plain') return listing(plain);
-  const { description } = described;
-  const { required, rank, phases, resident } = description;
-  return listing({ ...plain, kind: resident === true ? 'resident' : 'described', required, rank, phases, description });
+  return listing(described.kind === 'plain' ? plain : withDescription(plain, described.description));
 }
 
 /** Rows for people. */

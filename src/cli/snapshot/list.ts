@@ -52,7 +52,8 @@ function howItRuns(writer: WriterListing): string[] {
 }
 
 /** In one line. */
-export function whatItIs({ kind, required, rank, guarantee, phases }: WriterListing): string {
-  const words = [kind, required ? 'required' : 'optional', `rank ${rank}`, guarantee ?? 'no guarantee stated'];
+export function whatItIs({ kind, required, rank, guarantee, accompanies, phases }: WriterListing): string {
+  const worth = accompanies === true ? 'accompanies' : (guarantee ?? 'no guarantee stated');
+  const words = [kind, required ? 'required' : 'optional', `rank ${rank}`, worth];
   return `${words.join(', ')}: ${phases.join(' ')}`;
 }

@@ -74,7 +74,7 @@ export function describeTest(rehearsal: Rehearsal): string[] {
     ...(locked ? [] : ['there is no freezer here: no session could be kept away meanwhile']),
     ...(unreleased === undefined
       ? []
-      : [`NOT LET GO: ${unreleased} (run '${path} thaw', or start the agent anew: it does)`]),
+      : [`NOT LET GO: ${unreleased} (the agent tells it again when it is started anew, or after the next freeze)`]),
   ];
 }
 

@@ -2,6 +2,7 @@
 // told, and what. How it lies on tmpfs: ../writers/kept-record.ts. How many are kept, and for how long:
 // kept-sessions.ts. Who asks for the phase: completions.ts.
 import type { CompleteOutcome, Completion, FreezeReport } from '../../consistency.js';
+import { defined } from '../../defined.js';
 import { monotonicMs } from '../../linux/clock.js';
 import { processStat } from '../../linux/process-stat.js';
 import type { Settings } from '../settings.js';
@@ -23,25 +24,21 @@ export interface EndedSession {
 }
 
 export class KeptSession {
-  /** Without the report, which may be large. */
-  readonly head: Omit<KeptHead, 'report'>;
-  /** What became of its writers. */
-  readonly report: Pick<FreezeReport, 'session' | 'writers'>;
+  readonly head: KeptHead;
   readonly #record: KeptRecord;
   #completion: Completion | undefined;
   /** Settles when nothing runs any more that an agent before this one had started; undefined before that is looked at. */
   #leftEnded: Promise<void> | undefined;
 
-  private constructor(record: KeptRecord, { report, ...head }: KeptHead, completion?: Completion) {
+  private constructor(record: KeptRecord, head: KeptHead, completion?: Completion) {
     this.#record = record;
     this.head = head;
-    this.report = { session: report.session, writers: report.writers };
     this.#completion = completion;
   }
 
   /** `folder`: of all kept sessions. Throws as KeptRecord.keep does. */
   static keep(folder: string, { report, outcome, mountpoints, writers, record }: EndedSession): KeptSession {
-    const { session, requester, leaseMs } = report;
+    const { session, requester, leaseMs, accompanying } = report;
     const head: KeptHead = {
       version: 1,
       session,
@@ -51,7 +48,7 @@ export class KeptSession {
       leaseMs,
       mountpoints: [...mountpoints],
       writers: writers.completing.map(({ writer, failed }) => asKept(writer, failed || outcome !== 'ok')),
-      report,
+      report: { session, writers: report.writers, ...defined({ accompanying }) },
     };
     const kept = new KeptSession(KeptRecord.keep(folder, head, record), head);
     kept.#leftEnded = Promise.resolve();

@@ -1,16 +1,28 @@
 // All sessions that are kept for their requesters' last word (kept-session.ts), those of agents before this one
 // included: 16 at most, each for 24 hours of guest running time. Nothing is looked at by itself: what is too old goes
 // when the next one comes or is asked for.
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { FreezeReport, KeptListing } from '../../consistency.js';
+import type { KeptListing } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
+import { namesIn } from '../../linux/kernel-values.js';
 import type { Settings } from '../settings.js';
+import { KeptRecord, type KeptHead } from '../writers/kept-record.js';
 import { KeptSession, type EndedSession } from './kept-session.js';
 
 const KEPT_AT_MOST = 16;
 const KEPT_FOR_MS = 24 * 3_600_000;
+
+/** Sessions of which `complete` of some writer runs, whichever process began it. */
+export function completingSessions(runtimeDir: string): readonly string[] {
+  const dir = keptDir(runtimeDir);
+  return namesIn(dir).filter((name) => KeptRecord.at(dir, name).runningProcesses().length > 0);
+}
+
+function keptDir(runtimeDir: string): string {
+  return join(runtimeDir, 'kept');
+}
 
 export class KeptSessions {
   readonly #settings: Pick<Settings, 'runtimeDir' | 'log'>;
@@ -56,8 +68,8 @@ export class KeptSessions {
   }
 
   /** Their writers, the latest last. */
-  get reports(): readonly Pick<FreezeReport, 'session' | 'writers'>[] {
-    return [...this.#load().values()].map(({ report }) => report);
+  get reports(): readonly KeptHead['report'][] {
+    return [...this.#load().values()].map(({ head: { report } }) => report);
   }
 
   /** At the start of the process: reads all, and ends what a dead agent left running of a `complete`. Never throws. */
@@ -70,7 +82,7 @@ export class KeptSessions {
   }
 
   get #folder(): string {
-    return join(this.#settings.runtimeDir, 'kept');
+    return keptDir(this.#settings.runtimeDir);
   }
 
   #load(): Map<string, KeptSession> {
@@ -79,14 +91,7 @@ export class KeptSessions {
   }
 
   #read(): readonly KeptSession[] {
-    let names: readonly string[];
-    try {
-      names = readdirSync(this.#folder);
-    } catch {
-      // No session was kept since the guest started.
-      return [];
-    }
-    return names
+    return namesIn(this.#folder)
       .flatMap((name) => {
         try {
           return KeptSession.open(this.#folder, name) ?? [];

@@ -78,6 +78,11 @@ export function sessionsUnderWay(runtimeDir: string): readonly SessionHead[] {
   return recordsIn(runtimeDir).flatMap(({ head }) => (head !== undefined && stillRuns(head) ? [head] : []));
 }
 
+/** The same of processes other than this one: rehearsals. */
+export function sessionsBeside(runtimeDir: string): readonly SessionHead[] {
+  return sessionsUnderWay(runtimeDir).filter(({ pid }) => pid !== process.pid);
+}
+
 /** The youngest session first, as the hold of a later one may rest on that of an earlier one. */
 function abandonedSessions(runtimeDir: string): readonly Abandoned[] {
   const dir = sessionsDir(runtimeDir);
@@ -129,6 +134,7 @@ async function recoverSession({ session, record, head }: Abandoned, settings: Se
     record.clearOutput();
     const writers = startedWriters({ session, record, head }, settings);
     await writers.release('broken');
+    writers.close();
     if (record.unreleased().length === 0) record.remove();
     else record.noteEnded();
     return { ...told, writers: writers.releases };
@@ -161,6 +167,25 @@ export function leftWriters(settings: Settings): readonly LeftWriters[] {
     const writers = startedWriters(one, settings);
     return writers.holds ? [{ session, outcome: 'broken', writers, record, settled: Promise.resolve() }] : [];
   });
+}
+
+/**
+ * Writers that a process beside this one (a rehearsal) left held when it died, once nothing runs any more that it had
+ * started. `isKnown`: of a session that is looked after already. Takes about 3 s at most.
+ */
+export async function newlyLeftWriters(
+  settings: Settings,
+  isKnown: (session: string) => boolean,
+): Promise<readonly LeftWriters[]> {
+  const left = abandonedSessions(settings.runtimeDir).filter(
+    ({ session, record }) => !isKnown(session) && record.unreleased().length > 0,
+  );
+  await Promise.all(
+    left.map(async ({ record, session, head }) => {
+      await endLeftProcesses(record, session, head?.startTime ?? '0');
+    }),
+  );
+  return left.length === 0 ? [] : leftWriters(settings).filter(({ session }) => !isKnown(session));
 }
 
 function asWriter({ name, path, folder, style, kind, rank, limitMs, lingers }: StartedWriter, owner: number): Writer {

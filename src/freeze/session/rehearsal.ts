@@ -22,6 +22,7 @@ import { mountpointList } from '../writers/phase.js';
 import { SessionRecord } from '../writers/record.js';
 import { WriterSet } from '../writers/writer-set.js';
 import { FilesystemSet } from './filesystem-set.js';
+import { completingSessions } from './kept-sessions.js';
 import { leftWriters, sessionsUnderWay } from './recovery.js';
 
 /** What writers are told; nothing is frozen that would have to be thawed. */
@@ -174,17 +175,20 @@ function findWriter({ writerFolders, writerOwner }: Settings, name: string): Wri
   throw new QuiesceError('E_WRITER', `${writer.path} is not run: ${writer.problem}`);
 }
 
-// No writer may be in two sessions at a time: `post` runs after the lock is given up, and what could not be let go is
-// told to again and again. What a dead process left held is its successor's: a release here would go unseen there.
+// No writer may be in two sessions at a time: `post` and `complete` run after the lock is given up, and what could not be
+// let go is told to again and again. What a dead process left held is its successor's: a release here would go unseen there.
 function checkOthers(settings: Settings): void {
   const [other] = sessionsUnderWay(settings.runtimeDir);
+  const [completing] = completingSessions(settings.runtimeDir);
   const [left] = leftWriters(settings);
   if (other !== undefined) {
     const { session, requester } = other;
     throw new StateError('a rehearsal', `session ${session} of ${requester}, which is not over`, ['idle']);
   }
+  if (completing !== undefined)
+    throw new StateError('a rehearsal', `complete of session ${completing}, which is not over`, ['idle']);
   if (left === undefined) return;
-  const state = `writers left held by session ${left.session} (start the agent anew: it releases them)`;
+  const state = `writers left held by session ${left.session} (the agent releases them when it is started anew, or after the next freeze)`;
   throw new StateError('a rehearsal', state, ['idle']);
 }
 

@@ -1,6 +1,6 @@
 // Writers whose `thaw` failed when their session ended: their applications may still stand still. They are told to let
 // go again and again, with a growing pause, as long as this process lives. A process that is started anew tries too
-// (recovery.ts). A new session comes first: no writer is started while something is held.
+// (recovery.ts). Nor did those let go that a process beside this one held when it died. A new session comes first: no writer is started while something is held.
 import type { UnreleasedWriter } from '../../consistency.js';
 import { describeError } from '../../errors.js';
 import type { FreezeLog } from '../options.js';
@@ -49,6 +49,11 @@ export class UnreleasedWriters {
         released ? [] : [{ session, name, path, reason, tries, nextTryMs: Math.max(0, Math.round(nextMs - now)) }],
       ),
     );
+  }
+
+  /** Writers of this session are looked after. */
+  has(session: string): boolean {
+    return this.#entries.some((entry) => entry.session === session);
   }
 
   /** The first try is made at once: a later session may begin soon, and lay its hold over this one. */

@@ -60,7 +60,7 @@ function namesIn(folder: string): readonly string[] {
       const entry = dir.readSync();
       if (entry === null) break;
       // A name that is no UTF-8 cannot be told in a report, and one with control characters steers a terminal.
-      if (!/[\u0000-\u001f\u007f\ufffd]/.test(entry.name)) names.push(entry.name);
+      if (!/[\u0000-\u001f\u007f-\u009f\ufffd]/.test(entry.name)) names.push(entry.name);
     }
   } finally {
     dir.closeSync();
@@ -86,6 +86,6 @@ function readFile(path: string, limit: number): { readonly bytes: Buffer; readon
 
 function content(bytes: Buffer): Pick<Artefact, 'text' | 'base64'> {
   const text = bytes.toString('utf8');
-  const isText = !/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/.test(text) && Buffer.from(text).equals(bytes);
+  const isText = !/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/.test(text) && Buffer.from(text).equals(bytes);
   return isText ? { text } : { base64: bytes.toString('base64') };
 }

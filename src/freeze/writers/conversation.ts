@@ -64,10 +64,18 @@ export class Conversation {
     for (let end = this.#line.indexOf('\n'); end >= 0; end = this.#line.indexOf('\n')) {
       const line = this.#line.slice(0, end).replace(/\r$/, '');
       this.#line = this.#line.slice(end + 1);
+      if (this.#isTooLong(line)) return;
       this.#judge(line);
       if (this.fault !== undefined) return;
     }
-    if (this.#line.length > LINE_CHARACTERS) this.break(`answered more than ${LINE_CHARACTERS} characters on one line`);
+    this.#isTooLong(this.#line);
+  }
+
+  // Whether it came at once or in parts: what is a fault must not hang on that.
+  #isTooLong(line: string): boolean {
+    if (line.length <= LINE_CHARACTERS) return false;
+    this.break(`answered more than ${LINE_CHARACTERS} characters on one line`);
+    return true;
   }
 
   #judge(line: string): void {

@@ -4,6 +4,7 @@
 // fsfreeze-hook.d/README.md.
 import * as v from 'valibot';
 import { guarantees, writerPhases, type WriterPhase } from '../../consistency.js';
+import { PROCESS_NAME_CHARACTERS } from '../../linux/process-names.js';
 
 export const PLAIN_RANK = 50;
 
@@ -20,6 +21,10 @@ const descriptionSchema = v.pipe(
     resident: v.optional(v.boolean()),
     /** Absolute paths that the application keeps its data in; without them every session concerns the writer. */
     covers: v.optional(v.array(v.pipe(v.string(), v.startsWith('/'))), []),
+    /** It takes part only where a process of one of these names runs. */
+    processes: v.optional(
+      v.pipe(v.array(v.pipe(v.string(), v.minLength(1), v.maxLength(PROCESS_NAME_CHARACTERS))), v.minLength(1)),
+    ),
     /** The systemd unit that it speaks for; for people. */
     service: v.optional(v.string()),
     guarantee: v.optional(v.picklist([...guarantees, 'none'])),
@@ -112,7 +117,7 @@ function fromFields(fields: ReadonlyMap<string, string>): unknown {
   const description: Record<string, unknown> = {};
   for (const [key, value] of fields) {
     if (key.startsWith('timeout.')) timeout[key.slice('timeout.'.length)] = number(value);
-    else if (key === 'phases' || key === 'covers') description[key] = words(value);
+    else if (key === 'phases' || key === 'covers' || key === 'processes') description[key] = words(value);
     else if (key === 'rank' || key === 'lingers') description[key] = number(value);
     else if (key === 'required' || key === 'resident')
       description[key] = value === 'true' || value === 'false' ? value === 'true' : value;

@@ -8,8 +8,8 @@ import { realPath } from '../../linux/kernel-values.js';
 import type { WriterFolder } from './folders.js';
 
 /**
- * Lines of code of scripts/qemu-guest-agent/fsfreeze-hook, from QEMU 1.4 to 10.2 and as distributions ship it: SHA-256
- * without comments and indentation, cut to 12 digits. One line more, and it is somebody's own.
+ * Lines of code of scripts/qemu-guest-agent/fsfreeze-hook, from QEMU 1.4 to 10.2 and as distributions ship it (Debian 13's
+ * has lines of its own): SHA-256 without comments and indentation, cut to 12 digits. One line more, and it is somebody's own.
  */
 const stockLines = new Set(
   (
@@ -17,7 +17,9 @@ const stockLines = new Set(
     '4669152d45c9 c53d8d4c8068 444e79831d5a 6fd0ddfe12af 10a5db62715f 780356938941 773b7aaa3b4c a4c3ed04a95a ' +
     'c22995adc297 ae4263590c02 8838e212ea12 68722926ed7e 51dc878f8da5 e9755d701d8f 504439f8e16d 7d54d5d767f0 ' +
     '7dd530c4d36d 3d6daf2c1bd7 b4bdc8481097 e56fd927ca1b 07dc139a05ad a76e49d6243f cf28dd9b8213 9dd6e85481b0 ' +
-    'cc8591b58ad6 628f1b3eff79 780dcc928e84 4e30a7cf63d1 08bb14c239f9 5f7087dd6f5b'
+    'cc8591b58ad6 628f1b3eff79 780dcc928e84 4e30a7cf63d1 08bb14c239f9 5f7087dd6f5b 20bd1f07202a ae3c6a6c78ab ' +
+    '0e6098e75409 6165087073da 686023ea8585 6276b1994f14 cfa2c3e833e3 956c59c6d995 bc05c7d96a90 136f73c75d4d ' +
+    'ff3002be9f21 f069a2f40397 89d80028de38'
   ).split(' '),
 );
 /**

@@ -157,14 +157,19 @@ function writerAt(folder: WriterFolder, name: string, owner: number, hasSidecar:
   if (described.kind === 'plain') return plain;
   if (described.kind === 'bad')
     return { ...plain, kind: 'described', problem: `bad description: ${described.problem}`, problemKind: 'unsafe' };
-  const { required, rank, phases, resident, guarantee } = described.description;
+  return withDescription(plain, described.description);
+}
+
+/** What its description makes of a file that would be a plain hook without it. */
+export function withDescription(plain: Writer, description: WriterDescription): Writer {
+  const { required, rank, phases, resident, guarantee } = description;
   return {
     ...plain,
     kind: resident === true ? 'resident' : 'described',
     required: required && guarantee !== 'none',
     rank,
     phases,
-    description: described.description,
+    description,
   };
 }
 

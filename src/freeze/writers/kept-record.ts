@@ -1,4 +1,4 @@
-// The record of a session that was held and is over, kept on tmpfs for the phase `complete`: its report, the writers that
+// The record of a session that was held and is over, kept on tmpfs for the phase `complete`: what became of its writers, those that
 // have the phase, and their scratch. It lies apart from the sessions under way: an agent that is started anew knows it,
 // and does not take it for one that was abandoned. What is made of it: src/freeze/session/kept-session.ts.
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -32,7 +32,8 @@ const keptHeadSchema = v.strictObject({
   leaseMs: v.number(),
   mountpoints: v.array(v.string()),
   writers: v.array(keptWriterSchema),
-  report: freezeReportSchema,
+  /** What became of its writers. The rest is the requester's: it may be large, and tmpfs is memory. */
+  report: v.pick(freezeReportSchema, ['session', 'writers', 'accompanying']),
 });
 export type KeptHead = v.InferOutput<typeof keptHeadSchema>;
 

@@ -109,10 +109,10 @@ async function endOf(
     const first = await Promise.race([exit, limit.after(limitMs, 'timedOut' as const), abort.aborted, flooded]);
     if (typeof first !== 'string') return first;
     const last = await endGroup(pid, exit);
-    return {
-      ...(last === 'stays' ? { unkillable: true } : last),
-      ...(first === 'flooded' ? { fault: FLOOD_FAULT } : { [first]: true }),
-    };
+    const why = first === 'flooded' ? { fault: FLOOD_FAULT } : { [first]: true };
+    if (last === 'stays') return { unkillable: true, ...why };
+    // How one that floods ends then is our doing: its exit code is no answer.
+    return first === 'flooded' ? why : { ...last, ...why };
   } finally {
     watch.remove(output);
     limit.clear();

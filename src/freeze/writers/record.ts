@@ -7,6 +7,7 @@ import * as v from 'valibot';
 import { defined } from '../../defined.js';
 import { isErrno, StateError, UsageError } from '../../errors.js';
 import { monotonicMs } from '../../linux/clock.js';
+import { pathBytes } from '../../linux/path-text.js';
 import { processStat } from '../../linux/process-stat.js';
 import type { Writer } from './folders.js';
 import { naming, Notes, type WriterProcess } from './notes.js';
@@ -77,7 +78,8 @@ export class SessionRecord {
       mkdirSync(join(unfinished, 'scratch'), { mode: 0o711 });
       const whole: SessionHead = { version: 1, pid, startTime, beganMs: monotonicMs(), ...head };
       const list = mountpointLines(head.mountpoints).map((line) => `${line}\n`);
-      writeWhole(join(unfinished, MOUNTPOINTS), list.join(''));
+      // As bytes: what is no UTF-8 would be another name, and its writer would think that it is not concerned.
+      writeWhole(join(unfinished, MOUNTPOINTS), pathBytes(list.join('')));
       writeWhole(join(unfinished, 'head.json'), JSON.stringify(whole));
       renameSync(unfinished, record.dir);
     } catch (error) {
@@ -157,8 +159,8 @@ export function mountpointLines(paths: readonly string[]): readonly string[] {
   return paths.filter((path) => !path.includes('\n'));
 }
 
-function writeWhole(path: string, text: string): void {
+function writeWhole(path: string, content: string | Buffer): void {
   naming(path, () => {
-    writeFileSync(path, text);
+    writeFileSync(path, content);
   });
 }

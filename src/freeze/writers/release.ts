@@ -121,7 +121,12 @@ export class WriterRelease {
   async #one(run: WriterRun, how: SessionPhaseOptions): Promise<void> {
     const result = await this.#phases.phase(run, 'thaw', how);
     // One that says so has let go, and is ended when nobody waits any more.
-    run.released = result.kind !== 'failed' || (await run.peer.end());
-    if (run.released) this.#record.noteReleased(run.writer.path);
+    if (result.kind !== 'failed' || (await run.peer.end())) this.note(run);
+  }
+
+  /** It is known to have let go. */
+  note(run: WriterRun): void {
+    run.released = true;
+    this.#record.noteReleased(run.writer.path);
   }
 }

@@ -84,9 +84,10 @@ async function facts(process: ResidentProcess, heard: Heard): Promise<Partial<An
     case 'timedOut':
     case 'aborted':
       return { ...exitFacts(await process.kill()), [heard]: true };
+    // How it ended then is our doing: an exit code of it is no answer.
     case 'fault':
       return {
-        ...exitFacts(await process.kill()),
+        ...((await process.kill()) === 'stays' ? { unkillable: true } : {}),
         fault: process.conversation.fault ?? 'unknown',
         ...defined({ text: process.lastWords }),
       };

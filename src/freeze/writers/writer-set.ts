@@ -4,6 +4,7 @@
 import { defined } from '../../defined.js';
 import type { Artefact, CompleteOutcome, WriterPhase, WriterReport } from '../../consistency.js';
 import { describeError } from '../../errors.js';
+import { processNames } from '../../linux/process-names.js';
 import { readArtefacts } from './artefacts.js';
 import { accompanies, type Writer } from './folders.js';
 import type { SessionOutcome } from './peer.js';
@@ -106,8 +107,12 @@ export class WriterSet {
     return this.#release.held.map(releaseOf).map(({ name, reason }) => `${name}: ${reason ?? 'unknown'}`);
   }
 
-  /** Step 2: those that live through the session are started, and all that have the phase run it, side by side. */
+  /**
+   * Step 2: those whose application runs here take part; those that live through the session are started, and all that
+   * have the phase run it, side by side.
+   */
   async prepare(budgetMs: number, signal: AbortSignal): Promise<void> {
+    this.#passOverAbsent();
     await Promise.all(
       this.#with('prepare').map(async (run) => {
         // The first ones are at work while the others are started.
@@ -115,6 +120,21 @@ export class WriterSet {
         await this.#phases.phase(run, 'prepare', { budgetMs, signal });
       }),
     );
+  }
+
+  // A guest has few of the applications that there are writers for: those of the others are not even started.
+  #passOverAbsent(): void {
+    const named = this.#runs.filter(({ state, writer }) => {
+      return state === 'taking-part' && writer.description?.processes !== undefined;
+    });
+    if (named.length === 0) return;
+    const running = processNames();
+    for (const run of named) {
+      const { processes = [] } = run.writer.description ?? {};
+      if (processes.some((name) => running.has(name))) continue;
+      run.state = 'not-applicable';
+      run.reason = `no process ${processes.join(' or ')} runs`;
+    }
   }
 
   /** Step 3. Stops at the first writer whose failure ends the attempt. */
@@ -128,6 +148,8 @@ export class WriterSet {
           together.map(async (run) => {
             const result = await this.#phases.phase(run, 'freeze', { budgetMs: remainingMs(), signal });
             run.frozen = result.kind === 'done';
+            // One that has ended so holds nothing, and nobody is there to be told: it must not count as failed in thaw.
+            if (result.kind === 'not-applicable' && run.peer.isGone) this.#release.note(run);
           }),
         );
       });
@@ -179,17 +201,25 @@ export class WriterSet {
     await this.#release.retry(outcome, signal);
   }
 
+  /** Nobody looks any more after what phases left running. For who calls neither after() nor retry(). */
+  close(): void {
+    this.#phases.close();
+  }
+
   /** After the release: `post` of a session that was frozen, `abort` of an attempt that was not. */
   async after(phase: 'post' | 'abort', outcome: SessionOutcome): Promise<void> {
     await this.#release.after(phase, outcome);
   }
 
-  /** Writers that took part and have the phase `complete`. */
+  /**
+   * Writers that took part and have the phase `complete`. Not those that still hold: they need their scratch to let go,
+   * and are told nothing meanwhile.
+   */
   get completing(): readonly { readonly writer: Writer; readonly failed: boolean }[] {
+    const held = this.#release.held;
     return this.#runs
-      .filter(({ state, phases, writer }) => {
-        return state !== 'not-applicable' && phases.length > 0 && writer.phases.includes('complete');
-      })
+      .filter((run) => takesPart(run) && run.phases.length > 0 && !held.includes(run))
+      .filter(({ writer }) => writer.phases.includes('complete'))
       .map(({ writer, state }) => ({ writer, failed: state === 'failed' }));
   }
 
@@ -202,7 +232,7 @@ export class WriterSet {
       return { writer, result, durationMs: endMs - startMs };
     });
     const all = await Promise.all(completed);
-    this.#phases.close();
+    this.close();
     return all;
   }
 

@@ -6,9 +6,9 @@ import { UnreachableError } from '../../errors.js';
 /** A report with thousands of filesystems is smaller. */
 const MAX_REPORT_BYTES = 1024 * 1024;
 
-/** Why the report is too large to be kept; undefined if it is not. */
-export function whyTooLarge(report: FreezeReport): string | undefined {
-  const bytes = Buffer.byteLength(JSON.stringify(report));
+/** Why the report is too large to be kept; undefined if it is not. What writers left in it has as much for itself. */
+export function whyTooLarge({ artefacts = [], ...report }: FreezeReport): string | undefined {
+  const bytes = Math.max(...[report, artefacts].map((part) => Buffer.byteLength(JSON.stringify(part))));
   if (bytes <= MAX_REPORT_BYTES) return undefined;
   return `the guest's report has ${bytes} bytes, at most ${MAX_REPORT_BYTES} are taken as evidence`;
 }

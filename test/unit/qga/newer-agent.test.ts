@@ -64,18 +64,18 @@ const held: FreezeReport = freezeReport({
   accompanying: [writerReport('90-log')],
 });
 const thawed: FreezeReport = { ...held, state: 'thawed' };
-const least: Readonly<Record<string, string>> = {
+const least: Readonly<Record<string, string | undefined>> = {
   state: 'frozen',
   outcome: 'broken',
   level: 'none',
   levelWithProvider: 'none',
   'filesystems.0.held': 'none',
   'writers.0.kind': 'plain',
-  'writers.0.guarantee': 'artefact',
+  'writers.0.guarantee': undefined,
   'writers.0.verdict': 'failed',
   'writers.0.phases.0.phase': 'post',
   'accompanying.0.kind': 'plain',
-  'accompanying.0.guarantee': 'artefact',
+  'accompanying.0.guarantee': undefined,
   'accompanying.0.verdict': 'failed',
   'accompanying.0.phases.0.phase': 'post',
 };
@@ -153,7 +153,7 @@ test('a writer is listed, whatever of it is not known', async () => {
       ...writer,
       kind: 'plain',
       phases: ['freeze', 'post'],
-      guarantee: 'artefact',
+      guarantee: undefined,
       last: { ...writer.last, verdict: 'failed' },
     },
   ]);

@@ -57,6 +57,20 @@ describe('waitForJob', () => {
     await expect(waiting).rejects.toThrow('job mine failed: No space left on device');
   });
 
+  test('fails once the job has ended, though its error was told before: until then nobody can dismiss it', async () => {
+    const error = 'Unable to get accurate CPU usage';
+    jobs = [job('running', { error })];
+    let isOver = false;
+    const waiting = waitForJob(client, 'mine', ['running', 'concluded'], { limitMs: 5000 }).finally(() => {
+      isOver = true;
+    });
+    const failed = expect(waiting).rejects.toThrow(`job mine failed: ${error}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(isOver).toBe(false);
+    jobs = [job('concluded', { error })];
+    await failed;
+  });
+
   test('fails if the job is gone, or ended before it was ready', async () => {
     await expect(waitForJob(client, 'theirs', ['ready'], { limitMs: 500 })).rejects.toThrow('job theirs is gone');
     jobs = [job('concluded')];

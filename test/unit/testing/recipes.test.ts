@@ -7,7 +7,7 @@ import { guestImage } from '../../../src/testing/image.js';
 import { guestParts, readRecipe, recipeFile } from '../../../src/testing/recipes.js';
 
 test('a name that no recipe has is refused with those there are', async () => {
-  const message = 'guest image: expected one of debian-12, debian-13, podman-debian-12, found debian-99';
+  const message = 'guest image: expected one of debian-12, debian-13, debian-sid, podman-debian-12, found debian-99';
   await expect(guestImage('debian-99')).rejects.toMatchObject({ name: 'UsageError', code: 'E_RECIPE', message });
   await expect(guestImage('../kernels')).rejects.toMatchObject({ code: 'E_RECIPE' });
 });

@@ -20,7 +20,9 @@ for unit in fsfreeze-agent fsfreeze-freezer; do
   done </sys/fs/cgroup/system.slice/$unit.service/cgroup.procs
   [ $count -gt 0 ] || echo "$unit.service does not run"
 done
-find /run/fsfreeze-bridge -mindepth 1 ! -type s ! -path /run/fsfreeze-bridge/sessions ! -path /run/fsfreeze-bridge/file-handles -printf 'file %p\\n'
+find /run/fsfreeze-bridge -mindepth 1 -path /run/fsfreeze-bridge/kept -prune -o ! -type s ! -path /run/fsfreeze-bridge/sessions ! -path /run/fsfreeze-bridge/file-handles -printf 'file %p\\n'
+find /run/fsfreeze-bridge/kept -mindepth 1 -regextype posix-extended ! -regex '.*/kept/[-0-9a-f]{36}(/((kept|completion)\\.json|output|scratch))?' -printf 'file %p\\n' 2>/dev/null
+[ "$(find /run/fsfreeze-bridge/kept -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)" -le 16 ] || echo 'more than 16 sessions in kept'
 rcu=$(cat /sys/kernel/rcu_expedited 2>/dev/null) # single-processor kernels have none
 [ "$rcu" = "$(cat /run/fsb-lab/rcu)" ] || echo "rcu_expedited $rcu"
 for dir in /var/tmp /srv/data /srv/more; do
@@ -29,7 +31,8 @@ done
 :`;
 
 // Next to the sockets: the number of the next file handle, which is not given twice, also by an agent started anew (the host
-// tool reads the machine's UUID where the agent's socket is a relay's).
+// tool reads the machine's UUID where the agent's socket is a relay's); and the last sessions, which bridge-complete may
+// name, without anything of their writers: none of the cell's has the phase complete.
 
 /** Complaints about the guest. What ends on its own within a moment (a process that was killed) may do so. */
 export async function leftInGuest(lab: Lab): Promise<string[]> {

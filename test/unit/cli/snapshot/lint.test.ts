@@ -57,12 +57,35 @@ requires('root')('a hook', () => {
         rank: 50,
         phases: ['prepare', 'freeze', 'verify', 'thaw'],
         guarantee: 'held',
-        covers: [],
       },
       problems: [],
       warnings: [],
     });
     expect(describeLint(lint(file, 'own')).at(-1)).toBe('  it would be run');
+  });
+
+  test('that only accompanies is told as one that does, and ends no freeze if it cannot be started', () => {
+    const text = good.replace('=held', '=none').replace('/bin/sh', '/opt/none/perl');
+    const told = lint(draft(text), 'own');
+    expect(describeLint(told)[1]).toBe('  described, optional, rank 50, accompanies: prepare freeze verify thaw');
+    expect(told.problems).toEqual([{ why: expect.stringContaining('/opt/none/perl') as string, refuses: false }]);
+    const optional = good.replace('=held', '=held\n# fsfreeze-writer: required=false').replace('/bin/sh', '/opt/perl');
+    expect(lint(draft(optional), 'own').problems).toMatchObject([{ refuses: false }]);
+    expect(lint(draft(good.replace('/bin/sh', '/opt/perl')), 'own').problems).toMatchObject([{ refuses: true }]);
+  });
+
+  test("that is the agent's -F refuses a freeze when it is not executable", () => {
+    const hook = draft(good, 'own/hook', 0o644);
+    const { freeze, ...rest } = settings();
+    const writerFolders = [{ path: folder.path('own'), only: 'hook', style: 'qemu' }, ...freeze.writerFolders] as const;
+    expect(lintWriter({ ...rest, freeze: { ...freeze, writerFolders } }, hook, undefined).problems).toEqual([
+      { why: expect.stringContaining('not executable: chmod +x') as string, refuses: true },
+    ]);
+  });
+
+  test('that an earlier folder switches off by a link to /dev/null would not be run', () => {
+    symlinkSync('/dev/null', folder.path('own/app'));
+    expect(why(draft(good), 'shipped')).toBe(`hidden by ${folder.path('own')}/app`);
   });
 
   test('is no writer where it lies, but where it will', () => {

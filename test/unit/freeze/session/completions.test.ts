@@ -2,7 +2,8 @@
 // is known of a session after the agent was started anew, and for how long.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FreezeRequest } from '../../../../src/consistency.js';
 import { QuiesceError, StateError } from '../../../../src/errors.js';
@@ -44,6 +45,7 @@ async function held(coordinator: LocalCoordinator, session: string, more: Partia
 const gate = () => {
   const path = join(harness.dir, 'go');
   return {
+    is: `[ -e '${path}' ]`,
     wait: `until [ -e '${path}' ]; do sleep 0.02; done`,
     open: () => {
       writeFileSync(path, '');
@@ -137,6 +139,20 @@ describe('nobody is told ok', () => {
     await session.ended;
     expect((await session.thaw()).outcome).toBe('expired');
     expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ told: 'failed' }]);
+  });
+
+  test('who still holds: it is told nothing, and keeps its scratch, by which it lets go later', async () => {
+    const { is, open } = gate();
+    const thaw = `thaw) ${is} || exit 1; log "$(cat "$FSFREEZE_SCRATCH/log")" ;; freeze)`;
+    harness.hook('w', telling().replace('freeze)', thaw));
+    harness.hook('other', telling());
+    const coordinator = await harness.start();
+    await held(coordinator, 's1');
+    expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ name: 'other', told: 'ok' }]);
+    open();
+    await expect.poll(() => coordinator.unreleased, { timeout: 10_000 }).toEqual([]);
+    expect(harness.journal).toContain('thaw w position');
+    expect(completes()).toEqual(['complete other ok position s1']);
   });
 
   test('and no writer is asked that had nothing to do with it', async () => {
@@ -264,6 +280,25 @@ describe('beside another session', () => {
     expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ result: 'done' }]);
   });
 
+  test('nobody is told while a rehearsal may hold a writer', async () => {
+    harness.hook('w', telling());
+    const coordinator = await harness.start();
+    await held(coordinator, 's1');
+    const other = spawn('sleep', ['60'], { stdio: 'ignore' });
+    const { pid = 0 } = other;
+    const { startTime } = processStat(pid) ?? {};
+    const folder = join(harness.dir, 'run/sessions/rehearsal-1');
+    mkdirSync(folder, { recursive: true });
+    const head = { version: 1, session: 'rehearsal-1', requester: 'you', pid, startTime, leaseMs: 1, mountpoints: [] };
+    writeFileSync(join(folder, 'head.json'), JSON.stringify(head));
+    await expect(coordinator.complete('s1', 'ok')).rejects.toThrow(
+      'found session rehearsal-1 of you, which is not over',
+    );
+    other.kill('SIGKILL');
+    await once(other, 'exit');
+    expect((await coordinator.complete('s1', 'ok')).writers).toMatchObject([{ result: 'done' }]);
+  });
+
   test('a freeze waits until complete is over', async () => {
     const { wait, open } = gate();
     harness.hook('w', telling({}, `${wait}; log done`));
@@ -315,14 +350,17 @@ describe('bridge-writers', () => {
     harness.hook('good', `${described({ phases, covers: '/data /data/more' })}sleep 0.05`);
     harness.hook('bad', `${described({})}[ "$1" != verify ]`);
     harness.hook('idle', `${described({ covers: '/srv' })}true`);
+    const leaves = 'mkdir -p "$FSFREEZE_SCRATCH/artefacts"; head -c 60000 /dev/zero >"$FSFREEZE_SCRATCH/artefacts/big"';
+    harness.hook('note', `${described({ phases: 'freeze thaw', guarantee: 'none' })}${leaves}`);
     const coordinator = await harness.start();
-    expect((await coordinator.writers()).map(({ last }) => last)).toEqual([undefined, undefined, undefined]);
+    expect((await coordinator.writers()).map(({ last }) => last)).toEqual([undefined, undefined, undefined, undefined]);
     await held(coordinator, 's1', { disks: [{ serial: 'DATA' }] });
     await coordinator.close();
     const expected = [
       { name: 'bad', last: { session: 's1', verdict: 'failed', reason: 'verify: exit 1' } },
       { name: 'good', covers: ['/data', '/data/more'], last: { session: 's1', verdict: 'verified' } },
       { name: 'idle', covers: ['/srv'] },
+      { name: 'note', accompanies: true, last: { session: 's1', verdict: 'claimed' } },
     ];
     const told = await coordinator.writers();
     expect(told).toMatchObject(expected);
@@ -331,7 +369,10 @@ describe('bridge-writers', () => {
     expect(told[2]?.last).toBeUndefined();
     const again = await harness.start();
     expect(await again.writers()).toEqual(told);
+    expect(coordinator.lastReport?.artefacts).toMatchObject([{ name: 'big' }]);
+    // tmpfs is memory: what the requester has of the session is not kept.
+    expect(statSync(join(harness.dir, 'run/kept/s1/kept.json')).size).toBeLessThan(10_000);
     await held(again, 's2', { disks: [{ serial: 'ROOT' }] });
-    expect((await again.writers()).map(({ last }) => last?.session)).toEqual(['s2', 's1', 's2']);
+    expect((await again.writers()).map(({ last }) => last?.session)).toEqual(['s2', 's1', 's2', 's2']);
   });
 });

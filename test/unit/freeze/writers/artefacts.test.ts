@@ -34,6 +34,16 @@ test('text as text, anything else as base64, by writer and name', () => {
   ]);
 });
 
+test('what has control characters is no text, whichever byte they begin with', () => {
+  leave('w', 'csi', '\u009b31mred');
+  leave('w', '\u009b31mred', 'no');
+  leave('w', 'table', 'a\tb\r\n');
+  expect(read('w').map(({ name, text }) => [name, text])).toEqual([
+    ['csi', undefined],
+    ['table', 'a\tb\r\n'],
+  ]);
+});
+
 test('each is cut at 64 KiB, all together at 256 KiB, and that is said', () => {
   for (const name of ['1', '2', '3', '4', '5']) leave('w', name, 'x'.repeat(64 * KIB + 1));
   const found = read('w');

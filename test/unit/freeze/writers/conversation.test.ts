@@ -41,6 +41,7 @@ test('the limit and the signal end the wait; a signal that is aborted already, t
 
 test.each([
   ['another word', 'yes\n', 'answered "yes", expected "ok" or "error REASON"'],
+  ['a long line at once', `error ${'x'.repeat(5_000)}\n`, 'answered more than 4096 characters on one line'],
   ['a long line', 'x'.repeat(5_000), 'answered more than 4096 characters on one line'],
 ])('%s breaks it, and nothing counts any more', async (_name, text, fault) => {
   const { it, faults } = conversation();

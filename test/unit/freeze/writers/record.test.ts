@@ -1,10 +1,11 @@
 // What a session leaves for its successor, also when its process dies while it writes.
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { LeftRecord } from '../../../../src/freeze/writers/left-record.js';
 import { makerOf, SessionRecord } from '../../../../src/freeze/writers/record.js';
+import { pathText } from '../../../../src/linux/path-text.js';
 import { processStat, stillRuns } from '../../../../src/linux/process-stat.js';
 import type { Writer } from '../../../../src/freeze/writers/folders.js';
 
@@ -36,6 +37,15 @@ test('comes into being whole, under its own name', () => {
   expect(readdirSync(record.dir).sort()).toEqual(['head.json', 'output', 'scratch']);
   expect(record.head()).toMatchObject({ session: 's', pid: process.pid, mountpoints: ['/'] });
   expect(stillRuns(record.head())).toBe(true);
+});
+
+test('mount points are listed byte by byte, whatever they are', () => {
+  const latin1 = Buffer.from('/srv/gr\xfc\xdfe', 'latin1');
+  const mountpoints = ['/srv/größe', pathText(latin1), '/two\nlines'];
+  const record = SessionRecord.create(dir, { session: 's', requester: 'r', leaseMs: 1_000, mountpoints });
+  const listed = Buffer.concat([Buffer.from('/srv/größe\n'), latin1, Buffer.from('\n')]);
+  expect(readFileSync(record.mountpointsPath)).toEqual(listed);
+  expect(reopened(record).head().mountpoints).toEqual(mountpoints);
 });
 
 test('an id that is in use is refused, and leaves nothing behind', () => {
