@@ -23,6 +23,9 @@ su postgres -c "${bin}/pg_ctl -s -D /var/tmp/r/main -m immediate stop"
 const LOAD = `seq $(($(su postgres -c 'psql -Atc "select coalesce(max(id), 0) from load"') + 1)) 1000000 |
 sed 's/.*/insert into load values (&) returning id;/' | su postgres -c 'stdbuf -oL psql -qAt' >/run/acknowledged`;
 
+/** By default the older kernel is asked only what differs there. */
+const isWhole = (kernel: string): boolean => kernel !== '6.1' || process.env['FSB_KERNELS'] !== undefined;
+
 /** Both are told of: on kernels before 6.8 each volume has an instant of its own. */
 const together = (kernel: string): boolean => kernel !== '6.1';
 
@@ -122,6 +125,16 @@ for (const kernel of kernels('6.1', '6.12'))
       });
     });
 
+    test('a storage command runs while everything is held', async () => {
+      const line = 'cat /sys/block/*/dm/suspended >/dev/null; grep -c . /run/fsfreeze-bridge/frozen; exit 5';
+      const { exitCode, stdout, stderr } = await snapshot(shared(), 'hold', '/srv/a', '--', '/bin/sh', '-c', line);
+      expect({ exitCode, isMarked: Number(stdout) > 0 }, stderr).toEqual({ exitCode: 5, isMarked: true });
+      expect(stderr).toContain('held: level filesystem');
+      await shared().exec('echo more >/srv/a/b/more');
+    });
+
+    if (!isWhole(kernel)) return;
+
     describe('when something goes wrong', () => {
       test('a holder that is killed leaves nothing: its command ends, its snapshots go', async () => {
         const guest = shared();
@@ -196,13 +209,5 @@ for (const kernel of kernels('6.1', '6.12'))
         expect({ exitCode, stdout }).toEqual({ exitCode: 0, stdout: 'removed vg1/fsb_dead\n' });
         await guest.exec('lvremove -q -y vg1/kept');
       });
-    });
-
-    test('a storage command runs while everything is held', async () => {
-      const line = 'cat /sys/block/*/dm/suspended >/dev/null; grep -c . /run/fsfreeze-bridge/frozen; exit 5';
-      const { exitCode, stdout, stderr } = await snapshot(shared(), 'hold', '/srv/a', '--', '/bin/sh', '-c', line);
-      expect({ exitCode, isMarked: Number(stdout) > 0 }, stderr).toEqual({ exitCode: 5, isMarked: true });
-      expect(stderr).toContain('held: level filesystem');
-      await shared().exec('echo more >/srv/a/b/more');
     });
   });
