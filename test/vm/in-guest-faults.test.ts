@@ -45,7 +45,9 @@ for (const kernel of kernels('6.12'))
     const isMountable = async (): Promise<string> => (await shared().exec(`${MOUNTABLE} 2>&1; echo $?`)).stdout.trim();
 
     beforeEach(async () => {
-      await shared().exec(`rm -f ${PROVIDER} /run/in-section /run/removed /run/held; systemctl reset-failed`);
+      await shared().exec(
+        `rm -f ${PROVIDER} /run/in-section /run/removed /run/held /run/killed; systemctl reset-failed`,
+      );
     });
 
     test('a lease that ends inside a section thaws after it, and the run fails', async () => {
@@ -100,11 +102,10 @@ for (const kernel of kernels('6.12'))
       ['agent', '$(systemctl show -P MainPID fsfreeze-agent)'],
       ['freezer', '$(pgrep -x freezer)'],
     ])('a storage command under a hold fails when the %s is killed', async (_, pids) => {
-      const held = ['/usr/bin/fsfreeze-snapshot', 'hold', '/srv/a', '--', '/bin/sh', '-c', 'echo >/run/held; sleep 4'];
-      const run = await shared().start(held);
+      const line = 'echo >/run/held; until [ -e /run/killed ]; do sleep 0.1; done';
+      const run = await shared().start(['/usr/bin/fsfreeze-snapshot', 'hold', '/srv/a', '--', '/bin/sh', '-c', line]);
       await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
-      await shared().exec(`kill -KILL ${pids}`);
-      await shared().exec('timeout 20 sh -c "echo x >/srv/a/x"');
+      await shared().exec(`kill -KILL ${pids}; timeout 20 sh -c "echo x >/srv/a/x"; echo >/run/killed`);
       expect((await run.wait(60_000)).exitCode).toBe(125);
       await waitForAgent(shared());
     });
