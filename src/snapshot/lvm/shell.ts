@@ -4,17 +4,17 @@ import { execa } from 'execa';
 import { withLimit } from '../../deadline.js';
 import { CutError } from '../../errors.js';
 import { processNote } from '../journal.js';
-import { SEARCH_PATH } from '../program.js';
+import { endedWithin, SEARCH_PATH } from '../program.js';
 import { LVM_CONFIG } from './lvm.js';
 
-/** Suspending a device waits for what is being written to it. */
-const COMMAND_LIMIT_MS = 30_000;
+/** Suspending a device waits for what is being written to it. Less than a section lasts: what is left of that is the way back. */
+const COMMAND_LIMIT_MS = 20_000;
 const KEPT_CHARACTERS = 4_000;
 
 /** LVM has no such command, says so by its name, and has ended the one before when it does. */
 const MARKER = 'fsb-done';
 
-export class LvmShell implements AsyncDisposable {
+export class LvmShell {
   readonly #child = spawnShell();
   #said = '';
   #commands = 0;
@@ -64,12 +64,18 @@ export class LvmShell implements AsyncDisposable {
       .join('; ');
   }
 
-  /** Ends it once what it does is done. Never throws. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  /**
+   * Ends it once what it does is done, and never in the middle of that. Gives whether it has ended within `limitMs`; if
+   * not, it ends later by itself, and keeps nobody waiting. May be called again. Never throws.
+   */
+  async end(limitMs: number): Promise<boolean> {
     this.#child.stdin.end();
-    await this.#child;
+    return (await endedWithin(limitMs, this.#child)) !== undefined;
   }
 }
+
+/** Nothing can be made below it. */
+const NO_HOME = '/dev/null';
 
 /** What it says when we are gone must not end it in the middle of a section. */
 const SCRIPT = 'trap "" PIPE; exec lvm';
@@ -79,7 +85,8 @@ function spawnShell() {
     stdin: 'pipe',
     stdout: 'pipe',
     stderr: 'pipe',
-    env: { LC_ALL: 'C', PATH: SEARCH_PATH },
+    // It writes its history below HOME after each command, and what lies there may be frozen.
+    env: { LC_ALL: 'C', PATH: SEARCH_PATH, HOME: NO_HOME },
     buffer: false,
     reject: false,
     // A section that was begun must come to its end, whatever becomes of us.
