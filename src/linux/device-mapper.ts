@@ -22,6 +22,11 @@ export function isLogicalVolume({ uuid }: MappedDevice): boolean {
   return /^LVM-[A-Za-z0-9]{64}$/.test(uuid);
 }
 
+/** The device, `MAJOR:MINOR`, is one of device-mapper's and suspended. Never throws. */
+export function isSuspended(sysRoot: string, device: string): boolean {
+  return readValue(join(sysRoot, 'dev/block', device, 'dm/suspended')) === '1';
+}
+
 /** Some device of device-mapper is suspended: what is written to it waits. Never throws. */
 export function anySuspended(sysRoot: string): boolean {
   const folder = join(sysRoot, 'block');

@@ -40,7 +40,7 @@ export async function withSet<T>(
   const keeper = startKeeper(options.self, plan.run);
   let isReverting = false;
   try {
-    const taken = await takeSet(plan, request, journal);
+    const taken = await takeSet(plan, request, journal, { run: options.run });
     const folder = journal.folderOf(plan.run);
     const stage = (place: number): string => join(folder, String(place));
     for (const place of taken.mountable.keys()) mkdirSync(stage(place));

@@ -2,12 +2,18 @@
 // while something is frozen.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { execa } from 'execa';
+import { Timer } from '../deadline.js';
 import { CutError } from '../errors.js';
 
 /** systemd's units and cron have a shorter PATH, and LVM lies in /sbin. */
 export const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const LIMIT_MS = 60_000;
+/** It goes on when nobody reads any more what it says. */
+const DEAF_SCRIPT = 'trap "" PIPE; exec "$@"';
+/** A shell's exit code. */
+const NOT_FOUND = 127;
 
 interface Ran {
   readonly exitCode: number;
@@ -17,26 +23,58 @@ interface Ran {
 
 export type Run = (words: readonly [string, ...string[]], input?: string) => Promise<Ran>;
 
-/** Throws a CutError if the program is not there, is ended by a signal or does not end within a minute. */
-export const runProgram: Run = async ([file, ...args], input) => {
-  const { exitCode, stdout, stderr, code, timedOut, signal, originalMessage } = await execa(file, args, {
+/**
+ * Throws a CutError if the program is not there, is ended by a signal or does not end within a minute. It is killed then,
+ * but for one that changes volumes: that goes on, since killed between suspend and resume it would leave a device
+ * suspended, and all that is written to it waiting.
+ */
+export const runProgram: Run = async (words, input) => await runWithin(LIMIT_MS, words, input);
+
+/** As runProgram(), with another time limit. */
+export async function runWithin(limitMs: number, words: readonly [string, ...string[]], input?: string): Promise<Ran> {
+  const isChange = words[0] === 'lvm' && words[1] !== 'lvs';
+  const [file, ...args]: readonly [string, ...string[]] = isChange
+    ? ['/bin/sh', '-c', DEAF_SCRIPT, 'sh', ...words]
+    : words;
+  const child = execa(file, args, {
     ...(input === undefined ? { stdin: 'ignore' } : { input }),
     env: { LC_ALL: 'C', PATH: SEARCH_PATH },
-    timeout: LIMIT_MS,
-    killSignal: 'SIGKILL',
+    ...(isChange ? {} : { timeout: limitMs, killSignal: 'SIGKILL' }),
     reject: false,
     // What a terminal sends to its foreground must not end half a change of metadata.
     detached: true,
     cleanup: false,
   });
+  const ended = isChange ? await endedWithin(limitMs, child) : await child;
+  const fail = (why: string): never => {
+    throw new CutError('E_PROVIDER', `${words.join(' ')}: ${why}`, { facts: { file: words[0] } });
+  };
+  const late = `no end within ${limitMs / 1000} s`;
+  if (ended === undefined)
+    return fail(`${late}: it goes on as process ${child.pid ?? 0}, since a change of volumes must not be broken off`);
+  const { exitCode, stdout, stderr, code, timedOut, signal, originalMessage } = ended;
+  if (exitCode === NOT_FOUND && isChange) return fail('it is not installed');
   if (exitCode !== undefined) return { exitCode, stdout, stderr };
-  const why = timedOut
-    ? `no end within ${LIMIT_MS / 1000} s`
-    : (signal ?? (code === 'ENOENT' ? 'it is not installed' : originalMessage));
-  throw new CutError('E_PROVIDER', `${[file, ...args].join(' ')}: ${why ?? 'it could not be run'}`, {
-    facts: { file },
-  });
-};
+  if (timedOut) return fail(late);
+  return fail(signal ?? (code === 'ENOENT' ? 'it is not installed' : originalMessage) ?? 'it could not be run');
+}
+
+interface Leavable<T> extends PromiseLike<T> {
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  unref(): void;
+}
+
+/** What became of it; undefined if it has not ended by then: it goes on, and keeps nobody waiting any more. */
+export async function endedWithin<T extends object>(limitMs: number, child: Leavable<T>): Promise<T | undefined> {
+  const timer = new Timer();
+  const ended = await Promise.race([child, timer.after(limitMs, undefined)]);
+  timer.clear();
+  if (ended !== undefined) return ended;
+  child.unref();
+  for (const stream of [child.stdout, child.stderr]) stream.destroy();
+  return undefined;
+}
 
 export function hasProgram(name: string): boolean {
   return SEARCH_PATH.split(':').some((folder) => existsSync(join(folder, name)));

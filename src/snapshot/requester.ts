@@ -1,6 +1,7 @@
 // Asks the agent of this guest to hold it: over its local socket, on one connection, with whose end the hold ends.
 import { randomUUID } from 'node:crypto';
 import type { ConsistencyLevel, FreezeReport } from '../consistency.js';
+import { Deadline } from '../deadline.js';
 import { describeError, QuiesceError, UnreachableError } from '../errors.js';
 import type { ProcessId } from '../linux/process-stat.js';
 import { QgaClient } from '../qga/client.js';
@@ -13,6 +14,8 @@ const THAW_LIMIT_MS = 60_000;
 const ASK_LIMIT_MS = 5_000;
 /** Longer than any cut takes. The agent waits no longer for the end of a section. */
 const SECTION_BOUND_MS = 30_000;
+/** A section that young need not begin anew: a turn to the agent costs time while all stand still. */
+const FRESH_MS = 1_000;
 
 export interface HoldRequest {
   readonly requester: string;
@@ -24,6 +27,13 @@ export interface HoldRequest {
   readonly require: ConsistencyLevel | 'auto';
 }
 
+export interface Section {
+  /** How long everything waits for its end at most, in milliseconds. */
+  readonly remainingMs: number;
+  /** More is to come: its whole time begins anew. Throws a QuiesceError if the agent refuses. */
+  goOn(): Promise<void>;
+}
+
 /** A guest that is held for us. */
 export interface Hold {
   readonly session: string;
@@ -33,7 +43,7 @@ export interface Hold {
    * No thaw within: a device is suspended. Should we die within, it lasts until `worker` has ended. Throws what the work
    * throws, after the section has ended.
    */
-  inSection<T>(worker: ProcessId | undefined, work: () => Promise<T>): Promise<T>;
+  inSection<T>(worker: ProcessId | undefined, work: (section: Section) => Promise<T>): Promise<T>;
   renew(leaseMs: number): Promise<void>;
   /** Gives the final report. Throws an UnreachableError if nobody answers: then the end of the connection thaws. */
   thaw(): Promise<FreezeReport>;
@@ -85,7 +95,11 @@ export class Requester implements AsyncDisposable {
     };
   }
 
-  async #inSection<T>(session: string, worker: ProcessId | undefined, work: () => Promise<T>): Promise<T> {
+  async #inSection<T>(
+    session: string,
+    worker: ProcessId | undefined,
+    work: (section: Section) => Promise<T>,
+  ): Promise<T> {
     const within = {
       'bound-ms': SECTION_BOUND_MS,
       ...(worker === undefined ? {} : { worker: { pid: worker.pid, 'start-time': worker.startTime } }),
@@ -94,9 +108,20 @@ export class Requester implements AsyncDisposable {
       const args = { session, on, ...(on ? within : {}) };
       await this.#ask(() => this.#client.call('bridge-critical', args, { timeoutMs: ASK_LIMIT_MS }));
     };
+    let deadline = new Deadline(SECTION_BOUND_MS);
     await tell(true);
+    const section: Section = {
+      get remainingMs() {
+        return deadline.remainingMs;
+      },
+      async goOn() {
+        if (deadline.remainingMs > SECTION_BOUND_MS - FRESH_MS) return;
+        deadline = new Deadline(SECTION_BOUND_MS);
+        await tell(true);
+      },
+    };
     try {
-      return await work();
+      return await work(section);
     } finally {
       await tell(false);
     }

@@ -3,12 +3,11 @@
 // before (journal.ts).
 import { lasted, satisfies, type ConsistencyLevel, type FreezeReport } from '../consistency.js';
 import { CutError, describeError } from '../errors.js';
-import { monotonicMs } from '../linux/clock.js';
+import { cutAll, type CutPlaces } from './cut-set.js';
 import { processNote, type Journal, type RunRecord, type SourceResult } from './journal.js';
 import { judgeSet, type Judgement } from './level.js';
 import type { SetPlan } from './planner.js';
 import type { MountSpec, Snapshot } from './providers/provider.js';
-import { Requester } from './requester.js';
 
 export interface TakeRequest {
   readonly kind: 'exec' | 'tree';
@@ -38,11 +37,16 @@ export interface TakenSet {
  * Throws a QuiesceError if the guest could not be held as required, a CutError if a cut failed or the level is too low.
  * Nothing is left held or made then; what could not be removed is in the error, and gc's to remove.
  */
-export async function takeSet(plan: SetPlan, request: TakeRequest, journal: Journal): Promise<TakenSet> {
+export async function takeSet(
+  plan: SetPlan,
+  request: TakeRequest,
+  journal: Journal,
+  places: CutPlaces,
+): Promise<TakenSet> {
   const begun = beginRecord(plan, request);
   journal.begin(begun);
   try {
-    const report = plan.snapshots.length === 0 ? undefined : await cutAll(plan, request);
+    const report = plan.snapshots.length === 0 ? undefined : await cutAll(plan, request, places);
     const judged = judgeSet(
       plan.sources.map(({ way }) => way),
       report,
@@ -92,61 +96,6 @@ function beginRecord(
     snapshots: snapshots.map(({ provider, name, volume }) => ({ provider, name, of: volume.mountpoint })),
     mounts: [],
   };
-}
-
-/** Gives the report of the session in which all were cut. */
-async function cutAll({ snapshots, run }: SetPlan, request: TakeRequest): Promise<FreezeReport> {
-  await using requester = await Requester.connect(request.agentSocket);
-  for (const snapshot of snapshots) await snapshot.arm();
-  const mountpoints = snapshots.map(({ volume }) => volume.mountpoint);
-  const leave = snapshots.filter(({ underFreeze }) => !underFreeze).map(({ volume }) => volume.mountpoint);
-  const { leaseMs, require } = request;
-  const name = `fsfreeze-snapshot ${run}, pid ${process.pid}`;
-  const hold = await requester.hold({ requester: name, mountpoints, leave, leaseMs, require });
-  let failure: unknown;
-  try {
-    refuseOthers(hold.report, snapshots);
-    let renewedMs = monotonicMs();
-    for (const one of byWorker(snapshots))
-      await hold.inSection(one[0]?.worker, async () => {
-        for (const snapshot of one) {
-          if (monotonicMs() - renewedMs > leaseMs / 2) {
-            await hold.renew(leaseMs);
-            renewedMs = monotonicMs();
-          }
-          await snapshot.cut();
-        }
-      });
-  } catch (error) {
-    failure = error;
-  }
-  const report = await hold.thaw();
-  if (failure !== undefined) throw new CutError('E_CUT', describeError(failure), { cause: failure });
-  return report;
-}
-
-/** The agent goes by mount points, and may see others there than we do: in a container, in a namespace of one's own. */
-function refuseOthers({ filesystems }: FreezeReport, snapshots: readonly Snapshot[]): void {
-  const held = new Set(
-    filesystems.filter(({ concerned, held: how }) => concerned || how === 'read-only').map(({ device }) => device),
-  );
-  const other = snapshots.find(({ volume }) => !held.has(volume.device));
-  if (other === undefined) return;
-  const { mountpoint, source, device } = other.volume;
-  throw new CutError(
-    'E_CUT',
-    `expected the agent to hold ${source} (${device}) at ${mountpoint}, found another filesystem there: it is in another mount namespace`,
-  );
-}
-
-/** Those that one process cuts share a section. */
-function byWorker(snapshots: readonly Snapshot[]): readonly (readonly Snapshot[])[] {
-  const groups = new Map<number | undefined, Snapshot[]>();
-  for (const snapshot of snapshots) {
-    const pid = snapshot.worker?.pid;
-    groups.set(pid, [...(groups.get(pid) ?? []), snapshot]);
-  }
-  return [...groups.values()];
 }
 
 /** With `auto` the agent has asked of its writers what they can; what is left to ask is that the hold lasted. */

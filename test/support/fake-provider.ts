@@ -78,6 +78,10 @@ function fakeSnapshot(provider: FakeProvider, run: string, volume: Volume, under
     cut: async () => {
       await say('cut');
     },
+    disarm: async () => {
+      await say('disarm');
+      return true;
+    },
     mount: async () => {
       await say('mount');
       return { device: `/dev/${provider.name}${volume.device}`, type: volume.type, options: ['ro'] };

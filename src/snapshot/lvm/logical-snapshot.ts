@@ -20,6 +20,8 @@ export interface LvmTools {
   readonly run: Run;
   /** Started with the first that is armed. */
   readonly shell: () => Promise<LvmShell>;
+  /** Ends the shell, if there is one: as LvmShell.end(). */
+  readonly endShell: (limitMs: number) => Promise<boolean>;
 }
 
 export abstract class LogicalSnapshot implements Snapshot {
@@ -62,6 +64,10 @@ export abstract class LogicalSnapshot implements Snapshot {
   abstract cut(): Promise<void>;
   abstract status(): Promise<SnapshotStatus>;
   abstract extend(): Promise<boolean>;
+
+  async disarm(limitMs: number): Promise<boolean> {
+    return await this.tools.endShell(limitMs);
+  }
 
   async mount(): Promise<MountSpec> {
     const made = await this.made();

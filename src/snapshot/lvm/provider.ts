@@ -16,6 +16,8 @@ import { LvmShell } from './shell.js';
 import { refuseFullPool, ThinSnapshot } from './thin.js';
 
 const SECTOR_BYTES = 512;
+/** A shell that is busy still ends by itself later: whoever waited for its cut was told. */
+const CLOSE_LIMIT_MS = 5_000;
 /** What was written since a start that was just now says nothing of the hours to come. */
 const SHORTEST_MEASURE_S = 3600;
 /** A copy of these beside the original is taken for a part of it, and both are ruined. */
@@ -32,11 +34,15 @@ export function lvmProviders(
   { sysRoot = '/sys', kernelRelease = release() }: LvmPlaces = {},
 ): readonly Provider[] {
   let shell: Promise<LvmShell> | undefined;
-  const tools = { lvm: new Lvm(run), run, shell: async () => await (shell ??= LvmShell.start()) };
+  const tools: LvmTools = {
+    lvm: new Lvm(run),
+    run,
+    shell: async () => await (shell ??= LvmShell.start()),
+    // One that could not be started has been told of.
+    endShell: async (limitMs) => (await (await shell?.catch(() => undefined))?.end(limitMs)) ?? true,
+  };
   const close = async (): Promise<void> => {
-    const started = shell;
-    shell = undefined;
-    await (await started?.catch(() => undefined))?.[Symbol.asyncDispose]();
+    await tools.endShell(CLOSE_LIMIT_MS);
   };
   return (['lvm-thin', 'lvm'] as const).map((name) => new LvmProvider(name, tools, close, { sysRoot, kernelRelease }));
 }

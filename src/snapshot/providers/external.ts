@@ -7,12 +7,13 @@ import { withLimit } from '../../deadline.js';
 import { CutError, describeError } from '../../errors.js';
 import type { ProcessId } from '../../linux/process-stat.js';
 import { processNote } from '../journal.js';
-import { runProgram, SEARCH_PATH } from '../program.js';
+import { endedWithin, runProgram, SEARCH_PATH } from '../program.js';
 import type { Volume } from '../volume.js';
 import type { Made, MountSpec, Probe, Provider, SizeWish, Snapshot, SnapshotStatus } from './provider.js';
 
 const NOT_MINE = 3;
-const TAKE_LIMIT_MS = 30_000;
+/** Less than a section lasts: what is left of that is the way back. */
+const TAKE_LIMIT_MS = 20_000;
 
 const probeSchema = v.object({ underFreeze: v.boolean() });
 const planSchema = v.object({ name: v.string(), cowBytes: v.optional(v.number()) });
@@ -143,8 +144,11 @@ class ExternalSnapshot implements Snapshot {
     await this.#taking.say('take', 'taken');
   }
 
+  async disarm(limitMs: number): Promise<boolean> {
+    return (await this.#taking?.end(limitMs)) ?? true;
+  }
+
   async mount(): Promise<MountSpec> {
-    this.#taking?.end();
     return await this.#asking.ask('mount', mountSchema, this.#facts);
   }
 
@@ -162,7 +166,7 @@ class ExternalSnapshot implements Snapshot {
   }
 
   async remove(): Promise<void> {
-    this.#taking?.end();
+    await this.disarm(TAKE_LIMIT_MS);
     await this.#asking.ask('remove', v.object({}), this.#facts);
   }
 }
@@ -221,8 +225,10 @@ class Taking {
     await withLimit(`${this.#path} take`, TAKE_LIMIT_MS, answered, 'unknown');
   }
 
-  end(): void {
+  /** Gives whether it has ended within `limitMs`. It is never broken off, and then keeps nobody waiting. */
+  async end(limitMs: number): Promise<boolean> {
     this.#child.stdin.end();
+    return (await endedWithin(limitMs, this.#child)) !== undefined;
   }
 }
 

@@ -50,6 +50,11 @@ export interface Snapshot {
   readonly worker: ProcessId | undefined;
   /** The cut itself. Starts no program and opens no file: the filesystems may be frozen. */
   cut(): Promise<void>;
+  /**
+   * Has its worker end what it is doing, and then itself. Gives whether it has ended within `limitMs`; it is never broken
+   * off. May be called again, and before arm(). Never throws.
+   */
+  disarm(limitMs: number): Promise<boolean>;
   /** Once applications run again: makes it fit to be mounted. Throws a CutError if it was not made, or not whole. */
   mount(): Promise<MountSpec>;
   status(): Promise<SnapshotStatus>;
