@@ -28,6 +28,18 @@ remove) : >/run/removed; echo '{}' ;;
 esac
 `;
 
+const LVM = '/usr/local/sbin/lvm';
+/** An lvm in front of the system's: its shell cuts nothing, but suspends the origin and does `then`. */
+const brokenLvm = (then: string): string => `#!/bin/sh
+[ $# = 0 ] || exec /usr/sbin/lvm "$@"
+while read -r line; do
+	case $line in
+	lvconvert*) dmsetup suspend --nolockfs vg1-s; ${then} ;;
+	fsb-done*) echo "No such command '$line'" ;;
+	esac
+done
+`;
+
 /** Nothing is frozen in any way: of its device neither, which would show when it is mounted anew. */
 const MOUNTABLE = 'timeout 20 sh -c "echo x >/srv/s/x && umount /srv/s && mount /dev/vg1/s /srv/s && echo y >/srv/s/y"';
 
@@ -46,7 +58,7 @@ for (const kernel of kernels('6.12'))
 
     beforeEach(async () => {
       await shared().exec(
-        `rm -f ${PROVIDER} /run/in-section /run/removed /run/held /run/killed; systemctl reset-failed`,
+        `rm -f ${PROVIDER} ${LVM} /run/in-section /run/removed /run/held /run/killed; systemctl reset-failed`,
       );
     });
 
@@ -70,6 +82,20 @@ for (const kernel of kernels('6.12'))
       expect(Date.now() - began).toBeLessThan(20_000);
       expect(await untilNothingLeft(shared(), 60)).toBe('');
       await shared().exec('until [ -e /run/removed ]; do sleep 0.1; done', { timeoutMs: 30_000 });
+    });
+
+    test.each([
+      ['dies within its cut', 'kill -KILL $$', ['the lvm shell ended']],
+      ['says that it is done', ':', ['was left suspended by its cut']],
+      ['hangs for longer than a cut may take', 'sleep 23; dmsetup resume vg1-s', ['20000 ms']],
+    ])('an lvm that suspends a device and %s: it is resumed, and thawed only then', async (_, then, told) => {
+      await shared().exec(`cat >${LVM}; chmod 755 ${LVM}`, { input: brokenLvm(then) });
+      const { exitCode, stderr } = await execOver(shared(), ['--provider', 'lvm'], ['/srv/s'], 'true');
+      await shared().exec(`rm ${LVM}`);
+      expect(exitCode, stderr).toBe(125);
+      for (const text of told) expect(stderr).toContain(text);
+      expect(await isMountable()).toBe('0');
+      expect(await leftovers(shared())).toBe('');
     });
 
     test('while one holds, another one and the host are told by whom', async () => {

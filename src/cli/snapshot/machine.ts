@@ -3,6 +3,7 @@ import { geteuid } from 'node:process';
 import { basename, dirname, join } from 'node:path';
 import { rootSocketBeside } from '../../agent/channels.js';
 import { UnreachableError } from '../../errors.js';
+import { lockForChange } from '../../freeze/session/device-change.js';
 import { machineViewer } from '../../linux/machine-view.js';
 import { lvmProviders } from '../../snapshot/lvm/provider.js';
 import { SnapshotMachine } from '../../snapshot/machine.js';
@@ -14,10 +15,11 @@ import type { GuestSettings } from './guest-settings.js';
 export function openMachine(settings: GuestSettings, note: (text: string) => void): SnapshotMachine {
   if (geteuid?.() !== 0) throw new UnreachableError('E_ROOT', 'expected to be run as root');
   const { agentSocket } = settings;
+  const lock = async (what: string, limitMs: number) => await lockForChange(settings.freeze, what, limitMs);
   return new SnapshotMachine({
     look: machineViewer({ mountinfoPath: '/proc/self/mountinfo', sysRoot: '/sys', udevRoot: '/run/udev' }),
     run: runProgram,
-    providers: [...findPrograms(), ...lvmProviders(runProgram)],
+    providers: [...findPrograms(), ...lvmProviders(runProgram, lock)],
     runtimeDir: settings.runtimeDir,
     agentSocket: agentSocket === undefined ? undefined : rootSocketBeside(agentSocket),
     self: thisProgram(),

@@ -8,6 +8,8 @@ import { LogicalSnapshot, type LvmTools, type SnapshotParts } from './logical-sn
 
 /** By a half, as lvm.conf(5) shows it for snapshots. */
 const GROWTH = 0.5;
+/** While the guest is held its origin is written to by nobody; it is looked at again in a second. */
+const EXTEND_WAITS_MS = 2_000;
 
 export class ClassicSnapshot extends LogicalSnapshot {
   readonly provider = 'lvm';
@@ -21,7 +23,7 @@ export class ClassicSnapshot extends LogicalSnapshot {
   async arm(): Promise<void> {
     const size = `${this.cowBytes}b`;
     // Its head must be zero, or what lies there is taken for a list of copied chunks.
-    const words = ['-y', '-Zy', '-Wn', ...tagWords(this.runId), '-n', this.own, '-L', size, this.group];
+    const words = ['-y', '-Zy', '-Wn', ...tagWords(this.runId, this.origin), '-n', this.own, '-L', size, this.group];
     await this.tools.lvm.do('lvcreate', ...words);
     this.shell = await this.tools.shell();
   }
@@ -46,7 +48,7 @@ export class ClassicSnapshot extends LogicalSnapshot {
       found.vg_free,
       Math.ceil((found.lv_size * GROWTH) / found.vg_extent_size) * found.vg_extent_size,
     );
-    await this.tools.lvm.do('lvextend', '-L', `+${bytes}b`, `${this.group}/${this.own}`);
+    await this.tools.lvm.doAlone(EXTEND_WAITS_MS, 'lvextend', '-L', `+${bytes}b`, `${this.group}/${this.own}`);
     return true;
   }
 }

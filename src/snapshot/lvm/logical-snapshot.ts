@@ -1,23 +1,30 @@
 // What classic and thin snapshots have in common: found by their names, mounted by their device's number (no udev is
 // waited for), removed with patience: whoever probes a new device keeps it busy.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Deadline } from '../../deadline.js';
 import { CutError, describeError } from '../../errors.js';
 import { mapperName } from '../../linux/device-mapper.js';
 import type { ProcessId } from '../../linux/process-stat.js';
 import { mountOptions } from '../mount-options.js';
 import type { MountSpec, Snapshot, SnapshotStatus } from '../providers/provider.js';
 import type { Run } from '../program.js';
+import { resumeSuspended, suspendedOf } from '../suspended.js';
 import type { Volume } from '../volume.js';
-import { runOf, type LogicalVolume, type Lvm } from './lvm.js';
+import { originOf, runOf, type LogicalVolume, type Lvm } from './lvm.js';
 import type { LvmShell } from './shell.js';
 
 const BUSY_LIMIT_MS = 15_000;
 const BUSY_STEP_MS = 250;
+/** So long a removal waits for whoever holds the guest. */
+const HELD_LIMIT_MS = 90_000;
+/** No change leaves a device suspended for as long. */
+const SUSPENDED_MS = 1_000;
 
 /** What all snapshots of one provider use together. */
 export interface LvmTools {
   readonly lvm: Lvm;
   readonly run: Run;
+  readonly sysRoot: string;
   /** Started with the first that is armed. */
   readonly shell: () => Promise<LvmShell>;
   /** Ends the shell, if there is one: as LvmShell.end(). */
@@ -94,7 +101,7 @@ export abstract class LogicalSnapshot implements Snapshot {
   }
 
   async remove(): Promise<void> {
-    await removeVolume(this.tools.lvm, this.group, this.own, this.runId);
+    await removeVolume(this.tools, this.group, this.own, this.runId);
   }
 }
 
@@ -106,17 +113,42 @@ export interface SnapshotParts {
   readonly underFreeze: boolean;
 }
 
+/**
+ * Requester and lvm both died within a cut: its origin hangs. LVM has just told of this volume, so that no command of its
+ * own is changing the group; and what stays suspended for a while is nobody's change.
+ */
+async function resumeLeft(
+  { lvm, run: runProgram, sysRoot }: LvmTools,
+  left: LogicalVolume,
+  run: string,
+): Promise<void> {
+  const name = originOf(left);
+  const origin = name === undefined ? undefined : await lvm.volume(left.vg_name, name);
+  if (origin === undefined || origin.lv_kernel_minor < 0) return;
+  const volume = { device: `${origin.lv_kernel_major}:${origin.lv_kernel_minor}`, run };
+  const end = new Deadline(SUSPENDED_MS);
+  while (suspendedOf(sysRoot, volume).length > 0) {
+    if (end.passed) await resumeSuspended(runProgram, sysRoot, volume);
+    else await sleep(BUSY_STEP_MS);
+  }
+}
+
 /** Removes a volume that carries our tag and the run's, if it is there. Throws a CutError if it stays in use. */
-export async function removeVolume(lvm: Lvm, group: string, name: string, run: string): Promise<void> {
-  for (let waitedMs = 0; ; waitedMs += BUSY_STEP_MS) {
+export async function removeVolume(tools: LvmTools, group: string, name: string, run: string): Promise<void> {
+  const { lvm } = tools;
+  const deadline = new Deadline(BUSY_LIMIT_MS);
+  for (;;) {
     const found = await lvm.volume(group, name);
     if (found === undefined) return;
     if (runOf(found) !== run) throw new CutError('E_IN_USE', `${group}/${name} does not carry the tags of run ${run}`);
+    await resumeLeft(tools, found, run);
     try {
-      await lvm.do('lvremove', '-y', '-f', `${group}/${name}`);
+      // What was not hung under its origin goes without a touch of that.
+      if (found.origin === '') await lvm.do('lvremove', '-y', '-f', `${group}/${name}`);
+      else await lvm.doAlone(HELD_LIMIT_MS, 'lvremove', '-y', '-f', `${group}/${name}`);
       return;
     } catch (cause) {
-      if (waitedMs >= BUSY_LIMIT_MS)
+      if (deadline.passed)
         throw new CutError('E_IN_USE', `${group}/${name} cannot be removed: ${describeError(cause)}`, { cause });
     }
     await sleep(BUSY_STEP_MS);

@@ -39,8 +39,11 @@ export class Lvm {
   readonly #run: Run;
   #all: Promise<readonly LogicalVolume[]> | undefined;
 
-  constructor(run: Run) {
+  readonly #lock: Lock;
+
+  constructor(run: Run, lock: Lock) {
     this.#run = run;
+    this.#lock = lock;
   }
 
   /** Every visible logical volume, as of the last change that was made here. Throws a CutError. */
@@ -66,14 +69,32 @@ export class Lvm {
     if (command !== 'lvs') this.#all = undefined;
     return await mustRun(this.#run, ['lvm', command, '--config', LVM_CONFIG, ...words]);
   }
+
+  /** As do(), for a command that suspends a device: not while the guest is held, and nobody holds it meanwhile. */
+  async doAlone(limitMs: number, command: string, ...words: readonly string[]): Promise<void> {
+    const unlock = await this.#lock(words.at(-1) ?? '', limitMs);
+    try {
+      await this.do(command, ...words);
+    } finally {
+      await unlock();
+    }
+  }
 }
+
+/**
+ * Keeps freezes away from a change that suspends a device, until what it gives is called. Waits for one that is on at
+ * most `limitMs`, then throws an error that says who holds the guest.
+ */
+export type Lock = (what: string, limitMs: number) => Promise<() => Promise<void>>;
 
 /** Marks everything of ours, and each run's own: gc removes nothing that has not the first one. */
 const OUR_TAG = 'fsfreeze-bridge';
 const RUN_TAG = 'fsb.run.';
+/** The volume that it is cut from, which LVM does not tell before the cut has come to its end. */
+const ORIGIN_TAG = 'fsb.of.';
 
-export function tagWords(run: string): readonly string[] {
-  return ['--addtag', OUR_TAG, '--addtag', `${RUN_TAG}${run}`];
+export function tagWords(run: string, origin: string): readonly string[] {
+  return [OUR_TAG, `${RUN_TAG}${run}`, `${ORIGIN_TAG}${origin}`].flatMap((tag) => ['--addtag', tag]);
 }
 
 /** The run that made it; undefined if it is not ours. */
@@ -82,4 +103,14 @@ export function runOf({ lv_tags }: LogicalVolume): string | undefined {
   return tags.includes(OUR_TAG)
     ? (tags.find((tag) => tag.startsWith(RUN_TAG))?.slice(RUN_TAG.length) ?? '')
     : undefined;
+}
+
+/** The volume that it is, or was to be, cut from; undefined if neither LVM nor a tag tells. */
+export function originOf({ origin, lv_tags }: LogicalVolume): string | undefined {
+  const tag = lv_tags.split(',').find((one) => one.startsWith(ORIGIN_TAG));
+  return origin === '' ? tag?.slice(ORIGIN_TAG.length) : origin;
+}
+
+export function ourTags({ lv_tags }: LogicalVolume): readonly string[] {
+  return lv_tags.split(',').filter((tag) => tag === OUR_TAG || tag.startsWith(RUN_TAG) || tag.startsWith(ORIGIN_TAG));
 }

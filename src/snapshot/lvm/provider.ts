@@ -10,7 +10,7 @@ import type { Made, Probe, Provider, SizeWish, Snapshot } from '../providers/pro
 import type { Volume } from '../volume.js';
 import { ClassicSnapshot } from './classic.js';
 import { cowSizes, type Origin } from './cow-size.js';
-import { Lvm, runOf, type LogicalVolume } from './lvm.js';
+import { Lvm, ourTags, runOf, type Lock, type LogicalVolume } from './lvm.js';
 import { removeVolume, type LvmTools, type SnapshotParts } from './logical-snapshot.js';
 import { LvmShell } from './shell.js';
 import { refuseFullPool, ThinSnapshot } from './thin.js';
@@ -18,6 +18,10 @@ import { refuseFullPool, ThinSnapshot } from './thin.js';
 const SECTOR_BYTES = 512;
 /** A shell that is busy still ends by itself later: whoever waited for its cut was told. */
 const CLOSE_LIMIT_MS = 5_000;
+const REVERT_WAITS_MS = 30_000;
+/** Of `lv_attr`: the state of a snapshot, and that of one whose room was used up (lvs(8)). */
+const LOST_PLACE = 4;
+const LOST = 'I';
 /** What was written since a start that was just now says nothing of the hours to come. */
 const SHORTEST_MEASURE_S = 3600;
 /** A copy of these beside the original is taken for a part of it, and both are ruined. */
@@ -31,12 +35,14 @@ interface LvmPlaces {
 /** Both kinds share what LVM is asked, and the shell that cuts. */
 export function lvmProviders(
   run: Run,
+  lock: Lock,
   { sysRoot = '/sys', kernelRelease = release() }: LvmPlaces = {},
 ): readonly Provider[] {
   let shell: Promise<LvmShell> | undefined;
   const tools: LvmTools = {
-    lvm: new Lvm(run),
+    lvm: new Lvm(run, lock),
     run,
+    sysRoot,
     shell: async () => await (shell ??= LvmShell.start()),
     // One that could not be started has been told of.
     endShell: async (limitMs) => (await (await shell?.catch(() => undefined))?.end(limitMs)) ?? true,
@@ -140,7 +146,7 @@ class LvmProvider implements Provider {
 
   async removeLeft({ run, name }: Made): Promise<void> {
     const [group = '', own = ''] = name.split('/');
-    await removeVolume(this.#lvm, group, own, run);
+    await removeVolume(this.#tools, group, own, run);
   }
 
   async revert({ run, name }: Made): Promise<'begun' | 'at-next-activation'> {
@@ -148,10 +154,14 @@ class LvmProvider implements Provider {
     const found = await this.#lvm.volume(group, own);
     if (found === undefined || runOf(found) !== run)
       throw new CutError('E_NO_RUN', `${name} is no snapshot of run ${run}`);
-    // What merges must not be taken for left.
-    const tags = found.lv_tags.split(',').flatMap((tag) => ['--deltag', tag]);
-    await this.#lvm.do('lvchange', ...tags, name);
-    await this.#lvm.do('lvconvert', '-y', '--merge', '--background', name);
+    if (found.origin === '') throw new CutError('E_NO_RUN', `${name} was not cut from anything`);
+    if (found.lv_attr[LOST_PLACE] === LOST) throw new CutError('E_CUT', `${name} is lost: its room was used up`);
+    await this.#lvm.doAlone(REVERT_WAITS_MS, 'lvconvert', '-y', '--merge', '--background', name);
+    // What merges must not be taken for left. Most of it is hidden by LVM, with its tags; and until the merge has begun
+    // they are what gc finds it by.
+    const merging = await this.#lvm.volume(group, own);
+    if (merging !== undefined)
+      await this.#lvm.do('lvchange', ...ourTags(merging).flatMap((tag) => ['--deltag', tag]), name);
     const origin = await this.#lvm.volume(group, found.origin);
     return origin?.lv_attr[5] === 'o' ? 'at-next-activation' : 'begun';
   }

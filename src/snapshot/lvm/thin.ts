@@ -42,7 +42,7 @@ export class ThinSnapshot extends LogicalSnapshot {
   async cut(): Promise<void> {
     if (this.shell === undefined) throw new CutError('E_CUT', `${this.name} was not armed`);
     const origin = `${this.group}/${this.origin}`;
-    const words = ['-y', '-an', '-kn', '-s', ...tagWords(this.runId), '-n', this.own, origin];
+    const words = ['-y', '-an', '-kn', '-s', ...tagWords(this.runId, this.origin), '-n', this.own, origin];
     this.said = await this.shell.do(`lvcreate --config "${LVM_CONFIG}" --noudevsync ${words.join(' ')}`);
   }
 

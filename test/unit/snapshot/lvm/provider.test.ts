@@ -30,6 +30,13 @@ const pool = { ...shown, lv_name: 'pool', lv_kernel_minor: '3', segtype: 'thin-p
 const percents = (data: string, metadata: string) => ({ ...pool, data_percent: data, metadata_percent: metadata });
 
 let reported: object[];
+const lock = async (what: string) => {
+  calls.push(`lock ${what}`);
+  return await Promise.resolve(async () => {
+    calls.push(`unlock ${what}`);
+    await Promise.resolve();
+  });
+};
 let calls: string[];
 const run: Run = async (words) => {
   calls.push(words.filter((word) => !word.startsWith('backup/')).join(' '));
@@ -52,7 +59,9 @@ const volume = (device: string, over: Partial<Volume> = {}): Volume =>
   ({ mountpoint: '/srv', type: 'ext4', device, source: '/dev/mapper/vg-x', readOnly: false, ...over }) as Volume;
 
 function provider(wanted: 'lvm' | 'lvm-thin', kernelRelease = '6.12.0'): Provider {
-  const found = lvmProviders(run, { sysRoot: folder.path('.'), kernelRelease }).find(({ name }) => name === wanted);
+  const found = lvmProviders(run, lock, { sysRoot: folder.path('.'), kernelRelease }).find(
+    ({ name }) => name === wanted,
+  );
   if (found === undefined) throw new Error(`there is no provider ${wanted}`);
   return found;
 }
