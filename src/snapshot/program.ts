@@ -28,17 +28,26 @@ export type Run = (words: readonly [string, ...string[]], input?: string) => Pro
  * but for one that changes volumes: that goes on, since killed between suspend and resume it would leave a device
  * suspended, and all that is written to it waiting.
  */
-export const runProgram: Run = async (words, input) => await runWithin(LIMIT_MS, words, input);
+export const runProgram: Run = async (words, input) => await runWithin({}, words, input);
 
-/** As runProgram(), with another time limit. */
-export async function runWithin(limitMs: number, words: readonly [string, ...string[]], input?: string): Promise<Ran> {
+interface RunLimits {
+  readonly limitMs?: number;
+  readonly searchPath?: string;
+}
+
+/** As runProgram(), with another time limit, or found elsewhere. */
+export async function runWithin(
+  { limitMs = LIMIT_MS, searchPath = SEARCH_PATH }: RunLimits,
+  words: readonly [string, ...string[]],
+  input?: string,
+): Promise<Ran> {
   const isChange = words[0] === 'lvm' && words[1] !== 'lvs';
   const [file, ...args]: readonly [string, ...string[]] = isChange
     ? ['/bin/sh', '-c', DEAF_SCRIPT, 'sh', ...words]
     : words;
   const child = execa(file, args, {
     ...(input === undefined ? { stdin: 'ignore' } : { input }),
-    env: { LC_ALL: 'C', PATH: SEARCH_PATH },
+    env: { LC_ALL: 'C', PATH: searchPath },
     ...(isChange ? {} : { timeout: limitMs, killSignal: 'SIGKILL' }),
     reject: false,
     // What a terminal sends to its foreground must not end half a change of metadata.

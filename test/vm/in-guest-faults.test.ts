@@ -40,6 +40,12 @@ while read -r line; do
 done
 `;
 
+/** Takes its time to remove. */
+const SLOW_LVM = `#!/bin/sh
+[ "$1" != lvremove ] || { : >/run/in-section; sleep 2; }
+exec /usr/sbin/lvm "$@"
+`;
+
 /** Nothing is frozen in any way: of its device neither, which would show when it is mounted anew. */
 const MOUNTABLE = 'timeout 20 sh -c "echo x >/srv/s/x && umount /srv/s && mount /dev/vg1/s /srv/s && echo y >/srv/s/y"';
 
@@ -98,6 +104,18 @@ for (const kernel of kernels('6.12'))
       expect(await leftovers(shared())).toBe('');
     });
 
+    test('an lvm that dies within its cut together with the holder: what it left is resumed, then thawed', async () => {
+      const both = 'kill -KILL $(pgrep -fo "^fsfreeze-snapshot exec"); : >/run/in-section; kill -KILL $$';
+      await shared().exec(`cat >${LVM}; chmod 755 ${LVM}`, { input: brokenLvm(both) });
+      await shared().start('exec fsfreeze-snapshot exec --provider lvm /srv/s -- true');
+      await inSection();
+      const began = Date.now();
+      expect(await isMountable()).toBe('0');
+      expect(Date.now() - began).toBeLessThan(25_000);
+      await shared().exec(`rm ${LVM}`);
+      expect(await untilNothingLeft(shared(), 60)).toBe('');
+    });
+
     test('while one holds, another one and the host are told by whom', async () => {
       await useSlow(5);
       const first = await shared().start('exec fsfreeze-snapshot exec /srv/s -- true');
@@ -121,6 +139,53 @@ for (const kernel of kernels('6.12'))
       expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
       await shared().exec(['/bin/kill', '-TERM', String(first.pid)]);
       await first.wait(60_000);
+      expect(await leftovers(shared())).toBe('');
+    });
+
+    test('a snapshot whose command ends while a host holds the guest goes when that is over', async () => {
+      const first = await shared().start(
+        'exec fsfreeze-snapshot exec --provider lvm /srv/s -- sh -c "echo >/run/held; exec sleep 1000"',
+      );
+      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+      await using host = await requester(shared());
+      const asked = { requester: 'host', leaseMs: 30_000, require: 'filesystem', mountpoints: ['/srv/s'] } as const;
+      const session = await host.coordinator.freeze(asked);
+      await shared().exec(['/bin/kill', '-TERM', String(first.pid)]);
+      await shared().exec('sleep 4');
+      expect(await leftovers(shared())).toContain('fsb_');
+      expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+      await first.wait(60_000);
+      expect(await leftovers(shared())).toBe('');
+      expect(await isMountable()).toBe('0');
+    });
+
+    test('a host that comes while a snapshot is removed waits for that', async () => {
+      await shared().exec(`cat >${LVM}; chmod 755 ${LVM}`, { input: SLOW_LVM });
+      const first = await shared().start('exec fsfreeze-snapshot exec --provider lvm /srv/s -- true');
+      await inSection();
+      await using host = await requester(shared());
+      const asked = { requester: 'host', leaseMs: 30_000, require: 'filesystem', mountpoints: ['/srv/s'] } as const;
+      const session = await host.coordinator.freeze(asked);
+      expect((await shared().exec('dmsetup ls')).stdout).not.toContain('fsb_');
+      expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'filesystem' });
+      expect((await first.wait(60_000)).exitCode).toBe(0);
+      await shared().exec(`rm ${LVM}`);
+    });
+
+    test.each([
+      ['/srv/s', 'vg1/s', 'lvm'],
+      ['/srv/t', 'vg0/t', 'lvm-thin'],
+    ])('revert takes %s back to the cut', async (path, volume, provider) => {
+      const begun = await snapshot(shared(), 'start-snapshot', '--provider', provider, '-t', '/mnt/tree', path);
+      expect(begun.exitCode, begun.stderr).toBe(0);
+      await shared().exec(`echo later >${path}/later`);
+      const list = JSON.parse((await snapshot(shared(), 'list', '--json')).stdout) as { runs: { run: string }[] };
+      const reverted = await snapshot(shared(), 'revert', '--yes', list.runs[0]?.run ?? '');
+      expect(reverted.exitCode, reverted.stderr).toBe(0);
+      const anew = `umount ${path}; lvchange -an ${volume}; lvchange -ay ${volume}`;
+      const merged = 'while lvs -a --noheadings -o lv_name | grep -q fsb_; do sleep 0.5; lvs >/dev/null; done';
+      await shared().exec(`${anew}; timeout 60 sh -c "${merged}"; mount /dev/${volume} ${path}`, { timeoutMs: 90_000 });
+      expect((await shared().exec(`ls ${path}/later`, { check: false })).exitCode).not.toBe(0);
       expect(await leftovers(shared())).toBe('');
     });
 

@@ -120,6 +120,20 @@ describe('what is removed', () => {
     setTimeout(() => (reported = []), 50);
     await removing;
     expect(calls).toContain('lvm lvremove --config -y -f vg/fsb_r1_c0');
+    expect(calls.some((call) => call.startsWith('lock'))).toBe(false);
+  });
+
+  test('and was cut goes while nobody holds the guest', async () => {
+    reported = [{ ...ours, origin: 'data' }];
+    const removing = provider('lvm').removeLeft({ run: 'r1', name: 'vg/fsb_r1_c0' });
+    setTimeout(() => (reported = []), 50);
+    await removing;
+    const from = calls.indexOf('lock vg/fsb_r1_c0');
+    expect(calls.slice(from, from + 3)).toEqual([
+      'lock vg/fsb_r1_c0',
+      'lvm lvremove --config -y -f vg/fsb_r1_c0',
+      'unlock vg/fsb_r1_c0',
+    ]);
   });
 
   test.each([['fsfreeze-bridge,fsb.run.other'], ['']])('is nothing with the tags "%s"', async (lv_tags) => {
@@ -135,4 +149,29 @@ test('a snapshot that did not come to be is told of with what LVM said', async (
   const [snapshot] = await provider('lvm').plan('r1', [volume('254:1')], {});
   reported = [{ ...plain, lv_name: 'fsb_r1_c0' }];
   await expect(snapshot?.mount()).rejects.toThrow('no snapshot of vg/data was made: LVM said nothing');
+});
+
+describe('a revert', () => {
+  const ours = { ...plain, lv_name: 'fsb_r1_c0', origin: 'data', lv_tags: 'theirs,fsfreeze-bridge,fsb.run.r1' };
+  const made = { run: 'r1', name: 'vg/fsb_r1_c0' };
+
+  test('merges, and then takes off our own tags', async () => {
+    reported = [ours];
+    await provider('lvm').revert?.(made);
+    expect(calls.filter((call) => !call.startsWith('lvm lvs'))).toEqual([
+      'lock vg/fsb_r1_c0',
+      'lvm lvconvert --config -y --merge --background vg/fsb_r1_c0',
+      'unlock vg/fsb_r1_c0',
+      'lvm lvchange --config --deltag fsfreeze-bridge --deltag fsb.run.r1 vg/fsb_r1_c0',
+    ]);
+  });
+
+  test.each([
+    ['lost', { lv_attr: 'swi-Ios---' }, 'vg/fsb_r1_c0 is lost: its room was used up'],
+    ['never cut', { origin: '' }, 'vg/fsb_r1_c0 was not cut from anything'],
+  ])('to what was %s is refused, and changes nothing', async (_, over, message) => {
+    reported = [{ ...ours, ...over }];
+    await expect(provider('lvm').revert?.(made)).rejects.toThrow(message);
+    expect(calls.every((call) => call.startsWith('lvm lvs'))).toBe(true);
+  });
 });
