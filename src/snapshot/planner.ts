@@ -32,7 +32,7 @@ export interface PlanWish extends SizeWish {
 }
 
 /**
- * Throws a CutError if there is no room, or if something cannot be cut and must be; the providers in the order in which
+ * Throws a CutError if a provider fails, if there is no room, or if something cannot be cut and must be; the providers in the order in which
  * they are asked.
  */
 export async function planSet(

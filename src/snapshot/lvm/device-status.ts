@@ -12,19 +12,18 @@ export function classicStatus(line: string): SnapshotStatus {
   return { state: 'whole', usedBytes: Number(used) * SECTOR_BYTES, totalBytes: Number(total) * SECTOR_BYTES };
 }
 
-/** Of a thin pool: `0 409600 thin-pool 1 11/1024 55/3200 - rw ...`. Only what can be told of the room is read. */
-export function poolStatus(
-  line: string,
-): SnapshotStatus & { readonly dataPart?: number; readonly metadataPart?: number } {
-  const [, metaUsed, metaTotal, used, total, rest = ''] =
-    / thin-pool \d+ (\d+)\/(\d+) (\d+)\/(\d+) (.*)/.exec(line) ?? [];
-  if (used === undefined || total === undefined || metaUsed === undefined || metaTotal === undefined)
-    return { state: 'lost' };
+/** Of a thin pool: `0 409600 thin-pool 1 11/1024 55/3200 - rw ...`. It is as full as its data or its metadata. */
+export function poolStatus(line: string): SnapshotStatus {
+  const [, sectors, metaUsed, metaTotal, used, total, rest = ''] =
+    /\d+ (\d+) thin-pool \d+ (\d+)\/(\d+) (\d+)\/(\d+) (.*)/.exec(line) ?? [];
+  if (sectors === undefined) return { state: 'lost' };
+  const fullPart = Math.max(Number(used) / Number(total), Number(metaUsed) / Number(metaTotal));
+  const totalBytes = Number(sectors) * SECTOR_BYTES;
   // A pool that ran full answers reads of what was there: what is lost then is what its origins write.
   const isBroken = /\b(Fail|Error)\b/.test(rest);
   return {
     state: isBroken ? 'lost' : 'whole',
-    dataPart: Number(used) / Number(total),
-    metadataPart: Number(metaUsed) / Number(metaTotal),
+    usedBytes: Math.round(fullPart * totalBytes),
+    totalBytes,
   };
 }

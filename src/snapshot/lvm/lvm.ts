@@ -48,7 +48,13 @@ export class Lvm {
 
   /** Every visible logical volume, as of the last change that was made here. Throws a CutError. */
   async all(): Promise<readonly LogicalVolume[]> {
-    return await (this.#all ??= this.#volumes());
+    this.#all ??= this.#volumes();
+    try {
+      return await this.#all;
+    } catch (error) {
+      this.#all = undefined;
+      throw error;
+    }
   }
 
   /** The volume of that name, as it is now; undefined if there is none. Throws a CutError. */

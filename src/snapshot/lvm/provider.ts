@@ -1,7 +1,7 @@
 // LVM as a provider: classic and thin volumes, found by the number of the device that is mounted.
 import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { CutError, describeError } from '../../errors.js';
+import { CutError } from '../../errors.js';
 import { isLogicalVolume, mappedDevice } from '../../linux/device-mapper.js';
 import { readText } from '../../linux/kernel-values.js';
 import { cutsUnderFreeze } from '../kernels.js';
@@ -73,19 +73,16 @@ class LvmProvider implements Provider {
   async probe(volume: Volume): Promise<Probe> {
     const device = mappedDevice(this.#places.sysRoot, volume.device);
     if (device === undefined || !isLogicalVolume(device)) return no(`${volume.source} is no logical volume`);
-    try {
-      const origin = await this.#originOf(volume);
-      const isThin = origin.segtype === 'thin';
-      if (isThin !== (this.name === 'lvm-thin'))
-        return no(`${origin.vg_name}/${origin.lv_name} is ${isThin ? '' : 'not '}thin`);
-      if (volume.split !== undefined) return no(volume.split);
-      if (NEVER_TWICE.has(volume.type)) return no(`a copy of a ${volume.type} must not be mounted beside it`);
-      // A snapshot of a snapshot: LVM has it for thin volumes alone.
-      if (!isThin && origin.origin !== '') return no(`it is itself a snapshot of ${origin.vg_name}/${origin.origin}`);
-      return { fits: true, underFreeze: cutsUnderFreeze(this.#places.kernelRelease) };
-    } catch (error) {
-      return no(describeError(error));
-    }
+    const origin = (await this.#lvm.all()).find(isOn(volume));
+    if (origin === undefined) return no(`LVM lists no volume for ${volume.source} (${volume.device})`);
+    const isThin = origin.segtype === 'thin';
+    if (isThin !== (this.name === 'lvm-thin'))
+      return no(`${origin.vg_name}/${origin.lv_name} is ${isThin ? '' : 'not '}thin`);
+    if (volume.split !== undefined) return no(volume.split);
+    if (NEVER_TWICE.has(volume.type)) return no(`a copy of a ${volume.type} must not be mounted beside it`);
+    // A snapshot of a snapshot: LVM has it for thin volumes alone.
+    if (!isThin && origin.origin !== '') return no(`it is itself a snapshot of ${origin.vg_name}/${origin.origin}`);
+    return { fits: true, underFreeze: cutsUnderFreeze(this.#places.kernelRelease) };
   }
 
   async plan(run: string, volumes: readonly Volume[], wish: SizeWish): Promise<readonly Snapshot[]> {
@@ -129,10 +126,6 @@ class LvmProvider implements Provider {
     return { name: `${origin.vg_name}/${origin.lv_name}`, sizeBytes: origin.lv_size, writtenPerS };
   }
 
-  async #originOf(volume: Volume): Promise<LogicalVolume> {
-    return find(await this.#lvm.all(), volume);
-  }
-
   async made(): Promise<readonly Made[]> {
     // Where LVM is not installed it has made nothing.
     if (!hasProgram('lvm')) return [];
@@ -167,8 +160,13 @@ class LvmProvider implements Provider {
   }
 }
 
-function find(all: readonly LogicalVolume[], { device, source }: Volume): LogicalVolume {
-  const found = all.find((one) => `${one.lv_kernel_major}:${one.lv_kernel_minor}` === device);
+function isOn({ device }: Volume): (one: LogicalVolume) => boolean {
+  return (one) => `${one.lv_kernel_major}:${one.lv_kernel_minor}` === device;
+}
+
+function find(all: readonly LogicalVolume[], volume: Volume): LogicalVolume {
+  const { device, source } = volume;
+  const found = all.find(isOn(volume));
   if (found === undefined) throw new CutError('E_PROVIDER', `LVM lists no volume for ${source} (${device})`);
   return found;
 }

@@ -59,7 +59,7 @@ export class ThinSnapshot extends LogicalSnapshot {
     if (own === undefined) return { state: 'gone' };
     if (/\bFail\b/.test(own)) return { state: 'lost' };
     const pool = await this.kernelStatus(`${mapperName(this.group, this.#pool)}-tpool`);
-    return pool === undefined ? { state: 'gone' } : { state: poolStatus(pool).state };
+    return pool === undefined ? { state: 'gone' } : poolStatus(pool);
   }
 
   // Its room is the pool's, which others share: the administrator's to extend.

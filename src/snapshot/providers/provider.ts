@@ -73,7 +73,7 @@ export interface Made {
 
 export interface Provider {
   readonly name: string;
-  /** Never throws. */
+  /** Throws a CutError if it cannot be told: what may be its kind must not pass for what is not. */
   probe(volume: Volume): Promise<Probe>;
   /** Changes nothing. Throws a CutError if there is no room. Together, since they share it. */
   plan(run: string, volumes: readonly Volume[], wish: SizeWish): Promise<readonly Snapshot[]>;

@@ -88,6 +88,12 @@ describe('a volume', () => {
     expect(await provider('lvm').probe(refused)).toEqual({ fits: false, reason });
   });
 
+  test('is not passed over when LVM fails', async () => {
+    const failing: Run = async () => await Promise.resolve({ exitCode: 5, stdout: '', stderr: 'a group is locked' });
+    const [, classic] = lvmProviders(failing, lock, { sysRoot: folder.path('.') });
+    await expect(classic?.probe(volume('254:1'))).rejects.toThrow('exit code 5: a group is locked');
+  });
+
   test('that is itself a classic snapshot is refused', async () => {
     reported = [{ ...plain, origin: 'other' }];
     expect(await provider('lvm').probe(volume('254:1'))).toEqual({
