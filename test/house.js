@@ -27,6 +27,7 @@ export const rooms = {
   'freeze/session': freezeSteps,
   freeze: ['linux'],
   agent: ['linux', 'freeze', ...guestAgent],
+  snapshot: ['linux', 'freeze/writers', ...guestAgent],
   'host/images': ['linux', ...monitor],
   'host/vm': ['linux', ...monitor, 'qga', 'host/images'],
   'host/sets': hostGround,
@@ -44,7 +45,7 @@ export const rooms = {
   testing: ['linux', 'qga', ...monitor],
   writer: [],
   'cli/agent': ['agent', 'freeze', ...guestAgent],
-  'cli/snapshot': ['cli/agent', 'agent', 'freeze', ...guestAgent],
+  'cli/snapshot': ['snapshot', 'linux', 'cli/agent', 'agent', 'freeze', ...guestAgent],
   'cli/bridge': ['host', 'linux', 'qga', ...monitor],
 };
 
@@ -55,6 +56,6 @@ export const libraries = {
   pino: ['log.ts'],
   'fast-xml-builder': ['host/vm/libvirt'],
   'fast-xml-parser': ['host/vm/libvirt'],
-  execa: ['agent', 'freeze/freezer', 'freeze/writers', 'host/vm/libvirt', 'testing', 'transport'],
-  valibot: ['consistency.ts', 'agent', 'cli/bridge', 'freeze/writers', 'host', 'qga', 'qmp', 'testing'],
+  execa: ['agent', 'freeze/freezer', 'freeze/writers', 'host/vm/libvirt', 'snapshot', 'testing', 'transport'],
+  valibot: ['consistency.ts', 'agent', 'cli/bridge', 'freeze/writers', 'host', 'qga', 'qmp', 'snapshot', 'testing'],
 };

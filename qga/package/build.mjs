@@ -29,7 +29,15 @@ const modules = [
     ...(await bundleProgram('snapshot', snapshotBundle, '')),
   ]),
 ];
-const inputs = ['qga/freezer', 'qga/systemd', 'qga/conf', 'fsfreeze-hook.d', 'qga/package', 'LICENSE'];
+const inputs = [
+  'src/snapshot/README.md',
+  'qga/freezer',
+  'qga/systemd',
+  'qga/conf',
+  'fsfreeze-hook.d',
+  'qga/package',
+  'LICENSE',
+];
 whenChanged(
   { stamp: join(out, 'stamp'), words: [compress], inputs: ['build/agent.cjs', 'build/snapshot.cjs', ...inputs] },
   () => {
@@ -100,12 +108,14 @@ function buildPackages() {
   const owned = ['etc/fsfreeze-bridge', 'usr/lib/fsfreeze-bridge', 'usr/lib/fsfreeze-bridge/fsfreeze-hook.d'];
   for (const target of [...owned, 'usr/share/doc/fsfreeze-agent']) folder(target);
   put('fsfreeze-hook.d/README.md', 'usr/share/doc/fsfreeze-agent/writers.md');
+  put('src/snapshot/README.md', 'usr/share/doc/fsfreeze-agent/snapshots.md');
   write(copyrightOf(modules), 'usr/share/doc/fsfreeze-agent/copyright');
   for (const name of readdirSync(join(root, 'qga/conf'))) {
     put(`qga/conf/${name}`, `usr/share/doc/fsfreeze-agent/examples/${name}`);
   }
   for (const unit of [
     'fsfreeze-freezer.service',
+    'fsfreeze-snapshot-gc.service',
     'fsfreeze-agent.service',
     'fsfreeze-agent-local.service',
     'fsfreeze-agent-vsock.socket',

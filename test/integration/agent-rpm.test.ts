@@ -130,7 +130,7 @@ requires(
 
   const RESTARTED = [
     'systemctl daemon-reload',
-    'systemctl enable --quiet fsfreeze-freezer.service fsfreeze-agent-local.service',
+    'systemctl enable --quiet fsfreeze-freezer.service fsfreeze-agent-local.service fsfreeze-snapshot-gc.service',
     'systemctl restart fsfreeze-freezer.service',
     'udevadm control --reload',
     'systemctl --quiet is-active fsfreeze-agent-vsock.service',
@@ -183,6 +183,7 @@ requires(
       'systemctl disable --quiet --now fsfreeze-agent-vsock.socket',
       'systemctl stop fsfreeze-agent.service fsfreeze-agent-vsock.service',
       'systemctl disable --quiet --now fsfreeze-agent-local.service',
+      'systemctl disable --quiet fsfreeze-snapshot-gc.service',
       'systemctl disable --quiet --now fsfreeze-freezer.service',
       'systemctl daemon-reload',
       'selinuxenabled ',

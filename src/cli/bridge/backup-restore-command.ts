@@ -4,7 +4,7 @@ import { UsageError } from '../../errors.js';
 import { restoreInPlace } from '../../host/restore/restore-in-place.js';
 import { restoreFormats, restoreRun } from '../../host/restore/restore-run.js';
 import { dryRun, runName, timeout, withRepo } from './backup-options.js';
-import { confirmWith } from './confirm-prompt.js';
+import { confirmWith } from '../../confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   limitMs,

@@ -4,7 +4,7 @@ import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { pruneSnapshots } from '../../host/prune/snapshot-prune.js';
 import type { Manifest } from '../../host/sets/manifest.js';
-import { confirmWith } from './confirm-prompt.js';
+import { confirmWith } from '../../confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   bytesPerSecond,

@@ -7,7 +7,7 @@ import { commitShutOff, commitSnapshot, type Committed } from '../../host/snapsh
 import { deleteSnapshot, type DeleteOptions } from '../../host/snapshot-delete.js';
 import { revertSnapshot } from '../../host/snapshot-revert.js';
 import { viewSnapshots } from '../../host/snapshot-view.js';
-import { confirmWith } from './confirm-prompt.js';
+import { confirmWith } from '../../confirm-prompt.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   bytesPerSecond,

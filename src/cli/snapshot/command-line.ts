@@ -1,8 +1,18 @@
-// fsfreeze-snapshot's command line to what it asks for. What the commands do: list.ts, test.ts, lint.ts.
-import { parseArgs, type ParseArgsConfig } from 'node:util';
-import { UsageError } from '../../errors.js';
+// fsfreeze-snapshot's command line to what it asks for. A first word that is a path is dragonsdawn-snapshot's call.
+import type { ConsistencyLevel } from '../../consistency.js';
 import { PACKAGE_VERSION } from '../../version.js';
 import { helpTexts } from './help.js';
+import {
+  checkOptions,
+  cowSize,
+  isCommand,
+  level,
+  parseWords,
+  seconds,
+  usage,
+  type CommandName,
+  type Values,
+} from './options.js';
 
 interface Common {
   readonly json: boolean;
@@ -10,71 +20,182 @@ interface Common {
   readonly config: string | undefined;
 }
 
+export interface TakeOptions {
+  readonly paths: readonly string[];
+  readonly dryRun: boolean;
+  readonly require: ConsistencyLevel | 'auto';
+  readonly requireSnapshot: boolean;
+  readonly leaseMs: number;
+  readonly ttlMs?: number;
+  readonly size?: { readonly bytes: number } | { readonly part: number };
+  readonly provider?: string;
+}
+
 export type Invocation =
   | { readonly kind: 'print'; readonly text: string }
-  | ({ readonly kind: 'list' } & Common)
-  | ({ readonly kind: 'test'; readonly name: string; readonly holdMs: number } & Common)
-  | ({ readonly kind: 'lint'; readonly file: string; readonly as: string | undefined } & Common);
+  | ({ readonly kind: 'writers list' } & Common)
+  | ({ readonly kind: 'writers test'; readonly name: string; readonly holdMs: number } & Common)
+  | ({ readonly kind: 'writers lint'; readonly file: string; readonly as: string | undefined } & Common)
+  | ({ readonly kind: 'exec'; readonly take: TakeOptions; readonly words: readonly string[] } & Common)
+  | ({
+      readonly kind: '-t' | 'start-snapshot';
+      readonly take: TakeOptions;
+      readonly target: string;
+      /** Let go by release or a signal, not by the end of standard input. */
+      readonly noStdin: boolean;
+      /** The options and paths as they were given, to be given on. */
+      readonly given: readonly string[];
+    } & Common)
+  | ({
+      readonly kind: 'hold';
+      readonly paths: readonly string[];
+      readonly words: readonly string[];
+      readonly require: ConsistencyLevel | 'auto';
+      readonly leaseMs: number;
+    } & Common)
+  | ({ readonly kind: 'show' | 'release' | 'revert'; readonly run: string; readonly yes: boolean } & Common)
+  | ({ readonly kind: 'gc'; readonly run: string | undefined } & Common)
+  | ({ readonly kind: 'list' | 'stop-snapshot' } & Common)
+  | ({ readonly kind: 'providers'; readonly paths: readonly string[] } & Common);
 
 const LONGEST_HOLD_S = 60;
-const subcommands = ['list', 'test', 'lint'] as const;
-
-const options = {
-  json: { type: 'boolean' },
-  help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean', short: 'V' },
-  config: { type: 'string', short: 'c' },
-  hold: { type: 'string' },
-  as: { type: 'string' },
-} as const satisfies ParseArgsConfig['options'];
+const LONGEST_LEASE_S = 600;
+const LEASE_S = '10';
+const LONGEST_TTL_S = 30 * 24 * 3600;
+/** dragonsdawn-snapshot's. */
+const TARGET = '/mnt';
+const writersCommands = ['list', 'test', 'lint'] as const;
 
 /** Throws a UsageError. */
-export function readCommandLine(words: readonly string[]): Invocation {
-  const { values, positionals } = parse(words);
-  const [group, given, ...operands] = positionals;
+export function readCommandLine(all: readonly string[]): Invocation {
+  const end = all.indexOf('--');
+  const words = end < 0 ? undefined : all.slice(end + 1);
+  const { values, positionals } = parseWords(end < 0 ? all : all.slice(0, end));
   if (values.version === true) return { kind: 'print', text: `fsfreeze-snapshot ${PACKAGE_VERSION}\n` };
-  if (group === undefined) {
-    if (values.help === true) return { kind: 'print', text: helpTexts[''] };
-    throw usage('expected a command: writers');
+  const { name, operands } = commandOf(positionals, values);
+  if (values.help === true || name === undefined) {
+    if (values.help !== true) throw usage('expected a command or a path');
+    return { kind: 'print', text: helpTexts[name ?? ''] };
   }
-  if (group !== 'writers') throw usage(`expected the command writers, found '${group}'`);
-  const kind = subcommands.find((known) => known === (given ?? 'list'));
-  if (kind === undefined) throw usage(`writers: expected one of ${subcommands.join(', ')}, found '${given ?? ''}'`);
-  if (values.help === true) return { kind: 'print', text: helpTexts[given === undefined ? '' : kind] };
-  for (const [option, of] of [
-    ['hold', 'test'],
-    ['as', 'lint'],
-  ] as const)
-    if (values[option] !== undefined && kind !== of) throw usage(`--${option} is an option of writers ${of}`);
+  checkOptions(name, values);
+  if (words !== undefined && name !== 'exec' && name !== 'hold') throw usage(`${name} takes no command after --`);
+  return invocation({ name, operands, values, words, all });
+}
+
+function commandOf(
+  [first, ...rest]: readonly string[],
+  values: Values,
+): { readonly name?: CommandName; readonly operands: readonly string[] } {
+  if (first === undefined) return { operands: [] };
+  if (first.startsWith('/')) return { name: '-t', operands: [first, ...rest] };
+  if (first === 'writers') {
+    const [given, ...operands] = rest;
+    if (given === undefined && values.help === true) return { operands: [] };
+    const found = writersCommands.find((known) => known === (given ?? 'list'));
+    if (found === undefined)
+      throw usage(`writers: expected one of ${writersCommands.join(', ')}, found '${given ?? ''}'`);
+    return { name: `writers ${found}`, operands };
+  }
+  if (isCommand(first) && first !== '-t') return { name: first, operands: rest };
+  throw usage(`expected a command or an absolute path, found '${first}'`);
+}
+
+interface Given {
+  readonly name: CommandName;
+  readonly operands: readonly string[];
+  readonly values: Values;
+  readonly words: readonly string[] | undefined;
+  readonly all: readonly string[];
+}
+
+function invocation({ name, operands, values, words, all }: Given): Invocation {
   const common = { json: values.json === true, config: values.config };
-  if (kind === 'list') {
-    if (operands.length > 0) throw usage(`writers list: expected no operand, found '${operands.join(' ')}'`);
-    return { kind, ...common };
+  switch (name) {
+    case 'writers list':
+    case 'list':
+    case 'stop-snapshot':
+      none(name, operands);
+      return { kind: name, ...common };
+    case 'writers test':
+      return {
+        kind: name,
+        ...common,
+        name: one(name, 'NAME', operands),
+        holdMs: seconds('hold', values.hold ?? '0', 0, LONGEST_HOLD_S),
+      };
+    case 'writers lint':
+      return { kind: name, ...common, file: one(name, 'FILE', operands), as: values.as };
+    case 'exec':
+      return { kind: name, ...common, take: takeOptions(name, operands, values), words: command(name, words, values) };
+    case '-t':
+    case 'start-snapshot':
+      return {
+        kind: name,
+        ...common,
+        take: takeOptions(name, operands, values),
+        target: values.target ?? TARGET,
+        noStdin: values['no-stdin'] === true,
+        given: all.filter((word) => word !== name),
+      };
+    case 'hold':
+      return {
+        kind: name,
+        ...common,
+        paths: some(name, operands),
+        words: command(name, words, values),
+        require: level(values.require),
+        leaseMs: leaseMs(values),
+      };
+    case 'show':
+    case 'release':
+    case 'revert':
+      return { kind: name, ...common, run: one(name, 'RUN', operands), yes: values.yes === true };
+    case 'gc':
+      none(name, operands);
+      return { kind: name, ...common, run: values.run };
+    case 'providers':
+      return { kind: name, ...common, paths: operands };
   }
+}
+
+function takeOptions(name: CommandName, operands: readonly string[], values: Values): TakeOptions {
+  const size = values['cow-size'];
+  return {
+    paths: some(name, operands),
+    dryRun: values['dry-run'] === true,
+    // dragonsdawn-snapshot binds what it cannot cut, and goes on.
+    require: name === 'exec' || values.require !== undefined ? level(values.require) : 'none',
+    requireSnapshot: values['require-snapshot'] === true,
+    leaseMs: leaseMs(values),
+    ...(values.ttl === undefined ? {} : { ttlMs: seconds('ttl', values.ttl, 1, LONGEST_TTL_S) }),
+    ...(size === undefined ? {} : { size: cowSize(size) }),
+    ...(values.provider === undefined ? {} : { provider: values.provider }),
+  };
+}
+
+function leaseMs(values: Values): number {
+  return seconds('lease', values.lease ?? LEASE_S, 1, LONGEST_LEASE_S);
+}
+
+function command(name: string, words: readonly string[] | undefined, values: Values): readonly string[] {
+  if (values['dry-run'] === true && (words === undefined || words.length === 0)) return [];
+  if (words === undefined || words.length === 0)
+    throw usage(`${name}: expected -- COMMAND after the paths, found none`);
+  return words;
+}
+
+function some(name: string, operands: readonly string[]): readonly string[] {
+  const what = name === '-t' ? '' : `${name}: `;
+  if (operands.length === 0) throw usage(`${what}expected PATH..., found none`);
+  return operands;
+}
+
+function one(name: string, what: string, operands: readonly string[]): string {
   const [operand = '', ...more] = operands;
-  if (operand === '' || more.length > 0)
-    throw usage(`writers ${kind}: expected one ${kind === 'test' ? 'NAME' : 'FILE'}, found ${operands.length}`);
-  return kind === 'test'
-    ? { kind, ...common, name: operand, holdMs: holdMs(values.hold ?? '0') }
-    : { kind, ...common, file: operand, as: values.as };
+  if (operand === '' || more.length > 0) throw usage(`${name}: expected one ${what}, found ${operands.length}`);
+  return operand;
 }
 
-function parse(words: readonly string[]) {
-  try {
-    return parseArgs({ args: [...words], options, allowPositionals: true, strict: true });
-  } catch (error) {
-    // It says, after the first sentence, how to write what one may not have meant.
-    const [message = ''] = (error instanceof Error ? error.message : String(error)).split(/\. |\n/);
-    throw usage(message);
-  }
-}
-
-function holdMs(text: string): number {
-  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) > LONGEST_HOLD_S)
-    throw usage(`--hold: expected seconds from 0 to ${LONGEST_HOLD_S}, found '${text}'`);
-  return Number(text) * 1000;
-}
-
-function usage(message: string): UsageError {
-  return new UsageError('E_USAGE', `${message} (see --help)`);
+function none(name: string, operands: readonly string[]): void {
+  if (operands.length > 0) throw usage(`${name}: expected no operand, found '${operands.join(' ')}'`);
 }

@@ -17,6 +17,7 @@ export function readGuestSettings(config: string | undefined) {
     freeze: { ...coordinatorOptions(settings, silentLog), writerOwner: 0 },
     /** Undefined if there is none. */
     agentSocket: localSocket !== 'none' && existsSync(localSocket) ? localSocket : undefined,
+    runtimeDir: bridge['runtime-dir'],
     hookFailure: bridge['hook-failure'],
   };
 }

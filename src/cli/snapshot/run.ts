@@ -1,66 +1,141 @@
 // Runs one command line of fsfreeze-snapshot: one call, one exit code. Results go to standard output, progress and
-// complaints to standard error. The process around it: main.ts.
+// complaints to standard error. The process around it: main.ts. What is about writers: writers.ts.
+import { confirmWith } from '../../confirm-prompt.js';
 import { BridgeError, describeError } from '../../errors.js';
 import { printableJson, printableLine, printableRow } from '../../printable.js';
+import { runHold } from '../../snapshot/run-hold.js';
+import type { Signals } from '../../snapshot/run-exec.js';
 import { readCommandLine, type Invocation } from './command-line.js';
-import { exitCodeOf, type ExitCode } from './exit-codes.js';
+import { describeHold, describeRun } from './describe.js';
+import { exitCodeOf, OUR_FAILURE, type ExitCode } from './exit-codes.js';
 import { readGuestSettings } from './guest-settings.js';
-import { describeLint, lintWriter } from './lint.js';
-import { describeList, listWriters } from './list.js';
-import { describeTest, exitCodeOfTest, testWriter } from './test.js';
+import { openMachine } from './machine.js';
+import { describeProviders, listProviders } from './providers.js';
+import { describeRevert, revertRun } from './revert.js';
+import { findRun, listRuns, releaseRun } from './runs.js';
+import { startSnapshot, stopSnapshot } from './start-stop.js';
+import { execCommand, treeCommand, type TakeContext } from './take.js';
+import { runWriters, type WritersInvocation } from './writers.js';
 
 export interface Streams {
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
+  /** Settles when standard input ends: a caller that dies ends it, too. */
+  readonly inputEnd: () => Promise<void>;
 }
 
-/** `signal`: lets go, and ends. Never throws. */
-export async function runSnapshot(words: readonly string[], streams: Streams, signal: AbortSignal): Promise<ExitCode> {
+type Run = Exclude<Invocation, { readonly kind: 'print' }>;
+
+/** Never throws. */
+export async function runSnapshot(words: readonly string[], streams: Streams, signals: Signals): Promise<ExitCode> {
+  let kind: Invocation['kind'] | undefined;
   try {
     const invocation = readCommandLine(words);
-    if (invocation.kind !== 'print') return await run(invocation, streams, signal);
+    kind = invocation.kind;
+    if (invocation.kind !== 'print') return await run(invocation, streams, signals);
     streams.stdout(invocation.text);
     return 0;
   } catch (error) {
-    const code = exitCodeOf(error);
+    const isCommand = kind === 'exec' || kind === 'hold';
+    const code = isCommand ? OUR_FAILURE : exitCodeOf(error);
     const message = printableLine(describeError(error));
     streams.stderr(`fsfreeze-snapshot: ${message}\n`);
     if (words.includes('--json')) {
       const name = error instanceof BridgeError ? error.code : 'E_INTERNAL';
-      streams.stdout(`${printableJson({ error: { code: name, message, exitCode: code } })}\n`);
+      // A command's standard output is its own.
+      const tell = isCommand ? streams.stderr : streams.stdout;
+      tell(`${printableJson({ error: { code: name, message, exitCode: code } })}\n`);
     }
     return code;
   }
 }
 
-async function run(
-  invocation: Exclude<Invocation, { readonly kind: 'print' }>,
-  { stdout, stderr }: Streams,
-  signal: AbortSignal,
-): Promise<ExitCode> {
+async function run(invocation: Run, streams: Streams, signals: Signals): Promise<ExitCode> {
   const settings = readGuestSettings(invocation.config);
   const tell = (value: object, rows: readonly string[]): void => {
-    stdout(invocation.json ? `${printableJson(value)}\n` : `${rows.map(printableRow).join('\n')}\n`);
+    streams.stdout(invocation.json ? `${printableJson(value)}\n` : `${rows.map(printableRow).join('\n')}\n`);
   };
+  const note = (text: string): void => {
+    streams.stderr(`${text.split('\n').map(printableRow).join('\n')}\n`);
+  };
+  if (isAboutWriters(invocation)) return await runWriters(invocation, settings, { tell, note, signal: signals.abort });
+  await using machine = openMachine(settings, note);
+  return await runOn({ machine, signals, json: invocation.json, tell, note }, invocation, streams);
+}
+
+function isAboutWriters(invocation: Run): invocation is WritersInvocation {
+  return invocation.kind.startsWith('writers ');
+}
+
+async function runOn(
+  context: TakeContext,
+  invocation: Exclude<Run, WritersInvocation>,
+  streams: Streams,
+): Promise<ExitCode> {
+  const { machine, signals, tell, note, json } = context;
   switch (invocation.kind) {
-    case 'list': {
-      const list = await listWriters(settings);
-      tell(list, describeList(list));
+    case 'exec':
+      return await execCommand(context, invocation.take, invocation.words);
+    case '-t': {
+      const { take, target, noStdin } = invocation;
+      const released = letGo(streams, signals, noStdin);
+      return await treeCommand(context, { take, target, isDetached: noStdin, released });
+    }
+    case 'start-snapshot':
+      return await startSnapshot(machine, invocation.given, streams);
+    case 'stop-snapshot': {
+      const runs = await stopSnapshot(machine);
+      tell({ released: runs }, runs);
       return 0;
     }
-    case 'lint': {
-      const lint = lintWriter(settings, invocation.file, invocation.as);
-      tell(lint, describeLint(lint));
-      return lint.problems.length === 0 ? 0 : 1;
+    case 'hold': {
+      const { exitCode, report } = await runHold(machine, invocation, signals);
+      note(json ? printableJson(report) : describeHold(report).join('\n'));
+      return exitCode;
     }
-    case 'test': {
-      const { name, holdMs } = invocation;
-      const progress = (text: string): void => {
-        stderr(`${printableLine(text)}\n`);
-      };
-      const rehearsal = await testWriter(settings, { name, holdMs, signal, progress });
-      tell(rehearsal, describeTest(rehearsal));
-      return exitCodeOfTest(rehearsal, signal);
+    case 'list': {
+      const runs = listRuns(machine);
+      tell({ runs }, runs.length === 0 ? ['no snapshots are held'] : runs.flatMap((one) => describeRun(one)));
+      return 0;
+    }
+    case 'show': {
+      const found = findRun(machine, invocation.run);
+      tell(found, describeRun(found));
+      return 0;
+    }
+    case 'release':
+      await releaseRun(machine, invocation.run);
+      tell({ released: invocation.run }, [`${invocation.run} is released`]);
+      return 0;
+    case 'revert': {
+      const { run, yes } = invocation;
+      const results = await revertRun(machine, run, confirmWith(yes, signals.abort));
+      tell({ reverted: results }, describeRevert(results));
+      return 0;
+    }
+    case 'gc': {
+      const { removed, left } = await machine.collect(invocation.run);
+      const rows = [
+        ...removed.map((what) => `removed ${what}`),
+        ...left.map(({ what, reason }) => `LEFT ${what}: ${reason}`),
+      ];
+      tell({ removed, left }, rows.length === 0 ? ['nothing is left of runs that are over'] : rows);
+      return left.length === 0 ? 0 : 69;
+    }
+    case 'providers': {
+      const list = await listProviders(machine, invocation.paths);
+      tell(list, describeProviders(list));
+      return 0;
     }
   }
+}
+
+async function letGo({ inputEnd }: Streams, { abort }: Signals, noStdin: boolean): Promise<void> {
+  const aborted = new Promise<void>((resolve) => {
+    if (abort.aborted) resolve();
+    abort.addEventListener('abort', () => {
+      resolve();
+    });
+  });
+  await (noStdin ? aborted : Promise.race([aborted, inputEnd()]));
 }

@@ -10,6 +10,7 @@ import { checkPlain, checkUnsafe, checkWriters, vetoes } from '../judgement/requ
 import { mountpointList } from '../writers/phase.js';
 import { SessionRecord } from '../writers/record.js';
 import { WriterSet } from '../writers/writer-set.js';
+import { afterChange } from './device-change.js';
 import type { FilesystemSet } from './filesystem-set.js';
 import type { Progress } from './progress.js';
 
@@ -92,7 +93,10 @@ async function takeFreezer(
   const open = async (freezer: FreezerConnection): Promise<void> => {
     await filesystems.open(freezer);
   };
-  return await FreezerHold.take(progress.settings, request, open, onEnd);
+  return await afterChange(
+    async () => await FreezerHold.take(progress.settings, request, open, onEnd),
+    () => !progress.signal.aborted,
+  );
 }
 
 /** Step 2. */

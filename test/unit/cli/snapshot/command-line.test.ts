@@ -8,25 +8,60 @@ const usual = { json: false, config: undefined };
 
 describe('the command line', () => {
   test('lists without a word more', () => {
-    expect(readCommandLine(['writers'])).toEqual({ kind: 'list', ...usual });
-    expect(readCommandLine(['writers', 'list', '--json'])).toEqual({ kind: 'list', ...usual, json: true });
+    expect(readCommandLine(['writers'])).toEqual({ kind: 'writers list', ...usual });
+    expect(readCommandLine(['writers', 'list', '--json'])).toEqual({ kind: 'writers list', ...usual, json: true });
   });
 
   test('takes options before and after the operand', () => {
-    const asked = { kind: 'test', name: 'app', holdMs: 1500, json: true, config: '/x' };
+    const asked = { kind: 'writers test', name: 'app', holdMs: 1500, json: true, config: '/x' };
     expect(readCommandLine(['writers', 'test', '--hold', '1.5', 'app', '--json', '-c', '/x'])).toEqual(asked);
     expect(readCommandLine(['--json', '--config=/x', 'writers', 'test', 'app', '--hold=1.5'])).toEqual(asked);
     expect(readCommandLine(['writers', 'lint', 'f', '--as', '/d'])).toEqual({
-      kind: 'lint',
+      kind: 'writers lint',
       file: 'f',
       as: '/d',
       ...usual,
     });
   });
 
+  test('has a command behind two hyphens, which is not looked into', () => {
+    const take = { paths: ['/srv', '/home'], dryRun: false, require: 'auto', requireSnapshot: false, leaseMs: 10_000 };
+    const words = ['restic', 'backup', '--json', '--', '-x'];
+    expect(readCommandLine(['exec', '/srv', '/home', '--', ...words])).toEqual({ kind: 'exec', take, words, ...usual });
+    expect(readCommandLine(['exec', '--dry-run', '/srv'])).toMatchObject({ take: { dryRun: true }, words: [] });
+    const sized = readCommandLine(['exec', '--cow-size=15%', '--lease', '2.5', '--require=crash', '/a', '--', 'true']);
+    expect(sized).toMatchObject({ take: { size: { part: 0.15 }, leaseMs: 2500, require: 'crash' } });
+    expect(readCommandLine(['hold', '/srv', '--', 'true'])).toMatchObject({ kind: 'hold', words: ['true'] });
+  });
+
+  test("takes a path in a command's place as dragonsdawn-snapshot does", () => {
+    const called = readCommandLine(['-v', '-t', '/mnt/s', '/srv', '/home']);
+    expect(called).toMatchObject({ kind: '-t', target: '/mnt/s', noStdin: false });
+    expect(called).toMatchObject({ take: { paths: ['/srv', '/home'], require: 'none', requireSnapshot: false } });
+    expect(readCommandLine(['/srv'])).toMatchObject({ kind: '-t', target: '/mnt' });
+    const started = readCommandLine(['start-snapshot', '-t', '/mnt/s', '/srv']);
+    expect(started).toMatchObject({ kind: 'start-snapshot', given: ['-t', '/mnt/s', '/srv'] });
+  });
+
   test.each([
-    [['bla'], "expected the command writers, found 'bla'"],
-    [[], 'expected a command: writers'],
+    [['bla'], "expected a command or an absolute path, found 'bla'"],
+    [[], 'expected a command or a path'],
+    [['exec', '/srv'], 'exec: expected -- COMMAND after the paths, found none'],
+    [['exec', '/srv', '--'], 'exec: expected -- COMMAND after the paths, found none'],
+    [['exec', '--', 'true'], 'exec: expected PATH..., found none'],
+    [['/srv', '--', 'true'], '-t takes no command after --'],
+    [['exec', '--target', '/mnt', '/srv', '--', 'true'], '--target is an option of -t, start-snapshot'],
+    [
+      ['exec', '--cow-size', '0', '/srv', '--', 'true'],
+      "--cow-size: expected a size (500M, 2G) or a part of the volume (15%), found '0'",
+    ],
+    [
+      ['exec', '--require', 'best', '/srv', '--', 'true'],
+      "--require: expected one of none, crash, filesystem, application, auto, found 'best'",
+    ],
+    [['exec', '--lease', '601', '/srv', '--', 'true'], "--lease: expected seconds from 1 to 600, found '601'"],
+    [['gc', 'a'], "gc: expected no operand, found 'a'"],
+    [['show'], 'show: expected one RUN, found 0'],
     [['writers', 'bla'], "writers: expected one of list, test, lint, found 'bla'"],
     [['writers', 'test'], 'writers test: expected one NAME, found 0'],
     [['writers', 'lint', 'a', 'b'], 'writers lint: expected one FILE, found 2'],
@@ -44,13 +79,22 @@ describe('the command line', () => {
 async function run(...words: readonly string[]) {
   let stdout = '';
   let stderr = '';
-  const streams = { stdout: (text: string) => (stdout += text), stderr: (text: string) => (stderr += text) };
-  return { code: await runSnapshot(words, streams, new AbortController().signal), stdout, stderr };
+  const streams = {
+    stdout: (text: string) => (stdout += text),
+    stderr: (text: string) => (stderr += text),
+    inputEnd: async () => {
+      await Promise.resolve();
+    },
+  };
+  const signals = { abort: new AbortController().signal, forward: () => () => undefined };
+  return { code: await runSnapshot(words, streams, signals), stdout, stderr };
 }
 
 describe('fsfreeze-snapshot', () => {
   test('has help with examples and exit codes for each command', async () => {
-    for (const words of [[], ['writers', 'list'], ['writers', 'test'], ['writers', 'lint']]) {
+    const alone = ['exec', 'hold', 'list', 'show', 'release', 'revert', 'gc', 'providers', '/srv', 'start-snapshot'];
+    const writers = ['list', 'test', 'lint'].map((name) => ['writers', name]);
+    for (const words of [[], ...alone.map((name) => [name]), ...writers]) {
       const { code, stdout } = await run(...words, '--help');
       expect([code, stdout]).toEqual([0, expect.stringMatching(/^usage: fsfreeze-snapshot [^]*\nExamples:\n {2}fsf/)]);
       for (const exit of Object.keys(exitCodes)) expect(stdout).toMatch(new RegExp(`^ +${exit}  `, 'm'));

@@ -1,8 +1,8 @@
 // The question at the terminal: what is a yes, and what ends it.
 import { PassThrough } from 'node:stream';
 import { expect, test } from 'vitest';
-import { confirmWith } from '../../../../src/cli/bridge/confirm-prompt.js';
-import { exitCodeOf } from '../../../../src/cli/bridge/exit-codes.js';
+import { confirmWith } from '../../src/confirm-prompt.js';
+import { exitCodeOf } from '../../src/cli/bridge/exit-codes.js';
 
 const never = new AbortController().signal;
 const terminal = () => ({ input: Object.assign(new PassThrough(), { isTTY: true }), output: new PassThrough() });

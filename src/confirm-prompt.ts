@@ -1,8 +1,8 @@
 // Asks at the terminal before something is lost.
 import type { Readable, Writable } from 'node:stream';
 import { createInterface } from 'node:readline/promises';
-import { QuiesceError } from '../../errors.js';
-import { throwIfInterrupted, type Confirm } from '../../confirm.js';
+import { QuiesceError } from './errors.js';
+import { throwIfInterrupted, type Confirm } from './confirm.js';
 
 interface Terminal {
   readonly input: Readable & { readonly isTTY?: boolean };

@@ -1,0 +1,143 @@
+// Asks the agent of this guest to hold it: over its local socket, on one connection, with whose end the hold ends.
+import { randomUUID } from 'node:crypto';
+import type { ConsistencyLevel, FreezeReport } from '../consistency.js';
+import { Deadline } from '../deadline.js';
+import { describeError, QuiesceError, UnreachableError } from '../errors.js';
+import type { ProcessId } from '../linux/process-stat.js';
+import { QgaClient } from '../qga/client.js';
+import { RemoteError } from '../rpc/errors.js';
+
+const CONNECT_LIMIT_MS = 5_000;
+/** Prepare and hold budgets of the agent together, with what it takes to end them. */
+const FREEZE_LIMIT_MS = 90_000;
+const THAW_LIMIT_MS = 60_000;
+const ASK_LIMIT_MS = 5_000;
+/** Longer than any cut takes. The agent waits no longer for the end of a section. */
+const SECTION_BOUND_MS = 30_000;
+/** A section that young need not begin anew: a turn to the agent costs time while all stand still. */
+const FRESH_MS = 1_000;
+
+export interface HoldRequest {
+  readonly requester: string;
+  /** Everything that is held, as in mountinfo. */
+  readonly mountpoints: readonly string[];
+  /** Those of them that their providers freeze. */
+  readonly leave: readonly string[];
+  readonly leaseMs: number;
+  readonly require: ConsistencyLevel | 'auto';
+}
+
+export interface Section {
+  /** How long everything waits for its end at most, in milliseconds. */
+  readonly remainingMs: number;
+  /** More is to come: its whole time begins anew. Throws a QuiesceError if the agent refuses. */
+  goOn(): Promise<void>;
+}
+
+/** A guest that is held for us. */
+export interface Hold {
+  readonly session: string;
+  /** What was told when it began. */
+  readonly report: FreezeReport;
+  /**
+   * No thaw within: a device is suspended. Should we die within, it lasts until `worker` has ended. Throws what the work
+   * throws, after the section has ended.
+   */
+  inSection<T>(worker: ProcessId | undefined, work: (section: Section) => Promise<T>): Promise<T>;
+  renew(leaseMs: number): Promise<void>;
+  /** Gives the final report. Throws an UnreachableError if nobody answers: then the end of the connection thaws. */
+  thaw(): Promise<FreezeReport>;
+}
+
+export class Requester implements AsyncDisposable {
+  readonly #client: QgaClient;
+
+  private constructor(client: QgaClient) {
+    this.#client = client;
+  }
+
+  /** Throws an UnreachableError if no agent answers at its socket. */
+  static async connect(socket: string | undefined): Promise<Requester> {
+    if (socket === undefined)
+      throw new UnreachableError('E_NO_AGENT', 'no agent runs here: expected fsfreeze-agent at its local socket');
+    return new Requester(await QgaClient.connect(socket, { timeoutMs: CONNECT_LIMIT_MS }));
+  }
+
+  /** Throws a QuiesceError if the agent refuses or fails: it has thawed then. */
+  async hold(request: HoldRequest): Promise<Hold> {
+    const { requester, mountpoints, leave, leaseMs, require } = request;
+    const session = randomUUID();
+    const args = {
+      session,
+      requester,
+      mountpoints: [...mountpoints],
+      ...(leave.length === 0 ? {} : { leave: [...leave] }),
+      'lease-ms': leaseMs,
+      require,
+      'ends-with-channel': true,
+    };
+    const report = await this.#ask(async () => {
+      return (await this.#client.call('bridge-freeze', args, { timeoutMs: FREEZE_LIMIT_MS })).report;
+    });
+    return {
+      session,
+      report,
+      inSection: async (worker, work) => await this.#inSection(session, worker, work),
+      renew: async (ms) => {
+        await this.#ask(() =>
+          this.#client.call('bridge-renew', { session, 'lease-ms': ms }, { timeoutMs: ASK_LIMIT_MS }),
+        );
+      },
+      thaw: async () =>
+        await this.#ask(
+          async () => (await this.#client.call('bridge-thaw', { session }, { timeoutMs: THAW_LIMIT_MS })).report,
+        ),
+    };
+  }
+
+  async #inSection<T>(
+    session: string,
+    worker: ProcessId | undefined,
+    work: (section: Section) => Promise<T>,
+  ): Promise<T> {
+    const within = {
+      'bound-ms': SECTION_BOUND_MS,
+      ...(worker === undefined ? {} : { worker: { pid: worker.pid, 'start-time': worker.startTime } }),
+    };
+    const tell = async (on: boolean): Promise<void> => {
+      const args = { session, on, ...(on ? within : {}) };
+      await this.#ask(() => this.#client.call('bridge-critical', args, { timeoutMs: ASK_LIMIT_MS }));
+    };
+    let deadline = new Deadline(SECTION_BOUND_MS);
+    await tell(true);
+    const section: Section = {
+      get remainingMs() {
+        return deadline.remainingMs;
+      },
+      async goOn() {
+        if (deadline.remainingMs > SECTION_BOUND_MS - FRESH_MS) return;
+        deadline = new Deadline(SECTION_BOUND_MS);
+        await tell(true);
+      },
+    };
+    try {
+      return await work(section);
+    } finally {
+      await tell(false);
+    }
+  }
+
+  async #ask<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await call();
+    } catch (cause) {
+      if (!(cause instanceof RemoteError)) throw cause;
+      throw new QuiesceError('E_QUIESCE', describeError(cause), { cause });
+    }
+  }
+
+  /** Ends the hold, if there still is one. Never throws. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#client.close();
+  }
+}

@@ -1,0 +1,63 @@
+// The snapshots below a folder, until the caller lets go: dragonsdawn-snapshot's way.
+import { CutError } from '../errors.js';
+import { withSet } from './held-set.js';
+import type { RunRecord } from './journal.js';
+import type { SnapshotMachine } from './machine.js';
+import type { SetPlan } from './planner.js';
+import { checkTarget, mountSteps } from './shown-tree.js';
+import type { TakeRequest } from './snapshot-set.js';
+import { shownTree } from './tree.js';
+
+export interface TreeRequest extends Omit<TakeRequest, 'kind' | 'target'> {
+  readonly target: string;
+  readonly ttlMs?: number;
+  /** All is mounted. */
+  readonly onReady: (record: RunRecord) => void;
+}
+
+/**
+ * `released`: settles when the caller lets go. Throws a CutError if a snapshot was lost meanwhile, its time was over or
+ * something is left; an UnreachableError if the folder cannot be used; and what planning and taking throw.
+ */
+export async function runTree(
+  machine: SnapshotMachine,
+  plan: SetPlan,
+  request: TreeRequest,
+  released: Promise<void>,
+): Promise<void> {
+  const { target, ttlMs } = request;
+  checkTarget(target);
+  const { lost, left } = await withSet(machine, plan, { ...request, kind: 'tree' }, async (held, onLost) => {
+    const { mountable, record } = held.taken;
+    const mounts: string[] = [];
+    await mountSteps(
+      shownTree({ sources: plan.sources, mountable, stage: held.stage }, target),
+      machine.options.run,
+      (at) => {
+        mounts.push(at);
+        held.note({ mounts: [...mounts] });
+      },
+    );
+    request.onReady(record);
+    const ends: Promise<void>[] = [released];
+    ends.push(
+      new Promise((resolve) => {
+        onLost(() => {
+          resolve();
+        });
+      }),
+    );
+    let timer: NodeJS.Timeout | undefined;
+    const over = new Promise<'over'>((resolve) => {
+      if (ttlMs === undefined) return;
+      timer = setTimeout(() => {
+        resolve('over');
+      }, ttlMs);
+    });
+    const first = await Promise.race([...ends, over]);
+    clearTimeout(timer);
+    if (first === 'over') throw new CutError('E_DEADLINE', `nobody let go within ${(ttlMs ?? 0) / 1000} s (--ttl)`);
+  });
+  if (lost !== undefined) throw new CutError('E_SNAPSHOT_LOST', `what was read is not to be relied on: ${lost}`);
+  if (left !== undefined) throw new CutError('E_IN_USE', `${left} (fsfreeze-snapshot gc removes it)`);
+}

@@ -1,0 +1,60 @@
+import { describe, expect, test } from 'vitest';
+import { judgeSet } from '../../../src/snapshot/level.js';
+import { freezeReport, writerReport } from '../../support/freeze-reports.js';
+
+const application = { level: 'application' } as const;
+const left = { level: 'crash', levelWithProvider: 'application' } as const;
+
+describe('volumes that were cut under one freeze', () => {
+  test('are worth what the session is', () => {
+    expect(judgeSet(['atomic', 'atomic'], freezeReport(application))).toMatchObject({
+      level: 'application',
+      sources: ['application', 'application'],
+    });
+  });
+
+  test('are worth nothing together if the hold did not last: some may have been cut after it', () => {
+    const report = freezeReport({ level: 'crash', outcome: 'expired' });
+    expect(judgeSet(['atomic', 'atomic'], report)).toMatchObject({ level: 'none', sources: ['crash', 'crash'] });
+    expect(judgeSet(['atomic'], report)).toMatchObject({ level: 'crash' });
+  });
+});
+
+describe('volumes that were cut one after another', () => {
+  const ways = ['per-volume', 'per-volume'] as const;
+
+  test('are whole where every writer was verified to hold', () => {
+    const report = freezeReport({ ...left, writers: [writerReport('app', { guarantee: 'held' })] });
+    expect(judgeSet(ways, report).level).toBe('application');
+    const artefact = freezeReport({ ...left, writers: [writerReport('dump', { guarantee: 'artefact' })] });
+    expect(judgeSet(ways, artefact).level).toBe('application');
+  });
+
+  test('are not for one that recovers by itself, which is named', () => {
+    const writers = [writerReport('app', { guarantee: 'held' }), writerReport('50-postgresql')];
+    const { level, sources, evidence } = judgeSet(ways, freezeReport({ ...left, writers }));
+    expect({ level, sources }).toEqual({ level: 'none', sources: ['application', 'application'] });
+    expect(evidence.at(-1)).toContain('not of one instant, which 50-postgresql would need');
+  });
+
+  test('are not where nobody speaks for an application, or one only claims', () => {
+    expect(judgeSet(ways, freezeReport({ level: 'crash', levelWithProvider: 'filesystem' })).level).toBe('none');
+    const claimed = writerReport('hook', { guarantee: 'held', verdict: 'claimed' });
+    expect(judgeSet(ways, freezeReport({ ...left, writers: [claimed] })).level).toBe('none');
+    const absent = writerReport('other', { guarantee: 'held', verdict: 'not-applicable' });
+    expect(judgeSet(ways, freezeReport({ ...left, writers: [absent] })).level).toBe('none');
+  });
+});
+
+test('one volume that its provider froze is worth what everything else allows', () => {
+  expect(judgeSet(['atomic'], freezeReport(left))).toMatchObject({ level: 'application', sources: ['application'] });
+});
+
+test('what is bound is worth nothing, and so is a set with it', () => {
+  expect(judgeSet(['atomic', 'bind'], freezeReport(application))).toMatchObject({
+    level: 'none',
+    sources: ['application', 'none'],
+    evidence: [expect.anything(), '1 of 2 places are not snapshot, and change while they are read'],
+  });
+  expect(judgeSet(['bind'], undefined)).toMatchObject({ level: 'none', sources: ['none'] });
+});
