@@ -9,11 +9,12 @@ import { processStat, stillRuns, type ProcessId } from '../linux/process-stat.js
 
 const RECORD = 'journal.json';
 
-const ways = ['atomic', 'per-volume', 'bind'] as const;
+const ways = ['atomic', 'per-volume', 'bind', 'live'] as const;
 /**
  * atomic       of the same instant as every other that is atomic
  * per-volume   of an instant of its own
- * bind         not cut: shown as it is, and changing
+ * bind         data that is not cut: shown as it is, and changing
+ * live         the kernel's or in memory: shown as it is, and nothing that a backup could save
  */
 export type Way = (typeof ways)[number];
 

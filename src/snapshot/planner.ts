@@ -13,7 +13,7 @@ export interface PlannedSource {
   readonly source: Source;
   readonly way: Way;
   readonly snapshot?: Snapshot;
-  /** Why it is bound. */
+  /** Why it is not cut. */
   readonly reason?: string;
 }
 
@@ -62,6 +62,8 @@ export async function planSet(
   const planned = sources.map((source): PlannedSource => {
     const snapshot = source.filesystem === undefined ? undefined : snapshots.get(source.filesystem);
     if (snapshot !== undefined) return { source, snapshot, way: wayOf(snapshot) };
+    if (source.isFleeting === true)
+      return { source, way: 'live', reason: `${source.mount.type} is the kernel's or in memory` };
     const choice = source.filesystem === undefined ? undefined : chosen.get(source.filesystem);
     return { source, way: 'bind', reason: choice?.reason ?? `${source.mount.type} is no data on a block device` };
   });

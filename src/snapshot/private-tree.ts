@@ -56,7 +56,8 @@ function lineOf(step: PrivateStep): string {
     }
     case 'keep': {
       const from = shellWord(step.from);
-      return `if [ -d ${from} ]; then mkdir ${at}; else : >${at}; fi; mount --bind ${from} ${at}`;
+      // Not looked at: root may not look into what a user's process serves, and what a dead server has never answers.
+      return `mkdir ${at}; mount --bind ${from} ${at} 2>/dev/null || { rmdir ${at}; : >${at}; mount --bind ${from} ${at}; }`;
     }
     case 'read-only':
       return `mount -o remount,bind,ro ${at}`;

@@ -69,7 +69,7 @@ export function privateTree(parts: TreeParts, mounts: readonly Mount[]): Private
   return { steps, ...(root === undefined ? {} : { root }) };
 }
 
-/** It is not cut, and mounted below something that is. */
+/** It is not cut, and mounted below something that is: anything, a network's filesystem and one in memory as well. */
 function isHidden({ source, snapshot }: PlannedSource, sources: readonly PlannedSource[]): boolean {
   return (
     snapshot === undefined &&
@@ -136,8 +136,6 @@ function fromOf({ mountable, stage }: TreeParts, { snapshot, source }: PlannedSo
 /** `kept`: where what is not cut is found, if not at its own place. */
 function place(parts: TreeParts, one: PlannedSource, at: string, kept = one.source.at): Step[] {
   if (one.snapshot !== undefined) return [{ kind: 'bind', from: fromOf(parts, one), at }];
-  return [
-    { kind: 'bind', from: kept, at },
-    { kind: 'read-only', at },
-  ];
+  const bind: Step = { kind: 'bind', from: kept, at };
+  return one.way === 'live' ? [bind] : [bind, { kind: 'read-only', at }];
 }

@@ -6,7 +6,11 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startCommand } from '../../src/snapshot/private-tree.js';
 import { mountSteps, unmountAll } from '../../src/snapshot/shown-tree.js';
 import type { Run } from '../../src/snapshot/program.js';
-import type { PrivateTree, Step } from '../../src/snapshot/tree.js';
+import type { Way } from '../../src/snapshot/journal.js';
+import type { PlannedSource } from '../../src/snapshot/planner.js';
+import type { Mountable } from '../../src/snapshot/snapshot-set.js';
+import { privateTree, type PrivateTree, type Step } from '../../src/snapshot/tree.js';
+import { mountsOf } from '../support/mount-table.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
@@ -76,6 +80,42 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
     expect(text).toMatch(/[Rr]ead-only file system/);
   });
 
+  test('sees what is mounted below a path and is no data of a block device, a file too, as it is', async () => {
+    for (const name of ['cut/memory', 'live/memory']) mkdirSync(folder.path(name));
+    for (const name of ['cut/single', 'live/single']) writeFileSync(folder.path(name), '');
+    const mounts = mountsOf(`1 1 254:0 / / rw - ext4 /dev/mapper/vg-root rw\n`);
+    const place = (name: string, way: Way, snapshot?: object) =>
+      ({ source: { at: folder.path(name), inside: '/' }, way, snapshot }) as unknown as PlannedSource;
+    const snapshot = {};
+    const spec = {
+      device: 'overlay',
+      type: 'overlay',
+      options: ['ro', `lowerdir=${folder.path('cut')}:${folder.path('empty')}`],
+    };
+    const tree = privateTree(
+      {
+        sources: [place('live', 'atomic', snapshot), place('live/memory', 'live'), place('live/single', 'bind')],
+        mountable: [{ snapshot, spec } as unknown as Mountable],
+        stage: (number) => folder.path(number === 0 ? 'stage' : `kept-${number}`),
+      },
+      mounts,
+    );
+    const before: readonly Step[] = [
+      { kind: 'folder', at: folder.path('live/memory') },
+      { kind: 'make', at: folder.path('live/memory/there') },
+      { kind: 'bind', from: folder.path('live/file'), at: folder.path('live/single') },
+    ];
+    const line = 'ls memory; cat single file; touch memory/new && echo written; ! echo >single';
+    const { code, text } = await said(
+      { ...tree, steps: [...before, ...tree.steps] },
+      `cd ${folder.path('live')}; ${line}`,
+    );
+    expect({ code, text }).toEqual({
+      code: 0,
+      text: expect.stringMatching(/^there\nlive\ncut\nwritten\n.*[Rr]ead-only/) as string,
+    });
+  });
+
   test('gets signals, and an end by one is told as a shell tells it', async () => {
     const command = await startCommand(over(), ['/bin/sleep', '1000']);
     command.kill('SIGTERM');
@@ -119,7 +159,7 @@ test('steps of a shown tree are noted before they are done, and undone last firs
   await mountSteps(steps, run, (at) => notes.push(at));
   await unmountAll(notes, run);
   expect(calls.filter((call) => !call.startsWith('mountpoint'))).toEqual([
-    'mount -t xfs -o ro /dev/dm-1 /stage',
+    'mount --make-private -t xfs -o ro /dev/dm-1 /stage',
     'mount --bind /stage /mnt',
     'mount -o remount,bind,ro /mnt',
     'umount /stage',

@@ -44,8 +44,9 @@ let go, and then the snapshots are read. Manual: snapshots.md and writers.md in 
   exec: command(
     'fsfreeze-snapshot exec [OPTION]... PATH... -- COMMAND [ARGUMENT]...',
     `Runs a command in a mount namespace of its own, in which the snapshots lie read-only over the original paths, with all
-that is mounted below them. Its exit code is passed on; 125 is a failure of ours, also if a snapshot was lost under the
-command. Signals reach the command. What cannot be snapshot is there as it is, and told.`,
+that is mounted below them: what cannot be snapshot (of the network, served by a process, in memory) is there as it is, and
+told. Its exit code is passed on; 125 is a failure of ours, also if a snapshot was lost under the
+command. Signals reach the command.`,
     TAKE.trimEnd(),
     '  fsfreeze-snapshot exec /srv /home -- restic backup /srv /home\n  fsfreeze-snapshot exec / -- tar -C / --one-file-system -cf /backup/root.tar .\n  fsfreeze-snapshot exec --require application --require-snapshot /var/lib/postgresql -- borg create ::{now} /var/lib/postgresql\n  fsfreeze-snapshot exec --dry-run /srv',
   ),

@@ -47,6 +47,17 @@ describe('each filesystem', () => {
   });
 });
 
+test('what is in memory below a path is shown live, and refused by nobody', async () => {
+  const plan = await planSet(
+    'run1',
+    at('/a', '/tmp').map((source) => (source.at === '/tmp' ? { ...source, isFleeting: true } : source)),
+    lookup,
+    [fakeProvider('one')],
+    { requireSnapshot: true },
+  );
+  expect(plan.sources.map(({ way }) => way)).toEqual(['atomic', 'live']);
+});
+
 describe('providers that freeze by themselves', () => {
   const alone = () => fakeProvider('alone', { underFreeze: false });
 

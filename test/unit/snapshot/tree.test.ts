@@ -64,7 +64,7 @@ describe('over the original paths', () => {
       ]),
     );
     expect(lines.slice(2, 8)).toEqual([
-      'if [ -d /srv/boot ]; then mkdir /run/x/1; else : >/run/x/1; fi; mount --bind /srv/boot /run/x/1',
+      'mkdir /run/x/1; mount --bind /srv/boot /run/x/1 2>/dev/null || { rmdir /run/x/1; : >/run/x/1; mount --bind /srv/boot /run/x/1; }',
       'mount --bind /run/x/0 /srv',
       'mount --bind /run/x/1 /srv/boot',
       'mount -o remount,bind,ro /srv/boot',
