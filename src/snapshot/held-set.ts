@@ -50,10 +50,12 @@ export async function withSet<T>(
       journal.update(record);
     };
     let whenLost: (reason: string) => void = () => undefined;
+    let lostEarly: string | undefined;
     const watch = watchSnapshots(plan.snapshots, {
       onNote: options.note,
       onLost: (reason) => {
         options.note(reason);
+        lostEarly = reason;
         whenLost(reason);
       },
     });
@@ -63,6 +65,7 @@ export async function withSet<T>(
     try {
       result = await use({ taken, stage, note }, (act) => {
         whenLost = act;
+        if (lostEarly !== undefined) act(lostEarly);
       });
     } finally {
       lost = await watch.end();

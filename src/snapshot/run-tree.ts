@@ -25,9 +25,9 @@ export async function runTree(
   request: TreeRequest,
   released: Promise<void>,
 ): Promise<void> {
-  const { target, ttlMs } = request;
-  checkTarget(target);
-  const { lost, left } = await withSet(machine, plan, { ...request, kind: 'tree' }, async (held, onLost) => {
+  const { ttlMs } = request;
+  const target = checkTarget(request.target);
+  const { lost, left } = await withSet(machine, plan, { ...request, target, kind: 'tree' }, async (held, onLost) => {
     const { mountable, record } = held.taken;
     const mounts: string[] = [];
     await mountSteps(

@@ -1,5 +1,5 @@
 // Mounts a set below a folder, for everybody, and takes it away again. What is mounted is noted before.
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CutError, describeError, UnreachableError } from '../errors.js';
 import { mustRun, type Run } from './program.js';
@@ -8,8 +8,8 @@ import type { Step } from './tree.js';
 const BUSY_LIMIT_MS = 10_000;
 const BUSY_STEP_MS = 250;
 
-/** Throws an UnreachableError unless it is an empty folder. */
-export function checkTarget(target: string): void {
+/** Gives its path without links. Throws an UnreachableError unless it is an empty folder. */
+export function checkTarget(target: string): string {
   let names: readonly string[];
   try {
     names = readdirSync(target);
@@ -20,6 +20,7 @@ export function checkTarget(target: string): void {
   }
   if (names.length > 0)
     throw new UnreachableError('E_TARGET', `expected an empty folder, found ${names.length} entries in ${target}`);
+  return realpathSync.native(target);
 }
 
 /** `note` is told of each mount point before it is one. Throws a CutError: what is mounted by then is unmountAll's. */

@@ -2,7 +2,7 @@
 // make of the steps. Nothing is frozen, and no mount of the machine changes.
 import { execa } from 'execa';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { startCommand } from '../../src/snapshot/private-tree.js';
 import { mountSteps, unmountAll } from '../../src/snapshot/shown-tree.js';
 import type { Run } from '../../src/snapshot/program.js';
@@ -22,6 +22,7 @@ beforeEach(() => {
   writeFileSync(folder.path('live/file'), 'live\n');
 });
 afterEach(() => {
+  vi.unstubAllEnvs();
   folder[Symbol.dispose]();
 });
 
@@ -46,6 +47,7 @@ const over = (): PrivateTree => ({
 async function said(tree: PrivateTree, line: string): Promise<{ readonly code: number; readonly text: string }> {
   const out = folder.path('out');
   const command = await startCommand(tree, ['/bin/sh', '-c', `{ ${line}; } >${out} 2>&1`]);
+  command.begin();
   const code = await command.exit;
   return { code, text: readFileSync(out, 'utf8') };
 }
@@ -74,6 +76,8 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
       { kind: 'bind', from: folder.path('.'), at: `${root}${folder.path('.')}`, ifThere: true },
       { kind: 'bind', from: '/x', at: `${root}/not-there`, ifThere: true },
     ];
+    // chroot(8) lies where the PATH of cron does not lead.
+    vi.stubEnv('PATH', '/usr/bin:/bin');
     const { code, text } = await said({ steps, root }, `pwd; cat /proc/self/comm; ! echo >/x-${process.pid}`);
     expect(code, text).toBe(0);
     expect(text).toContain(`${process.cwd()}\ncat\n`);
@@ -118,6 +122,7 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
 
   test('gets signals, and an end by one is told as a shell tells it', async () => {
     const command = await startCommand(over(), ['/bin/sleep', '1000']);
+    command.begin();
     command.kill('SIGTERM');
     expect(await command.exit).toBe(128 + 15);
   });
@@ -129,8 +134,27 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
     await expect(execa('test', ['-e', ran])).rejects.toThrow();
   });
 
+  test('is not started if a signal comes while all is being mounted', async () => {
+    const abort = new AbortController();
+    const ran = folder.path('ran');
+    const starting = startCommand(over(), ['/usr/bin/touch', ran], abort.signal);
+    abort.abort();
+    await expect(starting).rejects.toThrow('interrupted: the command was not started');
+    await expect(execa('test', ['-e', ran])).rejects.toThrow();
+  });
+
+  test('runs only once it is let, so that it can be noted before', async () => {
+    const ran = folder.path('ran');
+    const command = await startCommand(over(), ['/usr/bin/touch', ran]);
+    await expect(execa('test', ['-e', ran])).rejects.toThrow();
+    command.begin();
+    expect(await command.exit).toBe(0);
+    await execa('test', ['-e', ran]);
+  });
+
   test('that is not there is 127, as of a shell', async () => {
     const command = await startCommand(over(), ['/not/there']);
+    command.begin();
     expect(await command.exit).toBe(127);
   });
 });

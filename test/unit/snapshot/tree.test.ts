@@ -38,6 +38,7 @@ describe('over the original paths', () => {
       'umount /run/x/0',
       'cd "$PWD" 2>/dev/null || cd /',
       'printf ready >&3',
+      'IFS= read -r go <&3 || exit 125',
       'exec 3>&-',
       'set +e',
       'PATH=/bin',
@@ -81,15 +82,16 @@ describe('over the original paths', () => {
         ['/srv/boot', '/'],
       ]),
     );
-    expect(lines.slice(3, 9)).toEqual([
+    expect(lines.slice(3, 10)).toEqual([
       '[ ! -e /run/x/0/proc ] || mount --rbind /proc /run/x/0/proc',
       'mount --bind /run/x/1 /run/x/0/srv',
       'mount --bind /srv/boot /run/x/0/srv/boot',
       'mount -o remount,bind,ro /run/x/0/srv/boot',
       'umount /run/x/1',
+      'chroot=$(command -v chroot)',
       'wd=$PWD; cd /',
     ]);
-    expect(lines.at(-1)).toMatch(/^exec chroot \/run\/x\/0 \/bin\/sh -c /);
+    expect(lines.at(-1)).toMatch(/^exec "\$chroot" \/run\/x\/0 \/bin\/sh -c /);
   });
 });
 

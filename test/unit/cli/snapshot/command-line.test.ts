@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
 import { readCommandLine } from '../../../../src/cli/snapshot/command-line.js';
 import { exitCodes } from '../../../../src/cli/snapshot/exit-codes.js';
@@ -40,7 +41,15 @@ describe('the command line', () => {
     expect(called).toMatchObject({ take: { paths: ['/srv', '/home'], require: 'none', requireSnapshot: false } });
     expect(readCommandLine(['/srv'])).toMatchObject({ kind: '-t', target: '/mnt' });
     const started = readCommandLine(['start-snapshot', '-t', '/mnt/s', '/srv']);
-    expect(started).toMatchObject({ kind: 'start-snapshot', given: ['-t', '/mnt/s', '/srv'] });
+    const given = ['-t', '/mnt/s', '/srv', '--target', '/mnt/s'];
+    expect(started).toMatchObject({ kind: 'start-snapshot', target: '/mnt/s', given });
+  });
+
+  test('means a folder below the one it is called in, whoever mounts there later from another one', () => {
+    const target = join(process.cwd(), 'sub/s');
+    const called = readCommandLine(['start-snapshot', '-t', 'sub/s', '/srv']);
+    expect(called).toMatchObject({ target, given: ['-t', 'sub/s', '/srv', '--target', target] });
+    expect(readCommandLine(called.kind === 'start-snapshot' ? called.given : [])).toMatchObject({ kind: '-t', target });
   });
 
   test.each([
