@@ -17,7 +17,7 @@ export const exitCodes = {
   64: 'usage: the command line or the configuration is wrong; nothing was done',
   69: 'unavailable: not root, no such writer, path or run, no snapshot could be made or kept, or a signal came',
   70: 'internal error: a bug',
-  125: 'exec, hold: a failure of ours; any other code is that of the command',
+  125: 'exec, hold: a failure of ours, a wrong call too; any other code is that of the command',
 } as const;
 export type ExitCode = number;
 

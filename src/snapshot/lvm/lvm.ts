@@ -2,6 +2,7 @@
 // dmeventd to watch, or tells the system bus: the first may be frozen, the others start programs.
 import * as v from 'valibot';
 import { CutError } from '../../errors.js';
+import { thisMaker, type Maker } from '../maker.js';
 import { mustRun, type Run } from '../program.js';
 
 /** As a word of a command line, and, in quotes, of a line for the lvm shell. */
@@ -71,9 +72,26 @@ export class Lvm {
 /** Marks everything of ours, and each run's own: gc removes nothing that has not the first one. */
 const OUR_TAG = 'fsfreeze-bridge';
 const RUN_TAG = 'fsb.run.';
+const MACHINE_TAG = 'fsb.machine.';
+const BOOT_TAG = 'fsb.boot.';
 
 export function tagWords(run: string): readonly string[] {
-  return ['--addtag', OUR_TAG, '--addtag', `${RUN_TAG}${run}`];
+  const { machine, boot } = thisMaker();
+  const tags = [OUR_TAG, `${RUN_TAG}${run}`];
+  if (machine !== undefined) tags.push(`${MACHINE_TAG}${machine}`);
+  if (boot !== undefined) tags.push(`${BOOT_TAG}${boot}`);
+  return tags.flatMap((tag) => ['--addtag', tag]);
+}
+
+/** As its tags have it. */
+export function makerOf({ lv_tags }: LogicalVolume): Maker {
+  const of = (head: string): string | undefined =>
+    lv_tags
+      .split(',')
+      .find((tag) => tag.startsWith(head))
+      ?.slice(head.length);
+  const [machine, boot] = [of(MACHINE_TAG), of(BOOT_TAG)];
+  return { ...(machine === undefined ? {} : { machine }), ...(boot === undefined ? {} : { boot }) };
 }
 
 /** The run that made it; undefined if it is not ours. */
