@@ -68,14 +68,14 @@ ${TAKE}`.trimEnd(),
   ),
   'stop-snapshot': command(
     'fsfreeze-snapshot stop-snapshot',
-    'Releases what start-snapshot began, and waits until nothing is left of it.',
+    'Releases what start-snapshot began, and waits until nothing is left of it. 69 if a snapshot was lost while it was read.',
     '',
     '  fsfreeze-snapshot stop-snapshot',
   ),
   hold: command(
     'fsfreeze-snapshot hold [OPTION]... PATH... -- COMMAND [ARGUMENT]...',
     `Holds the writers and freezes the filesystems of the paths while a command runs: one that tells a storage to make a
-snapshot. It must not write to what is frozen. Its exit code is passed on; 125: it was not held to its end.`,
+snapshot. It must not write to what is frozen. Its exit code is passed on; 125: it was not held to its end, or not at the level.`,
     '      --require LEVEL     application, filesystem, crash, none or auto: below it the command is not run\n      --lease SECONDS     renewed while the command runs (1 to 600, default 10)',
     '  fsfreeze-snapshot hold /srv -- ssh -o BatchMode=yes array snapshot create lun7',
   ),
@@ -96,8 +96,8 @@ volume that is in use goes back when it is activated the next time.`,
   ),
   gc: command(
     'fsfreeze-snapshot gc [--run RUN]',
-    'Removes what is left of runs whose holder is dead, and nothing else: mounts, and volumes with our tags.',
-    '      --run RUN       of this run alone',
+    'Removes what is left of runs whose holder is dead, and nothing else: mounts, and volumes with our tags that\nthis machine made. Tells what was lost, once, with 69.',
+    '      --run RUN       of this run alone, also if it is not noted here',
     '  fsfreeze-snapshot gc',
   ),
   providers: command(
