@@ -65,17 +65,20 @@ export async function withSet<T>(
     let result: T;
     let lost: string | undefined;
     let left: string | undefined;
+    let isUsed = false;
     try {
       result = await use({ taken, stage, note }, (act) => {
         whenLost = act;
         if (lostEarly !== undefined) act(lostEarly);
       });
+      isUsed = true;
     } finally {
       lost = await watch.end();
       isReverting = journal.read(plan.run)?.state === 'reverting';
       if (!isReverting) journal.update({ ...record, state: 'ending' });
       left = await removed(machine, isReverting ? [] : plan.snapshots, record.mounts);
       if (left === undefined && !isReverting) journal.settle(record);
+      if (!isUsed && left !== undefined) options.note(`${left} (fsfreeze-snapshot gc removes it)`);
     }
     return { result, ...(lost === undefined ? {} : { lost }), ...(left === undefined ? {} : { left }) };
   } finally {

@@ -52,7 +52,7 @@ export function scriptOf({ steps, root }: PrivateTree, path: string | undefined)
 }
 
 function lineOf(step: PrivateStep): string {
-  const at = shellWord(step.at);
+  const at = step.kind === 'no-links' ? '' : shellWord(step.at);
   switch (step.kind) {
     case 'mount': {
       const words = (options: readonly string[]): string =>
@@ -64,6 +64,12 @@ function lineOf(step: PrivateStep): string {
     case 'bind': {
       const bind = `mount --${step.whole === true ? 'r' : ''}bind ${shellWord(step.from)} ${at}`;
       return step.ifThere === true ? `[ ! -e ${at} ] || ${bind}` : bind;
+    }
+    case 'no-links': {
+      const rest = shellWord(step.path.slice(step.base.length));
+      const base = step.base === '' ? '' : `"$(realpath -e ${shellWord(step.base)})"`;
+      const words = shellWord(`${step.path}: a link has come to be there`);
+      return `[ "$(realpath -e ${shellWord(step.path)})" = ${base}${rest} ] || { printf '%s\\n' ${words} >&2; exit 1; }`;
     }
     case 'keep': {
       const from = shellWord(step.from);

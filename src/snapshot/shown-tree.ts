@@ -39,6 +39,9 @@ export async function mountSteps(steps: readonly Step[], run: Run, note: (at: st
         note(step.at);
         await mustRun(run, ['mount', '-t', 'tmpfs', '-o', 'mode=0755,size=1m', 'tmpfs', step.at]);
         break;
+      case 'no-links':
+        refuseLinks(step.base, step.path);
+        break;
       case 'read-only':
         await mustRun(run, ['mount', '-o', 'remount,bind,ro', step.at]);
         break;
@@ -50,6 +53,18 @@ export async function mountSteps(steps: readonly Step[], run: Run, note: (at: st
         break;
     }
   }
+}
+
+/** Throws a CutError unless the path is below `base` as its name says. */
+function refuseLinks(base: string, path: string): void {
+  let found: string;
+  try {
+    found = realpathSync.native(path);
+  } catch (cause) {
+    throw new CutError('E_MOUNT', `${path} is not there any more: ${describeError(cause)}`, { cause });
+  }
+  if (found !== `${base === '' ? '' : realpathSync.native(base)}${path.slice(base.length)}`)
+    throw new CutError('E_MOUNT', `expected a folder or file at ${path}, found a link on the way to it: to ${found}`);
 }
 
 async function mountDevice(step: Step & { readonly kind: 'mount' }, run: Run): Promise<void> {

@@ -1,11 +1,11 @@
 // Commands in mount namespaces of their own, with overlays in place of snapshots: what unshare(1), mount(8) and a shell
 // make of the steps. Nothing is frozen, and no mount of the machine changes.
 import { execa } from 'execa';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { startCommand } from '../../src/snapshot/private-tree.js';
 import { mountSteps, unmountAll } from '../../src/snapshot/shown-tree.js';
-import type { Run } from '../../src/snapshot/program.js';
+import { runProgram, type Run } from '../../src/snapshot/program.js';
 import type { Way } from '../../src/snapshot/journal.js';
 import type { PlannedSource } from '../../src/snapshot/planner.js';
 import type { Mountable } from '../../src/snapshot/snapshot-set.js';
@@ -132,6 +132,20 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
     const ran = folder.path('ran');
     await expect(startCommand(tree, ['/usr/bin/touch', ran])).rejects.toThrow('could not be mounted over the original');
     await expect(execa('test', ['-e', ran])).rejects.toThrow();
+  });
+
+  test('is not started if a link has come to be on the way to what was cut, or to where it belongs', async () => {
+    symlinkSync('/etc', folder.path('link'));
+    const [base, path] = [folder.path('.'), folder.path('link')];
+    for (const steps of [[{ kind: 'no-links', base, path }], [{ kind: 'no-links', base: '', path }]] as const) {
+      await expect(startCommand({ steps }, ['/bin/true'])).rejects.toThrow('could not be mounted over the original');
+      await expect(mountSteps(steps, runProgram, () => undefined)).rejects.toThrow(
+        'found a link on the way to it: to /etc',
+      );
+    }
+    const steps = [{ kind: 'no-links', base: folder.path('.'), path: folder.path('live/file') }] as const;
+    expect(await said({ steps }, 'echo ran')).toEqual({ code: 0, text: 'ran\n' });
+    await mountSteps(steps, runProgram, () => undefined);
   });
 
   test('is not started if a signal comes while all is being mounted', async () => {
