@@ -21,7 +21,7 @@ su postgres -c "${bin}/pg_ctl -s -D /var/tmp/r/main -m immediate stop"
 
 /** Commits rows one after another, and notes in memory what was acknowledged. */
 const LOAD = `seq $(($(su postgres -c 'psql -Atc "select coalesce(max(id), 0) from load"') + 1)) 1000000 |
-sed 's/.*/insert into load values (&) returning id;/' | su postgres -c 'stdbuf -oL psql -qAt' >/run/acknowledged`;
+sed 's/.*/insert into load select & from pg_sleep(0.01) returning id;/' | su postgres -c 'stdbuf -oL psql -qAt' >/run/acknowledged`;
 
 /** By default the older kernel is asked only what differs there. */
 const isWhole = (kernel: string): boolean => kernel !== '6.1' || process.env['FSB_KERNELS'] !== undefined;
@@ -81,8 +81,11 @@ for (const kernel of kernels('6.1', '6.12'))
       const copy =
         'rm -rf /var/tmp/r; mkdir /var/tmp/r; cp -a /srv/pg/main /var/tmp/r; rm /var/tmp/r/main/pg_wal; cp -a /srv/wal/pg_wal /var/tmp/r/main/';
       const required = together(kernel) ? ['--require', 'application'] : [];
-      const { exitCode, record, stderr } = await execOver(shared(), required, ['/srv/pg', '/srv/wal'], copy);
-      await load.kill('TERM');
+      const { exitCode, record, stderr } = await execOver(shared(), required, ['/srv/pg', '/srv/wal'], copy).finally(
+        async () => {
+          await load.kill('TERM');
+        },
+      );
       expect({ exitCode }, stderr).toEqual({ exitCode: 0 });
       if (!together(kernel)) {
         expect(record).toMatchObject({ level: 'none', sources: [{ way }, { way }] });
