@@ -99,7 +99,13 @@ class WatchedSnapshot {
   async #extend(): Promise<void> {
     if (this.#isToldFull) return;
     const { name, volume } = this.#snapshot;
-    if (await this.#snapshot.extend()) return;
+    try {
+      if (await this.#snapshot.extend()) return;
+    } catch (error) {
+      // It is whole all the same, and the next look tries again.
+      this.#events.onNote(`${name}: ${describeError(error)}`);
+      return;
+    }
     this.#isToldFull = true;
     this.#events.onNote(
       `the snapshot ${name} of ${volume.mountpoint} is nearly full, and there is no room to extend it`,

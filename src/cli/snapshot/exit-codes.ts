@@ -37,3 +37,9 @@ export function exitCodeOf(error: unknown): ExitCode {
 
 /** Where the exit code of a command is passed on. */
 export const OUR_FAILURE = 125;
+
+/** By the words of a call, be it a wrong one: the code of its command is passed on. */
+export function passesCodeOn(words: readonly string[]): boolean {
+  const first = words.find((word) => !word.startsWith('-'));
+  return first === 'exec' || first === 'hold';
+}

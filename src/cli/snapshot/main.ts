@@ -3,7 +3,7 @@
 // caught (a bug), let go first.
 import { readFileSync } from 'node:fs';
 import { printable } from '../../printable.js';
-import { OUR_FAILURE } from './exit-codes.js';
+import { OUR_FAILURE, passesCodeOn } from './exit-codes.js';
 import { runSnapshot } from './run.js';
 
 const controller = new AbortController();
@@ -65,9 +65,7 @@ const signals = {
 };
 
 /** Of exec and hold any other code than 125 is the command's. */
-const BUG = ['exec', 'hold'].includes(process.argv.slice(2).find((word) => !word.startsWith('-')) ?? '')
-  ? OUR_FAILURE
-  : 70;
+const BUG = passesCodeOn(process.argv.slice(2)) ? OUR_FAILURE : 70;
 // Until it has answered: a command that waits for nothing any more is a bug, too.
 process.exitCode = BUG;
 // No `await` outside a function: the bundle is CommonJS.

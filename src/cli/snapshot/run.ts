@@ -7,7 +7,7 @@ import { runHold } from '../../snapshot/run-hold.js';
 import type { Signals } from '../../snapshot/run-exec.js';
 import { readCommandLine, type Invocation } from './command-line.js';
 import { describeCollected, describeHold, describeRun } from './describe.js';
-import { exitCodeOf, OUR_FAILURE, type ExitCode } from './exit-codes.js';
+import { exitCodeOf, OUR_FAILURE, passesCodeOn, type ExitCode } from './exit-codes.js';
 import { readGuestSettings } from './guest-settings.js';
 import { openMachine } from './machine.js';
 import { describeProviders, listProviders } from './providers.js';
@@ -37,8 +37,7 @@ export async function runSnapshot(words: readonly string[], streams: Streams, si
     return 0;
   } catch (error) {
     // A wrong call as well: any other code is that of the command.
-    const called = kind ?? words.find((word) => !word.startsWith('-'));
-    const isCommand = called === 'exec' || called === 'hold';
+    const isCommand = passesCodeOn(kind === undefined ? words : [kind]);
     const code = isCommand ? OUR_FAILURE : exitCodeOf(error);
     const message = printableLine(describeError(error));
     streams.stderr(`fsfreeze-snapshot: ${message}\n`);

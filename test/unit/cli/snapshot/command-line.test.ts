@@ -120,6 +120,11 @@ describe('fsfreeze-snapshot', () => {
     expect(await run('writers', '-c', '/nowhere/conf')).toMatchObject({ code: 64 });
   });
 
+  test('ends with 125 for a wrong call where any other code is that of a command', async () => {
+    for (const name of ['exec', 'hold']) expect(await run(name, '/srv')).toMatchObject({ code: 125, stdout: '' });
+    expect(await run('exec', '/srv', '--bla', '--', 'true')).toMatchObject({ code: 125 });
+  });
+
   test('runs writers for root alone', async () => {
     const euid = vi.spyOn(process, 'geteuid').mockReturnValue(1000);
     try {
