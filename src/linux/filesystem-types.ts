@@ -7,12 +7,23 @@ const NETWORK_TYPES = new Set(
     ' ',
   ),
 );
+/** What the kernel answers by itself, what is kept in memory, and places where something would be mounted. */
+const FLEETING_TYPES = new Set(
+  'autofs binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs fusectl hugetlbfs mqueue nsfs proc pstore ramfs rpc_pipefs securityfs selinuxfs smackfs sysfs tmpfs tracefs'.split(
+    ' ',
+  ),
+);
 /** Filesystems on block devices whose superblock has an anonymous device number. */
 const ANONYMOUS_TYPES = new Set(['btrfs', 'bcachefs', 'zfs']);
 
 /** Filesystems of the network, and those that several machines share; the latter lie on a block device. */
 export function isNetworkType(type: string): boolean {
   return NETWORK_TYPES.has(type);
+}
+
+/** Nothing in it outlives the machine's run, whoever reads it. */
+export function isFleeting(type: string): boolean {
+  return FLEETING_TYPES.has(type);
 }
 
 /** Why a mount of this type is not ours to open, if it is not: a look into it may never come back. */

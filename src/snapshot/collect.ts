@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeError } from '../errors.js';
 import { isHeld, type Journal, type RunRecord } from './journal.js';
+import { thisMaker, whyNotOurs, type Maker } from './maker.js';
 import { stillRuns } from '../linux/process-stat.js';
 import type { Run } from './program.js';
 import type { Made, Provider } from './providers/provider.js';
@@ -16,6 +17,10 @@ export interface Collected {
   readonly removed: readonly string[];
   /** What is left, with the reason. */
   readonly left: readonly { readonly what: string; readonly reason: string }[];
+  /** What has our marks and is not ours to remove: another machine's, or of a run that is noted elsewhere. */
+  readonly others: readonly { readonly what: string; readonly reason: string }[];
+  /** Runs of which nothing is left but a loss that nobody was told of yet. */
+  readonly lost: readonly { readonly run: string; readonly reason: string }[];
 }
 
 /** `only`: one run. Throws nothing: what cannot be looked at is told as left. */
@@ -27,6 +32,8 @@ export async function collect(
 ): Promise<Collected> {
   const removed: string[] = [];
   const left: { what: string; reason: string }[] = [];
+  const others: { what: string; reason: string }[] = [];
+  const lost: { run: string; reason: string }[] = [];
   const attempt = async (what: string, act: () => Promise<void>): Promise<void> => {
     try {
       await act();
@@ -40,10 +47,19 @@ export async function collect(
     await attempt(`what ${provider.name} made`, async () => {
       for (const made of await provider.made()) there.push({ provider, made });
     });
+  const now = thisMaker();
   const notes = new Map(journal.runs().map((id) => [id, journal.read(id)]));
   const isDead = (id: string): boolean => {
     const record = notes.get(id) ?? journal.read(id);
     if (record !== undefined && isHeld(record)) return false;
+    if (journal.isUnreadable(id)) {
+      if (only === undefined || only === id)
+        left.push({
+          what: `run ${id}`,
+          reason: 'its notes cannot be read: another version made them, or they are damaged',
+        });
+      return false;
+    }
     // What is being merged is gone only by its name, or by a reboot.
     return only === undefined ? record?.state !== 'reverting' : only === id;
   };
@@ -57,14 +73,31 @@ export async function collect(
     await attempt(`the mounts of run ${id}`, async () => {
       await unmountAll(record?.mounts ?? [], run);
     });
-    for (const { provider, made } of ofRun(id, record, there, providers))
+    for (const { provider: called, name } of record?.snapshots ?? [])
+      if (!providers.some((one) => one.name === called))
+        left.push({ what: name, reason: `expected the provider ${called}, which made it, found none of that name` });
+    for (const { provider, made } of ofRun(id, record, there, providers)) {
+      const reason = record === undefined && made.maker !== undefined ? whyLeft(made.maker, now, only) : undefined;
+      if (reason !== undefined) {
+        others.push({ what: made.name, reason });
+        continue;
+      }
       await attempt(made.name, async () => {
         await provider.removeLeft(made);
         removed.push(made.name);
       });
-    if (left.length === before) journal.forget(id);
+    }
+    if (left.length > before) continue;
+    if (record === undefined) journal.forget(id);
+    else journal.settle(record);
+    if (record?.lost !== undefined && record.isDetached) lost.push({ run: id, reason: record.lost });
   }
-  return { removed, left };
+  return { removed, left, others, lost };
+}
+
+/** Whoever names a run means it, if only it is of this machine. */
+function whyLeft(made: Maker, now: Maker, only: string | undefined): string | undefined {
+  return whyNotOurs(made, only === undefined ? now : { ...now, boot: '' });
 }
 
 /** What is there of it, and what only its notes tell of: a provider need not be able to list what it made. */

@@ -16,7 +16,7 @@ export interface HeldSet {
   /** The place at which a snapshot is mounted first; there, and empty. */
   readonly stage: (place: number) => string;
   /** Notes more of the run, before it is done. */
-  readonly note: (more: Pick<RunRecord, 'command'> | Pick<RunRecord, 'mounts'>) => void;
+  readonly note: (more: Pick<RunRecord, 'command'> | Pick<RunRecord, 'mounts'> | Pick<RunRecord, 'lost'>) => void;
 }
 
 export interface Use {
@@ -47,34 +47,44 @@ export async function withSet<T>(
     let record = taken.record;
     const note: HeldSet['note'] = (more) => {
       record = { ...record, ...more };
-      journal.update(record);
+      // Whoever has it let go meanwhile has noted that.
+      const state = journal.read(plan.run)?.state;
+      journal.update(state === 'reverting' || state === 'ending' ? { ...record, state } : record);
     };
     let whenLost: (reason: string) => void = () => undefined;
+    let lostEarly: string | undefined;
     const watch = watchSnapshots(plan.snapshots, {
       onNote: options.note,
       onLost: (reason) => {
         options.note(reason);
+        lostEarly = reason;
+        note({ lost: reason });
         whenLost(reason);
       },
     });
     let result: T;
     let lost: string | undefined;
     let left: string | undefined;
+    let isUsed = false;
     try {
       result = await use({ taken, stage, note }, (act) => {
         whenLost = act;
+        if (lostEarly !== undefined) act(lostEarly);
       });
+      isUsed = true;
     } finally {
       lost = await watch.end();
       isReverting = journal.read(plan.run)?.state === 'reverting';
       if (!isReverting) journal.update({ ...record, state: 'ending' });
       left = await removed(machine, isReverting ? [] : plan.snapshots, record.mounts);
-      if (left === undefined && !isReverting) journal.forget(plan.run);
+      if (left === undefined && !isReverting) journal.settle(record);
+      if (!isUsed && left !== undefined) options.note(`${left} (fsfreeze-snapshot gc removes it)`);
     }
     return { result, ...(lost === undefined ? {} : { lost }), ...(left === undefined ? {} : { left }) };
   } finally {
     // What is noted still is the keeper's to remove, unless somebody merges it.
-    if (isReverting || journal.read(plan.run) === undefined) await keeper.dismiss();
+    const state = journal.read(plan.run)?.state;
+    if (isReverting || state === undefined || state === 'lost') await keeper.dismiss();
     else keeper.leave();
   }
 }

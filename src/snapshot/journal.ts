@@ -1,6 +1,6 @@
 // Notes what a run makes before it is made, on tmpfs: so whatever instant the run dies at, gc knows what to undo. After
 // a reboot the notes are gone with the mounts; what providers made is found by its tags then.
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { consistencyLevelSchema } from '../consistency.js';
@@ -9,11 +9,12 @@ import { processStat, stillRuns, type ProcessId } from '../linux/process-stat.js
 
 const RECORD = 'journal.json';
 
-const ways = ['atomic', 'per-volume', 'bind'] as const;
+const ways = ['atomic', 'per-volume', 'bind', 'live'] as const;
 /**
  * atomic       of the same instant as every other that is atomic
  * per-volume   of an instant of its own
- * bind         not cut: shown as it is, and changing
+ * bind         data that is not cut: shown as it is, and changing
+ * live         the kernel's or in memory: shown as it is, and nothing that a backup could save
  */
 export type Way = (typeof ways)[number];
 
@@ -38,8 +39,11 @@ const processSchema = v.object({ pid: v.number(), startTime: v.string() });
 const recordSchema = v.object({
   run: v.string(),
   kind: v.picklist(['exec', 'tree']),
-  /** `reverting`: its holder is to leave the snapshots to whoever merges them. */
-  state: v.picklist(['making', 'held', 'ending', 'reverting']),
+  /**
+   * `lost`: nothing of it is left but that its snapshots were lost while they were read; whoever lets it go is told.
+   * `reverting`: its holder is to leave the snapshots to whoever merges them.
+   */
+  state: v.picklist(['making', 'held', 'ending', 'reverting', 'lost']),
   /** It is let go by name, not by the end of its standard input. */
   isDetached: v.boolean(),
   holder: processSchema,
@@ -51,6 +55,8 @@ const recordSchema = v.object({
   /** Where the tree is shown; absent if it is only in a namespace of its own. */
   target: v.optional(v.string()),
   level: v.optional(consistencyLevelSchema),
+  /** Why its snapshots were lost, if they were. */
+  lost: v.optional(v.string()),
   evidence: v.array(v.string()),
   sources: v.array(sourceSchema),
   /** What providers make, noted before. */
@@ -98,7 +104,18 @@ export class Journal {
     return namesIn(this.#folder).filter((name) => !name.startsWith('.'));
   }
 
-  /** Once nothing of it is left. */
+  /** There are notes, and nobody knows what they say: of another version of this program, perhaps. */
+  isUnreadable(run: string): boolean {
+    return this.read(run) === undefined && existsSync(join(this.folderOf(run), RECORD));
+  }
+
+  /** Nothing is left of it. What the caller of a holder that went its own way was not told yet is kept. */
+  settle(record: RunRecord): void {
+    if (record.lost === undefined || !record.isDetached) this.forget(record.run);
+    else this.update({ ...record, state: 'lost', snapshots: [], mounts: [] });
+  }
+
+  /** Once nothing of it is left, and all is told. */
   forget(run: string): void {
     rmSync(this.folderOf(run), { recursive: true, force: true });
   }

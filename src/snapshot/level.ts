@@ -15,11 +15,13 @@ export interface Judgement {
 /** `report`: of the session in which they were cut, once it is over; absent if nothing was held. */
 export function judgeSet(ways: readonly Way[], report: FreezeReport | undefined): Judgement {
   const held = report === undefined ? undefined : levelOfHold(report);
-  const sources = ways.map((way): ConsistencyLevel => (way === 'bind' ? 'none' : (held?.level ?? 'none')));
+  const sources = ways.map((way): ConsistencyLevel => (isCut(way) ? (held?.level ?? 'none') : 'none'));
+  // What is the kernel's or in memory is nothing after a crash either: it makes the others worth no less.
+  const judged = sources.filter((_, place) => ways[place] !== 'live');
   const bound = ways.filter((way) => way === 'bind').length;
   const together = ofSeveral(ways, report, held?.level ?? 'none');
   return {
-    level: lowestLevel([...sources, ...(together === undefined ? [] : [together.level])], held?.level ?? 'none'),
+    level: lowestLevel([...judged, ...(together === undefined ? [] : [together.level])], held?.level ?? 'none'),
     sources,
     evidence: [
       ...(held?.evidence ?? []),
@@ -27,6 +29,10 @@ export function judgeSet(ways: readonly Way[], report: FreezeReport | undefined)
       ...(bound === 0 ? [] : [`${bound} of ${ways.length} places are not snapshot, and change while they are read`]),
     ],
   };
+}
+
+function isCut(way: Way): boolean {
+  return way === 'atomic' || way === 'per-volume';
 }
 
 /** The level of one volume that was cut in this session, taken alone. */
@@ -44,7 +50,7 @@ function ofSeveral(
   level: ConsistencyLevel,
 ): { readonly level: ConsistencyLevel; readonly reason: string } | undefined {
   if (ways.includes('per-volume')) return whatSurvives(report, level);
-  const cut = ways.filter((way) => way !== 'bind').length;
+  const cut = ways.filter((way) => isCut(way)).length;
   if (cut < 2 || report === undefined || lasted(report)) return undefined;
   return { level: 'none', reason: `the hold did not last (${report.outcome}): some may have been cut after it` };
 }

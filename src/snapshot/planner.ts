@@ -13,7 +13,7 @@ export interface PlannedSource {
   readonly source: Source;
   readonly way: Way;
   readonly snapshot?: Snapshot;
-  /** Why it is bound. */
+  /** Why it is not cut. */
   readonly reason?: string;
 }
 
@@ -50,8 +50,17 @@ export async function planSet(
     );
   const filesystems = new Set(sources.flatMap(({ filesystem }) => filesystem ?? []));
   const chosen = new Map<Filesystem, Choice>();
-  for (const filesystem of filesystems)
-    chosen.set(filesystem, await choose(volumeOf(filesystem, lookup.chainOf(filesystem)), asked));
+  for (const filesystem of filesystems) {
+    const chain = lookup.chainOf(filesystem);
+    const volume = volumeOf(filesystem, chain);
+    // A cut writes: to a file on a filesystem that is frozen meanwhile it would wait for the thaw.
+    const below = chain.restsOn.find((other) => filesystems.has(other));
+    const choice =
+      below === undefined
+        ? await choose(volume, asked)
+        : { volume, reason: `it lies in a file on ${below.mountpoint}, which is held as well` };
+    chosen.set(filesystem, choice);
+  }
   const snapshots = new Map<Filesystem, Snapshot>();
   for (const provider of asked) {
     const volumes = [...chosen.values()].filter((one) => one.provider === provider).map(({ volume }) => volume);
@@ -62,6 +71,8 @@ export async function planSet(
   const planned = sources.map((source): PlannedSource => {
     const snapshot = source.filesystem === undefined ? undefined : snapshots.get(source.filesystem);
     if (snapshot !== undefined) return { source, snapshot, way: wayOf(snapshot) };
+    if (source.isFleeting === true)
+      return { source, way: 'live', reason: `${source.mount.type} is the kernel's or in memory` };
     const choice = source.filesystem === undefined ? undefined : chosen.get(source.filesystem);
     return { source, way: 'bind', reason: choice?.reason ?? `${source.mount.type} is no data on a block device` };
   });

@@ -2,19 +2,27 @@
 // unshare(1) mounts and then becomes the command: same process, so that signals reach it, with the three standard
 // descriptors and no other.
 import { constants } from 'node:os';
-import { Readable } from 'node:stream';
+import { Duplex } from 'node:stream';
 import { execa } from 'execa';
 import { CutError } from '../errors.js';
+import { withLimit } from '../deadline.js';
 import { shellWord } from '../shell-word.js';
 import { SEARCH_PATH } from './program.js';
 import type { PrivateStep, PrivateTree } from './tree.js';
 
-/** The descriptor on which the shell says that all is mounted; it is closed before the command is. */
-const READY_FD = 3;
+/**
+ * The descriptor on which the shell says that all is mounted, and waits until it may become the command; it is closed
+ * before it does.
+ */
+const GATE_FD = 3;
+/** A mount that takes longer waits for somebody who does not answer. */
+const MOUNT_LIMIT_MS = 60_000;
 const SAID_CHARACTERS = 2_000;
 
 export interface Command {
   readonly pid: number;
+  /** All is mounted, and it waits for this. A gate that closes without it, since we died, is an end with 125. */
+  readonly begin: () => void;
   /** Ends when the command has: its exit code, or 128 + the number of the signal that ended it. */
   readonly exit: Promise<number>;
   readonly kill: (signal: NodeJS.Signals) => void;
@@ -26,13 +34,16 @@ export function scriptOf({ steps, root }: PrivateTree, path: string | undefined)
   const become =
     root === undefined
       ? 'exec "$@"'
-      : `exec chroot ${shellWord(root)} /bin/sh -c 'cd "$0" 2>/dev/null || cd /; exec "$@"' "$wd" "$@"`;
+      : `exec "$chroot" ${shellWord(root)} /bin/sh -c 'cd "$0" 2>/dev/null || cd /; exec "$@"' "$wd" "$@"`;
   return [
     'set -e',
     ...steps.map((step) => lineOf(step)),
+    // The command's PATH need not lead to it.
+    ...(root === undefined ? [] : ['chroot=$(command -v chroot)']),
     into,
-    `printf ready >&${READY_FD}`,
-    `exec ${READY_FD}>&-`,
+    `printf ready >&${GATE_FD}`,
+    `IFS= read -r go <&${GATE_FD} || exit 125`,
+    `exec ${GATE_FD}>&-`,
     'set +e',
     // The mounts were done with a PATH of our own.
     path === undefined ? 'unset PATH' : `PATH=${shellWord(path)}`,
@@ -41,7 +52,7 @@ export function scriptOf({ steps, root }: PrivateTree, path: string | undefined)
 }
 
 function lineOf(step: PrivateStep): string {
-  const at = shellWord(step.at);
+  const at = step.kind === 'no-links' ? '' : shellWord(step.at);
   switch (step.kind) {
     case 'mount': {
       const words = (options: readonly string[]): string =>
@@ -54,9 +65,16 @@ function lineOf(step: PrivateStep): string {
       const bind = `mount --${step.whole === true ? 'r' : ''}bind ${shellWord(step.from)} ${at}`;
       return step.ifThere === true ? `[ ! -e ${at} ] || ${bind}` : bind;
     }
+    case 'no-links': {
+      const rest = shellWord(step.path.slice(step.base.length));
+      const base = step.base === '' ? '' : `"$(realpath -e ${shellWord(step.base)})"`;
+      const words = shellWord(`${step.path}: a link has come to be there`);
+      return `[ "$(realpath -e ${shellWord(step.path)})" = ${base}${rest} ] || { printf '%s\\n' ${words} >&2; exit 1; }`;
+    }
     case 'keep': {
       const from = shellWord(step.from);
-      return `if [ -d ${from} ]; then mkdir ${at}; else : >${at}; fi; mount --bind ${from} ${at}`;
+      // Not looked at: root may not look into what a user's process serves, and what a dead server has never answers.
+      return `mkdir ${at}; mount --bind ${from} ${at} 2>/dev/null || { rmdir ${at}; : >${at}; mount --bind ${from} ${at}; }`;
     }
     case 'read-only':
       return `mount -o remount,bind,ro ${at}`;
@@ -70,10 +88,11 @@ function lineOf(step: PrivateStep): string {
 }
 
 /**
- * Gives the command once everything is mounted. Throws a CutError with what mount(8) said if it is not; nothing is
- * mounted then.
+ * Gives the command once everything is mounted; it runs when it is let begin. Throws a CutError if it is not mounted, or
+ * if `abort` comes first, and a DeadlineError after a minute; nothing is mounted then, but for what a mount(8) that does
+ * not end keeps.
  */
-export async function startCommand(tree: PrivateTree, words: readonly string[]): Promise<Command> {
+export async function startCommand(tree: PrivateTree, words: readonly string[], abort?: AbortSignal): Promise<Command> {
   const child = execa(
     'unshare',
     ['--mount', '--propagation', 'private', '--', '/bin/sh', '-c', scriptOf(tree, process.env['PATH']), 'sh', ...words],
@@ -87,15 +106,22 @@ export async function startCommand(tree: PrivateTree, words: readonly string[]):
     },
   );
   let said = '';
-  const pipe = child.stdio[READY_FD];
-  if (!(pipe instanceof Readable)) throw new Error('what the shell says is no pipe');
-  const ready = new Promise<boolean>((resolve) => {
-    pipe.on('data', (data: Buffer) => {
+  const gate = child.stdio[GATE_FD];
+  if (!(gate instanceof Duplex)) throw new Error('the gate of the command is no pipe');
+  const ready = new Promise<boolean>((resolve, reject) => {
+    gate.on('data', (data: Buffer) => {
       said = (said + data.toString()).slice(0, SAID_CHARACTERS);
+      if (said === 'ready') resolve(true);
     });
-    pipe.once('close', () => {
-      resolve(said === 'ready');
+    gate.on('error', () => undefined);
+    gate.once('close', () => {
+      resolve(false);
     });
+    const interrupt = (): void => {
+      reject(new CutError('E_INTERRUPTED', 'interrupted: the command was not started'));
+    };
+    if (abort?.aborted === true) interrupt();
+    abort?.addEventListener('abort', interrupt, { once: true });
   });
   const exit = child.then(({ exitCode, signal, originalMessage }) => {
     if (exitCode !== undefined) return exitCode;
@@ -103,13 +129,24 @@ export async function startCommand(tree: PrivateTree, words: readonly string[]):
     return 128 + constants.signals[signal];
   });
   exit.catch(() => undefined);
-  if (!(await ready) || child.pid === undefined) {
+  let isReady: boolean;
+  try {
+    isReady = await withLimit('mounting the snapshots over the original paths', MOUNT_LIMIT_MS, ready);
+  } catch (error) {
+    child.kill('SIGKILL');
+    gate.destroy();
+    throw error;
+  }
+  if (!isReady || child.pid === undefined) {
     const code = await exit;
     throw new CutError('E_MOUNT', `the snapshots could not be mounted over the original paths: exit code ${code}`);
   }
   return {
     pid: child.pid,
     exit,
+    begin: () => {
+      gate.end('go\n');
+    },
     kill: (signal) => {
       child.kill(signal);
     },

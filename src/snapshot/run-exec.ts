@@ -8,6 +8,9 @@ import { startCommand } from './private-tree.js';
 import type { TakeRequest } from './snapshot-set.js';
 import { privateTree } from './tree.js';
 
+/** Between SIGTERM and SIGKILL for a command whose time is over, or whose snapshots are lost. */
+const END_LIMIT_MS = 10_000;
+
 export interface ExecRequest extends Omit<TakeRequest, 'kind' | 'target'> {
   readonly words: readonly string[];
   /** The command is ended after this time. */
@@ -35,22 +38,27 @@ export async function runExec(
 ): Promise<number> {
   const { mounts } = (await machine.options.look('own')).table;
   const { result, lost, left } = await withSet(machine, plan, { ...request, kind: 'exec' }, async (held, onLost) => {
-    if (signals.abort.aborted) throw new CutError('E_INTERRUPTED', 'interrupted: the command was not started');
     const { mountable, record } = held.taken;
     request.onTaken(record);
     const tree = privateTree({ sources: plan.sources, mountable, stage: held.stage }, mounts);
-    const command = await startCommand(tree, request.words);
-    held.note({ command: processNote(command.pid) });
+    const command = await startCommand(tree, request.words, signals.abort);
     const stop = signals.forward(command.kill);
+    let patience: NodeJS.Timeout | undefined;
     const end = (): void => {
       command.kill('SIGTERM');
+      patience ??= setTimeout(() => {
+        command.kill('SIGKILL');
+      }, END_LIMIT_MS);
     };
-    onLost(end);
     const over = new AbortController();
     const timer = endAfter(request.ttlMs, () => {
       over.abort();
       end();
     });
+    // Noted first: whoever collects after us has to end it.
+    held.note({ command: processNote(command.pid) });
+    command.begin();
+    onLost(end);
     try {
       const exitCode = await command.exit;
       if (over.signal.aborted)
@@ -58,6 +66,7 @@ export async function runExec(
       return exitCode;
     } finally {
       clearTimeout(timer);
+      clearTimeout(patience);
       stop();
     }
   });

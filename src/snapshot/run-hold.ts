@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { constants } from 'node:os';
 import { Writable } from 'node:stream';
-import { lasted, type ConsistencyLevel, type FreezeReport } from '../consistency.js';
+import { lasted, satisfies, type ConsistencyLevel, type FreezeReport } from '../consistency.js';
 import { CutError, describeError } from '../errors.js';
 import type { SnapshotMachine } from './machine.js';
 import { Requester, type Hold } from './requester.js';
@@ -30,7 +30,7 @@ export interface HoldResult {
 
 /**
  * Throws a QuiesceError if the guest could not be held: the command was not run then. Throws a CutError if the hold did
- * not last as long as the command, however that ended.
+ * not last as long as the command, however that ended, or if the level is below the one required once all is let go.
  */
 export async function runHold(
   { options }: SnapshotMachine,
@@ -42,11 +42,23 @@ export async function runHold(
   if (filesystems.size === 0) throw new CutError('E_SOURCE', `nothing that can be held lies at ${paths.join(', ')}`);
   await using requester = await Requester.connect(options.agentSocket);
   const child = startGated(words);
+  const { abort } = signals;
+  const interrupted = new Promise<never>((_resolve, reject) => {
+    const interrupt = (): void => {
+      reject(new CutError('E_INTERRUPTED', 'interrupted: the command was not run'));
+    };
+    if (abort.aborted) interrupt();
+    abort.addEventListener('abort', interrupt, { once: true });
+  });
+  interrupted.catch(() => undefined);
   let hold: Hold;
   try {
     const mountpoints = [...filesystems].map(({ mountpoint }) => mountpoint);
     const name = `fsfreeze-snapshot hold, pid ${process.pid}`;
-    hold = await requester.hold({ requester: name, mountpoints, leave: [], leaseMs, require });
+    const holding = requester.hold({ requester: name, mountpoints, leave: [], leaseMs, require });
+    holding.catch(() => undefined);
+    // After a signal the end of the connection ends the hold, however far it is.
+    hold = await Promise.race([holding, interrupted]);
   } catch (error) {
     child.close();
     await child.exit;
@@ -70,6 +82,12 @@ export async function runHold(
     throw new CutError('E_HOLD_LOST', `the hold did not last as long as the command: ${report.evidence.join('; ')}`, {
       facts: { exitCode, report },
     });
+  if (require !== 'auto' && !satisfies(report.level, require))
+    throw new CutError(
+      'E_BELOW_REQUIRED',
+      `expected level ${require} to the end, reached ${report.level}: ${report.evidence.join('; ')}`,
+      { facts: { exitCode, report } },
+    );
   return { exitCode, report };
 }
 

@@ -1,5 +1,5 @@
 // Mounts a set below a folder, for everybody, and takes it away again. What is mounted is noted before.
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CutError, describeError, UnreachableError } from '../errors.js';
 import { mustRun, type Run } from './program.js';
@@ -8,8 +8,8 @@ import type { Step } from './tree.js';
 const BUSY_LIMIT_MS = 10_000;
 const BUSY_STEP_MS = 250;
 
-/** Throws an UnreachableError unless it is an empty folder. */
-export function checkTarget(target: string): void {
+/** Gives its path without links. Throws an UnreachableError unless it is an empty folder. */
+export function checkTarget(target: string): string {
   let names: readonly string[];
   try {
     names = readdirSync(target);
@@ -20,6 +20,7 @@ export function checkTarget(target: string): void {
   }
   if (names.length > 0)
     throw new UnreachableError('E_TARGET', `expected an empty folder, found ${names.length} entries in ${target}`);
+  return realpathSync.native(target);
 }
 
 /** `note` is told of each mount point before it is one. Throws a CutError: what is mounted by then is unmountAll's. */
@@ -38,6 +39,9 @@ export async function mountSteps(steps: readonly Step[], run: Run, note: (at: st
         note(step.at);
         await mustRun(run, ['mount', '-t', 'tmpfs', '-o', 'mode=0755,size=1m', 'tmpfs', step.at]);
         break;
+      case 'no-links':
+        refuseLinks(step.base, step.path);
+        break;
       case 'read-only':
         await mustRun(run, ['mount', '-o', 'remount,bind,ro', step.at]);
         break;
@@ -49,6 +53,18 @@ export async function mountSteps(steps: readonly Step[], run: Run, note: (at: st
         break;
     }
   }
+}
+
+/** Throws a CutError unless the path is below `base` as its name says. */
+function refuseLinks(base: string, path: string): void {
+  let found: string;
+  try {
+    found = realpathSync.native(path);
+  } catch (cause) {
+    throw new CutError('E_MOUNT', `${path} is not there any more: ${describeError(cause)}`, { cause });
+  }
+  if (found !== `${base === '' ? '' : realpathSync.native(base)}${path.slice(base.length)}`)
+    throw new CutError('E_MOUNT', `expected a folder or file at ${path}, found a link on the way to it: to ${found}`);
 }
 
 async function mountDevice(step: Step & { readonly kind: 'mount' }, run: Run): Promise<void> {

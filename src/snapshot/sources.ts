@@ -2,7 +2,7 @@
 // following links. What is cut of it: planner.ts. Where it is shown: tree.ts.
 import { realpathSync } from 'node:fs';
 import { describeError, UnreachableError } from '../errors.js';
-import { isNetworkType } from '../linux/filesystem-types.js';
+import { isFleeting, isNetworkType } from '../linux/filesystem-types.js';
 import type { Mount } from '../linux/mountinfo.js';
 import type { Filesystem, MountTable } from '../linux/mounts.js';
 
@@ -15,11 +15,13 @@ export interface Source {
   readonly mount: Mount;
   /** Absent for what is no data on a block device of this machine: it can be shown only as it is. */
   readonly filesystem?: Filesystem;
+  /** The kernel's or in memory, and there only because it is mounted below a path that was given: nothing to be saved. */
+  readonly isFleeting?: true;
 }
 
 /**
  * `whole-mounts`: each path stands for the mount it lies on (dragonsdawn-snapshot's meaning). `trees`: each path with all
- * that is mounted below it; of the root filesystem the paths alone, since nothing can be mounted over `/`.
+ * that is mounted below it, be it data or not; of the root filesystem the paths alone, since nothing can be mounted over `/`.
  */
 export type Extent = 'whole-mounts' | 'trees';
 
@@ -55,12 +57,25 @@ function sourceAt(at: string, mount: Mount, table: MountTable): Source {
   return { at, inside, mount, ...(filesystem === undefined ? {} : { filesystem }) };
 }
 
-/** Data that is mounted below a path, and not hidden. Kernel filesystems and what others serve stay as they are. */
+/**
+ * Whatever is mounted below a path, and not hidden: what is left out is an empty folder as soon as what it is mounted in
+ * is cut. Only /proc, /dev, /run and the like, right on the root filesystem, come with it of themselves (tree.ts).
+ */
 function below(path: string, table: MountTable): readonly Source[] {
   const head = path === '/' ? '/' : `${path}/`;
+  const parents = new Map(table.mounts.map((mount) => [mount.id, mount]));
+  const comesAlong = (mount: Mount): boolean => {
+    if (!isFleeting(mount.type)) return false;
+    const parent = parents.get(mount.parentId);
+    return parent === undefined || parent.mountpoint === '/' || comesAlong(parent);
+  };
   return table.mounts
     .filter((mount) => mount.mountpoint.startsWith(head) && mount.mountpoint !== path)
-    .filter((mount) => table.filesystemOfMount(mount) !== undefined && !isNetworkType(mount.type))
     .filter((mount) => table.resolve(mount.mountpoint) === mount)
-    .map((mount) => sourceAt(mount.mountpoint, mount, table));
+    .filter((mount) => path !== '/' || !comesAlong(mount))
+    .map((mount): Source => {
+      const { filesystem, ...source } = sourceAt(mount.mountpoint, mount, table);
+      if (filesystem !== undefined && !isNetworkType(mount.type)) return { ...source, filesystem };
+      return { ...source, ...(isFleeting(mount.type) ? { isFleeting: true } : {}) };
+    });
 }

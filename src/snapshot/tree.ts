@@ -22,6 +22,8 @@ export type Step =
       readonly whole?: true;
       readonly ifThere?: true;
     }
+  /** No link leads elsewhere between `base`, empty for the root, and `path`: one may have come since the paths were read. */
+  | { readonly kind: 'no-links'; readonly base: string; readonly path: string }
   /** What is bound as it is can at least not be written through here. */
   | { readonly kind: 'read-only'; readonly at: string }
   /** A folder in memory, to hang others in. */
@@ -59,7 +61,7 @@ export function privateTree(parts: TreeParts, mounts: readonly Mount[]): Private
     ...(root === undefined || top === undefined ? [] : restOfRoot(root, top, sources, mounts)),
     ...sources
       .filter((one) => one !== top && (root !== undefined || one.snapshot !== undefined || kept.has(one)))
-      .flatMap((one) => place(parts, one, `${root ?? ''}${one.source.at}`, kept.get(one))),
+      .flatMap((one) => place(parts, one, root ?? '', kept.get(one))),
     ...[...kept.values()].map((at): Step => ({ kind: 'unmount', at })),
     // What is bound stays; the staging place of a new root is the root.
     ...parts.mountable.flatMap((_, place): Step[] =>
@@ -69,7 +71,7 @@ export function privateTree(parts: TreeParts, mounts: readonly Mount[]): Private
   return { steps, ...(root === undefined ? {} : { root }) };
 }
 
-/** It is not cut, and mounted below something that is. */
+/** It is not cut, and mounted below something that is: anything, a network's filesystem and one in memory as well. */
 function isHidden({ source, snapshot }: PlannedSource, sources: readonly PlannedSource[]): boolean {
   return (
     snapshot === undefined &&
@@ -108,7 +110,7 @@ export function shownTree(parts: TreeParts, target: string): readonly Step[] {
       .filter((one) => one !== top)
       .flatMap((one): Step[] => {
         const at = `${target}${one.source.at}`;
-        return [...(top === undefined ? [{ kind: 'make', at } as const] : []), ...place(parts, one, at)];
+        return [...(top === undefined ? [{ kind: 'make', at } as const] : []), ...place(parts, one, target)];
       }),
     ...parts.mountable.map((_, place): Step => ({ kind: 'unmount', at: parts.stage(place) })),
   ];
@@ -128,16 +130,24 @@ function stageStep({ mountable, stage }: TreeParts, place: number, more: readonl
   };
 }
 
-function fromOf({ mountable, stage }: TreeParts, { snapshot, source }: PlannedSource): string {
-  const place = mountable.findIndex((one) => one.snapshot === snapshot);
-  return `${stage(place)}${source.inside === '/' ? '' : source.inside}`;
+function stageOf({ mountable, stage }: TreeParts, { snapshot }: PlannedSource): string {
+  return stage(mountable.findIndex((one) => one.snapshot === snapshot));
 }
 
-/** `kept`: where what is not cut is found, if not at its own place. */
-function place(parts: TreeParts, one: PlannedSource, at: string, kept = one.source.at): Step[] {
-  if (one.snapshot !== undefined) return [{ kind: 'bind', from: fromOf(parts, one), at }];
-  return [
-    { kind: 'bind', from: kept, at },
-    { kind: 'read-only', at },
-  ];
+function fromOf(parts: TreeParts, one: PlannedSource): string {
+  return `${stageOf(parts, one)}${one.source.inside === '/' ? '' : one.source.inside}`;
+}
+
+/** Below `base`, which is empty for the root. `kept`: where what is not cut is found, if not at its own place. */
+function place(parts: TreeParts, one: PlannedSource, base: string, kept = one.source.at): Step[] {
+  const at = one.source.at === '/' ? base : `${base}${one.source.at}`;
+  const reached: Step[] = one.source.at === '/' ? [] : [{ kind: 'no-links', base, path: at }];
+  if (one.snapshot === undefined) {
+    const bind: Step = { kind: 'bind', from: kept, at };
+    return [...reached, bind, ...(one.way === 'live' ? [] : [{ kind: 'read-only', at } as const])];
+  }
+  const from = fromOf(parts, one);
+  // The cut is later than the plan: whoever owns a folder on the way may have put a link in its place.
+  const found: Step[] = one.source.inside === '/' ? [] : [{ kind: 'no-links', base: stageOf(parts, one), path: from }];
+  return [...found, ...reached, { kind: 'bind', from, at }];
 }

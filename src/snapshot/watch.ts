@@ -7,6 +7,9 @@ import type { Snapshot } from './providers/provider.js';
 const STEP_MS = 1_000;
 /** Extended from here on. */
 const FULL_PART = 0.7;
+/** So often the last look is tried: what nobody knows to be whole is not. */
+const LAST_TRIES = 3;
+const LAST_STEP_MS = 500;
 
 export interface WatchEvents {
   /** For people, once for each that happens. */
@@ -16,7 +19,7 @@ export interface WatchEvents {
 }
 
 export interface Watch {
-  /** Looks once more, and ends. Gives why the set is lost, if it is. Never throws. */
+  /** Looks once more, and ends. Gives why the set is lost, or not known to be whole. Never throws. */
   end(): Promise<string | undefined>;
 }
 
@@ -24,9 +27,9 @@ export function watchSnapshots(snapshots: readonly Snapshot[], events: WatchEven
   const watched = snapshots.map((snapshot) => new WatchedSnapshot(snapshot, events));
   const stop = new AbortController();
   let lost: string | undefined;
-  const look = async (): Promise<void> => {
+  const look = async (isLast = false): Promise<void> => {
     for (const one of watched) {
-      const reason = await one.look();
+      const reason = isLast ? await one.lastLook() : await one.look();
       if (reason === undefined || lost !== undefined) continue;
       lost = reason;
       events.onLost(reason);
@@ -43,7 +46,7 @@ export function watchSnapshots(snapshots: readonly Snapshot[], events: WatchEven
     async end() {
       stop.abort();
       await looping;
-      await look();
+      await look(true);
       return lost;
     },
   };
@@ -61,23 +64,48 @@ class WatchedSnapshot {
 
   /** Why it is lost, if it is. What cannot be looked at now is looked at the next time. */
   async look(): Promise<string | undefined> {
-    const { name, volume } = this.#snapshot;
     try {
-      const { state, usedBytes = 0, totalBytes } = await this.#snapshot.status();
-      if (state === 'lost')
-        return `the snapshot ${name} of ${volume.mountpoint} is lost: its room was used up, or it failed`;
-      if (state === 'gone') return `the snapshot ${name} of ${volume.mountpoint} is gone`;
-      if (totalBytes !== undefined && usedBytes >= totalBytes * FULL_PART) await this.#extend();
+      return await this.#lookNow();
     } catch (error) {
-      this.#events.onNote(`${name}: ${describeError(error)}`);
+      this.#events.onNote(`${this.#snapshot.name}: ${describeError(error)}`);
+      return undefined;
     }
+  }
+
+  /** There is no next time: one that cannot be looked at is as good as lost. */
+  async lastLook(): Promise<string | undefined> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#lookNow();
+      } catch (error) {
+        const { name, volume } = this.#snapshot;
+        if (tries === LAST_TRIES)
+          return `whether the snapshot ${name} of ${volume.mountpoint} is whole cannot be told: ${describeError(error)}`;
+        await sleep(LAST_STEP_MS);
+      }
+    }
+  }
+
+  async #lookNow(): Promise<string | undefined> {
+    const { name, volume } = this.#snapshot;
+    const { state, usedBytes = 0, totalBytes } = await this.#snapshot.status();
+    if (state === 'lost')
+      return `the snapshot ${name} of ${volume.mountpoint} is lost: its room was used up, or it failed`;
+    if (state === 'gone') return `the snapshot ${name} of ${volume.mountpoint} is gone`;
+    if (totalBytes !== undefined && usedBytes >= totalBytes * FULL_PART) await this.#extend();
     return undefined;
   }
 
   async #extend(): Promise<void> {
     if (this.#isToldFull) return;
     const { name, volume } = this.#snapshot;
-    if (await this.#snapshot.extend()) return;
+    try {
+      if (await this.#snapshot.extend()) return;
+    } catch (error) {
+      // It is whole all the same, and the next look tries again.
+      this.#events.onNote(`${name}: ${describeError(error)}`);
+      return;
+    }
     this.#isToldFull = true;
     this.#events.onNote(
       `the snapshot ${name} of ${volume.mountpoint} is nearly full, and there is no room to extend it`,

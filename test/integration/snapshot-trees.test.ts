@@ -1,12 +1,16 @@
 // Commands in mount namespaces of their own, with overlays in place of snapshots: what unshare(1), mount(8) and a shell
 // make of the steps. Nothing is frozen, and no mount of the machine changes.
 import { execa } from 'execa';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { startCommand } from '../../src/snapshot/private-tree.js';
 import { mountSteps, unmountAll } from '../../src/snapshot/shown-tree.js';
-import type { Run } from '../../src/snapshot/program.js';
-import type { PrivateTree, Step } from '../../src/snapshot/tree.js';
+import { runProgram, type Run } from '../../src/snapshot/program.js';
+import type { Way } from '../../src/snapshot/journal.js';
+import type { PlannedSource } from '../../src/snapshot/planner.js';
+import type { Mountable } from '../../src/snapshot/snapshot-set.js';
+import { privateTree, type PrivateTree, type Step } from '../../src/snapshot/tree.js';
+import { mountsOf } from '../support/mount-table.js';
 import { requires } from '../support/requires.js';
 import { scratch, type Scratch } from '../support/scratch.js';
 
@@ -18,6 +22,7 @@ beforeEach(() => {
   writeFileSync(folder.path('live/file'), 'live\n');
 });
 afterEach(() => {
+  vi.unstubAllEnvs();
   folder[Symbol.dispose]();
 });
 
@@ -42,6 +47,7 @@ const over = (): PrivateTree => ({
 async function said(tree: PrivateTree, line: string): Promise<{ readonly code: number; readonly text: string }> {
   const out = folder.path('out');
   const command = await startCommand(tree, ['/bin/sh', '-c', `{ ${line}; } >${out} 2>&1`]);
+  command.begin();
   const code = await command.exit;
   return { code, text: readFileSync(out, 'utf8') };
 }
@@ -70,14 +76,53 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
       { kind: 'bind', from: folder.path('.'), at: `${root}${folder.path('.')}`, ifThere: true },
       { kind: 'bind', from: '/x', at: `${root}/not-there`, ifThere: true },
     ];
+    // chroot(8) lies where the PATH of cron does not lead.
+    vi.stubEnv('PATH', '/usr/bin:/bin');
     const { code, text } = await said({ steps, root }, `pwd; cat /proc/self/comm; ! echo >/x-${process.pid}`);
     expect(code, text).toBe(0);
     expect(text).toContain(`${process.cwd()}\ncat\n`);
     expect(text).toMatch(/[Rr]ead-only file system/);
   });
 
+  test('sees what is mounted below a path and is no data of a block device, a file too, as it is', async () => {
+    for (const name of ['cut/memory', 'live/memory']) mkdirSync(folder.path(name));
+    for (const name of ['cut/single', 'live/single']) writeFileSync(folder.path(name), '');
+    const mounts = mountsOf(`1 1 254:0 / / rw - ext4 /dev/mapper/vg-root rw\n`);
+    const place = (name: string, way: Way, snapshot?: object) =>
+      ({ source: { at: folder.path(name), inside: '/' }, way, snapshot }) as unknown as PlannedSource;
+    const snapshot = {};
+    const spec = {
+      device: 'overlay',
+      type: 'overlay',
+      options: ['ro', `lowerdir=${folder.path('cut')}:${folder.path('empty')}`],
+    };
+    const tree = privateTree(
+      {
+        sources: [place('live', 'atomic', snapshot), place('live/memory', 'live'), place('live/single', 'bind')],
+        mountable: [{ snapshot, spec } as unknown as Mountable],
+        stage: (number) => folder.path(number === 0 ? 'stage' : `kept-${number}`),
+      },
+      mounts,
+    );
+    const before: readonly Step[] = [
+      { kind: 'folder', at: folder.path('live/memory') },
+      { kind: 'make', at: folder.path('live/memory/there') },
+      { kind: 'bind', from: folder.path('live/file'), at: folder.path('live/single') },
+    ];
+    const line = 'ls memory; cat single file; touch memory/new && echo written; ! echo >single';
+    const { code, text } = await said(
+      { ...tree, steps: [...before, ...tree.steps] },
+      `cd ${folder.path('live')}; ${line}`,
+    );
+    expect({ code, text }).toEqual({
+      code: 0,
+      text: expect.stringMatching(/^there\nlive\ncut\nwritten\n.*[Rr]ead-only/) as string,
+    });
+  });
+
   test('gets signals, and an end by one is told as a shell tells it', async () => {
     const command = await startCommand(over(), ['/bin/sleep', '1000']);
+    command.begin();
     command.kill('SIGTERM');
     expect(await command.exit).toBe(128 + 15);
   });
@@ -89,8 +134,41 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
     await expect(execa('test', ['-e', ran])).rejects.toThrow();
   });
 
+  test('is not started if a link has come to be on the way to what was cut, or to where it belongs', async () => {
+    symlinkSync('/etc', folder.path('link'));
+    const [base, path] = [folder.path('.'), folder.path('link')];
+    for (const steps of [[{ kind: 'no-links', base, path }], [{ kind: 'no-links', base: '', path }]] as const) {
+      await expect(startCommand({ steps }, ['/bin/true'])).rejects.toThrow('could not be mounted over the original');
+      await expect(mountSteps(steps, runProgram, () => undefined)).rejects.toThrow(
+        'found a link on the way to it: to /etc',
+      );
+    }
+    const steps = [{ kind: 'no-links', base: folder.path('.'), path: folder.path('live/file') }] as const;
+    expect(await said({ steps }, 'echo ran')).toEqual({ code: 0, text: 'ran\n' });
+    await mountSteps(steps, runProgram, () => undefined);
+  });
+
+  test('is not started if a signal comes while all is being mounted', async () => {
+    const abort = new AbortController();
+    const ran = folder.path('ran');
+    const starting = startCommand(over(), ['/usr/bin/touch', ran], abort.signal);
+    abort.abort();
+    await expect(starting).rejects.toThrow('interrupted: the command was not started');
+    await expect(execa('test', ['-e', ran])).rejects.toThrow();
+  });
+
+  test('runs only once it is let, so that it can be noted before', async () => {
+    const ran = folder.path('ran');
+    const command = await startCommand(over(), ['/usr/bin/touch', ran]);
+    await expect(execa('test', ['-e', ran])).rejects.toThrow();
+    command.begin();
+    expect(await command.exit).toBe(0);
+    await execa('test', ['-e', ran]);
+  });
+
   test('that is not there is 127, as of a shell', async () => {
     const command = await startCommand(over(), ['/not/there']);
+    command.begin();
     expect(await command.exit).toBe(127);
   });
 });
@@ -119,7 +197,7 @@ test('steps of a shown tree are noted before they are done, and undone last firs
   await mountSteps(steps, run, (at) => notes.push(at));
   await unmountAll(notes, run);
   expect(calls.filter((call) => !call.startsWith('mountpoint'))).toEqual([
-    'mount -t xfs -o ro /dev/dm-1 /stage',
+    'mount --make-private -t xfs -o ro /dev/dm-1 /stage',
     'mount --bind /stage /mnt',
     'mount -o remount,bind,ro /mnt',
     'umount /stage',

@@ -1,4 +1,5 @@
 // fsfreeze-snapshot's command line to what it asks for. A first word that is a path is dragonsdawn-snapshot's call.
+import { resolve } from 'node:path';
 import type { ConsistencyLevel } from '../../consistency.js';
 import { PACKAGE_VERSION } from '../../version.js';
 import { helpTexts } from './help.js';
@@ -133,9 +134,10 @@ function invocation({ name, operands, values, words, all }: Given): Invocation {
         kind: name,
         ...common,
         take: takeOptions(name, operands, values),
-        target: values.target ?? TARGET,
+        // Whoever holds it, or collects after a holder that died, does so from another folder.
+        target: resolve(values.target ?? TARGET),
         noStdin: values['no-stdin'] === true,
-        given: all.filter((word) => word !== name),
+        given: [...all.filter((word) => word !== name), '--target', resolve(values.target ?? TARGET)],
       };
     case 'hold':
       return {

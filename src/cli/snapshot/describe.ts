@@ -1,5 +1,6 @@
 // Rows for people, and what programs get, of plans and runs.
 import type { FreezeReport } from '../../consistency.js';
+import type { Collected } from '../../snapshot/collect.js';
 import type { RunRecord, SourceResult } from '../../snapshot/journal.js';
 import type { SetPlan } from '../../snapshot/planner.js';
 
@@ -31,10 +32,20 @@ function describeSource({ at, way, provider, cowBytes, reason }: Omit<SourceResu
   return `${at}  ${how}${room}${reason === undefined ? '' : `: ${reason}`}`;
 }
 
-export function describeRun({ run, state, level, sources, evidence, target }: RunRecord): string[] {
+export function describeCollected({ removed, left, others, lost }: Collected): string[] {
+  return [
+    ...removed.map((what) => `removed ${what}`),
+    ...left.map(({ what, reason }) => `LEFT ${what}: ${reason}`),
+    ...others.map(({ what, reason }) => `not ours: ${what}: ${reason}`),
+    ...lost.map(({ run, reason }) => `LOST what was read of run ${run} is not to be relied on: ${reason}`),
+  ];
+}
+
+export function describeRun({ run, state, level, lost, sources, evidence, target }: RunRecord): string[] {
   return [
     `run ${run}  ${state}${level === undefined ? '' : `, level ${level}`}${target === undefined ? '' : `, at ${target}`}`,
     ...sources.map((source) => `  ${describeSource(source)}${level === undefined ? '' : `; ${source.level} alone`}`),
+    ...(lost === undefined ? [] : [`  LOST: ${lost}`]),
     ...evidence.map((sentence) => `  - ${sentence}`),
   ];
 }

@@ -17,7 +17,7 @@ export const exitCodes = {
   64: 'usage: the command line or the configuration is wrong; nothing was done',
   69: 'unavailable: not root, no such writer, path or run, no snapshot could be made or kept, or a signal came',
   70: 'internal error: a bug',
-  125: 'exec, hold: a failure of ours; any other code is that of the command',
+  125: 'exec, hold: a failure of ours, a wrong call too; any other code is that of the command',
 } as const;
 export type ExitCode = number;
 
@@ -37,3 +37,9 @@ export function exitCodeOf(error: unknown): ExitCode {
 
 /** Where the exit code of a command is passed on. */
 export const OUR_FAILURE = 125;
+
+/** By the words of a call, be it a wrong one: the code of its command is passed on. */
+export function passesCodeOn(words: readonly string[]): boolean {
+  const first = words.find((word) => !word.startsWith('-'));
+  return first === 'exec' || first === 'hold';
+}

@@ -44,8 +44,9 @@ let go, and then the snapshots are read. Manual: snapshots.md and writers.md in 
   exec: command(
     'fsfreeze-snapshot exec [OPTION]... PATH... -- COMMAND [ARGUMENT]...',
     `Runs a command in a mount namespace of its own, in which the snapshots lie read-only over the original paths, with all
-that is mounted below them. Its exit code is passed on; 125 is a failure of ours, also if a snapshot was lost under the
-command. Signals reach the command. What cannot be snapshot is there as it is, and told.`,
+that is mounted below them: what cannot be snapshot (of the network, served by a process, in memory) is there as it is, and
+told. Its exit code is passed on; 125 is a failure of ours, also if a snapshot was lost under the
+command. Signals reach the command.`,
     TAKE.trimEnd(),
     '  fsfreeze-snapshot exec /srv /home -- restic backup /srv /home\n  fsfreeze-snapshot exec / -- tar -C / --one-file-system -cf /backup/root.tar .\n  fsfreeze-snapshot exec --require application --require-snapshot /var/lib/postgresql -- borg create ::{now} /var/lib/postgresql\n  fsfreeze-snapshot exec --dry-run /srv',
   ),
@@ -67,14 +68,14 @@ ${TAKE}`.trimEnd(),
   ),
   'stop-snapshot': command(
     'fsfreeze-snapshot stop-snapshot',
-    'Releases what start-snapshot began, and waits until nothing is left of it.',
+    'Releases what start-snapshot began, and waits until nothing is left of it. 69 if a snapshot was lost while it was read.',
     '',
     '  fsfreeze-snapshot stop-snapshot',
   ),
   hold: command(
     'fsfreeze-snapshot hold [OPTION]... PATH... -- COMMAND [ARGUMENT]...',
     `Holds the writers and freezes the filesystems of the paths while a command runs: one that tells a storage to make a
-snapshot. It must not write to what is frozen. Its exit code is passed on; 125: it was not held to its end.`,
+snapshot. It must not write to what is frozen. Its exit code is passed on; 125: it was not held to its end, or not at the level.`,
     '      --require LEVEL     application, filesystem, crash, none or auto: below it the command is not run\n      --lease SECONDS     renewed while the command runs (1 to 600, default 10)',
     '  fsfreeze-snapshot hold /srv -- ssh -o BatchMode=yes array snapshot create lun7',
   ),
@@ -95,8 +96,8 @@ volume that is in use goes back when it is activated the next time.`,
   ),
   gc: command(
     'fsfreeze-snapshot gc [--run RUN]',
-    'Removes what is left of runs whose holder is dead, and nothing else: mounts, and volumes with our tags.',
-    '      --run RUN       of this run alone',
+    'Removes what is left of runs whose holder is dead, and nothing else: mounts, and volumes with our tags that\nthis machine made. Tells what was lost, once, with 69.',
+    '      --run RUN       of this run alone, also if it is not noted here',
     '  fsfreeze-snapshot gc',
   ),
   providers: command(

@@ -1,6 +1,6 @@
 // The machine as the commands about snapshots see it: its providers, the agent, where runs are noted.
 import { geteuid } from 'node:process';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { rootSocketBeside } from '../../agent/channels.js';
 import { UnreachableError } from '../../errors.js';
 import { lockForChange } from '../../freeze/session/device-change.js';
@@ -11,8 +11,12 @@ import { runProgram } from '../../snapshot/program.js';
 import { findPrograms } from '../../snapshot/providers/folders.js';
 import type { GuestSettings } from './guest-settings.js';
 
-/** Throws an UnreachableError unless root calls. */
-export function openMachine(settings: GuestSettings, note: (text: string) => void): SnapshotMachine {
+/** `config`: as it was given. Throws an UnreachableError unless root calls. */
+export function openMachine(
+  settings: GuestSettings,
+  config: string | undefined,
+  note: (text: string) => void,
+): SnapshotMachine {
   if (geteuid?.() !== 0) throw new UnreachableError('E_ROOT', 'expected to be run as root');
   const { agentSocket } = settings;
   const lock = async (what: string, limitMs: number) => await lockForChange(settings.freeze, what, limitMs);
@@ -22,7 +26,7 @@ export function openMachine(settings: GuestSettings, note: (text: string) => voi
     providers: [...findPrograms(), ...lvmProviders(runProgram, lock)],
     runtimeDir: settings.runtimeDir,
     agentSocket: agentSocket === undefined ? undefined : rootSocketBeside(agentSocket),
-    self: thisProgram(),
+    self: [...thisProgram(), ...(config === undefined ? [] : ['--config', resolve(config)])],
     note,
   });
 }
@@ -31,5 +35,6 @@ export function openMachine(settings: GuestSettings, note: (text: string) => voi
 function thisProgram(): readonly string[] {
   const { argv0, execPath, argv } = process;
   if (basename(argv0) !== 'fsfreeze-snapshot') return [execPath, argv[1] ?? ''];
-  return [argv0.includes('/') ? argv0 : join(dirname(execPath), 'fsfreeze-snapshot')];
+  // It is started in another folder.
+  return [argv0.includes('/') ? resolve(argv0) : join(dirname(execPath), 'fsfreeze-snapshot')];
 }

@@ -3,6 +3,7 @@
 // caught (a bug), let go first.
 import { readFileSync } from 'node:fs';
 import { printable } from '../../printable.js';
+import { OUR_FAILURE, passesCodeOn } from './exit-codes.js';
 import { runSnapshot } from './run.js';
 
 const controller = new AbortController();
@@ -63,16 +64,17 @@ const signals = {
   },
 };
 
-const INTERNAL_ERROR = 70;
+/** Of exec and hold any other code than 125 is the command's. */
+const BUG = passesCodeOn(process.argv.slice(2)) ? OUR_FAILURE : 70;
 // Until it has answered: a command that waits for nothing any more is a bug, too.
-process.exitCode = INTERNAL_ERROR;
+process.exitCode = BUG;
 // No `await` outside a function: the bundle is CommonJS.
 void runSnapshot(process.argv.slice(2), streams, signals).then((code) => {
   for (const error of uncaught) {
     const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
     process.stderr.write(`fsfreeze-snapshot: internal error: ${printable(what)}\n`);
   }
-  process.exitCode = uncaught.length > 0 && code !== 6 ? INTERNAL_ERROR : code;
+  process.exitCode = uncaught.length > 0 && code !== 6 ? BUG : code;
   // What was read of standard input keeps nothing waiting any more.
   process.stdin.destroy();
 });

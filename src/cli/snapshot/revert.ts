@@ -18,6 +18,11 @@ export interface Reverted {
 /** Throws an UnreachableError if there is no such run, or one of its volumes cannot be reverted; a CutError if it fails. */
 export async function revertRun(machine: SnapshotMachine, run: string, confirm: Confirm): Promise<readonly Reverted[]> {
   const found = findRun(machine, run);
+  if (found.state === 'making' || found.lost !== undefined)
+    throw new UnreachableError(
+      'E_PROVIDER',
+      `${run} cannot be reverted: ${found.lost ?? 'its snapshots are not made yet'}`,
+    );
   const steps = found.snapshots.map((one) => {
     const provider = machine.options.providers.find(({ name }) => name === one.provider);
     return { ...one, provider, revert: provider?.revert?.bind(provider) };

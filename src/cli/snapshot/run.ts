@@ -6,8 +6,8 @@ import { printableJson, printableLine, printableRow } from '../../printable.js';
 import { runHold } from '../../snapshot/run-hold.js';
 import type { Signals } from '../../snapshot/run-exec.js';
 import { readCommandLine, type Invocation } from './command-line.js';
-import { describeHold, describeRun } from './describe.js';
-import { exitCodeOf, OUR_FAILURE, type ExitCode } from './exit-codes.js';
+import { describeCollected, describeHold, describeRun } from './describe.js';
+import { exitCodeOf, OUR_FAILURE, passesCodeOn, type ExitCode } from './exit-codes.js';
 import { readGuestSettings } from './guest-settings.js';
 import { openMachine } from './machine.js';
 import { describeProviders, listProviders } from './providers.js';
@@ -36,7 +36,8 @@ export async function runSnapshot(words: readonly string[], streams: Streams, si
     streams.stdout(invocation.text);
     return 0;
   } catch (error) {
-    const isCommand = kind === 'exec' || kind === 'hold';
+    // A wrong call as well: any other code is that of the command.
+    const isCommand = passesCodeOn(kind === undefined ? words : [kind]);
     const code = isCommand ? OUR_FAILURE : exitCodeOf(error);
     const message = printableLine(describeError(error));
     streams.stderr(`fsfreeze-snapshot: ${message}\n`);
@@ -59,7 +60,7 @@ async function run(invocation: Run, streams: Streams, signals: Signals): Promise
     streams.stderr(`${text.split('\n').map(printableRow).join('\n')}\n`);
   };
   if (isAboutWriters(invocation)) return await runWriters(invocation, settings, { tell, note, signal: signals.abort });
-  await using machine = openMachine(settings, note);
+  await using machine = openMachine(settings, invocation.config, note);
   return await runOn({ machine, signals, json: invocation.json, tell, note }, invocation, streams);
 }
 
@@ -78,7 +79,8 @@ async function runOn(
       return await execCommand(context, invocation.take, invocation.words);
     case '-t': {
       const { take, target, noStdin } = invocation;
-      const released = letGo(streams, signals, noStdin);
+      // Never settles where there is no standard input to end.
+      const released = noStdin ? new Promise<void>(() => undefined) : streams.inputEnd();
       return await treeCommand(context, { take, target, isDetached: noStdin, released });
     }
     case 'start-snapshot':
@@ -114,13 +116,12 @@ async function runOn(
       return 0;
     }
     case 'gc': {
-      const { removed, left } = await machine.collect(invocation.run);
-      const rows = [
-        ...removed.map((what) => `removed ${what}`),
-        ...left.map(({ what, reason }) => `LEFT ${what}: ${reason}`),
-      ];
-      tell({ removed, left }, rows.length === 0 ? ['nothing is left of runs that are over'] : rows);
-      return left.length === 0 ? 0 : 69;
+      const collected = await machine.collect(invocation.run);
+      const rows = describeCollected(collected);
+      tell(collected, rows.length === 0 ? ['nothing is left of runs that are over'] : rows);
+      // With a name it is a shell that stands by: nobody hears it.
+      if (invocation.run === undefined) for (const { run } of collected.lost) machine.journal.forget(run);
+      return collected.left.length + collected.lost.length === 0 ? 0 : 69;
     }
     case 'providers': {
       const list = await listProviders(machine, invocation.paths);
@@ -128,14 +129,4 @@ async function runOn(
       return 0;
     }
   }
-}
-
-async function letGo({ inputEnd }: Streams, { abort }: Signals, noStdin: boolean): Promise<void> {
-  const aborted = new Promise<void>((resolve) => {
-    if (abort.aborted) resolve();
-    abort.addEventListener('abort', () => {
-      resolve();
-    });
-  });
-  await (noStdin ? aborted : Promise.race([aborted, inputEnd()]));
 }

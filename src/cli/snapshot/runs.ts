@@ -26,14 +26,26 @@ export function findRun(machine: SnapshotMachine, run: string): RunView {
   throw new UnreachableError('E_NO_RUN', `no snapshots are held under the name ${run} (fsfreeze-snapshot list)`);
 }
 
-/** Has the holder let go, and waits until nothing is left. Throws a CutError if something stays. */
+/**
+ * Has the holder let go, and waits until nothing is left. Throws a CutError if something stays, or if the snapshots were
+ * lost while they were read.
+ */
 export async function releaseRun(machine: SnapshotMachine, run: string): Promise<void> {
   const found = findRun(machine, run);
-  if (found.isHeld) process.kill(found.holder.pid, 'SIGTERM');
+  if (found.isHeld) {
+    const record = machine.journal.read(run);
+    // Tells the holder that this is no signal of just anybody.
+    if (record !== undefined) machine.journal.update({ ...record, state: 'ending' });
+    process.kill(found.holder.pid, 'SIGTERM');
+  }
   for (let waitedMs = 0; waitedMs < RELEASE_LIMIT_MS && isHeld(found); waitedMs += STEP_MS) await sleep(STEP_MS);
   if (isHeld(found))
     throw new CutError('E_IN_USE', `the holder of ${run}, process ${found.holder.pid}, does not let go`);
+  const lost = machine.journal.read(run)?.lost ?? found.lost;
   const { left } = await machine.collect(run);
   const [first] = left;
   if (first !== undefined) throw new CutError('E_IN_USE', `${first.what} is left: ${first.reason}`);
+  machine.journal.forget(run);
+  if (lost !== undefined)
+    throw new CutError('E_SNAPSHOT_LOST', `what was read of run ${run} is not to be relied on: ${lost}`);
 }

@@ -1,6 +1,6 @@
 // `start-snapshot` and `stop-snapshot`: dragonsdawn-snapshot's wrappers, for backup programs that can only call something
 // before and something after.
-import { UnreachableError } from '../../errors.js';
+import { CutError, describeError, UnreachableError } from '../../errors.js';
 import { startDetached } from '../../snapshot/detached.js';
 import type { SnapshotMachine } from '../../snapshot/machine.js';
 import type { ExitCode } from './exit-codes.js';
@@ -17,10 +17,22 @@ export async function startSnapshot(
   return exitCode;
 }
 
-/** Releases all that start-snapshot began. Throws an UnreachableError if there is nothing. */
+/**
+ * Releases all that start-snapshot began. Throws an UnreachableError if there is nothing, and, after all are released, a
+ * CutError for those that were lost or of which something stays.
+ */
 export async function stopSnapshot(machine: SnapshotMachine): Promise<readonly string[]> {
   const runs = listRuns(machine).filter(({ isDetached }) => isDetached);
   if (runs.length === 0) throw new UnreachableError('E_NO_RUN', 'start-snapshot has begun nothing that is held');
-  for (const { run } of runs) await releaseRun(machine, run);
+  const failures: unknown[] = [];
+  for (const { run } of runs)
+    await releaseRun(machine, run).catch((error: unknown) => {
+      failures.push(error);
+    });
+  if (failures.length > 1)
+    throw new CutError('E_UNDO', failures.map((one) => describeError(one)).join('; '), {
+      cause: new AggregateError(failures),
+    });
+  if (failures.length === 1) throw failures[0];
   return runs.map(({ run }) => run);
 }

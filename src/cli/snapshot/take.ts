@@ -1,5 +1,5 @@
 // The commands that take snapshots: exec, dragonsdawn-snapshot's call, and their dry run.
-import { closeSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { printableJson } from '../../printable.js';
 import type { RunRecord } from '../../snapshot/journal.js';
 import type { SnapshotMachine } from '../../snapshot/machine.js';
@@ -48,9 +48,9 @@ export async function execCommand(
   words: readonly string[],
 ): Promise<number> {
   const { machine, signals, note, json } = context;
+  if (options.dryRun) return dryRun(context, await planned(context, options, 'trees'));
   await collected(context);
   const plan = await planned(context, options, 'trees');
-  if (options.dryRun) return dryRun(context, plan);
   return await runExec(
     machine,
     plan,
@@ -71,15 +71,18 @@ export async function treeCommand(
   context: TakeContext,
   { take: options, target, isDetached, released }: TreeOptions,
 ): Promise<number> {
-  const { machine, tell } = context;
+  const { machine, tell, signals } = context;
+  if (options.dryRun) return dryRun(context, await planned(context, options, 'whole-mounts'));
   await collected(context);
   const plan = await planned(context, options, 'whole-mounts');
-  if (options.dryRun) return dryRun(context, plan);
   const onReady = (record: RunRecord): void => {
     tell(record, [...describeRun(record), 'done']);
     closeSync(STDOUT_FD);
+    // What is written there later must not reach a file that gets its number: the lowest that is free is this one.
+    openSync('/dev/null', 'w');
   };
-  await runTree(machine, plan, { ...takeRequest(machine, options), target, isDetached, onReady }, released);
+  const { abort } = signals;
+  await runTree(machine, plan, { ...takeRequest(machine, options), target, isDetached, abort, onReady }, released);
   return 0;
 }
 

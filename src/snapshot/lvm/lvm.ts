@@ -2,6 +2,7 @@
 // dmeventd to watch, or tells the system bus: the first may be frozen, the others start programs.
 import * as v from 'valibot';
 import { CutError } from '../../errors.js';
+import { thisMaker, type Maker } from '../maker.js';
 import { mustRun, type Run } from '../program.js';
 
 /** As a word of a command line, and, in quotes, of a line for the lvm shell. */
@@ -98,9 +99,27 @@ const OUR_TAG = 'fsfreeze-bridge';
 const RUN_TAG = 'fsb.run.';
 /** The volume that it is cut from, which LVM does not tell before the cut has come to its end. */
 const ORIGIN_TAG = 'fsb.of.';
+const MACHINE_TAG = 'fsb.machine.';
+const BOOT_TAG = 'fsb.boot.';
+const VALUE_TAGS = [RUN_TAG, ORIGIN_TAG, MACHINE_TAG, BOOT_TAG];
 
 export function tagWords(run: string, origin: string): readonly string[] {
-  return [OUR_TAG, `${RUN_TAG}${run}`, `${ORIGIN_TAG}${origin}`].flatMap((tag) => ['--addtag', tag]);
+  const { machine, boot } = thisMaker();
+  const tags = [OUR_TAG, `${RUN_TAG}${run}`, `${ORIGIN_TAG}${origin}`];
+  if (machine !== undefined) tags.push(`${MACHINE_TAG}${machine}`);
+  if (boot !== undefined) tags.push(`${BOOT_TAG}${boot}`);
+  return tags.flatMap((tag) => ['--addtag', tag]);
+}
+
+/** As its tags have it. */
+export function makerOf({ lv_tags }: LogicalVolume): Maker {
+  const of = (head: string): string | undefined =>
+    lv_tags
+      .split(',')
+      .find((tag) => tag.startsWith(head))
+      ?.slice(head.length);
+  const [machine, boot] = [of(MACHINE_TAG), of(BOOT_TAG)];
+  return { ...(machine === undefined ? {} : { machine }), ...(boot === undefined ? {} : { boot }) };
 }
 
 /** The run that made it; undefined if it is not ours. */
@@ -118,5 +137,5 @@ export function originOf({ origin, lv_tags }: LogicalVolume): string | undefined
 }
 
 export function ourTags({ lv_tags }: LogicalVolume): readonly string[] {
-  return lv_tags.split(',').filter((tag) => tag === OUR_TAG || tag.startsWith(RUN_TAG) || tag.startsWith(ORIGIN_TAG));
+  return lv_tags.split(',').filter((tag) => tag === OUR_TAG || VALUE_TAGS.some((head) => tag.startsWith(head)));
 }

@@ -10,7 +10,7 @@ import type { Made, Probe, Provider, SizeWish, Snapshot } from '../providers/pro
 import type { Volume } from '../volume.js';
 import { ClassicSnapshot } from './classic.js';
 import { cowSizes, type Origin } from './cow-size.js';
-import { Lvm, ourTags, runOf, type Lock, type LogicalVolume } from './lvm.js';
+import { Lvm, makerOf, ourTags, runOf, type Lock, type LogicalVolume } from './lvm.js';
 import { removeVolume, type LvmTools, type SnapshotParts } from './logical-snapshot.js';
 import { LvmShell } from './shell.js';
 import { refuseFullPool, ThinSnapshot } from './thin.js';
@@ -133,7 +133,7 @@ class LvmProvider implements Provider {
       const run = runOf(one);
       const isThin = one.segtype === 'thin';
       if (run === undefined || isThin !== (this.name === 'lvm-thin')) return [];
-      return [{ run, name: `${one.vg_name}/${one.lv_name}` }];
+      return [{ run, name: `${one.vg_name}/${one.lv_name}`, maker: makerOf(one) }];
     });
   }
 

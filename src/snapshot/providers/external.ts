@@ -73,6 +73,7 @@ export class ExternalProvider implements Provider {
   }
 
   async removeLeft({ run, name }: Made): Promise<void> {
+    if (this.#unsafe !== undefined) throw new CutError('E_PROVIDER', `${this.name} is not run: ${this.#unsafe}`);
     await this.#must('remove', { run, name });
   }
 

@@ -2,6 +2,7 @@
 // interface. Its verbs are those of the contract for programs (../README.md): probe, plan, take (arm, then cut), mount,
 // status, extend, remove.
 import type { ProcessId } from '../../linux/process-stat.js';
+import type { Maker } from '../maker.js';
 import type { Volume } from '../volume.js';
 
 /** Whether a provider takes a volume. */
@@ -69,6 +70,8 @@ export interface Made {
   readonly run: string;
   /** As Snapshot.name. */
   readonly name: string;
+  /** By its marks; without it by the run's notes alone. */
+  readonly maker?: Maker;
 }
 
 export interface Provider {

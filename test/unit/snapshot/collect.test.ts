@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { collect } from '../../../src/snapshot/collect.js';
 import { Journal, processNote, type RunRecord } from '../../../src/snapshot/journal.js';
+import { thisMaker } from '../../../src/snapshot/maker.js';
 import type { Run } from '../../../src/snapshot/program.js';
 import { fakeProvider } from '../../support/fake-provider.js';
 import { scratch, type Scratch } from '../../support/scratch.js';
@@ -54,11 +55,11 @@ describe('gc', () => {
     const provider = fakeProvider('lvm');
     provider.there = [
       { run: 'r1', name: 'vg/one' },
-      { run: 'after-a-reboot', name: 'vg/two' },
+      { run: 'after-a-reboot', name: 'vg/two', maker: { ...thisMaker(), boot: 'earlier' } },
     ];
     journal.begin(record('r1', { mounts: ['/mnt', '/mnt/srv'] }));
     const { run, calls } = machine(['/mnt', '/mnt/srv']);
-    expect(await collect(journal, [provider], run)).toEqual({ removed: ['vg/one', 'vg/two'], left: [] });
+    expect(await collect(journal, [provider], run)).toMatchObject({ removed: ['vg/one', 'vg/two'], left: [] });
     expect(calls.filter((call) => call.startsWith('umount'))).toEqual(['umount /mnt/srv', 'umount /mnt']);
     expect(journal.runs()).toEqual([]);
   });
@@ -68,7 +69,7 @@ describe('gc', () => {
     provider.there = [{ run: 'r1', name: 'vg/one' }];
     journal.begin(record('r1', { holder: processNote(process.pid), mounts: ['/mnt'] }));
     const { run, calls } = machine(['/mnt']);
-    expect(await collect(journal, [provider], run)).toEqual({ removed: [], left: [] });
+    expect(await collect(journal, [provider], run)).toMatchObject({ removed: [], left: [] });
     expect([calls, provider.calls, journal.runs()]).toEqual([[], [], ['r1']]);
   });
 
@@ -76,8 +77,58 @@ describe('gc', () => {
     const provider = fakeProvider('lvm');
     provider.there = [{ run: 'r1', name: 'vg/one' }];
     journal.begin(record('r1', { state: 'reverting' }));
-    expect(await collect(journal, [provider], machine().run)).toEqual({ removed: [], left: [] });
-    expect(await collect(journal, [provider], machine().run, 'r1')).toEqual({ removed: ['vg/one'], left: [] });
+    expect(await collect(journal, [provider], machine().run)).toMatchObject({ removed: [], left: [] });
+    expect(await collect(journal, [provider], machine().run, 'r1')).toMatchObject({ removed: ['vg/one'], left: [] });
+  });
+
+  test('leaves what another machine made, or a run that is noted elsewhere, and says so', async () => {
+    const provider = fakeProvider('lvm');
+    provider.there = [
+      { run: 'guest', name: 'vg/one', maker: { machine: 'f'.repeat(32), boot: 'x' } },
+      { run: 'unmarked', name: 'vg/two', maker: {} },
+      { run: 'container', name: 'vg/three', maker: thisMaker() },
+    ];
+    const { removed, left, others } = await collect(journal, [provider], machine().run);
+    expect({ removed, left, calls: provider.calls }).toEqual({ removed: [], left: [], calls: [] });
+    expect(others).toEqual([
+      { what: 'vg/one', reason: expect.stringMatching(/^it was made by machine f+, and this is/) as string },
+      { what: 'vg/two', reason: expect.stringMatching(/^it was made by machine unknown/) as string },
+      { what: 'vg/three', reason: expect.stringMatching(/by a run that is noted elsewhere/) as string },
+    ]);
+    // Whoever names it means it.
+    expect((await collect(journal, [provider], machine().run, 'container')).removed).toEqual(['vg/three']);
+    expect((await collect(journal, [provider], machine().run, 'guest')).removed).toEqual([]);
+  });
+
+  test('leaves a run whose notes it cannot read, and what a provider made that is not there any more', async () => {
+    const provider = fakeProvider('lvm');
+    provider.there = [{ run: 'r1', name: 'vg/one' }];
+    journal.begin(record('r1'));
+    writeFileSync(folder.path('runs/r1/journal.json'), '{"version":2}');
+    journal.begin(record('r2', { snapshots: [{ provider: 'gone', name: 'two', of: '/srv' }] }));
+    const { removed, left } = await collect(journal, [provider], machine().run);
+    expect(removed).toEqual([]);
+    expect(left).toEqual([
+      { what: 'run r1', reason: expect.stringContaining('its notes cannot be read') as string },
+      { what: 'two', reason: 'expected the provider gone, which made it, found none of that name' },
+    ]);
+    expect(journal.runs()).toEqual(['r1', 'r2']);
+  });
+
+  test('keeps of a run that was let go by name that it was lost, until somebody was told', async () => {
+    const provider = fakeProvider('lvm');
+    provider.there = [{ run: 'r1', name: 'vg/one' }];
+    journal.begin(record('r1', { isDetached: true, lost: 'its room was used up', mounts: ['/mnt'] }));
+    journal.begin(record('r2', { lost: 'told by its own exit code' }));
+    for (const removed of [['vg/one'], []])
+      expect(await collect(journal, [provider], machine().run)).toEqual({
+        removed,
+        left: [],
+        others: [],
+        lost: [{ run: 'r1', reason: 'its room was used up' }],
+      });
+    expect(journal.read('r1')).toMatchObject({ state: 'lost', mounts: [] });
+    expect(journal.runs()).toEqual(['r1']);
   });
 
   test('tells what stays, and keeps its notes', async () => {

@@ -20,6 +20,15 @@ describe('volumes that were cut under one freeze', () => {
   });
 });
 
+test('what is in memory makes the others worth no less, and what is bound does', () => {
+  const report = freezeReport(application);
+  expect(judgeSet(['atomic', 'live'], report)).toMatchObject({
+    level: 'application',
+    sources: ['application', 'none'],
+  });
+  expect(judgeSet(['atomic', 'live', 'bind'], report).level).toBe('none');
+});
+
 describe('volumes that were cut one after another', () => {
   const ways = ['per-volume', 'per-volume'] as const;
 

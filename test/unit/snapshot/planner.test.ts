@@ -47,6 +47,17 @@ describe('each filesystem', () => {
   });
 });
 
+test('what is in memory below a path is shown live, and refused by nobody', async () => {
+  const plan = await planSet(
+    'run1',
+    at('/a', '/tmp').map((source) => (source.at === '/tmp' ? { ...source, isFleeting: true } : source)),
+    lookup,
+    [fakeProvider('one')],
+    { requireSnapshot: true },
+  );
+  expect(plan.sources.map(({ way }) => way)).toEqual(['atomic', 'live']);
+});
+
 describe('providers that freeze by themselves', () => {
   const alone = () => fakeProvider('alone', { underFreeze: false });
 
@@ -67,6 +78,19 @@ test('the provider that is asked for is the only one, and must be there', async 
   await expect(ways(['/a'], providers, { provider: 'zfs' })).rejects.toThrow(
     'one of the providers one, two, found zfs',
   );
+});
+
+test('a filesystem in a file on another of the set is not cut: its cut would wait for the thaw', async () => {
+  const [outer, inner] = [table.filesystemOf('/a'), table.filesystemOf('/a/b')];
+  const chainOf = (filesystem: unknown) => ({ ...chain, restsOn: filesystem === inner ? [outer] : [] });
+  const within = { chainOf } as unknown as DiskLookup;
+  const planned = async (...places: readonly string[]) =>
+    (await planSet('run1', at(...places), within, [fakeProvider('one')], { requireSnapshot: false })).sources;
+  expect((await planned('/a', '/a/b')).map(({ way, reason }) => [way, reason])).toEqual([
+    ['atomic', undefined],
+    ['bind', 'it lies in a file on /a, which is held as well'],
+  ]);
+  expect((await planned('/a/b')).map(({ way }) => way)).toEqual(['atomic']);
 });
 
 test('a filesystem with a part elsewhere is told of as split', async () => {

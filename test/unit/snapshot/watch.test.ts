@@ -44,3 +44,37 @@ test.each([
   expect(await watch.end()).toMatch(reason);
   expect(onLost).toHaveBeenCalledExactlyOnceWith(expect.stringMatching(reason));
 });
+
+test('one of which nobody can tell whether it is whole is as good as lost at the end, and not before', async () => {
+  const provider = fakeProvider('lvm');
+  const [snapshot] = await provider.plan('r1', [volume], {});
+  if (snapshot === undefined) throw new Error('nothing was planned');
+  let tries = 0;
+  const blind = {
+    ...snapshot,
+    status: async () => {
+      tries += 1;
+      return await Promise.reject(new Error('dmsetup: it is not installed'));
+    },
+  };
+  const [onLost, onNote] = [vi.fn(), vi.fn()];
+  const watch = watchSnapshots([blind], { onNote, onLost });
+  await vi.waitFor(() => {
+    expect(onNote).toHaveBeenCalled();
+  });
+  expect(onLost).not.toHaveBeenCalled();
+  expect(await watch.end()).toMatch(/of \/srv is whole cannot be told: dmsetup: it is not installed$/);
+  expect(tries).toBe(4);
+});
+
+test('one that is whole and fails to be extended is not lost', async () => {
+  const provider = fakeProvider('lvm');
+  provider.status = { state: 'whole', usedBytes: 90, totalBytes: 100 };
+  const [snapshot] = await provider.plan('r1', [volume], {});
+  if (snapshot === undefined) throw new Error('nothing was planned');
+  const stuck = { ...snapshot, extend: async () => await Promise.reject(new Error('the group is locked')) };
+  const [onLost, onNote] = [vi.fn(), vi.fn()];
+  expect(await watchSnapshots([stuck], { onNote, onLost }).end()).toBeUndefined();
+  expect(onLost).not.toHaveBeenCalled();
+  expect(onNote).toHaveBeenCalledWith(expect.stringMatching(/the group is locked$/));
+});

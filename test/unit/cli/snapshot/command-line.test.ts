@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
 import { readCommandLine } from '../../../../src/cli/snapshot/command-line.js';
 import { exitCodes } from '../../../../src/cli/snapshot/exit-codes.js';
@@ -40,7 +41,15 @@ describe('the command line', () => {
     expect(called).toMatchObject({ take: { paths: ['/srv', '/home'], require: 'none', requireSnapshot: false } });
     expect(readCommandLine(['/srv'])).toMatchObject({ kind: '-t', target: '/mnt' });
     const started = readCommandLine(['start-snapshot', '-t', '/mnt/s', '/srv']);
-    expect(started).toMatchObject({ kind: 'start-snapshot', given: ['-t', '/mnt/s', '/srv'] });
+    const given = ['-t', '/mnt/s', '/srv', '--target', '/mnt/s'];
+    expect(started).toMatchObject({ kind: 'start-snapshot', target: '/mnt/s', given });
+  });
+
+  test('means a folder below the one it is called in, whoever mounts there later from another one', () => {
+    const target = join(process.cwd(), 'sub/s');
+    const called = readCommandLine(['start-snapshot', '-t', 'sub/s', '/srv']);
+    expect(called).toMatchObject({ target, given: ['-t', 'sub/s', '/srv', '--target', target] });
+    expect(readCommandLine(called.kind === 'start-snapshot' ? called.given : [])).toMatchObject({ kind: '-t', target });
   });
 
   test.each([
@@ -109,6 +118,11 @@ describe('fsfreeze-snapshot', () => {
     expect(stderr).toMatch(/^fsfreeze-snapshot: cannot read it: ENOENT/);
     expect(JSON.parse(stdout)).toMatchObject({ error: { code: 'E_NO_WRITER', exitCode: 69 } });
     expect(await run('writers', '-c', '/nowhere/conf')).toMatchObject({ code: 64 });
+  });
+
+  test('ends with 125 for a wrong call where any other code is that of a command', async () => {
+    for (const name of ['exec', 'hold']) expect(await run(name, '/srv')).toMatchObject({ code: 125, stdout: '' });
+    expect(await run('exec', '/srv', '--bla', '--', 'true')).toMatchObject({ code: 125 });
   });
 
   test('runs writers for root alone', async () => {

@@ -72,6 +72,9 @@ requires('root')('a provider that is a program', () => {
       fits: false,
       reason: expect.stringContaining('unsafe: ') as string,
     });
+    const removing = providers[1]?.removeLeft({ run: 'r1', name: 'snap-1' });
+    await expect(removing).rejects.toThrow('unsafe is not run: ');
+    expect(asked().join()).not.toContain('remove');
   });
 
   test.each([
