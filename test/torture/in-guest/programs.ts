@@ -30,13 +30,14 @@ for my $dir ('', @dirs) {
 
 /** One number, durably to the first directory, then to the second; then it is noted. */
 export const ORDERED = `
-use strict; use Fcntl; use IO::Handle;
+use strict; use Fcntl; use IO::Handle; use Time::HiRes 'usleep';
 my ($out, @dirs) = @ARGV;
 open(my $tell, '>', $out) or die; $tell->autoflush(1);
 my @files = map { sysopen(my $file, "$_/order", O_WRONLY | O_CREAT | O_DSYNC) or die "$_: $!"; $file } @dirs;
 for (my $number = 1; ; $number++) {
   for my $file (@files) { sysseek($file, 0, 0); syswrite($file, sprintf("%09d\\n", $number)) == 10 or die "$!" }
   print $tell "$number\\n";
+  usleep 1000; # the guest has one processor
 }
 `;
 
