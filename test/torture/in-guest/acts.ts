@@ -29,7 +29,7 @@ export interface ActContext {
 }
 
 /** Kernels before 6.8 cut no frozen volume. */
-export const cutsTogether = (kernel: string): boolean => kernel !== '6.1';
+const cutsTogether = (kernel: string): boolean => kernel !== '6.1';
 
 const WATCHED = ['/srv/a', '/srv/a/b', '/srv/t', '/srv/s', '/srv/wal'] as const;
 /** Under a busy machine a shorter one ends before the first device is suspended. */

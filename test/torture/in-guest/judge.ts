@@ -1,7 +1,7 @@
 // What torture -- in-guest takes for right. Pure.
 
 /** After the end of whatever held the guest. */
-export const WRITE_LIMIT_S = 1;
+const WRITE_LIMIT_S = 1;
 
 export interface Written {
   readonly directory: string;

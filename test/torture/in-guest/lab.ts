@@ -11,7 +11,7 @@ import type { Written } from './judge.js';
 import { LAB_WRITER, ORDERED, STRIKE, WRITES } from './programs.js';
 
 const FOLDER = '/run/fsb-lab';
-export const STRIKE_LIMIT_MS = 120_000;
+const STRIKE_LIMIT_MS = 120_000;
 
 const toldSchema = v.object({
   /** Exit code, or 128 + the signal. */
