@@ -7,6 +7,7 @@ import { defined } from '../defined.js';
 import { QuiesceError, ThawUnconfirmedError } from '../errors.js';
 import type { LocalCoordinator, LocalSession } from '../freeze/options.js';
 import { ThawPendingError } from '../freeze/session/errors.js';
+import type { ProcessId } from '../linux/process-stat.js';
 import { claimOf, endingChannel, type Claim, type Holder } from './holder.js';
 import type { LateThawNote } from './late-thaw-note.js';
 import type { ChannelContext, Origin } from './origin.js';
@@ -251,7 +252,12 @@ export class SessionKeeper {
    * bridge-critical, as LocalSession.critical. Throws a QuiesceError, too, if the session is not held, or not by this
    * asker, or if that is not root, who alone has devices to suspend.
    */
-  async critical(id: string, on: boolean, boundMs: number, asker: ChannelContext): Promise<void> {
+  async critical(
+    id: string,
+    on: boolean,
+    { boundMs, worker }: { readonly boundMs: number; readonly worker?: ProcessId },
+    asker: ChannelContext,
+  ): Promise<void> {
     if (asker.client?.isRoot !== true)
       throw new QuiesceError(
         'E_HELD',
@@ -259,7 +265,7 @@ export class SessionKeeper {
       );
     const { holder, session } = await this.#heldNow(id);
     this.#checkClaim(holder, asker, ['holder']);
-    await session.critical(on, boundMs);
+    await session.critical(on, boundMs, worker);
   }
 
   async #heldNow(id: string): Promise<HeldSession> {

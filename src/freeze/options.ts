@@ -14,6 +14,7 @@ import type {
 import type { HungFilesystem } from './freezer/lines.js';
 import type { ServiceManagerPaths } from './freezer/process.js';
 import type { LookAtMachine } from '../linux/machine-view.js';
+import type { ProcessId } from '../linux/process-stat.js';
 import type { HookFailure } from './judgement/requirement.js';
 import type { FreezeRules } from './judgement/rules.js';
 import type { WriterFolder } from './writers/folders.js';
@@ -118,10 +119,10 @@ export interface LocalSession extends FreezeSession {
   breakOff(error: string, byItself?: boolean): Promise<FreezeReport>;
   /**
    * Tells that a provider is inside a device-mapper section: whatever ends the session but thaw() waits for `false`, at
-   * most `boundMs` (default 30 000). Changes nothing where nothing is frozen. Throws a QuiesceError if the session is not
-   * frozen any more, and for `true` while an end waits already.
+   * most `boundMs` (default 30 000), or until `worker` has ended and no device is suspended. Changes nothing where nothing
+   * is frozen. Throws a QuiesceError if the session is not frozen any more, and for `true` while an end waits already.
    */
-  critical(on: boolean, boundMs?: number): Promise<void>;
+  critical(on: boolean, boundMs?: number, worker?: ProcessId): Promise<void>;
   /**
    * For whoever thaws in the requester's place: lets no other critical section begin, and settles, never rejects, when
    * the one under way is over.

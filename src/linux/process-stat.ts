@@ -78,8 +78,11 @@ export class OpenProcessStat {
   }
 }
 
+/** One process for good. */
+export type ProcessId = Pick<ProcessStat, 'pid' | 'startTime'>;
+
 /** It is still that process, and has not ended. */
-export function stillRuns({ pid, startTime }: { readonly pid: number; readonly startTime: string }): boolean {
+export function stillRuns({ pid, startTime }: ProcessId): boolean {
   const now = processStat(pid);
   return now?.startTime === startTime && !hasEnded(now);
 }

@@ -80,6 +80,8 @@ export const bridgeCommands = {
         ),
         30_000,
       ),
+      /** With its end, and no device suspended, the section is over, too: a requester that died tells nothing. */
+      worker: v.optional(members({ pid: intFrom(1, 'process id'), 'start-time': v.string() })),
     }),
     returns: nothing,
     whenFrozen: true,

@@ -12,10 +12,17 @@ export interface Started {
   readonly exitCode?: number;
 }
 
-/** `words`: program and arguments. Waits until it closes its standard output: by then the tree is there. */
-export async function startDetached([file = '', ...args]: readonly string[]): Promise<Started> {
+/**
+ * `words`: program and arguments. Waits until it closes its standard output: by then the tree is there. `complain` gets
+ * what it says on standard error meanwhile.
+ */
+export async function startDetached(
+  [file = '', ...args]: readonly string[],
+  complain: (text: string) => void,
+): Promise<Started> {
   const child = execa(file, args, {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    // Its own are pipes that end with us: a caller who reads all that we say does not wait for its end as well.
+    stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
     cleanup: false,
     buffer: false,
@@ -26,11 +33,15 @@ export async function startDetached([file = '', ...args]: readonly string[]): Pr
   child.stdout.on('data', (data: Buffer) => {
     said += data.toString();
   });
+  child.stderr.on('data', (data: Buffer) => {
+    complain(data.toString());
+  });
   await new Promise((resolve) => child.stdout.once('close', resolve));
   const timer = new Timer();
   const ended = await Promise.race([child, timer.after(END_GRACE_MS, undefined)]);
   timer.clear();
   if (ended !== undefined) return { said, exitCode: ended.exitCode ?? 1 };
+  child.stderr.destroy();
   child.unref();
   return { said };
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { consistencyLevelSchema } from '../consistency.js';
 import { namesIn, readText } from '../linux/kernel-values.js';
-import { processStat, stillRuns } from '../linux/process-stat.js';
+import { processStat, stillRuns, type ProcessId } from '../linux/process-stat.js';
 
 const RECORD = 'journal.json';
 
@@ -115,6 +115,6 @@ export function isHeld({ holder }: Pick<RunRecord, 'holder'>): boolean {
   return stillRuns(holder);
 }
 
-export function processNote(pid: number): RunRecord['holder'] {
+export function processNote(pid: number): ProcessId {
   return { pid, startTime: processStat(pid)?.startTime ?? '' };
 }

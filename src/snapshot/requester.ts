@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { ConsistencyLevel, FreezeReport } from '../consistency.js';
 import { describeError, QuiesceError, UnreachableError } from '../errors.js';
+import type { ProcessId } from '../linux/process-stat.js';
 import { QgaClient } from '../qga/client.js';
 import { RemoteError } from '../rpc/errors.js';
 
@@ -28,8 +29,11 @@ export interface Hold {
   readonly session: string;
   /** What was told when it began. */
   readonly report: FreezeReport;
-  /** No thaw within: a device is suspended. Throws what the work throws, after the section has ended. */
-  inSection<T>(work: () => Promise<T>): Promise<T>;
+  /**
+   * No thaw within: a device is suspended. Should we die within, it lasts until `worker` has ended. Throws what the work
+   * throws, after the section has ended.
+   */
+  inSection<T>(worker: ProcessId | undefined, work: () => Promise<T>): Promise<T>;
   renew(leaseMs: number): Promise<void>;
   /** Gives the final report. Throws an UnreachableError if nobody answers: then the end of the connection thaws. */
   thaw(): Promise<FreezeReport>;
@@ -68,7 +72,7 @@ export class Requester implements AsyncDisposable {
     return {
       session,
       report,
-      inSection: async (work) => await this.#inSection(session, work),
+      inSection: async (worker, work) => await this.#inSection(session, worker, work),
       renew: async (ms) => {
         await this.#ask(() =>
           this.#client.call('bridge-renew', { session, 'lease-ms': ms }, { timeoutMs: ASK_LIMIT_MS }),
@@ -81,9 +85,13 @@ export class Requester implements AsyncDisposable {
     };
   }
 
-  async #inSection<T>(session: string, work: () => Promise<T>): Promise<T> {
+  async #inSection<T>(session: string, worker: ProcessId | undefined, work: () => Promise<T>): Promise<T> {
+    const within = {
+      'bound-ms': SECTION_BOUND_MS,
+      ...(worker === undefined ? {} : { worker: { pid: worker.pid, 'start-time': worker.startTime } }),
+    };
     const tell = async (on: boolean): Promise<void> => {
-      const args = { session, on, ...(on ? { 'bound-ms': SECTION_BOUND_MS } : {}) };
+      const args = { session, on, ...(on ? within : {}) };
       await this.#ask(() => this.#client.call('bridge-critical', args, { timeoutMs: ASK_LIMIT_MS }));
     };
     await tell(true);

@@ -54,6 +54,8 @@ export async function mountSteps(steps: readonly Step[], run: Run, note: (at: st
 async function mountDevice(step: Step & { readonly kind: 'mount' }, run: Run): Promise<void> {
   const words = (options: readonly string[]): readonly [string, ...string[]] => [
     'mount',
+    // What is mounted below a bind of it would else be mounted below it, too.
+    '--make-private',
     ...['-t', step.type, '-o', options.join(','), step.device, step.at],
   ];
   if (step.otherwise !== undefined && (await run(words(step.options))).exitCode === 0) return;

@@ -105,22 +105,48 @@ async function cutAll({ snapshots, run }: SetPlan, request: TakeRequest): Promis
   const hold = await requester.hold({ requester: name, mountpoints, leave, leaseMs, require });
   let failure: unknown;
   try {
-    await hold.inSection(async () => {
-      let renewedMs = monotonicMs();
-      for (const snapshot of snapshots) {
-        if (monotonicMs() - renewedMs > leaseMs / 2) {
-          await hold.renew(leaseMs);
-          renewedMs = monotonicMs();
+    refuseOthers(hold.report, snapshots);
+    let renewedMs = monotonicMs();
+    for (const one of byWorker(snapshots))
+      await hold.inSection(one[0]?.worker, async () => {
+        for (const snapshot of one) {
+          if (monotonicMs() - renewedMs > leaseMs / 2) {
+            await hold.renew(leaseMs);
+            renewedMs = monotonicMs();
+          }
+          await snapshot.cut();
         }
-        await snapshot.cut();
-      }
-    });
+      });
   } catch (error) {
     failure = error;
   }
   const report = await hold.thaw();
   if (failure !== undefined) throw new CutError('E_CUT', describeError(failure), { cause: failure });
   return report;
+}
+
+/** The agent goes by mount points, and may see others there than we do: in a container, in a namespace of one's own. */
+function refuseOthers({ filesystems }: FreezeReport, snapshots: readonly Snapshot[]): void {
+  const held = new Set(
+    filesystems.filter(({ concerned, held: how }) => concerned || how === 'read-only').map(({ device }) => device),
+  );
+  const other = snapshots.find(({ volume }) => !held.has(volume.device));
+  if (other === undefined) return;
+  const { mountpoint, source, device } = other.volume;
+  throw new CutError(
+    'E_CUT',
+    `expected the agent to hold ${source} (${device}) at ${mountpoint}, found another filesystem there: it is in another mount namespace`,
+  );
+}
+
+/** Those that one process cuts share a section. */
+function byWorker(snapshots: readonly Snapshot[]): readonly (readonly Snapshot[])[] {
+  const groups = new Map<number | undefined, Snapshot[]>();
+  for (const snapshot of snapshots) {
+    const pid = snapshot.worker?.pid;
+    groups.set(pid, [...(groups.get(pid) ?? []), snapshot]);
+  }
+  return [...groups.values()];
 }
 
 /** With `auto` the agent has asked of its writers what they can; what is left to ask is that the hold lasted. */

@@ -70,6 +70,7 @@ function fakeSnapshot(provider: FakeProvider, run: string, volume: Volume, under
     volume,
     provider: provider.name,
     name,
+    worker: undefined,
     underFreeze,
     arm: async () => {
       await say('arm');

@@ -29,8 +29,9 @@ export function bridgeHandlers({ coordinator, keeper }: FreezeEnvironment) {
     async 'bridge-thaw'({ session }, context) {
       return { report: await keeper.thaw(session, context) };
     },
-    async 'bridge-critical'({ session, on, 'bound-ms': boundMs }, context) {
-      await keeper.critical(session, on, boundMs, context);
+    async 'bridge-critical'({ session, on, 'bound-ms': boundMs, worker }, context) {
+      const process = worker && { pid: worker.pid, startTime: worker['start-time'] };
+      await keeper.critical(session, on, { boundMs, ...defined({ worker: process }) }, context);
       return {};
     },
     async 'bridge-status'() {

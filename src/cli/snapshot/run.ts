@@ -82,7 +82,7 @@ async function runOn(
       return await treeCommand(context, { take, target, isDetached: noStdin, released });
     }
     case 'start-snapshot':
-      return await startSnapshot(machine, invocation.given, streams.stdout);
+      return await startSnapshot(machine, invocation.given, streams);
     case 'stop-snapshot': {
       const runs = await stopSnapshot(machine);
       tell({ released: runs }, runs);

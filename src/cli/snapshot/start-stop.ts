@@ -10,10 +10,10 @@ import { listRuns, releaseRun } from './runs.js';
 export async function startSnapshot(
   { options }: SnapshotMachine,
   given: readonly string[],
-  print: (text: string) => void,
+  streams: { readonly stdout: (text: string) => void; readonly stderr: (text: string) => void },
 ): Promise<ExitCode> {
-  const { said, exitCode = 0 } = await startDetached([...options.self, ...given, '--no-stdin']);
-  print(said);
+  const { said, exitCode = 0 } = await startDetached([...options.self, ...given, '--no-stdin'], streams.stderr);
+  streams.stdout(said);
   return exitCode;
 }
 

@@ -3,6 +3,8 @@
 // everything is thawed and released.
 import type { FreezeReport, FreezeRequest } from '../../consistency.js';
 import { describeError, UsageError, type QuiesceError } from '../../errors.js';
+import { anySuspended } from '../../linux/device-mapper.js';
+import { stillRuns, type ProcessId } from '../../linux/process-stat.js';
 import type { Refusal } from '../freezer/exchange.js';
 import type { FreezerHold } from '../freezer/hold.js';
 import type { HoldEnd } from '../freezer/lease-watch.js';
@@ -172,13 +174,15 @@ export class Session implements LocalSession, Predecessor {
     return { remainingMs: this.remainingMs };
   }
 
-  async critical(on: boolean, boundMs = 30_000): Promise<void> {
+  async critical(on: boolean, boundMs = 30_000, worker?: ProcessId): Promise<void> {
     const hold = this.#hold();
     if (!hold.armed) return;
     if (on && this.#section.isClosed)
       throw notFrozen(this.id, 'its end waits for the end of a critical section', this.report);
     // What ends the session while the freezer is asked waits already, and goes on only when the freezer has answered.
-    if (on) this.#section.begin(boundMs);
+    const { sysRoot } = this.#progress.settings;
+    // A device that stays suspended when who suspended it is gone must not be thawed all the same.
+    if (on) this.#section.begin(boundMs, worker && (() => !stillRuns(worker) && !anySuspended(sysRoot)));
     let refusal: Refusal | undefined;
     try {
       refusal = await hold.critical(on, boundMs);

@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CutError, describeError } from '../../errors.js';
 import { mapperName } from '../../linux/device-mapper.js';
+import type { ProcessId } from '../../linux/process-stat.js';
 import { mountOptions } from '../mount-options.js';
 import type { MountSpec, Snapshot, SnapshotStatus } from '../providers/provider.js';
 import type { Run } from '../program.js';
@@ -47,6 +48,10 @@ export abstract class LogicalSnapshot implements Snapshot {
 
   get name(): string {
     return `${this.group}/${this.own}`;
+  }
+
+  get worker(): ProcessId | undefined {
+    return this.shell?.process;
   }
 
   protected get mapper(): string {

@@ -26,28 +26,36 @@ interface LvmPlaces {
   readonly kernelRelease?: string;
 }
 
-/** Both kinds share what LVM is asked. */
-export function lvmProviders(run: Run, places: LvmPlaces = {}): readonly Provider[] {
-  const lvm = new Lvm(run);
-  return (['lvm-thin', 'lvm'] as const).map((name) => new LvmProvider(name, { run, lvm, ...places }));
+/** Both kinds share what LVM is asked, and the shell that cuts. */
+export function lvmProviders(
+  run: Run,
+  { sysRoot = '/sys', kernelRelease = release() }: LvmPlaces = {},
+): readonly Provider[] {
+  let shell: Promise<LvmShell> | undefined;
+  const tools = { lvm: new Lvm(run), run, shell: async () => await (shell ??= LvmShell.start()) };
+  const close = async (): Promise<void> => {
+    const started = shell;
+    shell = undefined;
+    await (await started?.catch(() => undefined))?.[Symbol.asyncDispose]();
+  };
+  return (['lvm-thin', 'lvm'] as const).map((name) => new LvmProvider(name, tools, close, { sysRoot, kernelRelease }));
 }
 
 class LvmProvider implements Provider {
   readonly name: 'lvm' | 'lvm-thin';
   readonly listsAll = true;
-  readonly #run: Run;
+  readonly #tools: LvmTools;
   readonly #lvm: Lvm;
   readonly #places: Required<LvmPlaces>;
-  #shell: Promise<LvmShell> | undefined;
+  /** May be called again. */
+  readonly close: () => Promise<void>;
 
-  constructor(
-    name: 'lvm' | 'lvm-thin',
-    { run, lvm, sysRoot = '/sys', kernelRelease = release() }: LvmPlaces & { readonly run: Run; readonly lvm: Lvm },
-  ) {
+  constructor(name: 'lvm' | 'lvm-thin', tools: LvmTools, close: () => Promise<void>, places: Required<LvmPlaces>) {
     this.name = name;
-    this.#run = run;
-    this.#lvm = lvm;
-    this.#places = { sysRoot, kernelRelease };
+    this.#tools = tools;
+    this.#lvm = tools.lvm;
+    this.#places = places;
+    this.close = close;
   }
 
   async probe(volume: Volume): Promise<Probe> {
@@ -109,10 +117,6 @@ class LvmProvider implements Provider {
     return { name: `${origin.vg_name}/${origin.lv_name}`, sizeBytes: origin.lv_size, writtenPerS };
   }
 
-  get #tools(): LvmTools {
-    return { lvm: this.#lvm, run: this.#run, shell: async () => await (this.#shell ??= LvmShell.start()) };
-  }
-
   async #originOf(volume: Volume): Promise<LogicalVolume> {
     return find(await this.#lvm.all(), volume);
   }
@@ -144,12 +148,6 @@ class LvmProvider implements Provider {
     await this.#lvm.do('lvconvert', '-y', '--merge', '--background', name);
     const origin = await this.#lvm.volume(group, found.origin);
     return origin?.lv_attr[5] === 'o' ? 'at-next-activation' : 'begun';
-  }
-
-  async close(): Promise<void> {
-    const shell = this.#shell;
-    this.#shell = undefined;
-    await (await shell?.catch(() => undefined))?.[Symbol.asyncDispose]();
   }
 }
 

@@ -3,6 +3,7 @@
 import { execa } from 'execa';
 import { withLimit } from '../../deadline.js';
 import { CutError } from '../../errors.js';
+import { processNote } from '../journal.js';
 import { SEARCH_PATH } from '../program.js';
 import { LVM_CONFIG } from './lvm.js';
 
@@ -33,6 +34,8 @@ export class LvmShell implements AsyncDisposable {
       this.#onSaid();
     });
   }
+
+  readonly process = processNote(this.#child.pid ?? 0);
 
   /** Starts it, and has it read all that a command reads: configuration, devices, metadata. Throws a CutError. */
   static async start(): Promise<LvmShell> {
@@ -68,8 +71,11 @@ export class LvmShell implements AsyncDisposable {
   }
 }
 
+/** What it says when we are gone must not end it in the middle of a section. */
+const SCRIPT = 'trap "" PIPE; exec lvm';
+
 function spawnShell() {
-  return execa('lvm', [], {
+  return execa('/bin/sh', ['-c', SCRIPT], {
     stdin: 'pipe',
     stdout: 'pipe',
     stderr: 'pipe',

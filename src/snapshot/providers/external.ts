@@ -5,6 +5,8 @@ import { execa } from 'execa';
 import * as v from 'valibot';
 import { withLimit } from '../../deadline.js';
 import { CutError, describeError } from '../../errors.js';
+import type { ProcessId } from '../../linux/process-stat.js';
+import { processNote } from '../journal.js';
 import { runProgram, SEARCH_PATH } from '../program.js';
 import type { Volume } from '../volume.js';
 import type { Made, MountSpec, Probe, Provider, SizeWish, Snapshot, SnapshotStatus } from './provider.js';
@@ -132,6 +134,10 @@ class ExternalSnapshot implements Snapshot {
     await this.#taking.say(JSON.stringify(this.#facts), 'ready');
   }
 
+  get worker(): ProcessId | undefined {
+    return this.#taking?.process;
+  }
+
   async cut(): Promise<void> {
     if (this.#taking === undefined) throw new CutError('E_CUT', `${this.name} was not armed`);
     await this.#taking.say('take', 'taken');
@@ -163,6 +169,7 @@ class ExternalSnapshot implements Snapshot {
 
 /** `PROGRAM take`, asked line by line. */
 class Taking {
+  readonly process: ProcessId;
   readonly #child;
   readonly #path: string;
   #said = '';
@@ -180,6 +187,7 @@ class Taking {
       detached: true,
       cleanup: false,
     });
+    this.process = processNote(this.#child.pid ?? 0);
     this.#child.stdin.on('error', () => undefined);
     this.#child.stdout.on('data', (data: Buffer) => {
       this.#said = (this.#said + data.toString()).slice(-1_000);

@@ -1,6 +1,7 @@
 // What makes snapshots, as the rest of this folder sees it: LVM (../lvm/) and programs (external.ts) behind one
 // interface. Its verbs are those of the contract for programs (../README.md): probe, plan, take (arm, then cut), mount,
 // status, extend, remove.
+import type { ProcessId } from '../../linux/process-stat.js';
 import type { Volume } from '../volume.js';
 
 /** Whether a provider takes a volume. */
@@ -45,6 +46,8 @@ export interface Snapshot {
   readonly cowBytes?: number;
   /** Makes all that can be made while applications run. */
   arm(): Promise<void>;
+  /** The process that cuts, once it is armed. It outlives us, ends the cut that is under way, and then itself. */
+  readonly worker: ProcessId | undefined;
   /** The cut itself. Starts no program and opens no file: the filesystems may be frozen. */
   cut(): Promise<void>;
   /** Once applications run again: makes it fit to be mounted. Throws a CutError if it was not made, or not whole. */

@@ -58,7 +58,7 @@ describe('a session that a connection inside the guest began', () => {
     await expect(keeper.thawPlain(other.context)).rejects.toThrow(heldText);
     await expect(keeper.thaw('s1', other.context)).rejects.toThrow(heldText);
     await expect(keeper.renew('s1', 5_000, other.context)).rejects.toThrow(heldText);
-    await expect(keeper.critical('s1', true, 1_000, connection(true).context)).rejects.toThrow(heldText);
+    await expect(keeper.critical('s1', true, { boundMs: 1_000 }, connection(true).context)).rejects.toThrow(heldText);
     expect(harness.freezer.frozen).toHaveLength(2);
     expect((await keeper.thaw('s1', holder.context)).outcome).toBe('ok');
     await expect(keeper.thaw('s1', other.context)).rejects.toThrow(heldOrNobody);
@@ -170,7 +170,7 @@ describe('a session that ends with its connection', () => {
     await start();
     const holder = connection(true);
     const session = await hold(holder.context, 's1', true);
-    await keeper.critical('s1', true, 400, holder.context);
+    await keeper.critical('s1', true, { boundMs: 400 }, holder.context);
     const started = performance.now();
     holder.dies();
     await sleep(200);
@@ -205,13 +205,17 @@ describe('a critical section', () => {
     await start();
     const holder = connection();
     await hold(holder.context);
-    await expect(keeper.critical('s1', true, 1_000, holder.context)).rejects.toThrow(
+    await expect(keeper.critical('s1', true, { boundMs: 1_000 }, holder.context)).rejects.toThrow(
       "bridge-critical: expected a requester on the socket that is root's alone, found local",
     );
-    await expect(keeper.critical('s1', true, 1_000, host)).rejects.toThrow('found port');
-    await expect(keeper.critical('s2', true, 1_000, connection(true).context)).rejects.toThrow("no session 's2' here");
+    await expect(keeper.critical('s1', true, { boundMs: 1_000 }, host)).rejects.toThrow('found port');
+    await expect(keeper.critical('s2', true, { boundMs: 1_000 }, connection(true).context)).rejects.toThrow(
+      "no session 's2' here",
+    );
     await keeper.thaw('s1', holder.context);
-    await expect(keeper.critical('s1', true, 1_000, connection(true).context)).rejects.toThrow('session s1 has ended');
+    await expect(keeper.critical('s1', true, { boundMs: 1_000 }, connection(true).context)).rejects.toThrow(
+      'session s1 has ended',
+    );
   });
 
   test('is waited for when root, or a successor, ends the session', async () => {
@@ -219,7 +223,7 @@ describe('a critical section', () => {
       await start();
       const [holder, other] = [connection(true), connection(by === 'root')];
       await hold(holder.context, by);
-      await keeper.critical(by, true, 300, holder.context);
+      await keeper.critical(by, true, { boundMs: 300 }, holder.context);
       if (by === 'successor') holder.dies();
       const started = performance.now();
       await keeper.thaw(by, other.context);

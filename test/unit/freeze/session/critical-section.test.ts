@@ -1,9 +1,11 @@
 // What ends a session while its requester's provider is inside a device-mapper section, over a fake freezer.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { spawn } from 'node:child_process';
 import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CriticalSection } from '../../../../src/freeze/session/critical-section.js';
+import { processStat } from '../../../../src/linux/process-stat.js';
 import type { LocalSession } from '../../../../src/freeze/options.js';
 import { FreezeHarness } from '../../../support/freeze-harness.js';
 
@@ -44,6 +46,17 @@ describe('a session inside a critical section', () => {
     expect((await session.breakOff('its requester died')).outcome).toBe('broken');
     expect(performance.now() - started).toBeGreaterThan(280);
     expect(performance.now() - started).toBeLessThan(1_000);
+  });
+
+  test('is ended by somebody else once the process that was inside has ended, and not before', async () => {
+    const session = await frozen();
+    const worker = spawn('/bin/sleep', ['1000'], { stdio: 'ignore' });
+    const { pid, startTime } = processStat(worker.pid ?? 0) ?? { pid: 0, startTime: '' };
+    await session.critical(true, 60_000, { pid, startTime });
+    const ending = session.breakOff('its requester died');
+    await waits(ending);
+    worker.kill('SIGKILL');
+    expect((await ending).outcome).toBe('broken');
   });
 
   test('is thawed at once by its requester, who says by it that the section is over', async () => {
