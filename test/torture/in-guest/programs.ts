@@ -23,7 +23,7 @@ for my $dir ('', @dirs) {
   while (1) {
     if ($file) { sysseek($file, 0, 0); syswrite($file, "x" x 512) == 512 or die "$dir: $!" }
     printf $tell "%.4f\\n", clock_gettime(CLOCK_MONOTONIC);
-    sleep 0.02;
+    sleep 0.05;
   }
 }
 `;
@@ -37,7 +37,7 @@ my @files = map { sysopen(my $file, "$_/order", O_WRONLY | O_CREAT | O_DSYNC) or
 for (my $number = 1; ; $number++) {
   for my $file (@files) { sysseek($file, 0, 0); syswrite($file, sprintf("%09d\\n", $number)) == 10 or die "$!" }
   print $tell "$number\\n";
-  usleep 1000; # the guest has one processor
+  usleep 5000; # the guest has one processor
 }
 `;
 
