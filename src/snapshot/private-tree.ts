@@ -7,7 +7,7 @@ import { execa } from 'execa';
 import { CutError } from '../errors.js';
 import { shellWord } from '../shell-word.js';
 import { SEARCH_PATH } from './program.js';
-import type { PrivateTree, Step } from './tree.js';
+import type { PrivateStep, PrivateTree } from './tree.js';
 
 /** The descriptor on which the shell says that all is mounted; it is closed before the command is. */
 const READY_FD = 3;
@@ -40,7 +40,7 @@ export function scriptOf({ steps, root }: PrivateTree, path: string | undefined)
   ].join('\n');
 }
 
-function lineOf(step: Step): string {
+function lineOf(step: PrivateStep): string {
   const at = shellWord(step.at);
   switch (step.kind) {
     case 'mount': {
@@ -53,6 +53,10 @@ function lineOf(step: Step): string {
     case 'bind': {
       const bind = `mount --${step.whole === true ? 'r' : ''}bind ${shellWord(step.from)} ${at}`;
       return step.ifThere === true ? `[ ! -e ${at} ] || ${bind}` : bind;
+    }
+    case 'keep': {
+      const from = shellWord(step.from);
+      return `if [ -d ${from} ]; then mkdir ${at}; else : >${at}; fi; mount --bind ${from} ${at}`;
     }
     case 'read-only':
       return `mount -o remount,bind,ro ${at}`;

@@ -29,6 +29,9 @@ export type Step =
   | { readonly kind: 'make'; readonly at: string }
   | { readonly kind: 'unmount'; readonly at: string };
 
+/** `keep`: a bind at a place of ours that is not there yet, of a folder or a file. */
+export type PrivateStep = Step | { readonly kind: 'keep'; readonly from: string; readonly at: string };
+
 /** `stage`: a place for each snapshot, in the order of `mountable`. */
 export interface TreeParts {
   readonly sources: readonly PlannedSource[];
@@ -37,7 +40,7 @@ export interface TreeParts {
 }
 
 export interface PrivateTree {
-  readonly steps: readonly Step[];
+  readonly steps: readonly PrivateStep[];
   /** The command's root, if that is not the machine's: nothing can be mounted over `/` itself. */
   readonly root?: string;
 }
@@ -47,19 +50,31 @@ export function privateTree(parts: TreeParts, mounts: readonly Mount[]): Private
   const { sources } = parts;
   const top = sources.find(({ source, snapshot }) => source.at === '/' && snapshot !== undefined);
   const root = top === undefined ? undefined : fromOf(parts, top);
+  // Without a new root, what is not cut is there already, or hidden as soon as what it is mounted in is shown.
+  const hidden = root === undefined ? sources.filter((one) => isHidden(one, sources)) : [];
+  const kept = new Map(hidden.map((one, place) => [one, parts.stage(parts.mountable.length + place)]));
   const steps = [
     ...parts.mountable.map((_, place) => stageStep(parts, place, ['nosuid'])),
+    ...[...kept].map(([one, at]): PrivateStep => ({ kind: 'keep', from: one.source.at, at })),
     ...(root === undefined || top === undefined ? [] : restOfRoot(root, top, sources, mounts)),
-    // Without a new root, what is not cut is there already.
     ...sources
-      .filter((one) => one !== top && (root !== undefined || one.snapshot !== undefined))
-      .flatMap((one) => place(parts, one, `${root ?? ''}${one.source.at}`)),
+      .filter((one) => one !== top && (root !== undefined || one.snapshot !== undefined || kept.has(one)))
+      .flatMap((one) => place(parts, one, `${root ?? ''}${one.source.at}`, kept.get(one))),
+    ...[...kept.values()].map((at): Step => ({ kind: 'unmount', at })),
     // What is bound stays; the staging place of a new root is the root.
     ...parts.mountable.flatMap((_, place): Step[] =>
       parts.stage(place) === root ? [] : [{ kind: 'unmount', at: parts.stage(place) }],
     ),
   ];
   return { steps, ...(root === undefined ? {} : { root }) };
+}
+
+/** It is not cut, and mounted below something that is. */
+function isHidden({ source, snapshot }: PlannedSource, sources: readonly PlannedSource[]): boolean {
+  return (
+    snapshot === undefined &&
+    sources.some((other) => other.snapshot !== undefined && source.at.startsWith(`${other.source.at}/`))
+  );
 }
 
 /** What else is mounted right on the root: a command needs /proc, /dev and /run, and they are no data. */
@@ -118,10 +133,11 @@ function fromOf({ mountable, stage }: TreeParts, { snapshot, source }: PlannedSo
   return `${stage(place)}${source.inside === '/' ? '' : source.inside}`;
 }
 
-function place(parts: TreeParts, one: PlannedSource, at: string): Step[] {
+/** `kept`: where what is not cut is found, if not at its own place. */
+function place(parts: TreeParts, one: PlannedSource, at: string, kept = one.source.at): Step[] {
   if (one.snapshot !== undefined) return [{ kind: 'bind', from: fromOf(parts, one), at }];
   return [
-    { kind: 'bind', from: one.source.at, at },
+    { kind: 'bind', from: kept, at },
     { kind: 'read-only', at },
   ];
 }

@@ -30,6 +30,33 @@ systemctl start $unit
 until su postgres -c 'psql -qc "create table load (id int primary key)"' 2>/dev/null; do sleep 0.2; done
 `;
 
+/** As far as mounts go, a machine whose root lies on a logical volume: a namespace with an agent of its own. */
+const ROOTED = `set -e
+lvcreate -q -An -y -L 32M -n root vg0 >/dev/null 2>&1; mkfs.ext4 -q /dev/vg0/root
+mkdir -p /run/rooted/none
+own='runtime-dir=/run/rooted\nlocal-socket=/run/rooted/agent.sock\nwriter-folders=/run/rooted/none'
+printf "[general]\nmethod=none\n[bridge]\n$own\n" >/run/rooted/conf
+cat >/run/rooted/script <<'END'
+set -e
+mkdir -p /srv/new; mount /dev/vg0/root /srv/new; cd /srv/new
+mkdir usr etc var proc sys dev run tmp old; for d in bin sbin lib lib64; do ln -s usr/$d $d; done
+for d in usr etc var proc sys dev run; do mount --rbind /$d $d; done
+pivot_root . old; cd /; umount -l /old
+fsfreeze-agent -c /run/rooted/conf >/run/rooted/log 2>&1 & agent=$!
+until [ -S /run/rooted/agent-root.sock ]; do sleep 0.05; done
+rc=0; (eval "$1") || rc=$?
+kill $agent; wait $agent || :; kill -KILL $(pgrep -f "^[^ ]*freezer --socket /run/rooted")
+exit $rc
+END
+rc=0; unshare -m sh /run/rooted/script "$1" || rc=$?
+rm -r /run/rooted; lvremove -q -y vg0/root >/dev/null; exit $rc
+`;
+
+/** Does `line` in a namespace whose root is a logical volume of its own; fsfreeze-snapshot needs `-c /run/rooted/conf`. */
+export async function onRootVolume(guest: Guest, line: string): Promise<Called> {
+  return called(await guest.exec(['/bin/sh', '-c', ROOTED, 'sh', line], { check: false, timeoutMs: 180_000 }));
+}
+
 export async function setUpVolumes(guest: Guest): Promise<void> {
   for (const [name, sizeMiB] of Object.entries(DISKS)) await guest.addBlankDisk(name, sizeMiB);
   const variables = [
@@ -49,7 +76,10 @@ export interface Called {
 
 /** `fsfreeze-snapshot`, with --json, to its end. */
 export async function snapshot(guest: Guest, ...words: readonly string[]): Promise<Called> {
-  const result = await guest.exec(['/usr/bin/fsfreeze-snapshot', ...words], { check: false, timeoutMs: 120_000 });
+  return called(await guest.exec(['/usr/bin/fsfreeze-snapshot', ...words], { check: false, timeoutMs: 120_000 }));
+}
+
+function called(result: Pick<Called, 'exitCode' | 'stdout' | 'stderr'>): Called {
   const line = result.stderr.split('\n').find((each) => each.startsWith('{"run"'));
   return { ...result, ...(line === undefined ? {} : { record: JSON.parse(line) as NonNullable<Called['record']> }) };
 }

@@ -56,6 +56,23 @@ describe('over the original paths', () => {
     expect(lines.join('\n')).not.toContain('/srv/boot');
   });
 
+  test('what is not cut and lies in what is cut is kept aside until that is shown, and shown in it', () => {
+    const lines = script(
+      parts([
+        ['/srv', '/', 7],
+        ['/srv/boot', '/'],
+      ]),
+    );
+    expect(lines.slice(2, 8)).toEqual([
+      'if [ -d /srv/boot ]; then mkdir /run/x/1; else : >/run/x/1; fi; mount --bind /srv/boot /run/x/1',
+      'mount --bind /run/x/0 /srv',
+      'mount --bind /run/x/1 /srv/boot',
+      'mount -o remount,bind,ro /srv/boot',
+      'umount /run/x/1',
+      'umount /run/x/0',
+    ]);
+  });
+
   test('the whole root is a new root, with what is mounted on it: /proc as it is, snapshots in their places', () => {
     const lines = script(
       parts([

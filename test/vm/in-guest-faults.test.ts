@@ -1,0 +1,154 @@
+// What becomes of snapshots inside the guest, and of the guest, when something dies, runs out or comes in between. A
+// provider that suspends its device for seconds makes room for that to happen inside a section (src/snapshot/README.md).
+import { beforeEach, expect, test } from 'vitest';
+import { waitForAgent } from '../../src/testing/index.js';
+import { requester, userModeAgent } from '../support/agent-guest.js';
+import { execOver, leftovers, setUpVolumes, snapshot, untilNothingLeft } from '../support/in-guest.js';
+import { requires, USER_MODE } from '../support/requires.js';
+import { sharedGuest } from '../support/shared-guest.js';
+import { kernels } from '../support/variants.js';
+
+const PROVIDER = '/etc/fsfreeze-bridge/providers.d/slow';
+/** Takes vg1/s alone: its cut is a device that is suspended for SECONDS. It shows the filesystem as it is. */
+const slow = (seconds: number): string => `#!/bin/sh
+read -r facts
+case $1 in
+probe) case $facts in */srv/s\\"*) echo '{"underFreeze":true}' ;; *) echo 'not mine' >&2; exit 3 ;; esac ;;
+plan) echo '{"name":"slow"}' ;;
+take)
+	echo ready; read -r word || exit 0
+	trap '' PIPE
+	dmsetup suspend --nolockfs vg1-s; : >/run/in-section; sleep ${seconds}; dmsetup resume vg1-s
+	echo taken
+	;;
+mount) echo '{"device":"/dev/vg1/s","type":"ext4","options":["rw"]}' ;;
+status) echo '{"state":"whole"}' ;;
+extend) echo '{"extended":false}' ;;
+remove) : >/run/removed; echo '{}' ;;
+esac
+`;
+
+/** Nothing is frozen in any way: of its device neither, which would show when it is mounted anew. */
+const MOUNTABLE = 'timeout 20 sh -c "echo x >/srv/s/x && umount /srv/s && mount /dev/vg1/s /srv/s && echo y >/srv/s/y"';
+
+for (const kernel of kernels('6.12'))
+  requires(...USER_MODE)(`faults of snapshots inside the guest, kernel ${kernel}`, () => {
+    const shared = sharedGuest(async () => await userModeAgent({ kernel }), setUpVolumes);
+    const useSlow = async (seconds: number): Promise<void> => {
+      const line = `mkdir -p ${PROVIDER.replace(/\/\w+$/, '')}; cat >${PROVIDER}; chmod 755 ${PROVIDER}`;
+      await shared().exec(line, { input: slow(seconds) });
+    };
+    /** Waits until the cut is under way. */
+    const inSection = async (): Promise<void> => {
+      await shared().exec('until [ -e /run/in-section ]; do sleep 0.02; done', { timeoutMs: 60_000 });
+    };
+    const isMountable = async (): Promise<string> => (await shared().exec(`${MOUNTABLE} 2>&1; echo $?`)).stdout.trim();
+
+    beforeEach(async () => {
+      await shared().exec(`rm -f ${PROVIDER} /run/in-section /run/removed /run/held; systemctl reset-failed`);
+    });
+
+    test('a lease that ends inside a section thaws after it, and the run fails', async () => {
+      await useSlow(4);
+      const { exitCode, stderr } = await execOver(shared(), ['--lease', '1'], ['/srv/s'], 'true');
+      expect(exitCode).toBe(125);
+      expect(stderr).toContain('expected a hold that lasts until all is cut');
+      expect(await isMountable()).toBe('0');
+      expect(await leftovers(shared())).toBe('');
+    });
+
+    test('a holder that is killed inside a section lets go when the section is over, long before its bound', async () => {
+      await useSlow(2);
+      await shared().start('exec fsfreeze-snapshot exec /srv/s /srv/t -- true');
+      await inSection();
+      await shared().exec('kill -KILL $(pgrep -fo "^fsfreeze-snapshot exec")');
+      const began = Date.now();
+      expect(await isMountable()).toBe('0');
+      // The bound is 30 s, in which the guest would stay frozen.
+      expect(Date.now() - began).toBeLessThan(20_000);
+      expect(await untilNothingLeft(shared(), 60)).toBe('');
+      await shared().exec('until [ -e /run/removed ]; do sleep 0.1; done', { timeoutMs: 30_000 });
+    });
+
+    test('while one holds, another one and the host are told by whom', async () => {
+      await useSlow(5);
+      const first = await shared().start('exec fsfreeze-snapshot exec /srv/s -- true');
+      await inSection();
+      await using host = await requester(shared());
+      const hostAsks = host.client.call('bridge-freeze', { require: 'filesystem' }, { timeoutMs: 60_000 });
+      await expect(hostAsks).rejects.toThrow(/held by fsfreeze-snapshot \w+, pid \d+/);
+      expect((await first.wait(120_000)).exitCode).toBe(0);
+      expect(await leftovers(shared())).toBe('');
+    });
+
+    test('what reads a snapshot keeps neither another one waiting nor the host, whose freeze is worth as much', async () => {
+      const first = await shared().start(
+        'exec fsfreeze-snapshot exec /srv/t -- sh -c "echo >/run/held; exec sleep 1000"',
+      );
+      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+      const second = await execOver(shared(), ['--require', 'filesystem'], ['/srv/t'], 'cat /srv/t/file');
+      expect(second, second.stderr).toMatchObject({ exitCode: 0, stdout: 'before\n' });
+      await using host = await requester(shared());
+      const session = await host.coordinator.freeze({ requester: 'host', leaseMs: 20_000, require: 'application' });
+      expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
+      await shared().exec(['/bin/kill', '-TERM', String(first.pid)]);
+      await first.wait(60_000);
+      expect(await leftovers(shared())).toBe('');
+    });
+
+    test.each([
+      ['agent', '$(systemctl show -P MainPID fsfreeze-agent)'],
+      ['freezer', '$(pgrep -x freezer)'],
+    ])('a storage command under a hold fails when the %s is killed', async (_, pids) => {
+      const held = ['/usr/bin/fsfreeze-snapshot', 'hold', '/srv/a', '--', '/bin/sh', '-c', 'echo >/run/held; sleep 4'];
+      const run = await shared().start(held);
+      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+      await shared().exec(`kill -KILL ${pids}`);
+      await shared().exec('timeout 20 sh -c "echo x >/srv/a/x"');
+      expect((await run.wait(60_000)).exitCode).toBe(125);
+      await waitForAgent(shared());
+    });
+
+    test('a thin pool that is nearly full is told of before anything is held', async () => {
+      const fill = 'dd if=/dev/urandom of=/dev/vg0/fill bs=1M count=37 conv=fsync 2>/dev/null';
+      await shared().exec(`lvcreate -q -An -V 40M -T vg0/pool -n fill >/dev/null 2>&1; ${fill}`);
+      const { exitCode, stderr } = await execOver(shared(), [], ['/srv/t'], 'true');
+      await shared().exec('lvremove -q -y vg0/fill');
+      expect(exitCode).toBe(125);
+      expect(stderr).toMatch(/thin pool vg0\/pool: expected at most 90 % of its data in use, found 9/);
+    });
+
+    test('an image in a file is shown as it is, told of, and refused where all must be cut', async () => {
+      const make = 'truncate -s 4M /srv/a/image; mkfs.ext4 -q /srv/a/image; mkdir -p /srv/a/loop';
+      await shared().exec(`${make}; mount -o loop /srv/a/image /srv/a/loop; echo inside >/srv/a/loop/file`);
+      const shown = await execOver(shared(), [], ['/srv/a'], 'cat /srv/a/file /srv/a/loop/file');
+      const refused = await execOver(shared(), ['--require-snapshot'], ['/srv/a'], 'true');
+      await shared().exec('umount /srv/a/loop; rm /srv/a/image');
+      expect(shown, shown.stderr).toMatchObject({
+        exitCode: 0,
+        stdout: 'before\ninside\n',
+        record: { level: 'none', sources: [{ way: 'atomic' }, { way: 'atomic' }, { at: '/srv/a/loop', way: 'bind' }] },
+      });
+      expect(refused.exitCode).toBe(125);
+      expect(refused.stderr).toContain('/srv/a/loop cannot be snapshot');
+    });
+
+    test('what keeps the device of a snapshot open is waited for', async () => {
+      const open = 'nsenter -t 1 -m sh -c "exec sleep 5 </dev/mapper/vg1-fsb_*_c0" >/dev/null 2>&1 & exit 0';
+      const { exitCode, stderr } = await execOver(shared(), ['--provider', 'lvm'], ['/srv/s'], open);
+      expect({ exitCode, stderr }, stderr).toMatchObject({ exitCode: 0 });
+      expect(stderr).not.toContain('gc removes it');
+      expect(await leftovers(shared())).toBe('');
+    });
+
+    test('in another mount namespace nothing is cut that the agent does not hold', async () => {
+      const line = 'mount /dev/vg1/s /srv/t; exec fsfreeze-snapshot exec --provider lvm /srv/t -- true';
+      const { exitCode, stderr } = await shared().exec(['/usr/bin/unshare', '-m', '/bin/sh', '-c', line], {
+        check: false,
+      });
+      expect(exitCode).toBe(125);
+      expect(stderr).toContain('found another filesystem there: it is in another mount namespace');
+      expect(await leftovers(shared())).toBe('');
+      expect(await snapshot(shared(), 'list')).toMatchObject({ stdout: 'no snapshots are held\n' });
+    });
+  });
