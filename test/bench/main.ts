@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util';
 import { backup } from './backup.js';
 import { guestKinds } from './guest-kinds.js';
 import { idle } from './idle.js';
+import { inGuest } from './in-guest.js';
 import { mounts } from './mounts.js';
 import { pause } from './pause.js';
 import { recovery } from './recovery.js';
@@ -23,6 +24,7 @@ const benches: Readonly<Record<string, (kind: GuestKind) => Promise<readonly Row
   virsh,
   mounts,
   writers,
+  'in-guest': inGuest,
   guests: guestKinds,
   backup,
 };

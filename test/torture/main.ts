@@ -1,9 +1,11 @@
-// npm run torture -- matrix | random | images | backup: breaks everything at every step, in real guests of both kinds (TCG will do),
-// and what lies on the host's disks, on QEMUs without a guest. Not part of `npm test`, which runs one cell of the matrix
-// per fault and a few sequences on images and of backups. Exit 0 if everything held, 1 if not, 2 on usage.
+// npm run torture -- matrix | random | images | backup | in-guest: breaks everything at every step, in real guests of both
+// kinds (TCG will do), and what lies on the host's disks, on QEMUs without a guest. Not part of `npm test`, which runs one
+// cell of the matrix per fault and a few sequences on images and of backups. Exit 0 if everything held, 1 if not, 2 on usage.
 import { parseArgs } from 'node:util';
 import { runBackupTorture } from './backup.js';
 import { runImagesTorture } from './images.js';
+import { kindsOf, runInGuest } from './in-guest.js';
+import { KINDS } from './in-guest/draw.js';
 import { runMatrix } from './matrix.js';
 import { runRandom } from './random.js';
 import { USUAL_JOBS } from './share-out.js';
@@ -11,7 +13,8 @@ import { USUAL_JOBS } from './share-out.js';
 const USAGE = `usage: npm run torture -- matrix [--only FAULT/STEP] [--jobs N] [--json] [--update]
        npm run torture -- random --count N --seed S [--only I[,I...]] [--jobs N] [--json]
        npm run torture -- images --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each] [--shrink]
-       npm run torture -- backup --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each]`;
+       npm run torture -- backup --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each]
+       npm run torture -- in-guest --count N --seed S [--kind ${KINDS.join('|')}[,...]] [--only I[,I...]] [--json]`;
 
 function usage(why: string): number {
   console.error(`${why}\n${USAGE}`);
@@ -30,6 +33,7 @@ async function main(): Promise<number> {
       update: { type: 'boolean', default: false },
       count: { type: 'string' },
       seed: { type: 'string' },
+      kind: { type: 'string' },
       each: { type: 'boolean', default: false },
       shrink: { type: 'boolean', default: false },
     },
@@ -40,8 +44,8 @@ async function main(): Promise<number> {
   if (jobs === undefined || jobs === 0) return usage('--jobs: expected a whole number from 1');
   const what = positionals.join(' ');
   if (what === 'matrix') return await runMatrix({ only, jobs, json, update });
-  if (what !== 'random' && what !== 'images' && what !== 'backup')
-    return usage(`expected matrix, random, images or backup, found ${what === '' ? 'nothing' : what}`);
+  if (what !== 'random' && what !== 'images' && what !== 'backup' && what !== 'in-guest')
+    return usage(`expected matrix, random, images, backup or in-guest, found ${what === '' ? 'nothing' : what}`);
   const seed = whole(values.seed);
   const indices = only?.split(',').map(whole);
   const count = values.count === undefined && indices !== undefined ? indices.length : whole(values.count);
@@ -51,6 +55,11 @@ async function main(): Promise<number> {
   if (known?.length !== indices?.length) return usage(`--only: expected numbers of runs, found ${only}`);
   if (what === 'images') return await runImagesTorture({ seed, count, only: known, jobs, json, each, shrink });
   if (what === 'backup') return await runBackupTorture({ seed, count, only: known, jobs, json, each });
+  if (what === 'in-guest') {
+    const kinds = kindsOf(values.kind);
+    if (kinds === undefined) return usage(`--kind: expected some of ${KINDS.join(',')}, found ${values.kind ?? ''}`);
+    return await runInGuest({ seed, count, only: known, kinds, json });
+  }
   return await runRandom({ seed, count, only: known, jobs, json });
 }
 
