@@ -13,6 +13,9 @@ import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   agentTimeout,
   bytesPerSecond,
+  cutTimeout,
+  freezeTimeout,
+  lease,
   limitMs,
   lockTimeout,
   lockWaitMs,
@@ -121,27 +124,12 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
       default: 256,
       describe: 'MiB that must stay free in the repository; at half of that the backup is given up',
     })
-    .option('lease', {
-      type: 'number',
-      default: 10,
-      describe: 'seconds after which the guest thaws itself',
-      group: 'Limits:',
-    })
-    .option('cut-timeout', {
-      type: 'number',
-      default: 10,
-      describe: 'seconds to wait for the transaction',
-      group: 'Limits:',
-    })
+    .option('lease', lease)
+    .option('cut-timeout', cutTimeout)
     .option('monitor-timeout', monitorTimeout)
     .option('lock-timeout', lockTimeout)
     .option('agent-timeout', agentTimeout)
-    .option('freeze-timeout', {
-      type: 'number',
-      default: 90,
-      describe: 'seconds until the guest is held, with all its writers have to prepare',
-      group: 'Limits:',
-    })
+    .option('freeze-timeout', freezeTimeout)
     .option('thaw-timeout', thawTimeout)
     .option('stall-timeout', {
       type: 'number',

@@ -60,6 +60,24 @@ export const agentTimeout = {
   group: 'Limits:',
 } as const;
 
+export const lease = {
+  type: 'number',
+  default: 10,
+  describe: 'seconds after which the guest thaws itself',
+  group: 'Limits:',
+} as const;
+export const cutTimeout = {
+  type: 'number',
+  default: 10,
+  describe: 'seconds to wait for the transaction',
+  group: 'Limits:',
+} as const;
+export const freezeTimeout = {
+  type: 'number',
+  default: 90,
+  describe: 'seconds until the guest is held, with all its writers have to prepare',
+  group: 'Limits:',
+} as const;
 export const thawTimeout = {
   type: 'number',
   default: 120,

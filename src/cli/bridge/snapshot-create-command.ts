@@ -10,6 +10,9 @@ import type { Manifest } from '../../host/sets/manifest.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   agentTimeout,
+  cutTimeout,
+  freezeTimeout,
+  lease,
   limitMs,
   lockTimeout,
   lockWaitMs,
@@ -90,27 +93,12 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
       default: DEFAULT_MIN_FREE_BYTES / 1024 / 1024,
       describe: 'MiB that must be free for each overlay',
     })
-    .option('lease', {
-      type: 'number',
-      default: 10,
-      describe: 'seconds after which the guest thaws itself',
-      group: 'Limits:',
-    })
-    .option('cut-timeout', {
-      type: 'number',
-      default: 10,
-      describe: 'seconds to wait for the transaction',
-      group: 'Limits:',
-    })
+    .option('lease', lease)
+    .option('cut-timeout', cutTimeout)
     .option('monitor-timeout', monitorTimeout)
     .option('lock-timeout', lockTimeout)
     .option('agent-timeout', agentTimeout)
-    .option('freeze-timeout', {
-      type: 'number',
-      default: 90,
-      describe: 'seconds until the guest is held, with all its writers have to prepare',
-      group: 'Limits:',
-    })
+    .option('freeze-timeout', freezeTimeout)
     .option('thaw-timeout', thawTimeout)
     .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks')
     .example('$0 snapshot create --vm db1 --name nightly --require application --json', 'a VM of the configuration')
