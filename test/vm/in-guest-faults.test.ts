@@ -234,7 +234,8 @@ for (const kernel of kernels('6.12'))
     });
 
     test('in another mount namespace nothing is cut that the agent does not hold', async () => {
-      const line = 'umount /srv/s; mount /dev/vg1/s /srv/t && exec fsfreeze-snapshot exec --provider lvm /srv/t -- true';
+      const line =
+        'umount /srv/s; mount /dev/vg1/s /srv/t && exec fsfreeze-snapshot exec --provider lvm /srv/t -- true';
       const { exitCode, stderr } = await shared().exec(['/usr/bin/unshare', '-m', '/bin/sh', '-c', line], {
         check: false,
       });
