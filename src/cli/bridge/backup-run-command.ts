@@ -11,27 +11,22 @@ import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import { askedLevels } from '../../host/guest/requirement.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
-  agentTimeout,
+  agentLimits,
   bytesPerSecond,
-  cutTimeout,
-  freezeTimeout,
-  lease,
   limitMs,
-  lockTimeout,
   lockWaitMs,
-  monitorTimeout,
   path,
-  thawTimeout,
   vmOf,
+  withHold,
   withVm,
-  type LockArgs,
+  type HoldArgs,
   type VmArgs,
 } from './options.js';
 import type { Output } from './output.js';
 import { renderDryRun, renderRun } from './render-backup.js';
 import type { Result } from './results/results.js';
 
-interface RunArgs extends VmArgs, LockArgs {
+interface RunArgs extends VmArgs, HoldArgs {
   to: string;
   init: boolean;
   auto: boolean;
@@ -46,12 +41,6 @@ interface RunArgs extends VmArgs, LockArgs {
   limit: number | undefined;
   compress: Compression | undefined;
   'min-free': number;
-  lease: number;
-  'cut-timeout': number;
-  'monitor-timeout': number;
-  'agent-timeout': number;
-  'freeze-timeout': number;
-  'thaw-timeout': number;
   'stall-timeout': number;
 }
 
@@ -69,68 +58,72 @@ const EPILOGUE = [
 ].join('\n\n');
 
 export function runOptions(yargs: Argv): Argv<RunArgs> {
-  return withVm(yargs)
-    .positional('vm', { type: 'string', describe: 'the VM, as --vm names it; or give --qmp' })
-    .option('to', { type: 'string', demandOption: true, describe: 'folder of the repository' })
-    .alias('to', 'repo')
-    .option('init', {
-      type: 'boolean',
-      default: false,
-      describe: 'make a repository of an empty folder although the VM is backed up to another one',
-    })
-    .option('auto', {
-      type: 'boolean',
-      default: false,
-      describe: 'each disk: what changed where that is known, else the whole (this is the default)',
-    })
-    .option('full', { type: 'boolean', default: false, describe: 'every disk as a whole' })
-    .option('incremental', { type: 'boolean', default: false, describe: 'fail if a disk has to be copied as a whole' })
-    .option('dry-run', {
-      alias: 'n',
-      type: 'boolean',
-      default: false,
-      describe: 'only say what would be copied, and why',
-    })
-    .option('require', {
-      choices: askedLevels,
-      default: 'auto' as const,
-      describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
-    })
-    .option('allow-lower', {
-      type: 'boolean',
-      default: false,
-      describe: 'back up below that level, too, and say so (exit 7)',
-    })
-    .option('disk', {
-      type: 'string',
-      array: true,
-      nargs: 1,
-      default: [],
-      describe: 'node, serial, device or file of a disk; may be repeated (default: all writable disks that can be cut)',
-    })
-    .option('keep-checkpoints', {
-      type: 'number',
-      default: 3,
-      describe: 'newest runs of each disk since which the VM records its writes',
-    })
-    .option('max-chain', { type: 'number', default: 30, describe: 'files of a chain, before a full one is made again' })
-    .option('limit', { type: 'number', describe: 'MiB per second at most, all disks together' })
-    .option('compress', {
-      choices: compressions,
-      describe: 'compress the images; readers need a qemu-img that knows it',
-    })
-    .option('min-free', {
-      type: 'number',
-      default: 256,
-      describe: 'MiB that must stay free in the repository; at half of that the backup is given up',
-    })
-    .option('lease', lease)
-    .option('cut-timeout', cutTimeout)
-    .option('monitor-timeout', monitorTimeout)
-    .option('lock-timeout', lockTimeout)
-    .option('agent-timeout', agentTimeout)
-    .option('freeze-timeout', freezeTimeout)
-    .option('thaw-timeout', thawTimeout)
+  return withHold(
+    withVm(yargs)
+      .positional('vm', { type: 'string', describe: 'the VM, as --vm names it; or give --qmp' })
+      .option('to', { type: 'string', demandOption: true, describe: 'folder of the repository' })
+      .alias('to', 'repo')
+      .option('init', {
+        type: 'boolean',
+        default: false,
+        describe: 'make a repository of an empty folder although the VM is backed up to another one',
+      })
+      .option('auto', {
+        type: 'boolean',
+        default: false,
+        describe: 'each disk: what changed where that is known, else the whole (this is the default)',
+      })
+      .option('full', { type: 'boolean', default: false, describe: 'every disk as a whole' })
+      .option('incremental', {
+        type: 'boolean',
+        default: false,
+        describe: 'fail if a disk has to be copied as a whole',
+      })
+      .option('dry-run', {
+        alias: 'n',
+        type: 'boolean',
+        default: false,
+        describe: 'only say what would be copied, and why',
+      })
+      .option('require', {
+        choices: askedLevels,
+        default: 'auto' as const,
+        describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
+      })
+      .option('allow-lower', {
+        type: 'boolean',
+        default: false,
+        describe: 'back up below that level, too, and say so (exit 7)',
+      })
+      .option('disk', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        default: [],
+        describe:
+          'node, serial, device or file of a disk; may be repeated (default: all writable disks that can be cut)',
+      })
+      .option('keep-checkpoints', {
+        type: 'number',
+        default: 3,
+        describe: 'newest runs of each disk since which the VM records its writes',
+      })
+      .option('max-chain', {
+        type: 'number',
+        default: 30,
+        describe: 'files of a chain, before a full one is made again',
+      })
+      .option('limit', { type: 'number', describe: 'MiB per second at most, all disks together' })
+      .option('compress', {
+        choices: compressions,
+        describe: 'compress the images; readers need a qemu-img that knows it',
+      })
+      .option('min-free', {
+        type: 'number',
+        default: 256,
+        describe: 'MiB that must stay free in the repository; at half of that the backup is given up',
+      }),
+  )
     .option('stall-timeout', {
       type: 'number',
       default: 60,
@@ -177,11 +170,7 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
     cutTimeoutMs: limitMs('cut-timeout', args['cut-timeout']),
     stallMs: limitMs('stall-timeout', args['stall-timeout']),
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-    agentLimits: {
-      answerMs: limitMs('agent-timeout', args['agent-timeout']),
-      freezeMs: limitMs('freeze-timeout', args['freeze-timeout']),
-      thawMs: limitMs('thaw-timeout', args['thaw-timeout']),
-    },
+    agentLimits: agentLimits(args),
     openAgent: openGuestAgent,
     signal,
     onProgress: output.progress,

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
+import type { AgentLimits } from '../../host/guest/guest-agent.js';
 import { readableStore } from '../../host/sets/find-vm.js';
 import { recordedVm } from '../../host/sets/known-vms.js';
 import { DEFAULT_STATE_DIR, type ManifestStore } from '../../host/sets/manifest-store.js';
@@ -60,24 +61,6 @@ export const agentTimeout = {
   group: 'Limits:',
 } as const;
 
-export const lease = {
-  type: 'number',
-  default: 10,
-  describe: 'seconds after which the guest thaws itself',
-  group: 'Limits:',
-} as const;
-export const cutTimeout = {
-  type: 'number',
-  default: 10,
-  describe: 'seconds to wait for the transaction',
-  group: 'Limits:',
-} as const;
-export const freezeTimeout = {
-  type: 'number',
-  default: 90,
-  describe: 'seconds until the guest is held, with all its writers have to prepare',
-  group: 'Limits:',
-} as const;
 export const thawTimeout = {
   type: 'number',
   default: 120,
@@ -113,6 +96,50 @@ export const lockTimeout = {
   describe: 'seconds to wait while another process works on the VM',
   group: 'Limits:',
 } as const;
+
+/** Of a cut of a guest that is held for it. */
+export interface HoldArgs extends LockArgs {
+  lease: number;
+  'cut-timeout': number;
+  'monitor-timeout': number;
+  'agent-timeout': number;
+  'freeze-timeout': number;
+  'thaw-timeout': number;
+}
+
+export function withHold<T>(yargs: Argv<T>): Argv<T & HoldArgs> {
+  return yargs
+    .option('lease', {
+      type: 'number',
+      default: 10,
+      describe: 'seconds after which the guest thaws itself',
+      group: 'Limits:',
+    })
+    .option('cut-timeout', {
+      type: 'number',
+      default: 10,
+      describe: 'seconds to wait for the transaction',
+      group: 'Limits:',
+    })
+    .option('monitor-timeout', monitorTimeout)
+    .option('lock-timeout', lockTimeout)
+    .option('agent-timeout', agentTimeout)
+    .option('freeze-timeout', {
+      type: 'number',
+      default: 90,
+      describe: 'seconds until the guest is held, with all its writers have to prepare',
+      group: 'Limits:',
+    })
+    .option('thaw-timeout', thawTimeout);
+}
+
+export function agentLimits(args: HoldArgs): AgentLimits {
+  return {
+    answerMs: limitMs('agent-timeout', args['agent-timeout']),
+    freezeMs: limitMs('freeze-timeout', args['freeze-timeout']),
+    thawMs: limitMs('thaw-timeout', args['thaw-timeout']),
+  };
+}
 
 export async function vmOf(args: VmArgs, overlayDir?: string): Promise<Vm> {
   return await chooseVm({

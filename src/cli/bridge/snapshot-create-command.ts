@@ -9,19 +9,14 @@ import { createSnapshot } from '../../host/create/snapshot-create.js';
 import type { Manifest } from '../../host/sets/manifest.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
-  agentTimeout,
-  cutTimeout,
-  freezeTimeout,
-  lease,
+  agentLimits,
   limitMs,
-  lockTimeout,
   lockWaitMs,
-  monitorTimeout,
   path,
-  thawTimeout,
   vmOf,
+  withHold,
   withVm,
-  type LockArgs,
+  type HoldArgs,
   type VmArgs,
 } from './options.js';
 import type { Output } from './output.js';
@@ -29,7 +24,7 @@ import { renderCheck } from './render-check.js';
 import { renderManifest } from './render-manifest.js';
 import type { Result } from './results/results.js';
 
-interface CreateArgs extends VmArgs, LockArgs {
+interface CreateArgs extends VmArgs, HoldArgs {
   name: string | undefined;
   require: (typeof askedLevels)[number];
   'allow-lower': boolean;
@@ -37,12 +32,6 @@ interface CreateArgs extends VmArgs, LockArgs {
   check: boolean;
   'overlay-dir': string | undefined;
   'min-free': number;
-  lease: number;
-  'cut-timeout': number;
-  'monitor-timeout': number;
-  'agent-timeout': number;
-  'freeze-timeout': number;
-  'thaw-timeout': number;
 }
 
 const EPILOGUE = [
@@ -61,45 +50,40 @@ const EPILOGUE = [
 ].join('\n\n');
 
 export function createOptions(yargs: Argv): Argv<CreateArgs> {
-  return withVm(yargs)
-    .option('name', { type: 'string', describe: 'name of the snapshot set (default: the time, 20260131-093000)' })
-    .alias('name', 'label')
-    .option('require', {
-      choices: askedLevels,
-      default: 'auto' as const,
-      describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
-    })
-    .option('allow-lower', {
-      type: 'boolean',
-      default: false,
-      describe: 'cut below that level, too, and say so (exit 7)',
-    })
-    .option('disk', {
-      type: 'string',
-      array: true,
-      nargs: 1,
-      default: [],
-      describe:
-        'node, serial, device or file of a disk to cut; may be repeated (default: all writable disks that can be cut)',
-    })
-    .option('check', {
-      type: 'boolean',
-      default: false,
-      describe: 'only say what would be cut, what would be left out and why, and which level can be had at most',
-    })
-    .option('overlay-dir', { type: 'string', describe: 'folder for the overlays (default: beside each image)' })
-    .option('min-free', {
-      type: 'number',
-      default: DEFAULT_MIN_FREE_BYTES / 1024 / 1024,
-      describe: 'MiB that must be free for each overlay',
-    })
-    .option('lease', lease)
-    .option('cut-timeout', cutTimeout)
-    .option('monitor-timeout', monitorTimeout)
-    .option('lock-timeout', lockTimeout)
-    .option('agent-timeout', agentTimeout)
-    .option('freeze-timeout', freezeTimeout)
-    .option('thaw-timeout', thawTimeout)
+  return withHold(
+    withVm(yargs)
+      .option('name', { type: 'string', describe: 'name of the snapshot set (default: the time, 20260131-093000)' })
+      .alias('name', 'label')
+      .option('require', {
+        choices: askedLevels,
+        default: 'auto' as const,
+        describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
+      })
+      .option('allow-lower', {
+        type: 'boolean',
+        default: false,
+        describe: 'cut below that level, too, and say so (exit 7)',
+      })
+      .option('disk', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        default: [],
+        describe:
+          'node, serial, device or file of a disk to cut; may be repeated (default: all writable disks that can be cut)',
+      })
+      .option('check', {
+        type: 'boolean',
+        default: false,
+        describe: 'only say what would be cut, what would be left out and why, and which level can be had at most',
+      })
+      .option('overlay-dir', { type: 'string', describe: 'folder for the overlays (default: beside each image)' })
+      .option('min-free', {
+        type: 'number',
+        default: DEFAULT_MIN_FREE_BYTES / 1024 / 1024,
+        describe: 'MiB that must be free for each overlay',
+      }),
+  )
     .example('$0 snapshot create --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock', 'cut all writable disks')
     .example('$0 snapshot create --vm db1 --name nightly --require application --json', 'a VM of the configuration')
     .example('$0 snapshot create --vm libvirt:db1', 'a libvirt domain')
@@ -119,11 +103,7 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
     disks: args.disk,
     minFreeBytes: args['min-free'] * 1024 * 1024,
     monitorTimeoutMs: limitMs('monitor-timeout', args['monitor-timeout']),
-    agentLimits: {
-      answerMs: limitMs('agent-timeout', args['agent-timeout']),
-      freezeMs: limitMs('freeze-timeout', args['freeze-timeout']),
-      thawMs: limitMs('thaw-timeout', args['thaw-timeout']),
-    },
+    agentLimits: agentLimits(args),
     openAgent: openGuestAgent,
   };
   if (args.check) return await runCheck(plan, output);

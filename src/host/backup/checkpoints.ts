@@ -9,7 +9,7 @@ import type { VmFolder } from '../repository/layout.js';
 import { wantedRuns, type Runs } from '../repository/runs.js';
 import type { RunDisk, RunManifest } from '../repository/run-manifest.js';
 import { lastVerdict } from '../repository/verify-run.js';
-import type { Checkpoint } from '../vm/hypervisor.js';
+import type { BackupHost, Checkpoint } from '../vm/hypervisor.js';
 
 export function checkpointName(repository: string, run: string, index: number): string {
   return `${prefixOf(repository)}${run}-${index}`;
@@ -43,6 +43,15 @@ export function checkpointsToKeep(runs: Runs, count: number): ReadonlySet<string
     if (before < count && checkpoint !== undefined) kept.add(checkpoint);
   }
   return kept;
+}
+
+/** Forgets those of a run that came to nothing: the ones before it went on recording. */
+export async function dropCheckpointsOf(
+  backups: BackupHost,
+  targets: readonly { readonly checkpoint: string }[],
+): Promise<void> {
+  const names = targets.map(({ checkpoint }) => checkpoint);
+  await backups.dropCheckpoints((name) => names.includes(name));
 }
 
 /** What a disk is backed up since. */

@@ -20,6 +20,7 @@ import { firmwareOf } from '../vm/disk-choice.js';
 import { placeText } from '../vm/place.js';
 import type { BackupJournal } from './backup-journal.js';
 import type { BackupAt } from './backup-at.js';
+import { dropCheckpointsOf } from './checkpoints.js';
 import { makeTargets, type PlannedTarget } from './backup-targets.js';
 import type { HeldFiles } from './held-files.js';
 import { checkContinued } from './paused-vm.js';
@@ -117,8 +118,7 @@ async function cutUnderHold(at: BackupAt, { targets, journal, reverter }: RunPar
   // The freeze is registered after it, and so undone before it.
   reverter.push('the jobs of the backup', async () => {
     const vm = await backups.end(targets);
-    const names = targets.map(({ checkpoint }) => checkpoint);
-    await backups.dropCheckpoints((name) => names.includes(name));
+    await dropCheckpointsOf(backups, targets);
     checkContinued(vm, options.onProgress);
   });
   const cut = backupCut(hypervisor, backups, targets);

@@ -1,6 +1,7 @@
 // Settles what a backup left whose tool was killed: published, it stays as it is; else its jobs are ended, its targets
 // closed, its checkpoint forgotten and its draft removed. Nothing else is lost: the checkpoints before it went on
 // recording.
+import { UsageError } from '../../errors.js';
 import { exists } from '../images/durable-file.js';
 import { draftRun, VmFolder } from '../repository/layout.js';
 import { lockForChange } from '../repository/repository-lock.js';
@@ -9,8 +10,8 @@ import { leftFolders, removeLeft } from '../repository/run-draft.js';
 import type { BackupHost } from '../vm/hypervisor.js';
 import { removeJournal } from '../sets/journal.js';
 import { backupJournalFile, type BackupEntry } from './backup-journal.js';
+import { dropCheckpointsOf } from './checkpoints.js';
 import { checkContinued } from './paused-vm.js';
-import { UsageError } from '../../errors.js';
 
 export interface SettleOptions {
   /** Undefined if the VM is shut off: then nothing of it is in QEMU. */
@@ -32,16 +33,12 @@ export async function settleBackup(vmFolder: string, entry: BackupEntry, options
   const { backups, waitMs, signal } = options;
   const { targets, key, run } = entry;
   const vm = await backups?.end(targets);
-  const dropCheckpoints = async (): Promise<void> => {
-    const names = targets.map(({ checkpoint }) => checkpoint);
-    await backups?.dropCheckpoints((name) => names.includes(name));
-  };
   let repository: Repository;
   try {
     repository = await repositoryOf(entry);
   } catch (error) {
     if (backups === undefined || !(error instanceof UsageError && error.code === 'E_REPOSITORY')) throw error;
-    await dropCheckpoints();
+    await dropCheckpointsOf(backups, targets);
     await removeJournal(backupJournalFile(vmFolder));
     checkContinued(vm, () => undefined);
     return 'lost';
@@ -49,7 +46,7 @@ export async function settleBackup(vmFolder: string, entry: BackupEntry, options
   const folder = new VmFolder(repository.path, key);
   const isPublished = await exists(folder.run(run));
   if (!isPublished) {
-    await dropCheckpoints();
+    if (backups !== undefined) await dropCheckpointsOf(backups, targets);
     await using lock = await lockForChange(repository, key, { operation: 'recover', waitMs, signal });
     const left = (await leftFolders(folder)).filter((name) => draftRun(name) === run);
     await lock.check();
