@@ -17,9 +17,13 @@ export interface Flow {
   readonly run: (domain: LibvirtDomain, agent: AgentKind) => Promise<Seen>;
 }
 
+/** What libvirt logs into standard error, beside virsh's own words: a stopped libvirtd answers no keepalive, for one. */
+const LOG_LINE = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\+\d{4}: \d+: (debug|info|warning|error) : /;
+
 /** The exit code, and of what virsh prints the line that tells something. */
 export function said({ exitCode, stdout, stderr }: VirshResult): string {
-  const text = exitCode === 0 ? stdout : (stderr.split('\n').at(-1) ?? '');
+  const lines = stderr.split('\n').filter((line) => !LOG_LINE.test(line));
+  const text = exitCode === 0 ? stdout : (lines.at(-1) ?? '');
   const line = text.replace(/^error: (internal error: )?(unable to execute QEMU agent command '[^']*': )?/, '');
   return line === '' ? String(exitCode) : `${String(exitCode)}: ${line}`;
 }
