@@ -8,6 +8,7 @@ import type { SetPlan } from './planner.js';
 import { mustRun, type Run } from './program.js';
 import type { Snapshot } from './providers/provider.js';
 import { Requester, type Hold, type Section } from './requester.js';
+import { refuseOthers } from './same-filesystems.js';
 import { resumeSuspended, suspendedOf } from './suspended.js';
 
 /** Of a section, for what puts a failed cut right after its worker has ended. */
@@ -45,7 +46,10 @@ export async function cutAll(plan: SetPlan, request: CutRequest, places: CutPlac
   const hold = await requester.hold({ requester: name, mountpoints, leave, leaseMs, require });
   let failure: unknown;
   try {
-    refuseOthers(hold.report, snapshots);
+    refuseOthers(
+      hold.report,
+      snapshots.map(({ volume }) => volume),
+    );
     await cutInSections(hold, plan, leaseMs, places);
   } catch (error) {
     failure = error;
@@ -115,20 +119,6 @@ async function putRight(
     return `${describeError(error)}; still suspended: ${left.join(', ')} (dmsetup resume)`;
   }
   return undefined;
-}
-
-/** The agent goes by mount points, and may see others there than we do: in a container, in a namespace of one's own. */
-function refuseOthers({ filesystems }: FreezeReport, snapshots: readonly Snapshot[]): void {
-  const held = new Set(
-    filesystems.filter(({ concerned, held: how }) => concerned || how === 'read-only').map(({ device }) => device),
-  );
-  const other = snapshots.find(({ volume }) => !held.has(volume.device));
-  if (other === undefined) return;
-  const { mountpoint, source, device } = other.volume;
-  throw new CutError(
-    'E_CUT',
-    `expected the agent to hold ${source} (${device}) at ${mountpoint}, found another filesystem there: it is in another mount namespace`,
-  );
 }
 
 /** Those that one process cuts share a section. */

@@ -12,10 +12,22 @@ export interface Judgement {
   readonly evidence: readonly string[];
 }
 
+/** One place, and how it is shown. */
+export interface JudgedSource {
+  readonly way: Way;
+  /** What else lies on its filesystem is not shown, or as it is while it is read: only this path of it was asked for. */
+  readonly partOf?: string;
+}
+
 /** `report`: of the session in which they were cut, once it is over; absent if nothing was held. */
-export function judgeSet(ways: readonly Way[], report: FreezeReport | undefined): Judgement {
+export function judgeSet(judging: readonly JudgedSource[], report: FreezeReport | undefined): Judgement {
   const held = report === undefined ? undefined : levelOfHold(report);
-  const sources = ways.map((way): ConsistencyLevel => (isCut(way) ? (held?.level ?? 'none') : 'none'));
+  const ways = judging.map(({ way }) => way);
+  const parts = partsAmong(judging, report);
+  const sources = judging.map(({ way, partOf }): ConsistencyLevel => {
+    if (!isCut(way) || held === undefined) return 'none';
+    return partOf !== undefined && parts.length > 0 ? lowestLevel([held.level], 'filesystem') : held.level;
+  });
   // What is the kernel's or in memory is nothing after a crash either: it makes the others worth no less.
   const judged = sources.filter((_, place) => ways[place] !== 'live');
   const bound = ways.filter((way) => way === 'bind').length;
@@ -26,9 +38,23 @@ export function judgeSet(ways: readonly Way[], report: FreezeReport | undefined)
     evidence: [
       ...(held?.evidence ?? []),
       ...(together === undefined ? [] : [together.reason]),
+      ...parts,
       ...(bound === 0 ? [] : [`${bound} of ${ways.length} places are not snapshot, and change while they are read`]),
     ],
   };
+}
+
+/**
+ * An application has its files where it likes, links lead to them, and a writer proves that all on a filesystem stood
+ * still, not that all it speaks for lies below one path of it.
+ */
+function partsAmong(judging: readonly JudgedSource[], report: FreezeReport | undefined): readonly string[] {
+  if (report?.writers.every(({ verdict }) => verdict === 'not-applicable') !== false) return [];
+  const parts = judging.flatMap(({ way, partOf }) => (isCut(way) && partOf !== undefined ? [partOf] : []));
+  return [...new Set(parts)].map(
+    (mountpoint) =>
+      `of ${mountpoint} only a part is shown: what an application has elsewhere on it was not cut with it`,
+  );
 }
 
 function isCut(way: Way): boolean {

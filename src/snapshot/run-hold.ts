@@ -8,6 +8,7 @@ import { CutError, describeError } from '../errors.js';
 import type { SnapshotMachine } from './machine.js';
 import { Requester, type Hold } from './requester.js';
 import type { Signals } from './run-exec.js';
+import { refuseOthers } from './same-filesystems.js';
 import { readSources } from './sources.js';
 
 const GATE_FD = 3;
@@ -29,7 +30,8 @@ export interface HoldResult {
 }
 
 /**
- * Throws a QuiesceError if the guest could not be held: the command was not run then. Throws a CutError if the hold did
+ * Throws a QuiesceError if the guest could not be held, a CutError if the agent sees other filesystems at the mount points
+ * than we do: the command was not run then. Throws a CutError if the hold did
  * not last as long as the command, however that ended, or if the level is below the one required once all is let go.
  */
 export async function runHold(
@@ -59,6 +61,8 @@ export async function runHold(
     holding.catch(() => undefined);
     // After a signal the end of the connection ends the hold, however far it is.
     hold = await Promise.race([holding, interrupted]);
+    // Nothing was done yet: the end of the connection is the thaw.
+    refuseOthers(hold.report, [...filesystems]);
   } catch (error) {
     child.close();
     await child.exit;

@@ -5,7 +5,7 @@ import { lasted, satisfies, type ConsistencyLevel, type FreezeReport } from '../
 import { CutError, describeError } from '../errors.js';
 import { cutAll, type CutPlaces } from './cut-set.js';
 import { processNote, type Journal, type RunRecord, type SourceResult } from './journal.js';
-import { judgeSet, type Judgement } from './level.js';
+import { judgeSet, type JudgedSource, type Judgement } from './level.js';
 import type { SetPlan } from './planner.js';
 import type { MountSpec, Snapshot } from './providers/provider.js';
 
@@ -47,10 +47,7 @@ export async function takeSet(
   journal.begin(begun);
   try {
     const report = plan.snapshots.length === 0 ? undefined : await cutAll(plan, request, places);
-    const judged = judgeSet(
-      plan.sources.map(({ way }) => way),
-      report,
-    );
+    const judged = judgeSet(judging(plan), report);
     requireLevel(judged, request.require, report);
     const mountable = await Promise.all(
       plan.snapshots.map(async (snapshot): Promise<Mountable> => ({ snapshot, spec: await snapshot.mount() })),
@@ -69,6 +66,15 @@ export async function takeSet(
       journal.forget(plan.run);
     });
   }
+}
+
+/** A filesystem is shown whole if one source shows it from its root. */
+function judging({ sources }: SetPlan): readonly JudgedSource[] {
+  const whole = new Set(sources.filter(({ source }) => source.inside === '/').map(({ source }) => source.filesystem));
+  return sources.map(({ way, source: { filesystem } }) => ({
+    way,
+    ...(filesystem === undefined || whole.has(filesystem) ? {} : { partOf: filesystem.mountpoint }),
+  }));
 }
 
 function beginRecord(

@@ -1,9 +1,9 @@
 // What becomes of snapshots inside the guest, and of the guest, when something dies, runs out or comes in between. A
 // provider that suspends its device for seconds makes room for that to happen inside a section (src/snapshot/README.md).
-import { beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { waitForAgent } from '../../src/testing/index.js';
-import { requester, userModeAgent } from '../support/agent-guest.js';
-import { execOver, leftovers, setUpVolumes, snapshot, untilNothingLeft } from '../support/in-guest.js';
+import { addWriter, removeWriters, requester, userModeAgent } from '../support/agent-guest.js';
+import { execOver, leftovers, onRootVolume, setUpVolumes, snapshot, untilNothingLeft } from '../support/in-guest.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 import { kernels } from '../support/variants.js';
@@ -201,6 +201,69 @@ for (const kernel of kernels('6.12'))
       await waitForAgent(shared());
     });
 
+    describe('a storage command under a hold', () => {
+      const hold = ['/usr/bin/fsfreeze-snapshot', 'hold'];
+      afterEach(async () => {
+        await removeWriters(shared(), '70-app');
+      });
+      /** An application that is held as long as /run/app is there, and takes `prepareS` seconds to get ready. */
+      const addApplication = async (prepareS: number): Promise<void> => {
+        const head = 'phases=prepare freeze verify thaw abort\n# fsfreeze-writer: guarantee=held';
+        const script = `#!/bin/sh\n# fsfreeze-writer: ${head}\ncase $1 in
+prepare) : >/run/app; sleep ${prepareS} ;;
+verify) [ -e /run/app ] || { echo "the lock is gone" >&2; exit 1; } ;;
+thaw|abort) rm -f /run/app ;;
+esac\n`;
+        await addWriter(shared(), '70-app', script);
+      };
+
+      test('fails if an application is not held to its end', async () => {
+        await addApplication(0);
+        const line = ['/srv/s', '--', '/bin/rm', '/run/app'];
+        const strict = await snapshot(shared(), 'hold', '--require', 'application', ...line);
+        const told = await snapshot(shared(), 'hold', ...line);
+        expect(strict.exitCode, strict.stderr).toBe(125);
+        expect(strict.stderr).toMatch(/expected level application to the end, reached filesystem.*the lock is gone/);
+        expect(told.stderr).toContain('level filesystem');
+      });
+
+      test('is not run after a signal that comes while the guest is being held', async () => {
+        await addApplication(3);
+        const run = await shared().start([...hold, '/srv/s', '--', '/bin/touch', '/run/held']);
+        await shared().exec('until [ -e /run/app ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+        await shared().exec(['/bin/kill', '-TERM', String(run.pid)]);
+        expect((await run.wait(60_000)).exitCode).toBe(125);
+        // The application is let go, and the guest writes.
+        await shared().exec('timeout 30 sh -c "while [ -e /run/app ]; do sleep 0.1; done"; echo x >/srv/s/x');
+        await shared().exec('! [ -e /run/held ]');
+      });
+    });
+
+    test('a command whose time is over is killed if it does not care', async () => {
+      const begun = Date.now();
+      const deaf = 'trap "" TERM; while :; do sleep 0.2; done';
+      const { exitCode, stderr } = await execOver(shared(), ['--ttl', '1'], ['/srv/s'], deaf);
+      expect(exitCode, stderr).toBe(125);
+      expect(stderr).toContain('the command was ended after 1 s (--ttl)');
+      expect(Date.now() - begun).toBeGreaterThan(10_000);
+      expect(await leftovers(shared())).toBe('');
+    });
+
+    test('a path of the root filesystem is no application: links lead out of it, to what was not cut', async () => {
+      const line = (paths: string): string =>
+        `mkdir -p /tmp/app; fsfreeze-snapshot exec -c /run/rooted/conf --json ${paths} -- /bin/true`;
+      const writer = `#!/bin/sh\n# fsfreeze-writer: phases=prepare verify\n# fsfreeze-writer: guarantee=recoverable\n`;
+      const add = `mkdir -p /run/rooted/none; printf '${writer.replaceAll('\n', '\\n')}' >/run/rooted/none/70-app; chmod 755 /run/rooted/none/70-app`;
+      const part = await onRootVolume(shared(), `${add}; ${line('/tmp/app')}`);
+      const whole = await onRootVolume(shared(), `${add}; ${line('/')}`);
+      expect(part.record, part.stderr).toMatchObject({ level: 'filesystem', sources: [{ level: 'filesystem' }] });
+      expect(part.stderr).toContain('of / only a part is shown');
+      expect(
+        whole.record?.sources.find(({ at }) => at === '/'),
+        whole.stderr,
+      ).toMatchObject({ level: 'application' });
+    });
+
     test('a thin pool that is nearly full is told of before anything is held', async () => {
       const fill = 'dd if=/dev/urandom of=/dev/vg0/fill bs=1M count=37 conv=fsync 2>/dev/null';
       await shared().exec(`lvcreate -q -An -V 40M -T vg0/pool -n fill >/dev/null 2>&1; ${fill}`);
@@ -233,9 +296,11 @@ for (const kernel of kernels('6.12'))
       expect(await leftovers(shared())).toBe('');
     });
 
-    test('in another mount namespace nothing is cut that the agent does not hold', async () => {
-      const line =
-        'umount /srv/s; mount /dev/vg1/s /srv/t && exec fsfreeze-snapshot exec --provider lvm /srv/t -- true';
+    test.each([
+      ['cut', 'exec --provider lvm /srv/t -- true'],
+      ['held for a storage command', 'hold /srv/t -- touch /run/held'],
+    ])('in another mount namespace nothing is %s that the agent does not hold', async (_, words) => {
+      const line = `umount /srv/s; mount /dev/vg1/s /srv/t && exec fsfreeze-snapshot ${words}`;
       const { exitCode, stderr } = await shared().exec(['/usr/bin/unshare', '-m', '/bin/sh', '-c', line], {
         check: false,
       });
@@ -243,5 +308,6 @@ for (const kernel of kernels('6.12'))
       expect(stderr).toContain('found another filesystem there: it is in another mount namespace');
       expect(await leftovers(shared())).toBe('');
       expect(await snapshot(shared(), 'list')).toMatchObject({ stdout: 'no snapshots are held\n' });
+      await shared().exec('! [ -e /run/held ]; echo x >/srv/t/x');
     });
   });

@@ -1,9 +1,10 @@
 // Makes the plan of step 1 (src/freeze/README.md): which filesystems a request concerns, which of them are frozen and
 // in which order, and which writers take part. Pure but for the questions it puts to the disk lookup; freezes nothing.
+import { existsSync } from 'node:fs';
 import type { DiskRef, FreezeRequest } from '../../consistency.js';
 import type { Disk, DiskChain, DiskLookup } from '../../linux/disks.js';
 import { inFreezeOrder, type Ordered, type Unordered } from './freeze-order.js';
-import { isNetworkType } from '../../linux/filesystem-types.js';
+import { isNetworkType, mayNotAnswer } from '../../linux/filesystem-types.js';
 import type { Mount } from '../../linux/mountinfo.js';
 import type { Filesystem, MountTable, SkippedMount } from '../../linux/mounts.js';
 import { tellablePath } from '../../linux/path-text.js';
@@ -187,6 +188,30 @@ function hasSerial(disk: Disk, serial: string): boolean {
 function diskLabel(ref: DiskRef): string {
   if (ref.serial !== undefined && ref.serial !== '') return `serial ${ref.serial}`;
   return ref.pciAddress ?? ref.dev ?? 'without serial and PCI address';
+}
+
+/** What writers cover, and lies on a filesystem that is no part of the cut: whoever restores the cut misses it. */
+export interface Uncovered {
+  /** The writer's path. */
+  readonly writer: string;
+  readonly paths: readonly string[];
+}
+
+/** Of `writers` those of which the cut takes a part only. What they name and is not there is nothing to be missed. */
+export function uncoveredOf(writers: readonly Writer[], table: MountTable, plan: FreezePlan): readonly Uncovered[] {
+  const inCut = new Set(plan.filesystems.filter((one) => one.inCut).map(({ filesystem }) => filesystem));
+  const isMissed = (path: string): boolean => {
+    const real = safeRealPath(path, table);
+    const filesystem = table.filesystemOf(real);
+    if (filesystem !== undefined && inCut.has(filesystem)) return false;
+    const type = filesystem?.type ?? table.resolve(real)?.type ?? '';
+    // What is in memory is missed by nobody, what another machine or a process serves may not be asked for.
+    return mayNotAnswer(type) || (filesystem !== undefined && existsSync(real));
+  };
+  return writers.flatMap(({ path: writer, description }) => {
+    const paths = (description?.covers ?? []).filter((path) => isMissed(path));
+    return paths.length === 0 ? [] : [{ writer, paths }];
+  });
 }
 
 /** Writers whose data may lie on a filesystem of the cut. */

@@ -37,6 +37,8 @@ export interface VerdictFacts {
   readonly accompanying: readonly WriterReport[];
   /** Hooks that should have run, and may not: they are unsafe, or badly described. */
   readonly unsafeWriters: readonly { readonly what: string; readonly reason: string }[];
+  /** Of writers that take part: the paths (`covers`) that the cut leaves out. */
+  readonly uncovered: readonly { readonly writer: string; readonly paths: readonly string[] }[];
   /** Undefined: the cut takes all disks. */
   readonly disks: readonly DiskFacts[] | undefined;
   readonly trustPlainHooks: boolean;
@@ -141,7 +143,8 @@ function diskReasons(disk: DiskFacts, filesystems: readonly FilesystemReport[]):
   return [{ ceiling: 'application', sentence: `${name} holds swap alone` }];
 }
 
-function writerReasons({ writers, accompanying, unsafeWriters, trustPlainHooks }: VerdictFacts): Reason[] {
+function writerReasons(facts: VerdictFacts): Reason[] {
+  const { writers, accompanying, unsafeWriters, uncovered, trustPlainHooks } = facts;
   const reasons = unsafeWriters.map(({ what, reason }): Reason => ({
     ceiling: 'filesystem',
     sentence: `writer ${what} was not run: ${reason}`,
@@ -152,6 +155,14 @@ function writerReasons({ writers, accompanying, unsafeWriters, trustPlainHooks }
   return [
     ...reasons,
     ...concerned.map((writer) => writerReason(writer, trustPlainHooks)),
+    ...concerned.flatMap(({ name, path }) =>
+      uncovered
+        .filter(({ writer }) => writer === path)
+        .map(({ paths }): Reason => ({
+          ceiling: 'filesystem',
+          sentence: `writer ${name} speaks for ${paths.join(', ')} too, which is not in the cut`,
+        })),
+    ),
     ...accompanying.flatMap(warning),
   ];
 }

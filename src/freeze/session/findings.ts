@@ -6,7 +6,7 @@ import { UsageError } from '../../errors.js';
 import { UnmountedDisks } from '../judgement/unmounted-disks.js';
 import type { Change } from '../judgement/changes.js';
 import { FilesystemSet } from './filesystem-set.js';
-import { concernedWriters, tornFilesystems, makePlan } from '../judgement/plan.js';
+import { concernedWriters, makePlan, tornFilesystems, uncoveredOf, type Uncovered } from '../judgement/plan.js';
 import { buildReport, type StepClock } from '../judgement/report.js';
 import { checkLevel, levelNeeded, type UnsafeWriter } from '../judgement/requirement.js';
 import { SecondLook } from '../judgement/second-look.js';
@@ -33,6 +33,7 @@ export class SessionFindings {
   #secondLook: SecondLook | undefined;
   #skipped: FreezeReport['skipped'] = [];
   #unsafeWriters: readonly UnsafeWriter[] = [];
+  #uncovered: readonly Uncovered[] = [];
   #artefacts: Artefact[] = [];
   /** Set in step 1, as soon as they are known. */
   writers: WriterSet | undefined;
@@ -70,6 +71,7 @@ export class SessionFindings {
     this.#secondLook = new SecondLook(settings, request, view, plan);
     const found = findWriters(settings.writerFolders, { owner: settings.writerOwner });
     const { concerned, skipped } = concernedWriters(found, view.table, plan);
+    this.#uncovered = uncoveredOf(concerned, view.table, plan);
     const unknownSkipped = plan.unknownMountpoints.map((what) => ({ what, reason: 'nothing is mounted there' }));
     this.#skipped = [...plan.skipped, ...unknownSkipped, ...skipped];
     this.#unsafeWriters = found.flatMap(({ path, problem, problemKind, required, shipped = false }) =>
@@ -174,6 +176,7 @@ export class SessionFindings {
       unsafeWriters: this.#unsafeWriters,
       torn: tornFilesystems(this.#secondLook?.plan),
       changes: this.#secondLook?.changes ?? [],
+      uncovered: this.#uncovered,
       disks: this.#unmounted?.facts(),
       trustPlainHooks: this.#settings.trustPlainHooks,
       assumeProvider,

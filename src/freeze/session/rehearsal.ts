@@ -240,7 +240,7 @@ function worth(
   const accompanying = writers.accompanying(true);
   const [report] = [...reports, ...accompanying];
   if (report === undefined) throw new StateError('a rehearsal', 'without a writer', ['with one']);
-  const none = { filesystems: [], torn: [], changes: [], unsafeWriters: [], disks: [] };
+  const none = { filesystems: [], torn: [], changes: [], unsafeWriters: [], uncovered: [], disks: [] };
   const { level, evidence } = judge({ ...none, outcome: 'ok', writers: reports, accompanying, trustPlainHooks });
   const ends = (require: 'auto' | 'plain'): boolean =>
     report.verdict === 'failed' && vetoes(writer, require, hookFailure);

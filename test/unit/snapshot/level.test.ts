@@ -7,7 +7,7 @@ const left = { level: 'crash', levelWithProvider: 'application' } as const;
 
 describe('volumes that were cut under one freeze', () => {
   test('are worth what the session is', () => {
-    expect(judgeSet(['atomic', 'atomic'], freezeReport(application))).toMatchObject({
+    expect(judgeSet([{ way: 'atomic' }, { way: 'atomic' }], freezeReport(application))).toMatchObject({
       level: 'application',
       sources: ['application', 'application'],
     });
@@ -15,22 +15,52 @@ describe('volumes that were cut under one freeze', () => {
 
   test('are worth nothing together if the hold did not last: some may have been cut after it', () => {
     const report = freezeReport({ level: 'crash', outcome: 'expired' });
-    expect(judgeSet(['atomic', 'atomic'], report)).toMatchObject({ level: 'none', sources: ['crash', 'crash'] });
-    expect(judgeSet(['atomic'], report)).toMatchObject({ level: 'crash' });
+    expect(judgeSet([{ way: 'atomic' }, { way: 'atomic' }], report)).toMatchObject({
+      level: 'none',
+      sources: ['crash', 'crash'],
+    });
+    expect(judgeSet([{ way: 'atomic' }], report)).toMatchObject({ level: 'crash' });
+  });
+});
+
+describe('a part of a filesystem', () => {
+  const judging = [{ way: 'atomic', partOf: '/' }, { way: 'atomic' }] as const;
+
+  test('is no application: what it needs may lie beside', () => {
+    const report = freezeReport({ ...application, writers: [writerReport('50-postgresql')] });
+    expect(judgeSet(judging, report)).toMatchObject({
+      level: 'filesystem',
+      sources: ['filesystem', 'application'],
+      evidence: [
+        expect.anything(),
+        'of / only a part is shown: what an application has elsewhere on it was not cut with it',
+      ],
+    });
+  });
+
+  test('is nothing to tell where no writer speaks for an application', () => {
+    const writers = [writerReport('other', { verdict: 'not-applicable' })];
+    const report = freezeReport({ level: 'filesystem', writers });
+    expect(judgeSet(judging, report)).toMatchObject({ level: 'filesystem', evidence: [expect.anything()] });
+  });
+
+  test('is worth no more than it was held', () => {
+    const report = freezeReport({ level: 'crash', outcome: 'expired', writers: [writerReport('50-postgresql')] });
+    expect(judgeSet([{ way: 'atomic', partOf: '/' }], report)).toMatchObject({ level: 'crash', sources: ['crash'] });
   });
 });
 
 test('what is in memory makes the others worth no less, and what is bound does', () => {
   const report = freezeReport(application);
-  expect(judgeSet(['atomic', 'live'], report)).toMatchObject({
+  expect(judgeSet([{ way: 'atomic' }, { way: 'live' }], report)).toMatchObject({
     level: 'application',
     sources: ['application', 'none'],
   });
-  expect(judgeSet(['atomic', 'live', 'bind'], report).level).toBe('none');
+  expect(judgeSet([{ way: 'atomic' }, { way: 'live' }, { way: 'bind' }], report).level).toBe('none');
 });
 
 describe('volumes that were cut one after another', () => {
-  const ways = ['per-volume', 'per-volume'] as const;
+  const ways = [{ way: 'per-volume' }, { way: 'per-volume' }] as const;
 
   test('are whole where every writer was verified to hold', () => {
     const report = freezeReport({ ...left, writers: [writerReport('app', { guarantee: 'held' })] });
@@ -56,14 +86,17 @@ describe('volumes that were cut one after another', () => {
 });
 
 test('one volume that its provider froze is worth what everything else allows', () => {
-  expect(judgeSet(['atomic'], freezeReport(left))).toMatchObject({ level: 'application', sources: ['application'] });
+  expect(judgeSet([{ way: 'atomic' }], freezeReport(left))).toMatchObject({
+    level: 'application',
+    sources: ['application'],
+  });
 });
 
 test('what is bound is worth nothing, and so is a set with it', () => {
-  expect(judgeSet(['atomic', 'bind'], freezeReport(application))).toMatchObject({
+  expect(judgeSet([{ way: 'atomic' }, { way: 'bind' }], freezeReport(application))).toMatchObject({
     level: 'none',
     sources: ['application', 'none'],
     evidence: [expect.anything(), '1 of 2 places are not snapshot, and change while they are read'],
   });
-  expect(judgeSet(['bind'], undefined)).toMatchObject({ level: 'none', sources: ['none'] });
+  expect(judgeSet([{ way: 'bind' }], undefined)).toMatchObject({ level: 'none', sources: ['none'] });
 });

@@ -1,13 +1,13 @@
 // Disks behind filesystems, and the order and choice that follow from them, over made-up machines.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defined } from '../../../../src/defined.js';
 import type { FreezeRequest } from '../../../../src/consistency.js';
 import { createDiskLookup, type DiskChain } from '../../../../src/linux/disks.js';
 import type { MountTable } from '../../../../src/linux/mounts.js';
-import { concernedWriters, makePlan, type FreezePlan } from '../../../../src/freeze/judgement/plan.js';
+import { concernedWriters, makePlan, uncoveredOf, type FreezePlan } from '../../../../src/freeze/judgement/plan.js';
 import { noRules, type FreezeRules } from '../../../../src/freeze/judgement/rules.js';
 import type { Writer } from '../../../../src/freeze/writers/folders.js';
 import { FakeMachine } from '../../../support/fake-machine.js';
@@ -510,18 +510,30 @@ describe('concern', () => {
     expect(made.skipped.map(({ what }) => what)).toEqual(['/data']);
   });
 
+  const writer = (name: string, covers: string[], problem?: string): Writer => ({
+    name,
+    path: `/w/${name}`,
+    folder: { path: '/w', style: 'bridge' },
+    kind: 'described',
+    required: true,
+    rank: 50,
+    phases: ['prepare'],
+    description: { phases: ['prepare'], rank: 50, timeout: {}, required: true, covers },
+    ...defined({ problem }),
+  });
+
+  test('what a writer covers and the cut leaves out is told, if it is there', () => {
+    const there = join(dir, 'log');
+    mkdirSync(there);
+    machine.mount({ device: '254:1', mountpoint: there, root: '/log' });
+    machine.mount({ device: '0:90', mountpoint: '/net', source: 'server:/x', type: 'nfs4' });
+    const table = readMounts(machine.mountinfoPath);
+    const made = makePlan(table, createDiskLookup(table, machine), { disks: [{ serial: 'A' }] });
+    const writers = [writer('all', ['/', '/nope']), writer('half', ['/', there, '/data/nope', '/net/x', '/proc/1'])];
+    expect(uncoveredOf(writers, table, made)).toEqual([{ writer: '/w/half', paths: [there, '/net/x'] }]);
+  });
+
   test('writers take part by what they cover', () => {
-    const writer = (name: string, covers: string[], problem?: string): Writer => ({
-      name,
-      path: `/w/${name}`,
-      folder: { path: '/w', style: 'bridge' },
-      kind: 'described',
-      required: true,
-      rank: 50,
-      phases: ['prepare'],
-      description: { phases: ['prepare'], rank: 50, timeout: {}, required: true, covers },
-      ...defined({ problem }),
-    });
     const writers = [
       writer('all', []),
       writer('data', ['/data/db']),

@@ -34,6 +34,7 @@ const facts = (more: Partial<VerdictFacts> = {}): VerdictFacts => ({
   torn: [],
   changes: [],
   unsafeWriters: [],
+  uncovered: [],
   disks: undefined,
   trustPlainHooks: false,
   ...more,
@@ -190,6 +191,17 @@ describe('disks of the cut', () => {
     expect(evidence.at(-1)).toBe(
       '/x (ext4) lies on /dev/vdb too, which is not in the cut: half of it would be missing',
     );
+  });
+
+  test('half of what a writer speaks for is no application', () => {
+    const uncovered = [
+      { writer: '/w', paths: ['/srv/log', '/srv/old'] },
+      { writer: '/absent', paths: ['/x'] },
+    ];
+    const { level, evidence } = judge(facts({ uncovered }));
+    expect(level).toBe('filesystem');
+    expect(evidence.at(-1)).toBe('writer w speaks for /srv/log, /srv/old too, which is not in the cut');
+    expect(judge(facts({ uncovered, writers: [writer('not-applicable')] })).evidence.join()).not.toContain('/srv/log');
   });
 
   test('what came or went since the plan is crash', () => {
