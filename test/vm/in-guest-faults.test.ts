@@ -46,6 +46,17 @@ const SLOW_LVM = `#!/bin/sh
 exec /usr/sbin/lvm "$@"
 `;
 
+/** A machine without systemd, as far as its files go, with settings of its own: first with a port, then without. */
+const ALONE = `mount -t tmpfs none /run/systemd; mkdir -p /run/alone/none
+printf "[general]\\nmethod=none\\n[bridge]\\nruntime-dir=/run/alone\\nwriter-folders=/run/alone/none\\n" >/run/alone/conf
+set -- fsfreeze-snapshot exec -c /run/alone/conf /srv/s -- cat /srv/s/file
+"$@" && exit 1
+mount -t tmpfs none /dev/virtio-ports
+"$@" && "$@" || exit
+kill $(cat /run/alone/agent.pid) $(pgrep -f "^[^ ]*freezer --socket /run/alone")
+while [ -e /run/alone/agent.sock ]; do sleep 0.1; done
+rm -r /run/alone`;
+
 /** Nothing is frozen in any way: of its device neither, which would show when it is mounted anew. */
 const MOUNTABLE = 'timeout 20 sh -c "echo x >/srv/s/x && umount /srv/s && mount /dev/vg1/s /srv/s && echo y >/srv/s/y"';
 
@@ -247,6 +258,17 @@ esac\n`;
       expect(stderr).toContain('the command was ended after 1 s (--ttl)');
       expect(Date.now() - begun).toBeGreaterThan(10_000);
       expect(await leftovers(shared())).toBe('');
+    });
+
+    test('where no systemd keeps an agent, the command starts one, which stays for the next', async () => {
+      const { exitCode, stdout, stderr } = await shared().exec(['/usr/bin/unshare', '-m', '/bin/sh', '-c', ALONE], {
+        check: false,
+        timeoutMs: 120_000,
+      });
+      expect({ exitCode, stdout }, stderr).toEqual({ exitCode: 0, stdout: 'before\nbefore\n' });
+      expect(stderr.match(/fsfreeze-agent is started/g)).toHaveLength(1);
+      expect(stderr).toContain('level filesystem');
+      expect(stderr).toContain('one has to serve /dev/virtio-ports/org.qemu.guest_agent.0');
     });
 
     test('a path of the root filesystem is no application: links lead out of it, to what was not cut', async () => {

@@ -11,12 +11,15 @@ export function readGuestSettings(config: string | undefined) {
   if (invocation.kind !== 'check') throw new Error('the settings were asked for, and something else was read');
   const { settings } = invocation;
   const { bridge } = settings;
-  const localSocket = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
+  const path = bridge['local-socket'] ?? `${bridge['runtime-dir']}/agent.sock`;
+  const localSocket = path === 'none' ? undefined : path;
   return {
     // Whoever calls this, the agent is root.
     freeze: { ...coordinatorOptions(settings, silentLog), writerOwner: 0 },
-    /** Undefined if there is none. */
-    agentSocket: localSocket !== 'none' && existsSync(localSocket) ? localSocket : undefined,
+    /** Where the agent listens for programs of this machine; undefined if it is told not to. */
+    localSocket,
+    /** The same, if it is there. */
+    agentSocket: localSocket !== undefined && existsSync(localSocket) ? localSocket : undefined,
     runtimeDir: bridge['runtime-dir'],
     hookFailure: bridge['hook-failure'],
   };

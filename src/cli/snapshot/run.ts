@@ -13,6 +13,7 @@ import { openMachine } from './machine.js';
 import { describeProviders, listProviders } from './providers.js';
 import { describeRevert, revertRun } from './revert.js';
 import { findRun, listRuns, releaseRun } from './runs.js';
+import { agentThatAnswers } from './start-agent.js';
 import { startSnapshot, stopSnapshot } from './start-stop.js';
 import { execCommand, treeCommand, type TakeContext } from './take.js';
 import { runWriters, type WritersInvocation } from './writers.js';
@@ -60,8 +61,17 @@ async function run(invocation: Run, streams: Streams, signals: Signals): Promise
     streams.stderr(`${text.split('\n').map(printableRow).join('\n')}\n`);
   };
   if (isAboutWriters(invocation)) return await runWriters(invocation, settings, { tell, note, signal: signals.abort });
-  await using machine = openMachine(settings, invocation.config, note);
+  const agentSocket = holdsGuest(invocation)
+    ? await agentThatAnswers(settings, invocation.config, note)
+    : settings.agentSocket;
+  await using machine = openMachine({ ...settings, agentSocket }, invocation.config, note);
   return await runOn({ machine, signals, json: invocation.json, tell, note }, invocation, streams);
+}
+
+/** `start-snapshot` is a call of `-t`, which asks for itself. */
+function holdsGuest(invocation: Run): boolean {
+  if (invocation.kind === 'exec' || invocation.kind === '-t') return !invocation.take.dryRun;
+  return invocation.kind === 'hold';
 }
 
 function isAboutWriters(invocation: Run): invocation is WritersInvocation {

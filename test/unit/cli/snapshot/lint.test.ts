@@ -27,7 +27,13 @@ function settings(hookFailure: GuestSettings['hookFailure'] = 'refuse'): GuestSe
     { path: folder.path('own'), style: 'bridge' },
     { path: folder.path('shipped'), style: 'bridge', shipped: true },
   ] as const;
-  return { freeze: { writerFolders, writerOwner: 0 }, agentSocket: undefined, runtimeDir: '/none', hookFailure };
+  return {
+    freeze: { writerFolders, writerOwner: 0 },
+    localSocket: undefined,
+    agentSocket: undefined,
+    runtimeDir: '/none',
+    hookFailure,
+  };
 }
 
 function draft(text: string, name = 'draft/app', mode = 0o755): string {
