@@ -1,5 +1,7 @@
 // What vm tests of snapshots inside the guest do: volumes to cut, a database on two of them, and calls of
 // fsfreeze-snapshot.
+import { realpath } from 'node:fs/promises';
+import { execa } from 'execa';
 import type { Guest } from '../../src/testing/index.js';
 
 const DISKS = { pv1: 1200, pv2: 300 } as const;
@@ -55,6 +57,18 @@ rm -r /run/rooted; lvremove -q -y vg0/root >/dev/null; exit $rc
 /** Does `line` in a namespace whose root is a logical volume of its own; fsfreeze-snapshot needs `-c /run/rooted/conf`. */
 export async function onRootVolume(guest: Guest, line: string): Promise<Called> {
   return called(await guest.exec(['/bin/sh', '-c', ROOTED, 'sh', line], { check: false, timeoutMs: 180_000 }));
+}
+
+/** This machine's strace with its libraries, as `/run/strace/strace`: no image has one. */
+export async function copyStraceIn(guest: Guest): Promise<void> {
+  const program = await execa('sh', ['-c', 'command -v strace']);
+  const { stdout } = await execa('ldd', [program.stdout]);
+  const libraries = [...stdout.matchAll(/=> (\/\S+)/g)].map(([, path = '']) => path);
+  await guest.copyIn(
+    await Promise.all([program.stdout, ...libraries].map(async (file) => await realpath(file))),
+    '/run/strace',
+  );
+  await guest.exec('rm -f /run/strace/libc.so* /run/strace/libc-*; ldconfig -n /run/strace');
 }
 
 export async function setUpVolumes(guest: Guest): Promise<void> {

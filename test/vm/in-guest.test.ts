@@ -3,7 +3,15 @@
 import { describe, expect, test } from 'vitest';
 import type { Guest } from '../../src/testing/index.js';
 import { userModeAgent } from '../support/agent-guest.js';
-import { execOver, leftovers, onRootVolume, setUpVolumes, snapshot, untilNothingLeft } from '../support/in-guest.js';
+import {
+  copyStraceIn,
+  execOver,
+  leftovers,
+  onRootVolume,
+  setUpVolumes,
+  snapshot,
+  untilNothingLeft,
+} from '../support/in-guest.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 import { kernels } from '../support/variants.js';
@@ -22,6 +30,27 @@ su postgres -c "${bin}/pg_ctl -s -D /var/tmp/r/main -m immediate stop"
 /** Commits rows one after another, and notes in memory what was acknowledged. */
 const LOAD = `seq $(($(su postgres -c 'psql -Atc "select coalesce(max(id), 0) from load"') + 1)) 1000000 |
 sed 's/.*/insert into load select & from pg_sleep(0.01) returning id;/' | su postgres -c 'stdbuf -oL psql -qAt' >/run/acknowledged`;
+
+/** Agent and freezer, and the command with all that it starts. */
+const TRACED = `rm -f /run/go
+sh -c 'until [ -e /run/go ]; do sleep 0.1; done; exec fsfreeze-snapshot exec /srv/a /srv/t -- /bin/true' >&2 & command=$!
+calls=ioctl,/open,creat,/mkdir,/rename,/link,/unlink,/mknod
+all=$(systemctl show -P MainPID fsfreeze-agent),$(pgrep -xo freezer),$command
+LD_LIBRARY_PATH=/run/strace /run/strace/strace -f -qq -s 200 -e trace=$calls -o /run/trace -p $all & tracer=$!
+while grep -q 'TracerPid:.0$' /proc/$command/status; do sleep 0.1; done
+: >/run/go; wait $command || exit; kill $tracer; wait $tracer; cat /run/trace`;
+
+/** Of a trace, from the first FIFREEZE that returned to the last FITHAW. */
+function whileFrozen(trace: readonly string[]): readonly string[] {
+  const first = trace.findIndex((line) => line.includes('FIFREEZE'));
+  const last = trace.findLastIndex((line) => line.includes('FITHAW'));
+  expect(first).toBeGreaterThan(0);
+  return trace.slice(first, last);
+}
+
+function changesFiles(line: string): boolean {
+  return /O_WRONLY|O_RDWR|O_CREAT|\b(creat|mkdir|rename|link|symlink|unlink|mknod)(at2?)?\(/.test(line);
+}
 
 /** By default the older kernel is asked only what differs there. */
 const isWhole = (kernel: string): boolean => kernel !== '6.1' || process.env['FSB_KERNELS'] !== undefined;
@@ -137,6 +166,18 @@ for (const kernel of kernels('6.1', '6.12'))
     });
 
     if (!isWhole(kernel)) return;
+
+    requires('strace')('as the kernel sees it', () => {
+      test('nothing is opened for writing while filesystems are frozen, but in memory and devices', async () => {
+        await copyStraceIn(shared());
+        const { stdout } = await shared().exec(TRACED, { timeoutMs: 120_000 });
+        const held = whileFrozen(stdout.split('\n'));
+  console.log(held.filter(changesFiles).join('\n'), held.length);
+      // The hold and the cut are seen, or nothing was shown.
+        expect(held.filter((line) => line.includes('DM_DEV_SUSPEND')).length).toBeGreaterThan(1);
+        expect(held.filter((line) => changesFiles(line) && !/"\/(run|proc|sys|dev)\//.test(line))).toEqual([]);
+      });
+    });
 
     describe('when something goes wrong', () => {
       test('a holder that is killed leaves nothing: its command ends, its snapshots go', async () => {
