@@ -21,6 +21,8 @@ export interface DiskChain {
   readonly disks: readonly Disk[];
   /** Every end is a physical or virtual disk of this machine, with no file between: it may freeze beside others. */
   readonly direct: boolean;
+  /** It has its journal on another device, and which one cannot be told: `devices` has not all it lies on. */
+  readonly lacksJournal?: true;
   /** Every end of the chain is understood; if not, the filesystem may lie on any disk. */
   readonly understood: boolean;
   /** Files behind loop devices on the way, outermost first. */
@@ -68,6 +70,7 @@ export function createDiskLookup(
       devices: devices.map((device) => basename(device)),
       disks: [...walk.disks.values()],
       direct: walk.direct,
+      ...(journal === 'unknown' ? { lacksJournal: true } : {}),
       understood: walk.understood,
       files: walk.files,
       restsOn: [...walk.restsOn],

@@ -22,9 +22,10 @@ export function volumeOf(filesystem: Filesystem, chain: DiskChain): Volume {
   return { filesystem, mountpoint, type, device, source, readOnly, ...(split === undefined ? {} : { split }) };
 }
 
-function whySplit({ mounts }: Filesystem, { devices }: DiskChain): string | undefined {
+function whySplit({ mounts }: Filesystem, { devices, lacksJournal }: DiskChain): string | undefined {
   const options = mounts[0]?.superOptions ?? [];
   const elsewhere = options.find((option) => /^(logdev|rtdev)=/.test(option));
   if (elsewhere !== undefined) return `it has a part on another device (${elsewhere})`;
+  if (lacksJournal === true) return 'it has its journal on another device, and which one cannot be told';
   return devices.length > 1 ? `it lies on ${devices.join(' and ')}, which no snapshot of one holds` : undefined;
 }

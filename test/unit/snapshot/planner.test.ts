@@ -94,7 +94,13 @@ test('a filesystem in a file on another of the set is not cut: its cut would wai
 });
 
 test('a filesystem with a part elsewhere is told of as split', async () => {
-  const provider = fakeProvider('one');
-  const plan = await planSet('run1', at('/a/b'), lookup, [provider], { requireSnapshot: false });
-  expect(plan.snapshots[0]?.volume.split).toBe('it has a part on another device (logdev=/dev/sdb)');
+  const split = async (place: string, more: object = {}) => {
+    const found = { chainOf: () => ({ ...chain, ...more }) } as unknown as DiskLookup;
+    const wish = { requireSnapshot: false };
+    return (await planSet('run1', at(place), found, [fakeProvider('one')], wish)).snapshots[0]?.volume.split;
+  };
+  expect(await split('/a')).toBeUndefined();
+  expect(await split('/a/b')).toBe('it has a part on another device (logdev=/dev/sdb)');
+  expect(await split('/a', { devices: ['dm-1', 'sdb'] })).toContain('it lies on dm-1 and sdb');
+  expect(await split('/a', { lacksJournal: true })).toContain('which one cannot be told');
 });

@@ -153,7 +153,10 @@ describe('disks', () => {
       journalOf();
       expect(chain('/data').devices).toEqual(['vd3', 'vd4']);
       machine.mount({ device: machine.virtioDisk('vd5', 5).device, mountpoint: '/other' });
-      expect([chain('/data'), chain('/other')]).toMatchObject([{ understood: false }, { understood: false }]);
+      expect([chain('/data'), chain('/other')]).toMatchObject([
+        { understood: false, lacksJournal: true },
+        { understood: false, lacksJournal: true },
+      ]);
     });
 
     test('has none at all: nothing is guessed', () => {
