@@ -1,9 +1,10 @@
 // `fsfreeze-snapshot revert RUN`: the volumes back to the cut. What was written since is lost, so it is asked for.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Confirm } from '../../confirm.js';
-import { CutError, UnreachableError } from '../../errors.js';
+import { CutError, describeError, UnreachableError } from '../../errors.js';
 import { isHeld } from '../../snapshot/journal.js';
 import type { SnapshotMachine } from '../../snapshot/machine.js';
+import type { Revert } from '../../snapshot/providers/provider.js';
 import { findRun } from './runs.js';
 
 const RELEASE_LIMIT_MS = 60_000;
@@ -23,13 +24,15 @@ export async function revertRun(machine: SnapshotMachine, run: string, confirm: 
       'E_PROVIDER',
       `${run} cannot be reverted: ${found.lost ?? 'its snapshots are not made yet'}`,
     );
-  const steps = found.snapshots.map((one) => {
-    const provider = machine.options.providers.find(({ name }) => name === one.provider);
-    return { ...one, provider, revert: provider?.revert?.bind(provider) };
-  });
-  const unable = steps.find(({ revert }) => revert === undefined);
-  if (steps.length === 0 || unable !== undefined)
-    throw new UnreachableError('E_PROVIDER', `${unable?.name ?? run} cannot be reverted: expected a snapshot of LVM`);
+  // All are looked at before the first goes back: half a revert would be worse than none.
+  const planned = async ({ provider: name, name: snapshot }: { provider: string; name: string }): Promise<Revert> => {
+    const provider = machine.options.providers.find((one) => one.name === name);
+    if (provider?.planRevert === undefined)
+      throw new UnreachableError('E_PROVIDER', `${snapshot} cannot be reverted: expected a snapshot of LVM`);
+    return await provider.planRevert({ run, name: snapshot });
+  };
+  const steps = await Promise.all(found.snapshots.map(async (one) => ({ ...one, revert: await planned(one) })));
+  if (steps.length === 0) throw new UnreachableError('E_PROVIDER', `${run} cannot be reverted: nothing of it was cut`);
   const places = steps.map(({ of }) => of).join(', ');
   const question = `Everything written to ${places} since ${found.begun} will be LOST. Go on?`;
   if (!(await confirm(question))) throw new UnreachableError('E_DECLINED', 'not reverted: the answer was no');
@@ -42,7 +45,13 @@ export async function revertRun(machine: SnapshotMachine, run: string, confirm: 
   }
   const results: Reverted[] = [];
   for (const { name, of, revert } of steps)
-    if (revert !== undefined) results.push({ mountpoint: of, snapshot: name, when: await revert({ run, name }) });
+    try {
+      results.push({ mountpoint: of, snapshot: name, when: await revert() });
+    } catch (cause) {
+      if (results.length === 0) throw cause;
+      const others = results.map(({ mountpoint }) => mountpoint).join(', ');
+      throw new CutError('E_CUT', `${of}: ${describeError(cause)}; ${others} went back all the same`, { cause });
+    }
   machine.journal.forget(run);
   return results;
 }

@@ -6,7 +6,7 @@ import { isLogicalVolume, mappedDevice } from '../../linux/device-mapper.js';
 import { readText } from '../../linux/kernel-values.js';
 import { cutsUnderFreeze } from '../kernels.js';
 import { hasProgram, type Run } from '../program.js';
-import type { Made, Probe, Provider, SizeWish, Snapshot } from '../providers/provider.js';
+import type { Made, Probe, Provider, Revert, SizeWish, Snapshot } from '../providers/provider.js';
 import type { Volume } from '../volume.js';
 import { ClassicSnapshot } from './classic.js';
 import { cowSizes, type Origin } from './cow-size.js';
@@ -142,21 +142,23 @@ class LvmProvider implements Provider {
     await removeVolume(this.#tools, group, own, run);
   }
 
-  async revert({ run, name }: Made): Promise<'begun' | 'at-next-activation'> {
+  async planRevert({ run, name }: Made): Promise<Revert> {
     const [group = '', own = ''] = name.split('/');
     const found = await this.#lvm.volume(group, own);
     if (found === undefined || runOf(found) !== run)
       throw new CutError('E_NO_RUN', `${name} is no snapshot of run ${run}`);
     if (found.origin === '') throw new CutError('E_NO_RUN', `${name} was not cut from anything`);
     if (found.lv_attr[LOST_PLACE] === LOST) throw new CutError('E_CUT', `${name} is lost: its room was used up`);
-    await this.#lvm.doAlone(REVERT_WAITS_MS, 'lvconvert', '-y', '--merge', '--background', name);
-    // What merges must not be taken for left. Most of it is hidden by LVM, with its tags; and until the merge has begun
-    // they are what gc finds it by.
-    const merging = await this.#lvm.volume(group, own);
-    if (merging !== undefined)
-      await this.#lvm.do('lvchange', ...ourTags(merging).flatMap((tag) => ['--deltag', tag]), name);
-    const origin = await this.#lvm.volume(group, found.origin);
-    return origin?.lv_attr[5] === 'o' ? 'at-next-activation' : 'begun';
+    return async () => {
+      await this.#lvm.doAlone(REVERT_WAITS_MS, 'lvconvert', '-y', '--merge', '--background', name);
+      // What merges must not be taken for left. Most of it is hidden by LVM, with its tags; and until the merge has
+      // begun they are what gc finds it by.
+      const merging = await this.#lvm.volume(group, own);
+      if (merging !== undefined)
+        await this.#lvm.do('lvchange', ...ourTags(merging).flatMap((tag) => ['--deltag', tag]), name);
+      const origin = await this.#lvm.volume(group, found.origin);
+      return origin?.lv_attr[5] === 'o' ? 'at-next-activation' : 'begun';
+    };
   }
 }
 

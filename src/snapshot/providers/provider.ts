@@ -74,6 +74,9 @@ export interface Made {
   readonly maker?: Maker;
 }
 
+/** `at-next-activation`: once nobody uses the origin. */
+export type Revert = () => Promise<'begun' | 'at-next-activation'>;
+
 export interface Provider {
   readonly name: string;
   /** Throws a CutError if it cannot be told: what may be its kind must not pass for what is not. */
@@ -87,10 +90,10 @@ export interface Provider {
   /** Removes what a run that is over left; nothing that has not its marks. Throws a CutError if it stays. */
   removeLeft(left: Made): Promise<void>;
   /**
-   * Takes the origin back to the cut. `at-next-activation`: once nobody uses it. Absent where a provider cannot. Throws a
-   * CutError.
+   * Looks whether the origin can be taken back to the cut, and gives what does it. Absent where a provider cannot. Both
+   * throw a CutError.
    */
-  revert?(made: Made): Promise<'begun' | 'at-next-activation'>;
+  planRevert?(made: Made): Promise<Revert>;
   /** Releases what it has opened for its snapshots. */
   close(): Promise<void>;
 }

@@ -163,7 +163,9 @@ describe('a revert', () => {
 
   test('merges, and then takes off our own tags', async () => {
     reported = [ours];
-    await provider('lvm').revert?.(made);
+    const revert = await provider('lvm').planRevert?.(made);
+    expect(calls.every((call) => call.startsWith('lvm lvs'))).toBe(true);
+    await revert?.();
     expect(calls.filter((call) => !call.startsWith('lvm lvs'))).toEqual([
       'lock vg/fsb_r1_c0',
       'lvm lvconvert --config -y --merge --background vg/fsb_r1_c0',
@@ -177,7 +179,7 @@ describe('a revert', () => {
     ['never cut', { origin: '' }, 'vg/fsb_r1_c0 was not cut from anything'],
   ])('to what was %s is refused, and changes nothing', async (_, over, message) => {
     reported = [{ ...ours, ...over }];
-    await expect(provider('lvm').revert?.(made)).rejects.toThrow(message);
+    await expect(provider('lvm').planRevert?.(made)).rejects.toThrow(message);
     expect(calls.every((call) => call.startsWith('lvm lvs'))).toBe(true);
   });
 });
