@@ -11,6 +11,7 @@ import { addWriter, removeWriters, requester } from '../support/agent-guest.js';
 import { MEMORY, type Engine } from './engine.js';
 import type { Mark } from './log.js';
 import type { Cut } from './recovery.js';
+import { cutVolumes } from './volumes.js';
 
 /**
  * - `held`: by our agent, both disks at one instant.
@@ -68,6 +69,11 @@ export async function cutByTool(guest: QemuGuest, set: string, folder: string): 
   return { cut, pauseMs: pauseWindowMs, frozenMs: frozenWindowMs };
 }
 
+/** By fsfreeze-snapshot in the guest, of its volumes at one instant. */
+export async function cutInside(guest: UserModeGuest, folder: string): Promise<Taken> {
+  return { cut: { packed: await cutVolumes(guest, folder) }, pauseMs: undefined, frozenMs: undefined };
+}
+
 /** By copies of the disks into `folder`. */
 export async function cutByCopy(
   guest: UserModeGuest,
@@ -86,7 +92,7 @@ export async function cutByCopy(
   return { cut, ...(await ways[way](guest, take, engines)) };
 }
 
-function cutIn(folder: string): Cut {
+function cutIn(folder: string): Readonly<Record<DiskName, string>> {
   return { root: path.join(folder, 'root.raw'), data: path.join(folder, 'data.raw') };
 }
 

@@ -3,15 +3,16 @@
 // Not part of `npm test`, which takes one of each. Exit 0 if every cut held and every wrong one was found out, 1 if not,
 // 2 on usage.
 import { parseArgs } from 'node:util';
-import { KERNEL_VERSIONS, type GuestKind } from '../../src/testing/index.js';
+import { KERNEL_VERSIONS } from '../../src/testing/index.js';
 import { CONTROLS, type Way } from './cut.js';
 import { engineFor, isEngine, RECIPES, type EngineName, type RecipeName } from './engines.js';
 import { makeLab } from './lab.js';
 import { summarise, wrongIn } from './report.js';
+import type { LoadKind } from './run.js';
 import { shareOut, type Task } from './share-out.js';
 
-const USAGE = `usage: npm run oracle -- [--count N] [--only NAME[,NAME...]] [--seed S] [--controls N] [--qemu N] [--recipe R]
-                          [--kernel K] [--jobs N] [--json]
+const USAGE = `usage: npm run oracle -- [--count N] [--only NAME[,NAME...]] [--seed S] [--controls N] [--qemu N] [--in-guest N]
+                          [--recipe R] [--kernel K] [--jobs N] [--json]
 
 Cuts databases that are written to, boots a second guest from each cut, and compares it with what the clients know.
 Control-C ends it with what has been done by then.
@@ -21,6 +22,7 @@ Control-C ends it with what has been done by then.
   --seed S       draws the instants of the cuts (default 1)
   --controls N   of each way to cut wrong: ${CONTROLS.join(', ')} (default: an eighth of --count, at least 1)
   --qemu N       of the cuts, those that the host tool makes in QEMU (default: a tenth of --count)
+  --in-guest N   of the cuts, those that fsfreeze-snapshot makes of logical volumes (default: a tenth of --count)
   --recipe R     the guest: ${Object.keys(RECIPES).join(', ')} (default: the first one that has all of --only)
   --kernel K     of user-mode guests: ${KERNEL_VERSIONS.join(', ')} (default 7.2)
   --jobs N       guests at a time (default 2)
@@ -47,10 +49,11 @@ function recipeOf(asked: string | undefined, only: readonly EngineName[]): Recip
 }
 
 /** All kinds evenly mixed, so that a part of them shows something of each. */
-function plan(seed: number, count: number, inQemu: number, controls: number): readonly Task[] {
-  const kinds: readonly (readonly [Way, GuestKind, number])[] = [
+function plan(seed: number, count: number, inQemu: number, inGuest: number, controls: number): readonly Task[] {
+  const kinds: readonly (readonly [Way, LoadKind, number])[] = [
     ['held', 'qemu', inQemu],
-    ['held', 'user-mode', count - inQemu],
+    ['held', 'volumes', inGuest],
+    ['held', 'user-mode', count - inQemu - inGuest],
     ...CONTROLS.map((way) => [way, 'user-mode', controls] as const),
   ];
   const placed = kinds.flatMap(([way, kind, many]) =>
@@ -69,6 +72,7 @@ async function main(): Promise<number> {
       seed: { type: 'string', default: '1' },
       controls: { type: 'string' },
       qemu: { type: 'string' },
+      'in-guest': { type: 'string' },
       recipe: { type: 'string' },
       kernel: { type: 'string' },
       jobs: { type: 'string', default: '2' },
@@ -85,8 +89,9 @@ async function main(): Promise<number> {
     return usage('--count, --seed, --jobs: expected whole numbers, of --jobs from 1');
   const controls = whole(values.controls ?? String(Math.max(1, Math.floor(count / 8))));
   const inQemu = whole(values.qemu ?? String(Math.floor(count / 10)));
-  if (controls === undefined || inQemu === undefined || inQemu > count)
-    return usage('--controls, --qemu: expected whole numbers, --qemu no more than --count');
+  const inGuest = whole(values['in-guest'] ?? String(Math.floor(count / 10)));
+  if (controls === undefined || inQemu === undefined || inGuest === undefined || inQemu + inGuest > count)
+    return usage('--controls, --qemu, --in-guest: expected whole numbers, the last two no more than --count together');
   const kernel = KERNEL_VERSIONS.find((each) => each === values.kernel);
   if (kernel === undefined && values.kernel !== undefined) return usage(`--kernel: found ${values.kernel}`);
   const asked = values.only?.split(',') ?? [];
@@ -98,7 +103,7 @@ async function main(): Promise<number> {
   const say = values.json ? console.error : console.log;
   const startMs = performance.now();
   const lab = await makeLab(only.length > 0 ? only : RECIPES[recipe], recipe, kernel);
-  const tasks = plan(seed, count, inQemu, controls);
+  const tasks = plan(seed, count, inQemu, inGuest, controls);
   const stop = new AbortController();
   // More than once for one Control-C: whoever started this passes it on as well.
   for (const word of ['SIGINT', 'SIGTERM'] as const)

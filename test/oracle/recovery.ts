@@ -5,6 +5,7 @@ import type { BootOptions } from '../../src/testing/boot-options.js';
 import { defined } from '../../src/defined.js';
 import { MEMORY, type Engine } from './engine.js';
 import type { Complaint } from './judge.js';
+import { unpack } from './volumes.js';
 
 const LIMIT_MS = 180_000;
 
@@ -18,8 +19,8 @@ export interface Recovered {
   readonly faults: readonly Complaint[];
 }
 
-/** Raw files. */
-export type Cut = Readonly<Record<'root' | 'data', string>>;
+/** Raw files. `packed`: what is unpacked over what the image has (volumes.ts); the two disks are the image's own then. */
+export type Cut = Readonly<Record<'root' | 'data', string>> | { readonly packed: string };
 
 /** By the engine's name. The cut is only read: the guest has copies. */
 export async function recover(
@@ -28,12 +29,19 @@ export async function recover(
   cut: Cut,
   kernel: BootOptions['kernel'],
 ): Promise<ReadonlyMap<string, Recovered>> {
-  const shared = (await needsRecovery(cut.root))
-    ? [{ kind: 'filesystem' as const, text: 'the ext4 needs recovery' }]
-    : [];
-  const bases = { root: { file: cut.root, format: 'raw' }, data: { file: cut.data, format: 'raw' } } as const;
-  await using guest = await bootGuest({ kind: 'user-mode', image, bases, ...GUEST, ...defined({ kernel }) });
+  const disks = 'packed' in cut ? undefined : cut;
+  const shared =
+    disks !== undefined && (await needsRecovery(disks.root))
+      ? [{ kind: 'filesystem' as const, text: 'the ext4 needs recovery' }]
+      : [];
+  const raw = (file: string) => ({ file, format: 'raw' }) as const;
+  const bases = disks === undefined ? undefined : { root: raw(disks.root), data: raw(disks.data) };
+  await using guest = await bootGuest({ kind: 'user-mode', image, ...GUEST, ...defined({ bases, kernel }) });
   await guest.exec(`install -d -m 0777 ${MEMORY}`);
+  if ('packed' in cut) {
+    const { path } = await guest.hotplugDisk(cut.packed, { name: 'packed', format: 'raw' });
+    await guest.exec(unpack(path), { timeoutMs: LIMIT_MS });
+  }
   const recovered = new Map<string, Recovered>();
   for (const engine of engines) {
     const { faults, ...found } = await recoverOne(guest, engine);

@@ -33,6 +33,8 @@ export interface Row {
   readonly engine: string;
   readonly held: string;
   readonly inQemu: string;
+  /** Of logical volumes, by fsfreeze-snapshot in the guest. */
+  readonly inGuest: string;
   readonly controls: Readonly<Record<Exclude<Way, 'held'>, string>>;
   /** Of cuts that held, until it answered. */
   readonly recoveryMs: { readonly median: number; readonly most: number } | null;
@@ -45,11 +47,21 @@ export interface Row {
 /** A row for each application, and a table of them. */
 export function summarise(engines: readonly Engine[], { runs }: Done) {
   const rows = engines.map((engine) => rowOf(engine, runs));
-  const head = ['database', 'held', 'in QEMU', ...CONTROLS, 'recovery s (most)', 'acknowledged', 'waited'];
-  const cells = rows.map(({ engine, held, inQemu, controls, recoveryMs, acknowledged, waited }) => [
+  const head = [
+    'database',
+    'held',
+    'in QEMU',
+    'in the guest',
+    ...CONTROLS,
+    'recovery s (most)',
+    'acknowledged',
+    'waited',
+  ];
+  const cells = rows.map(({ engine, held, inQemu, inGuest, controls, recoveryMs, acknowledged, waited }) => [
     engine,
     held,
     inQemu,
+    inGuest,
     ...CONTROLS.map((way) => controls[way]),
     recoveryMs === null ? '-' : `${seconds(recoveryMs.median)} (${seconds(recoveryMs.most)})`,
     String(acknowledged ?? '-'),
@@ -85,6 +97,7 @@ function rowOf(engine: Engine, runs: readonly RunResult[]): Row {
     engine: engine.name,
     held: ratio('held'),
     inQemu: ratio('held', 'qemu'),
+    inGuest: ratio('held', 'volumes'),
     controls: { lost: ratio('lost'), unheld: ratio('unheld'), apart: ratio('apart') },
     recoveryMs:
       times.length === 0 ? null : { median: times[Math.floor(times.length / 2)] ?? NaN, most: times.at(-1) ?? NaN },

@@ -1,12 +1,11 @@
 // Shares cuts out among guests, each of which is loaded anew for one after the other.
 import { describeError, QuiesceError } from '../../src/errors.js';
-import type { GuestKind } from '../../src/testing/index.js';
 import type { Lab } from './lab.js';
-import { loadGuest, run, type Draw, type LoadGuest, type RunResult } from './run.js';
+import { loadGuest, run, type Draw, type LoadGuest, type LoadKind, type RunResult } from './run.js';
 import { describeRun } from './report.js';
 
 export interface Task {
-  readonly kind: GuestKind;
+  readonly kind: LoadKind;
   readonly draw: Draw;
 }
 
@@ -66,13 +65,17 @@ export async function shareOut(
       await end();
     }
   };
-  const of = (wanted: GuestKind): Task[] => tasks.filter(({ kind }) => kind === wanted);
-  const [inQemu, userMode] = [of('qemu'), of('user-mode')];
+  const of = (wanted: LoadKind): Task[] => tasks.filter(({ kind }) => kind === wanted);
+  const [inQemu, inVolumes, userMode] = [of('qemu'), of('volumes'), of('user-mode')];
   // An emulated guest takes the place of another one: beside more than there are processors it is too slow to be held.
   const first = async (): Promise<void> => {
     await worker(inQemu);
+    await others();
+  };
+  const others = async (): Promise<void> => {
+    await worker(inVolumes);
     await worker(userMode);
   };
-  await Promise.all([first(), ...Array.from({ length: jobs - 1 }, () => worker(userMode))]);
+  await Promise.all([first(), ...Array.from({ length: jobs - 1 }, () => others())]);
   return { runs: runs.toSorted((a, b) => a.index - b.index), refused };
 }

@@ -61,6 +61,24 @@ requires(
     expect(lower).toMatchObject({ exitCode: 7, json: { level: 'filesystem', satisfied: false } });
   });
 
+  test('a program in the guest that reads a snapshot of its own lowers nothing', async () => {
+    await using guest = await agentGuest();
+    const { path } = await guest.addBlankDisk('pv', 300);
+    await guest.exec(
+      `set -e; modprobe dm-snapshot; vgcreate -q vg ${path}; lvcreate -q -An -y -L 100M -n lv vg
+mkfs.ext4 -q /dev/vg/lv; mkdir -p /srv/lv; mount /dev/vg/lv /srv/lv; echo before >/srv/lv/file`,
+      { timeoutMs: 60_000 },
+    );
+    const read = ': >/run/there; until [ -e /run/go ]; do sleep 0.1; done; cat /srv/lv/file';
+    const words = ['/usr/bin/fsfreeze-snapshot', 'exec', '--require-snapshot', '/srv/lv', '--', '/bin/sh', '-c', read];
+    const program = await guest.start(words);
+    await guest.exec('until [ -e /run/there ]; do sleep 0.1; done; echo after >/srv/lv/file', { timeoutMs: 120_000 });
+    const created = await bridge(guest, ['snapshot', 'create', '--name', 'set', '--require', 'application']);
+    expect(created, created.stderr).toMatchObject({ exitCode: 0, json: { level: 'application', state: 'cut' } });
+    await guest.exec(': >/run/go');
+    expect(await program.wait(120_000)).toMatchObject({ exitCode: 0, stdout: 'before\n' });
+  });
+
   test('half of the disks of a database is not application', async () => {
     await using guest = await agentGuest();
     const refused = await bridge(guest, ['snapshot', 'create', '--name', 'set', '--disk', 'data']);
