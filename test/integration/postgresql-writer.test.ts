@@ -1,6 +1,6 @@
 // fsfreeze-hook.d/50-postgresql against a real server in a directory of its own. Its phases are run by hand with a made-up
 // set: nothing is frozen. Whether a cut recovers is proved in a guest (test/vm).
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
@@ -117,6 +117,66 @@ requires(
     for (const phase of ['verify', 'verify']) expect(run(phase)).toEqual({ code: 0, text: '' });
     reload();
     expect(run('verify')).toEqual({ code: 0, text: '' });
+  });
+
+  describe('where volumes are cut one after another', () => {
+    const postmaster = (): number => Number(readFileSync(join(dir, 'data/postmaster.pid'), 'utf8').split('\n')[0]);
+    /** Of the postmaster, then of its children: pid and state. */
+    const states = (): readonly (readonly [number, string])[] =>
+      readdirSync('/proc')
+        .filter((name) => /^\d+$/.test(name))
+        .flatMap((name) => {
+          const { stdout } = spawnSync('cat', [`/proc/${name}/stat`], { encoding: 'utf8' });
+          const [state = '', parent] = stdout.replace(/.*\) /s, '').split(' ');
+          const isOurs = Number(name) === postmaster() || Number(parent) === postmaster();
+          return isOurs ? [[Number(name), state] as const] : [];
+        });
+    const distinct = (): string => [...new Set(states().map(([, state]) => state))].join('');
+    afterEach(() => {
+      run('thaw');
+    });
+
+    test('no process of the server goes on until thaw, which may come twice', async () => {
+      sql('CREATE TABLE IF NOT EXISTS t (n int)');
+      const asking = spawn(
+        'runuser',
+        ['-u', 'postgres', '--', join(binaries, 'psql'), '-h', join(dir, 'socket'), '-Xq', '-d', 'postgres'],
+        { cwd: '/' },
+      );
+      asking.stdin.write('SELECT 1;\n');
+      await once(asking.stdout, 'data');
+      expect(run('prepare')).toEqual({ code: 0, text: '' });
+      expect(run('verify')).toEqual({ code: 0, text: '' });
+      expect(run('freeze')).toEqual({ code: 0, text: '' });
+      expect(states().length).toBeGreaterThan(4);
+      expect(distinct()).toBe('T');
+      asking.stdin.end('INSERT INTO t VALUES (7);\n');
+      expect(run('verify')).toEqual({ code: 0, text: '' });
+      for (const phase of ['thaw', 'thaw']) expect(run(phase)).toEqual({ code: 0, text: '' });
+      await once(asking, 'close');
+      expect(sql('SELECT count(*) FROM t WHERE n = 7')).toBe('1');
+      expect(distinct()).toMatch(/^[RS]+$/);
+    });
+
+    test('one that somebody lets go on is told, and one that somebody stopped before is left to that one', () => {
+      const [, other = 0] = states()
+        .map(([pid]) => pid)
+        .filter((pid) => pid !== postmaster());
+      process.kill(other, 'SIGSTOP');
+      try {
+        expect(run('prepare').code).toBe(0);
+        expect(run('freeze')).toEqual({ code: 0, text: '' });
+        process.kill(postmaster(), 'SIGCONT');
+        expect(run('verify')).toEqual({
+          code: 1,
+          text: expect.stringMatching(/is not stopped any more: state [SR]$/) as string,
+        });
+        expect(run('thaw').code).toBe(0);
+        expect(states().filter(([, state]) => state === 'T')).toEqual([[other, 'T']]);
+      } finally {
+        process.kill(other, 'SIGCONT');
+      }
+    });
   });
 
   test.each([
@@ -368,6 +428,6 @@ requires(
 
   test('it takes any other phase for unsupported', () => {
     mkdirSync(join(scratch, 'x'));
-    for (const phase of ['freeze', 'thaw', 'post']) expect(run(phase).code).toBe(2);
+    for (const phase of ['abort', 'post', 'complete']) expect(run(phase).code).toBe(2);
   });
 });

@@ -149,6 +149,15 @@ function notAmong(chain: DiskChain, disks: readonly DiskOfCut[]): readonly Disk[
   return missing.length === chain.disks.length ? [] : missing;
 }
 
+/**
+ * What is cut is not of one instant: a provider that freezes by itself cuts its filesystem at another moment than others
+ * theirs.
+ */
+export function cutsApart({ filesystems }: FreezePlan): boolean {
+  const concerned = filesystems.filter((one) => one.concerned);
+  return concerned.length > 1 && concerned.some(({ action }) => action === 'provider');
+}
+
 /** Filesystems of which the cut takes a part only, with the disks that it leaves out. */
 export function tornFilesystems(
   plan: FreezePlan | undefined,

@@ -6,14 +6,21 @@ import { UsageError } from '../../errors.js';
 import { UnmountedDisks } from '../judgement/unmounted-disks.js';
 import type { Change } from '../judgement/changes.js';
 import { FilesystemSet } from './filesystem-set.js';
-import { concernedWriters, makePlan, tornFilesystems, uncoveredOf, type Uncovered } from '../judgement/plan.js';
+import {
+  concernedWriters,
+  cutsApart,
+  makePlan,
+  tornFilesystems,
+  uncoveredOf,
+  type Uncovered,
+} from '../judgement/plan.js';
 import { buildReport, type StepClock } from '../judgement/report.js';
 import { checkLevel, levelNeeded, type UnsafeWriter } from '../judgement/requirement.js';
 import { SecondLook } from '../judgement/second-look.js';
 import type { Outcome } from './ending.js';
 import type { Settings } from '../settings.js';
 import { judge, type Verdict } from '../judgement/verdict.js';
-import { findWriters, type Writer } from '../writers/folders.js';
+import { asApart, findWriters, type Writer } from '../writers/folders.js';
 import type { WriterSet } from '../writers/writer-set.js';
 
 interface Head {
@@ -71,6 +78,7 @@ export class SessionFindings {
     this.#secondLook = new SecondLook(settings, request, view, plan);
     const found = findWriters(settings.writerFolders, { owner: settings.writerOwner });
     const { concerned, skipped } = concernedWriters(found, view.table, plan);
+    const writers = cutsApart(plan) ? concerned.map((writer) => asApart(writer)) : concerned;
     this.#uncovered = uncoveredOf(concerned, view.table, plan);
     const unknownSkipped = plan.unknownMountpoints.map((what) => ({ what, reason: 'nothing is mounted there' }));
     this.#skipped = [...plan.skipped, ...unknownSkipped, ...skipped];
@@ -80,7 +88,7 @@ export class SessionFindings {
     this.#unmounted = new UnmountedDisks(plan, settings);
     const filesystems = new FilesystemSet(plan, settings.sysRoot, clock.zeroMs);
     this.#filesystems = filesystems;
-    return { filesystems, concerned };
+    return { filesystems, concerned: writers };
   }
 
   /** Writers that should run, and may not be run. */

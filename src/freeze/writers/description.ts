@@ -30,6 +30,11 @@ const descriptionSchema = v.pipe(
     guarantee: v.optional(v.picklist([...guarantees, 'none'])),
     /** Seconds for which its hold may outlive its process. */
     lingers: v.optional(seconds),
+    /**
+     * Where the volumes of a session are cut one after another it has freeze and thaw besides, and guarantees this
+     * instead: an application that recovers by itself needs all its files of one instant.
+     */
+    apart: v.optional(v.literal('held')),
   }),
   v.check(
     ({ phases }) => phases.includes('freeze') || phases.includes('prepare'),
@@ -50,6 +55,11 @@ const descriptionSchema = v.pipe(
   v.check(
     ({ phases, resident }) => resident !== true || !phases.includes('abort'),
     'phases: a resident writer has no abort, it is told of a failure with thaw, or ended',
+  ),
+  v.check(
+    ({ apart, guarantee, resident, phases }) =>
+      apart === undefined || (guarantee === 'recoverable' && resident !== true && !phases.includes('freeze')),
+    'apart: expected of a writer that is no resident, guarantees recoverable, and has no freeze of its own',
   ),
   v.check(
     ({ lingers, resident }) => lingers === undefined || resident === true,

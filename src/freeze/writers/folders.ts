@@ -103,6 +103,14 @@ export function guaranteeOf({ description }: Pick<Writer, 'description'>): Pick<
   return guarantee === undefined || guarantee === 'none' ? {} : { guarantee };
 }
 
+/** The writer as it takes part where volumes are cut one after another. */
+export function asApart(writer: Writer): Writer {
+  const { description } = writer;
+  if (description?.apart === undefined) return writer;
+  const phases = [...description.phases, 'freeze', 'thaw'] as const;
+  return { ...writer, phases, description: { ...description, phases: [...phases], guarantee: description.apart } };
+}
+
 /** The writer as requesters are told of it. */
 export function listing(writer: Writer): WriterListing {
   const { name, path, kind, required, rank, phases, description, problem } = writer;

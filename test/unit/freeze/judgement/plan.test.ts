@@ -7,7 +7,13 @@ import { defined } from '../../../../src/defined.js';
 import type { FreezeRequest } from '../../../../src/consistency.js';
 import { createDiskLookup, type DiskChain } from '../../../../src/linux/disks.js';
 import type { MountTable } from '../../../../src/linux/mounts.js';
-import { concernedWriters, makePlan, uncoveredOf, type FreezePlan } from '../../../../src/freeze/judgement/plan.js';
+import {
+  concernedWriters,
+  cutsApart,
+  makePlan,
+  uncoveredOf,
+  type FreezePlan,
+} from '../../../../src/freeze/judgement/plan.js';
 import { noRules, type FreezeRules } from '../../../../src/freeze/judgement/rules.js';
 import type { Writer } from '../../../../src/freeze/writers/folders.js';
 import { FakeMachine } from '../../../support/fake-machine.js';
@@ -534,6 +540,12 @@ describe('concern', () => {
     const made = makePlan(table, createDiskLookup(table, machine), { disks: [{ serial: 'A' }] });
     const writers = [writer('all', ['/', '/nope']), writer('half', ['/', there, '/data/nope', '/net/x', '/proc/1'])];
     expect(uncoveredOf(writers, table, made)).toEqual([{ writer: '/w/half', paths: [there, '/net/x'] }]);
+  });
+
+  test('is apart where a provider cuts one of several: each has an instant of its own', () => {
+    const apart = (...leave: string[]): boolean => cutsApart(plan({ mountpoints: ['/', '/data'], leave }));
+    expect([apart(), apart('/data'), apart('/', '/data')]).toEqual([false, true, true]);
+    expect(cutsApart(plan({ mountpoints: ['/data'], leave: ['/data'] }))).toBe(false);
   });
 
   test('writers take part by what they cover', () => {

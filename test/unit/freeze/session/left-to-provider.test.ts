@@ -49,6 +49,25 @@ test('all of them are held by the writers alone, for a lease', async () => {
   expect(harness.journal.at(-1)).toMatch(/^thaw w/);
 });
 
+test('one that recovers by itself is held where several are cut one after another, and only there', async () => {
+  const header = described({ phases: 'prepare verify', guarantee: 'recoverable', apart: 'held' });
+  harness.hook('w', header);
+  const coordinator = await harness.start();
+  const of = async (leave: readonly string[]) => {
+    const session = await coordinator.freeze(request({ mountpoints: ['/', '/data'], leave: [...leave] }));
+    const { writers } = await session.thaw();
+    const [{ guarantee, verdict, phases } = { phases: [] }] = writers;
+    return { guarantee, verdict, phases: phases.map(({ phase }) => phase) };
+  };
+  const phases = ['prepare', 'freeze', 'verify', 'verify', 'thaw'];
+  expect(await of(['/data'])).toEqual({ guarantee: 'held', verdict: 'verified', phases });
+  expect(await of([])).toEqual({
+    guarantee: 'recoverable',
+    verdict: 'verified',
+    phases: ['prepare', 'verify', 'verify'],
+  });
+});
+
 test('a level is required of all the rest: a writer that only claims refuses application', async () => {
   harness.hook('w', 'exit 0');
   const coordinator = await harness.start();
