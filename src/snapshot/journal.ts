@@ -55,6 +55,8 @@ const recordSchema = v.object({
   /** Where the tree is shown; absent if it is only in a namespace of its own. */
   target: v.optional(v.string()),
   level: v.optional(consistencyLevelSchema),
+  /** Folder of what writers left for whoever keeps the snapshot, if they left anything: `WRITER/NAME`. */
+  artefacts: v.optional(v.string()),
   /** Why its snapshots were lost, if they were. */
   lost: v.optional(v.string()),
   evidence: v.array(v.string()),

@@ -92,13 +92,18 @@ function lineOf(step: PrivateStep): string {
  * if `abort` comes first, and a DeadlineError after a minute; nothing is mounted then, but for what a mount(8) that does
  * not end keeps.
  */
-export async function startCommand(tree: PrivateTree, words: readonly string[], abort?: AbortSignal): Promise<Command> {
+export async function startCommand(
+  tree: PrivateTree,
+  words: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+  abort?: AbortSignal,
+): Promise<Command> {
   const child = execa(
     'unshare',
     ['--mount', '--propagation', 'private', '--', '/bin/sh', '-c', scriptOf(tree, process.env['PATH']), 'sh', ...words],
     {
       // PATH is the command's own again once all is mounted; everything else it inherits.
-      env: { PATH: SEARCH_PATH },
+      env: { ...environment, PATH: SEARCH_PATH },
       stdio: ['inherit', 'inherit', 'inherit', 'pipe'],
       buffer: false,
       reject: false,

@@ -1,6 +1,6 @@
 // Asks the agent of this guest to hold it: over its local socket, on one connection, with whose end the hold ends.
 import { randomUUID } from 'node:crypto';
-import type { ConsistencyLevel, FreezeReport } from '../consistency.js';
+import type { CompleteOutcome, ConsistencyLevel, FreezeReport } from '../consistency.js';
 import { Deadline } from '../deadline.js';
 import { describeError, QuiesceError, UnreachableError } from '../errors.js';
 import type { ProcessId } from '../linux/process-stat.js';
@@ -12,6 +12,8 @@ const CONNECT_LIMIT_MS = 5_000;
 const FREEZE_LIMIT_MS = 90_000;
 const THAW_LIMIT_MS = 60_000;
 const ASK_LIMIT_MS = 5_000;
+/** `post` and `complete` of all writers. */
+const COMPLETE_LIMIT_MS = 150_000;
 /** Longer than any cut takes. The agent waits no longer for the end of a section. */
 const SECTION_BOUND_MS = 30_000;
 /** A section that young need not begin anew: a turn to the agent costs time while all stand still. */
@@ -93,6 +95,11 @@ export class Requester implements AsyncDisposable {
           async () => (await this.#client.call('bridge-thaw', { session }, { timeoutMs: THAW_LIMIT_MS })).report,
         ),
     };
+  }
+
+  /** After the thaw: tells the writers what became of the cut. Throws as hold() does, and what the connection does. */
+  async complete(session: string, outcome: CompleteOutcome): Promise<void> {
+    await this.#ask(() => this.#client.call('bridge-complete', { session, outcome }, { timeoutMs: COMPLETE_LIMIT_MS }));
   }
 
   async #inSection<T>(

@@ -1,10 +1,12 @@
 // `exec`: a command sees the snapshots in place of the original paths.
-import { CutError } from '../errors.js';
+import type { CompleteOutcome } from '../consistency.js';
+import { CutError, describeError } from '../errors.js';
 import { withSet } from './held-set.js';
 import { processNote, type RunRecord } from './journal.js';
 import type { SnapshotMachine } from './machine.js';
 import type { SetPlan } from './planner.js';
 import { startCommand } from './private-tree.js';
+import { Requester } from './requester.js';
 import type { TakeRequest } from './snapshot-set.js';
 import { privateTree } from './tree.js';
 
@@ -37,11 +39,13 @@ export async function runExec(
   signals: Signals,
 ): Promise<number> {
   const { mounts } = (await machine.options.look('own')).table;
-  const { result, lost, left } = await withSet(machine, plan, { ...request, kind: 'exec' }, async (held, onLost) => {
-    const { mountable, record } = held.taken;
+  let session: string | undefined;
+  const used = withSet(machine, plan, { ...request, kind: 'exec' }, async (held, onLost) => {
+    const { mountable, record, report } = held.taken;
+    session = report?.session;
     request.onTaken(record);
     const tree = privateTree({ sources: plan.sources, mountable, stage: held.stage }, mounts);
-    const command = await startCommand(tree, request.words, signals.abort);
+    const command = await startCommand(tree, request.words, environmentOf(record), signals.abort);
     const stop = signals.forward(command.kill);
     let patience: NodeJS.Timeout | undefined;
     const end = (): void => {
@@ -70,10 +74,39 @@ export async function runExec(
       stop();
     }
   });
+  const { result, lost, left } = await used.catch(async (error: unknown) => {
+    await tellWriters(machine, session, 'failed');
+    throw error;
+  });
+  await tellWriters(machine, session, result === 0 && lost === undefined ? 'ok' : 'failed');
   if (left !== undefined) machine.options.note(`${left} (fsfreeze-snapshot gc removes it)`);
   if (lost !== undefined)
     throw new CutError('E_SNAPSHOT_LOST', `what the command read is not to be relied on: ${lost}`);
   return result;
+}
+
+/** What a backup program may label its backup with, and keep beside it. */
+function environmentOf({ run, level = 'none', artefacts }: RunRecord): Readonly<Record<string, string>> {
+  return {
+    FSFREEZE_RUN: run,
+    FSFREEZE_LEVEL: level,
+    ...(artefacts === undefined ? {} : { FSFREEZE_ARTEFACTS: artefacts }),
+  };
+}
+
+/** Writers may forget what only a good backup made superfluous. It takes nothing from the backup if that fails. */
+async function tellWriters(
+  { options }: SnapshotMachine,
+  session: string | undefined,
+  outcome: CompleteOutcome,
+): Promise<void> {
+  if (session === undefined) return;
+  try {
+    await using requester = await Requester.connect(options.agentSocket);
+    await requester.complete(session, outcome);
+  } catch (error) {
+    options.note(`the writers were not told that the command has ended (${outcome}): ${describeError(error)}`);
+  }
 }
 
 function endAfter(ms: number | undefined, act: () => void): NodeJS.Timeout | undefined {

@@ -92,6 +92,10 @@ export async function runHold(
       `expected level ${require} to the end, reached ${report.level}: ${report.evidence.join('; ')}`,
       { facts: { exitCode, report } },
     );
+  // The writers' last word; what goes wrong with it takes nothing from the snapshot that was made.
+  await requester.complete(hold.session, exitCode === 0 ? 'ok' : 'failed').catch((error: unknown) => {
+    options.note(`the writers were not told that the command has ended: ${describeError(error)}`);
+  });
   return { exitCode, report };
 }
 

@@ -3,6 +3,7 @@
 // before (journal.ts).
 import { lasted, satisfies, type ConsistencyLevel, type FreezeReport } from '../consistency.js';
 import { CutError, describeError } from '../errors.js';
+import { keepArtefacts } from './artefacts.js';
 import { cutAll, type CutPlaces } from './cut-set.js';
 import { processNote, type Journal, type RunRecord, type SourceResult } from './journal.js';
 import { judgeSet, type JudgedSource, type Judgement } from './level.js';
@@ -58,7 +59,15 @@ export async function takeSet(
       const level = judged.sources[place] ?? 'none';
       return { ...source, level, ...(device === undefined ? {} : { device }) };
     });
-    const record: RunRecord = { ...begun, state: 'held', level: judged.level, evidence: [...judged.evidence], sources };
+    const artefacts = keepArtefacts(journal.folderOf(plan.run), report?.artefacts);
+    const record: RunRecord = {
+      ...begun,
+      state: 'held',
+      level: judged.level,
+      ...(artefacts === undefined ? {} : { artefacts }),
+      evidence: [...judged.evidence],
+      sources,
+    };
     journal.update(record);
     return { record, mountable, ...(report === undefined ? {} : { report }) };
   } catch (error) {

@@ -151,7 +151,7 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
   test('is not started if a signal comes while all is being mounted', async () => {
     const abort = new AbortController();
     const ran = folder.path('ran');
-    const starting = startCommand(over(), ['/usr/bin/touch', ran], abort.signal);
+    const starting = startCommand(over(), ['/usr/bin/touch', ran], {}, abort.signal);
     abort.abort();
     await expect(starting).rejects.toThrow('interrupted: the command was not started');
     await expect(execa('test', ['-e', ran])).rejects.toThrow();

@@ -250,6 +250,29 @@ esac\n`;
       });
     });
 
+    test('a command has what writers left beside it, and they are told how it ended', async () => {
+      const script = `#!/bin/sh
+# fsfreeze-writer: phases=prepare verify complete
+# fsfreeze-writer: guarantee=recoverable
+case $1 in
+prepare) mkdir -p $FSFREEZE_SCRATCH/artefacts; echo 0/16B3748 >$FSFREEZE_SCRATCH/artefacts/position ;;
+complete) echo $FSFREEZE_OUTCOME >>/run/told ;;
+esac
+`;
+      await addWriter(shared(), '70-app', script);
+      const line =
+        'echo $FSFREEZE_LEVEL; cat $FSFREEZE_ARTEFACTS/70-app/position; ls /run/fsfreeze-bridge/snapshots | grep -cx $FSFREEZE_RUN';
+      const good = await execOver(shared(), [], ['/srv/s'], line);
+      const bad = await execOver(shared(), [], ['/srv/s'], `${line}; exit 3`);
+      await removeWriters(shared(), '70-app');
+      const stdout = 'application\n0/16B3748\n1\n';
+      expect([good, bad]).toMatchObject([
+        { exitCode: 0, stdout },
+        { exitCode: 3, stdout },
+      ]);
+      expect((await shared().exec('cat /run/told; rm /run/told')).stdout).toBe('ok\nfailed\n');
+    });
+
     test('a command whose time is over is killed if it does not care', async () => {
       const begun = Date.now();
       const deaf = 'trap "" TERM; while :; do sleep 0.2; done';

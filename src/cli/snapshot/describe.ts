@@ -41,10 +41,11 @@ export function describeCollected({ removed, left, others, lost }: Collected): s
   ];
 }
 
-export function describeRun({ run, state, level, lost, sources, evidence, target }: RunRecord): string[] {
+export function describeRun({ run, state, level, lost, sources, evidence, target, artefacts }: RunRecord): string[] {
   return [
     `run ${run}  ${state}${level === undefined ? '' : `, level ${level}`}${target === undefined ? '' : `, at ${target}`}`,
     ...sources.map((source) => `  ${describeSource(source)}${level === undefined ? '' : `; ${source.level} alone`}`),
+    ...(artefacts === undefined ? [] : [`  left by writers: ${artefacts}`]),
     ...(lost === undefined ? [] : [`  LOST: ${lost}`]),
     ...evidence.map((sentence) => `  - ${sentence}`),
   ];

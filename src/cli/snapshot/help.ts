@@ -46,9 +46,10 @@ let go, and then the snapshots are read. Manual: snapshots.md and writers.md in 
     `Runs a command in a mount namespace of its own, in which the snapshots lie read-only over the original paths, with all
 that is mounted below them: what cannot be snapshot (of the network, served by a process, in memory) is there as it is, and
 told. Its exit code is passed on; 125 is a failure of ours, also if a snapshot was lost under the
-command. Signals reach the command.`,
+command. Signals reach the command. FSFREEZE_LEVEL has the level that was reached, FSFREEZE_RUN the run, FSFREEZE_ARTEFACTS the
+folder of what writers left for whoever keeps the snapshot, if they left anything.`,
     TAKE.trimEnd(),
-    '  fsfreeze-snapshot exec /srv /home -- restic backup /srv /home\n  fsfreeze-snapshot exec / -- tar -C / --one-file-system -cf /backup/root.tar .\n  fsfreeze-snapshot exec --require application --require-snapshot /var/lib/postgresql -- borg create ::{now} /var/lib/postgresql\n  fsfreeze-snapshot exec --dry-run /srv',
+    '  fsfreeze-snapshot exec /srv /home -- restic backup /srv /home\n  fsfreeze-snapshot exec / -- tar -C / --one-file-system -cf /backup/root.tar .\n  fsfreeze-snapshot exec --require application --require-snapshot /var/lib/postgresql -- borg create ::{now} /var/lib/postgresql\n  fsfreeze-snapshot exec /srv -- sh -c "restic backup --tag \\$FSFREEZE_LEVEL /srv"\n  fsfreeze-snapshot exec --dry-run /srv',
   ),
   '-t': command(
     'fsfreeze-snapshot [-t TARGET] [OPTION]... PATH...',
