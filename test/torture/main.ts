@@ -1,7 +1,8 @@
-// npm run torture -- matrix | random | images | backup | in-guest: breaks everything at every step, in real guests of both
+// npm run torture -- matrix | random | images | backup | backup-guest | in-guest: breaks everything at every step, in real guests of both
 // kinds (TCG will do), and what lies on the host's disks, on QEMUs without a guest. Not part of `npm test`, which runs one
 // cell of the matrix per fault and a few sequences on images and of backups. Exit 0 if everything held, 1 if not, 2 on usage.
 import { parseArgs } from 'node:util';
+import { runBackupGuest } from './backup-guest.js';
 import { runBackupTorture } from './backup.js';
 import { runImagesTorture } from './images.js';
 import { kindsOf, runInGuest } from './in-guest.js';
@@ -14,6 +15,7 @@ const USAGE = `usage: npm run torture -- matrix [--only FAULT/STEP] [--jobs N] [
        npm run torture -- random --count N --seed S [--only I[,I...]] [--jobs N] [--json]
        npm run torture -- images --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each] [--shrink]
        npm run torture -- backup --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each]
+       npm run torture -- backup-guest --count N [--json]
        npm run torture -- in-guest --count N --seed S [--kind ${KINDS.join('|')}[,...]] [--only I[,I...]] [--json]`;
 
 function usage(why: string): number {
@@ -44,8 +46,15 @@ async function main(): Promise<number> {
   if (jobs === undefined || jobs === 0) return usage('--jobs: expected a whole number from 1');
   const what = positionals.join(' ');
   if (what === 'matrix') return await runMatrix({ only, jobs, json, update });
+  if (what === 'backup-guest') {
+    const increments = whole(values.count);
+    if (increments === undefined) return usage('backup-guest: expected --count as a whole number');
+    return await runBackupGuest({ count: increments, json });
+  }
   if (what !== 'random' && what !== 'images' && what !== 'backup' && what !== 'in-guest')
-    return usage(`expected matrix, random, images, backup or in-guest, found ${what === '' ? 'nothing' : what}`);
+    return usage(
+      `expected matrix, random, images, backup, backup-guest or in-guest, found ${what === '' ? 'nothing' : what}`,
+    );
   const seed = whole(values.seed);
   const indices = only?.split(',').map(whole);
   const count = values.count === undefined && indices !== undefined ? indices.length : whole(values.count);
