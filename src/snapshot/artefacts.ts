@@ -12,12 +12,14 @@ import { CutError } from '../errors.js';
 export function keepArtefacts(runFolder: string, artefacts: readonly Artefact[] = []): string | undefined {
   if (artefacts.length === 0) return undefined;
   const folder = join(runFolder, 'artefacts');
-  for (const { writer, name, text, base64 = '' } of artefacts) {
+  for (const { writer, name, text, base64 = '', truncated } of artefacts) {
     for (const part of [writer, name])
       if (part === '' || part.includes('/') || part === '.' || part === '..')
         throw new CutError('E_CUT', `expected an artefact named by one component of a path, found '${part}'`);
     mkdirSync(join(folder, writer), { recursive: true, mode: 0o700 });
-    writeFileSync(join(folder, writer, name), text ?? Buffer.from(base64, 'base64'), { mode: 0o600 });
+    // Half of one must not pass for the whole.
+    const file = truncated === true ? `${name}.truncated` : name;
+    writeFileSync(join(folder, writer, file), text ?? Buffer.from(base64, 'base64'), { mode: 0o600 });
   }
   return folder;
 }

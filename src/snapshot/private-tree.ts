@@ -19,6 +19,9 @@ const GATE_FD = 3;
 const MOUNT_LIMIT_MS = 60_000;
 const SAID_CHARACTERS = 2_000;
 
+/** More of the command's environment; undefined takes one away. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
 export interface Command {
   readonly pid: number;
   /** All is mounted, and it waits for this. A gate that closes without it, since we died, is an end with 125. */
@@ -95,7 +98,7 @@ function lineOf(step: PrivateStep): string {
 export async function startCommand(
   tree: PrivateTree,
   words: readonly string[],
-  environment: Readonly<Record<string, string>> = {},
+  environment: Environment = {},
   abort?: AbortSignal,
 ): Promise<Command> {
   const child = execa(

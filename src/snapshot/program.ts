@@ -33,11 +33,13 @@ export const runProgram: Run = async (words, input) => await runWithin({}, words
 interface RunLimits {
   readonly limitMs?: number;
   readonly searchPath?: string;
+  /** It has nothing of our environment: it stays, and that has a backup's passwords. */
+  readonly isToStay?: boolean;
 }
 
-/** As runProgram(), with another time limit, or found elsewhere. */
+/** As runProgram(), with another time limit, found elsewhere, or to stay. */
 export async function runWithin(
-  { limitMs = LIMIT_MS, searchPath = SEARCH_PATH }: RunLimits,
+  { limitMs = LIMIT_MS, searchPath = SEARCH_PATH, isToStay = false }: RunLimits,
   words: readonly [string, ...string[]],
   input?: string,
 ): Promise<Ran> {
@@ -48,6 +50,7 @@ export async function runWithin(
   const child = execa(file, args, {
     ...(input === undefined ? { stdin: 'ignore' } : { input }),
     env: { LC_ALL: 'C', PATH: searchPath },
+    extendEnv: !isToStay,
     ...(isChange ? {} : { timeout: limitMs, killSignal: 'SIGKILL' }),
     reject: false,
     // What a terminal sends to its foreground must not end half a change of metadata.

@@ -1,13 +1,12 @@
 // `exec`: a command sees the snapshots in place of the original paths.
-import type { CompleteOutcome } from '../consistency.js';
-import { CutError, describeError } from '../errors.js';
+import { CutError } from '../errors.js';
 import { withSet } from './held-set.js';
 import { processNote, type RunRecord } from './journal.js';
 import type { SnapshotMachine } from './machine.js';
 import type { SetPlan } from './planner.js';
-import { startCommand } from './private-tree.js';
-import { Requester } from './requester.js';
-import type { TakeRequest } from './snapshot-set.js';
+import { startCommand, type Environment } from './private-tree.js';
+import type { TakenSet, TakeRequest } from './snapshot-set.js';
+import { tellWriters } from './tell-writers.js';
 import { privateTree } from './tree.js';
 
 /** Between SIGTERM and SIGKILL for a command whose time is over, or whose snapshots are lost. */
@@ -39,10 +38,10 @@ export async function runExec(
   signals: Signals,
 ): Promise<number> {
   const { mounts } = (await machine.options.look('own')).table;
-  let session: string | undefined;
+  let taken: TakenSet | undefined;
   const used = withSet(machine, plan, { ...request, kind: 'exec' }, async (held, onLost) => {
-    const { mountable, record, report } = held.taken;
-    session = report?.session;
+    taken = held.taken;
+    const { mountable, record } = taken;
     request.onTaken(record);
     const tree = privateTree({ sources: plan.sources, mountable, stage: held.stage }, mounts);
     const command = await startCommand(tree, request.words, environmentOf(record), signals.abort);
@@ -75,10 +74,12 @@ export async function runExec(
     }
   });
   const { result, lost, left } = await used.catch(async (error: unknown) => {
-    await tellWriters(machine, session, 'failed');
+    await tellWriters(machine, taken?.report?.session, 'failed', signals.abort);
     throw error;
   });
-  await tellWriters(machine, session, result === 0 && lost === undefined ? 'ok' : 'failed');
+  // Below application a writer must keep what it could forget: the backup is none of its application.
+  const isGood = result === 0 && lost === undefined && taken?.record.level === 'application';
+  await tellWriters(machine, taken?.report?.session, isGood ? 'ok' : 'failed', signals.abort);
   if (left !== undefined) machine.options.note(`${left} (fsfreeze-snapshot gc removes it)`);
   if (lost !== undefined)
     throw new CutError('E_SNAPSHOT_LOST', `what the command read is not to be relied on: ${lost}`);
@@ -86,27 +87,9 @@ export async function runExec(
 }
 
 /** What a backup program may label its backup with, and keep beside it. */
-function environmentOf({ run, level = 'none', artefacts }: RunRecord): Readonly<Record<string, string>> {
-  return {
-    FSFREEZE_RUN: run,
-    FSFREEZE_LEVEL: level,
-    ...(artefacts === undefined ? {} : { FSFREEZE_ARTEFACTS: artefacts }),
-  };
-}
-
-/** Writers may forget what only a good backup made superfluous. It takes nothing from the backup if that fails. */
-async function tellWriters(
-  { options }: SnapshotMachine,
-  session: string | undefined,
-  outcome: CompleteOutcome,
-): Promise<void> {
-  if (session === undefined) return;
-  try {
-    await using requester = await Requester.connect(options.agentSocket);
-    await requester.complete(session, outcome);
-  } catch (error) {
-    options.note(`the writers were not told that the command has ended (${outcome}): ${describeError(error)}`);
-  }
+function environmentOf({ run, level = 'none', artefacts }: RunRecord): Environment {
+  // Undefined as well: what an outer run has set is of that one.
+  return { FSFREEZE_RUN: run, FSFREEZE_LEVEL: level, FSFREEZE_ARTEFACTS: artefacts };
 }
 
 function endAfter(ms: number | undefined, act: () => void): NodeJS.Timeout | undefined {

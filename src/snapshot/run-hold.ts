@@ -10,6 +10,7 @@ import { Requester, type Hold } from './requester.js';
 import type { Signals } from './run-exec.js';
 import { refuseOthers } from './same-filesystems.js';
 import { readSources } from './sources.js';
+import { tellWriters } from './tell-writers.js';
 
 const GATE_FD = 3;
 /** A gate that closes without a word is one of an attempt that failed. */
@@ -31,14 +32,15 @@ export interface HoldResult {
 
 /**
  * Throws a QuiesceError if the guest could not be held, a CutError if the agent sees other filesystems at the mount points
- * than we do: the command was not run then. Throws a CutError if the hold did
- * not last as long as the command, however that ended, or if the level is below the one required once all is let go.
+ * than we do: the command was not run then. Throws a CutError if the hold did not last as long as the command, however that
+ * ended, or if the level is below the one required once all is let go.
  */
 export async function runHold(
-  { options }: SnapshotMachine,
+  machine: SnapshotMachine,
   { paths, words, leaseMs, require }: HoldCommandRequest,
   signals: Signals,
 ): Promise<HoldResult> {
+  const { options } = machine;
   const { table } = await options.look('own');
   const filesystems = new Set(readSources(paths, table, 'trees').flatMap(({ filesystem }) => filesystem ?? []));
   if (filesystems.size === 0) throw new CutError('E_SOURCE', `nothing that can be held lies at ${paths.join(', ')}`);
@@ -92,10 +94,8 @@ export async function runHold(
       `expected level ${require} to the end, reached ${report.level}: ${report.evidence.join('; ')}`,
       { facts: { exitCode, report } },
     );
-  // The writers' last word; what goes wrong with it takes nothing from the snapshot that was made.
-  await requester.complete(hold.session, exitCode === 0 ? 'ok' : 'failed').catch((error: unknown) => {
-    options.note(`the writers were not told that the command has ended: ${describeError(error)}`);
-  });
+  const isGood = exitCode === 0 && report.level === 'application';
+  await tellWriters(machine, hold.session, isGood ? 'ok' : 'failed', signals.abort);
   return { exitCode, report };
 }
 

@@ -91,8 +91,8 @@ async function convertDisk(image: string, file: string): Promise<void> {
 }
 
 /** As users run it; its time counts as a whole. */
-async function backUp(at: CutHarness, repository: string, mode: string): Promise<RunManifest> {
-  const { stdout, stderr, exitCode } = await at.spawn(['backup', 'run', '--to', repository, mode]);
+export async function backUp(at: CutHarness, repository: string, ...words: readonly string[]): Promise<RunManifest> {
+  const { stdout, stderr, exitCode } = await at.spawn(['backup', 'run', '--to', repository, ...words]);
   if (exitCode !== 0) throw new Error(`backup run: exit ${exitCode ?? '-'}: ${stderr}`);
   return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as RunManifest;
 }

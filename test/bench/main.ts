@@ -2,6 +2,7 @@
 // a limit is not kept, 2 on usage.
 import { parseArgs } from 'node:util';
 import { backup } from './backup.js';
+import { backupOfTree } from './backup-tree.js';
 import { guestKinds } from './guest-kinds.js';
 import { idle } from './idle.js';
 import { inGuest } from './in-guest.js';
@@ -27,6 +28,7 @@ const benches: Readonly<Record<string, (kind: GuestKind) => Promise<readonly Row
   'in-guest': inGuest,
   guests: guestKinds,
   backup,
+  'backup-tree': backupOfTree,
 };
 
 const { values, positionals } = parseArgs({

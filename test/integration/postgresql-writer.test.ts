@@ -158,6 +158,81 @@ requires(
       expect(distinct()).toMatch(/^[RS]+$/);
     });
 
+    test('sessions that come and go meanwhile are no failure', async () => {
+      const over = new AbortController();
+      const coming = (async () => {
+        while (!over.signal.aborted) {
+          const child = spawn(
+            'runuser',
+            [
+              '-u',
+              'postgres',
+              '--',
+              join(binaries, 'psql'),
+              '-h',
+              join(dir, 'socket'),
+              '-Xq',
+              '-d',
+              'postgres',
+              '-c',
+              'SELECT 1',
+            ],
+            { cwd: '/', stdio: 'ignore' },
+          );
+          await Promise.race([once(child, 'close'), new Promise((resolve) => setTimeout(resolve, 20))]);
+        }
+      })();
+      try {
+        for (let n = 0; n < 8; n++)
+          for (const phase of ['prepare', 'verify', 'freeze', 'verify', 'verify', 'thaw'])
+            expect(await runAside(phase), phase).toEqual({ code: 0, text: '' });
+      } finally {
+        over.abort();
+        await coming;
+      }
+    });
+
+    test('whoever waits for the postmaster, and stops with it, goes on with it', async () => {
+      control('stop', '-m', 'fast');
+      const words = ['-u', 'postgres', '--', join(binaries, 'postgres'), '-D', join(dir, 'data')];
+      const waiting = spawn('runuser', words, { cwd: '/', stdio: 'ignore' });
+      const state = (): string => /\) (.)/.exec(readFileSync(`/proc/${waiting.pid ?? 0}/stat`, 'utf8'))?.[1] ?? '';
+      try {
+        while (
+          spawnSync('runuser', ['-u', 'postgres', '--', join(binaries, 'pg_isready'), '-qh', join(dir, 'socket')])
+            .status !== 0
+        );
+        for (const phase of ['prepare', 'freeze', 'verify']) expect(run(phase)).toEqual({ code: 0, text: '' });
+        await expect.poll(state).toBe('T');
+        expect(run('thaw')).toEqual({ code: 0, text: '' });
+        await expect.poll(state).toBe('S');
+      } finally {
+        control('stop', '-m', 'fast');
+        await once(waiting, 'close');
+        control('start');
+      }
+    });
+
+    test('a server that has stopped since prepare is passed over, and one that was started since is told', () => {
+      expect(run('prepare').code).toBe(0);
+      control('stop', '-m', 'fast');
+      expect(run('freeze').code).toBe(3);
+      control('start');
+      expect(run('prepare').code).toBe(0);
+      expect(run('freeze').code).toBe(0);
+      // A postmaster by its name, which was not there.
+      const other = join(dir, 'postgres');
+      copyFileSync('/bin/sleep', other);
+      chmodSync(other, 0o755);
+      const newcomer = spawn(other, ['100'], { stdio: 'ignore' });
+      try {
+        while (readFileSync(`/proc/${newcomer.pid ?? 0}/comm`, 'utf8') !== 'postgres\n');
+        expect(run('verify').text).toBe(`PostgreSQL (pid ${newcomer.pid ?? 0}) was started since prepare`);
+      } finally {
+        newcomer.kill();
+      }
+    });
+
     test('one that somebody lets go on is told, and one that somebody stopped before is left to that one', () => {
       const [, other = 0] = states()
         .map(([pid]) => pid)

@@ -29,7 +29,7 @@ mount /dev/oracle/${name} ${at}`,
   await guest.exec(line, { timeoutMs: LIMIT_MS });
 }
 
-/** Gives the disk with what was packed, as a file on the host, and the level that was reached. */
+/** Gives the disk with what was packed, as a file on the host. */
 export async function cutVolumes(guest: UserModeGuest, folder: string): Promise<string> {
   // The command is run when all is let go.
   const pack = `echo '! thawed' >>${MEMORY}/log; tar -cf ${guest.disk('packed').path} -C / ${PLACES.replaceAll(' /', ' ').slice(1)}`;

@@ -47,15 +47,15 @@ exec /usr/sbin/lvm "$@"
 `;
 
 /** A machine without systemd, as far as its files go, with settings of its own: first with a port, then without. */
-const ALONE = `mount -t tmpfs none /run/systemd; mkdir -p /run/alone/none
-printf "[general]\\nmethod=none\\n[bridge]\\nruntime-dir=/run/alone\\nwriter-folders=/run/alone/none\\n" >/run/alone/conf
-set -- fsfreeze-snapshot exec -c /run/alone/conf /srv/s -- cat /srv/s/file
+const ALONE = `mount -t tmpfs none /run/systemd; mkdir -p /run/conf/none
+printf "[bridge]\\nruntime-dir=/run/alone\\nwriter-folders=/run/conf/none\\n" >/run/conf/conf
+set -- fsfreeze-snapshot exec -c /run/conf/conf /srv/s -- cat /srv/s/file
 "$@" && exit 1
 mount -t tmpfs none /dev/virtio-ports
-"$@" && "$@" || exit
+"$@" & first=$!; { "$@" || "$@"; }; wait $first || "$@" || exit
 kill $(cat /run/alone/agent.pid) $(pgrep -f "^[^ ]*freezer --socket /run/alone")
 while [ -e /run/alone/agent.sock ]; do sleep 0.1; done
-rm -r /run/alone`;
+rm -r /run/alone /run/conf`;
 
 /** Nothing is frozen in any way: of its device neither, which would show when it is mounted anew. */
 const MOUNTABLE = 'timeout 20 sh -c "echo x >/srv/s/x && umount /srv/s && mount /dev/vg1/s /srv/s && echo y >/srv/s/y"';
@@ -283,7 +283,7 @@ esac
       expect(await leftovers(shared())).toBe('');
     });
 
-    test('where no systemd keeps an agent, the command starts one, which stays for the next', async () => {
+    test('where no systemd keeps an agent, the commands start one, which stays for the next', async () => {
       const { exitCode, stdout, stderr } = await shared().exec(['/usr/bin/unshare', '-m', '/bin/sh', '-c', ALONE], {
         check: false,
         timeoutMs: 120_000,

@@ -31,6 +31,15 @@ su postgres -c "${bin}/pg_ctl -s -D /var/tmp/r/main -m immediate stop"
 const LOAD = `seq $(($(su postgres -c 'psql -Atc "select coalesce(max(id), 0) from load"') + 1)) 1000000 |
 sed 's/.*/insert into load select & from pg_sleep(0.01) returning id;/' | su postgres -c 'stdbuf -oL psql -qAt' >/run/acknowledged`;
 
+/** Takes its time to cut. */
+const SLOW_LVM = `#!/bin/sh
+[ $# = 0 ] || exec /usr/sbin/lvm "$@"
+while read -r line; do
+	case $line in lvconvert* | lvcreate*) : >/run/in-section; sleep 3 ;; esac
+	printf '%s\\n' "$line"
+done | /usr/sbin/lvm
+`;
+
 /** Agent and freezer, and the command with all that it starts. */
 const TRACED = `rm -f /run/go
 sh -c 'until [ -e /run/go ]; do sleep 0.1; done; exec fsfreeze-snapshot exec /srv/a /srv/t -- /bin/true' >&2 & command=$!
@@ -123,6 +132,26 @@ for (const kernel of kernels('6.1', '6.12'))
       expect(last).toBeGreaterThanOrEqual(before);
     });
 
+    if (!together(kernel))
+      test('PostgreSQL goes on when the agent dies while it is stopped for the cuts', async () => {
+        const guest = shared();
+        const lvm = '/usr/local/sbin/lvm';
+        await guest.exec(`cat >${lvm}; chmod 755 ${lvm}`, { input: SLOW_LVM });
+        const run = await guest.start(['/usr/bin/fsfreeze-snapshot', 'exec', '/srv/pg', '/srv/wal', '--', '/bin/true']);
+        await guest.exec('until [ -e /run/in-section ]; do sleep 0.02; done', { timeoutMs: 60_000 });
+        const states = 'ps -o state= -C postgres | sort | uniq -c';
+        const held = (await guest.exec(states)).stdout;
+        await guest.exec('kill -KILL $(systemctl show -P MainPID fsfreeze-agent)');
+        const asked = 'timeout 30 su postgres -c "psql -Atqc \'select 1\'"';
+        expect((await guest.exec(asked, { timeoutMs: 60_000 })).stdout).toBe('1\n');
+        expect((await run.wait(60_000)).exitCode).toBe(125);
+        await guest.exec(`rm -f ${lvm} /run/in-section`);
+        // A session that had just ended cannot be reaped meanwhile.
+        expect(held).toMatch(/^ *\d+ T\n( *\d+ Z\n)?$/);
+        expect((await guest.exec(states)).stdout).not.toContain('T');
+        expect(await untilNothingLeft(guest, 30)).toBe('');
+      });
+
     describe('below a folder', () => {
       test('the tree is there when standard output closes, and gone when the caller dies', async () => {
         const guest = shared();
@@ -168,7 +197,6 @@ for (const kernel of kernels('6.1', '6.12'))
         await copyStraceIn(shared());
         const { stdout } = await shared().exec(TRACED, { timeoutMs: 120_000 });
         const held = whileFrozen(stdout.split('\n'));
-        console.log(held.filter(changesFiles).join('\n'), held.length);
         // The hold and the cut are seen, or nothing was shown.
         expect(held.filter((line) => line.includes('DM_DEV_SUSPEND')).length).toBeGreaterThan(1);
         expect(held.filter((line) => changesFiles(line) && !/"\/(run|proc|sys|dev)\//.test(line))).toEqual([]);

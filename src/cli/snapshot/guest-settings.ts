@@ -16,6 +16,8 @@ export function readGuestSettings(config: string | undefined) {
   return {
     // Whoever calls this, the agent is root.
     freeze: { ...coordinatorOptions(settings, silentLog), writerOwner: 0 },
+    /** The port or socket on which an agent of these settings serves a host. */
+    host: { method: settings.method, path: settings.path },
     /** Where the agent listens for programs of this machine; undefined if it is told not to. */
     localSocket,
     /** The same, if it is there. */

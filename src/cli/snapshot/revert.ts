@@ -47,10 +47,17 @@ export async function revertRun(machine: SnapshotMachine, run: string, confirm: 
   for (const { name, of, revert } of steps)
     try {
       results.push({ mountpoint: of, snapshot: name, when: await revert() });
+      const left = found.snapshots.filter((one) => results.every(({ snapshot }) => snapshot !== one.name));
+      // Should the next one fail: the same command takes back the rest.
+      machine.journal.update({ ...found, state: 'reverting', snapshots: left });
     } catch (cause) {
       if (results.length === 0) throw cause;
       const others = results.map(({ mountpoint }) => mountpoint).join(', ');
-      throw new CutError('E_CUT', `${of}: ${describeError(cause)}; ${others} went back all the same`, { cause });
+      throw new CutError(
+        'E_CUT',
+        `${of}: ${describeError(cause)}; ${others} went back all the same (fsfreeze-snapshot revert ${run} goes on)`,
+        { cause },
+      );
     }
   machine.journal.forget(run);
   return results;

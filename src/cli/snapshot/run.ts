@@ -1,14 +1,17 @@
 // Runs one command line of fsfreeze-snapshot: one call, one exit code. Results go to standard output, progress and
 // complaints to standard error. The process around it: main.ts. What is about writers: writers.ts.
+import { geteuid } from 'node:process';
 import { confirmWith } from '../../confirm-prompt.js';
-import { BridgeError, describeError } from '../../errors.js';
+import { BridgeError, describeError, UnreachableError } from '../../errors.js';
+import { sessionsDir } from '../../freeze/writers/record.js';
+import { namesIn } from '../../linux/kernel-values.js';
 import { printableJson, printableLine, printableRow } from '../../printable.js';
 import { runHold } from '../../snapshot/run-hold.js';
 import type { Signals } from '../../snapshot/run-exec.js';
 import { readCommandLine, type Invocation } from './command-line.js';
 import { describeCollected, describeHold, describeRun } from './describe.js';
 import { exitCodeOf, OUR_FAILURE, passesCodeOn, type ExitCode } from './exit-codes.js';
-import { readGuestSettings } from './guest-settings.js';
+import { readGuestSettings, type GuestSettings } from './guest-settings.js';
 import { openMachine } from './machine.js';
 import { describeProviders, listProviders } from './providers.js';
 import { describeRevert, revertRun } from './revert.js';
@@ -61,11 +64,25 @@ async function run(invocation: Run, streams: Streams, signals: Signals): Promise
     streams.stderr(`${text.split('\n').map(printableRow).join('\n')}\n`);
   };
   if (isAboutWriters(invocation)) return await runWriters(invocation, settings, { tell, note, signal: signals.abort });
-  const agentSocket = holdsGuest(invocation)
-    ? await agentThatAnswers(settings, invocation.config, note)
-    : settings.agentSocket;
+  if (geteuid?.() !== 0) throw new UnreachableError('E_ROOT', 'expected to be run as root');
+  const findAgent = async (): Promise<string | undefined> => await agentThatAnswers(settings, invocation.config, note);
+  const holds = holdsGuest(invocation);
+  const agentSocket = holds || leftHeld(invocation, settings) ? await findAgent() : settings.agentSocket;
   await using machine = openMachine({ ...settings, agentSocket }, invocation.config, note);
-  return await runOn({ machine, signals, json: invocation.json, tell, note }, invocation, streams);
+  try {
+    return await runOn({ machine, signals, json: invocation.json, tell, note }, invocation, streams);
+  } finally {
+    // Where nobody else starts it again, applications that a dead one held would stand still until the next run.
+    if (holds)
+      await findAgent().catch((error: unknown) => {
+        note(describeError(error));
+      });
+  }
+}
+
+/** A shell that stands by collects after its command: an agent that died with it has sessions left, which the next releases. */
+function leftHeld({ kind }: Run, { runtimeDir }: GuestSettings): boolean {
+  return kind === 'gc' && namesIn(sessionsDir(runtimeDir)).length > 0;
 }
 
 /** `start-snapshot` is a call of `-t`, which asks for itself. */

@@ -39,7 +39,8 @@ export function readResult(
   if (fault !== undefined) return failed(`${fault}${because}`);
   if (result.signal !== undefined) return failed(`ended by ${result.signal}${because}`);
   if (code === 0) return { kind: 'done' };
-  if (isDescribed && code === 2) return { kind: 'unsupported' };
+  // A shell ends with 2 for errors of its own, a fork that fails for one: that must not be taken for let go.
+  if (isDescribed && code === 2 && phase !== 'thaw') return { kind: 'unsupported' };
   const reserved = isDescribed && code !== undefined && code >= 4 && code <= 15 ? ' (reserved)' : '';
   return failed(`exit ${code ?? 'unknown'}${reserved}${because}`);
 }

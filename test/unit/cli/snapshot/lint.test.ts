@@ -29,6 +29,7 @@ function settings(hookFailure: GuestSettings['hookFailure'] = 'refuse'): GuestSe
   ] as const;
   return {
     freeze: { writerFolders, writerOwner: 0 },
+    host: { method: 'none', path: undefined },
     localSocket: undefined,
     agentSocket: undefined,
     runtimeDir: '/none',
