@@ -4,8 +4,9 @@ import type { ConsistencyLevel, FreezeReport } from '../consistency.js';
 import { CutError, describeError } from '../errors.js';
 import { isSuspended, mappedDevice } from '../linux/device-mapper.js';
 import { monotonicMs } from '../linux/clock.js';
+import { goFirst } from './go-first.js';
 import type { SetPlan } from './planner.js';
-import { mustRun, type Run } from './program.js';
+import { hasProgram, mustRun, type Run } from './program.js';
 import type { Snapshot } from './providers/provider.js';
 import { Requester, type Hold, type Section } from './requester.js';
 import { refuseOthers } from './same-filesystems.js';
@@ -13,6 +14,7 @@ import { resumeSuspended, suspendedOf } from './suspended.js';
 
 /** Of a section, for what puts a failed cut right after its worker has ended. */
 const RESUME_MS = 3_000;
+const SETTLE_LIMIT_S = 2;
 /** A worker that is idle ends at once. */
 const DISARM_LIMIT_MS = 5_000;
 
@@ -33,15 +35,31 @@ export interface CutPlaces {
  * if a cut failed; an error that says `unconfirmed` or an UnreachableError if it is not known to be thawed.
  */
 export async function cutAll(plan: SetPlan, request: CutRequest, places: CutPlaces): Promise<FreezeReport> {
-  const { snapshots, run } = plan;
+  const { snapshots } = plan;
   await using requester = await Requester.connect(request.agentSocket);
-  // What resumes a device is in memory then, should it be wanted while its own filesystem is frozen.
-  if (snapshots.some(({ volume }) => mappedDevice(places.sysRoot ?? '/sys', volume.device) !== undefined))
-    await mustRun(places.run, ['dmsetup', 'version']);
   for (const snapshot of snapshots) await snapshot.arm();
+  await makeQuiet(snapshots, places);
+  const goBack = goFirst(process.pid);
+  let report: FreezeReport;
+  try {
+    report = await holdAndCut(requester, plan, request, places);
+  } finally {
+    // What is started from here on is nobody who should go first.
+    goBack();
+  }
+  for (const snapshot of snapshots) await snapshot.disarm(DISARM_LIMIT_MS);
+  return report;
+}
+
+async function holdAndCut(
+  requester: Requester,
+  plan: SetPlan,
+  { leaseMs, require }: CutRequest,
+  places: CutPlaces,
+): Promise<FreezeReport> {
+  const { snapshots, run } = plan;
   const mountpoints = snapshots.map(({ volume }) => volume.mountpoint);
   const leave = snapshots.filter(({ underFreeze }) => !underFreeze).map(({ volume }) => volume.mountpoint);
-  const { leaseMs, require } = request;
   const name = `fsfreeze-snapshot ${run}, pid ${process.pid}`;
   const hold = await requester.hold({ requester: name, mountpoints, leave, leaseMs, require });
   let failure: unknown;
@@ -56,8 +74,16 @@ export async function cutAll(plan: SetPlan, request: CutRequest, places: CutPlac
   }
   const report = await thawn(hold, failure);
   if (failure !== undefined) throw new CutError('E_CUT', describeError(failure), { cause: failure });
-  for (const snapshot of snapshots) await snapshot.disarm(DISARM_LIMIT_MS);
   return report;
+}
+
+/** What else would be done while everything stands still. Throws a CutError if dmsetup cannot be run. */
+async function makeQuiet(snapshots: readonly Snapshot[], { run, sysRoot = '/sys' }: CutPlaces): Promise<void> {
+  if (snapshots.every(({ volume }) => mappedDevice(sysRoot, volume.device) === undefined)) return;
+  // What resumes a device is in memory then, should it be wanted while its own filesystem is frozen.
+  await mustRun(run, ['dmsetup', 'version']);
+  // The programs that udev starts for the devices that are made by now.
+  if (hasProgram('udevadm')) await run(['udevadm', 'settle', `--timeout=${SETTLE_LIMIT_S}`]);
 }
 
 /** What failed before is told, too, if the thaw fails. */

@@ -36,9 +36,11 @@ export function watchSnapshots(snapshots: readonly Snapshot[], events: WatchEven
     }
   };
   const loop = async (): Promise<void> => {
-    while (!stop.signal.aborted && lost === undefined) {
-      await look();
+    for (;;) {
+      // First of all: what was just cut is whole, and the command waits to be started.
       await sleep(STEP_MS, undefined, { signal: stop.signal, ref: false }).catch(() => undefined);
+      if (stop.signal.aborted || lost !== undefined) return;
+      await look();
     }
   };
   const looping = loop();

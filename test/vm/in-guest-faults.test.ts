@@ -29,11 +29,12 @@ esac
 `;
 
 const LVM = '/usr/local/sbin/lvm';
-/** An lvm in front of the system's: its shell cuts nothing, but suspends the origin and does `then`. */
-const brokenLvm = (then: string): string => `#!/bin/sh
+/** An lvm in front of the system's: its shell does `create` to make room, and cuts nothing, but suspends the origin and does `then`. */
+const brokenLvm = (then: string, create = 'eval "/usr/sbin/lvm $line"'): string => `#!/bin/sh
 [ $# = 0 ] || exec /usr/sbin/lvm "$@"
 while read -r line; do
 	case $line in
+	lvcreate*) ${create} ;;
 	lvconvert*) dmsetup suspend --nolockfs vg1-s; ${then} ;;
 	fsb-done*) echo "No such command '$line'" ;;
 	esac
@@ -112,6 +113,16 @@ for (const kernel of kernels('6.12'))
       expect(exitCode, stderr).toBe(125);
       for (const text of told) expect(stderr).toContain(text);
       expect(await isMountable()).toBe('0');
+      expect(await leftovers(shared())).toBe('');
+    });
+
+    test('an lvm that makes no room is told of, and nothing is held', async () => {
+      const input = brokenLvm(':', 'echo "insufficient free space"');
+      await shared().exec(`cat >${LVM}; chmod 755 ${LVM}`, { input });
+      const { exitCode, stderr } = await execOver(shared(), ['--provider', 'lvm'], ['/srv/s'], 'true');
+      await shared().exec(`rm ${LVM}`);
+      expect(exitCode, stderr).toBe(125);
+      expect(stderr).toMatch(/lvcreate .*vg1: insufficient free space/);
       expect(await leftovers(shared())).toBe('');
     });
 

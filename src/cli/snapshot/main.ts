@@ -2,10 +2,12 @@
 // fsfreeze-snapshot: the process around run.ts. Nothing ends it while something may be held: signals, and what nobody
 // caught (a bug), let go first.
 import { readFileSync } from 'node:fs';
+import { tuneForOneCall } from '../../agent/v8-tuning.js';
 import { printable } from '../../printable.js';
 import { OUR_FAILURE, passesCodeOn } from './exit-codes.js';
 import { runSnapshot } from './run.js';
 
+tuneForOneCall();
 const controller = new AbortController();
 const uncaught: unknown[] = [];
 const listeners = new Set<(signal: NodeJS.Signals) => void>();

@@ -1,5 +1,6 @@
 // The commands that take snapshots: exec, dragonsdawn-snapshot's call, and their dry run.
 import { closeSync, openSync } from 'node:fs';
+import { collectWhileWaiting } from '../../agent/v8-tuning.js';
 import { printableJson } from '../../printable.js';
 import type { RunRecord } from '../../snapshot/journal.js';
 import type { SnapshotMachine } from '../../snapshot/machine.js';
@@ -59,6 +60,7 @@ export async function execCommand(
       words,
       // Standard output is the command's.
       onTaken: (record) => {
+        collectWhileWaiting();
         note(json ? printableJson(record) : describeRun(record).join('\n'));
       },
     },
@@ -76,6 +78,7 @@ export async function treeCommand(
   await collected(context);
   const plan = await planned(context, options, 'whole-mounts');
   const onReady = (record: RunRecord): void => {
+    collectWhileWaiting();
     tell(record, [...describeRun(record), 'done']);
     closeSync(STDOUT_FD);
     // What is written there later must not reach a file that gets its number: the lowest that is free is this one.

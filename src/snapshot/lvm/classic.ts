@@ -3,7 +3,7 @@
 import { CutError } from '../../errors.js';
 import type { SnapshotStatus } from '../providers/provider.js';
 import { classicStatus } from './device-status.js';
-import { LVM_CONFIG, tagWords } from './lvm.js';
+import { tagWords } from './lvm.js';
 import { LogicalSnapshot, type LvmTools, type SnapshotParts } from './logical-snapshot.js';
 
 /** By a half, as lvm.conf(5) shows it for snapshots. */
@@ -24,16 +24,21 @@ export class ClassicSnapshot extends LogicalSnapshot {
     const size = `${this.cowBytes}b`;
     // Its head must be zero, or what lies there is taken for a list of copied chunks.
     const words = ['-y', '-Zy', '-Wn', ...tagWords(this.runId, this.origin), '-n', this.own, '-L', size, this.group];
-    await this.tools.lvm.do('lvcreate', ...words);
-    this.shell = await this.tools.shell();
+    const shell = this.tools.shell();
+    // By the shell that cuts: so it has read by then what the cut needs, and no other program is started.
+    const said = await shell.arm('lvcreate', ...words);
+    this.tools.lvm.changed();
+    // Said as the last thing, and only by an lvcreate that has done all it was to do.
+    if (!said.includes(`"${this.own}" created`))
+      throw new CutError('E_PROVIDER', `lvcreate ${words.join(' ')}: ${said || 'it said nothing'}`);
+    this.shell = shell;
   }
 
   async cut(): Promise<void> {
     if (this.shell === undefined) throw new CutError('E_CUT', `${this.name} was not armed`);
     const origin = `${this.group}/${this.origin}`;
-    this.said = await this.shell.do(
-      `lvconvert --config "${LVM_CONFIG}" --noudevsync -y -s -Zn ${origin} ${this.group}/${this.own}`,
-    );
+    this.tools.lvm.changed();
+    this.said = await this.shell.cut('lvconvert', '-y', '-s', '-Zn', origin, `${this.group}/${this.own}`);
   }
 
   async status(): Promise<SnapshotStatus> {

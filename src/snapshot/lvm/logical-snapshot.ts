@@ -26,7 +26,7 @@ export interface LvmTools {
   readonly run: Run;
   readonly sysRoot: string;
   /** Started with the first that is armed. */
-  readonly shell: () => Promise<LvmShell>;
+  readonly shell: () => LvmShell;
   /** Ends the shell, if there is one: as LvmShell.end(). */
   readonly endShell: (limitMs: number) => Promise<boolean>;
 }
@@ -84,7 +84,9 @@ export abstract class LogicalSnapshot implements Snapshot {
 
   /** The snapshot as LVM reports it. Throws a CutError if it is not one of this origin, or not active. */
   protected async made(): Promise<LogicalVolume> {
-    const found = await this.tools.lvm.volume(this.group, this.own);
+    // All of a set are looked up at once: to start an lvm for each takes longer than all that they tell.
+    const all = await this.tools.lvm.all();
+    const found = all.find(({ vg_name, lv_name }) => vg_name === this.group && lv_name === this.own);
     if (found === undefined || found.origin !== this.origin)
       throw new CutError(
         'E_CUT',

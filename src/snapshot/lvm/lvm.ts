@@ -1,12 +1,18 @@
 // Runs LVM, and reads what it reports. None of its commands here writes a backup of the metadata to /etc/lvm, asks
-// dmeventd to watch, or tells the system bus: the first may be frozen, the others start programs.
+// dmeventd to watch, or tells the system bus: the first may be frozen, the others start programs. Devices are those that
+// udev knows, where it runs: to look at every node below /dev takes as long again as all else that a command does.
 import * as v from 'valibot';
 import { CutError } from '../../errors.js';
 import { thisMaker, type Maker } from '../maker.js';
 import { mustRun, type Run } from '../program.js';
 
 /** As a word of a command line, and, in quotes, of a line for the lvm shell. */
-export const LVM_CONFIG = 'backup/backup=0 backup/archive=0 activation/monitoring=0 global/notify_dbus=0';
+export const LVM_CONFIG = [
+  ...['backup/backup=0', 'backup/archive=0', 'activation/monitoring=0', 'global/notify_dbus=0'],
+  'devices/obtain_device_list_from_udev=1',
+  // What its shell says is all that it tells.
+  'log/silent=0',
+].join(' ');
 
 const number = v.pipe(v.string(), v.transform(Number), v.number());
 /** Empty where it does not apply. */
@@ -73,8 +79,19 @@ export class Lvm {
 
   /** One command, to its end. Throws a CutError with what it said. */
   async do(command: string, ...words: readonly string[]): Promise<string> {
-    if (command !== 'lvs') this.#all = undefined;
-    return await mustRun(this.#run, ['lvm', command, '--config', LVM_CONFIG, ...words]);
+    const isChange = command !== 'lvs';
+    if (isChange) this.changed();
+    try {
+      return await mustRun(this.#run, ['lvm', command, '--config', LVM_CONFIG, ...words]);
+    } finally {
+      // What was listed meanwhile may be older than its end.
+      if (isChange) this.changed();
+    }
+  }
+
+  /** Something else than do() changes volumes, or did. */
+  changed(): void {
+    this.#all = undefined;
   }
 
   /** As do(), for a command that suspends a device: not while the guest is held, and nobody holds it meanwhile. */

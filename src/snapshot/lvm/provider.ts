@@ -38,14 +38,13 @@ export function lvmProviders(
   lock: Lock,
   { sysRoot = '/sys', kernelRelease = release() }: LvmPlaces = {},
 ): readonly Provider[] {
-  let shell: Promise<LvmShell> | undefined;
+  let shell: LvmShell | undefined;
   const tools: LvmTools = {
     lvm: new Lvm(run, lock),
     run,
     sysRoot,
-    shell: async () => await (shell ??= LvmShell.start()),
-    // One that could not be started has been told of.
-    endShell: async (limitMs) => (await (await shell?.catch(() => undefined))?.end(limitMs)) ?? true,
+    shell: () => (shell ??= LvmShell.start()),
+    endShell: async (limitMs) => (await shell?.end(limitMs)) ?? true,
   };
   const close = async (): Promise<void> => {
     await tools.endShell(CLOSE_LIMIT_MS);

@@ -3,12 +3,15 @@
 import { execa } from 'execa';
 import { withLimit } from '../../deadline.js';
 import { CutError } from '../../errors.js';
+import { goFirst } from '../go-first.js';
 import { processNote } from '../journal.js';
 import { endedWithin, SEARCH_PATH } from '../program.js';
 import { LVM_CONFIG } from './lvm.js';
 
 /** Suspending a device waits for what is being written to it. Less than a section lasts: what is left of that is the way back. */
-const COMMAND_LIMIT_MS = 20_000;
+const CUT_LIMIT_MS = 20_000;
+/** While applications run. */
+const ARM_LIMIT_MS = 60_000;
 const KEPT_CHARACTERS = 4_000;
 
 /** LVM has no such command, says so by its name, and has ended the one before when it does. */
@@ -37,15 +40,34 @@ export class LvmShell {
 
   readonly process = processNote(this.#child.pid ?? 0);
 
-  /** Starts it, and has it read all that a command reads: configuration, devices, metadata. Throws a CutError. */
-  static async start(): Promise<LvmShell> {
-    const shell = new LvmShell();
-    await shell.do(`lvs --config "${LVM_CONFIG}"`);
-    return shell;
+  #reading: Promise<string> | undefined;
+
+  /** One that cannot be started is told of by its first command. */
+  static start(): LvmShell {
+    return new LvmShell();
   }
 
-  /** One command, to its end. Gives what it said. Throws a CutError if the shell is gone, or does not answer in time. */
-  async do(command: string): Promise<string> {
+  /** Has it read all that a command reads: program, configuration, devices, metadata. Throws as arm() does. */
+  async read(): Promise<void> {
+    await (this.#reading ??= this.arm('lvs'));
+  }
+
+  /**
+   * A command while applications run, to its end. Gives what it said. Throws a CutError if the shell is gone, a
+   * DeadlineError if it does not answer within a minute.
+   */
+  async arm(command: string, ...words: readonly string[]): Promise<string> {
+    return await this.#do(lineOf(command, words), ARM_LIMIT_MS);
+  }
+
+  /** The command that cuts: as arm(), within 20 s, and nobody waits for udev. */
+  async cut(command: string, ...words: readonly string[]): Promise<string> {
+    // It ends after the cuts, and is not put back.
+    goFirst(this.process.pid);
+    return await this.#do(lineOf(command, ['--noudevsync', ...words]), CUT_LIMIT_MS);
+  }
+
+  async #do(line: string, limitMs: number): Promise<string> {
     const marker = `${MARKER}.${++this.#commands}`;
     this.#said = '';
     const done = new Promise<void>((resolve, reject) => {
@@ -55,8 +77,8 @@ export class LvmShell {
       };
     });
     this.#onSaid();
-    this.#child.stdin.write(`${command}\n${marker}\n`);
-    await withLimit(`lvm ${command}`, COMMAND_LIMIT_MS, done, 'unknown');
+    this.#child.stdin.write(`${line}\n${marker}\n`);
+    await withLimit(`lvm ${line}`, limitMs, done, 'unknown');
     return this.#said
       .split('\n')
       .map((line) => line.trim())
@@ -72,6 +94,10 @@ export class LvmShell {
     this.#child.stdin.end();
     return (await endedWithin(limitMs, this.#child)) !== undefined;
   }
+}
+
+function lineOf(command: string, words: readonly string[]): string {
+  return [command, '--config', `"${LVM_CONFIG}"`, ...words].join(' ');
 }
 
 /** Nothing can be made below it. */

@@ -4,7 +4,7 @@ import { CutError } from '../../errors.js';
 import type { MountSpec, SnapshotStatus } from '../providers/provider.js';
 import { mapperName } from '../../linux/device-mapper.js';
 import { poolStatus } from './device-status.js';
-import { LVM_CONFIG, tagWords, type LogicalVolume } from './lvm.js';
+import { tagWords, type LogicalVolume } from './lvm.js';
 import { LogicalSnapshot, type LvmTools, type SnapshotParts } from './logical-snapshot.js';
 
 /** Fuller than this a pool gets no snapshot, in percent. */
@@ -36,14 +36,17 @@ export class ThinSnapshot extends LogicalSnapshot {
   }
 
   async arm(): Promise<void> {
-    this.shell = await this.tools.shell();
+    const shell = this.tools.shell();
+    await shell.read();
+    this.shell = shell;
   }
 
   async cut(): Promise<void> {
     if (this.shell === undefined) throw new CutError('E_CUT', `${this.name} was not armed`);
     const origin = `${this.group}/${this.origin}`;
     const words = ['-y', '-an', '-kn', '-s', ...tagWords(this.runId, this.origin), '-n', this.own, origin];
-    this.said = await this.shell.do(`lvcreate --config "${LVM_CONFIG}" --noudevsync ${words.join(' ')}`);
+    this.tools.lvm.changed();
+    this.said = await this.shell.cut('lvcreate', ...words);
   }
 
   override async mount(): Promise<MountSpec> {

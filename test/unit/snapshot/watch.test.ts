@@ -59,9 +59,12 @@ test('one of which nobody can tell whether it is whole is as good as lost at the
   };
   const [onLost, onNote] = [vi.fn(), vi.fn()];
   const watch = watchSnapshots([blind], { onNote, onLost });
-  await vi.waitFor(() => {
-    expect(onNote).toHaveBeenCalled();
-  });
+  await vi.waitFor(
+    () => {
+      expect(onNote).toHaveBeenCalled();
+    },
+    { timeout: 10_000 },
+  );
   expect(onLost).not.toHaveBeenCalled();
   expect(await watch.end()).toMatch(/of \/srv is whole cannot be told: dmsetup: it is not installed$/);
   expect(tries).toBe(4);

@@ -5,6 +5,7 @@ import type { Run } from '../../../../src/snapshot/program.js';
 import type { Volume } from '../../../../src/snapshot/volume.js';
 import { scratch } from '../../../support/scratch.js';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const MIB = 1024 * 1024;
 const UUID = `LVM-${'a'.repeat(64)}`;
@@ -155,6 +156,31 @@ test('a snapshot that did not come to be is told of with what LVM said', async (
   const [snapshot] = await provider('lvm').plan('r1', [volume('254:1')], {});
   reported = [{ ...plain, lv_name: 'fsb_r1_c0' }];
   await expect(snapshot?.mount()).rejects.toThrow('no snapshot of vg/data was made: LVM said nothing');
+});
+
+test('thin snapshots that are activated side by side are looked up after their own activation', async () => {
+  const origins = [thin, { ...thin, lv_name: 'other', lv_kernel_minor: '5' }];
+  reported = [...origins, percents('10', '10')];
+  const active = new Set<string>();
+  const slow: Run = async (words) => {
+    if (words[1] === 'lvchange') {
+      const name = words.at(-1)?.split('/')[1] ?? '';
+      await sleep(name.endsWith('t0') ? 10 : 40);
+      active.add(name);
+    }
+    const cuts = origins.map(({ lv_name: origin }, place) => {
+      const lv_name = `fsb_r1_t${place}`;
+      return { ...thin, lv_name, origin, lv_kernel_minor: active.has(lv_name) ? String(7 + place) : '-1' };
+    });
+    const report = JSON.stringify({ report: [{ lv: [...reported, ...cuts] }] });
+    // A list that takes longer than the other's activation.
+    if (words[1] === 'lvs') await sleep(60);
+    return { exitCode: 0, stdout: report, stderr: '' };
+  };
+  const [lvmThin] = lvmProviders(slow, lock, { sysRoot: folder.path('.'), kernelRelease: '6.12.0' });
+  const snapshots = (await lvmThin?.plan('r1', [volume('254:2'), volume('254:5')], {})) ?? [];
+  const specs = await Promise.all(snapshots.map(async (one) => await one.mount()));
+  expect(specs.map(({ device }) => device)).toEqual(['/dev/dm-7', '/dev/dm-8']);
 });
 
 describe('a revert', () => {
