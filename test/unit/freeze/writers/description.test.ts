@@ -89,6 +89,18 @@ test.each([
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: lingers=5', 'expected of a resident writer alone'],
   ['# fsfreeze-writer: phases=freeze thaw\n# fsfreeze-writer: lingers=soon', 'lingers'],
   [
+    '# fsfreeze-writer: phases=prepare freeze verify thaw\n# fsfreeze-writer: guarantee=recoverable\n# fsfreeze-writer: apart=held',
+    'apart: expected of a writer that is no resident, guarantees recoverable, and has no freeze',
+  ],
+  [
+    '# fsfreeze-writer: phases=prepare verify\n# fsfreeze-writer: guarantee=artefact\n# fsfreeze-writer: apart=held',
+    'apart: expected',
+  ],
+  [
+    '# fsfreeze-writer: phases=prepare verify\n# fsfreeze-writer: guarantee=recoverable\n# fsfreeze-writer: apart=recoverable',
+    'apart',
+  ],
+  [
     '# fsfreeze-writer: phases=prepare freeze thaw complete\n# fsfreeze-writer: resident=true',
     'a resident writer has no complete',
   ],
