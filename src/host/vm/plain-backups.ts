@@ -11,7 +11,15 @@ import { runQmp, type TransactionAction } from '../../qmp/commands.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
-import type { BackupHost, BackupTarget, BegunTarget, Checkpoint, EndedBackup, TransferOptions } from './hypervisor.js';
+import type {
+  BackupHost,
+  BackupTarget,
+  BegunTarget,
+  Checkpoint,
+  CheckpointLife,
+  EndedBackup,
+  TransferOptions,
+} from './hypervisor.js';
 
 /** The granule of our bitmaps: a cluster of a target is copied whole, or not at all. */
 const GRANULARITY_BYTES = 65_536;
@@ -19,6 +27,8 @@ const GRANULARITY_BYTES = 65_536;
 const CONTINUED_MS = 300;
 
 export class PlainBackups implements BackupHost {
+  readonly checkpointsAreShared = false;
+  readonly whyNoCompression = undefined;
   readonly #client: QmpClient;
 
   constructor(client: QmpClient) {
@@ -37,8 +47,8 @@ export class PlainBackups implements BackupHost {
     });
   }
 
-  async keepsCheckpoints({ node }: VmDisk): Promise<boolean> {
-    return keepsBitmaps(await readNode(this.#client, node));
+  async checkpointLife({ node }: VmDisk): Promise<CheckpointLife> {
+    return keepsBitmaps(await readNode(this.#client, node)) ? 'image' : 'process';
   }
 
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
@@ -49,7 +59,7 @@ export class PlainBackups implements BackupHost {
       });
       await this.#open(target);
       // Only the transaction needs to know, and asks nobody then.
-      this.#persistent.set(target.node, await this.keepsCheckpoints(target.disk));
+      this.#persistent.set(target.node, (await this.checkpointLife(target.disk)) === 'image');
     }
   }
 
@@ -76,11 +86,11 @@ export class PlainBackups implements BackupHost {
       since === undefined
         ? ({ sync: 'full' } as const)
         : ({ sync: 'bitmap', bitmap: since, 'bitmap-mode': 'never' } as const);
+    const bitmap = { node: disk.node, granularity: GRANULARITY_BYTES, persistent };
     return [
-      {
-        type: 'block-dirty-bitmap-add',
-        data: { node: disk.node, name: checkpoint, granularity: GRANULARITY_BYTES, persistent },
-      },
+      ...(checkpoint === undefined
+        ? []
+        : [{ type: 'block-dirty-bitmap-add' as const, data: { ...bitmap, name: checkpoint } }]),
       {
         type: 'blockdev-backup',
         data: {
