@@ -3,11 +3,12 @@
 import path from 'node:path';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import { createBlank } from '../../src/testing/disks.js';
+import { toolProcess } from './agent-guest.js';
 import { BareDomain } from './bare-domain.js';
 import type { LibvirtHost } from './libvirt.js';
-import { domainBridgeProcess } from './libvirt-bridge.js';
 import { restoredByHand, restoredByTool, type BackedUp, type State } from './restored-runs.js';
 import { runTool, type Run } from './run-tool.js';
+import { StoppingVirsh, type VirshStep } from './stopping-virsh.js';
 
 export interface DomainDisk {
   /** `vda` */
@@ -115,16 +116,31 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
 
   /** Backs up; nothing is written meanwhile, unless the test does. */
   async run(...words: readonly string[]): Promise<DomainRun> {
+    return await this.runUnless(new AbortController().signal, ...words);
+  }
+
+  /** The same, unless it is interrupted. */
+  async runUnless(signal: AbortSignal, ...words: readonly string[]): Promise<DomainRun> {
     const state = this.state();
-    const run = await this.domain.bridge(this.words(...words));
+    const run = await this.domain.bridge(this.words(...words), { signal });
     const made = run.json as unknown as RunManifest;
     if (run.error.code === 'none' && typeof made.run === 'string') this.states.set(made.run, state);
     return { ...run, made };
   }
 
-  /** The same by the tool as it is built, to be killed. */
-  process(...words: readonly string[]): ReturnType<typeof domainBridgeProcess> {
-    return domainBridgeProcess(this.domain, ...this.words(...words));
+  /** The tool as it is built, killed at the step. */
+  async killToolAt(step: VirshStep, ...words: readonly string[]): Promise<void> {
+    const virsh = await StoppingVirsh.make(this.path(`bin-${crypto.randomUUID()}`), step);
+    const { host, name, dir } = this.domain;
+    const vm = ['--vm', `libvirt:${name}`, '--connect', host.uri, '--state-dir', path.join(dir, 'state')];
+    const child = toolProcess([...this.words(...words), ...vm], virsh.environment);
+    await Promise.race([
+      virsh.reached(),
+      child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),
+    ]);
+    child.kill('SIGKILL');
+    const { signal } = await child;
+    if (signal !== 'SIGKILL') throw new Error(`expected the tool to be killed, found ${signal ?? 'an end of its own'}`);
   }
 
   async backup(...words: readonly string[]): Promise<Run> {

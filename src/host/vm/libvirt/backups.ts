@@ -51,8 +51,11 @@ export class LibvirtBackups implements BackupHost {
   readonly whyNoCompression = 'libvirt cannot compress what it copies';
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
-  /** The command that begins what was opened last. */
-  #begin: { readonly words: readonly string[]; readonly drop: () => Promise<void> } | undefined;
+  /** The words of `backup-begin` for what was opened last. */
+  #words: readonly string[] = [];
+  /** What is done right after it, beside the thaw. */
+  #begun: Promise<void> = Promise.resolve();
+  #dropXml = (): Promise<void> => Promise.resolve();
   /** Bytes of each increment, as they were right before the hold. */
   readonly #expected = new Map<string, number>();
   /** By a write of the guest that failed, before we did anything. Undefined: nothing was opened. */
@@ -107,10 +110,11 @@ export class LibvirtBackups implements BackupHost {
     const drop = async (): Promise<void> => {
       await xml[Symbol.asyncDispose]();
     };
-    reverter.push("the backup's XML", drop);
+    reverter.push('the XML of the backup', drop);
+    this.#dropXml = drop;
     const [backup = '', checkpoint] = xml.files;
     const words = ['--backupxml', backup, ...(checkpoint === undefined ? [] : ['--checkpointxml', checkpoint])];
-    this.#begin = { words: [...words, '--reuse-external'], drop };
+    this.#words = [...words, '--reuse-external'];
   }
 
   async #targets(): Promise<string[]> {
@@ -144,12 +148,17 @@ export class LibvirtBackups implements BackupHost {
     return new Map([...on].map(([name, own]) => [name, { name, targets: own, others: without(known, own) }]));
   }
 
-  /** The words of `backup-begin`, and what to do when it has ended. */
-  takeBegin(): { readonly words: readonly string[]; readonly drop: () => Promise<void> } {
-    const begin = this.#begin;
-    if (begin === undefined) throw new Error('no targets were opened');
-    this.#begin = undefined;
-    return begin;
+  /** `backup-begin` for the targets that were opened. Throws what Virsh.run does. */
+  async begin(targets: readonly BackupTarget[], timeoutMs: number): Promise<void> {
+    await this.#virsh.run('backup-begin', this.#words, timeoutMs);
+    this.#begun = this.#afterBegin(targets);
+    // Whoever waits for the end hears of it.
+    this.#begun.catch(() => undefined);
+  }
+
+  async #afterBegin(targets: readonly BackupTarget[]): Promise<void> {
+    for (const target of targets) await this.#limit(target);
+    await this.#dropXml();
   }
 
   async begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]> {
@@ -172,7 +181,7 @@ export class LibvirtBackups implements BackupHost {
   }
 
   async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
-    for (const target of targets) await this.#limit(target);
+    await this.#begun;
     const seenMs = await this.#untilEnded(targets, options);
     const ended = await endedBackup(this.#virsh);
     if (ended === undefined || ended.elapsedMs < seenMs) {

@@ -100,9 +100,9 @@ export class LibvirtDomain implements Hypervisor {
   }
 
   async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
-    if (actions.some(({ type }) => type === 'backup')) {
-      const { words, drop } = this.backups.takeBegin();
-      await this.#cutBy('backup-begin', words, timeoutMs, drop);
+    const targets = actions.flatMap((action) => (action.type === 'backup' ? [action.target] : []));
+    if (targets.length > 0) {
+      await this.#cutBy('backup-begin', timeoutMs, () => this.backups.begin(targets, LONGEST_CUT_MS));
       return;
     }
     const cut = actions.flatMap((action) => {
@@ -111,19 +111,16 @@ export class LibvirtDomain implements Hypervisor {
       return ['--diskspec', `${disk.device},snapshot=external,driver=qcow2,file=${file.replaceAll(',', ',,')}`];
     });
     const words = ['--disk-only', '--atomic', '--no-metadata', '--reuse-external', ...cut, ...this.#others];
-    await this.#cutBy('snapshot-create-as', words, timeoutMs);
+    await this.#cutBy('snapshot-create-as', timeoutMs, async () => {
+      await this.#virsh.run('snapshot-create-as', words, LONGEST_CUT_MS);
+    });
   }
 
-  async #cutBy(
-    command: string,
-    words: readonly string[],
-    timeoutMs: number,
-    after = (): Promise<void> => Promise.resolve(),
-  ): Promise<void> {
+  async #cutBy(command: string, timeoutMs: number, run: () => Promise<void>): Promise<void> {
     // Not ended at the limit: libvirt would go on, and nobody would learn what came of it.
-    const work = this.#monitor.logged(command, () => this.#virsh.run(command, words, LONGEST_CUT_MS));
+    const work = this.#monitor.logged(command, run);
     this.#cutting = work;
-    void work.finally(after).catch(() => undefined);
+    work.catch(() => undefined);
     await withLimit(`${this.path}: virsh ${command}`, timeoutMs, work, 'unknown');
   }
 
