@@ -259,7 +259,9 @@ requires(...NEEDS)('a libvirt domain', () => {
     // It has no agent: that is what the one says, and the other finds the VM.
     const status = await domain.bridge(['status'], { uri });
     expect(status.json).toMatchObject({ monitor: { status: 'running', disks: [{ id: 'vda' }] } });
-    expect((await domain.bridge(['writers'], { uri })).error.message).toContain('has no channel org.qemu.guest_agent.0');
+    expect((await domain.bridge(['writers'], { uri })).error.message).toContain(
+      'has no channel org.qemu.guest_agent.0',
+    );
     expect(await domain.bridge(['snapshot', 'commit', 's1'])).toMatchObject({ code: 0 });
   });
 });

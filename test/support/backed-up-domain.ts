@@ -1,6 +1,8 @@
 // A libvirt domain without a guest that is backed up, and a model of what its disks hold. Its agent is none, so that its
 // backups are `crash`.
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { expect } from 'vitest';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import { createBlank } from '../../src/testing/disks.js';
 import { toolProcess } from './agent-guest.js';
@@ -91,12 +93,58 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
 
   /** As its guest would. */
   async write(target: string, pattern: number, offsetKilobytes: number, kilobytes: number): Promise<void> {
-    const index = this.#disks.findIndex((disk) => disk.target === target);
-    const device = `/machine/peripheral/virtio-disk${index}/virtio-backend`;
-    const said = await this.hmp(`qemu-io -d ${device} "write -P ${pattern} ${offsetKilobytes}k ${kilobytes}k"`);
-    if (said.trim() !== '') throw new Error(`qemu-io: ${said}`);
+    await this.#io(target, `write -P ${pattern} ${offsetKilobytes}k ${kilobytes}k`);
     const bytes = this.#model.get(target);
     bytes?.fill(pattern, offsetKilobytes * 1024, (offsetKilobytes + kilobytes) * 1024);
+  }
+
+  /** Takes the bitmap from the disk's active layer, as nobody but a test does. */
+  async remove(target: string, bitmap: string): Promise<void> {
+    const disks = (await this.qmp('query-block')) as { qdev?: string; inserted?: { 'node-name': string } }[];
+    const index = this.#disks.findIndex((disk) => disk.target === target);
+    const node = disks.find(({ qdev }) => qdev?.includes(`/virtio-disk${index}/`))?.inserted?.['node-name'];
+    await this.qmp('block-dirty-bitmap-remove', { node, name: bitmap });
+  }
+
+  /** QEMU stores its bitmaps when it ends. */
+  async shutOff(): Promise<void> {
+    await this.domain.virsh('destroy', '--graceful');
+  }
+
+  /** Ends its QEMU as a power cut would; its guest has flushed what it wrote. */
+  async kill(): Promise<void> {
+    for (const { target } of this.#disks) await this.#io(target, 'flush');
+    const own = `guest=${this.domain.name},`;
+    for (const pid of await readdir('/proc')) {
+      if (!/^\d+$/.test(pid)) continue;
+      const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0');
+      if (words.some((word) => word.startsWith(own)) && words.some((word) => word.includes(this.domain.dir))) {
+        process.kill(Number(pid), 'SIGKILL');
+      }
+    }
+    await expect.poll(() => this.domain.virsh('domstate'), { timeout: 10_000 }).toContain('shut off');
+  }
+
+  /** Gives the first two disks each other's images. It must be shut off. */
+  async swap(): Promise<void> {
+    const [one = '', other = ''] = this.#disks.map(({ target }) => target);
+    const names = new Map([
+      [this.image(one), this.image(other)],
+      [this.image(other), this.image(one)],
+    ]);
+    const xml = (await this.domain.definition()).replace(
+      /(?<=<source file=')[^']*/g,
+      (file) => names.get(file) ?? file,
+    );
+    await this.domain.host.run(['define', await this.domain.host.file(xml)]);
+    const state = this.state();
+    this.became(new Map([...state, [one, state.get(other) ?? Buffer.of()], [other, state.get(one) ?? Buffer.of()]]));
+  }
+
+  async #io(target: string, command: string): Promise<void> {
+    const index = this.#disks.findIndex((disk) => disk.target === target);
+    const said = await this.hmp(`qemu-io -d /machine/peripheral/virtio-disk${index}/virtio-backend "${command}"`);
+    if (said.trim() !== '') throw new Error(`qemu-io: ${said}`);
   }
 
   /** What the disks hold now. */
@@ -153,13 +201,21 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
     return (json as { vms: { runs: { run: string }[] }[] }).vms.flatMap(({ runs }) => runs.map(({ run }) => run));
   }
 
-  /** How the run, restored by the tool and by hand, differs from the state of its cut; empty if it does not. */
+  /** How the run, restored by the tool, differs from the state of its cut; empty if it does not. */
   async differences(run: string): Promise<string[]> {
+    const { refusal, different } = await restoredByTool(this, run, this.#stateOf(run));
+    return refusal === undefined ? different : [refusal];
+  }
+
+  /** The same by the command line in the manifest. */
+  async differencesByHand(run: string): Promise<string[]> {
+    return await restoredByHand(this, run, this.#stateOf(run));
+  }
+
+  #stateOf(run: string): State {
     const state = this.states.get(run);
     if (state === undefined) throw new Error(`nobody kept the state of ${run}`);
-    const { refusal, different } = await restoredByTool(this, run, state);
-    if (refusal !== undefined) return [refusal];
-    return [...different, ...(await restoredByHand(this, run, state))];
+    return state;
   }
 }
 
