@@ -1,7 +1,9 @@
 // A libvirt domain without a guest that is backed up, and a model of what its disks hold. Its agent is none, so that its
 // backups are `crash`.
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
 import path from 'node:path';
+import { execa } from 'execa';
 import { expect } from 'vitest';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import { createBlank } from '../../src/testing/disks.js';
@@ -41,19 +43,21 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
     this.#model = new Map(disks.map(({ target, megabytes }) => [target, Buffer.alloc(megabytes * 1024 * 1024)]));
   }
 
-  /** `repository`: in its folder unless it is given. */
+  /** `repository`: in its folder unless it is given; `nvram`: its firmware has variables. */
   static async start(
     host: LibvirtHost,
     name: string,
     disks: readonly DomainDisk[],
-    { repository, more = '' }: { readonly repository?: string; readonly more?: string } = {},
+    { repository, nvram = false }: { readonly repository?: string; readonly nvram?: boolean } = {},
   ): Promise<BackedUpDomain> {
     const dir = await BareDomain.folder(host, name);
     for (const { target, format, megabytes } of disks) {
       await createBlank(path.join(dir, `${target}.img`), megabytes, format);
     }
-    const devices = disks.map((disk) => diskXml(dir, disk)).join('') + more;
-    const domain = await BareDomain.start(host, name, { devices: () => devices });
+    const devices = disks.map((disk) => diskXml(dir, disk)).join('');
+    if (nvram) await writeFile(path.join(dir, 'vars.fd'), Buffer.alloc(65_536, 'variables'));
+    const flash = nvram ? { flash: () => `<nvram>${dir}/vars.fd</nvram>` } : {};
+    const domain = await BareDomain.start(host, name, { devices: () => devices, ...flash });
     const uuid = (await domain.virsh('domuuid')).trim();
     return new BackedUpDomain(domain, repository ?? path.join(dir, 'repository'), uuid, disks);
   }
@@ -123,6 +127,17 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
       }
     }
     await expect.poll(() => this.domain.virsh('domstate'), { timeout: 10_000 }).toContain('shut off');
+  }
+
+  /** A process that has the image open, to write to it. */
+  async holder(target: string): Promise<AsyncDisposable & { readonly pid: number }> {
+    const held = execa('sh', ['-c', 'exec 3<>"$1"; echo; exec sleep 60', 'sh', this.image(target)], { reject: false });
+    await once(held.stdout, 'data');
+    const end = async (): Promise<void> => {
+      held.kill('SIGKILL');
+      await held;
+    };
+    return { pid: held.pid ?? 0, [Symbol.asyncDispose]: end };
   }
 
   /** Gives the first two disks each other's images. It must be shut off. */

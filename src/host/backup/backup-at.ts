@@ -6,7 +6,7 @@ import type { Repository } from '../repository/repository.js';
 import type { Runs } from '../repository/runs.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
-import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
+import type { BackupHost, Hypervisor, VmDescription } from '../vm/hypervisor.js';
 import type { BackupPlan, BackupPlanOptions } from './backup-plan.js';
 import type { TransferProgress } from './transfer-progress.js';
 
@@ -42,6 +42,8 @@ export interface BackupAt {
   readonly runs: Runs;
   readonly lock: RepositoryLock;
   readonly hypervisor: Hypervisor;
+  /** The VM beside its disks. */
+  readonly describe: () => Promise<VmDescription>;
   readonly backups: BackupHost;
   readonly store: ManifestStore;
   readonly plan: BackupPlan;

@@ -97,8 +97,9 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
     if (!('drives' in open)) await noteDisks(given.stateDir, identity, plan.all, (await store.readAll()).manifests);
     checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
     timer.end('inspect');
-    const at = { options, repository, folder, runs, lock, hypervisor, backups, store, plan, timer, monitorLog };
-    return await makeRun(at);
+    const describe = 'drives' in open ? open.describe : () => hypervisor.describe();
+    const of = { options, repository, folder, runs, lock, hypervisor, describe, backups };
+    return await makeRun({ ...of, store, plan, timer, monitorLog });
   } finally {
     await plan.agent?.[Symbol.asyncDispose]();
   }
@@ -110,7 +111,7 @@ function shutOffPlan(plan: BackupPlan, { drives, knownBy }: ShutOffVm): BackupPl
     const { id, serial } = drives.find(({ device }) => device === each.disk.device) ?? each.disk;
     return { ...each, disk: { ...each.disk, id, ...defined({ serial }) } };
   });
-  const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of run ${knownBy} and of its sets`;
+  const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of ${knownBy}`;
   return { ...plan, planned, status: 'shut off', whyNoAgent };
 }
 
@@ -125,7 +126,7 @@ async function openForBackup(
   try {
     return await openAndLockVm(request, connect);
   } catch (error) {
-    if (monitor.kind !== 'socket' || !(await meansShutOff(error, monitor))) throw error;
+    if (!(await meansShutOff(error, monitor))) throw error;
     return await openShutOffVm(request, repository, options.disks, connect, error);
   }
 }

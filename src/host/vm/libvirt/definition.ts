@@ -3,6 +3,7 @@
 // the domain would not start.
 import { stat } from 'node:fs/promises';
 import { UnreachableError } from '../../../errors.js';
+import type { DefinedDisk } from '../defined-vm.js';
 import type { ImageChange } from '../image-change.js';
 import type { LibvirtAddress } from './address.js';
 import { diskElement, diskOnImage } from './disk-element.js';
@@ -29,6 +30,13 @@ export async function changeDefinition(
     const disk = wasThere ? diskElement(before ?? '', target) : await derived(xml, target, change);
     if (disk !== undefined) await updateDevice(virsh, disk);
   }
+}
+
+/** Definition.disks of a domain. */
+export async function definedDisks(address: LibvirtAddress): Promise<readonly DefinedDisk[] | undefined> {
+  await using virsh = new Virsh(address);
+  const xml = await definitionOf(virsh);
+  return xml === undefined ? undefined : domainDisks(xml);
 }
 
 async function derived(

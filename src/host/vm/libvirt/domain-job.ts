@@ -10,7 +10,6 @@ const running = ['1', '2'];
 const COMPLETED = '3';
 
 export interface RunningJob {
-  readonly isBackup: boolean;
   /** Bytes. */
   readonly current: number;
   readonly total: number;
@@ -21,11 +20,7 @@ export async function runningJob(virsh: Virsh): Promise<RunningJob | undefined> 
   const stats = await statsOf(virsh, []);
   if (!running.includes(stats.get('Job type') ?? '')) return undefined;
   const number = (name: string): number => Number(stats.get(name) ?? 0);
-  return {
-    isBackup: stats.get('operation') === BACKUP,
-    current: number('disk_processed'),
-    total: number('disk_total'),
-  };
+  return { current: number('disk_processed'), total: number('disk_total') };
 }
 
 export interface EndedJob {
