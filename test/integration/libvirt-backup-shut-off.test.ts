@@ -15,8 +15,8 @@ afterAll(async () => {
 });
 
 const two: readonly DomainDisk[] = [
-  { target: 'vda', format: 'qcow2', megabytes: 16 },
-  { target: 'vdb', format: 'qcow2', megabytes: 16 },
+  { target: 'vda', format: 'qcow2', megabytes: 8 },
+  { target: 'vdb', format: 'qcow2', megabytes: 8 },
 ];
 
 requires(

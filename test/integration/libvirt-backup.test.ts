@@ -15,8 +15,8 @@ afterAll(async () => {
 });
 
 const two: readonly DomainDisk[] = [
-  { target: 'vda', format: 'qcow2', megabytes: 32 },
-  { target: 'vdb', format: 'qcow2', megabytes: 16 },
+  { target: 'vda', format: 'qcow2', megabytes: 8 },
+  { target: 'vdb', format: 'qcow2', megabytes: 8 },
 ];
 
 requires(
@@ -64,8 +64,8 @@ requires(
     expect(await vm.listed()).toEqual(runs);
     for (const run of runs) {
       expect(await vm.differences(run)).toEqual([]);
-      expect(await vm.differencesByHand(run)).toEqual([]);
     }
+    expect(await vm.differencesByHand(second.made.run)).toEqual([]);
     expect(await vm.backup('verify')).toMatchObject({
       code: 0,
       json: { runs: runs.map((run) => ({ run, problems: [] })) },
@@ -131,11 +131,7 @@ requires(
   });
 
   test('increments go on over a snapshot and its commit, and over disks that changed places', async () => {
-    await using vm = await BackedUpDomain.start(
-      host,
-      'places',
-      two.map((disk) => ({ ...disk, megabytes: 16 })),
-    );
+    await using vm = await BackedUpDomain.start(host, 'places', two);
     for (const { target } of two) await vm.write(target, 1, 0, 2048);
     const full = await vm.run();
     await vm.write('vda', 2, 256, 64);

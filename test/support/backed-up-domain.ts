@@ -54,7 +54,9 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
     for (const { target, format, megabytes } of disks) {
       await createBlank(path.join(dir, `${target}.img`), megabytes, format);
     }
-    const devices = disks.map((disk) => diskXml(dir, disk)).join('');
+    // An empty drive has a target, too.
+    const drive = "<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>";
+    const devices = disks.map((disk) => diskXml(dir, disk)).join('') + drive;
     if (nvram) await writeFile(path.join(dir, 'vars.fd'), Buffer.alloc(65_536, 'variables'));
     const flash = nvram ? { flash: () => `<nvram>${dir}/vars.fd</nvram>` } : {};
     const domain = await BareDomain.start(host, name, { devices: () => devices, ...flash });

@@ -4,8 +4,7 @@
 // with --reuse-external, whatever their headers name below them, and are opened without it; a job that is ended keeps its
 // checkpoint; the job ends a moment before its targets are closed.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Deadline } from '../../../deadline.js';
-import { BridgeError, CutError, DeadlineError, UsageError } from '../../../errors.js';
+import { BridgeError, CutError, UsageError } from '../../../errors.js';
 import { keepsBitmaps, readNode } from '../../../qmp/bitmaps.js';
 import { readNodes, type VmDisk } from '../../../qmp/block-graph.js';
 import { runQmp } from '../../../qmp/commands.js';
@@ -21,7 +20,8 @@ import type {
   EndedBackup,
   TransferOptions,
 } from '../hypervisor.js';
-import { backupFiles, backupXml, checkpointXml } from './backup-xml.js';
+import { BackupJob } from './backup-job.js';
+import { backupXml, checkpointXml } from './backup-xml.js';
 import {
   bitmapsOf,
   isShutOff,
@@ -34,15 +34,11 @@ import { disksOfDomain } from './disks.js';
 import { endedBackup, runningJob, type EndedJob } from './domain-job.js';
 import { domainDisks } from './domain-xml.js';
 import type { LibvirtMonitor } from './monitor.js';
-import { VirshError, type Virsh } from './virsh.js';
+import type { Virsh } from './virsh.js';
 import { xmlFiles } from './xml-files.js';
 
 const ASK_MS = 30_000;
-/** A cancelled job waits for what is under way at its target. */
-const ABORT_MS = 120_000;
-const FIRST_POLL_MS = 20;
-const POLL_MS = 500;
-const CLOSED_POLL_MS = 50;
+const CLOSE_MS = 120_000;
 /** A write that fails again fails at once. */
 const CONTINUED_MS = 300;
 
@@ -51,6 +47,7 @@ export class LibvirtBackups implements BackupHost {
   readonly whyNoCompression = 'libvirt cannot compress what it copies';
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
+  readonly #job: BackupJob;
   /** The words of `backup-begin` for what was opened last. */
   #words: readonly string[] = [];
   /** What is done right after it, beside the thaw. */
@@ -64,6 +61,7 @@ export class LibvirtBackups implements BackupHost {
   constructor(virsh: Virsh, monitor: LibvirtMonitor) {
     this.#virsh = virsh;
     this.#monitor = monitor;
+    this.#job = new BackupJob(virsh, monitor);
   }
 
   whyNoBackup({ encryption }: VmDisk): string | undefined {
@@ -157,32 +155,21 @@ export class LibvirtBackups implements BackupHost {
   }
 
   async #afterBegin(targets: readonly BackupTarget[]): Promise<void> {
-    for (const target of targets) await this.#limit(target);
+    for (const target of targets) await this.#job.limit(target);
     await this.#dropXml();
   }
 
   async begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]> {
-    if (await this.#isRunning(targets)) return targets;
+    if (await this.#job.isRunning(targets)) return targets;
     // It may be over. The checkpoint begins with the job, or not at all.
     const name = targets.find(({ checkpoint }) => checkpoint !== undefined)?.checkpoint;
     if (name !== undefined) return (await listedCheckpoints(this.#virsh)).includes(name) ? targets : [];
     throw new CutError('E_CUT', 'whether the backup was begun is not known', { outcome: 'unknown' });
   }
 
-  /** True if libvirt's backup goes to these targets. */
-  async #isRunning(targets: readonly Pick<BackupTarget, 'file'>[]): Promise<boolean> {
-    try {
-      const files = backupFiles(await this.#virsh.run('backup-dumpxml', [], ASK_MS));
-      return targets.some(({ file }) => files.includes(file));
-    } catch (error) {
-      if (error instanceof VirshError && /no domain backup job present/.test(error.reason)) return false;
-      throw error;
-    }
-  }
-
   async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
     await this.#begun;
-    const seenMs = await this.#untilEnded(targets, options);
+    const seenMs = await this.#job.untilEnded(targets, options, () => this.#checkRuns());
     const ended = await endedBackup(this.#virsh);
     if (ended === undefined || ended.elapsedMs < seenMs) {
       throw new BridgeError(
@@ -194,52 +181,10 @@ export class LibvirtBackups implements BackupHost {
       throw new BridgeError('E_JOB', `${this.#virsh.where}: the backup job failed: ${ended.why}`);
     }
     await this.#checkRuns();
-    await this.#untilClosed(targets, options.finalizeMs);
+    await this.#job.untilClosed(targets, options.finalizeMs);
     await options.beforeFlush();
     for (const target of targets) await checkTables(target);
     return this.#copied(targets, ended);
-  }
-
-  /** `backup-begin` has no word for it. */
-  async #limit({ disk, speed }: BackupTarget): Promise<void> {
-    if (speed === undefined) return;
-    try {
-      await this.#virsh.run('blockjob', [disk.device, '--bandwidth', String(speed), '--bytes'], ASK_MS);
-    } catch (error) {
-      // Its copy is made already; else the next question tells.
-      if (!(error instanceof VirshError)) throw error;
-    }
-  }
-
-  /** Returns when no job of ours is there; how long one was seen, in milliseconds. */
-  async #untilEnded(targets: readonly BackupTarget[], options: TransferOptions): Promise<number> {
-    const { signal, stallMs, onProgress } = options;
-    const startMs = performance.now();
-    let seenMs = 0;
-    let moved = { current: -1, atMs: startMs };
-    for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(2 * pollMs, POLL_MS)) {
-      signal.throwIfAborted();
-      const job = await runningJob(this.#virsh);
-      const nowMs = performance.now();
-      if (job === undefined || !(await this.#isRunning(targets))) return seenMs;
-      seenMs = nowMs - startMs;
-      await this.#checkRuns();
-      onProgress(job);
-      if (job.current !== moved.current) moved = { current: job.current, atMs: nowMs };
-      if (nowMs - moved.atMs > stallMs) throw new DeadlineError('the backup job to get on', stallMs);
-      await sleep(pollMs);
-    }
-  }
-
-  async #untilClosed(targets: readonly Pick<BackupTarget, 'file'>[], limitMs: number): Promise<void> {
-    const deadline = new Deadline(limitMs);
-    for (;;) {
-      const open = new Set([...(await readNodes(this.#monitor)).values()].map(({ image }) => image.filename));
-      const left = targets.find(({ file }) => open.has(file));
-      if (left === undefined) return;
-      if (deadline.passed) throw new DeadlineError(`QEMU to close ${left.file}`, limitMs);
-      await sleep(CLOSED_POLL_MS);
-    }
   }
 
   // libvirt tells the sum of all disks. That of one increment follows from it; of several, what was known before the hold is
@@ -256,28 +201,14 @@ export class LibvirtBackups implements BackupHost {
 
   async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
     try {
-      const wasRunning = await this.#isRunning(targets);
-      if (wasRunning) await this.#abort(targets);
-      await this.#untilClosed(targets, ABORT_MS);
+      const wasRunning = await this.#job.isRunning(targets);
+      if (wasRunning) await this.#job.abort(targets);
+      await this.#job.untilClosed(targets, CLOSE_MS);
       const isOurs = wasRunning || this.#pausedBefore === false;
       return isOurs && this.#pausedBefore !== true ? await this.#continue() : undefined;
     } catch (error) {
       if (isShutOff(error)) return undefined;
       throw error;
-    }
-  }
-
-  async #abort(targets: readonly BegunTarget[]): Promise<void> {
-    try {
-      await this.#virsh.run('domjobabort', [], ABORT_MS);
-    } catch (error) {
-      // It ended meanwhile, or is about to: that is seen.
-      if (!(error instanceof VirshError)) throw error;
-    }
-    const deadline = new Deadline(ABORT_MS);
-    while (await this.#isRunning(targets)) {
-      if (deadline.passed) throw new DeadlineError('the backup job to end', ABORT_MS);
-      await sleep(CLOSED_POLL_MS);
     }
   }
 
