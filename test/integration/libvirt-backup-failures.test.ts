@@ -109,11 +109,14 @@ requires(
   });
 
   test('one that is cancelled, interrupted or does not get on leaves nothing, and its reason is told', async () => {
-    const big: DomainDisk = { target: 'vda', format: 'qcow2', megabytes: 640 };
+    const big: DomainDisk = { target: 'vda', format: 'qcow2', megabytes: 320 };
     await using vm = await BackedUpDomain.start(host, 'slow', [big]);
     const full = (await vm.run()).made.run;
-    // It is limited a moment after it began: by then not all of it is copied.
-    await vm.write('vda', 1, 0, 512 * 1024);
+    // At once, so that not all of it is copied before the tool limits it.
+    const line = `blockjob ${vm.domain.name} vda --bandwidth 2`;
+    const virsh = await StoppingVirsh.make(vm.path('bin'), { words: "'backup-begin'", when: 'with', line });
+    Object.assign(process.env, virsh.environment);
+    await vm.write('vda', 1, 0, 256 * 1024);
     const cancelled = vm.run('--limit', '1');
     await copying(vm);
     await limited(vm);
@@ -136,7 +139,7 @@ requires(
     expect(await checkpoints(vm)).toEqual([full]);
     expect(await jobs(vm)).toEqual([]);
     const next = await vm.domain.bridge(vm.words('--incremental', '--dry-run'));
-    expect(next.json).toMatchObject({ disks: [{ kind: 'incremental', base: full, bytes: 512 * 1024 * 1024 }] });
+    expect(next.json).toMatchObject({ disks: [{ kind: 'incremental', base: full, bytes: 256 * 1024 * 1024 }] });
   });
 
   test('one whose tables QEMU could not write is no run', async () => {

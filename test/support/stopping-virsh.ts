@@ -1,5 +1,6 @@
 // A virsh for the tool that hands on what it is told until one command, and stops there: before it, or when libvirt has
-// carried it out and the tool has not heard of it. Then the tool can be killed, or the world changed.
+// carried it out and the tool has not heard of it. Then the tool can be killed, or the world changed. Or it goes on, with a
+// command of the test's own right behind.
 import { existsSync, writeFileSync } from 'node:fs';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -11,6 +12,7 @@ exec 3<&0
 while IFS= read -r line <&3; do
   case "$line" in
   *"$FSB_STOP_AT"*)
+    if [ "$FSB_STOP" = with ]; then printf '%s\\n%s\\n' "$line" "$FSB_STOP_LINE"; continue; fi
     if [ "$FSB_STOP" = after ]; then printf '%s\\n' "$line"; fi
     : >"$FSB_STOP_DIR/reached"
     while [ ! -e "$FSB_STOP_DIR/go" ] && kill -0 "$PPID" 2>/dev/null; do sleep 0.05; done
@@ -24,7 +26,9 @@ done | /usr/bin/virsh "$@"
 export interface VirshStep {
   /** Words of its line: `'backup-begin'`. */
   readonly words: string;
-  readonly when: 'before' | 'after';
+  readonly when: 'before' | 'after' | 'with';
+  /** The command behind it, for `with`. */
+  readonly line?: string;
 }
 
 export class StoppingVirsh {
@@ -49,6 +53,7 @@ export class StoppingVirsh {
       PATH: `${this.#dir}:${process.env['PATH'] ?? ''}`,
       FSB_STOP_AT: this.#step.words,
       FSB_STOP: this.#step.when,
+      FSB_STOP_LINE: this.#step.line ?? '',
       FSB_STOP_DIR: this.#dir,
     };
   }
