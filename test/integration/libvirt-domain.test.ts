@@ -246,20 +246,22 @@ requires(...NEEDS)('a libvirt domain', () => {
     const sets = ['commit', 'revert', 'delete'].map((command) => ['snapshot', command, 's1']);
     expect((await domain.bridge(create)).code).toBe(0);
     for (const words of [create.with(3, 's2'), ...sets]) {
-      const refused = await domain.bridge(words, uri);
+      const refused = await domain.bridge(words, { uri });
       expect(refused).toMatchObject({ code: 2, error: { code: 'E_OTHER_HOST' } });
       expect(refused.error.message).toContain('another host (node7.example.org, by qemu+ssh:');
       expect(refused.error.message).toContain('its images are there: run fsfreeze-bridge there');
     }
     await expect(stat(path.join(dir, 'asked'))).rejects.toMatchObject({ code: 'ENOENT' });
     // It may be one VM of many.
-    const recover = await domain.bridge(['recover'], uri);
+    const recover = await domain.bridge(['recover'], { uri });
     expect(recover).toMatchObject({ code: 8, json: { findings: [{ kind: 'vm-failed' }] } });
     expect(JSON.stringify(recover.json)).toContain('another host (node7.example.org, by qemu+ssh:');
     // It has no agent: that is what the one says, and the other finds the VM.
-    const status = await domain.bridge(['status'], uri);
+    const status = await domain.bridge(['status'], { uri });
     expect(status.json).toMatchObject({ monitor: { status: 'running', disks: [{ id: 'vda' }] } });
-    expect((await domain.bridge(['writers'], uri)).error.message).toContain('has no channel org.qemu.guest_agent.0');
+    expect((await domain.bridge(['writers'], { uri })).error.message).toContain(
+      'has no channel org.qemu.guest_agent.0',
+    );
     expect(await domain.bridge(['snapshot', 'commit', 's1'])).toMatchObject({ code: 0 });
   });
 });

@@ -115,9 +115,10 @@ export function bridgeProcess(
 }
 
 /** The host tool as built, with --json. */
-export function toolProcess(words: readonly string[]) {
+export function toolProcess(words: readonly string[], env: Readonly<Record<string, string>> = {}) {
   return execa(process.execPath, [HOST_TOOL, ...words, '--json'], {
     reject: false,
     timeout: 120_000,
+    env,
   });
 }

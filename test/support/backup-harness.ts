@@ -1,14 +1,11 @@
 // A bare QEMU that is backed up, and a model of what its disks hold: the state of each run's instant is kept, byte for
 // byte, and every run can be restored and compared with it.
-import { execa } from 'execa';
-import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import type { BareDisk } from './bare-qemu.js';
 import { bareUuid } from './bare-qemu.js';
 import { CutHarness, type Run } from './cut-harness.js';
-
-export type State = ReadonlyMap<string, Buffer>;
+import { restoredByHand, restoredByTool, type State } from './restored-runs.js';
 
 export interface BackupRun extends Run {
   /** Of the run; what failed has none. */
@@ -21,7 +18,6 @@ export class BackupHarness implements AsyncDisposable {
   readonly #model = new Map<string, Buffer>();
   /** What the disks held at the cut, by run. */
   readonly states = new Map<string, State>();
-  #restored = 0;
 
   private constructor(at: CutHarness, disks: readonly BareDisk[]) {
     this.at = at;
@@ -36,6 +32,11 @@ export class BackupHarness implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.at[Symbol.asyncDispose]();
+  }
+
+  /** A file for a test's own use. */
+  path(name: string): string {
+    return this.at.folder.path(name);
   }
 
   get repository(): string {
@@ -138,38 +139,11 @@ export class BackupHarness implements AsyncDisposable {
   async restored(run: string): Promise<{ readonly refusal: string | undefined; readonly different: string[] }> {
     const state = this.states.get(run);
     if (state === undefined) throw new Error(`nobody kept the state of ${run}`);
-    const target = this.at.folder.path(`restored-${this.#restored++}`);
-    const restored = await this.backup('restore', run, target, '--format', 'raw');
-    if (restored.error.code !== 'none') return { refusal: restored.error.message, different: [] };
-    const manifest = JSON.parse(readFileSync(this.stored(run, 'manifest.json'), 'utf8')) as RunManifest;
-    const all = manifest.disks.map(({ id, file }) => {
-      return difference(id, readFileSync(join(target, file.name.replace(/qcow2$/, 'raw'))), state.get(id));
-    });
-    rmSync(target, { recursive: true });
-    return { refusal: undefined, different: all.filter((text) => text !== undefined) };
+    return await restoredByTool(this, run, state);
   }
 
   /** The same by the command line in the manifest, without our tool. */
   async differencesByHand(run: string): Promise<string[]> {
-    const manifest = JSON.parse(readFileSync(this.stored(run, 'manifest.json'), 'utf8')) as RunManifest;
-    const found: string[] = [];
-    for (const { id, file, restore } of manifest.disks) {
-      const target = this.at.folder.path(`by-hand-${this.#restored++}.qcow2`);
-      const line = restore.replace(`/restored/${file.name}`, target);
-      await execa('sh', ['-c', line], { cwd: this.repository });
-      await execa('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', target, `${target}.raw`]);
-      const text = difference(id, readFileSync(`${target}.raw`), this.states.get(run)?.get(id));
-      if (text !== undefined) found.push(text);
-    }
-    return found;
+    return await restoredByHand(this, run, this.states.get(run) ?? new Map<string, Buffer>());
   }
-}
-
-/** Undefined if there is none. */
-export function difference(disk: string, found: Buffer, expected: Buffer | undefined): string | undefined {
-  if (expected === undefined) return `disk ${disk}: nothing is expected of it`;
-  if (found.length !== expected.length) return `disk ${disk}: ${found.length} bytes, expected ${expected.length}`;
-  if (found.equals(expected)) return undefined;
-  const at = found.findIndex((byte, index) => byte !== expected[index]);
-  return `disk ${disk}: byte ${at} is ${found[at] ?? 0}, expected ${expected[at] ?? 0}`;
 }

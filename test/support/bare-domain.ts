@@ -75,9 +75,12 @@ export class BareDomain implements AsyncDisposable {
   }
 
   /** Runs the tool in this process, through another URI if one is given. */
-  async bridge(words: readonly string[], uri = this.host.uri): Promise<Run> {
+  async bridge(
+    words: readonly string[],
+    { uri = this.host.uri, signal }: { readonly uri?: string; readonly signal?: AbortSignal } = {},
+  ): Promise<Run> {
     const vm = ['--vm', `libvirt:${this.name}`, '--connect', uri, '--state-dir', path.join(this.dir, 'state')];
-    return await runTool([...words, ...vm, '--json']);
+    return await runTool([...words, ...vm, '--json'], signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -5,7 +5,7 @@ import { UsageError } from '../../errors.js';
 import { dryRunBackup } from '../../host/backup/backup-dry-run.js';
 import type { BackupOptions } from '../../host/backup/backup-at.js';
 import { backupVm } from '../../host/backup/backup-run.js';
-import { compressions, type Compression } from '../../host/backup/backup-targets.js';
+import { compressions, type Compression } from '../../host/backup/compression.js';
 import type { BackupMode } from '../../host/backup/backup-plan.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import { askedLevels } from '../../host/guest/requirement.js';
@@ -50,7 +50,8 @@ const EPILOGUE = [
     'fails or is killed costs nothing but itself: the next one is an increment of the newest run that is there.',
   'For each disk the VM records what it writes since each of the newest runs (dirty bitmaps, kept in a qcow2 image). A ' +
     'disk is copied in full if none of them can be used, and the run says why: QEMU was killed, the disk was resized, the ' +
-    'run is gone or was found damaged, the chain is long enough. A raw image keeps them only as long as QEMU runs.',
+    'run is gone or was found damaged, the chain is long enough. A raw image keeps them only as long as QEMU ' +
+    'runs, and in a libvirt domain not at all.',
   'The repository holds plain qcow2 images; each manifest.json in it says how to restore them with qemu-img alone. A ' +
     'folder that is empty, or not there, becomes a repository, unless the VM is backed up to another one already (a ' +
     'filesystem may not be mounted): then give --init. QEMU itself writes the images: its user must be allowed to ' +

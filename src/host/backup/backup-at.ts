@@ -6,9 +6,8 @@ import type { Repository } from '../repository/repository.js';
 import type { Runs } from '../repository/runs.js';
 import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
-import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
+import type { BackupHost, Hypervisor, VmDescription } from '../vm/hypervisor.js';
 import type { BackupPlan, BackupPlanOptions } from './backup-plan.js';
-import type { Compression } from './backup-targets.js';
 import type { TransferProgress } from './transfer-progress.js';
 
 export interface BackupOptions extends BackupPlanOptions {
@@ -28,7 +27,6 @@ export interface BackupOptions extends BackupPlanOptions {
   readonly minFreeBytes: number;
   /** Bytes per second, for all disks together. */
   readonly speed: number | undefined;
-  readonly compression: Compression | undefined;
   /** A transfer that does not get on for so long is given up. */
   readonly stallMs: number;
   /** One line for people. Must not throw. */
@@ -44,6 +42,8 @@ export interface BackupAt {
   readonly runs: Runs;
   readonly lock: RepositoryLock;
   readonly hypervisor: Hypervisor;
+  /** The VM beside its disks. */
+  readonly describe: () => Promise<VmDescription>;
   readonly backups: BackupHost;
   readonly store: ManifestStore;
   readonly plan: BackupPlan;

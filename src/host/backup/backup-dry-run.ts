@@ -9,7 +9,7 @@ import type { LeftOut } from '../vm/disk-choice.js';
 import { identityKey } from '../vm/identity.js';
 import { openHypervisor } from '../vm/open-hypervisor.js';
 import type { BackupOptions } from './backup-at.js';
-import { backupsOf, planBackup, readRepositoryRoom, type RepositoryRoom } from './backup-plan.js';
+import { planBackup, readRepositoryRoom, type RepositoryRoom } from './backup-plan.js';
 import { refuseSecond } from './second-repository.js';
 
 export interface BackupDryRun {
@@ -35,7 +35,7 @@ export async function dryRunBackup(options: BackupOptions): Promise<BackupDryRun
   await using hypervisor = await openHypervisor(options.vm.monitor, { timeoutMs: options.monitorTimeoutMs });
   const identity = await identifyOpen(hypervisor, options.vm);
   const repository = await openIfThere(options.repository);
-  if (repository === undefined) await refuseSecond(options, hypervisor, backupsOf(hypervisor));
+  if (repository === undefined) await refuseSecond(options, hypervisor, hypervisor.backups);
   const folder = new VmFolder(options.repository, identityKey(identity));
   const none: Runs = { all: [], forgotten: new Set(), unreadable: [] };
   const runs = repository === undefined ? none : await readRuns(folder);

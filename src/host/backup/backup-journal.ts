@@ -13,7 +13,15 @@ const entrySchema = v.strictObject({
   repository: v.strictObject({ path: v.string(), id: v.string() }),
   key: v.string(),
   run: v.string(),
-  targets: v.array(v.strictObject({ node: v.string(), jobId: v.string(), checkpoint: v.string() })),
+  targets: v.array(
+    v.strictObject({
+      node: v.string(),
+      jobId: v.string(),
+      /** Absent in journals of older versions. */
+      file: v.optional(v.string(), ''),
+      checkpoint: v.optional(v.string()),
+    }),
+  ),
   hold: v.optional(holdSchema),
   /** The work is over, though its owner may live on: only the hold is left to be looked at. */
   over: v.optional(v.boolean()),

@@ -10,8 +10,9 @@ import type { VmFolder } from '../repository/layout.js';
 import type { Runs } from '../repository/runs.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { diskName } from '../vm/disk-choice.js';
-import type { BackupHost, Hypervisor } from '../vm/hypervisor.js';
+import type { CheckpointLife, Hypervisor } from '../vm/hypervisor.js';
 import { chooseBase, isSuperfluous, type Base } from './checkpoints.js';
+import type { Compression } from './compression.js';
 import { freeBytes } from './space-watch.js';
 
 /** It reads tables alone. */
@@ -24,6 +25,7 @@ export interface BackupPlanOptions extends PlanOptions {
   readonly mode: BackupMode;
   /** Files that a chain may have at most. */
   readonly maxChain: number;
+  readonly compression: Compression | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -35,16 +37,12 @@ export interface PlannedDisk {
   /** What will be copied at most (bytes), as far as that can be known before. */
   readonly bytes: number;
   readonly otherBitmaps: readonly string[];
+  /** What is written to it from the cut on can be recorded. */
+  readonly hasCheckpoint: boolean;
 }
 
 export interface BackupPlan extends CreatePlan {
   readonly planned: readonly PlannedDisk[];
-}
-
-/** The interface through which the VM is backed up. Throws a UsageError if there is none. */
-export function backupsOf(hypervisor: Hypervisor): BackupHost {
-  if (hypervisor.backups !== undefined) return hypervisor.backups;
-  throw new UsageError('E_BACKUP', 'backups of libvirt domains cannot be made yet: use "snapshot create" and "copy"');
 }
 
 /**
@@ -58,7 +56,10 @@ export async function planBackup(
   runs: Runs,
   options: BackupPlanOptions,
 ): Promise<BackupPlan> {
-  const backups = backupsOf(hypervisor);
+  const { backups } = hypervisor;
+  if (options.compression !== undefined && backups.whyNoCompression !== undefined) {
+    throw new UsageError('E_USAGE', `--compress ${options.compression}: ${backups.whyNoCompression}`);
+  }
   const plan = await planCreate(hypervisor, options, (disk) => Promise.resolve(backups.whyNoBackup(disk)));
   try {
     const names = plainNames(plan.chosen);
@@ -66,10 +67,18 @@ export async function planBackup(
     const planned: PlannedDisk[] = [];
     for (const [index, disk] of plan.chosen.entries()) {
       const checkpoints = await backups.checkpoints(disk);
-      const base = await baseOf(disk, checkpoints, await backups.keepsCheckpoints(disk), folder, runs, options);
+      const life = await backups.checkpointLife(disk);
+      const base = await baseOf(disk, checkpoints, life, folder, runs, options);
       const otherBitmaps = checkpoints.map(({ name }) => name).filter((name) => !isOurs(name));
       const bytes = base.kind === 'incremental' ? base.since.dirtyBytes : await wholeBytes(disk, options.signal);
-      planned.push({ disk, name: names[index] ?? `disk${index}`, base, bytes, otherBitmaps });
+      planned.push({
+        disk,
+        name: names[index] ?? `disk${index}`,
+        base,
+        bytes,
+        otherBitmaps,
+        hasCheckpoint: life !== 'none',
+      });
     }
     return { ...plan, planned };
   } catch (error) {
@@ -82,13 +91,13 @@ export async function planBackup(
 async function baseOf(
   disk: VmDisk,
   checkpoints: Parameters<typeof chooseBase>[1],
-  keepsCheckpoints: boolean,
+  life: CheckpointLife,
   folder: VmFolder,
   runs: Runs,
   { mode, maxChain }: BackupPlanOptions,
 ): Promise<Base> {
   if (mode === 'full') return { kind: 'full', why: '--full was asked for' };
-  const base = await chooseBase(disk, checkpoints, keepsCheckpoints, { folder, runs, maxChain });
+  const base = await chooseBase(disk, checkpoints, life, { folder, runs, maxChain });
   if (base.kind === 'full' && mode === 'incremental') {
     const message = `--incremental was asked for, but disk ${diskName(disk)} can only be backed up in full: ${base.why}`;
     throw new UsageError('E_NO_BASE', message);

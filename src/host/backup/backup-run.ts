@@ -38,9 +38,9 @@ import { identityKey } from '../vm/identity.js';
 import { meansShutOff } from '../vm/monitors.js';
 import type { BackupAt, BackupOptions } from './backup-at.js';
 import { BackupJournal, backupJournalFile, readBackupJournal } from './backup-journal.js';
-import { backupsOf, checkRepositoryRoom, planBackup, readRepositoryRoom, type BackupPlan } from './backup-plan.js';
+import { checkRepositoryRoom, planBackup, readRepositoryRoom, type BackupPlan } from './backup-plan.js';
 import { targetsOf } from './backup-targets.js';
-import { checkpointsToKeep, isSuperfluous } from './checkpoints.js';
+import { checkpointsToKeep, isOfRepository, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
 import { HeldFiles } from './held-files.js';
 import { refuseSecond } from './second-repository.js';
@@ -80,7 +80,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   });
   const options = 'drives' in open ? shutOffOptions(given, open) : given;
   const { hypervisor, store, identity } = open;
-  const backups = backupsOf(hypervisor);
+  const { backups } = hypervisor;
   await refuseHalfRestored(store.folder);
   await settleLeft(store, backups, options);
   if (there === undefined) await refuseSecond(given, hypervisor, backups);
@@ -90,15 +90,16 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   await using lock = await lockForChange(repository, folder.key, locking);
   await removeLeft(folder, await leftFolders(folder));
   const runs = await readRuns(folder);
-  await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)));
+  await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)), isOfRepository(repository.id));
   const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
   const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
   try {
     if (!('drives' in open)) await noteDisks(given.stateDir, identity, plan.all, (await store.readAll()).manifests);
     checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
     timer.end('inspect');
-    const at = { options, repository, folder, runs, lock, hypervisor, backups, store, plan, timer, monitorLog };
-    return await makeRun(at);
+    const describe = 'drives' in open ? open.describe : () => hypervisor.describe();
+    const of = { options, repository, folder, runs, lock, hypervisor, describe, backups };
+    return await makeRun({ ...of, store, plan, timer, monitorLog });
   } finally {
     await plan.agent?.[Symbol.asyncDispose]();
   }
@@ -110,7 +111,7 @@ function shutOffPlan(plan: BackupPlan, { drives, knownBy }: ShutOffVm): BackupPl
     const { id, serial } = drives.find(({ device }) => device === each.disk.device) ?? each.disk;
     return { ...each, disk: { ...each.disk, id, ...defined({ serial }) } };
   });
-  const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of run ${knownBy} and of its sets`;
+  const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of ${knownBy}`;
   return { ...plan, planned, status: 'shut off', whyNoAgent };
 }
 
@@ -125,7 +126,7 @@ async function openForBackup(
   try {
     return await openAndLockVm(request, connect);
   } catch (error) {
-    if (monitor.kind !== 'socket' || !(await meansShutOff(error, monitor))) throw error;
+    if (!(await meansShutOff(error, monitor))) throw error;
     return await openShutOffVm(request, repository, options.disks, connect, error);
   }
 }
@@ -167,12 +168,13 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
   const run = runName(begun, id);
   const { speed, compression } = options;
   const path = folder.draft(run);
-  const targets = targetsOf(plan.planned, { repositoryId: repository.id, run, id, path, speed, compression });
+  const named = { repositoryId: repository.id, sharedCheckpoint: at.backups.checkpointsAreShared, run, id, path };
+  const targets = targetsOf(plan.planned, { ...named, speed, compression });
   const journal = await BackupJournal.begin(store.folder, {
     repository: { path: repository.path, id: repository.id },
     key: folder.key,
     run,
-    targets: targets.map(({ node, jobId, checkpoint }) => ({ node, jobId, checkpoint })),
+    targets: targets.map(({ node, jobId, file, checkpoint }) => ({ node, jobId, file, ...defined({ checkpoint }) })),
   });
   const reverter = new Reverter();
   let copied: CopiedRun;
@@ -262,7 +264,7 @@ async function afterwards(
   await journal.end();
   const kept = async (): Promise<void> => {
     const keep = checkpointsToKeep(await readRuns(folder), options.keepCheckpoints);
-    await backups.dropCheckpoints(isSuperfluous(repository.id, keep));
+    await backups.dropCheckpoints(isSuperfluous(repository.id, keep), isOfRepository(repository.id));
   };
   await kept().catch(trouble(`checkpoints beyond the newest ${options.keepCheckpoints} were not all forgotten`));
   const record = {

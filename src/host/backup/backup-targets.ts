@@ -8,13 +8,13 @@ import { backingName } from '../repository/chain.js';
 import type { BackupTarget } from '../vm/hypervisor.js';
 import type { PlannedDisk } from './backup-plan.js';
 import { checkpointName } from './checkpoints.js';
+import type { Compression } from './compression.js';
 import type { HeldFiles } from './held-files.js';
-
-export const compressions = ['zlib', 'zstd'] as const;
-export type Compression = (typeof compressions)[number];
 
 export interface TargetOptions {
   readonly repositoryId: string;
+  /** All disks have one checkpoint. */
+  readonly sharedCheckpoint: boolean;
   readonly run: string;
   /** Eight hexadecimal digits: names in the hypervisor are short. */
   readonly id: string;
@@ -30,15 +30,19 @@ export interface PlannedTarget extends BackupTarget {
 }
 
 export function targetsOf(planned: readonly PlannedDisk[], options: TargetOptions): PlannedTarget[] {
-  const { repositoryId, run, id, path, speed, compression } = options;
+  const { repositoryId, sharedCheckpoint, run, id, path, speed, compression } = options;
   return planned.map((each, index) => ({
     planned: each,
     disk: each.disk,
     file: join(path, `${each.name}.qcow2`),
     node: `fsb-to-${id}-${index}`,
     jobId: `fsb-backup-${id}-${index}`,
-    checkpoint: checkpointName(repositoryId, run, index),
-    since: each.base.kind === 'incremental' ? each.base.since.name : undefined,
+    checkpoint: each.hasCheckpoint
+      ? checkpointName(repositoryId, run, sharedCheckpoint ? undefined : index)
+      : undefined,
+    ...(each.base.kind === 'incremental'
+      ? { since: each.base.since.name, sinceTime: new Date(each.base.manifest.createdAt) }
+      : { since: undefined }),
     speed: speed === undefined ? undefined : Math.max(1, Math.floor(speed / planned.length)),
     compress: compression !== undefined,
   }));
@@ -79,6 +83,7 @@ export async function makeTargets(
       file,
       virtualSize: disk.virtualSize,
       compression: compression ?? 'zlib',
+      tellsOfLostTables: true,
       ...defined({ backing }),
     });
     await likeImage(handle, disk.file);

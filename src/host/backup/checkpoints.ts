@@ -9,10 +9,11 @@ import type { VmFolder } from '../repository/layout.js';
 import { wantedRuns, type Runs } from '../repository/runs.js';
 import type { RunDisk, RunManifest } from '../repository/run-manifest.js';
 import { lastVerdict } from '../repository/verify-run.js';
-import type { BackupHost, Checkpoint } from '../vm/hypervisor.js';
+import type { BackupHost, Checkpoint, CheckpointLife } from '../vm/hypervisor.js';
 
-export function checkpointName(repository: string, run: string, index: number): string {
-  return `${prefixOf(repository)}${run}-${index}`;
+/** Of the disk at `index`, or of all disks of the run. */
+export function checkpointName(repository: string, run: string, index: number | undefined): string {
+  return `${prefixOf(repository)}${run}${index === undefined ? '' : `-${index}`}`;
 }
 
 function prefixOf(repository: string): string {
@@ -24,10 +25,15 @@ export function repositoryOf(checkpoint: string): string | undefined {
   return /^fsb-([0-9a-f]{8})-/.exec(checkpoint)?.[1];
 }
 
+export function isOfRepository(repository: string): (name: string) => boolean {
+  const prefix = prefixOf(repository);
+  return (name) => name.startsWith(prefix);
+}
+
 /** The checkpoints of this repository in VMs that are not among those kept. */
 export function isSuperfluous(repository: string, kept: ReadonlySet<string>): (name: string) => boolean {
-  const prefix = prefixOf(repository);
-  return (name) => name.startsWith(prefix) && !kept.has(name);
+  const isOurs = isOfRepository(repository);
+  return (name) => isOurs(name) && !kept.has(name);
 }
 
 /** The checkpoints of each disk's newest `count` runs that somebody wants: disks may be backed up at different times. */
@@ -48,10 +54,10 @@ export function checkpointsToKeep(runs: Runs, count: number): ReadonlySet<string
 /** Forgets those of a run that came to nothing: the ones before it went on recording. */
 export async function dropCheckpointsOf(
   backups: BackupHost,
-  targets: readonly { readonly checkpoint: string }[],
+  targets: readonly { readonly checkpoint?: string | undefined }[],
 ): Promise<void> {
-  const names = targets.map(({ checkpoint }) => checkpoint);
-  await backups.dropCheckpoints((name) => names.includes(name));
+  const names = new Set(targets.map(({ checkpoint }) => checkpoint));
+  await backups.dropCheckpoints((name) => names.has(name));
 }
 
 /** What a disk is backed up since. */
@@ -79,16 +85,19 @@ export interface BaseOptions {
 export async function chooseBase(
   disk: VmDisk,
   checkpoints: readonly Checkpoint[],
-  keepsCheckpoints: boolean,
+  life: CheckpointLife,
   options: BaseOptions,
 ): Promise<Base> {
   const wanted = wantedRuns(options.runs).toReversed();
   if (wanted.length === 0) return { kind: 'full', why: 'no earlier run is there' };
   let reason: string | undefined;
   for (const manifest of wanted) {
-    for (const file of manifest.disks) {
-      const since = checkpoints.find(({ name }) => name === file.checkpoint);
-      if (since === undefined) continue;
+    for (const [since, ofIt] of withDisks(checkpoints, manifest)) {
+      const file = ofIt.length === 1 ? ofIt[0] : ofIt.find((each) => wasOn(disk, each));
+      if (file === undefined) {
+        reason ??= `no increment of run ${manifest.run}: which of its disks this one was is not known, its image is none of theirs`;
+        continue;
+      }
       const { why, endsChain } = await whyNoBase(disk, since, manifest, file, options);
       if (why === undefined) {
         return { kind: 'incremental', manifest, file, since, why: `what changed since run ${manifest.run}` };
@@ -97,7 +106,19 @@ export async function chooseBase(
       if (endsChain === true) return { kind: 'full', why: reason };
     }
   }
-  return { kind: 'full', why: reason ?? whyNone(disk, wanted, keepsCheckpoints) };
+  return { kind: 'full', why: reason ?? whyNone(disk, wanted, life) };
+}
+
+/** The checkpoints of the run, each with the disks of the run that it is of. */
+function withDisks(checkpoints: readonly Checkpoint[], { disks }: RunManifest): [Checkpoint, RunDisk[]][] {
+  return checkpoints
+    .map((each): [Checkpoint, RunDisk[]] => [each, disks.filter(({ checkpoint }) => checkpoint === each.name)])
+    .filter(([, ofIt]) => ofIt.length > 0);
+}
+
+/** One of the two images lies on the other, or they are one: snapshots and commits move a VM up and down such a chain. */
+function wasOn({ file, backingFiles }: VmDisk, { source }: RunDisk): boolean {
+  return [file, ...backingFiles].includes(source.file) || (source.below ?? []).includes(file);
 }
 
 interface NoBase {
@@ -139,11 +160,15 @@ async function whyNoBase(
   }
 }
 
-function whyNone({ id, serial }: VmDisk, wanted: readonly RunManifest[], keepsCheckpoints: boolean): string {
+const causes: Readonly<Record<CheckpointLife, string>> = {
+  image: 'QEMU ended without storing them, or the image was put back or replaced',
+  process: 'the image cannot store them, and QEMU was started anew',
+  none: '',
+};
+
+function whyNone({ id, serial }: VmDisk, wanted: readonly RunManifest[], life: CheckpointLife): string {
   const known = wanted.some(({ disks }) => disks.some((each) => each.id === id || each.serial === serial));
   if (!known) return 'the disk is in no earlier run';
-  const cause = keepsCheckpoints
-    ? 'QEMU ended without storing them, or the image was put back or replaced'
-    : 'the image cannot store them, and QEMU was started anew';
-  return `the VM has none of the checkpoints of earlier runs: ${cause}, or those runs are too old`;
+  if (life === 'none') return 'no checkpoint can be kept of it: its image is no qcow2 (version 3)';
+  return `the VM has none of the checkpoints of earlier runs: ${causes[life]}, or those runs are too old`;
 }

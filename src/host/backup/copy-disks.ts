@@ -57,7 +57,7 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   const { options, hypervisor, backups, plan, timer, monitorLog, folder, repository, runs } = at;
   const { targets, draft, files, run, id, begun } = parts;
   const notReserved = await makeTargets(targets, options.compression, files);
-  const { texts, folders } = await hypervisor.describe();
+  const { texts, folders } = await at.describe();
   const savedTexts = await saveTexts(draft.path, texts);
   const point = await draftPoint(hypervisor, plan, options);
   await backups.openTargets(targets, parts.reverter);

@@ -1,4 +1,5 @@
 // Puts the manifest of a run together, once its files are whole.
+import { defined } from '../../defined.js';
 import type { CutFinding } from '../create/cut.js';
 import { draftDisk } from '../create/point-draft.js';
 import type { SetWorth } from '../guest/level.js';
@@ -60,12 +61,16 @@ function diskOf({ folder, run, worth, sums, copiedBytes }: RunFacts, target: Pla
     evidence: [...evidence],
     kind: base.kind,
     why: base.why,
-    source: { file: disk.file, format },
+    source: {
+      file: disk.file,
+      format,
+      ...defined({ below: disk.backingFiles.length === 0 ? undefined : [...disk.backingFiles] }),
+    },
     file: { name, ...sum },
     ...(base.kind === 'full'
       ? {}
       : { base: { run: base.manifest.run, name: base.file.file.name, blake2b: base.file.file.blake2b } }),
-    checkpoint,
+    ...defined({ checkpoint }),
     copiedBytes: copiedBytes[index] ?? 0,
     otherBitmaps: [...otherBitmaps],
     restore: `qemu-img convert -p -f qcow2 -O qcow2 ${shellWord(`${folder.key}/${run}/${name}`)} ${shellWord(`/restored/${name}`)}`,

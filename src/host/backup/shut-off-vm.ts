@@ -1,8 +1,8 @@
 // Opens a VM that is shut off for a backup: a QEMU without a machine stands in for it, with the VM's images as its drives
 // and the VM's UUID, so that everything else is as with a VM that runs; bitmaps are read from the images and stored in
-// them. Which disks it has is known from its newest run in the repository, on which images they are from what this host
-// knows of the VM and from its snapshot sets. QEMU locks
-// the images: a VM that is started meanwhile is refused by them.
+// them. Which disks it has is known from its newest run in the repository, on which images they are from its definition if
+// libvirt keeps one, else from what this host knows of the VM and from its snapshot sets. QEMU locks the images: a VM that
+// is started meanwhile is refused by them.
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,16 +14,23 @@ import { describeHolders, holdersOf } from '../images/image-file.js';
 import { knownDisks, type KnowingHost, type KnownDisk } from '../repository/known-disks.js';
 import { VmFolder } from '../repository/layout.js';
 import type { Repository } from '../repository/repository.js';
+import type { RunDisk } from '../repository/run-manifest.js';
 import { readRuns, wantedRuns } from '../repository/runs.js';
 import { findAndLockVm, type LockRequest, type OpenVm } from '../sets/vm-lock.js';
+import type { DefinedDisk } from '../vm/defined-vm.js';
+import { definitionAt } from '../vm/definition.js';
+import { imageFormats } from '../vm/disk-choice.js';
+import type { VmDescription } from '../vm/hypervisor.js';
 import { identityKey, type VmIdentity } from '../vm/identity.js';
 import { PlainQemu } from '../vm/plain-qemu.js';
 
 export interface ShutOffVm extends OpenVm {
   /** Drives of the stand-in, and the disks that they are. */
   readonly drives: readonly StandInDrive[];
-  /** The run by which it is known which images its disks are. */
+  /** What tells which images its disks are, for people. */
   readonly knownBy: string;
+  /** The VM beside its disks. */
+  readonly describe: () => Promise<VmDescription>;
 }
 
 interface StandInDrive {
@@ -50,17 +57,22 @@ export async function openShutOffVm(
   whyShutOff: unknown,
 ): Promise<ShutOffVm> {
   const locked = await findAndLockVm(request, connect.timeoutMs ?? START_LIMIT_MS);
+  const definition = definitionAt(request.vm.monitor);
   try {
-    const { all, knownBy } = await disksOf(repository, { ...locked, stateDir: request.stateDir }, whyShutOff);
+    const host = { ...locked, stateDir: request.stateDir };
+    const { all, knownBy } = await disksOf(repository, host, await definition.disks(), whyShutOff);
     const disks = chooseDisks(all, named);
-    const standIn = await startStandIn(locked.identity, disks, connect);
+    const [claim] = await definition.savedState();
+    if (claim !== undefined) throw new UsageError('E_IN_USE', `${claim.file}: ${claim.why}`);
+    const standIn = await startStandIn(locked.identity, disks, connect, request.vm.monitor.kind === 'libvirt');
     const close = async (): Promise<void> => {
       await standIn.end();
       await locked[Symbol.asyncDispose]();
     };
     const { hypervisor } = standIn;
     const drives = disks.map(({ id, serial }, index) => ({ device: driveName(id, index), id, serial }));
-    return { ...locked, hypervisor, drives, knownBy, [Symbol.asyncDispose]: close };
+    const describe = (): Promise<VmDescription> => definition.describe();
+    return { ...locked, hypervisor, drives, knownBy, describe, [Symbol.asyncDispose]: close };
   } catch (error) {
     await locked[Symbol.asyncDispose]();
     throw error;
@@ -70,13 +82,29 @@ export async function openShutOffVm(
 async function disksOf(
   repository: Repository | undefined,
   host: KnowingHost,
+  defined: readonly DefinedDisk[] | undefined,
   whyShutOff: unknown,
 ): Promise<{ readonly all: readonly KnownDisk[]; readonly knownBy: string }> {
   const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(host.identity));
   const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
-  if (newest !== undefined) return { all: await knownDisks(newest.run, newest.disks, host), knownBy: newest.run };
+  if (newest !== undefined && defined !== undefined) {
+    const all = newest.disks.map((disk) => definedDisk(disk, newest.run, defined));
+    return { all, knownBy: `run ${newest.run}, on the images that its definition names` };
+  }
+  if (newest !== undefined) {
+    const knownBy = `run ${newest.run} and of its sets`;
+    return { all: await knownDisks(newest.run, newest.disks, host), knownBy };
+  }
   const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
   throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
+}
+
+function definedDisk({ id, serial }: RunDisk, run: string, defined: readonly DefinedDisk[]): KnownDisk {
+  const { file, format } = defined.find(({ target }) => target === id) ?? {};
+  const known = imageFormats.find((each) => each === format);
+  if (file !== undefined && known !== undefined) return { id, serial, file, format: known };
+  const message = `the domain is defined without an image for disk ${id} of run ${run}: name the others (--disk)`;
+  throw new UsageError('E_DISK', message);
 }
 
 function chooseDisks(disks: readonly KnownDisk[], named: readonly string[]): readonly KnownDisk[] {
@@ -102,6 +130,7 @@ async function startStandIn(
   identity: VmIdentity,
   disks: readonly KnownDisk[],
   connect: QmpConnectOptions,
+  forLibvirt: boolean,
 ): Promise<StandIn> {
   for (const { id, file } of disks) {
     const holders = await holdersOf(file);
@@ -131,7 +160,7 @@ async function startStandIn(
     return result;
   });
   try {
-    const hypervisor = await connectTo(socket, connect, () => hasEnded);
+    const hypervisor = await connectTo(socket, connect, forLibvirt, () => hasEnded);
     const end = async (): Promise<void> => {
       await hypervisor.execute('quit').catch(() => undefined);
       await hypervisor[Symbol.asyncDispose]();
@@ -158,11 +187,16 @@ function whyNoStandIn(code: string | undefined, said: string, cause: unknown): E
   return new CutError('E_BACKUP', `QEMU cannot open the images: ${said || describeError(cause)}`, { cause });
 }
 
-async function connectTo(socket: string, connect: QmpConnectOptions, hasEnded: () => boolean): Promise<PlainQemu> {
+async function connectTo(
+  socket: string,
+  connect: QmpConnectOptions,
+  forLibvirt: boolean,
+  hasEnded: () => boolean,
+): Promise<PlainQemu> {
   const deadline = new Deadline(START_LIMIT_MS);
   for (;;) {
     try {
-      return await PlainQemu.connect(socket, connect);
+      return await PlainQemu.connect(socket, connect, forLibvirt);
     } catch (error) {
       if (deadline.passed || hasEnded()) throw error;
       await sleep(50);

@@ -16,6 +16,8 @@ const infoSchema = v.object({
   'full-backing-filename': v.optional(v.string()),
   'backing-filename-format': v.optional(v.string()),
   encrypted: v.optional(v.boolean(), false),
+  /** Whoever wrote to it has it open still, or could not write all of its tables. */
+  'dirty-flag': v.optional(v.boolean(), false),
 });
 export type ImageInfo = v.InferOutput<typeof infoSchema>;
 
@@ -71,12 +73,20 @@ export interface NewImage {
   readonly virtualSize: number;
   /** How its clusters are compressed if they are. */
   readonly compression: 'zlib' | 'zstd';
+  /** Its tables are written late, and it is marked as dirty until all of them are. */
+  readonly tellsOfLostTables?: boolean;
   /** The image below it, as its header is to name it; it is not opened. */
   readonly backing?: { readonly name: string; readonly format: string } | undefined;
 }
 
 /** Makes an empty qcow2. Overwrites `file`. Throws a CutError. */
-export async function makeImage({ file, virtualSize, compression, backing }: NewImage): Promise<void> {
+export async function makeImage({
+  file,
+  virtualSize,
+  compression,
+  tellsOfLostTables = false,
+  backing,
+}: NewImage): Promise<void> {
   const over = backing === undefined ? [] : ['-u', '-b', backing.name, '-F', backing.format];
   await qemuImg([
     'create',
@@ -84,7 +94,7 @@ export async function makeImage({ file, virtualSize, compression, backing }: New
     '-f',
     'qcow2',
     '-o',
-    `compression_type=${compression}`,
+    `compression_type=${compression},lazy_refcounts=${tellsOfLostTables ? 'on' : 'off'}`,
     ...over,
     file,
     String(virtualSize),

@@ -38,7 +38,7 @@ export async function recoverBackup(run: RecoveryRun): Promise<void> {
   const commands = [options.command('recover')];
   await run.repair({ kind: 'backup-unfinished', found, did, commands }, async () => {
     const { signal, limits } = options;
-    const backups = monitors.flatMap((monitor) => monitor.backups ?? []);
+    const backups = monitors.map((monitor) => monitor.backups);
     const settle = { backups: backups[0], waitMs: limits.lockWaitMs, signal };
     try {
       const settled = await settleBackup(store.folder, entry, settle);

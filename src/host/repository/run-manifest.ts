@@ -35,7 +35,12 @@ const runDiskSchema = v.strictObject({
   /** For people: why it is a full one, or what it lies on. */
   why: v.string(),
   /** The image that the VM wrote to. */
-  source: v.strictObject({ file: v.string(), format: v.picklist(imageFormats) }),
+  source: v.strictObject({
+    file: v.string(),
+    format: v.picklist(imageFormats),
+    /** The images that it lay on, the nearest first. */
+    below: v.optional(v.array(v.string())),
+  }),
   file: diskFileSchema,
   /** The file that its header names as its backing file: of an earlier run of the VM. */
   base: v.optional(v.strictObject({ run, name: plainName, blake2b: v.string() })),

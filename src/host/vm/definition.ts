@@ -2,11 +2,10 @@
 // (hypervisor.ts) is there only while the VM runs. Plain QEMU keeps nothing; libvirt keeps the definition of the domain
 // and its saved memory.
 import type { Claim } from '../images/use.js';
+import { DEFINITION_TEXT, type DefinedDisk } from './defined-vm.js';
+import type { VmDescription } from './hypervisor.js';
 import type { ImageChange } from './image-change.js';
 import type { Place } from './place.js';
-
-/** The definition of a libvirt domain among the texts that `describe` gives. */
-export const DEFINITION_TEXT = 'domain-inactive.xml';
 
 export interface Definition {
   /** The name of its text among those that `describe` gives; undefined if nothing is kept. */
@@ -19,6 +18,12 @@ export interface Definition {
    */
   redefine(changes: readonly ImageChange[], before?: string): Promise<void>;
 
+  /** The disks that the VM will be started with; undefined if that is not kept. Throws what Virsh.run does. */
+  disks(): Promise<readonly DefinedDisk[] | undefined>;
+
+  /** The VM, shut off, beside its disks. Throws what Virsh.run does. */
+  describe(): Promise<VmDescription>;
+
   /**
    * The images that the VM's saved memory needs as they are, the layers below its disks among them. Empty if nothing is
    * saved. Throws what Virsh.run does.
@@ -29,6 +34,8 @@ export interface Definition {
 const nothingKept: Definition = {
   textName: undefined,
   redefine: () => Promise.resolve(),
+  disks: () => Promise.resolve(undefined),
+  describe: () => Promise.resolve({ texts: [], folders: [] }),
   savedState: () => Promise.resolve([]),
 };
 
@@ -44,6 +51,14 @@ export function definitionAt(place: Place): Definition {
     async redefine(changes, before) {
       const { changeDefinition } = await import('./libvirt/definition.js');
       await changeDefinition(place, changes, before);
+    },
+    async disks() {
+      const { definedDisks } = await import('./libvirt/definition.js');
+      return await definedDisks(place);
+    },
+    async describe() {
+      const { describeDefinition } = await import('./libvirt/describe-domain.js');
+      return await describeDefinition(place);
     },
     async savedState() {
       const { managedSaveOf } = await import('./libvirt/managed-save.js');

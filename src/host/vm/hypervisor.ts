@@ -111,10 +111,12 @@ export interface BackupTarget {
   readonly file: string;
   readonly node: string;
   readonly jobId: string;
-  /** The checkpoint that begins with this cut. */
-  readonly checkpoint: string;
+  /** The checkpoint that begins with this cut; undefined where none can be kept of the disk. */
+  readonly checkpoint: string | undefined;
   /** The earlier one since which the target holds what changed; without it the target holds the whole disk. */
   readonly since: string | undefined;
+  /** When that one began. */
+  readonly sinceTime?: Date | undefined;
   /** Bytes per second. */
   readonly speed: number | undefined;
   readonly compress: boolean;
@@ -136,16 +138,24 @@ export interface TransferOptions extends GroupOptions {
   readonly beforeFlush: () => Promise<void>;
 }
 
+/** How long a checkpoint of a disk lasts: with its image, with the VM's process, or there can be none. */
+export type CheckpointLife = 'image' | 'process' | 'none';
+
 /** The acts that copy disks of a running VM to targets, and keep checkpoints. */
 export interface BackupHost {
+  /** One checkpoint is of all disks of a cut, and has one name on them all; else each disk has its own. */
+  readonly checkpointsAreShared: boolean;
+
+  /** Why it cannot compress what it copies; undefined if it can. */
+  readonly whyNoCompression: string | undefined;
+
   /** Why it cannot back up a disk that is sound in itself. */
   whyNoBackup(disk: VmDisk): string | undefined;
 
   /** The checkpoints of the disk, also those that others keep. */
   checkpoints(disk: VmDisk): Promise<readonly Checkpoint[]>;
 
-  /** True if checkpoints of the disk outlast the VM's process. */
-  keepsCheckpoints(disk: VmDisk): Promise<boolean>;
+  checkpointLife(disk: VmDisk): Promise<CheckpointLife>;
 
   /** Opens the targets, not yet in use. What it does is registered with the reverter first. */
   openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void>;
@@ -166,16 +176,18 @@ export interface BackupHost {
    */
   end(targets: readonly BegunTarget[]): Promise<EndedBackup>;
 
-  /** Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. */
-  dropCheckpoints(wanted: (name: string) => boolean): Promise<void>;
+  /**
+   * Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. Where
+   * somebody lists checkpoints, those that are `ours` and record nothing any more are taken from his list.
+   */
+  dropCheckpoints(wanted: (name: string) => boolean, ours?: (name: string) => boolean): Promise<void>;
 }
 
 /** What became of the VM; undefined if no write of its guest had failed. */
 export type EndedBackup = 'continued' | 'still-paused' | undefined;
 
-export type BegunTarget = Pick<BackupTarget, 'node' | 'jobId'>;
+export type BegunTarget = Pick<BackupTarget, 'node' | 'jobId' | 'file'>;
 
 export interface Hypervisor extends CutHost, OverlayHost {
-  /** Undefined where backups cannot be had by this hypervisor. */
-  readonly backups: BackupHost | undefined;
+  readonly backups: BackupHost;
 }

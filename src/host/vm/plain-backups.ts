@@ -5,40 +5,56 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../../defined.js';
 import { BridgeError, CutError, describeError } from '../../errors.js';
 import { keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
-import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import { nodesOfFile, readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
-import { runQmp, type TransactionAction } from '../../qmp/commands.js';
+import { runQmp, type BlockNode, type TransactionAction } from '../../qmp/commands.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
-import type { BackupHost, BackupTarget, BegunTarget, Checkpoint, EndedBackup, TransferOptions } from './hypervisor.js';
+import type {
+  BackupHost,
+  BackupTarget,
+  BegunTarget,
+  Checkpoint,
+  CheckpointLife,
+  EndedBackup,
+  TransferOptions,
+} from './hypervisor.js';
 
 /** The granule of our bitmaps: a cluster of a target is copied whole, or not at all. */
 const GRANULARITY_BYTES = 65_536;
 /** A write that fails again fails at once. */
 const CONTINUED_MS = 300;
+/** After a snapshot libvirt's bitmap of the overlay has only what was written since: the rest is on the layers below. */
+const IN_PART = 'its record lies in several layers, which libvirt puts together only while the domain runs';
 
 export class PlainBackups implements BackupHost {
+  readonly checkpointsAreShared: boolean;
+  readonly whyNoCompression = undefined;
   readonly #client: QmpClient;
 
-  constructor(client: QmpClient) {
+  /** `forLibvirt`: it names and reads checkpoints as libvirt does. */
+  constructor(client: QmpClient, forLibvirt = false) {
     this.#client = client;
+    this.checkpointsAreShared = forLibvirt;
   }
 
   whyNoBackup({ encryption }: VmDisk): string | undefined {
     return encryption === undefined ? undefined : 'it is encrypted: its backup would hold clear text';
   }
 
-  async checkpoints({ node }: VmDisk): Promise<readonly Checkpoint[]> {
+  async checkpoints({ node, below }: VmDisk): Promise<readonly Checkpoint[]> {
     const { 'dirty-bitmaps': bitmaps } = await readNode(this.#client, node);
+    const inPart = this.checkpointsAreShared ? bitmapsIn(await readNodes(this.#client), below) : [];
     return bitmaps.flatMap((bitmap) => {
       const { name, count } = bitmap;
-      return name === undefined ? [] : [{ name, dirtyBytes: count, why: whyNotTrusted(bitmap) }];
+      if (name === undefined) return [];
+      return [{ name, dirtyBytes: count, why: inPart.includes(name) ? IN_PART : whyNotTrusted(bitmap) }];
     });
   }
 
-  async keepsCheckpoints({ node }: VmDisk): Promise<boolean> {
-    return keepsBitmaps(await readNode(this.#client, node));
+  async checkpointLife({ node }: VmDisk): Promise<CheckpointLife> {
+    return keepsBitmaps(await readNode(this.#client, node)) ? 'image' : 'process';
   }
 
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
@@ -49,7 +65,7 @@ export class PlainBackups implements BackupHost {
       });
       await this.#open(target);
       // Only the transaction needs to know, and asks nobody then.
-      this.#persistent.set(target.node, await this.keepsCheckpoints(target.disk));
+      this.#persistent.set(target.node, (await this.checkpointLife(target.disk)) === 'image');
     }
   }
 
@@ -76,11 +92,11 @@ export class PlainBackups implements BackupHost {
       since === undefined
         ? ({ sync: 'full' } as const)
         : ({ sync: 'bitmap', bitmap: since, 'bitmap-mode': 'never' } as const);
+    const bitmap = { node: disk.node, granularity: GRANULARITY_BYTES, persistent };
     return [
-      {
-        type: 'block-dirty-bitmap-add',
-        data: { node: disk.node, name: checkpoint, granularity: GRANULARITY_BYTES, persistent },
-      },
+      ...(checkpoint === undefined
+        ? []
+        : [{ type: 'block-dirty-bitmap-add' as const, data: { ...bitmap, name: checkpoint } }]),
       {
         type: 'blockdev-backup',
         data: {
@@ -170,6 +186,13 @@ export class PlainBackups implements BackupHost {
     const inUse = await removeBitmaps(this.#client, wanted);
     if (inUse.length > 0) throw new BridgeError('E_BACKUP', `dirty bitmaps are in use: ${inUse.join(', ')}`);
   }
+}
+
+function bitmapsIn(nodes: ReadonlyMap<string, BlockNode>, layers: VmDisk['below']): string[] {
+  return layers
+    .flatMap(({ file, format }) => nodesOfFile(nodes.values(), (image) => image === file, format))
+    .flatMap((node) => nodes.get(node)?.['dirty-bitmaps'] ?? [])
+    .flatMap(({ name }) => name ?? []);
 }
 
 const fileNode = (node: string): string => `${node}-file`;

@@ -23,14 +23,14 @@ export class PlainQemu implements Hypervisor {
   /** Actions that are sent along with the cut. */
   #bitmaps: readonly TransactionAction[] = [];
 
-  private constructor(client: QmpClient) {
+  private constructor(client: QmpClient, forLibvirt: boolean) {
     this.#client = client;
-    this.backups = new PlainBackups(client);
+    this.backups = new PlainBackups(client, forLibvirt);
   }
 
-  /** Throws what QmpClient.connect does. */
-  static async connect(path: string, options: QmpConnectOptions): Promise<PlainQemu> {
-    return new PlainQemu(await QmpClient.connect(path, options));
+  /** `forLibvirt`: it has the images of a libvirt domain. Throws what QmpClient.connect does. */
+  static async connect(path: string, options: QmpConnectOptions, forLibvirt = false): Promise<PlainQemu> {
+    return new PlainQemu(await QmpClient.connect(path, options), forLibvirt);
   }
 
   get path(): string {

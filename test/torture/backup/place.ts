@@ -3,7 +3,8 @@
 // agent saw at the freeze is what a run must hold.
 import { existsSync, readFileSync } from 'node:fs';
 import type { RunManifest } from '../../../src/host/repository/run-manifest.js';
-import { BackupHarness, type State } from '../../support/backup-harness.js';
+import { BackupHarness } from '../../support/backup-harness.js';
+import type { State } from '../../support/restored-runs.js';
 import type { ActiveImage, BareDisk } from '../../support/bare-qemu.js';
 import type { Run } from '../../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../../support/freeze-reports.js';

@@ -2,7 +2,7 @@
 // `recover` has come to rest.
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { execa } from 'execa';
-import { difference } from '../../support/backup-harness.js';
+import { difference } from '../../support/restored-runs.js';
 import type { Complaint } from './judge.js';
 import type { Place } from './place.js';
 

@@ -28,7 +28,11 @@ export const runDiskSchema = v.strictObject({
   kind,
   why: text('why it is a full one, or what it lies on'),
   source: is(
-    v.strictObject({ file: text('the image'), format: text('its format') }),
+    v.strictObject({
+      file: text('the image'),
+      format: text('its format'),
+      below: maybe(v.array(v.string()), 'the images that it lay on, the nearest first'),
+    }),
     'the image that the VM wrote to at the cut',
   ),
   file: is(
@@ -53,7 +57,10 @@ export const runDiskSchema = v.strictObject({
     ),
     'what the file lies on; absent for a full one',
   ),
-  checkpoint: maybe(v.string(), "name of the VM's record of what it wrote since (a dirty bitmap)"),
+  checkpoint: maybe(
+    v.string(),
+    "name of the VM's record of what it wrote since (a dirty bitmap, of a libvirt domain a checkpoint)",
+  ),
   copiedBytes: bytes('what was to be copied: of an increment, what its checkpoint said'),
   otherBitmaps: texts('dirty bitmaps of other programs on the disk: left alone'),
   restore: text("command line that restores the disk, to be typed in the repository's folder"),

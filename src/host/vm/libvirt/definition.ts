@@ -1,15 +1,15 @@
 // Changes what libvirt will start a domain with. A snapshot through libvirt writes its overlays into the definition,
 // and a commit takes them out again. When overlays are removed with the domain shut off, this has to be done here: else
 // the domain would not start.
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { stat } from 'node:fs/promises';
 import { UnreachableError } from '../../../errors.js';
+import type { DefinedDisk } from '../defined-vm.js';
 import type { ImageChange } from '../image-change.js';
 import type { LibvirtAddress } from './address.js';
 import { diskElement, diskOnImage } from './disk-element.js';
 import { domainDisks } from './domain-xml.js';
 import { Virsh } from './virsh.js';
+import { xmlFiles } from './xml-files.js';
 
 const ASK_MS = 30_000;
 
@@ -30,6 +30,13 @@ export async function changeDefinition(
     const disk = wasThere ? diskElement(before ?? '', target) : await derived(xml, target, change);
     if (disk !== undefined) await updateDevice(virsh, disk);
   }
+}
+
+/** Definition.disks of a domain. */
+export async function definedDisks(address: LibvirtAddress): Promise<readonly DefinedDisk[] | undefined> {
+  await using virsh = new Virsh(address);
+  const xml = await definitionOf(virsh);
+  return xml === undefined ? undefined : domainDisks(xml);
 }
 
 async function derived(
@@ -53,12 +60,6 @@ async function definitionOf(virsh: Virsh): Promise<string | undefined> {
 }
 
 async function updateDevice(virsh: Virsh, xml: string): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'fsfreeze-bridge-'));
-  try {
-    const file = join(folder, 'disk.xml');
-    await writeFile(file, xml);
-    await virsh.run('update-device', ['--file', file, '--config'], ASK_MS);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  await using written = await xmlFiles(xml);
+  await virsh.run('update-device', ['--file', written.files[0] ?? '', '--config'], ASK_MS);
 }

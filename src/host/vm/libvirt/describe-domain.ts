@@ -3,11 +3,13 @@
 // device"; swtpm(8).
 import { readdir, readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { DEFINITION_TEXT } from '../definition.js';
+import { UnreachableError } from '../../../errors.js';
+import { DEFINITION_TEXT } from '../defined-vm.js';
 import type { VmDescription } from '../hypervisor.js';
 import type { StateFolder } from '../state-folder.js';
-import { domainTpm } from './domain-xml.js';
-import type { Virsh } from './virsh.js';
+import type { LibvirtAddress } from './address.js';
+import { domainNvram, domainTpm } from './domain-xml.js';
+import { Virsh } from './virsh.js';
 
 const ASK_MS = 30_000;
 
@@ -15,14 +17,36 @@ const ASK_MS = 30_000;
 export async function describeDomain(virsh: Virsh): Promise<VmDescription> {
   const live = await virsh.run('dumpxml', [], ASK_MS);
   const defined = await virsh.run('dumpxml', ['--inactive'], ASK_MS);
-  const tpm = domainTpm(live);
   return {
     texts: [
       { name: 'domain.xml', what: 'the running domain', text: live },
       { name: DEFINITION_TEXT, what: 'the definition of the domain', text: defined },
     ],
-    folders: tpm === undefined ? [] : [await tpmState(tpm)],
+    folders: await tpmFolders(live),
   };
+}
+
+/** The same of a domain that is shut off; of one that runs, the variables of the firmware are among its disks. */
+export async function describeDefinition(address: LibvirtAddress): Promise<VmDescription> {
+  await using virsh = new Virsh(address);
+  const text = await virsh.run('dumpxml', ['--inactive'], ASK_MS).catch((error: unknown) => {
+    // It was never more than a running one.
+    if (error instanceof UnreachableError && error.code === 'E_MONITOR') return undefined;
+    throw error;
+  });
+  if (text === undefined) return { texts: [], folders: [] };
+  const nvram = domainNvram(text);
+  const firmware =
+    nvram === undefined ? [] : [{ name: 'nvram', what: 'variables of the firmware', path: nvram, seenAt: nvram }];
+  return {
+    texts: [{ name: DEFINITION_TEXT, what: 'the definition of the domain', text }],
+    folders: [...firmware, ...(await tpmFolders(text))],
+  };
+}
+
+async function tpmFolders(xml: string): Promise<StateFolder[]> {
+  const tpm = domainTpm(xml);
+  return tpm === undefined ? [] : [await tpmState(tpm)];
 }
 
 async function tpmState({ uuid, path }: { readonly uuid: string; readonly path?: string }): Promise<StateFolder> {

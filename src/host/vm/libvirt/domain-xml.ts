@@ -10,6 +10,7 @@ const diskSchema = v.object({
   alias: v.optional(v.object({ name: v.string() })),
   /** Absent for an empty drive; `file`, `dev`, or what a network disk has. */
   source: v.optional(v.union([v.object({ file: v.optional(v.string()), dev: v.optional(v.string()) }), v.literal('')])),
+  driver: v.optional(v.union([v.object({ type: v.optional(v.string()) }), v.literal('')])),
   transient: v.optional(v.unknown()),
   mirror: v.optional(v.object({ job: v.optional(v.string()), ready: v.optional(v.string()) })),
 });
@@ -38,6 +39,7 @@ export interface DomainDisk {
   readonly alias?: string;
   /** The active layer, a file or a device. */
   readonly file?: string;
+  readonly format: string;
   /** libvirt lays an overlay of its own on it, and throws that away with the domain's end. */
   readonly isTransient?: true;
   /** A job that copies, or merges the active layer. */
@@ -58,10 +60,11 @@ export function domainDisks(xml: string): readonly DomainDisk[] {
     const [issue] = parsed.issues;
     throw new BridgeError('E_DOMAIN_XML', `libvirt's XML: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
   }
-  return parsed.output.domain.devices.disk.map(({ target, alias, source, mirror, transient }) => {
+  return parsed.output.domain.devices.disk.map(({ target, alias, source, driver, mirror, transient }) => {
     const file = typeof source === 'object' ? (source.file ?? source.dev) : undefined;
     return {
       target: target.dev,
+      format: (typeof driver === 'object' ? driver.type : undefined) ?? 'raw',
       ...(transient === undefined ? {} : { isTransient: true as const }),
       ...(alias === undefined ? {} : { alias: alias.name }),
       ...defined({ file }),
@@ -82,4 +85,25 @@ export function domainTpm(xml: string): DomainTpm | undefined {
   const { uuid, devices } = parsed.output.domain;
   const path = devices.tpm.backend.source?.path;
   return { uuid, ...defined({ path }) };
+}
+
+const nvramSchema = v.object({
+  domain: v.object({
+    os: v.object({
+      nvram: v.union([
+        v.string(),
+        v.object({ '#text': v.string() }),
+        v.object({ source: v.object({ file: v.string() }) }),
+      ]),
+    }),
+  }),
+});
+
+/** The file with the variables of the firmware; undefined if the domain has none, or none of its own. */
+export function domainNvram(xml: string): string | undefined {
+  const parsed = v.safeParse(nvramSchema, parser.parse(xml));
+  if (!parsed.success) return undefined;
+  const { nvram } = parsed.output.domain.os;
+  if (typeof nvram === 'string') return nvram === '' ? undefined : nvram;
+  return '#text' in nvram ? nvram['#text'] : nvram.source.file;
 }

@@ -3,7 +3,7 @@
 // Specification: virsh(1), snapshot-create-as and blockcommit.
 import { withLimit } from '../../../deadline.js';
 import { BridgeError, UsageError } from '../../../errors.js';
-import { readDisks, type VmDisk } from '../../../qmp/block-graph.js';
+import type { VmDisk } from '../../../qmp/block-graph.js';
 import type { QmpExecuteOptions, QmpVersion } from '../../../qmp/client.js';
 import { diskName } from '../disk-choice.js';
 import { parseImageName } from '../../../qmp/image-name.js';
@@ -11,6 +11,8 @@ import { backingNameOf } from '../backing-name.js';
 import type { CutAction, Hypervisor, MergeLayer, MergeOptions, OpenOptions, VmDescription } from '../hypervisor.js';
 import type { Overlay } from '../overlay.js';
 import type { LibvirtAddress } from './address.js';
+import { LibvirtBackups } from './backups.js';
+import { disksOfDomain } from './disks.js';
 import { refuseOtherHost } from './other-host.js';
 import { describeDomain } from './describe-domain.js';
 import { domainDisks } from './domain-xml.js';
@@ -26,7 +28,7 @@ export class LibvirtDomain implements Hypervisor {
   readonly keepsNodeNames = false;
   // `snapshot-create-as` names the disk, and lays the overlay on whatever the disk uses by then.
   readonly cutProvesBase = false;
-  readonly backups = undefined;
+  readonly backups: LibvirtBackups;
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
   /** The words for `snapshot-create-as` about the disks that are not cut. */
@@ -36,6 +38,7 @@ export class LibvirtDomain implements Hypervisor {
   private constructor(virsh: Virsh, monitor: LibvirtMonitor) {
     this.#virsh = virsh;
     this.#monitor = monitor;
+    this.backups = new LibvirtBackups(virsh, monitor);
   }
 
   /** Throws what Virsh.run does, and a UsageError if the domain's images are on another host. */
@@ -62,14 +65,8 @@ export class LibvirtDomain implements Hypervisor {
     return await this.#monitor.execute(command, args, options);
   }
 
-  /** The disks as QEMU has them, but named as libvirt does: by their target, `vda`. */
   async disks(): Promise<readonly VmDisk[]> {
-    const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
-    const disks = await readDisks(this.#monitor);
-    return disks.map((disk) => {
-      const target = known.find(({ alias }) => alias === disk.id)?.target;
-      return target === undefined ? disk : { ...disk, id: target, device: target };
-    });
+    return await disksOfDomain(this.#virsh, this.#monitor);
   }
 
   async describe(): Promise<VmDescription> {
@@ -103,24 +100,33 @@ export class LibvirtDomain implements Hypervisor {
   }
 
   async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
+    const targets = actions.flatMap((action) => (action.type === 'backup' ? [action.target] : []));
+    if (targets.length > 0) {
+      await this.#cutBy('backup-begin', timeoutMs, () => this.backups.begin(targets, LONGEST_CUT_MS));
+      return;
+    }
     const cut = actions.flatMap((action) => {
-      if (action.type !== 'overlay') throw new UsageError('E_BACKUP', 'a libvirt domain cannot be backed up this way');
+      if (action.type !== 'overlay') return [];
       const { disk, file } = action.overlay;
       return ['--diskspec', `${disk.device},snapshot=external,driver=qcow2,file=${file.replaceAll(',', ',,')}`];
     });
     const words = ['--disk-only', '--atomic', '--no-metadata', '--reuse-external', ...cut, ...this.#others];
+    await this.#cutBy('snapshot-create-as', timeoutMs, async () => {
+      await this.#virsh.run('snapshot-create-as', words, LONGEST_CUT_MS);
+    });
+  }
+
+  async #cutBy(command: string, timeoutMs: number, run: () => Promise<void>): Promise<void> {
     // Not ended at the limit: libvirt would go on, and nobody would learn what came of it.
-    const work = this.#monitor.logged('snapshot-create-as', () =>
-      this.#virsh.run('snapshot-create-as', words, LONGEST_CUT_MS),
-    );
+    const work = this.#monitor.logged(command, run);
     this.#cutting = work;
     work.catch(() => undefined);
-    await withLimit(`${this.path}: virsh snapshot-create-as`, timeoutMs, work, 'unknown');
+    await withLimit(`${this.path}: virsh ${command}`, timeoutMs, work, 'unknown');
   }
 
   async cutIsOver(timeoutMs: number): Promise<void> {
     try {
-      await withLimit(`${this.path}: virsh snapshot-create-as`, timeoutMs, this.#cutting, 'unknown');
+      await withLimit(`${this.path}: the cut by virsh`, timeoutMs, this.#cutting, 'unknown');
     } catch (error) {
       // libvirt said no: then it is over, and QEMU tells what it came to.
       if (!(error instanceof BridgeError) || error.outcome !== 'none') throw error;

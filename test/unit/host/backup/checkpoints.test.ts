@@ -34,7 +34,7 @@ const choose = async (
   runs: readonly RunManifest[] = all,
   forgotten: string[] = [],
 ) =>
-  await chooseBase(disk, checkpoints, true, {
+  await chooseBase(disk, checkpoints, 'image', {
     folder,
     runs: { all: runs, forgotten: new Set(forgotten), unreadable: [] },
     maxChain: 30,
@@ -65,7 +65,7 @@ test.each([
 
 test('is none for a resized disk', async () => {
   store(1, 2, 3);
-  const found = await chooseBase({ ...disk, virtualSize: 2048 }, has(3), true, {
+  const found = await chooseBase({ ...disk, virtualSize: 2048 }, has(3), 'image', {
     folder,
     runs: { all, forgotten: new Set(), unreadable: [] },
     maxChain: 30,

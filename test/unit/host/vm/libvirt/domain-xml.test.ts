@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { domainDisks, domainTpm } from '../../../../../src/host/vm/libvirt/domain-xml.js';
+import { domainDisks, domainNvram, domainTpm } from '../../../../../src/host/vm/libvirt/domain-xml.js';
 
 const xml = `<domain type='qemu' id='1'>
   <name>x</name>
@@ -30,18 +30,19 @@ test('disks by target, with alias, active image and job', () => {
       target: 'vda',
       alias: 'virtio-disk0',
       file: '/images/a & b.s1.qcow2',
+      format: 'qcow2',
       mirror: { job: 'active-commit', ready: true },
     },
-    { target: 'vdb', alias: 'ua-mine', file: '/dev/vg/lv' },
-    { target: 'vdc' },
-    { target: 'hda' },
+    { target: 'vdb', alias: 'ua-mine', file: '/dev/vg/lv', format: 'raw' },
+    { target: 'vdc', format: 'raw' },
+    { target: 'hda', format: 'raw' },
   ]);
 });
 
 test('a domain without disks, and one with a single disk', () => {
   expect(domainDisks('<domain><devices><emulator>/x</emulator></devices></domain>')).toEqual([]);
   const single = "<domain><devices><disk><source file='/1'/><target dev='sda'/></disk></devices></domain>";
-  expect(domainDisks(single)).toEqual([{ target: 'sda', file: '/1' }]);
+  expect(domainDisks(single)).toEqual([{ target: 'sda', file: '/1', format: 'raw' }]);
 });
 
 test('what is no domain is refused', () => {
@@ -57,4 +58,13 @@ test('a TPM whose state lies in files, and where, if the domain says so', () => 
   expect(domainTpm(domain("<tpm><backend type='emulator' version='2.0'/></tpm>"))).toEqual({ uuid: 'u-1' });
   const chosen = "<tpm><backend type='emulator'><source type='dir' path='/srv/tpm'/></backend></tpm>";
   expect(domainTpm(domain(chosen))).toEqual({ uuid: 'u-1', path: '/srv/tpm' });
+});
+
+test('the variables of the firmware, in each spelling of libvirt', () => {
+  const domain = (nvram: string): string => `<domain><os><type>hvm</type>${nvram}</os></domain>`;
+  expect(domainNvram(domain(''))).toBeUndefined();
+  expect(domainNvram(domain("<nvram template='/t'/>"))).toBeUndefined();
+  expect(domainNvram(domain('<nvram>/v.fd</nvram>'))).toBe('/v.fd');
+  expect(domainNvram(domain("<nvram template='/t'>/v.fd</nvram>"))).toBe('/v.fd');
+  expect(domainNvram(domain("<nvram type='file'><source file='/v.fd'/></nvram>"))).toBe('/v.fd');
 });

@@ -1,0 +1,101 @@
+// Backups of a libvirt domain that is shut off: from the images that its definition names, with the bitmaps that libvirt goes
+// on with when it runs again.
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { holdersOf } from '../../src/host/images/image-file.js';
+import { BackedUpDomain, type DomainDisk } from '../support/backed-up-domain.js';
+import { LibvirtHost } from '../support/libvirt.js';
+import { requires } from '../support/requires.js';
+
+let host: LibvirtHost;
+beforeAll(async () => {
+  host = await LibvirtHost.start();
+});
+afterAll(async () => {
+  await host[Symbol.asyncDispose]();
+});
+
+const two: readonly DomainDisk[] = [
+  { target: 'vda', format: 'qcow2', megabytes: 8 },
+  { target: 'vdb', format: 'qcow2', megabytes: 8 },
+];
+
+requires(
+  'root',
+  'libvirtd',
+  'virsh',
+  'qemu-system-x86_64',
+  'qemu-img',
+)('a libvirt domain that is shut off', () => {
+  // libvirt asks QEMU anew for what it can do when either is new.
+  vi.setConfig({ testTimeout: 120_000 });
+
+  test('is backed up as an increment, and so is what it writes when it runs again', async () => {
+    await using vm = await BackedUpDomain.start(host, 'off', two, { nvram: true });
+    for (const { target } of two) await vm.write(target, 1, 0, 2048);
+    const full = await vm.run();
+    await vm.write('vda', 2, 256, 64);
+    await vm.shutOff();
+    // Its images may have changed places since.
+    await vm.swap();
+    const off = await vm.run('--incremental');
+    expect(off.error.message).toBe('none');
+    expect(off).toMatchObject({ code: 0, made: { level: 'crash', vm: { status: 'shut off' } } });
+    expect(
+      off.made.disks.map(({ id, base, copiedBytes, serial }) => [id, base?.name, copiedBytes / 1024, serial]),
+    ).toEqual([
+      ['vda', 'vdb.qcow2', 0, 'serial-vda'],
+      ['vdb', 'vda.qcow2', 64, 'serial-vdb'],
+    ]);
+    expect(off.made.evidence.join()).toContain(`of run ${full.made.run}, on the images that its definition names`);
+    expect(off.made.saved.map(({ name }) => name)).toEqual(['domain-inactive.xml', 'nvram/vars.fd']);
+    expect(await holdersOf(vm.image('vda'))).toEqual([]);
+
+    await vm.domain.virsh('start');
+    await vm.write('vda', 3, 512, 64);
+    const on = await vm.run('--incremental');
+    expect(on.error.message).toBe('none');
+    expect(on.made.disks.map(({ base, copiedBytes }) => [base?.run, copiedBytes / 1024])).toEqual([
+      [off.made.run, 64],
+      [off.made.run, 0],
+    ]);
+    const names = [full, off, on].map(({ made }) => `fsb-${made.repository}-${made.run}`);
+    expect((await vm.checkpoints()).sort()).toEqual(names.sort());
+
+    // libvirt's record of what came after a snapshot is on the overlay alone.
+    expect((await vm.domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash'])).code).toBe(0);
+    await vm.write('vda', 4, 1024, 64);
+    await vm.shutOff();
+    const over = await vm.run();
+    expect(over.error.message).toBe('none');
+    expect(over.made.disks[0]).toMatchObject({
+      kind: 'full',
+      why: expect.stringContaining('in several layers') as string,
+    });
+    for (const { made } of [full, off, on, over]) expect(await vm.differences(made.run)).toEqual([]);
+  });
+
+  test('is refused while its images are in use, its memory is saved, or nobody knows its disks', async () => {
+    await using vm = await BackedUpDomain.start(host, 'kept', two);
+    await vm.write('vda', 1, 0, 512);
+    await vm.shutOff();
+    const unknown = await vm.run();
+    expect(unknown).toMatchObject({ code: 3, error: { code: 'E_MONITOR' } });
+    expect(unknown.error.message).toContain('no run of the VM is here that would tell which disks it has');
+    await vm.domain.virsh('start');
+    expect((await vm.run()).code).toBe(0);
+    await vm.domain.virsh('managedsave');
+    const saved = await vm.run();
+    expect(saved).toMatchObject({ code: 2, error: { code: 'E_IN_USE' } });
+    expect(saved.error.message).toContain(
+      `${vm.image('vda')}: the managed save of libvirt domain kept goes on with it`,
+    );
+    await vm.domain.virsh('managedsave-remove');
+    {
+      await using other = await vm.holder('vdb');
+      const used = await vm.run();
+      expect(used).toMatchObject({ code: 2, error: { code: 'E_IN_USE' } });
+      expect(used.error.message).toContain(`(process ${other.pid})`);
+    }
+    expect((await vm.run('--incremental')).error.message).toBe('none');
+  });
+});
