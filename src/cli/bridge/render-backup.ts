@@ -45,9 +45,13 @@ export function renderStored(vms: readonly StoredRuns[]): string[] {
   ]);
 }
 
-function renderSummary({ run, level, kind, bytes, chain, verified, notes }: RunSummary): string[] {
-  const sound = verified === undefined ? 'not verified' : `verified ${verified.verifiedAt}`;
-  const state = notes.length > 0 ? 'DAMAGED' : sound;
+function renderSummary({ run, level, kind, bytes, chain, verified, booted, notes }: RunSummary): string[] {
+  const known = [
+    verified === undefined ? 'not verified' : `verified ${verified.verifiedAt}`,
+    ...(booted === undefined ? [] : [`booted ${booted.bootedAt}`]),
+  ].join(', ');
+  const fallen = booted === undefined ? 0 : booted.problems.length;
+  const state = notes.length === 0 ? known : notes.length > fallen ? 'DAMAGED' : 'FAILED ITS BOOT TEST';
   return [
     `  ${run}  ${level}, ${kind}, ${mib(bytes)}, chain of ${chain}, ${state}`,
     ...notes.map((note) => `    ${note}`),
@@ -66,7 +70,9 @@ export function renderRunView(vm: string, manifest: RunManifest, view: RunView):
     ]),
     ...(view.dependents.length === 0 ? [] : [`  runs that lie on it: ${view.dependents.join(', ')}`]),
     ...(view.verified === undefined ? ['  not verified'] : [`  verified ${view.verified.verifiedAt}`]),
+    ...(view.booted === undefined ? [] : [`  booted ${view.booted.bootedAt}`]),
     ...[...view.notes, ...(view.verified?.problems ?? [])].map((note) => `  DAMAGED: ${note}`),
+    ...(view.booted?.problems ?? []).map((problem) => `  FAILED ITS BOOT TEST: ${problem}`),
   ];
 }
 

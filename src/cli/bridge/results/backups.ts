@@ -147,6 +147,30 @@ const verdict = v.strictObject({
   problems: texts('what was found, in sentences; empty if it is sound'),
 });
 
+const bootSummary = v.strictObject({
+  bootedAt: text('when it was begun (ISO 8601, UTC)'),
+  problems: texts('what was wrong, in sentences; empty if it passed'),
+});
+
+const bootVerdict = v.strictObject({
+  bootedAt: bootSummary.entries.bootedAt,
+  accelerator: is(v.picklist(['kvm', 'tcg']), 'what the guest ran on when it was judged: `tcg` is emulation'),
+  agentMs: maybe(finite, 'from its start until its agent answered (milliseconds); absent if it never did'),
+  testMs: is(finite, 'how long the test took (milliseconds)'),
+  checks: is(
+    v.array(
+      v.strictObject({
+        what: text('what was looked at'),
+        passed: flag('it is as it should be'),
+        detail: text('what was found, for people'),
+      }),
+    ),
+    'what was looked at once the agent had answered',
+  ),
+  problems: bootSummary.entries.problems,
+  notes: texts('what was not looked at, and is no fault of the run, in sentences'),
+});
+
 export const backupListSchema = v.strictObject({
   repository: text('folder of the repository'),
   vms: is(
@@ -167,6 +191,7 @@ export const backupListSchema = v.strictObject({
               bytes: bytes('size of its own files'),
               chain: is(finite, 'files of its longest chain'),
               verified: maybe(verdict, 'the last verification; absent if there was none'),
+              booted: maybe(bootSummary, 'the last boot test; absent if there was none'),
               notes: texts('what a person has to know now, in sentences'),
             }),
           ),
@@ -189,6 +214,7 @@ export const backupShowSchema = v.strictObject({
   path: text("the run's folder"),
   chains: is(v.array(v.array(v.string())), 'files of each disk, the newest first, the full one last'),
   verified: maybe(verdict, 'the last verification; absent if there was none'),
+  booted: maybe(bootVerdict, 'the last boot test; absent if there was none'),
   dependents: texts('runs that lie on it'),
   notes: texts('what a person has to know now, in sentences'),
 });
