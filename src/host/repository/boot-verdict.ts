@@ -4,13 +4,14 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import * as v from 'valibot';
 import { finite } from '../../consistency.js';
+import { defined } from '../../defined.js';
 import { makeFolder, syncPath, writeDurably } from '../images/durable-file.js';
 import type { VmFolder } from './layout.js';
 import { isReadOnly } from './repository-lock.js';
 
 export const accelerators = ['kvm', 'tcg'] as const;
 
-export const bootVerdictSchema = v.strictObject({
+const bootVerdictSchema = v.strictObject({
   format: v.literal(1),
   run: v.string(),
   bootedAt: v.string(),
@@ -28,6 +29,13 @@ export const bootVerdictSchema = v.strictObject({
   notes: v.array(v.string()),
 });
 export type BootVerdict = v.InferOutput<typeof bootVerdictSchema>;
+
+/** A verdict as it is told of with its run. */
+export type ToldBoot = Omit<BootVerdict, 'format' | 'run'>;
+
+export function toldBoot({ bootedAt, accelerator, agentMs, testMs, checks, problems, notes }: BootVerdict): ToldBoot {
+  return { bootedAt, accelerator, ...defined({ agentMs }), testMs, checks, problems, notes };
+}
 
 /** What was seen of the guest. */
 export interface BootSights {

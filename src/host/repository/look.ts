@@ -9,7 +9,7 @@ import { whoChanges } from './repository-lock.js';
 import { openRepository } from './repository.js';
 import type { RunManifest } from './run-manifest.js';
 import { readRuns, wantedRuns, type Runs } from './runs.js';
-import { lastBootVerdict, type BootVerdict } from './boot-verdict.js';
+import { lastBootVerdict, toldBoot, type ToldBoot } from './boot-verdict.js';
 import { lastVerdict, type Verdict } from './verify-run.js';
 
 export interface RunSummary {
@@ -26,13 +26,11 @@ export interface RunSummary {
   /** Files of its longest chain. */
   readonly chain: number;
   readonly verified?: Omit<Verdict, 'format' | 'run'>;
-  readonly booted?: BootSummary;
+  /** The last boot test. */
+  readonly booted?: Pick<ToldBoot, 'bootedAt' | 'problems'>;
   /** What a person has to know now. */
   readonly notes: readonly string[];
 }
-
-/** The last boot test, for a list. */
-export type BootSummary = Pick<BootVerdict, 'bootedAt' | 'problems'>;
 
 export interface StoredRuns {
   readonly vm: string;
@@ -105,20 +103,13 @@ async function verdictOf(folder: VmFolder, run: string): Promise<Omit<Verdict, '
   return { verifiedAt, problems };
 }
 
-async function bootVerdictOf(folder: VmFolder, run: string): Promise<RunView['booted']> {
-  const verdict = await lastBootVerdict(folder, run);
-  if (verdict === undefined) return undefined;
-  const { bootedAt, accelerator, agentMs, testMs, checks, problems, notes } = verdict;
-  return { bootedAt, accelerator, ...defined({ agentMs }), testMs, checks, problems, notes };
-}
-
 export interface RunView {
   /** The run's folder. */
   readonly path: string;
   /** Files of each disk, in its order: the newest first, the full one last. */
   readonly chains: readonly (readonly string[])[];
   readonly verified?: Omit<Verdict, 'format' | 'run'>;
-  readonly booted?: Omit<BootVerdict, 'format' | 'run'>;
+  readonly booted?: ToldBoot;
   /** Wanted runs that lie on it. */
   readonly dependents: readonly string[];
   readonly notes: readonly string[];
@@ -136,11 +127,11 @@ export async function viewRun(folder: VmFolder, runs: Runs, manifest: RunManifes
     }
   });
   const verified = await verdictOf(folder, manifest.run);
-  const booted = await bootVerdictOf(folder, manifest.run);
+  const booted = await lastBootVerdict(folder, manifest.run);
   return {
     path: folder.run(manifest.run),
     chains: files,
-    ...defined({ verified, booted }),
+    ...defined({ verified, booted: booted && toldBoot(booted) }),
     dependents: dependents(runs, manifest.run),
     notes,
   };

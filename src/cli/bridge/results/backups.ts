@@ -221,7 +221,25 @@ export const backupShowSchema = v.strictObject({
 
 export const backupVerifySchema = v.strictObject({
   exitCode: exitCodeSchema,
-  runs: is(v.array(v.strictObject({ vm: vmName, run, ...verdict.entries })), 'runs that were verified'),
+  runs: is(
+    v.array(
+      v.strictObject({
+        vm: vmName,
+        run,
+        verifiedAt: maybe(v.string(), 'when its files were looked at (ISO 8601, UTC); absent with `--no-sums`'),
+        problems: verdict.entries.problems,
+        boot: maybe(
+          v.strictObject({
+            ...bootVerdict.entries,
+            screenshot: maybe(v.string(), 'file with what was on its screen at the end'),
+            console: maybe(v.string(), 'file with what its serial console said, at most the last MiB'),
+          }),
+          'its boot test; absent without `--boot`, and where its files are damaged',
+        ),
+      }),
+    ),
+    'runs that were verified',
+  ),
 });
 
 export const backupRestoreSchema = v.strictObject({
