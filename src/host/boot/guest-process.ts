@@ -45,7 +45,9 @@ export async function startGuest(program: string, args: readonly string[], socke
     child.kill('SIGKILL');
     const { all, code } = await ended;
     const said = code === 'ENOENT' ? 'setpriv (Debian: util-linux) is not there' : all.trim().split('\n').join('; ');
-    throw new UsageError('E_BOOT', `${program} did not start: ${said || describeError(cause)}`, { cause });
+    // That its socket is not there is no news, where it says why.
+    if (said !== '') throw new UsageError('E_BOOT', `${program} did not start: ${said}`);
+    throw new UsageError('E_BOOT', `${program} did not start: ${describeError(cause)}`, { cause });
   }
 }
 
