@@ -26,6 +26,7 @@ const KVM_STALL_MS = 60_000;
 const SCREEN_LIMIT_MS = 10_000;
 /** Of the console, for a person to read. */
 const CONSOLE_BYTES = 1024 * 1024;
+const LINE_CHARACTERS = 200;
 
 export interface BootLimits {
   readonly signal: AbortSignal;
@@ -117,12 +118,14 @@ async function bootOnce(
     const { agentMs, checks, problems } = judged;
     const console = await readFile(setup.paths.console).catch(() => Buffer.alloc(0));
     const screen = await screenOf(guest, join(scratch, 'screen'));
-    const damage = damageIn(console.toString('utf8'));
+    const log = console.toString('utf8');
+    const damage = damageIn(log);
+    const last = agentMs === undefined ? lastLines(log) : undefined;
     const testMs = Math.round(performance.now() - startMs);
     const verdict: BootVerdict = {
       ...{ format: 1, run, bootedAt, accelerator, ...defined({ agentMs }), testMs, checks: [...checks] },
       problems: [...problems, ...(damage === undefined ? [] : [`its kernel says: ${damage}`])],
-      notes: [...flashNotes, ...judged.notes],
+      notes: [...flashNotes, ...judged.notes, ...(last === undefined ? [] : [`its console ends with: ${last}`])],
     };
     return { verdict, sights: { screen, console: console.subarray(-CONSOLE_BYTES) } };
   } finally {
@@ -214,4 +217,14 @@ async function screenOf({ monitor }: GuestProcess, file: string): Promise<Buffer
   } catch {
     return undefined;
   }
+}
+
+/** In one line; undefined if there are none. */
+function lastLines(log: string): string | undefined {
+  const lines = log.split(/[\r\n]+/).filter((line) => line.trim() !== '');
+  if (lines.length === 0) return undefined;
+  return lines
+    .slice(-3)
+    .map((line) => line.slice(0, LINE_CHARACTERS))
+    .join(' | ');
 }
