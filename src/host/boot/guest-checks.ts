@@ -7,7 +7,7 @@ import type { FreezeReport, WriterReport } from '../../consistency.js';
 import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, describeError } from '../../errors.js';
-import type { QgaClient } from '../../qga/client.js';
+import type { AgentCaller } from '../../qga/client.js';
 import { createRemoteCoordinator, type RemoteCoordinator } from '../../qga/remote-coordinator.js';
 import { RemoteError } from '../../rpc/errors.js';
 import type { BootVerdict } from '../repository/boot-verdict.js';
@@ -35,7 +35,7 @@ export interface CheckLimits {
 }
 
 interface Checker extends CheckLimits {
-  readonly client: QgaClient;
+  readonly client: AgentCaller;
   readonly coordinator: RemoteCoordinator;
   readonly deadline: Deadline;
 }
@@ -44,7 +44,7 @@ interface Checker extends CheckLimits {
  * Throws a UsageError `E_BOOT` if the agent does not run the commands that were asked for, a QuiesceError when interrupted.
  */
 export async function checkGuest(
-  client: QgaClient,
+  client: AgentCaller,
   { run, guest }: RunManifest,
   { commands, checkLimitMs, ignoredMounts }: BootOptions,
   limits: CheckLimits,

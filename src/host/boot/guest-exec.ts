@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Deadline } from '../../deadline.js';
 import { UsageError } from '../../errors.js';
-import type { QgaClient } from '../../qga/client.js';
+import type { AgentCaller } from '../../qga/client.js';
 
 const ASK_MS = 10_000;
 const POLL_MS = 100;
@@ -15,7 +15,7 @@ export interface GuestOutput {
 }
 
 /** True if the agent runs commands for the host. Throws what AgentCaller.call does. */
-export async function mayExec(client: QgaClient): Promise<boolean> {
+export async function mayExec(client: AgentCaller): Promise<boolean> {
   const { supported_commands: commands } = await client.call('guest-info', {}, { timeoutMs: ASK_MS });
   return ['guest-exec', 'guest-exec-status'].every((wanted) =>
     commands.some(({ name, enabled }) => name === wanted && enabled),
@@ -29,7 +29,7 @@ export function execForbidden(run: string): UsageError {
 }
 
 /** Runs a line by /bin/sh. Throws what AgentCaller.call does. */
-export async function execInGuest(client: QgaClient, line: string, deadline: Deadline): Promise<GuestOutput> {
+export async function execInGuest(client: AgentCaller, line: string, deadline: Deadline): Promise<GuestOutput> {
   const command = { path: '/bin/sh', arg: ['-c', line], 'capture-output': true };
   const { pid } = await client.call('guest-exec', command, { timeoutMs: ASK_MS });
   for (;;) {
