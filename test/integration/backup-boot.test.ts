@@ -2,6 +2,7 @@
 // and that nothing is left, however it ends. A guest that comes up is test/vm/backup.test.ts.
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -38,14 +39,14 @@ const boot = async (...more: readonly string[]) => await vm.at.onRepository(word
 /** Of all that was published. */
 const sums = (): string[] => {
   const run = vm.stored(full.run);
-  return readdirSync(run)
-    .sort()
-    .map(
-      (name) =>
-        `${name} ${createHash('sha256')
-          .update(readFileSync(`${run}/${name}`))
-          .digest('hex')}`,
-    );
+  const names = readdirSync(run, { recursive: true, encoding: 'utf8' }).sort();
+  const files = names.filter((name) => statSync(join(run, name)).isFile());
+  return files.map(
+    (name) =>
+      `${name} ${createHash('sha256')
+        .update(readFileSync(join(run, name)))
+        .digest('hex')}`,
+  );
 };
 /** Process ids of QEMUs that have something in the scratch folder. */
 const guests = (): string[] => {
@@ -169,6 +170,40 @@ requires('qemu-system-x86_64', 'qemu-img')('a backup whose guest does not come u
     const given = ['--machine', 'pc', '--memory', '64M', '--disk-bus', 'scsi'];
     const failed = await boot('--no-sums', '--boot-timeout', '2', ...given);
     expect(failed).toMatchObject({ code: 10, json: { runs: [{ boot: { checks: [] } }] } });
+  });
+
+  test('is started on what it hung on, with a copy of the variables of its firmware', async () => {
+    const odd: readonly BareDisk[] = [
+      { name: 'root0', format: 'raw' },
+      { name: 'data0', format: 'qcow2', scsi: true },
+    ];
+    const variables = vm.at.folder.path('vars.fd');
+    const flash = (unit: number, file: string): string[] => [
+      '-drive',
+      `if=pflash,unit=${unit},format=raw,file=${file}`,
+    ];
+    writeFileSync(variables, Buffer.alloc(65_536, 'variables'));
+    await vm.at.restart(odd, [...flash(0, `${vm.at.folder.path('halt.bin')},readonly=on`), ...flash(1, variables)]);
+    ({ made: full } = await vm.run());
+    expect(JSON.parse(readFileSync(vm.stored(full.run, 'machine.json'), 'utf8'))).toMatchObject({
+      machine: expect.stringMatching(/^pc-q35-/) as string,
+      disks: [{ id: 'root0' }, { id: 'data0', model: 'scsi-hd', controller: 'virtio-scsi-pci' }],
+      flash: [
+        { file: vm.at.folder.path('halt.bin'), readOnly: true },
+        { file: variables, readOnly: false },
+      ],
+    });
+    const before = sums();
+    const failed = await boot('--boot-timeout', '2');
+    expect(failed.error.message).toBe('none');
+    expect(failed).toMatchObject({
+      json: { runs: [{ boot: { problems: ['no agent answered within 2 s'], notes: [] } }] },
+    });
+    expect(sums()).toEqual(before);
+    rmSync(vm.at.folder.path('halt.bin'));
+    expect((await boot('--no-sums')).error.message).toContain(
+      'halt.bin, the firmware of the guest, is not on this host',
+    );
   });
 
   test('is not judged by a tool that is interrupted, and its guest ends', async () => {
