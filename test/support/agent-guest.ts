@@ -114,10 +114,10 @@ export function bridgeProcess(
   return toolProcess([...words, ...vm, '--state-dir', path.join(guest.dir, 'state')]);
 }
 
-/** The host tool as built, with --json. */
-export function toolProcess(words: readonly string[]) {
+/** The host tool as built, with --json. `timeoutMs`: for everything. */
+export function toolProcess(words: readonly string[], timeoutMs = 120_000) {
   return execa(process.execPath, [HOST_TOOL, ...words, '--json'], {
     reject: false,
-    timeout: 120_000,
+    timeout: timeoutMs,
   });
 }

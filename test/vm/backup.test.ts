@@ -16,6 +16,8 @@ import { agentGuest, agentState, bridge, bridgeResult, toolProcess } from '../su
 import { requires } from '../support/requires.js';
 
 const BUILD_LIMIT_MS = 500_000;
+/** Where others use the processors as well. */
+const BOOT_LIMIT_MS = 400_000;
 
 async function moreTransactions(load: Load, count: number): Promise<void> {
   const goal = load.transactions.length + count;
@@ -143,7 +145,7 @@ interface Booted {
 async function boot({ run }: RunManifest, ...words: readonly string[]): Promise<Booted> {
   const given = ['--boot', '--no-sums', '--accel', 'tcg', '--scratch', guest.dir, ...words];
   const { exitCode, json, stderr } = await bridgeResult(
-    toolProcess(['backup', 'verify', run, '--repo', repository, ...given]),
+    toolProcess(['backup', 'verify', run, '--repo', repository, ...given], BOOT_LIMIT_MS),
   );
   const [judged] = (json as { runs?: { boot: BootVerdict }[] }).runs ?? [];
   const text = `${JSON.stringify(json)} ${stderr}`;

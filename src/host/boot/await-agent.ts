@@ -18,6 +18,8 @@ export interface AwaitOptions {
 
 const TRY_MS = 2000;
 const PAUSE_MS = 250;
+/** QEMU's word for a guest that it paused because a write met the end of a filesystem; other errors the guest is told. */
+const NO_SPACE = 'io-error';
 
 /**
  * The agent, or why there is none, in a sentence. Throws a QuiesceError when interrupted, and a CutError `E_NO_SPACE` if the
@@ -34,9 +36,7 @@ export async function awaitAgent(guest: GuestProcess, options: AwaitOptions): Pr
     const state = await stateOf(guest);
     if (state === undefined) return 'the guest powered off, restarted or panicked before its agent answered';
     if (state.status === 'guest-panicked') return 'the guest panicked before its agent answered';
-    if (state.status === 'io-error') {
-      throw new CutError('E_NO_SPACE', 'the guest could not write to its scratch images: see --scratch');
-    }
+    if (state.status === NO_SPACE) throw fullScratch();
     if (state.reads !== reads) stall = new Deadline(stallMs ?? limitMs);
     reads = state.reads;
     const seconds = Math.floor((performance.now() - startMs) / 1000);
@@ -52,6 +52,15 @@ export async function awaitAgent(guest: GuestProcess, options: AwaitOptions): Pr
     }
     await sleep(PAUSE_MS, undefined, { signal }).catch(() => undefined);
   }
+}
+
+/** Throws a CutError `E_NO_SPACE` if the guest stands still because its images cannot grow: that says nothing about it. */
+export async function refuseFullScratch(guest: GuestProcess): Promise<void> {
+  if ((await stateOf(guest))?.status === NO_SPACE) throw fullScratch();
+}
+
+function fullScratch(): CutError {
+  return new CutError('E_NO_SPACE', 'the guest could not write to its scratch images: see --scratch');
 }
 
 /** Undefined once QEMU has ended. */

@@ -14,11 +14,11 @@ import type { VmFolder } from '../repository/layout.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import type { MachineFacts } from '../vm/machine-facts.js';
 import { runQmp } from '../../qmp/commands.js';
-import { awaitAgent } from './await-agent.js';
+import { awaitAgent, refuseFullScratch } from './await-agent.js';
 import type { BootOptions } from './boot-options.js';
 import { guestArguments, type Accelerator, type GuestDisk, type GuestSetup } from './guest-arguments.js';
 import { checkGuest, damageIn, type Checked } from './guest-checks.js';
-import { startGuest, type GuestProcess } from './guest-process.js';
+import { isRefusedStart, startGuest, type GuestProcess } from './guest-process.js';
 import { hostArch, machineOfRun } from './machine-of-run.js';
 
 /** A guest that boots reads its disks; one whose processor hangs under KVM does not. */
@@ -48,19 +48,30 @@ export async function bootRun(found: FoundRun, options: BootOptions, limits: Boo
   refuseWithoutAgent(manifest, runs.all);
   const facts = await machineOfRun(vm.folder, runs.all, manifest, options);
   await checkKernel(facts, options.qemuArgs);
-  const accelerators = await acceleratorsFor(facts, options.accelerator);
-  const notes: string[] = [];
-  for (const accelerator of accelerators) {
-    const once = await bootOnce(found, facts, accelerator, options, limits);
-    const isLast = accelerator === accelerators.at(-1);
-    const { verdict } = once;
-    if (verdict.problems.length === 0 || isLast) {
-      return { ...once, verdict: { ...verdict, notes: [...notes, ...verdict.notes] } };
-    }
-    // A guest may hang under a KVM that is nested without the right features: only emulation is believed.
-    notes.push(`under KVM it failed (${verdict.problems.join('; ')}): it was booted again by emulation`);
+  const { accelerator } = options;
+  const isTried = accelerator === 'auto' && (await hasKvm(facts));
+  const tried = isTried ? await tryKvm(found, facts, options, limits) : undefined;
+  if (tried !== undefined && typeof tried !== 'string') return tried;
+  const once = await bootOnce(found, facts, accelerator === 'kvm' ? 'kvm' : 'tcg', options, limits);
+  const notes = tried === undefined ? [] : [`under KVM it failed (${tried}): it was booted again by emulation`];
+  return { ...once, verdict: { ...once.verdict, notes: [...notes, ...once.verdict.notes] } };
+}
+
+/** Why it does not pass under KVM, if so: it may hang where that is nested without the right features, and is not judged by it. */
+async function tryKvm(
+  found: FoundRun,
+  facts: MachineFacts,
+  options: BootOptions,
+  limits: BootLimits,
+): Promise<BootedOnce | string> {
+  try {
+    const once = await bootOnce(found, facts, 'kvm', options, limits);
+    const { problems } = once.verdict;
+    return problems.length === 0 ? once : problems.join('; ');
+  } catch (error) {
+    if (isRefusedStart(error)) return error.message;
+    throw error;
   }
-  throw new UsageError('E_BOOT', 'no accelerator');
 }
 
 /** Nothing would tell that it is up. */
@@ -79,13 +90,12 @@ async function checkKernel({ kernel, initrd }: MachineFacts, qemuArgs: readonly 
   }
 }
 
-async function acceleratorsFor({ arch }: MachineFacts, choice: BootOptions['accelerator']): Promise<Accelerator[]> {
-  if (choice !== 'auto') return [choice];
-  const usable = await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
-    () => arch === hostArch(),
+async function hasKvm({ arch }: MachineFacts): Promise<boolean> {
+  if (arch !== hostArch()) return false;
+  return await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
+    () => true,
     () => false,
   );
-  return usable ? ['kvm', 'tcg'] : ['tcg'];
 }
 
 async function bootOnce(
@@ -115,6 +125,7 @@ async function bootOnce(
     // QEMU has them open: should we be killed, they go with it.
     for (const { overlay } of setup.disks) await rm(overlay);
     const judged = await judge(guest, manifest, setup, options, limits);
+    if (judged.problems.length > 0) await refuseFullScratch(guest);
     const { agentMs, checks, problems } = judged;
     const console = await readFile(setup.paths.console).catch(() => Buffer.alloc(0));
     const screen = await screenOf(guest, join(scratch, 'screen'));

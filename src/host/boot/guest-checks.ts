@@ -9,6 +9,7 @@ import { Deadline } from '../../deadline.js';
 import { BridgeError, describeError } from '../../errors.js';
 import type { AgentCaller } from '../../qga/client.js';
 import { createRemoteCoordinator, type RemoteCoordinator } from '../../qga/remote-coordinator.js';
+import { defaultRemoteLimits } from '../../qga/until-confirmed.js';
 import { RemoteError } from '../../rpc/errors.js';
 import type { BootVerdict } from '../repository/boot-verdict.js';
 import type { RunManifest } from '../repository/run-manifest.js';
@@ -52,7 +53,10 @@ export async function checkGuest(
   const deadline = new Deadline(checkLimitMs);
   const canExec = await mayExec(client);
   if (commands.length > 0 && !canExec) throw execForbidden(run);
-  const checker = { ...limits, client, coordinator: await createRemoteCoordinator(client), deadline };
+  // One that hangs is not waited for much longer than everything may take.
+  const freezeMs = Math.min(defaultRemoteLimits.freezeMs, checkLimitMs);
+  const coordinator = await createRemoteCoordinator(client, { ...defaultRemoteLimits, freezeMs });
+  const checker = { ...limits, client, coordinator, deadline };
   const notes: string[] = [];
   const checks: Check[] = [];
   const look = async (what: string, attempt: () => Promise<Omit<Check, 'what'>>): Promise<void> => {

@@ -46,9 +46,15 @@ export async function startGuest(program: string, args: readonly string[], socke
     const { all, code } = await ended;
     const said = code === 'ENOENT' ? 'setpriv (Debian: util-linux) is not there' : all.trim().split('\n').join('; ');
     // That its socket is not there is no news, where it says why.
-    if (said !== '') throw new UsageError('E_BOOT', `${program} did not start: ${said}`);
-    throw new UsageError('E_BOOT', `${program} did not start: ${describeError(cause)}`, { cause });
+    const facts = { program };
+    if (said !== '') throw new UsageError('E_BOOT', `${program} did not start: ${said}`, { facts });
+    throw new UsageError('E_BOOT', `${program} did not start: ${describeError(cause)}`, { facts, cause });
   }
+}
+
+/** True for what startGuest throws. */
+export function isRefusedStart(error: unknown): error is UsageError {
+  return error instanceof UsageError && error.code === 'E_BOOT' && 'program' in error.facts;
 }
 
 /** Connects again until somebody listens: a QEMU that was just started has not made its socket yet. */
