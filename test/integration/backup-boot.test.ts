@@ -129,11 +129,6 @@ requires('qemu-system-x86_64', 'qemu-img')('a backup whose guest does not come u
     ['a machine that QEMU does not know', ['--machine', 'nonesuch'], 'E_BOOT', 'unsupported machine type'],
     ['a word that QEMU does not know', ['--qemu-arg=-nonesuch'], 'E_BOOT', 'did not start'],
     ['a scratch folder that is not there', ['--scratch', '/nonesuch'], 'E_BOOT', '--scratch'],
-    ['an expectation without its command', ['--expect', 'x'], 'E_USAGE', 'one --expect for each --run'],
-    ['an expectation that is no pattern', ['--run', 'x', '--expect', '('], 'E_USAGE', 'regular expression'],
-    ['memory that is no size', ['--memory', 'much'], 'E_LIMIT', '--memory'],
-    ['no processor', ['--cpus', '0'], 'E_LIMIT', '--cpus'],
-    ['no time', ['--boot-timeout', '0'], 'E_LIMIT', '--boot-timeout'],
   ])('is not judged with %s, which is said', async (_what, more, code, text) => {
     const refused = await boot(...more);
     expect(refused.code).toBe(2);
@@ -141,21 +136,6 @@ requires('qemu-system-x86_64', 'qemu-img')('a backup whose guest does not come u
     expect(refused.error.message).toContain(text);
     expect(existsSync(vm.stored('booted'))).toBe(false);
     expect(readdirSync(scratch)).toEqual([]);
-  });
-
-  test('is named by whoever wants it booted', async () => {
-    const refused = await vm.at.onRepository(words());
-    expect(refused).toMatchObject({ code: 2, error: { code: 'E_USAGE' } });
-    expect(refused.error.message).toContain('which runs?');
-  });
-
-  test.each([
-    ['--no-sums', 'nothing else would be done'],
-    ['--run=true', 'expected with --boot only'],
-  ])('%s needs --boot', async (word, text) => {
-    const refused = await vm.backup('verify', word);
-    expect(refused).toMatchObject({ code: 2, error: { code: 'E_USAGE' } });
-    expect(refused.error.message).toContain(text);
   });
 
   test('is not judged where nobody knows its machine, until its user says it', async () => {
