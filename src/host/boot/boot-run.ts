@@ -124,7 +124,10 @@ async function bootOnce(
     await using guest = await startGuest(`qemu-system-${facts.arch}`, guestArguments(setup), setup.paths.qmp);
     // QEMU has them open: should we be killed, they go with it.
     for (const { overlay } of setup.disks) await rm(overlay);
-    const judged = await judge(guest, manifest, setup, options, limits);
+    const onProgress = (text: string): void => {
+      limits.onProgress(`run ${run} (${accelerator}): ${text}`);
+    };
+    const judged = await judge(guest, manifest, setup, options, { ...limits, onProgress });
     if (judged.problems.length > 0) await refuseFullScratch(guest);
     const { agentMs, checks, problems } = judged;
     const console = await readFile(setup.paths.console).catch(() => Buffer.alloc(0));
