@@ -38,6 +38,7 @@ export const rooms = {
   'host/create': [...hostGround, 'host/guest'],
   'host/backup': [...hostGround, 'host/guest', 'host/create', 'host/repository'],
   'host/restore': [...hostGround, 'host/repository'],
+  'host/boot': [...hostGround, 'qga', 'host/repository'],
   'host/prune': [...hostGround, 'host/snapshot-delete'],
   'host/watch': hostGround,
   'host/recover': [...hostGround, 'host'],

@@ -161,7 +161,12 @@ const qmpCommands = {
         device: v.optional(v.string()),
         qdev: v.optional(v.string()),
         'node-name': v.optional(v.string()),
-        stats: v.object({ wr_bytes: int, wr_operations: int, unmap_operations: v.optional(int, 0) }),
+        stats: v.object({
+          wr_bytes: int,
+          wr_operations: int,
+          rd_operations: v.optional(int, 0),
+          unmap_operations: v.optional(int, 0),
+        }),
       }),
     ),
   ),
@@ -172,6 +177,10 @@ const qmpCommands = {
   'query-chardev': declare()(
     v.array(v.object({ label: v.string(), filename: v.string(), 'frontend-open': v.boolean() })),
   ),
+  /** `arch` is the ending of QEMU's name: `x86_64`. */
+  'query-target': declare()(v.object({ arch: v.string() })),
+  'query-cpus-fast': declare()(v.array(v.object({ 'qom-path': v.string() }))),
+  'query-memory-size-summary': declare()(v.object({ 'base-memory': int, 'plugged-memory': v.optional(int, 0) })),
   'query-migrate': declare()(v.object({ status: v.optional(v.string()) })),
   'query-jobs': declare()(v.array(job)),
   'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
@@ -211,6 +220,9 @@ const qmpCommands = {
   'job-complete': declare<{ id: string }>()(nothing),
   'job-cancel': declare<{ id: string }>()(nothing),
   'job-dismiss': declare<{ id: string }>()(nothing),
+  /** `png` since 7.1. */
+  screendump: declare<{ filename: string; format: 'png' }>()(nothing),
+  quit: declare()(nothing),
   /** Asks for one event BLOCK_WRITE_THRESHOLD when a write ends beyond the offset; 0 takes it back. */
   'block-set-write-threshold': declare<{ 'node-name': string; 'write-threshold': number }>()(nothing),
   /** For `qemu-io NODE flush`: QMP has no flush. */

@@ -10,7 +10,7 @@ const VIRTIO_SERIAL_BYTES = 20;
 
 /** The serial as the guest sees it; undefined if the device has none. */
 export async function serialOf(client: Monitor, qdev: string): Promise<string | undefined> {
-  const serial = await property(client, qdev, 'serial');
+  const serial = await propertyOf(client, qdev, 'serial');
   if (typeof serial !== 'string' || serial === '') return undefined;
   if (!qdev.endsWith('/virtio-backend')) return serial;
   return Buffer.from(serial).subarray(0, VIRTIO_SERIAL_BYTES).toString('utf8');
@@ -18,18 +18,26 @@ export async function serialOf(client: Monitor, qdev: string): Promise<string | 
 
 /** QEMU's name of the device model, `scsi-generic`; undefined if it does not tell. */
 export async function deviceTypeOf(client: Monitor, qdev: string): Promise<string | undefined> {
-  const type = await property(client, qdev, 'type');
+  const type = await propertyOf(client, qdev, 'type');
   return typeof type === 'string' ? type : undefined;
+}
+
+/** QEMU's model of the controller that a device hangs on; undefined if it hangs on none. */
+export async function controllerTypeOf(client: Monitor, qdev: string): Promise<string | undefined> {
+  const bus = await propertyOf(client, qdev, 'parent_bus');
+  if (typeof bus !== 'string' || bus === '') return undefined;
+  // The bus of a virtio device belongs to its backend, which is a part of it.
+  return await deviceTypeOf(client, posix.dirname(bus).replace(/\/virtio-backend$/, ''));
 }
 
 /** True if the VM's owner lets others write to the disk at the same time (`share-rw=on`). */
 export async function isShared(client: Monitor, qdev: string): Promise<boolean> {
-  return (await property(client, qdev, 'share-rw')) === true;
+  return (await propertyOf(client, qdev, 'share-rw')) === true;
 }
 
 /** True if QEMU still has the object that holds a key. */
 export async function hasObject(client: Monitor, id: string): Promise<boolean> {
-  return (await property(client, `/objects/${id}`, 'type')) !== undefined;
+  return (await propertyOf(client, `/objects/${id}`, 'type')) !== undefined;
 }
 
 /** `DDDD:BB:SS.F` of the device or of the controller it hangs on; undefined if there is no PCI on the way. */
@@ -48,8 +56,8 @@ interface PciSlot {
 // The firmware chose the number of that one, and query-pci knows it.
 async function pciSlotOf(client: Monitor, path: string, depth: number): Promise<PciSlot | undefined> {
   if (depth === 0 || !path.startsWith('/machine/')) return undefined;
-  const address = await property(client, path, 'addr');
-  const bus = await property(client, path, 'parent_bus');
+  const address = await propertyOf(client, path, 'addr');
+  const bus = await propertyOf(client, path, 'parent_bus');
   const up = typeof bus === 'string' && bus !== '' ? posix.dirname(bus) : posix.dirname(path);
   if (typeof address !== 'number' || address < 0) return await pciSlotOf(client, up, depth - 1);
   const place = { slot: address >> 3, function: address & 7 };
@@ -73,7 +81,8 @@ async function secondaryBusOf(client: Monitor, at: PciSlot): Promise<number | un
   return undefined;
 }
 
-async function property(client: Monitor, path: string, name: string): Promise<unknown> {
+/** A property of an object of QEMU; undefined if it has none of that name. Throws what `runQmp` does. */
+export async function propertyOf(client: Monitor, path: string, name: string): Promise<unknown> {
   try {
     return await runQmp(client, 'qom-get', { path, property: name });
   } catch (error) {

@@ -41,6 +41,14 @@ requires(
       ({ sentMs }) => sentMs >= freezeRequestedMs && sentMs <= thawAnsweredMs,
     );
     expect(between.map(({ command }) => command)).toEqual(['transaction']);
+    expect(full.made.saved).toMatchObject([{ name: 'machine.json', copied: 'before the cut' }]);
+    expect(JSON.parse(readFileSync(vm.stored(full.made.run, 'machine.json'), 'utf8'))).toMatchObject({
+      ...{ format: 1, arch: 'x86_64', cpus: 1, flash: [] },
+      disks: [
+        { id: 'root0', model: 'virtio-blk-device', controller: 'virtio-blk-pci' },
+        { id: 'data0', model: 'virtio-blk-device', controller: 'virtio-blk-pci' },
+      ],
+    });
 
     await vm.write('data0', 3, 128, 64);
     await vm.discard('data0', 512, 256);
@@ -67,7 +75,7 @@ requires(
     expect(verified).toMatchObject({ code: 0, json: { runs: runs.map((run) => ({ run, problems: [] })) } });
     // Only to be read, and nothing else is left.
     const files = readdirSync(vm.stored(third.made.run));
-    expect(files.sort()).toEqual(['data0.qcow2', 'manifest.json', 'root0.qcow2']);
+    expect(files.sort()).toEqual(['data0.qcow2', 'machine.json', 'manifest.json', 'root0.qcow2']);
     for (const file of files) expect(statSync(vm.stored(third.made.run, file)).mode & 0o777).toBe(0o440);
     expect(await vm.at.jobs()).toEqual([]);
     expect(await vm.at.ourNodes()).toEqual([]);

@@ -77,6 +77,21 @@ requires(
   'qemu-img',
   'qemu-io',
 )('a restore in place', () => {
+  test('goes back over a chain whose name is longer than a header has room for', async () => {
+    vm = await BackupHarness.start(two);
+    let made = await vm.run();
+    for (let pattern = 1; pattern <= 12; pattern++) {
+      await vm.write('data0', pattern, 256 * pattern, 64);
+      made = await vm.run();
+      expect(made.error.message).toBe('none');
+    }
+    await vm.write('data0', 200, 0, 4096);
+    await vm.at.vm.quit();
+    const restored = await inPlace(made.made.run, '--yes');
+    expect(restored.error.message).toBe('none');
+    await expectImages(vm.states.get(made.made.run));
+  });
+
   test('writes what differs and nothing else, and the next backup is an increment', async () => {
     const [first = '', second = ''] = await start();
     // The newest run need not know every disk.

@@ -114,11 +114,17 @@ export function bridgeProcess(
   return toolProcess([...words, ...vm, '--state-dir', path.join(guest.dir, 'state')]);
 }
 
-/** The host tool as built, with --json. */
-export function toolProcess(words: readonly string[], env: Readonly<Record<string, string>> = {}) {
+/** The host tool as built, with --json. `timeoutMs`: for everything. */
+export function toolProcess(
+  words: readonly string[],
+  {
+    env = {},
+    timeoutMs = 120_000,
+  }: { readonly env?: Readonly<Record<string, string>>; readonly timeoutMs?: number } = {},
+) {
   return execa(process.execPath, [HOST_TOOL, ...words, '--json'], {
     reject: false,
-    timeout: 120_000,
+    timeout: timeoutMs,
     env,
   });
 }

@@ -198,7 +198,7 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
     const virsh = await StoppingVirsh.make(this.path(`bin-${crypto.randomUUID()}`), step);
     const { host, name, dir } = this.domain;
     const vm = ['--vm', `libvirt:${name}`, '--connect', host.uri, '--state-dir', path.join(dir, 'state')];
-    const child = toolProcess([...this.words(...words), ...vm], virsh.environment);
+    const child = toolProcess([...this.words(...words), ...vm], { env: virsh.environment });
     await Promise.race([
       virsh.reached(),
       child.then(({ stderr }) => Promise.reject(new Error(`the step was not reached: ${stderr}`))),

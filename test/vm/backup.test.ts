@@ -1,38 +1,60 @@
 // Backups of a real guest: a PostgreSQL under load, with its WAL on another disk than its data, is backed up in full and
-// then incrementally, and each run is restored, booted and compared with what its clients remember.
+// then incrementally, and each run is restored, booted and compared with what its clients remember. The tool boots runs
+// itself, too, and tells those apart in which something was destroyed.
+import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { beforeAll, expect, test } from 'vitest';
+import { execa } from 'execa';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { BootVerdict } from '../../src/host/repository/boot-verdict.js';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
+import type { QemuGuest } from '../../src/testing/index.js';
 import { amcheckFaults, bootCut, compareContents, refusalOf } from '../../vm-images/demo/database.js';
 import { startLoad, type Load } from '../../vm-images/demo/load.js';
 import { agentGuest, agentState, bridge, bridgeResult, toolProcess } from '../support/agent-guest.js';
 import { requires } from '../support/requires.js';
 
 const BUILD_LIMIT_MS = 500_000;
+/** Where others use the processors as well. */
+const BOOT_LIMIT_MS = 400_000;
 
 async function moreTransactions(load: Load, count: number): Promise<void> {
   const goal = load.transactions.length + count;
   while (load.transactions.length < goal) await sleep(20);
 }
 
+let guest: QemuGuest;
+let repository: string;
+const runs: RunManifest[] = [];
+
+async function backUp(...words: readonly string[]): Promise<RunManifest> {
+  const made = await bridge(guest, ['backup', 'run', '--to', repository, ...words, '--require', 'application']);
+  expect(made).toMatchObject({ exitCode: 0, json: { level: 'application', completion: { outcome: 'ok' } } });
+  return made.json as RunManifest;
+}
+
 requires(
   'qemu-system-x86_64',
   'qemu-img',
+  'qemu-io',
   'mmdebstrap',
 )('backups of a guest', () => {
-  beforeAll(agentState, BUILD_LIMIT_MS);
+  beforeAll(async () => {
+    await agentState();
+    guest = await agentGuest();
+    repository = path.join(guest.dir, 'repository');
+    await startsByItself();
+  }, BUILD_LIMIT_MS);
+  afterAll(async () => {
+    await guest[Symbol.asyncDispose]();
+  });
 
   test('hold what was acknowledged before their freeze, and nothing from after the thaw', async () => {
-    await using guest = await agentGuest();
-    const repository = path.join(guest.dir, 'repository');
     const load = await startLoad(guest.postgresPort, 4);
-    const runs: RunManifest[] = [];
     for (const mode of ['--full', '--incremental', '--incremental']) {
       await moreTransactions(load, 300);
-      const made = await bridge(guest, ['backup', 'run', '--to', repository, mode, '--require', 'application']);
-      expect(made).toMatchObject({ exitCode: 0, json: { level: 'application', completion: { outcome: 'ok' } } });
-      runs.push(made.json as RunManifest);
+      runs.push(await backUp(mode));
     }
     await moreTransactions(load, 100);
     await load.stop();
@@ -58,4 +80,108 @@ requires(
       expect(await amcheckFaults(booted)).toBe('');
     }
   }, 900_000);
+
+  test('start by themselves, and one whose cluster or root is destroyed is told apart and ends its chain', async () => {
+    const [, damaged, good] = runs;
+    if (damaged === undefined || good === undefined) throw new Error('expected three runs');
+    const question = [
+      '--run',
+      `runuser -u postgres -- psql -d demo -Atc 'select count(*) from ledger'`,
+      '--expect',
+      '^[1-9]',
+    ];
+    // The increment after it holds this block, too, and is as good as before.
+    const offset = await offsetOf(`${guest.image.postgresql.data}/global/pg_control`);
+    await destroy(damaged, 'root', offset, '4k');
+    const before = sumsOf(repository);
+    const [passed, noCluster] = await Promise.all([
+      boot(good, ...question, '--check-timeout', '300'),
+      boot(damaged, ...question, '--check-timeout', '30'),
+    ]);
+    expect(passed, passed.text).toMatchObject({ exitCode: 0, boot: { problems: [], notes: [] } });
+    expect(passed.boot.checks.map(({ what, passed: isGood }) => [what, isGood])).toEqual([
+      ['filesystems', true],
+      ['writers', true],
+      [question[1], true],
+      ['kernel messages', true],
+    ]);
+    expect(noCluster.exitCode, noCluster.text).toBe(10);
+    expect(noCluster.boot.problems.join('; ')).toMatch(
+      /writers: 50-postgresql was verified in the backup, and is .*; runuser/,
+    );
+    expect(sumsOf(repository)).toEqual(before);
+
+    const next = await backUp();
+    for (const disk of next.disks) {
+      expect(disk).toMatchObject({ kind: 'full' });
+      expect(disk.why).toContain(`run ${damaged.run} failed its boot test (`);
+    }
+    await destroy(next, 'root', 0, '64k');
+    const noRoot = await boot(next);
+    expect(noRoot.exitCode, noRoot.text).toBe(10);
+    expect(noRoot.boot.problems).toEqual(['the guest powered off, restarted or panicked before its agent answered']);
+    expect(noRoot.boot.notes.join()).toMatch(/its console ends with: .*root/);
+    expect(noRoot.boot.agentMs).toBeUndefined();
+    const time = ({ boot: { agentMs, testMs } }: Booted): string => `${agentMs ?? 'no'} of ${testMs} ms`;
+    console.log(`agent of: sound ${time(passed)}, no cluster ${time(noCluster)}, no root ${time(noRoot)}`);
+  }, 900_000);
 });
+
+/** PostgreSQL starts with the guest, and the agent runs commands for the host. */
+async function startsByItself(): Promise<void> {
+  await guest.exec(
+    `systemctl enable ${guest.image.postgresql.unit} &&
+     printf '[bridge]\\npolicy=full\\n' >>/etc/qemu/qemu-ga.conf && sync`,
+  );
+}
+
+interface Booted {
+  readonly exitCode: number | undefined;
+  readonly boot: BootVerdict;
+  readonly text: string;
+}
+
+async function boot({ run }: RunManifest, ...words: readonly string[]): Promise<Booted> {
+  const given = ['--boot', '--no-sums', '--accel', 'tcg', '--scratch', guest.dir, ...words];
+  const { exitCode, json, stderr } = await bridgeResult(
+    toolProcess(['backup', 'verify', run, '--repo', repository, ...given], { timeoutMs: BOOT_LIMIT_MS }),
+  );
+  const [judged] = (json as { runs?: { boot: BootVerdict }[] }).runs ?? [];
+  const text = `${JSON.stringify(json)} ${stderr}`;
+  if (judged === undefined) throw new Error(`not booted: ${text}`);
+  return { exitCode, boot: judged.boot, text };
+}
+
+/** Where on its disk the file of the root filesystem begins, in bytes. */
+async function offsetOf(file: string): Promise<number> {
+  const { stdout } = await guest.exec(`filefrag -v ${file}`);
+  const block = /^\s*0:\s+0\.\.\s*\d+:\s+(\d+)\.\./m.exec(stdout)?.[1];
+  if (block === undefined) throw new Error(`expected an extent, found ${stdout}`);
+  return Number(block) * 4096;
+}
+
+/** Writes other bytes into what a run holds of a disk; they have a place in its own file already. */
+async function destroy({ run, disks }: RunManifest, serial: string, offset: number, length: string): Promise<void> {
+  const disk = disks.find((each) => each.serial === serial);
+  const [key = ''] = readdirSync(repository).filter((name) => existsSync(path.join(repository, name, run)));
+  const file = path.join(repository, key, run, disk?.file.name ?? '');
+  chmodSync(file, 0o600);
+  const { size } = statSync(file);
+  await execa('qemu-io', ['-f', 'qcow2', '-c', `write -P 0xa5 ${offset} ${length}`, file]);
+  expect(statSync(file).size).toBe(size);
+}
+
+/** Of every file of every run, by name. */
+function sumsOf(folder: string): Readonly<Record<string, string>> {
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => !/(^|\/)(locks|booted|verified)(\/|$)/.test(name))
+    .filter((name) => statSync(path.join(folder, name)).isFile());
+  return Object.fromEntries(
+    files.map((name) => [
+      name,
+      createHash('sha256')
+        .update(readFileSync(path.join(folder, name)))
+        .digest('hex'),
+    ]),
+  );
+}

@@ -1,20 +1,21 @@
-// The commands on a repository of backups: list, show, verify, forget, recover. The VM need not be there.
+// The commands on a repository of backups: list, show, forget, recover. The VM need not be there. Verify is
+// backup-verify-command.ts.
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
 import { findRun } from '../../host/repository/find-run.js';
-import { forgetRuns, recoverRepository, verifyRuns, type HouseOptions } from '../../host/repository/keep-house.js';
+import { forgetRuns, recoverRepository, type HouseOptions } from '../../host/repository/keep-house.js';
 import { listRuns, viewRun } from '../../host/repository/look.js';
 import { openRepository } from '../../host/repository/repository.js';
-import { dryRun, runName, runNames, timeout, withRepository, type RepositoryArgs } from './backup-options.js';
+import { dryRun, runName, runNames, withRepository, type RepositoryArgs } from './backup-options.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { limitMs, lockTimeout, lockWaitMs, path, type LockArgs } from './options.js';
+import { lockTimeout, lockWaitMs, path, type LockArgs } from './options.js';
 import type { Output } from './output.js';
-import { renderFindings, renderForgotten, renderRunView, renderStored, renderVerified } from './render-backup.js';
+import { renderFindings, renderForgotten, renderRunView, renderStored } from './render-backup.js';
 import type { Result } from './results/results.js';
 
-type HouseArgs = RepositoryArgs & LockArgs;
+export type HouseArgs = RepositoryArgs & LockArgs;
 
-function houseOptions(args: HouseArgs, output: Output, signal: AbortSignal): HouseOptions {
+export function houseOptions(args: HouseArgs, output: Output, signal: AbortSignal): HouseOptions {
   return {
     repository: path(args.repo),
     vm: args.vm,
@@ -50,34 +51,6 @@ export async function runShow(args: RepositoryArgs & { run: string }, output: Ou
   const view = await viewRun(vm.folder, runs, manifest);
   output.result({ ...manifest, ...view } satisfies Result<'backup show'>, () => renderRunView(vm.name, manifest, view));
   return exitCode('done');
-}
-
-interface VerifyArgs extends HouseArgs {
-  runs: string[];
-  timeout: number;
-}
-
-export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
-  return withRepository(yargs)
-    .positional('runs', runNames)
-    .option('lock-timeout', lockTimeout)
-    .option('timeout', timeout)
-    .example('$0 backup verify --repo /backup', 'every run of every VM')
-    .example('$0 backup verify latest --repo /backup --vm db1', 'the newest run of a VM')
-    .epilogue(
-      'Reads every file of the runs and of what they lie on once, and compares it with the sums, the size and the backing ' +
-        'file that were recorded when it was made; then runs "qemu-img check". What was found is kept: a run that was found ' +
-        'damaged is never again the base of another. What keeps it from looking (a time limit, rights, a file in use) is an ' +
-        'error, and is not recorded. Ends with 10 if a run is damaged.',
-    );
-}
-
-export async function runVerify(args: VerifyArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
-  const options = { ...houseOptions(args, output, signal), runs: args.runs, limitMs: limitMs('timeout', args.timeout) };
-  const runs = await verifyRuns(options);
-  const code = exitCode(runs.some(({ problems }) => problems.length > 0) ? 'damaged' : 'done');
-  output.result({ exitCode: code, runs } satisfies Result<'backup verify'>, () => renderVerified(runs));
-  return code;
 }
 
 interface ForgetArgs extends HouseArgs {

@@ -33,7 +33,11 @@ export const exitCodes = [
     meaning: 'recover, commit: something is left that only you can decide, or that failed: it says what to do',
   },
   { code: 9, name: 'above-limit', meaning: 'snapshot watch: an overlay is above the limit given' },
-  { code: 10, name: 'damaged', meaning: 'backup verify: a run is not what it was when it was made' },
+  {
+    code: 10,
+    name: 'damaged',
+    meaning: 'backup verify: a run is not what it was when it was made, or failed its boot test',
+  },
 ] as const;
 
 export type ExitName = (typeof exitCodes)[number]['name'];

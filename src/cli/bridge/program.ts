@@ -8,6 +8,7 @@ import { PACKAGE_VERSION } from '../../version.js';
 import * as backups from './backup-commands.js';
 import { restoreOptions, runRestore } from './backup-restore-command.js';
 import { runOptions, runRun } from './backup-run-command.js';
+import { runVerify, verifyOptions } from './backup-verify-command.js';
 import { exitCode, exitCodes, type ExitCode } from './exit-codes.js';
 import * as guest from './guest-commands.js';
 import { Output, type Streams } from './output.js';
@@ -79,8 +80,11 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
         .command('show <run>', 'one run: files, level, evidence', backups.showOptions, (args) =>
           read(backups.runShow(args, output)),
         )
-        .command('verify [runs..]', 'compare files with their sums and their chains', backups.verifyOptions, (args) =>
-          run(backups.runVerify(args, output, signal)),
+        .command(
+          'verify [runs..]',
+          'compare files with their sums and their chains, and start what they hold',
+          verifyOptions,
+          (args) => run(runVerify(args, output, signal)),
         )
         .command(
           'restore <run> [dir]',
@@ -124,7 +128,7 @@ export function declareCommands(parser: Argv, { output, signal, run, read }: Wir
 }
 
 /** Options that may be given several times. */
-const LISTS = ['disk', 'image', 'runs'];
+const LISTS = ['disk', 'image', 'runs', 'run', 'expect', 'ignore-mount', 'ignoreMount', 'qemu-arg', 'qemuArg'];
 
 // yargs makes a list of an option that is given twice. Nobody can say which of two monitors is meant.
 function checkGivenOnce(args: Readonly<Record<string, unknown>>): boolean {

@@ -1,6 +1,7 @@
 // Puts backups into rows for people.
 import { join } from 'node:path';
 import type { BackupDryRun } from '../../host/backup/backup-dry-run.js';
+import type { BootFiles, ToldBoot } from '../../host/repository/boot-verdict.js';
 import type { ForgottenRuns, RepositoryFinding, VerifiedRun } from '../../host/repository/keep-house.js';
 import type { RunSummary, RunView, StoredRuns } from '../../host/repository/look.js';
 import type { RunManifest } from '../../host/repository/run-manifest.js';
@@ -45,9 +46,13 @@ export function renderStored(vms: readonly StoredRuns[]): string[] {
   ]);
 }
 
-function renderSummary({ run, level, kind, bytes, chain, verified, notes }: RunSummary): string[] {
-  const sound = verified === undefined ? 'not verified' : `verified ${verified.verifiedAt}`;
-  const state = notes.length > 0 ? 'DAMAGED' : sound;
+function renderSummary({ run, level, kind, bytes, chain, verified, booted, notes }: RunSummary): string[] {
+  const known = [
+    verified === undefined ? 'not verified' : `verified ${verified.verifiedAt}`,
+    ...(booted === undefined ? [] : [`booted ${booted.bootedAt}`]),
+  ].join(', ');
+  const fallen = booted === undefined ? 0 : booted.problems.length;
+  const state = notes.length === 0 ? known : notes.length > fallen ? 'DAMAGED' : 'FAILED ITS BOOT TEST';
   return [
     `  ${run}  ${level}, ${kind}, ${mib(bytes)}, chain of ${chain}, ${state}`,
     ...notes.map((note) => `    ${note}`),
@@ -66,16 +71,55 @@ export function renderRunView(vm: string, manifest: RunManifest, view: RunView):
     ]),
     ...(view.dependents.length === 0 ? [] : [`  runs that lie on it: ${view.dependents.join(', ')}`]),
     ...(view.verified === undefined ? ['  not verified'] : [`  verified ${view.verified.verifiedAt}`]),
+    ...(view.booted === undefined ? [] : [`  booted ${view.booted.bootedAt}`]),
     ...[...view.notes, ...(view.verified?.problems ?? [])].map((note) => `  DAMAGED: ${note}`),
+    ...(view.booted?.problems ?? []).map((problem) => `  FAILED ITS BOOT TEST: ${problem}`),
   ];
 }
 
-export function renderVerified(runs: readonly VerifiedRun[]): string[] {
+/** What is known of a run now. */
+export interface JudgedRun extends Omit<VerifiedRun, 'verifiedAt'> {
+  /** Absent if its files were not looked at. */
+  readonly verifiedAt?: string;
+  readonly boot?: ToldBoot & BootFiles;
+}
+
+export function renderVerified(runs: readonly JudgedRun[]): string[] {
   if (runs.length === 0) return ['no run to be verified'];
-  return runs.flatMap(({ vm, run, problems }) => [
-    `${vm}, run ${run}: ${problems.length === 0 ? 'sound' : 'DAMAGED'}`,
-    ...problems.map((problem) => `  ${problem}`),
-  ]);
+  return runs.flatMap(({ vm, run, verifiedAt, problems, boot }) => {
+    const files = verifiedAt === undefined ? 'files not looked at' : 'sound';
+    return [
+      `${vm}, run ${run}: ${problems.length === 0 ? files : 'DAMAGED'}`,
+      ...problems.map((problem) => `  ${problem}`),
+      ...(boot === undefined ? [] : renderBoot(boot)),
+    ];
+  });
+}
+
+function renderBoot({
+  agentMs,
+  testMs,
+  accelerator,
+  checks,
+  problems,
+  notes,
+  screenshot,
+  console,
+}: BootOfRun): string[] {
+  const agent = agentMs === undefined ? 'no agent answered' : `agent answered after ${seconds(agentMs)}`;
+  return [
+    `  ${problems.length === 0 ? 'booted' : 'FAILED ITS BOOT TEST'}: ${agent}, ${seconds(testMs)} in all (${accelerator})`,
+    ...checks.filter(({ passed }) => passed).map(({ what, detail }) => `    passed: ${what}: ${detail}`),
+    ...problems.map((problem) => `    FAILED: ${problem}`),
+    ...notes.map((note) => `    note: ${note}`),
+    ...[screenshot, console].filter((file) => file !== undefined).map((file) => `    ${file}`),
+  ];
+}
+
+type BootOfRun = NonNullable<JudgedRun['boot']>;
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`;
 }
 
 export function renderRestored({ vm, run, level, target, verified, disks }: RestoredRun): string[] {

@@ -8,7 +8,7 @@ import { chainOf, checkLink } from '../repository/chain.js';
 import type { VmFolder } from '../repository/layout.js';
 import { wantedRuns, type Runs } from '../repository/runs.js';
 import type { RunDisk, RunManifest } from '../repository/run-manifest.js';
-import { lastVerdict } from '../repository/verify-run.js';
+import { faultOf } from '../repository/run-faults.js';
 import type { BackupHost, Checkpoint, CheckpointLife } from '../vm/hypervisor.js';
 
 /** Of the disk at `index`, or of all disks of the run. */
@@ -80,7 +80,7 @@ export interface BaseOptions {
 
 /**
  * The newest run that the disk can be an increment of, else why there is none: the reason is that of the newest run which
- * would have been one. A chain that is long enough, or was found damaged, is ended.
+ * would have been one. A chain that is long enough, was found damaged or failed a boot test is ended.
  */
 export async function chooseBase(
   disk: VmDisk,
@@ -145,10 +145,8 @@ async function whyNoBase(
       return { why: `its chain has ${chain.length} files, at most ${maxChain} are wanted`, endsChain: true };
     }
     for (const link of chain) {
-      const verdict = await lastVerdict(folder, link.run);
-      if (verdict !== undefined && verdict.problems.length > 0) {
-        return { why: `run ${link.run} was found damaged (${verdict.problems[0] ?? ''})`, endsChain: true };
-      }
+      const fault = await faultOf(folder, link.run);
+      if (fault !== undefined) return { why: `run ${link.run} ${fault}`, endsChain: true };
       await checkLink(link);
     }
     return {};

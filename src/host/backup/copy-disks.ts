@@ -17,6 +17,7 @@ import type { RunManifest } from '../repository/run-manifest.js';
 import type { Marks } from '../sets/point-in-time.js';
 import { saveState, saveTexts } from '../sets/saved-files.js';
 import { firmwareOf } from '../vm/disk-choice.js';
+import { describeMachine } from '../vm/machine-facts.js';
 import { placeText } from '../vm/place.js';
 import type { BackupJournal } from './backup-journal.js';
 import type { BackupAt } from './backup-at.js';
@@ -58,7 +59,9 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   const { targets, draft, files, run, id, begun } = parts;
   const notReserved = await makeTargets(targets, options.compression, files);
   const { texts, folders } = await at.describe();
-  const savedTexts = await saveTexts(draft.path, texts);
+  const agentSocket = options.vm.agent?.kind === 'socket' ? options.vm.agent.path : undefined;
+  const machine = await describeMachine(hypervisor, plan.all, agentSocket);
+  const savedTexts = await saveTexts(draft.path, [...texts, ...machine]);
   const point = await draftPoint(hypervisor, plan, options);
   await backups.openTargets(targets, parts.reverter);
   timer.end('targets');

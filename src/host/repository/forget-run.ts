@@ -2,7 +2,7 @@
 // back later than a run goes, and no other run is ever harmed.
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { writeDurably, syncPath } from '../images/durable-file.js';
-import type { VmFolder } from './layout.js';
+import { bootEndings, type VmFolder } from './layout.js';
 import type { RunManifest } from './run-manifest.js';
 import type { Runs } from './runs.js';
 
@@ -51,7 +51,8 @@ export async function removeRuns(folder: VmFolder, runs: readonly string[]): Pro
     await rename(folder.run(run), folder.gone(run));
     await syncPath(folder.path);
     await rm(folder.gone(run), { recursive: true, force: true });
-    for (const file of [folder.verified(run), folder.forgotten(run)]) await rm(file, { force: true });
+    const booted = bootEndings.map((ending) => folder.booted(run, ending));
+    for (const file of [folder.verified(run), ...booted, folder.forgotten(run)]) await rm(file, { force: true });
   }
   if (runs.length > 0) await syncPath(folder.path);
 }

@@ -12,8 +12,9 @@ import { draftRun, type VmFolder } from './layout.js';
 import { lockForChange, lockForReading, waitForReaders } from './repository-lock.js';
 import { openRepository, type Repository } from './repository.js';
 import { leftFolders, removeLeft } from './run-draft.js';
+import { knownProblem } from './run-faults.js';
 import { readRuns, wantedRuns, type Runs } from './runs.js';
-import { knownProblem, Verifier } from './verify-run.js';
+import { Verifier } from './verify-run.js';
 
 export interface HouseOptions {
   readonly repository: string;

@@ -10,6 +10,7 @@
 //   VM/.draft-RUN/                      a run in the making
 //   VM/.gone-RUN/                       a run that is being removed
 //   VM/verified/RUN.json                what the last verification of a run found
+//   VM/booted/RUN.json, .png, .log      what the last boot test of a run found, and what was seen of it
 //   VM/forgotten/RUN                    nobody wants the run any more, but others may lie on it
 import { join } from 'node:path';
 
@@ -20,6 +21,9 @@ export const LOCKS = 'locks';
 
 const DRAFT = '.draft-';
 const GONE = '.gone-';
+
+/** A verdict, a screenshot, and the log of the serial console. */
+export const bootEndings = ['json', 'png', 'log'] as const;
 
 /** The folder of a VM in a repository, and what lies in it. */
 export class VmFolder {
@@ -49,6 +53,10 @@ export class VmFolder {
 
   verified(run: string): string {
     return join(this.path, 'verified', `${run}.json`);
+  }
+
+  booted(run: string, ending: (typeof bootEndings)[number]): string {
+    return join(this.path, 'booted', `${run}.${ending}`);
   }
 
   forgotten(run = ''): string {

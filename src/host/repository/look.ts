@@ -9,6 +9,7 @@ import { whoChanges } from './repository-lock.js';
 import { openRepository } from './repository.js';
 import type { RunManifest } from './run-manifest.js';
 import { readRuns, wantedRuns, type Runs } from './runs.js';
+import { lastBootVerdict, toldBoot, type ToldBoot } from './boot-verdict.js';
 import { lastVerdict, type Verdict } from './verify-run.js';
 
 export interface RunSummary {
@@ -25,6 +26,8 @@ export interface RunSummary {
   /** Files of its longest chain. */
   readonly chain: number;
   readonly verified?: Omit<Verdict, 'format' | 'run'>;
+  /** The last boot test. */
+  readonly booted?: Pick<ToldBoot, 'bootedAt' | 'problems'>;
   /** What a person has to know now. */
   readonly notes: readonly string[];
 }
@@ -67,14 +70,15 @@ async function summaryOf(folder: VmFolder, runs: Runs, manifest: RunManifest): P
   const { run, number, createdAt, level, required, disks } = manifest;
   const { lengths, notes } = chains(folder, runs, manifest);
   const verified = await verdictOf(folder, run);
+  const booted = await lastBootVerdict(folder, run);
   return {
     ...{ run, number, createdAt, level, required },
     kind: disks.every(({ kind }) => kind === 'full') ? 'full' : 'incremental',
     disks: disks.length,
     bytes: disks.reduce((sum, { file }) => sum + file.size, 0),
     chain: Math.max(0, ...lengths),
-    ...defined({ verified }),
-    notes: [...notes, ...(verified?.problems ?? [])],
+    ...defined({ verified, booted: booted && { bootedAt: booted.bootedAt, problems: booted.problems } }),
+    notes: [...notes, ...(verified?.problems ?? []), ...(booted?.problems ?? [])],
   };
 }
 
@@ -105,6 +109,7 @@ export interface RunView {
   /** Files of each disk, in its order: the newest first, the full one last. */
   readonly chains: readonly (readonly string[])[];
   readonly verified?: Omit<Verdict, 'format' | 'run'>;
+  readonly booted?: ToldBoot;
   /** Wanted runs that lie on it. */
   readonly dependents: readonly string[];
   readonly notes: readonly string[];
@@ -122,10 +127,11 @@ export async function viewRun(folder: VmFolder, runs: Runs, manifest: RunManifes
     }
   });
   const verified = await verdictOf(folder, manifest.run);
+  const booted = await lastBootVerdict(folder, manifest.run);
   return {
     path: folder.run(manifest.run),
     chains: files,
-    ...defined({ verified }),
+    ...defined({ verified, booted: booted && toldBoot(booted) }),
     dependents: dependents(runs, manifest.run),
     notes,
   };

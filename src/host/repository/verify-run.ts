@@ -155,23 +155,3 @@ export async function lastVerdict(folder: VmFolder, run: string): Promise<Verdic
     return undefined;
   }
 }
-
-/** What is known to be wrong with the run, or with one that it lies on, without reading its files; undefined if nothing. */
-export async function knownProblem(
-  folder: VmFolder,
-  runs: readonly RunManifest[],
-  manifest: RunManifest,
-): Promise<string | undefined> {
-  const layers = new Set([manifest.run]);
-  try {
-    for (const disk of manifest.disks) for (const { run } of chainOf(folder, runs, manifest, disk)) layers.add(run);
-  } catch (error) {
-    if (error instanceof BridgeError && error.code === 'E_CHAIN') return error.message;
-    throw error;
-  }
-  for (const run of layers) {
-    const [problem] = (await lastVerdict(folder, run))?.problems ?? [];
-    if (problem !== undefined) return problem;
-  }
-  return undefined;
-}

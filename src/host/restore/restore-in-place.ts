@@ -14,7 +14,7 @@ import { fileStateOf, isSameState, type FileState } from '../images/file-state.j
 import { makeImage } from '../images/image-file.js';
 import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
 import { whyInUse } from '../images/use.js';
-import { chainOf, checkLink } from '../repository/chain.js';
+import { chainOf, checkLink, type Link } from '../repository/chain.js';
 import { findRun, type FoundRun } from '../repository/find-run.js';
 import { knownDisks } from '../repository/known-disks.js';
 import { lockForReading } from '../repository/repository-lock.js';
@@ -74,8 +74,8 @@ interface Target {
   readonly image: string;
   readonly format: DiskImage['format'];
   readonly draft: string;
-  /** The name by which qemu-img opens the run. */
-  readonly source: string;
+  /** The files of the run, the newest first. */
+  readonly links: readonly Link[];
 }
 
 /**
@@ -169,7 +169,7 @@ async function targetsOf(
     const draft = `${image}.restore-${manifest.id}`;
     // Ours went when the journal was opened.
     if (await exists(draft)) throw new UsageError('E_NAME_TAKEN', `${draft} is there, and not ours: remove it`);
-    targets.push({ disk, image, format, draft, source: chainName(links) });
+    targets.push({ disk, image, format, draft, links });
   }
   return targets;
 }
@@ -242,12 +242,13 @@ async function verifyRun(
 
 /** Makes the draft, durable when it returns, and gives the bytes in it. */
 async function findDifferences(target: Target, { onProgress }: InPlaceOptions, limits: TaskLimits): Promise<number> {
-  const { disk, image, format, draft, source } = target;
-  const backing = { name: source, format: 'qcow2' };
+  const { disk, image, format, draft, links } = target;
   // It holds what is in the guest's disk: nobody but root reads it.
   await (await open(draft, 'wx', 0o600)).close();
-  await makeImage({ file: draft, virtualSize: disk.virtualSize, compression: 'zlib', backing });
-  await runQemuImg(['rebase', '-p', '-f', 'qcow2', '-b', image, '-F', format, draft], {
+  await makeImage({ file: draft, virtualSize: disk.virtualSize, compression: 'zlib' });
+  // Its header has no room for the name of a long chain: that it lies on it is said to qemu-img alone.
+  const onRun = chainName([{ file: draft }, ...links]);
+  await runQemuImg(['rebase', '-p', '-b', image, '-F', format, onRun], {
     ...limits,
     onProgress: (percent) => {
       onProgress(`comparing disk ${disk.id}: ${Math.floor(percent)} %`);
@@ -266,7 +267,7 @@ const mapSchema = v.array(v.object({ depth: v.number(), length: v.number() }));
 const TO_THE_END = { deadline: undefined, signal: new AbortController().signal };
 
 async function merge(target: Target, { verify, onProgress }: InPlaceOptions): Promise<void> {
-  const { disk, image, format, draft, source } = target;
+  const { disk, image, format, draft, links } = target;
   const tell = (doing: string) => (percent: number) => {
     onProgress(`${doing} disk ${disk.id}: ${Math.floor(percent)} %`);
   };
@@ -274,7 +275,7 @@ async function merge(target: Target, { verify, onProgress }: InPlaceOptions): Pr
   await runQemuImg(['commit', '-p', '-d', '-f', 'qcow2', draft], { ...TO_THE_END, onProgress: tell('restoring') });
   await syncPath(image);
   if (!verify) return;
-  const { exitCode } = await runQemuImg(['compare', '-p', '-F', format, source, image], {
+  const { exitCode } = await runQemuImg(['compare', '-p', '-F', format, chainName(links), image], {
     ...TO_THE_END,
     answers: [1],
     onProgress: tell('verifying'),

@@ -17,6 +17,6 @@ export function chooseRunDisks({ run, disks }: RunManifest, named: readonly stri
 }
 
 /** The name by which qemu-img opens the chain, whatever its headers say. */
-export function chainName(links: readonly Link[]): string {
+export function chainName(links: readonly Pick<Link, 'file'>[]): string {
   return imageName(links.map(({ file }): OpenLayer => ({ file, format: 'qcow2', isDevice: false })));
 }

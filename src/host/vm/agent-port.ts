@@ -6,6 +6,7 @@ import { QuiesceError } from '../../errors.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type QmpReply } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
+import { propertyOf } from '../../qmp/qdev.js';
 import { sameFile } from '../images/same-file.js';
 import { socketsOf } from '../images/socket-owner.js';
 
@@ -42,6 +43,22 @@ export function watchAgentPort(monitor: QmpClient, agentSocket: string): PortWat
 /** True if the socket is the host's end of one of this QEMU's chardevs. Throws what `runQmp` does. */
 export async function isPortOf(monitor: Monitor, agentSocket: string): Promise<boolean> {
   return (await portOf(monitor, agentSocket)) !== undefined;
+}
+
+/** The name by which the guest knows the port behind the agent's socket; undefined if it is none of virtio-serial. */
+export async function agentPortName(monitor: Monitor, agentSocket: string): Promise<string | undefined> {
+  const chardev = await portOf(monitor, agentSocket);
+  if (chardev === undefined) return undefined;
+  for (const parent of ['/machine/peripheral', '/machine/peripheral-anon']) {
+    for (const { name, type } of await runQmp(monitor, 'qom-list', { path: parent })) {
+      if (type !== 'child<virtserialport>') continue;
+      const path = `${parent}/${name}`;
+      if ((await propertyOf(monitor, path, 'chardev')) !== chardev.label) continue;
+      const port = await propertyOf(monitor, path, 'name');
+      if (typeof port === 'string' && port !== '') return port;
+    }
+  }
+  return undefined;
 }
 
 async function isOpen(monitor: Monitor, agentSocket: string): Promise<boolean> {

@@ -108,7 +108,7 @@ function whyNotByDefault(disk: VmDisk): string | undefined {
 }
 
 /** QEMU's flash devices are named pflashN or system.flashN. */
-function isFirmware({ id, device }: VmDisk): boolean {
+export function isFirmware({ id, device }: VmDisk): boolean {
   return /(^|[./])p?flash\d*$/.test(id) || device.startsWith('pflash');
 }
 

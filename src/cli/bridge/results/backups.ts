@@ -154,6 +154,30 @@ const verdict = v.strictObject({
   problems: texts('what was found, in sentences; empty if it is sound'),
 });
 
+const bootSummary = v.strictObject({
+  bootedAt: text('when it was begun (ISO 8601, UTC)'),
+  problems: texts('what was wrong, in sentences; empty if it passed'),
+});
+
+const bootVerdict = v.strictObject({
+  bootedAt: bootSummary.entries.bootedAt,
+  accelerator: is(v.picklist(['kvm', 'tcg']), 'what the guest ran on when it was judged: `tcg` is emulation'),
+  agentMs: maybe(finite, 'from its start until its agent answered (milliseconds); absent if it never did'),
+  testMs: is(finite, 'how long the test took (milliseconds)'),
+  checks: is(
+    v.array(
+      v.strictObject({
+        what: text('what was looked at'),
+        passed: flag('it is as it should be'),
+        detail: text('what was found, for people'),
+      }),
+    ),
+    'what was looked at once the agent had answered',
+  ),
+  problems: bootSummary.entries.problems,
+  notes: texts('what was not looked at, and is no fault of the run, in sentences'),
+});
+
 export const backupListSchema = v.strictObject({
   repository: text('folder of the repository'),
   vms: is(
@@ -174,6 +198,7 @@ export const backupListSchema = v.strictObject({
               bytes: bytes('size of its own files'),
               chain: is(finite, 'files of its longest chain'),
               verified: maybe(verdict, 'the last verification; absent if there was none'),
+              booted: maybe(bootSummary, 'the last boot test; absent if there was none'),
               notes: texts('what a person has to know now, in sentences'),
             }),
           ),
@@ -196,13 +221,32 @@ export const backupShowSchema = v.strictObject({
   path: text("the run's folder"),
   chains: is(v.array(v.array(v.string())), 'files of each disk, the newest first, the full one last'),
   verified: maybe(verdict, 'the last verification; absent if there was none'),
+  booted: maybe(bootVerdict, 'the last boot test; absent if there was none'),
   dependents: texts('runs that lie on it'),
   notes: texts('what a person has to know now, in sentences'),
 });
 
 export const backupVerifySchema = v.strictObject({
   exitCode: exitCodeSchema,
-  runs: is(v.array(v.strictObject({ vm: vmName, run, ...verdict.entries })), 'runs that were verified'),
+  runs: is(
+    v.array(
+      v.strictObject({
+        vm: vmName,
+        run,
+        verifiedAt: maybe(v.string(), 'when its files were looked at (ISO 8601, UTC); absent with `--no-sums`'),
+        problems: verdict.entries.problems,
+        boot: maybe(
+          v.strictObject({
+            ...bootVerdict.entries,
+            screenshot: maybe(v.string(), 'file with what was on its screen at the end'),
+            console: maybe(v.string(), 'file with what its serial console said, at most the last MiB'),
+          }),
+          'its boot test; absent without `--boot`, and where its files are damaged',
+        ),
+      }),
+    ),
+    'runs that were verified',
+  ),
 });
 
 export const backupRestoreSchema = v.strictObject({

@@ -63,6 +63,23 @@ test.each([
   expect(await choose(checkpoints, runs)).toMatchObject({ kind: 'full', why: expect.stringContaining(why) as string });
 });
 
+test.each([
+  ['failed its boot test', 'booted', { bootedAt: '', accelerator: 'tcg', testMs: 1, checks: [], notes: [] }],
+  ['was found damaged', 'verified', { verifiedAt: '' }],
+])('is none that %s, and none before it, until it is judged anew', async (words, kind, rest) => {
+  store(1, 2, 3);
+  mkdirSync(`${folder.path}/${kind}`);
+  const file = `${folder.path}/${kind}/${runNumbered(3)}.json`;
+  const verdict = { format: 1, run: runNumbered(3), problems: ['no root'], ...rest };
+  writeFileSync(file, JSON.stringify(verdict));
+  expect(await choose(has(1, 2, 3))).toMatchObject({
+    kind: 'full',
+    why: `no increment of run ${runNumbered(3)}: run ${runNumbered(3)} ${words} (no root)`,
+  });
+  writeFileSync(file, JSON.stringify({ ...verdict, problems: [] }));
+  expect(await choose(has(1, 2, 3))).toMatchObject({ kind: 'incremental', manifest: all[2] });
+});
+
 test('is none for a resized disk', async () => {
   store(1, 2, 3);
   const found = await chooseBase({ ...disk, virtualSize: 2048 }, has(3), 'image', {

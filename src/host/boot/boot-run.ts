@@ -1,0 +1,244 @@
+// Boots one run as a guest that reaches nothing: images of its own over the run's files, which are only read, no network, its
+// memory gone with it. It is judged by what it does, and ended.
+import { constants } from 'node:fs';
+import { access, copyFile, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { defined } from '../../defined.js';
+import { DeadlineError, UnreachableError, UsageError } from '../../errors.js';
+import { exists } from '../images/durable-file.js';
+import { makeImage } from '../images/image-file.js';
+import type { BootSights, BootVerdict } from '../repository/boot-verdict.js';
+import { chainOf, checkLink } from '../repository/chain.js';
+import type { FoundRun } from '../repository/find-run.js';
+import type { VmFolder } from '../repository/layout.js';
+import type { RunManifest } from '../repository/run-manifest.js';
+import type { MachineFacts } from '../vm/machine-facts.js';
+import { runQmp } from '../../qmp/commands.js';
+import { awaitAgent, refuseFullScratch } from './await-agent.js';
+import type { BootOptions } from './boot-options.js';
+import { guestArguments, type Accelerator, type GuestDisk, type GuestSetup } from './guest-arguments.js';
+import { checkGuest, damageIn, type Checked } from './guest-checks.js';
+import { isRefusedStart, startGuest, type GuestProcess } from './guest-process.js';
+import { hostArch, machineOfRun } from './machine-of-run.js';
+
+/** A guest that boots reads its disks; one whose processor hangs under KVM does not. */
+const KVM_STALL_MS = 60_000;
+const SCREEN_LIMIT_MS = 10_000;
+/** Of the console, for a person to read. */
+const CONSOLE_BYTES = 1024 * 1024;
+const LINE_CHARACTERS = 200;
+
+export interface BootLimits {
+  readonly signal: AbortSignal;
+  readonly onProgress: (text: string) => void;
+}
+
+export interface BootedOnce {
+  readonly verdict: BootVerdict;
+  readonly sights: BootSights;
+}
+
+/**
+ * Throws a UsageError `E_BOOT` if too little is known to start it, or QEMU refuses; a CutError if a file of the run is not
+ * what its record says (`E_CHAIN`) or the scratch folder is full; a QuiesceError when interrupted. None says anything about
+ * the run. QEMU has ended, and the scratch images are gone, in all cases.
+ */
+export async function bootRun(found: FoundRun, options: BootOptions, limits: BootLimits): Promise<BootedOnce> {
+  const { manifest, runs, vm } = found;
+  refuseWithoutAgent(manifest, runs.all);
+  const facts = await machineOfRun(vm.folder, runs.all, manifest, options);
+  await checkKernel(facts, options.qemuArgs);
+  const { accelerator } = options;
+  const isTried = accelerator === 'auto' && (await hasKvm(facts));
+  const tried = isTried ? await tryKvm(found, facts, options, limits) : undefined;
+  if (tried !== undefined && typeof tried !== 'string') return tried;
+  const once = await bootOnce(found, facts, accelerator === 'kvm' ? 'kvm' : 'tcg', options, limits);
+  const notes = tried === undefined ? [] : [`under KVM it failed (${tried}): it was booted again by emulation`];
+  return { ...once, verdict: { ...once.verdict, notes: [...notes, ...once.verdict.notes] } };
+}
+
+/** Why it does not pass under KVM, if so: it may hang where that is nested without the right features, and is not judged by it. */
+async function tryKvm(
+  found: FoundRun,
+  facts: MachineFacts,
+  options: BootOptions,
+  limits: BootLimits,
+): Promise<BootedOnce | string> {
+  try {
+    const once = await bootOnce(found, facts, 'kvm', options, limits);
+    const { problems } = once.verdict;
+    return problems.length === 0 ? once : problems.join('; ');
+  } catch (error) {
+    if (isRefusedStart(error)) return error.message;
+    throw error;
+  }
+}
+
+/** Nothing would tell that it is up. */
+function refuseWithoutAgent({ run, number }: RunManifest, all: readonly RunManifest[]): void {
+  if (all.some((each) => each.number <= number && each.versions.agent !== undefined)) return;
+  const message = `no agent of the guest answered when run ${run} and those before it were made: nothing would tell whether it boots`;
+  throw new UsageError('E_BOOT', message);
+}
+
+async function checkKernel({ kernel, initrd }: MachineFacts, qemuArgs: readonly string[]): Promise<void> {
+  if (qemuArgs.includes('-kernel')) return;
+  for (const file of [kernel, initrd]) {
+    if (file === undefined || (await exists(file))) continue;
+    const message = `${file}, with which the guest was started, is not on this host, and in no disk: give --qemu-arg=-kernel --qemu-arg=FILE (and -initrd)`;
+    throw new UsageError('E_BOOT', message);
+  }
+}
+
+async function hasKvm({ arch }: MachineFacts): Promise<boolean> {
+  if (arch !== hostArch()) return false;
+  return await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function bootOnce(
+  found: FoundRun,
+  facts: MachineFacts,
+  accelerator: Accelerator,
+  options: BootOptions,
+  limits: BootLimits,
+): Promise<BootedOnce> {
+  const { manifest, vm } = found;
+  const { run } = manifest;
+  const scratch = await mkdtemp(join(options.scratch, 'fsb-boot-')).catch((cause: unknown) => {
+    throw new UsageError('E_BOOT', `--scratch: cannot make a folder in ${options.scratch}`, { cause });
+  });
+  try {
+    const { flash, notes: flashNotes } = await flashFor(vm.folder, manifest, facts, scratch);
+    const setup: GuestSetup = {
+      ...{ facts, accelerator, uuid: manifest.vm.uuid, flash },
+      disks: await disksFor(found, scratch),
+      diskBus: options.diskBus,
+      paths: { qmp: join(scratch, 'qmp'), agent: join(scratch, 'agent'), console: join(scratch, 'console') },
+      qemuArgs: options.qemuArgs,
+    };
+    const bootedAt = new Date().toISOString();
+    const startMs = performance.now();
+    await using guest = await startGuest(`qemu-system-${facts.arch}`, guestArguments(setup), setup.paths.qmp);
+    // QEMU has them open: should we be killed, they go with it.
+    for (const { overlay } of setup.disks) await rm(overlay);
+    const onProgress = (text: string): void => {
+      limits.onProgress(`run ${run} (${accelerator}): ${text}`);
+    };
+    const judged = await judge(guest, manifest, setup, options, { ...limits, onProgress });
+    if (judged.problems.length > 0) await refuseFullScratch(guest);
+    const { agentMs, checks, problems } = judged;
+    const console = await readFile(setup.paths.console).catch(() => Buffer.alloc(0));
+    const screen = await screenOf(guest, join(scratch, 'screen'));
+    const log = console.toString('utf8');
+    const damage = damageIn(log);
+    const last = agentMs === undefined ? lastLines(log) : undefined;
+    const testMs = Math.round(performance.now() - startMs);
+    const verdict: BootVerdict = {
+      ...{ format: 1, run, bootedAt, accelerator, ...defined({ agentMs }), testMs, checks: [...checks] },
+      problems: [...problems, ...(damage === undefined ? [] : [`its kernel says: ${damage}`])],
+      notes: [...flashNotes, ...judged.notes, ...(last === undefined ? [] : [`its console ends with: ${last}`])],
+    };
+    return { verdict, sights: { screen, console: console.subarray(-CONSOLE_BYTES) } };
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+async function disksFor({ manifest, runs, vm }: FoundRun, scratch: string): Promise<GuestDisk[]> {
+  const disks: GuestDisk[] = [];
+  for (const [index, disk] of manifest.disks.entries()) {
+    const links = chainOf(vm.folder, runs.all, manifest, disk);
+    for (const link of links) await checkLink(link);
+    const { id, serial, pciAddress, virtualSize } = disk;
+    const overlay = join(scratch, `disk${index}`);
+    await makeImage({ file: overlay, virtualSize, compression: 'zlib' });
+    disks.push({ id, serial, pciAddress, overlay, links });
+  }
+  return disks;
+}
+
+/** The firmware's code as it lies on this host, and copies of its variables, which the guest writes to. */
+async function flashFor(folder: VmFolder, { run, saved }: RunManifest, { flash }: MachineFacts, scratch: string) {
+  const found: MachineFacts['flash'][number][] = [];
+  const notes: string[] = [];
+  for (const [unit, each] of flash.entries()) {
+    if (each.readOnly) {
+      if (!(await exists(each.file))) {
+        throw new UsageError(
+          'E_BOOT',
+          `${each.file}, the firmware of the guest, is not on this host: install it there`,
+        );
+      }
+      found.push(each);
+      continue;
+    }
+    const copy = saved.find(({ from }) => from === each.file);
+    if (copy === undefined) {
+      notes.push(`the variables of its firmware are not in the run: it starts without those of ${each.file}`);
+      continue;
+    }
+    const file = join(scratch, `flash${unit}`);
+    await copyFile(join(folder.run(run), copy.name), file);
+    found.push({ ...each, file });
+  }
+  if (saved.some(({ name }) => name.startsWith('tpm/'))) {
+    notes.push('it is booted without its TPM: what only that unlocks stays locked');
+  }
+  return { flash: found, notes };
+}
+
+interface Judged extends Checked {
+  readonly agentMs: number | undefined;
+  readonly problems: readonly string[];
+}
+
+async function judge(
+  guest: GuestProcess,
+  manifest: RunManifest,
+  { paths, accelerator }: GuestSetup,
+  options: BootOptions,
+  limits: BootLimits,
+): Promise<Judged> {
+  const startMs = performance.now();
+  const answer = await awaitAgent(guest, {
+    ...limits,
+    agentSocket: paths.agent,
+    limitMs: options.bootLimitMs,
+    stallMs: accelerator === 'kvm' && options.accelerator === 'auto' ? KVM_STALL_MS : undefined,
+  });
+  if (typeof answer === 'string') return { agentMs: undefined, problems: [answer], checks: [], notes: [] };
+  await using client = answer;
+  const agentMs = Math.round(performance.now() - startMs);
+  const hasEnded = (): boolean => guest.hasEnded();
+  try {
+    const checked = await checkGuest(client, manifest, options, { ...limits, hasEnded });
+    const problems = checked.checks.filter(({ passed }) => !passed).map(({ what, detail }) => `${what}: ${detail}`);
+    return { agentMs, problems, ...checked };
+  } catch (error) {
+    if (!(error instanceof UnreachableError) && !(error instanceof DeadlineError)) throw error;
+    return { agentMs, problems: [`its agent answered, and then no more: ${error.message}`], checks: [], notes: [] };
+  }
+}
+
+/** Undefined where it has no screen, QEMU is older than 7.1, or it has ended. */
+async function screenOf({ monitor }: GuestProcess, file: string): Promise<Buffer | undefined> {
+  try {
+    await runQmp(monitor, 'screendump', { filename: file, format: 'png' }, { timeoutMs: SCREEN_LIMIT_MS });
+    return await readFile(file);
+  } catch {
+    return undefined;
+  }
+}
+
+/** In one line; undefined if there are none. */
+function lastLines(log: string): string | undefined {
+  const lines = log.split(/[\r\n]+/).filter((line) => line.trim() !== '');
+  if (lines.length === 0) return undefined;
+  return lines
+    .slice(-3)
+    .map((line) => line.slice(0, LINE_CHARACTERS))
+    .join(' | ');
+}

@@ -1,0 +1,112 @@
+// What a VM needs beside its disks to be started somewhere else: machine, processors, memory, firmware, and on what each
+// disk hangs. A plain QEMU keeps its command line nowhere, so QEMU itself is asked, which also knows what was plugged since.
+// Kept with a backup as a text; boot/ starts a guest by it.
+import * as v from 'valibot';
+import { defined } from '../../defined.js';
+import type { VmDisk } from '../../qmp/block-graph.js';
+import { runQmp } from '../../qmp/commands.js';
+import { QmpError } from '../../qmp/errors.js';
+import type { Monitor } from '../../qmp/monitor.js';
+import { controllerTypeOf, deviceTypeOf, propertyOf } from '../../qmp/qdev.js';
+import { agentPortName } from './agent-port.js';
+import { isFirmware } from './disk-choice.js';
+import type { VmDescription } from './hypervisor.js';
+
+/** The name of its text among those of a run. */
+export const MACHINE_TEXT = 'machine.json';
+
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+
+export const machineFactsSchema = v.strictObject({
+  format: v.literal(1),
+  /** The ending of QEMU's name: `x86_64`. */
+  arch: v.string(),
+  /** As `-machine` takes it: `pc-q35-7.2`. */
+  machine: v.string(),
+  /** As `-cpu` takes it. */
+  cpu: v.string(),
+  cpus: count,
+  memoryBytes: count,
+  /** As `-bios` takes it; what lies in flash comes before it. */
+  firmware: v.optional(v.string()),
+  flash: v.array(v.strictObject({ file: v.string(), format: v.string(), readOnly: v.boolean() })),
+  kernel: v.optional(v.string()),
+  initrd: v.optional(v.string()),
+  append: v.optional(v.string()),
+  /** By id, as in the run's manifest. */
+  disks: v.array(
+    v.strictObject({
+      id: v.string(),
+      /** `virtio-blk-device`, `scsi-hd`, ... */
+      model: v.optional(v.string()),
+      /** What it hangs on: `virtio-scsi-pci`, ... */
+      controller: v.optional(v.string()),
+    }),
+  ),
+  /** The guest's name of the virtio-serial port that its agent has. */
+  agentPort: v.optional(v.string()),
+});
+export type MachineFacts = v.InferOutput<typeof machineFactsSchema>;
+
+/**
+ * The text; none where QEMU does not tell, or has no machine (one that stands in for a VM that is shut off). `agentSocket`:
+ * the host's end of the agent's port. Throws what `runQmp` does when the monitor is lost.
+ */
+export async function describeMachine(
+  monitor: Monitor,
+  disks: readonly VmDisk[],
+  agentSocket: string | undefined,
+): Promise<VmDescription['texts']> {
+  let facts: MachineFacts | undefined;
+  try {
+    facts = await readMachine(monitor, disks, agentSocket);
+  } catch (error) {
+    // A command that this QEMU does not have.
+    if (!(error instanceof QmpError)) throw error;
+  }
+  if (facts === undefined) return [];
+  const text = `${JSON.stringify(facts, undefined, 2)}\n`;
+  return [{ name: MACHINE_TEXT, what: 'the machine, as QEMU tells it', text }];
+}
+
+async function readMachine(
+  monitor: Monitor,
+  disks: readonly VmDisk[],
+  agentSocket: string | undefined,
+): Promise<MachineFacts | undefined> {
+  const machine = await textOf(monitor, 'type');
+  const cpus = await runQmp(monitor, 'query-cpus-fast', {});
+  const [first] = cpus;
+  if (machine === undefined || first === undefined) return undefined;
+  const { arch } = await runQmp(monitor, 'query-target', {});
+  const memory = await runQmp(monitor, 'query-memory-size-summary', {});
+  const cpu = (await deviceTypeOf(monitor, first['qom-path'])) ?? 'max';
+  const agentPort = agentSocket === undefined ? undefined : await agentPortName(monitor, agentSocket);
+  return {
+    format: 1,
+    arch,
+    machine: machine.replace(/-machine$/, ''),
+    cpu: cpu.replace(new RegExp(`-${arch}-cpu$`), ''),
+    cpus: cpus.length,
+    memoryBytes: memory['base-memory'] + memory['plugged-memory'],
+    flash: disks.filter(isFirmware).map(({ file, format, readOnly }) => ({ file, format, readOnly })),
+    ...defined({
+      firmware: await textOf(monitor, 'firmware'),
+      kernel: await textOf(monitor, 'kernel'),
+      initrd: await textOf(monitor, 'initrd'),
+      append: await textOf(monitor, 'append'),
+    }),
+    disks: await Promise.all(disks.filter((disk) => !isFirmware(disk)).map((disk) => busOf(monitor, disk))),
+    ...defined({ agentPort }),
+  };
+}
+
+async function busOf(monitor: Monitor, { id, qdev, model }: VmDisk): Promise<MachineFacts['disks'][number]> {
+  const controller = qdev === undefined ? undefined : await controllerTypeOf(monitor, qdev);
+  return { id, ...defined({ model, controller }) };
+}
+
+async function textOf(monitor: Monitor, property: string): Promise<string | undefined> {
+  const value = await propertyOf(monitor, '/machine', property);
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}
