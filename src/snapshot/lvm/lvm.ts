@@ -1,18 +1,12 @@
 // Runs LVM, and reads what it reports. None of its commands here writes a backup of the metadata to /etc/lvm, asks
-// dmeventd to watch, or tells the system bus: the first may be frozen, the others start programs. Devices are those that
-// udev knows, where it runs: to look at every node below /dev takes as long again as all else that a command does.
+// dmeventd to watch, or tells the system bus: the first may be frozen, the others start programs.
 import * as v from 'valibot';
 import { CutError } from '../../errors.js';
 import { thisMaker, type Maker } from '../maker.js';
 import { mustRun, type Run } from '../program.js';
 
-/** As a word of a command line, and, in quotes, of a line for the lvm shell. */
-export const LVM_CONFIG = [
-  ...['backup/backup=0', 'backup/archive=0', 'activation/monitoring=0', 'global/notify_dbus=0'],
-  'devices/obtain_device_list_from_udev=1',
-  // What its shell says is all that it tells.
-  'log/silent=0',
-].join(' ');
+/** As a word of a command line, and, in quotes, of a line for the lvm shell: what that says is all that it tells. */
+export const LVM_CONFIG = 'backup/backup=0 backup/archive=0 activation/monitoring=0 global/notify_dbus=0 log/silent=0';
 
 const number = v.pipe(v.string(), v.transform(Number), v.number());
 /** Empty where it does not apply. */
