@@ -12,8 +12,9 @@ import { recipes } from '../support/variants.js';
 const AGENT = 'fsfreeze-agent.service';
 const CONFIGURATION = '/etc/qemu/qemu-ga.conf';
 const DEBIAN = '/etc/default/qemu-guest-agent';
-/** WatchdogSec, and what a busy machine takes. */
-const WATCHDOG_MS = 30_000;
+/** Shorter than the unit's, which is 30 s; the agent goes by what it is told. */
+const WATCHDOG_MS = 10_000;
+const DROP_IN = `/run/systemd/system/${AGENT}.d/watchdog.conf`;
 
 const line = async (guest: Guest, command: string): Promise<string> =>
   (await guest.exec(command, { check: false, timeoutMs: 60_000 })).stdout.trim();
@@ -139,6 +140,9 @@ for (const recipe of recipes('debian-12'))
     });
 
     test('one whose loop stands still is started anew', { timeout: 240_000 }, async () => {
+      expect(await line(guest(), `systemctl show -P WatchdogUSec ${AGENT}`)).toBe('30s');
+      await write(guest(), DROP_IN, `[Service]\nWatchdogSec=${WATCHDOG_MS / 1000}s\n`);
+      await guest().exec('systemctl daemon-reload');
       await expectServes(guest());
       const old = await guestPid(guest(), { unit: AGENT });
       await guest().exec(`kill -STOP ${old}`);
@@ -164,5 +168,6 @@ for (const recipe of recipes('debian-12'))
       // And from then on it is looked after again.
       await sleep(1.5 * WATCHDOG_MS);
       expect(await guestPid(guest(), { unit: AGENT })).toBe(agent);
+      await guest().exec(`rm ${DROP_IN}; systemctl daemon-reload`);
     });
   });
