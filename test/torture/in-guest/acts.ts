@@ -35,7 +35,7 @@ const WATCHED = ['/srv/a', '/srv/a/b', '/srv/t', '/srv/s', '/srv/wal'] as const;
 /** Under a busy machine a shorter one ends before the first device is suspended. */
 const LEASE_S = 2;
 /** A suspension lasts milliseconds, and may not be seen. */
-const LEASE_ATTEMPTS = 5;
+const LEASE_ATTEMPTS = 20;
 const CLEAN_LIMIT_S = 30;
 const COW_MIB = 8;
 
