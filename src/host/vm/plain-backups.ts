@@ -4,10 +4,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../../defined.js';
 import { BridgeError, CutError, describeError } from '../../errors.js';
-import { keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
-import { nodesOfFile, readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import { bitmapsIn, keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
+import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
-import { runQmp, type BlockNode, type TransactionAction } from '../../qmp/commands.js';
+import { runQmp, type TransactionAction } from '../../qmp/commands.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
@@ -186,13 +186,6 @@ export class PlainBackups implements BackupHost {
     const inUse = await removeBitmaps(this.#client, wanted);
     if (inUse.length > 0) throw new BridgeError('E_BACKUP', `dirty bitmaps are in use: ${inUse.join(', ')}`);
   }
-}
-
-function bitmapsIn(nodes: ReadonlyMap<string, BlockNode>, layers: VmDisk['below']): string[] {
-  return layers
-    .flatMap(({ file, format }) => nodesOfFile(nodes.values(), (image) => image === file, format))
-    .flatMap((node) => nodes.get(node)?.['dirty-bitmaps'] ?? [])
-    .flatMap(({ name }) => name ?? []);
 }
 
 const fileNode = (node: string): string => `${node}-file`;

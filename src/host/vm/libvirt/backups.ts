@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BridgeError, CutError, UsageError } from '../../../errors.js';
 import { keepsBitmaps, readNode } from '../../../qmp/bitmaps.js';
-import { readNodes, type VmDisk } from '../../../qmp/block-graph.js';
+import type { VmDisk } from '../../../qmp/block-graph.js';
 import { runQmp } from '../../../qmp/commands.js';
 import type { Reverter } from '../../../reverter.js';
 import { imageInfo } from '../../images/image-file.js';
@@ -24,13 +24,13 @@ import { BackupJob } from './backup-job.js';
 import { backupXml, checkpointXml } from './backup-xml.js';
 import {
   bitmapsOf,
+  foundCheckpoints,
   isShutOff,
   listedCheckpoints,
   redefineCheckpoint,
   removeCheckpoint,
-  type KnownCheckpoint,
+  without,
 } from './checkpoints.js';
-import { disksOfDomain } from './disks.js';
 import { endedBackup, runningJob, type EndedJob } from './domain-job.js';
 import { domainDisks } from './domain-xml.js';
 import type { LibvirtMonitor } from './monitor.js';
@@ -122,7 +122,7 @@ export class LibvirtBackups implements BackupHost {
   /** An increment is made of what libvirt lists alone: what it lost of a checkpoint whose bitmaps are there, it gets back. */
   async #listBases(targets: readonly BackupTarget[], known: readonly string[]): Promise<void> {
     const listed = await listedCheckpoints(this.#virsh);
-    const found = await this.#found(known);
+    const found = await foundCheckpoints(this.#virsh, this.#monitor, known);
     for (const { disk, file, since, sinceTime } of targets) {
       if (since === undefined) continue;
       const bitmaps = await this.checkpoints(disk);
@@ -131,19 +131,6 @@ export class LibvirtBackups implements BackupHost {
       if (listed.includes(since) || base === undefined) continue;
       await redefineCheckpoint(this.#virsh, { ...base, since: sinceTime });
     }
-  }
-
-  /** Every checkpoint of which there is a bitmap. */
-  async #found(known: readonly string[]): Promise<ReadonlyMap<string, KnownCheckpoint>> {
-    const nodes = await readNodes(this.#monitor);
-    const on = new Map<string, string[]>();
-    for (const { device, node } of await disksOfDomain(this.#virsh, this.#monitor)) {
-      if (!known.includes(device)) continue;
-      for (const { name } of nodes.get(node)?.['dirty-bitmaps'] ?? []) {
-        if (name !== undefined) on.set(name, [...(on.get(name) ?? []), device]);
-      }
-    }
-    return new Map([...on].map(([name, own]) => [name, { name, targets: own, others: without(known, own) }]));
   }
 
   /** `backup-begin` for the targets that were opened. Throws what Virsh.run does. */
@@ -237,22 +224,18 @@ export class LibvirtBackups implements BackupHost {
     try {
       const listed = await listedCheckpoints(this.#virsh);
       const known = await this.#targets();
-      const found = await this.#found(known);
+      const found = await foundCheckpoints(this.#virsh, this.#monitor, known);
       for (const name of new Set([...listed, ...found.keys()])) {
         const checkpoint = found.get(name);
         const isLost = checkpoint === undefined && ours(name);
         if (!wanted(name) && !isLost) continue;
-        await removeCheckpoint(this.#virsh, checkpoint ?? { name, targets: [], others: known });
+        await removeCheckpoint(this.#virsh, checkpoint ?? { name, targets: [], others: known, layered: [] });
       }
     } catch (error) {
       // With nothing of it in QEMU, the next backup does it.
       if (!isShutOff(error)) throw error;
     }
   }
-}
-
-function without(all: readonly string[], some: readonly string[]): string[] {
-  return all.filter((each) => !some.includes(each));
 }
 
 // QEMU writes what tables it has in memory when it closes a target, and libvirt tells of no error then. But the image says
