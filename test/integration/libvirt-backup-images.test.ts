@@ -1,6 +1,6 @@
 // Backups of libvirt domains and what becomes of their images: the base of a snapshot set is only read, and an image that
 // somebody put in the place of another is no base.
-import { statSync } from 'node:fs';
+import { renameSync, statSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { BackedUpDomain, type DomainDisk } from '../support/backed-up-domain.js';
 import { LibvirtHost } from '../support/libvirt.js';
@@ -56,5 +56,38 @@ requires(
     const names = new Set(nodes.flatMap((node) => node['dirty-bitmaps'] ?? []).map(({ name }) => name));
     expect([...names]).toEqual(await vm.checkpoints());
     for (const { made } of [full, second, third, fourth]) expect(await vm.differences(made.run)).toEqual([]);
+  });
+
+  test('images that were exchanged under their names are copied in full', async () => {
+    await using vm = await BackedUpDomain.start(host, 'exchanged', two);
+    await vm.write('vda', 1, 0, 1024);
+    await vm.write('vdb', 2, 0, 1024);
+    const full = await vm.run();
+    await vm.write('vda', 3, 256, 64);
+    await vm.shutOff();
+    const state = vm.state();
+    renameSync(vm.image('vda'), vm.path('aside'));
+    renameSync(vm.image('vdb'), vm.image('vda'));
+    renameSync(vm.path('aside'), vm.image('vdb'));
+    const [vda = Buffer.of(), vdb = Buffer.of()] = two.map(({ target }) => state.get(target));
+    vm.became(
+      new Map([
+        ['vda', vdb],
+        ['vdb', vda],
+      ]),
+    );
+    const off = await vm.run();
+    await vm.domain.virsh('start');
+    await vm.write('vda', 4, 512, 64);
+    const on = await vm.run();
+    for (const { error, made } of [off, on]) {
+      expect(error.message).toBe('none');
+      expect(await vm.differences(made.run)).toEqual([]);
+    }
+    expect(off.made.disks[0]).toMatchObject({
+      kind: 'full',
+      why: `no increment of run ${full.made.run}: which of its disks this one was is not known, its image is none of theirs`,
+    });
+    expect(on.made.disks.map(({ kind }) => kind)).toEqual(['incremental', 'incremental']);
   });
 });
