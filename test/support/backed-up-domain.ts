@@ -149,13 +149,14 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
       [this.image(one), this.image(other)],
       [this.image(other), this.image(one)],
     ]);
-    const xml = (await this.domain.definition()).replace(
-      /(?<=<source file=')[^']*/g,
-      (file) => names.get(file) ?? file,
-    );
-    await this.domain.host.run(['define', await this.domain.host.file(xml)]);
+    await this.redefine((xml) => xml.replace(/(?<=<source file=')[^']*/g, (file) => names.get(file) ?? file));
     const state = this.state();
     this.became(new Map([...state, [one, state.get(other) ?? Buffer.of()], [other, state.get(one) ?? Buffer.of()]]));
+  }
+
+  async redefine(change: (xml: string) => string): Promise<void> {
+    const xml = change(await this.domain.definition());
+    await this.domain.host.run(['define', await this.domain.host.file(xml)]);
   }
 
   async #io(target: string, command: string): Promise<void> {

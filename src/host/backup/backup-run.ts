@@ -106,13 +106,14 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
 }
 
 /** The plan in the VM's own words. */
-function shutOffPlan(plan: BackupPlan, { drives, knownBy }: ShutOffVm): BackupPlan {
+function shutOffPlan(plan: BackupPlan, { drives, knownBy, leftOut, missing }: ShutOffVm): BackupPlan {
   const planned = plan.planned.map((each) => {
     const { id, serial } = drives.find(({ device }) => device === each.disk.device) ?? each.disk;
     return { ...each, disk: { ...each.disk, id, ...defined({ serial }) } };
   });
   const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of ${knownBy}`;
-  return { ...plan, planned, status: 'shut off', whyNoAgent };
+  const own = { leftOut: [...plan.leftOut, ...leftOut], missing: [...plan.missing, ...missing] };
+  return { ...plan, ...own, planned, status: 'shut off', whyNoAgent };
 }
 
 /** The VM, or what stands in for it while it is shut off. */
