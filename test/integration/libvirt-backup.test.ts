@@ -45,7 +45,7 @@ requires(
       ['vdb', 'full', 'no earlier run is there'],
       ['vdc', 'full', 'no earlier run is there'],
     ]);
-    expect(full.made.saved.map(({ name }) => name)).toEqual(['domain.xml', 'domain-inactive.xml']);
+    expect(full.made.saved.map(({ name }) => name)).toEqual(['domain.xml', 'domain-inactive.xml', 'machine.json']);
     await vm.write('vda', 4, 512, 64);
     await vm.write('vdb', 5, 128, 128);
     const second = await vm.run();

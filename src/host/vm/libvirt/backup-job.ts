@@ -6,7 +6,7 @@ import { DeadlineError } from '../../../errors.js';
 import { readNodes } from '../../../qmp/block-graph.js';
 import type { BackupTarget, TransferOptions } from '../hypervisor.js';
 import { backupFiles } from './backup-xml.js';
-import { runningJob } from './domain-job.js';
+import { runningJob, type RunningJob } from './domain-job.js';
 import type { LibvirtMonitor } from './monitor.js';
 import { VirshError, type Virsh } from './virsh.js';
 
@@ -51,20 +51,23 @@ export class BackupJob {
   }
 
   /**
-   * Returns when it is not there any more; for how long it was seen, in milliseconds. Throws a DeadlineError if it does not
+   * Returns when it is not there any more, as it was seen last; undefined if it was not seen. Throws a DeadlineError if it does not
    * get on, the signal's reason when aborted, and what `check` throws.
    */
-  async untilEnded(targets: Targets, options: TransferOptions, check: () => Promise<void>): Promise<number> {
+  async untilEnded(
+    targets: Targets,
+    options: TransferOptions,
+    check: () => Promise<void>,
+  ): Promise<RunningJob | undefined> {
     const { signal, stallMs, onProgress } = options;
-    const startMs = performance.now();
-    let seenMs = 0;
-    let moved = { current: -1, atMs: startMs };
+    let seen: RunningJob | undefined;
+    let moved = { current: -1, atMs: performance.now() };
     for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(2 * pollMs, POLL_MS)) {
       signal.throwIfAborted();
       const job = await runningJob(this.#virsh);
       const nowMs = performance.now();
-      if (job === undefined || !(await this.isRunning(targets))) return seenMs;
-      seenMs = nowMs - startMs;
+      if (job === undefined || !(await this.isRunning(targets))) return seen;
+      seen = job;
       await check();
       onProgress(job);
       if (job.current !== moved.current) moved = { current: job.current, atMs: nowMs };

@@ -31,7 +31,7 @@ import {
   removeCheckpoint,
   without,
 } from './checkpoints.js';
-import { endedBackup, runningJob, type EndedJob } from './domain-job.js';
+import { endedBackup, runningJob, whyAnother, type EndedJob, type RunningJob } from './domain-job.js';
 import { domainDisks } from './domain-xml.js';
 import type { LibvirtMonitor } from './monitor.js';
 import type { Virsh } from './virsh.js';
@@ -156,22 +156,30 @@ export class LibvirtBackups implements BackupHost {
 
   async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
     await this.#begun;
-    const seenMs = await this.#job.untilEnded(targets, options, () => this.#checkRuns());
-    const ended = await endedBackup(this.#virsh);
-    if (ended === undefined || ended.elapsedMs < seenMs) {
-      throw new BridgeError(
-        'E_JOB',
-        `${this.#virsh.where}: how the backup ended is not known: another job was there since`,
-      );
-    }
-    if (ended.why !== undefined) {
-      throw new BridgeError('E_JOB', `${this.#virsh.where}: the backup job failed: ${ended.why}`);
-    }
+    const seen = await this.#job.untilEnded(targets, options, () => this.#checkRuns());
+    const ended = await this.#endOf(targets, seen);
     await this.#checkRuns();
     await this.#job.untilClosed(targets, options.finalizeMs);
     await options.beforeFlush();
     for (const target of targets) await checkTables(target);
     return this.#copied(targets, ended);
+  }
+
+  async #endOf(targets: readonly BackupTarget[], seen: RunningJob | undefined): Promise<EndedJob> {
+    const ended = await endedBackup(this.#virsh);
+    if (ended?.why !== undefined) {
+      throw new BridgeError('E_JOB', `${this.#virsh.where}: the backup job failed: ${ended.why}`);
+    }
+    // Where a record lies in several layers, what is in two of them was counted twice.
+    const sums = targets.map(({ disk, file, since }) => {
+      if (since === undefined) return disk.virtualSize;
+      return disk.below.length > 0 ? 0 : (this.#expected.get(file) ?? 0);
+    });
+    const least = sums.reduce((sum, bytes) => sum + bytes, 0);
+    const why = ended === undefined ? 'it was no backup' : whyAnother(ended, seen, least);
+    if (ended !== undefined && why === undefined) return ended;
+    const message = `${this.#virsh.where}: how the backup ended is not known: another job was there since (${why ?? ''})`;
+    throw new BridgeError('E_JOB', message);
   }
 
   // libvirt tells the sum of all disks. That of one increment follows from it; of several, what was known before the hold is
