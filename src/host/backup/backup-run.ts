@@ -176,6 +176,7 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
     key: folder.key,
     run,
     targets: targets.map(({ node, jobId, file, checkpoint }) => ({ node, jobId, file, ...defined({ checkpoint }) })),
+    pausedBefore: plan.status === 'io-error',
   });
   const reverter = new Reverter();
   let copied: CopiedRun;

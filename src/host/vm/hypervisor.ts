@@ -172,9 +172,10 @@ export interface BackupHost {
 
   /**
    * Ends what was begun and closes the targets, as far as any of it is there. A VM that was paused meanwhile, since a write of
-   * its guest failed, is continued. Throws if the end cannot be had.
+   * its guest failed, is continued. `pausedBefore`, as the journal of a killed tool says: it was paused so before; undefined if
+   * that is not known, or the targets were opened here. Throws if the end cannot be had.
    */
-  end(targets: readonly BegunTarget[]): Promise<EndedBackup>;
+  end(targets: readonly BegunTarget[], pausedBefore?: boolean): Promise<EndedBackup>;
 
   /**
    * Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. Where

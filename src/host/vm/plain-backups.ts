@@ -145,13 +145,13 @@ export class PlainBackups implements BackupHost {
     }
   }
 
-  async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
+  async end(targets: readonly BegunTarget[], pausedBefore = false): Promise<EndedBackup> {
     await cancelGroup(
       this.#client,
       targets.map(({ jobId }) => jobId),
     );
     const wasOpen = await this.#close(targets);
-    return wasOpen && !this.#pausedBefore ? await this.#continue() : undefined;
+    return wasOpen && !this.#pausedBefore && !pausedBefore ? await this.#continue() : undefined;
   }
 
   // A job goes on beside a write of the guest that failed, and may come to a good end: the guest comes first.

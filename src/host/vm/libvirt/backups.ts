@@ -194,13 +194,15 @@ export class LibvirtBackups implements BackupHost {
     return targets.map(({ since }, index) => (since === undefined ? (known[index] ?? 0) : Math.max(0, total - full)));
   }
 
-  async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
+  async end(targets: readonly BegunTarget[], pausedBefore?: boolean): Promise<EndedBackup> {
     try {
       const wasRunning = await this.#job.isRunning(targets);
       if (wasRunning) await this.#job.abort(targets);
       await this.#job.untilClosed(targets, CLOSE_MS);
-      const isOurs = wasRunning || this.#pausedBefore === false;
-      return isOurs && this.#pausedBefore !== true ? await this.#continue() : undefined;
+      const before = this.#pausedBefore ?? pausedBefore;
+      // A job that failed is gone by itself, and nothing tells any more that it was there.
+      const mayBeOurs = before === false || (before === undefined && wasRunning);
+      return mayBeOurs ? await this.#continue() : undefined;
     } catch (error) {
       if (isShutOff(error)) return undefined;
       throw error;
