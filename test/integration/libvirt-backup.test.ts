@@ -170,6 +170,11 @@ requires(
     expect(refused).toMatchObject({ code: 2, error: { code: 'E_USAGE' } });
     expect(refused.error.message).toBe('--compress zstd: libvirt cannot compress what it copies');
     expect(await vm.checkpoints()).toEqual([]);
+    await vm.foreignBackup('vda');
+    const busy = await vm.run();
+    expect(busy).toMatchObject({ code: 2, error: { code: 'E_BACKUP' } });
+    expect(busy.error.message).toContain('a job of it is under way (virsh domjobinfo)');
+    await vm.domain.virsh('domjobabort');
     expect(await vm.domain.bridge(vm.words('--dry-run'))).toMatchObject({
       code: 0,
       json: {

@@ -83,6 +83,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const { backups } = hypervisor;
   await refuseHalfRestored(store.folder);
   await settleLeft(store, backups, options);
+  await backups.refuseOtherJob();
   if (there === undefined) await refuseSecond(given, hypervisor, backups);
   const repository = there ?? (await makeRepository(given.repository));
   const folder = new VmFolder(repository.path, identityKey(identity));
@@ -90,7 +91,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   await using lock = await lockForChange(repository, folder.key, locking);
   await removeLeft(folder, await leftFolders(folder));
   const runs = await readRuns(folder);
-  await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)), isOfRepository(repository.id));
+  await dropLeft(backups, repository, runs, options);
   const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
   const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
   try {
@@ -154,6 +155,16 @@ async function settleLeft(store: ManifestStore, backups: BackupHost, options: Ba
   if (settled === 'lost') {
     const { path } = entry.repository;
     options.onProgress(`run ${entry.run}, whose tool was killed, is ended; its repository ${path} is not there`);
+  }
+}
+
+/** No run needs them gone: one that stays is told of again when the run is there. */
+async function dropLeft(backups: BackupHost, { id }: Repository, runs: Runs, options: BackupOptions): Promise<void> {
+  try {
+    await backups.dropCheckpoints(isSuperfluous(id, everyCheckpoint(runs)), isOfRepository(id));
+  } catch (error) {
+    if (error instanceof UnreachableError) throw error;
+    options.onProgress(`checkpoints of runs that are gone were not all forgotten: ${describeError(error)}`);
   }
 }
 

@@ -157,6 +157,9 @@ export interface BackupHost {
 
   checkpointLife(disk: VmDisk): Promise<CheckpointLife>;
 
+  /** Throws a UsageError if another job of the VM as a whole is under way: then nothing is to be begun. */
+  refuseOtherJob(): Promise<void>;
+
   /** Opens the targets, not yet in use. What it does is registered with the reverter first. */
   openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void>;
 
@@ -178,7 +181,8 @@ export interface BackupHost {
   end(targets: readonly BegunTarget[], pausedBefore?: boolean): Promise<EndedBackup>;
 
   /**
-   * Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. Where
+   * Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for those that cannot be
+   * forgotten (one is in use, say) when the others are. Where
    * somebody lists checkpoints, those that are `ours` and record nothing any more are taken from his list.
    */
   dropCheckpoints(wanted: (name: string) => boolean, ours?: (name: string) => boolean): Promise<void>;

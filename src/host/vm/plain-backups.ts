@@ -57,6 +57,11 @@ export class PlainBackups implements BackupHost {
     return keepsBitmaps(await readNode(this.#client, node)) ? 'image' : 'process';
   }
 
+  /** Each job is of one disk: whether a disk has one is asked with the disks. */
+  refuseOtherJob(): Promise<void> {
+    return Promise.resolve();
+  }
+
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
     this.#pausedBefore = await this.#isPaused();
     for (const target of targets) {

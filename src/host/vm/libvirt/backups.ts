@@ -4,7 +4,7 @@
 // with --reuse-external, whatever their headers name below them, and are opened without it; a job that is ended keeps its
 // checkpoint; the job ends a moment before its targets are closed.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BridgeError, CutError, UsageError } from '../../../errors.js';
+import { BridgeError, CutError, describeError, UsageError } from '../../../errors.js';
 import { keepsBitmaps, readNode } from '../../../qmp/bitmaps.js';
 import type { VmDisk } from '../../../qmp/block-graph.js';
 import { runQmp } from '../../../qmp/commands.js';
@@ -76,12 +76,15 @@ export class LibvirtBackups implements BackupHost {
     return keepsBitmaps(await readNode(this.#monitor, node)) ? 'image' : 'none';
   }
 
+  /** libvirt would let the cut wait for its end, with the guest held. */
+  async refuseOtherJob(): Promise<void> {
+    if ((await runningJob(this.#virsh)) === undefined) return;
+    throw new UsageError('E_BACKUP', `${this.#virsh.where}: a job of it is under way (virsh domjobinfo)`);
+  }
+
   /** libvirt opens the targets itself, in the cut: only its XML is made here, and what it needs to know of the bases. */
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
-    if ((await runningJob(this.#virsh)) !== undefined) {
-      // libvirt would let the cut wait for its end, with the guest held.
-      throw new UsageError('E_BACKUP', `${this.#virsh.where}: a job of it is under way (virsh domjobinfo)`);
-    }
+    await this.refuseOtherJob();
     const known = await this.#targets();
     const lost = targets.find(({ disk }) => !known.includes(disk.device));
     if (lost !== undefined) {
@@ -235,12 +238,18 @@ export class LibvirtBackups implements BackupHost {
       const listed = await listedCheckpoints(this.#virsh);
       const known = await this.#targets();
       const found = await foundCheckpoints(this.#virsh, this.#monitor, known);
+      const failures: unknown[] = [];
       for (const name of new Set([...listed, ...found.keys()])) {
         const checkpoint = found.get(name);
         const isLost = checkpoint === undefined && ours(name);
         if (!wanted(name) && !isLost) continue;
-        await removeCheckpoint(this.#virsh, checkpoint ?? { name, targets: [], others: known, layered: [] });
+        const all = checkpoint ?? { name, targets: [], others: known, layered: [] };
+        await removeCheckpoint(this.#virsh, all).catch((error: unknown) => {
+          if (isShutOff(error)) throw error;
+          failures.push(error);
+        });
       }
+      if (failures.length > 0) throw new BridgeError('E_BACKUP', failures.map(describeError).join('; '));
     } catch (error) {
       // With nothing of it in QEMU, the next backup does it.
       if (!isShutOff(error)) throw error;

@@ -1,5 +1,5 @@
-// A VM that QEMU paused, since a write of its guest failed while libvirt backed it up: by a scripted virsh and monitor, as a
-// domain without a guest writes nothing that could fail.
+// What a libvirt domain without a guest does not come to, by a scripted virsh and monitor: a VM that QEMU paused, since a write
+// of its guest failed, and a checkpoint that libvirt does not delete.
 import { beforeEach, expect, test } from 'vitest';
 import { LibvirtBackups } from '../../../../../src/host/vm/libvirt/backups.js';
 import type { LibvirtMonitor } from '../../../../../src/host/vm/libvirt/monitor.js';
@@ -15,12 +15,17 @@ const xml = `<domainbackup><disks><disk name='vda'><target file='${target.file}'
 
 const virsh = {
   where: 'libvirt domain x',
-  run: (command: string): Promise<string> => {
+  run: (command: string, words: readonly string[]): Promise<string> => {
     if (command === 'backup-dumpxml') {
       if (isJob) return Promise.resolve(xml);
       return Promise.reject(new VirshError('x', 'backup-dumpxml', 'no domain backup job present', 'none'));
     }
+    if (command === 'checkpoint-list') return Promise.resolve('one\ntwo\n');
+    if (command === 'dumpxml') return Promise.resolve('<domain><devices><emulator>/x</emulator></devices></domain>');
     acts.push(command);
+    if (command === 'checkpoint-delete' && words.includes('one')) {
+      return Promise.reject(new VirshError('x', command, 'Failed to get "write" lock', 'none'));
+    }
     if (command === 'domjobabort') isJob = false;
     if (command === 'resume') status = resumedTo;
     return Promise.resolve('');
@@ -38,7 +43,7 @@ beforeEach(() => {
   resumedTo = 'running';
 });
 
-test('is continued by recover, though its job failed and is gone', async () => {
+test('a VM that was paused is continued by recover, though its job failed and is gone', async () => {
   expect(await end(false)).toBe('continued');
   expect(acts).toEqual(['resume']);
 });
@@ -67,4 +72,10 @@ test('one that somebody else paused stays so', async () => {
   status = 'paused';
   expect(await end(false)).toBeUndefined();
   expect(acts).toEqual([]);
+});
+
+test('a checkpoint that libvirt does not delete is told of when the others are gone', async () => {
+  const drop = new LibvirtBackups(virsh, monitor).dropCheckpoints(() => true);
+  await expect(drop).rejects.toThrow('x, virsh checkpoint-delete: Failed to get "write" lock');
+  expect(acts).toEqual(['checkpoint-delete', 'checkpoint-delete']);
 });
