@@ -134,7 +134,10 @@ export interface Checkpoint {
 export interface TransferOptions extends GroupOptions {
   /** How long the end of the jobs may take, once everything is copied; then, how long a target may take to be flushed. */
   readonly finalizeMs: number;
-  /** Called, and waited for, when all is copied and no write of the guest waits for a target: before they are flushed. */
+  /**
+   * Syncs the targets. Called, and waited for, when all is copied and no write of the guest waits for a target: before they are
+   * flushed. Where they are flushed by somebody else it is called while they are written, too, and once they are.
+   */
   readonly beforeFlush: () => Promise<void>;
 }
 

@@ -33,6 +33,7 @@ import {
 } from './checkpoints.js';
 import { endedBackup, runningJob, whyAnother, type EndedJob, type RunningJob } from './domain-job.js';
 import { domainDisks } from './domain-xml.js';
+import { EarlySync } from './early-sync.js';
 import type { LibvirtMonitor } from './monitor.js';
 import type { Virsh } from './virsh.js';
 import { xmlFiles } from './xml-files.js';
@@ -159,10 +160,15 @@ export class LibvirtBackups implements BackupHost {
 
   async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
     await this.#begun;
-    const seen = await this.#job.untilEnded(targets, options, () => this.#checkRuns());
+    const early = new EarlySync(options.beforeFlush);
+    const seen = await this.#job.untilEnded(targets, options, async () => {
+      await this.#checkRuns();
+      early.tick();
+    });
     const ended = await this.#endOf(targets, seen);
     await this.#checkRuns();
     await this.#job.untilClosed(targets, options.finalizeMs);
+    await early.end();
     await options.beforeFlush();
     for (const target of targets) await checkTables(target);
     return this.#copied(targets, ended);
