@@ -2,7 +2,7 @@
 // Specification: virsh(1), domjobinfo, domjobabort, backup-dumpxml, blockjob.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../../deadline.js';
-import { DeadlineError } from '../../../errors.js';
+import { BridgeError, DeadlineError } from '../../../errors.js';
 import { readNodes } from '../../../qmp/block-graph.js';
 import type { BackupTarget, TransferOptions } from '../hypervisor.js';
 import { backupFiles } from './backup-xml.js';
@@ -16,6 +16,7 @@ const ABORT_MS = 120_000;
 const FIRST_POLL_MS = 20;
 const POLL_MS = 500;
 const CLOSED_POLL_MS = 50;
+const LIMIT_ATTEMPTS = 3;
 
 type Targets = readonly Pick<BackupTarget, 'file'>[];
 
@@ -39,14 +40,22 @@ export class BackupJob {
     }
   }
 
-  /** Sets its rate: `backup-begin` has no word for it. */
-  async limit({ disk, speed }: BackupTarget): Promise<void> {
+  /** Sets its rate: `backup-begin` has no word for it. Throws a BridgeError if libvirt does not: nothing may be copied so fast. */
+  async limit({ disk, speed }: Pick<BackupTarget, 'disk' | 'speed'>): Promise<void> {
     if (speed === undefined) return;
-    try {
-      await this.#virsh.run('blockjob', [disk.device, '--bandwidth', String(speed), '--bytes'], ASK_MS);
-    } catch (error) {
-      // Its copy is made already; else the next question tells.
-      if (!(error instanceof VirshError)) throw error;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#virsh.run('blockjob', [disk.device, '--bandwidth', String(speed), '--bytes'], ASK_MS);
+        return;
+      } catch (error) {
+        if (!(error instanceof VirshError)) throw error;
+        // Its copy is made already. QEMU knows that a moment before libvirt, and refuses then, too.
+        if (/does not have an active block job/.test(error.reason)) return;
+        if (attempt === LIMIT_ATTEMPTS) {
+          throw new BridgeError('E_JOB', `the limit of disk ${disk.device} cannot be set: ${error.message}`);
+        }
+        await sleep(POLL_MS);
+      }
     }
   }
 

@@ -1,8 +1,9 @@
 // Backups of a libvirt domain: `backup-begin` pushes each disk to its target, while the guest writes on, and begins a
 // checkpoint with the same cut. All is libvirt's: its job, its list of checkpoints, its bitmaps in the images. Specification:
 // virsh(1), libvirt's "Efficient live full and incremental backups". Seen on 9.0: targets that are there already are taken
-// with --reuse-external, whatever their headers name below them, and are opened without it; a job that is ended keeps its
-// checkpoint; the job ends a moment before its targets are closed.
+// with --reuse-external, whatever their headers name below them, and that of an increment is opened with the disk below it,
+// of which nothing is read as clusters are written whole; a job that is ended keeps its checkpoint; the job ends a moment before
+// its targets are closed.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BridgeError, CutError, describeError, UsageError } from '../../../errors.js';
 import { keepsBitmaps, readNode } from '../../../qmp/bitmaps.js';
@@ -147,7 +148,8 @@ export class LibvirtBackups implements BackupHost {
 
   async #afterBegin(targets: readonly BackupTarget[]): Promise<void> {
     for (const target of targets) await this.#job.limit(target);
-    await this.#dropXml();
+    // A file that is left over is no reason to have no backup.
+    await this.#dropXml().catch(() => undefined);
   }
 
   async begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]> {
