@@ -30,7 +30,9 @@ const parsed = (disk: string) => domainDisks(`<domain><devices>${disk}</devices>
 
 test('one disk with another image: the rest of it stays, what lay below the old image goes', () => {
   const disk = diskOnImage(xml, 'vda', { ...plain, file: '/images/a & b.raw' }) ?? '';
-  expect(parsed(disk)).toMatchObject([{ target: 'vda', alias: 'virtio-disk0', file: '/images/a & b.raw', format: 'raw' }]);
+  expect(parsed(disk)).toMatchObject([
+    { target: 'vda', alias: 'virtio-disk0', file: '/images/a & b.raw', format: 'raw' },
+  ]);
   expect(disk).toContain('discard="unmap"');
   expect(disk).toContain('<driver name="qemu" type="raw"');
   expect(disk).toContain('slot="0x05"');
