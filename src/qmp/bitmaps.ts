@@ -1,7 +1,7 @@
 // Reads and removes dirty bitmaps: QEMU's records of what was written to a node since they were added. Specification:
 // QEMU docs/interop/bitmaps.rst, qapi/block-core.json.
 import { BridgeError } from '../errors.js';
-import { readNodes } from './block-graph.js';
+import { nodesOfFile, readNodes, type VmDisk } from './block-graph.js';
 import { runQmp, type BlockNode, type DirtyBitmap } from './commands.js';
 import type { Monitor } from './monitor.js';
 
@@ -17,6 +17,14 @@ export function keepsBitmaps({ drv, image }: Pick<BlockNode, 'drv' | 'image'>): 
   const data: unknown = image['format-specific']?.data;
   const isOld = typeof data === 'object' && data !== null && 'compat' in data && data.compat === '0.10';
   return drv === 'qcow2' && !isOld;
+}
+
+/** The names of the bitmaps on these layers. */
+export function bitmapsIn(nodes: ReadonlyMap<string, BlockNode>, layers: VmDisk['below']): string[] {
+  return layers
+    .flatMap(({ file, format }) => nodesOfFile(nodes.values(), (image) => image === file, format))
+    .flatMap((node) => nodes.get(node)?.['dirty-bitmaps'] ?? [])
+    .flatMap(({ name }) => name ?? []);
 }
 
 /** Why what the bitmap says cannot be relied on, for people; undefined if it can. */

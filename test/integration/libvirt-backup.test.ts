@@ -45,7 +45,7 @@ requires(
       ['vdb', 'full', 'no earlier run is there'],
       ['vdc', 'full', 'no earlier run is there'],
     ]);
-    expect(full.made.saved.map(({ name }) => name)).toEqual(['domain.xml', 'domain-inactive.xml']);
+    expect(full.made.saved.map(({ name }) => name)).toEqual(['domain.xml', 'domain-inactive.xml', 'machine.json']);
     await vm.write('vda', 4, 512, 64);
     await vm.write('vdb', 5, 128, 128);
     const second = await vm.run();
@@ -170,6 +170,11 @@ requires(
     expect(refused).toMatchObject({ code: 2, error: { code: 'E_USAGE' } });
     expect(refused.error.message).toBe('--compress zstd: libvirt cannot compress what it copies');
     expect(await vm.checkpoints()).toEqual([]);
+    await vm.foreignBackup('vda');
+    const busy = await vm.run();
+    expect(busy).toMatchObject({ code: 2, error: { code: 'E_BACKUP' } });
+    expect(busy.error.message).toContain('a job of it is under way (virsh domjobinfo)');
+    await vm.domain.virsh('domjobabort');
     expect(await vm.domain.bridge(vm.words('--dry-run'))).toMatchObject({
       code: 0,
       json: {

@@ -131,6 +131,14 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
     await expect.poll(() => this.domain.virsh('domstate'), { timeout: 10_000 }).toContain('shut off');
   }
 
+  /** Begins a backup of somebody else, which lets others read the disk and so has no end. */
+  async foreignBackup(target: string): Promise<void> {
+    const socket = this.path('nbd.sock');
+    const disk = `<disks><disk name='${target}' backup='yes' type='file'><scratch file='${this.path('scratch.img')}'/></disk></disks>`;
+    const xml = `<domainbackup mode='pull'><server transport='unix' socket='${socket}'/>${disk}</domainbackup>`;
+    await this.domain.virsh('backup-begin', await this.domain.host.file(xml));
+  }
+
   /** A process that has the image open, to write to it. */
   async holder(target: string): Promise<AsyncDisposable & { readonly pid: number }> {
     const held = execa('sh', ['-c', 'exec 3<>"$1"; echo; exec sleep 60', 'sh', this.image(target)], { reject: false });
@@ -149,13 +157,14 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
       [this.image(one), this.image(other)],
       [this.image(other), this.image(one)],
     ]);
-    const xml = (await this.domain.definition()).replace(
-      /(?<=<source file=')[^']*/g,
-      (file) => names.get(file) ?? file,
-    );
-    await this.domain.host.run(['define', await this.domain.host.file(xml)]);
+    await this.redefine((xml) => xml.replace(/(?<=<source file=')[^']*/g, (file) => names.get(file) ?? file));
     const state = this.state();
     this.became(new Map([...state, [one, state.get(other) ?? Buffer.of()], [other, state.get(one) ?? Buffer.of()]]));
+  }
+
+  async redefine(change: (xml: string) => string): Promise<void> {
+    const xml = change(await this.domain.definition());
+    await this.domain.host.run(['define', await this.domain.host.file(xml)]);
   }
 
   async #io(target: string, command: string): Promise<void> {

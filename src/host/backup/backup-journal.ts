@@ -22,6 +22,8 @@ const entrySchema = v.strictObject({
       checkpoint: v.optional(v.string()),
     }),
   ),
+  /** By a write of the guest that failed, before anything was done. Absent in journals of older versions. */
+  pausedBefore: v.optional(v.boolean()),
   hold: v.optional(holdSchema),
   /** The work is over, though its owner may live on: only the hold is left to be looked at. */
   over: v.optional(v.boolean()),
@@ -57,7 +59,7 @@ export class BackupJournal {
   /** Durable when it returns. */
   static async begin(
     vmFolder: string,
-    work: Pick<BackupEntry, 'repository' | 'key' | 'run' | 'targets'>,
+    work: Pick<BackupEntry, 'repository' | 'key' | 'run' | 'targets' | 'pausedBefore'>,
   ): Promise<BackupJournal> {
     const journal = new BackupJournal(backupJournalFile(vmFolder), {
       ...(await newWork('backup')),

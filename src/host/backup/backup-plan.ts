@@ -11,8 +11,9 @@ import type { Runs } from '../repository/runs.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { diskName } from '../vm/disk-choice.js';
 import type { CheckpointLife, Hypervisor } from '../vm/hypervisor.js';
-import { chooseBase, isSuperfluous, type Base } from './checkpoints.js';
+import { chooseBase, isSuperfluous, type Base, type BaseOptions } from './checkpoints.js';
 import type { Compression } from './compression.js';
+import { inodesOf } from './inodes.js';
 import { freeBytes } from './space-watch.js';
 
 /** It reads tables alone. */
@@ -37,6 +38,8 @@ export interface PlannedDisk {
   /** What will be copied at most (bytes), as far as that can be known before. */
   readonly bytes: number;
   readonly otherBitmaps: readonly string[];
+  /** Of its image, and of those that it lies on. */
+  readonly inodes: readonly string[];
   /** What is written to it from the cut on can be recorded. */
   readonly hasCheckpoint: boolean;
 }
@@ -68,7 +71,8 @@ export async function planBackup(
     for (const [index, disk] of plan.chosen.entries()) {
       const checkpoints = await backups.checkpoints(disk);
       const life = await backups.checkpointLife(disk);
-      const base = await baseOf(disk, checkpoints, life, folder, runs, options);
+      const inodes = await inodesOf(disk);
+      const base = await baseOf(disk, checkpoints, life, { ...options, folder, runs, inodes });
       const otherBitmaps = checkpoints.map(({ name }) => name).filter((name) => !isOurs(name));
       const bytes = base.kind === 'incremental' ? base.since.dirtyBytes : await wholeBytes(disk, options.signal);
       planned.push({
@@ -77,6 +81,7 @@ export async function planBackup(
         base,
         bytes,
         otherBitmaps,
+        inodes,
         hasCheckpoint: life !== 'none',
       });
     }
@@ -92,12 +97,11 @@ async function baseOf(
   disk: VmDisk,
   checkpoints: Parameters<typeof chooseBase>[1],
   life: CheckpointLife,
-  folder: VmFolder,
-  runs: Runs,
-  { mode, maxChain }: BackupPlanOptions,
+  options: BaseOptions & Pick<BackupPlanOptions, 'mode'>,
 ): Promise<Base> {
+  const { mode } = options;
   if (mode === 'full') return { kind: 'full', why: '--full was asked for' };
-  const base = await chooseBase(disk, checkpoints, life, { folder, runs, maxChain });
+  const base = await chooseBase(disk, checkpoints, life, options);
   if (base.kind === 'full' && mode === 'incremental') {
     const message = `--incremental was asked for, but disk ${diskName(disk)} can only be backed up in full: ${base.why}`;
     throw new UsageError('E_NO_BASE', message);

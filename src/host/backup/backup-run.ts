@@ -83,6 +83,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const { backups } = hypervisor;
   await refuseHalfRestored(store.folder);
   await settleLeft(store, backups, options);
+  await backups.refuseOtherJob();
   if (there === undefined) await refuseSecond(given, hypervisor, backups);
   const repository = there ?? (await makeRepository(given.repository));
   const folder = new VmFolder(repository.path, identityKey(identity));
@@ -90,7 +91,7 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   await using lock = await lockForChange(repository, folder.key, locking);
   await removeLeft(folder, await leftFolders(folder));
   const runs = await readRuns(folder);
-  await backups.dropCheckpoints(isSuperfluous(repository.id, everyCheckpoint(runs)), isOfRepository(repository.id));
+  await dropLeft(backups, repository, runs, options);
   const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
   const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
   try {
@@ -106,13 +107,14 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
 }
 
 /** The plan in the VM's own words. */
-function shutOffPlan(plan: BackupPlan, { drives, knownBy }: ShutOffVm): BackupPlan {
+function shutOffPlan(plan: BackupPlan, { drives, knownBy, leftOut, missing }: ShutOffVm): BackupPlan {
   const planned = plan.planned.map((each) => {
     const { id, serial } = drives.find(({ device }) => device === each.disk.device) ?? each.disk;
     return { ...each, disk: { ...each.disk, id, ...defined({ serial }) } };
   });
   const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of ${knownBy}`;
-  return { ...plan, planned, status: 'shut off', whyNoAgent };
+  const own = { leftOut: [...plan.leftOut, ...leftOut], missing: [...plan.missing, ...missing] };
+  return { ...plan, ...own, planned, status: 'shut off', whyNoAgent };
 }
 
 /** The VM, or what stands in for it while it is shut off. */
@@ -156,6 +158,16 @@ async function settleLeft(store: ManifestStore, backups: BackupHost, options: Ba
   }
 }
 
+/** No run needs them gone: one that stays is told of again when the run is there. */
+async function dropLeft(backups: BackupHost, { id }: Repository, runs: Runs, options: BackupOptions): Promise<void> {
+  try {
+    await backups.dropCheckpoints(isSuperfluous(id, everyCheckpoint(runs)), isOfRepository(id));
+  } catch (error) {
+    if (error instanceof UnreachableError) throw error;
+    options.onProgress(`checkpoints of runs that are gone were not all forgotten: ${describeError(error)}`);
+  }
+}
+
 /** Those of all runs that are there: others are left of runs that failed, or are gone. */
 function everyCheckpoint(runs: Runs): ReadonlySet<string> {
   return checkpointsToKeep(runs, runs.all.length + 1);
@@ -175,6 +187,7 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
     key: folder.key,
     run,
     targets: targets.map(({ node, jobId, file, checkpoint }) => ({ node, jobId, file, ...defined({ checkpoint }) })),
+    pausedBefore: plan.status === 'io-error',
   });
   const reverter = new Reverter();
   let copied: CopiedRun;

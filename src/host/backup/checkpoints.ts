@@ -74,6 +74,8 @@ export type Base =
 export interface BaseOptions {
   readonly folder: VmFolder;
   readonly runs: Runs;
+  /** Of the disk's image, and of those that it lies on. */
+  readonly inodes: readonly string[];
   /** Files that a chain may have at most. */
   readonly maxChain: number;
 }
@@ -93,9 +95,11 @@ export async function chooseBase(
   let reason: string | undefined;
   for (const manifest of wanted) {
     for (const [since, ofIt] of withDisks(checkpoints, manifest)) {
-      const file = ofIt.length === 1 ? ofIt[0] : ofIt.find((each) => wasOn(disk, each));
-      if (file === undefined) {
-        reason ??= `no increment of run ${manifest.run}: which of its disks this one was is not known, its image is none of theirs`;
+      const fitting = ofIt.length === 1 ? ofIt : ofIt.filter((each) => wasOn(disk, options.inodes, each));
+      const [file] = fitting;
+      if (file === undefined || fitting.length > 1) {
+        const whose = file === undefined ? 'none of theirs' : 'that of more than one';
+        reason ??= `no increment of run ${manifest.run}: which of its disks this one was is not known, its image is ${whose}`;
         continue;
       }
       const { why, endsChain } = await whyNoBase(disk, since, manifest, file, options);
@@ -116,9 +120,28 @@ function withDisks(checkpoints: readonly Checkpoint[], { disks }: RunManifest): 
     .filter(([, ofIt]) => ofIt.length > 0);
 }
 
-/** One of the two images lies on the other, or they are one: snapshots and commits move a VM up and down such a chain. */
-function wasOn({ file, backingFiles }: VmDisk, { source }: RunDisk): boolean {
-  return [file, ...backingFiles].includes(source.file) || (source.below ?? []).includes(file);
+/**
+ * One of the two images lies on the other, or they are one: snapshots and commits move a VM up and down such a chain. It is the
+ * same file under the same name: images may have been exchanged.
+ */
+function wasOn({ file, backingFiles }: VmDisk, inodes: readonly string[], { source }: RunDisk): boolean {
+  const now = named([file, ...backingFiles], inodes);
+  const then = named([source.file, ...(source.below ?? [])], source.inodes ?? []);
+  const isOne = (a: NamedImage | undefined, b: NamedImage): boolean => {
+    if (a === undefined || a.file !== b.file) return false;
+    return a.inode === '' || b.inode === '' || a.inode === b.inode;
+  };
+  return now.some((image) => isOne(then[0], image)) || then.some((image) => isOne(now[0], image));
+}
+
+interface NamedImage {
+  readonly file: string;
+  /** Empty if it is not known. */
+  readonly inode: string;
+}
+
+function named(files: readonly string[], inodes: readonly string[]): NamedImage[] {
+  return files.map((file, index) => ({ file, inode: inodes[index] ?? '' }));
 }
 
 interface NoBase {

@@ -65,6 +65,7 @@ function diskOf({ folder, run, worth, sums, copiedBytes }: RunFacts, target: Pla
       file: disk.file,
       format,
       ...defined({ below: disk.backingFiles.length === 0 ? undefined : [...disk.backingFiles] }),
+      inodes: [...planned.inodes],
     },
     file: { name, ...sum },
     ...(base.kind === 'full'

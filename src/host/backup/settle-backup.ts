@@ -31,8 +31,8 @@ export type Settled = 'published' | 'removed' | 'lost';
  */
 export async function settleBackup(vmFolder: string, entry: BackupEntry, options: SettleOptions): Promise<Settled> {
   const { backups, waitMs, signal } = options;
-  const { targets, key, run } = entry;
-  const vm = await backups?.end(targets);
+  const { targets, key, run, pausedBefore } = entry;
+  const vm = await backups?.end(targets, pausedBefore);
   let repository: Repository;
   try {
     repository = await repositoryOf(entry);

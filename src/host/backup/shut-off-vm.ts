@@ -1,7 +1,7 @@
 // Opens a VM that is shut off for a backup: a QEMU without a machine stands in for it, with the VM's images as its drives
 // and the VM's UUID, so that everything else is as with a VM that runs; bitmaps are read from the images and stored in
-// them. Which disks it has is known from its newest run in the repository, on which images they are from its definition if
-// libvirt keeps one, else from what this host knows of the VM and from its snapshot sets. QEMU locks the images: a VM that
+// them. Its disks are those of its definition if libvirt keeps one (defined-disks.ts), else those of its newest run in the
+// repository, on the images that this host knows of the VM and by its snapshot sets. QEMU locks the images: a VM that
 // is started meanwhile is refused by them.
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -14,19 +14,22 @@ import { describeHolders, holdersOf } from '../images/image-file.js';
 import { knownDisks, type KnowingHost, type KnownDisk } from '../repository/known-disks.js';
 import { VmFolder } from '../repository/layout.js';
 import type { Repository } from '../repository/repository.js';
-import type { RunDisk } from '../repository/run-manifest.js';
 import { readRuns, wantedRuns } from '../repository/runs.js';
 import { findAndLockVm, type LockRequest, type OpenVm } from '../sets/vm-lock.js';
 import type { DefinedDisk } from '../vm/defined-vm.js';
 import { definitionAt } from '../vm/definition.js';
-import { imageFormats } from '../vm/disk-choice.js';
+import type { LeftOut } from '../vm/disk-choice.js';
 import type { VmDescription } from '../vm/hypervisor.js';
 import { identityKey, type VmIdentity } from '../vm/identity.js';
 import { PlainQemu } from '../vm/plain-qemu.js';
+import { chooseDefined, type DefinedChoice } from './defined-disks.js';
 
 export interface ShutOffVm extends OpenVm {
   /** Drives of the stand-in, and the disks that they are. */
   readonly drives: readonly StandInDrive[];
+  /** Disks of it that are not among them; as in a DiskChoice. */
+  readonly leftOut: readonly LeftOut[];
+  readonly missing: readonly LeftOut[];
   /** What tells which images its disks are, for people. */
   readonly knownBy: string;
   /** The VM beside its disks. */
@@ -60,8 +63,8 @@ export async function openShutOffVm(
   const definition = definitionAt(request.vm.monitor);
   try {
     const host = { ...locked, stateDir: request.stateDir };
-    const { all, knownBy } = await disksOf(repository, host, await definition.disks(), whyShutOff);
-    const disks = chooseDisks(all, named);
+    const choice = await disksOf(repository, host, await definition.disks(), named, whyShutOff);
+    const { disks, knownBy, leftOut, missing } = choice;
     const [claim] = await definition.savedState();
     if (claim !== undefined) throw new UsageError('E_IN_USE', `${claim.file}: ${claim.why}`);
     const standIn = await startStandIn(locked.identity, disks, connect, request.vm.monitor.kind === 'libvirt');
@@ -72,39 +75,34 @@ export async function openShutOffVm(
     const { hypervisor } = standIn;
     const drives = disks.map(({ id, serial }, index) => ({ device: driveName(id, index), id, serial }));
     const describe = (): Promise<VmDescription> => definition.describe();
-    return { ...locked, hypervisor, drives, knownBy, describe, [Symbol.asyncDispose]: close };
+    const known = { drives, knownBy, leftOut, missing };
+    return { ...locked, ...known, hypervisor, describe, [Symbol.asyncDispose]: close };
   } catch (error) {
     await locked[Symbol.asyncDispose]();
     throw error;
   }
 }
 
+interface Choice extends DefinedChoice {
+  readonly knownBy: string;
+}
+
 async function disksOf(
   repository: Repository | undefined,
   host: KnowingHost,
   defined: readonly DefinedDisk[] | undefined,
+  named: readonly string[],
   whyShutOff: unknown,
-): Promise<{ readonly all: readonly KnownDisk[]; readonly knownBy: string }> {
+): Promise<Choice> {
   const folder = repository === undefined ? undefined : new VmFolder(repository.path, identityKey(host.identity));
   const newest = folder === undefined ? undefined : wantedRuns(await readRuns(folder)).at(-1);
-  if (newest !== undefined && defined !== undefined) {
-    const all = newest.disks.map((disk) => definedDisk(disk, newest.run, defined));
-    return { all, knownBy: `run ${newest.run}, on the images that its definition names` };
+  if (newest === undefined) {
+    const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
+    throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
   }
-  if (newest !== undefined) {
-    const knownBy = `run ${newest.run} and of its sets`;
-    return { all: await knownDisks(newest.run, newest.disks, host), knownBy };
-  }
-  const message = 'no run of the VM is here that would tell which disks it has while it is shut off';
-  throw new UnreachableError('E_MONITOR', `${describeError(whyShutOff)}; ${message}`, { cause: whyShutOff });
-}
-
-function definedDisk({ id, serial }: RunDisk, run: string, defined: readonly DefinedDisk[]): KnownDisk {
-  const { file, format } = defined.find(({ target }) => target === id) ?? {};
-  const known = imageFormats.find((each) => each === format);
-  if (file !== undefined && known !== undefined) return { id, serial, file, format: known };
-  const message = `the domain is defined without an image for disk ${id} of run ${run}: name the others (--disk)`;
-  throw new UsageError('E_DISK', message);
+  if (defined !== undefined) return { ...chooseDefined(defined, named, newest), knownBy: 'its definition' };
+  const all = await knownDisks(newest.run, newest.disks, host);
+  return { disks: chooseDisks(all, named), leftOut: [], missing: [], knownBy: `run ${newest.run} and of its sets` };
 }
 
 function chooseDisks(disks: readonly KnownDisk[], named: readonly string[]): readonly KnownDisk[] {

@@ -40,6 +40,8 @@ const runDiskSchema = v.strictObject({
     format: v.picklist(imageFormats),
     /** The images that it lay on, the nearest first. */
     below: v.optional(v.array(v.string())),
+    /** The inode of each of them, its own first; empty for a device. */
+    inodes: v.optional(v.array(v.string())),
   }),
   file: diskFileSchema,
   /** The file that its header names as its backing file: of an earlier run of the VM. */

@@ -134,7 +134,10 @@ export interface Checkpoint {
 export interface TransferOptions extends GroupOptions {
   /** How long the end of the jobs may take, once everything is copied; then, how long a target may take to be flushed. */
   readonly finalizeMs: number;
-  /** Called, and waited for, when all is copied and no write of the guest waits for a target: before they are flushed. */
+  /**
+   * Syncs the targets. Called, and waited for, when all is copied and no write of the guest waits for a target: before they are
+   * flushed. Where they are flushed by somebody else it is called while they are written, too, and once they are.
+   */
   readonly beforeFlush: () => Promise<void>;
 }
 
@@ -157,6 +160,9 @@ export interface BackupHost {
 
   checkpointLife(disk: VmDisk): Promise<CheckpointLife>;
 
+  /** Throws a UsageError if another job of the VM as a whole is under way: then nothing is to be begun. */
+  refuseOtherJob(): Promise<void>;
+
   /** Opens the targets, not yet in use. What it does is registered with the reverter first. */
   openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void>;
 
@@ -172,12 +178,14 @@ export interface BackupHost {
 
   /**
    * Ends what was begun and closes the targets, as far as any of it is there. A VM that was paused meanwhile, since a write of
-   * its guest failed, is continued. Throws if the end cannot be had.
+   * its guest failed, is continued. `pausedBefore`, as the journal of a killed tool says: it was paused so before; undefined if
+   * that is not known, or the targets were opened here. Throws if the end cannot be had.
    */
-  end(targets: readonly BegunTarget[]): Promise<EndedBackup>;
+  end(targets: readonly BegunTarget[], pausedBefore?: boolean): Promise<EndedBackup>;
 
   /**
-   * Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for one that is in use. Where
+   * Forgets the checkpoints that are `wanted`; those kept hold all that was written. Throws for those that cannot be
+   * forgotten (one is in use, say) when the others are. Where
    * somebody lists checkpoints, those that are `ours` and record nothing any more are taken from his list.
    */
   dropCheckpoints(wanted: (name: string) => boolean, ours?: (name: string) => boolean): Promise<void>;

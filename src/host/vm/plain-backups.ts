@@ -4,10 +4,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../../defined.js';
 import { BridgeError, CutError, describeError } from '../../errors.js';
-import { keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
-import { nodesOfFile, readNodes, type VmDisk } from '../../qmp/block-graph.js';
+import { bitmapsIn, keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
+import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
-import { runQmp, type BlockNode, type TransactionAction } from '../../qmp/commands.js';
+import { runQmp, type TransactionAction } from '../../qmp/commands.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
@@ -55,6 +55,11 @@ export class PlainBackups implements BackupHost {
 
   async checkpointLife({ node }: VmDisk): Promise<CheckpointLife> {
     return keepsBitmaps(await readNode(this.#client, node)) ? 'image' : 'process';
+  }
+
+  /** Each job is of one disk: whether a disk has one is asked with the disks. */
+  refuseOtherJob(): Promise<void> {
+    return Promise.resolve();
   }
 
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
@@ -145,13 +150,13 @@ export class PlainBackups implements BackupHost {
     }
   }
 
-  async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
+  async end(targets: readonly BegunTarget[], pausedBefore = false): Promise<EndedBackup> {
     await cancelGroup(
       this.#client,
       targets.map(({ jobId }) => jobId),
     );
     const wasOpen = await this.#close(targets);
-    return wasOpen && !this.#pausedBefore ? await this.#continue() : undefined;
+    return wasOpen && !this.#pausedBefore && !pausedBefore ? await this.#continue() : undefined;
   }
 
   // A job goes on beside a write of the guest that failed, and may come to a good end: the guest comes first.
@@ -186,13 +191,6 @@ export class PlainBackups implements BackupHost {
     const inUse = await removeBitmaps(this.#client, wanted);
     if (inUse.length > 0) throw new BridgeError('E_BACKUP', `dirty bitmaps are in use: ${inUse.join(', ')}`);
   }
-}
-
-function bitmapsIn(nodes: ReadonlyMap<string, BlockNode>, layers: VmDisk['below']): string[] {
-  return layers
-    .flatMap(({ file, format }) => nodesOfFile(nodes.values(), (image) => image === file, format))
-    .flatMap((node) => nodes.get(node)?.['dirty-bitmaps'] ?? [])
-    .flatMap(({ name }) => name ?? []);
 }
 
 const fileNode = (node: string): string => `${node}-file`;

@@ -32,6 +32,7 @@ export const runDiskSchema = v.strictObject({
       file: text('the image'),
       format: text('its format'),
       below: maybe(v.array(v.string()), 'the images that it lay on, the nearest first'),
+      inodes: maybe(v.array(v.string()), 'inode number of each of them, its own first; empty for a device'),
     }),
     'the image that the VM wrote to at the cut',
   ),

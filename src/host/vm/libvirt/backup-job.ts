@@ -2,11 +2,11 @@
 // Specification: virsh(1), domjobinfo, domjobabort, backup-dumpxml, blockjob.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../../deadline.js';
-import { DeadlineError } from '../../../errors.js';
+import { BridgeError, DeadlineError } from '../../../errors.js';
 import { readNodes } from '../../../qmp/block-graph.js';
 import type { BackupTarget, TransferOptions } from '../hypervisor.js';
 import { backupFiles } from './backup-xml.js';
-import { runningJob } from './domain-job.js';
+import { runningJob, type RunningJob } from './domain-job.js';
 import type { LibvirtMonitor } from './monitor.js';
 import { VirshError, type Virsh } from './virsh.js';
 
@@ -16,6 +16,7 @@ const ABORT_MS = 120_000;
 const FIRST_POLL_MS = 20;
 const POLL_MS = 500;
 const CLOSED_POLL_MS = 50;
+const LIMIT_ATTEMPTS = 3;
 
 type Targets = readonly Pick<BackupTarget, 'file'>[];
 
@@ -39,32 +40,43 @@ export class BackupJob {
     }
   }
 
-  /** Sets its rate: `backup-begin` has no word for it. */
-  async limit({ disk, speed }: BackupTarget): Promise<void> {
+  /** Sets its rate: `backup-begin` has no word for it. Throws a BridgeError if libvirt does not: nothing may be copied so fast. */
+  async limit({ disk, speed }: Pick<BackupTarget, 'disk' | 'speed'>): Promise<void> {
     if (speed === undefined) return;
-    try {
-      await this.#virsh.run('blockjob', [disk.device, '--bandwidth', String(speed), '--bytes'], ASK_MS);
-    } catch (error) {
-      // Its copy is made already; else the next question tells.
-      if (!(error instanceof VirshError)) throw error;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#virsh.run('blockjob', [disk.device, '--bandwidth', String(speed), '--bytes'], ASK_MS);
+        return;
+      } catch (error) {
+        if (!(error instanceof VirshError)) throw error;
+        // Its copy is made already. QEMU knows that a moment before libvirt, and refuses then, too.
+        if (/does not have an active block job/.test(error.reason)) return;
+        if (attempt === LIMIT_ATTEMPTS) {
+          throw new BridgeError('E_JOB', `the limit of disk ${disk.device} cannot be set: ${error.message}`);
+        }
+        await sleep(POLL_MS);
+      }
     }
   }
 
   /**
-   * Returns when it is not there any more; for how long it was seen, in milliseconds. Throws a DeadlineError if it does not
+   * Returns when it is not there any more, as it was seen last; undefined if it was not seen. Throws a DeadlineError if it does not
    * get on, the signal's reason when aborted, and what `check` throws.
    */
-  async untilEnded(targets: Targets, options: TransferOptions, check: () => Promise<void>): Promise<number> {
+  async untilEnded(
+    targets: Targets,
+    options: TransferOptions,
+    check: () => Promise<void>,
+  ): Promise<RunningJob | undefined> {
     const { signal, stallMs, onProgress } = options;
-    const startMs = performance.now();
-    let seenMs = 0;
-    let moved = { current: -1, atMs: startMs };
+    let seen: RunningJob | undefined;
+    let moved = { current: -1, atMs: performance.now() };
     for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(2 * pollMs, POLL_MS)) {
       signal.throwIfAborted();
       const job = await runningJob(this.#virsh);
       const nowMs = performance.now();
-      if (job === undefined || !(await this.isRunning(targets))) return seenMs;
-      seenMs = nowMs - startMs;
+      if (job === undefined || !(await this.isRunning(targets))) return seen;
+      seen = job;
       await check();
       onProgress(job);
       if (job.current !== moved.current) moved = { current: job.current, atMs: nowMs };

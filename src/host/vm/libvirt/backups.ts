@@ -1,12 +1,13 @@
 // Backups of a libvirt domain: `backup-begin` pushes each disk to its target, while the guest writes on, and begins a
 // checkpoint with the same cut. All is libvirt's: its job, its list of checkpoints, its bitmaps in the images. Specification:
 // virsh(1), libvirt's "Efficient live full and incremental backups". Seen on 9.0: targets that are there already are taken
-// with --reuse-external, whatever their headers name below them, and are opened without it; a job that is ended keeps its
-// checkpoint; the job ends a moment before its targets are closed.
+// with --reuse-external, whatever their headers name below them, and that of an increment is opened with the disk below it,
+// of which nothing is read as clusters are written whole; a job that is ended keeps its checkpoint; the job ends a moment before
+// its targets are closed.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BridgeError, CutError, UsageError } from '../../../errors.js';
+import { BridgeError, CutError, describeError, UsageError } from '../../../errors.js';
 import { keepsBitmaps, readNode } from '../../../qmp/bitmaps.js';
-import { readNodes, type VmDisk } from '../../../qmp/block-graph.js';
+import type { VmDisk } from '../../../qmp/block-graph.js';
 import { runQmp } from '../../../qmp/commands.js';
 import type { Reverter } from '../../../reverter.js';
 import { imageInfo } from '../../images/image-file.js';
@@ -24,15 +25,16 @@ import { BackupJob } from './backup-job.js';
 import { backupXml, checkpointXml } from './backup-xml.js';
 import {
   bitmapsOf,
+  foundCheckpoints,
   isShutOff,
   listedCheckpoints,
   redefineCheckpoint,
   removeCheckpoint,
-  type KnownCheckpoint,
+  without,
 } from './checkpoints.js';
-import { disksOfDomain } from './disks.js';
-import { endedBackup, runningJob, type EndedJob } from './domain-job.js';
+import { endedBackup, runningJob, whyAnother, type EndedJob, type RunningJob } from './domain-job.js';
 import { domainDisks } from './domain-xml.js';
+import { EarlySync } from './early-sync.js';
 import type { LibvirtMonitor } from './monitor.js';
 import type { Virsh } from './virsh.js';
 import { xmlFiles } from './xml-files.js';
@@ -76,12 +78,15 @@ export class LibvirtBackups implements BackupHost {
     return keepsBitmaps(await readNode(this.#monitor, node)) ? 'image' : 'none';
   }
 
+  /** libvirt would let the cut wait for its end, with the guest held. */
+  async refuseOtherJob(): Promise<void> {
+    if ((await runningJob(this.#virsh)) === undefined) return;
+    throw new UsageError('E_BACKUP', `${this.#virsh.where}: a job of it is under way (virsh domjobinfo)`);
+  }
+
   /** libvirt opens the targets itself, in the cut: only its XML is made here, and what it needs to know of the bases. */
   async openTargets(targets: readonly BackupTarget[], reverter: Reverter): Promise<void> {
-    if ((await runningJob(this.#virsh)) !== undefined) {
-      // libvirt would let the cut wait for its end, with the guest held.
-      throw new UsageError('E_BACKUP', `${this.#virsh.where}: a job of it is under way (virsh domjobinfo)`);
-    }
+    await this.refuseOtherJob();
     const known = await this.#targets();
     const lost = targets.find(({ disk }) => !known.includes(disk.device));
     if (lost !== undefined) {
@@ -122,7 +127,7 @@ export class LibvirtBackups implements BackupHost {
   /** An increment is made of what libvirt lists alone: what it lost of a checkpoint whose bitmaps are there, it gets back. */
   async #listBases(targets: readonly BackupTarget[], known: readonly string[]): Promise<void> {
     const listed = await listedCheckpoints(this.#virsh);
-    const found = await this.#found(known);
+    const found = await foundCheckpoints(this.#virsh, this.#monitor, known);
     for (const { disk, file, since, sinceTime } of targets) {
       if (since === undefined) continue;
       const bitmaps = await this.checkpoints(disk);
@@ -131,19 +136,6 @@ export class LibvirtBackups implements BackupHost {
       if (listed.includes(since) || base === undefined) continue;
       await redefineCheckpoint(this.#virsh, { ...base, since: sinceTime });
     }
-  }
-
-  /** Every checkpoint of which there is a bitmap. */
-  async #found(known: readonly string[]): Promise<ReadonlyMap<string, KnownCheckpoint>> {
-    const nodes = await readNodes(this.#monitor);
-    const on = new Map<string, string[]>();
-    for (const { device, node } of await disksOfDomain(this.#virsh, this.#monitor)) {
-      if (!known.includes(device)) continue;
-      for (const { name } of nodes.get(node)?.['dirty-bitmaps'] ?? []) {
-        if (name !== undefined) on.set(name, [...(on.get(name) ?? []), device]);
-      }
-    }
-    return new Map([...on].map(([name, own]) => [name, { name, targets: own, others: without(known, own) }]));
   }
 
   /** `backup-begin` for the targets that were opened. Throws what Virsh.run does. */
@@ -156,7 +148,8 @@ export class LibvirtBackups implements BackupHost {
 
   async #afterBegin(targets: readonly BackupTarget[]): Promise<void> {
     for (const target of targets) await this.#job.limit(target);
-    await this.#dropXml();
+    // A file that is left over is no reason to have no backup.
+    await this.#dropXml().catch(() => undefined);
   }
 
   async begun(targets: readonly BackupTarget[]): Promise<readonly BackupTarget[]> {
@@ -169,22 +162,35 @@ export class LibvirtBackups implements BackupHost {
 
   async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
     await this.#begun;
-    const seenMs = await this.#job.untilEnded(targets, options, () => this.#checkRuns());
-    const ended = await endedBackup(this.#virsh);
-    if (ended === undefined || ended.elapsedMs < seenMs) {
-      throw new BridgeError(
-        'E_JOB',
-        `${this.#virsh.where}: how the backup ended is not known: another job was there since`,
-      );
-    }
-    if (ended.why !== undefined) {
-      throw new BridgeError('E_JOB', `${this.#virsh.where}: the backup job failed: ${ended.why}`);
-    }
+    const early = new EarlySync(options.beforeFlush);
+    const seen = await this.#job.untilEnded(targets, options, async () => {
+      await this.#checkRuns();
+      early.tick();
+    });
+    const ended = await this.#endOf(targets, seen);
     await this.#checkRuns();
     await this.#job.untilClosed(targets, options.finalizeMs);
+    await early.end();
     await options.beforeFlush();
     for (const target of targets) await checkTables(target);
     return this.#copied(targets, ended);
+  }
+
+  async #endOf(targets: readonly BackupTarget[], seen: RunningJob | undefined): Promise<EndedJob> {
+    const ended = await endedBackup(this.#virsh);
+    if (ended?.why !== undefined) {
+      throw new BridgeError('E_JOB', `${this.#virsh.where}: the backup job failed: ${ended.why}`);
+    }
+    // Where a record lies in several layers, what is in two of them was counted twice.
+    const sums = targets.map(({ disk, file, since }) => {
+      if (since === undefined) return disk.virtualSize;
+      return disk.below.length > 0 ? 0 : (this.#expected.get(file) ?? 0);
+    });
+    const least = sums.reduce((sum, bytes) => sum + bytes, 0);
+    const why = ended === undefined ? 'it was no backup' : whyAnother(ended, seen, least);
+    if (ended !== undefined && why === undefined) return ended;
+    const message = `${this.#virsh.where}: how the backup ended is not known: another job was there since (${why ?? ''})`;
+    throw new BridgeError('E_JOB', message);
   }
 
   // libvirt tells the sum of all disks. That of one increment follows from it; of several, what was known before the hold is
@@ -199,13 +205,15 @@ export class LibvirtBackups implements BackupHost {
     return targets.map(({ since }, index) => (since === undefined ? (known[index] ?? 0) : Math.max(0, total - full)));
   }
 
-  async end(targets: readonly BegunTarget[]): Promise<EndedBackup> {
+  async end(targets: readonly BegunTarget[], pausedBefore?: boolean): Promise<EndedBackup> {
     try {
       const wasRunning = await this.#job.isRunning(targets);
       if (wasRunning) await this.#job.abort(targets);
       await this.#job.untilClosed(targets, CLOSE_MS);
-      const isOurs = wasRunning || this.#pausedBefore === false;
-      return isOurs && this.#pausedBefore !== true ? await this.#continue() : undefined;
+      const before = this.#pausedBefore ?? pausedBefore;
+      // A job that failed is gone by itself, and nothing tells any more that it was there.
+      const mayBeOurs = before === false || (before === undefined && wasRunning);
+      return mayBeOurs ? await this.#continue() : undefined;
     } catch (error) {
       if (isShutOff(error)) return undefined;
       throw error;
@@ -237,22 +245,24 @@ export class LibvirtBackups implements BackupHost {
     try {
       const listed = await listedCheckpoints(this.#virsh);
       const known = await this.#targets();
-      const found = await this.#found(known);
+      const found = await foundCheckpoints(this.#virsh, this.#monitor, known);
+      const failures: unknown[] = [];
       for (const name of new Set([...listed, ...found.keys()])) {
         const checkpoint = found.get(name);
         const isLost = checkpoint === undefined && ours(name);
         if (!wanted(name) && !isLost) continue;
-        await removeCheckpoint(this.#virsh, checkpoint ?? { name, targets: [], others: known });
+        const all = checkpoint ?? { name, targets: [], others: known, layered: [] };
+        await removeCheckpoint(this.#virsh, all).catch((error: unknown) => {
+          if (isShutOff(error)) throw error;
+          failures.push(error);
+        });
       }
+      if (failures.length > 0) throw new BridgeError('E_BACKUP', failures.map(describeError).join('; '));
     } catch (error) {
       // With nothing of it in QEMU, the next backup does it.
       if (!isShutOff(error)) throw error;
     }
   }
-}
-
-function without(all: readonly string[], some: readonly string[]): string[] {
-  return all.filter((each) => !some.includes(each));
 }
 
 // QEMU writes what tables it has in memory when it closes a target, and libvirt tells of no error then. But the image says

@@ -8,11 +8,13 @@ const BACKUP = '9';
 /** virDomainJobType: bounded, unbounded. */
 const running = ['1', '2'];
 const COMPLETED = '3';
+const CANCELLED = '5';
 
 export interface RunningJob {
   /** Bytes. */
   readonly current: number;
   readonly total: number;
+  readonly elapsedMs: number;
 }
 
 /** The job that is under way; undefined if there is none. Throws what Virsh.run does. */
@@ -20,7 +22,7 @@ export async function runningJob(virsh: Virsh): Promise<RunningJob | undefined> 
   const stats = await statsOf(virsh, []);
   if (!running.includes(stats.get('Job type') ?? '')) return undefined;
   const number = (name: string): number => Number(stats.get(name) ?? 0);
-  return { current: number('disk_processed'), total: number('disk_total') };
+  return { current: number('disk_processed'), total: number('disk_total'), elapsedMs: number('time_elapsed') };
 }
 
 export interface EndedJob {
@@ -35,12 +37,31 @@ export interface EndedJob {
 export async function endedBackup(virsh: Virsh): Promise<EndedJob | undefined> {
   const stats = await statsOf(virsh, ['--completed', '--keep-completed', '--anystats']);
   if (stats.get('operation') !== BACKUP) return undefined;
-  const isSuccess = stats.get('Job type') === COMPLETED && stats.get('success') === '1';
   return {
-    why: isSuccess ? undefined : (stats.get('errmsg') ?? 'somebody ended it'),
+    why: whyNoSuccess(stats),
     elapsedMs: Number(stats.get('time_elapsed') ?? 0),
     total: Number(stats.get('disk_total') ?? 0),
   };
+}
+
+function whyNoSuccess(stats: ReadonlyMap<string, string>): string | undefined {
+  const type = stats.get('Job type');
+  const success = stats.get('success');
+  if (type === COMPLETED && success === '1') return undefined;
+  if (stats.has('errmsg')) return stats.get('errmsg');
+  if (type === CANCELLED) return 'somebody ended it';
+  return `expected job type ${COMPLETED} and success 1, found ${type ?? 'none'} and ${success ?? 'none'}`;
+}
+
+/**
+ * Why the job that ended cannot be the one that was seen last and had so many bytes to copy, for people; undefined if it can.
+ * Both times are by libvirt's clock, which may be set: so the time seen last counts, not the longest.
+ */
+export function whyAnother(ended: EndedJob, seen: RunningJob | undefined, leastBytes: number): string | undefined {
+  const elapsedMs = seen?.elapsedMs ?? 0;
+  const least = Math.max(leastBytes, seen?.total ?? 0);
+  if (ended.elapsedMs >= elapsedMs && ended.total >= least) return undefined;
+  return `expected one of at least ${least} bytes and ${elapsedMs} ms, found one of ${ended.total} bytes and ${ended.elapsedMs} ms`;
 }
 
 async function statsOf(virsh: Virsh, words: readonly string[]): Promise<ReadonlyMap<string, string>> {

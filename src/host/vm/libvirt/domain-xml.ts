@@ -9,7 +9,23 @@ const diskSchema = v.object({
   target: v.object({ dev: v.string() }),
   alias: v.optional(v.object({ name: v.string() })),
   /** Absent for an empty drive; `file`, `dev`, or what a network disk has. */
-  source: v.optional(v.union([v.object({ file: v.optional(v.string()), dev: v.optional(v.string()) }), v.literal('')])),
+  source: v.optional(
+    v.union([
+      v.object({
+        file: v.optional(v.string()),
+        dev: v.optional(v.string()),
+        slices: v.optional(v.unknown()),
+        encryption: v.optional(v.unknown()),
+      }),
+      v.literal(''),
+    ]),
+  ),
+  /** `disk` unless it says so. */
+  device: v.optional(v.string()),
+  readonly: v.optional(v.unknown()),
+  shareable: v.optional(v.unknown()),
+  encryption: v.optional(v.unknown()),
+  serial: v.optional(v.string()),
   driver: v.optional(v.union([v.object({ type: v.optional(v.string()) }), v.literal('')])),
   transient: v.optional(v.unknown()),
   mirror: v.optional(v.object({ job: v.optional(v.string()), ready: v.optional(v.string()) })),
@@ -40,6 +56,11 @@ export interface DomainDisk {
   /** The active layer, a file or a device. */
   readonly file?: string;
   readonly format: string;
+  readonly serial?: string;
+  /** Why the guest does not write to it, for people. */
+  readonly unwritten?: string;
+  /** Why its file alone is not the disk, or not in clear text, for people. */
+  readonly notInFile?: string;
   /** libvirt lays an overlay of its own on it, and throws that away with the domain's end. */
   readonly isTransient?: true;
   /** A job that copies, or merges the active layer. */
@@ -60,17 +81,34 @@ export function domainDisks(xml: string): readonly DomainDisk[] {
     const [issue] = parsed.issues;
     throw new BridgeError('E_DOMAIN_XML', `libvirt's XML: ${v.getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
   }
-  return parsed.output.domain.devices.disk.map(({ target, alias, source, driver, mirror, transient }) => {
+  return parsed.output.domain.devices.disk.map((disk) => {
+    const { target, alias, source, driver, mirror, transient, serial } = disk;
     const file = typeof source === 'object' ? (source.file ?? source.dev) : undefined;
     return {
       target: target.dev,
       format: (typeof driver === 'object' ? driver.type : undefined) ?? 'raw',
       ...(transient === undefined ? {} : { isTransient: true as const }),
       ...(alias === undefined ? {} : { alias: alias.name }),
-      ...defined({ file }),
+      ...defined({ file, serial, unwritten: whyUnwritten(disk), notInFile: whyNotInFile(disk, file) }),
       ...(mirror === undefined ? {} : { mirror: { job: mirror.job ?? 'copy', ready: mirror.ready === 'yes' } }),
     };
   });
+}
+
+type Disk = v.InferOutput<typeof diskSchema>;
+
+function whyUnwritten({ device = 'disk', readonly: isReadOnly }: Disk): string | undefined {
+  if (device === 'cdrom' || device === 'floppy') return 'removable medium';
+  return isReadOnly === undefined ? undefined : 'read-only';
+}
+
+function whyNotInFile({ device, source, shareable, encryption }: Disk, file: string | undefined): string | undefined {
+  if (file === undefined) return 'its image is no file or device of this host';
+  if (device === 'lun') return 'it is passed through to the guest (lun)';
+  if (shareable !== undefined) return 'others may write to it at the same time (shareable)';
+  const { slices, encryption: inSource } = typeof source === 'object' ? source : {};
+  if (encryption !== undefined || inSource !== undefined) return 'it is encrypted: its backup would hold clear text';
+  return slices === undefined ? undefined : `it is a slice of ${file}`;
 }
 
 export interface DomainTpm {

@@ -37,6 +37,7 @@ const choose = async (
   await chooseBase(disk, checkpoints, 'image', {
     folder,
     runs: { all: runs, forgotten: new Set(forgotten), unreadable: [] },
+    inodes: [],
     maxChain: 30,
   });
 
@@ -85,6 +86,7 @@ test('is none for a resized disk', async () => {
   const found = await chooseBase({ ...disk, virtualSize: 2048 }, has(3), 'image', {
     folder,
     runs: { all, forgotten: new Set(), unreadable: [] },
+    inodes: [],
     maxChain: 30,
   });
   expect(found).toMatchObject({ kind: 'full', why: expect.stringContaining('resized from 1024 to 2048') as string });
@@ -114,4 +116,32 @@ test('is passed over if a file of it cannot be read, and it is said why', async 
   mkdirSync(folder.path, { recursive: true });
   symlinkSync(runNumbered(3), folder.run(runNumbered(3)));
   expect(await choose(has(3))).toMatchObject({ kind: 'full', why: expect.stringContaining('ELOOP') as string });
+});
+
+test('one name on several disks is that of the disk whose image this is, and of no other', async () => {
+  store(1);
+  const checkpoint = name(1);
+  const on = (id: string, inode: string, below: string[] = []) =>
+    runDisk(id, { checkpoint, source: { file: `/img/${id}.qcow2`, format: 'qcow2', below, inodes: [inode] } });
+  const of = async (disks: RunManifest['disks'], inodes: readonly string[]) =>
+    await chooseBase(disk, has(1), 'image', {
+      folder,
+      runs: { all: [runOf(1, undefined, { disks })], forgotten: new Set(), unreadable: [] },
+      inodes,
+      maxChain: 30,
+    });
+  expect(await of([on('data1', '2'), on('data0', '1')], ['1'])).toMatchObject({ file: { id: 'data0' } });
+  // Exchanged by `mv`.
+  expect(await of([on('data1', '2'), on('data0', '1')], ['2'])).toMatchObject({
+    kind: 'full',
+    why: expect.stringContaining('its image is none of theirs') as string,
+  });
+  // Both lay on it.
+  const both = [on('data1', '2', ['/img/data0.qcow2']), on('data2', '3', ['/img/data0.qcow2'])];
+  expect(await of(both, ['1'])).toMatchObject({
+    kind: 'full',
+    why: expect.stringContaining('its image is that of more than one') as string,
+  });
+  // A device has none.
+  expect(await of([on('data1', ''), on('data0', '')], [''])).toMatchObject({ file: { id: 'data0' } });
 });

@@ -31,11 +31,17 @@ test('disks by target, with alias, active image and job', () => {
       alias: 'virtio-disk0',
       file: '/images/a & b.s1.qcow2',
       format: 'qcow2',
+      serial: 'root',
       mirror: { job: 'active-commit', ready: true },
     },
     { target: 'vdb', alias: 'ua-mine', file: '/dev/vg/lv', format: 'raw' },
-    { target: 'vdc', format: 'raw' },
-    { target: 'hda', format: 'raw' },
+    { target: 'vdc', format: 'raw', notInFile: 'its image is no file or device of this host' },
+    {
+      target: 'hda',
+      format: 'raw',
+      unwritten: 'removable medium',
+      notInFile: 'its image is no file or device of this host',
+    },
   ]);
 });
 
@@ -43,6 +49,34 @@ test('a domain without disks, and one with a single disk', () => {
   expect(domainDisks('<domain><devices><emulator>/x</emulator></devices></domain>')).toEqual([]);
   const single = "<domain><devices><disk><source file='/1'/><target dev='sda'/></disk></devices></domain>";
   expect(domainDisks(single)).toEqual([{ target: 'sda', file: '/1', format: 'raw' }]);
+});
+
+test.each([
+  ["<disk device='disk'><source file='/1'/><target dev='a'/><readonly/></disk>", { unwritten: 'read-only' }],
+  [
+    "<disk device='lun'><source dev='/1'/><target dev='a'/></disk>",
+    { notInFile: expect.stringContaining('passed') as string },
+  ],
+  [
+    "<disk><source file='/1'/><target dev='a'/><shareable/></disk>",
+    { notInFile: expect.stringContaining('others') as string },
+  ],
+  [
+    "<disk><source file='/1'><encryption format='luks'/></source><target dev='a'/></disk>",
+    { notInFile: expect.stringContaining('encrypted') as string },
+  ],
+  [
+    "<disk><source file='/1'/><encryption format='luks'/><target dev='a'/></disk>",
+    { notInFile: expect.stringContaining('encrypted') as string },
+  ],
+  [
+    "<disk><source file='/1'><slices><slice type='storage' offset='1' size='2'/></slices></source><target dev='a'/></disk>",
+    { notInFile: 'it is a slice of /1' },
+  ],
+])('a disk that is not kept by copying its file: %s', (disk, why) => {
+  expect(domainDisks(`<domain><devices>${disk}</devices></domain>`)).toEqual([
+    { target: 'a', file: '/1', format: 'raw', ...why },
+  ]);
 });
 
 test('what is no domain is refused', () => {
