@@ -1,12 +1,12 @@
 // Boots one run as a guest that reaches nothing: images of its own over the run's files, which are only read, no network, its
 // memory gone with it. It is judged by what it does, and ended.
 import { constants } from 'node:fs';
-import { access, copyFile, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { DeadlineError, UnreachableError, UsageError } from '../../errors.js';
-import { exists } from '../images/durable-file.js';
 import { makeImage } from '../images/image-file.js';
+import { referencesOf } from '../images/references.js';
 import type { BootSights, BootVerdict } from '../repository/boot-verdict.js';
 import { chainOf, checkLink } from '../repository/chain.js';
 import type { FoundRun } from '../repository/find-run.js';
@@ -20,6 +20,7 @@ import { guestArguments, type Accelerator, type GuestDisk, type GuestSetup } fro
 import { checkGuest, damageIn, type Checked } from './guest-checks.js';
 import { isRefusedStart, startGuest, type GuestProcess } from './guest-process.js';
 import { hostArch, machineOfRun } from './machine-of-run.js';
+import { readSavedFile } from './saved-file.js';
 
 /** A guest that boots reads its disks; one whose processor hangs under KVM does not. */
 const KVM_STALL_MS = 60_000;
@@ -47,7 +48,6 @@ export async function bootRun(found: FoundRun, options: BootOptions, limits: Boo
   const { manifest, runs, vm } = found;
   refuseWithoutAgent(manifest, runs.all);
   const facts = await machineOfRun(vm.folder, runs.all, manifest, options);
-  await checkKernel(facts, options.qemuArgs);
   const { accelerator } = options;
   const isTried = accelerator === 'auto' && (await hasKvm(facts));
   const tried = isTried ? await tryKvm(found, facts, options, limits) : undefined;
@@ -79,15 +79,6 @@ function refuseWithoutAgent({ run, number }: RunManifest, all: readonly RunManif
   if (all.some((each) => each.number <= number && each.versions.agent !== undefined)) return;
   const message = `no agent of the guest answered when run ${run} and those before it were made: nothing would tell whether it boots`;
   throw new UsageError('E_BOOT', message);
-}
-
-async function checkKernel({ kernel, initrd }: MachineFacts, qemuArgs: readonly string[]): Promise<void> {
-  if (qemuArgs.includes('-kernel')) return;
-  for (const file of [kernel, initrd]) {
-    if (file === undefined || (await exists(file))) continue;
-    const message = `${file}, with which the guest was started, is not on this host, and in no disk: give --qemu-arg=-kernel --qemu-arg=FILE (and -initrd)`;
-    throw new UsageError('E_BOOT', message);
-  }
 }
 
 async function hasKvm({ arch }: MachineFacts): Promise<boolean> {
@@ -166,12 +157,6 @@ async function flashFor(folder: VmFolder, { run, saved }: RunManifest, { flash }
   const notes: string[] = [];
   for (const [unit, each] of flash.entries()) {
     if (each.readOnly) {
-      if (!(await exists(each.file))) {
-        throw new UsageError(
-          'E_BOOT',
-          `${each.file}, the firmware of the guest, is not on this host: install it there`,
-        );
-      }
       found.push(each);
       continue;
     }
@@ -181,7 +166,11 @@ async function flashFor(folder: VmFolder, { run, saved }: RunManifest, { flash }
       continue;
     }
     const file = join(scratch, `flash${unit}`);
-    await copyFile(join(folder.run(run), copy.name), file);
+    await writeFile(file, await readSavedFile(folder.run(run), copy), { mode: 0o600 });
+    const { backingName, dataFiles } = await referencesOf(file);
+    if (backingName !== undefined || dataFiles.length > 0) {
+      throw new UsageError('E_BOOT', `${copy.name} of run ${run} names other files: expected the variables themselves`);
+    }
     found.push({ ...each, file });
   }
   if (saved.some(({ name }) => name.startsWith('tpm/'))) {

@@ -114,6 +114,12 @@ function blockNode(name: string, { overlay, links }: GuestDisk): object {
   return { driver: 'qcow2', 'node-name': name, discard: 'unmap', cache, file, backing: below };
 }
 
+/** What a SCSI disk may hang on: a record that names anything else is of a VM that is not known here, or was forged. */
+const scsiControllers = [
+  ...['virtio-scsi-pci', 'virtio-scsi-pci-transitional', 'virtio-scsi-pci-non-transitional', 'pvscsi'],
+  ...['megasas', 'megasas-gen2', 'mptsas1068', 'lsi53c810', 'lsi53c895a', 'am53c974', 'dc390'],
+];
+
 interface Bus {
   readonly driver: string;
   /** What its bus belongs to, where QEMU does not choose one by itself. */
@@ -132,12 +138,13 @@ function busOf({ id }: GuestDisk, { disks }: MachineFacts, bus: DiskBus | undefi
   const recorded = disks.find((disk) => disk.id === id);
   const { model = '', controller } = recorded ?? {};
   if (recorded === undefined || model.startsWith('virtio-blk')) return buses.virtio;
-  if (model.startsWith('scsi-') && controller?.startsWith('usb-') !== true) {
-    return { driver: 'scsi-hd', controller: controller ?? 'virtio-scsi-pci' };
+  const hangsOn = controller ?? 'virtio-scsi-pci';
+  if (model.startsWith('scsi-') && scsiControllers.includes(hangsOn)) {
+    return { driver: 'scsi-hd', controller: hangsOn };
   }
   if (model === 'ide-hd') return buses.sata;
   if (model === 'nvme' || model === 'nvme-ns') return buses.nvme;
-  const message = `disk ${id} was a ${model}, which a boot test does not know: give --disk-bus`;
+  const message = `disk ${id} was a ${model}${controller === undefined ? '' : ` on a ${controller}`}, which a boot test does not know: give --disk-bus`;
   throw new UsageError('E_BOOT', message);
 }
 

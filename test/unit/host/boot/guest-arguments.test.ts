@@ -89,7 +89,11 @@ test.each([
 });
 
 test('a disk on a bus that is not known is refused, unless another one is asked for', () => {
-  for (const unknown of [{ model: 'sd-card' }, { model: 'scsi-hd', controller: 'usb-storage' }]) {
+  for (const unknown of [
+    { model: 'sd-card' },
+    { model: 'scsi-hd', controller: 'usb-storage' },
+    { model: 'scsi-hd', controller: 'vfio-pci' },
+  ]) {
     const odd = { ...facts, disks: [{ id: 'root', ...unknown }] };
     expect(() => devices({ facts: odd })).toThrow(/disk root was a .*: give --disk-bus/);
     expect(devices({ facts: odd, diskBus: 'sata' })).toMatchObject([{ driver: 'ide-hd' }]);

@@ -65,3 +65,34 @@ test('that cannot be asked any more is an error', async () => {
   const lost = { ...monitor(), execute: () => Promise.reject(new Error('the monitor is gone')) };
   await expect(describeMachine(lost, disks, undefined)).rejects.toThrow('gone');
 });
+
+test.each([
+  ['x86_64', 'Skylake-Server-x86_64-cpu', 'Skylake-Server'],
+  ['aarch64', 'host-arm-cpu', 'host'],
+  ['aarch64', 'cortex-a57-arm-cpu', 'cortex-a57'],
+  ['ppc64', 'power9_v2.0-powerpc64-cpu', 'power9_v2.0'],
+])('has the processor of an %s that is a %s', async (arch, type, cpu) => {
+  const asked = monitor({ 'query-target': { arch }, 'query-cpus-fast': [{ 'qom-path': '/machine/other' }] });
+  const { execute } = asked;
+  const typed = {
+    ...asked,
+    execute: (command: string, args: object = {}) => {
+      return 'path' in args && args.path === '/machine/other' ? Promise.resolve(type) : execute(command, args);
+    },
+  };
+  const [text] = await describeMachine(typed, disks, undefined);
+  expect(JSON.parse(text?.text ?? '')).toMatchObject({ arch, cpu });
+});
+
+test.each([
+  ['a machine with options', { machine: 'virt,dumpdtb=/etc/passwd' }],
+  ['a program elsewhere', { arch: 'x/evil' }],
+  ['a controller with options', { disks: [{ id: 'a', controller: 'loader,file=/etc/shadow' }] }],
+  ['a format with options', { flash: [{ file: '/a', format: 'raw,file=/b', readOnly: true }] }],
+  ['a text that no argument can be', { append: 'root=\0' }],
+])('is not read with %s', async (_what, forged) => {
+  const [text] = await describeMachine(monitor(), disks, undefined);
+  const facts = JSON.parse(text?.text ?? '') as object;
+  expect(v.is(machineFactsSchema, facts)).toBe(true);
+  expect(v.is(machineFactsSchema, { ...facts, ...forged })).toBe(false);
+});
