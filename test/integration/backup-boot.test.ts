@@ -48,11 +48,12 @@ const sums = (): string[] => {
         .digest('hex')}`,
   );
 };
-/** Process ids of QEMUs that have something in the scratch folder. */
-const guests = (): string[] => {
+/** Process ids of QEMUs that have something in the scratch folder, and of the tool that was given it. */
+const guests = (program = ''): string[] => {
   const isOne = (pid: string): boolean => {
     try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(scratch);
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+      return words.startsWith(program) && words.includes(scratch);
     } catch {
       return false;
     }
@@ -224,6 +225,26 @@ requires('qemu-system-x86_64', 'qemu-img')('a backup whose guest does not come u
     expect(await child).toMatchObject({ exitCode: 4 });
     await noneLeft();
     expect(readdirSync(scratch)).toEqual([]);
+    expect(existsSync(vm.stored('booted'))).toBe(false);
+  });
+
+  test('is not judged where its guest is killed, which is said', async () => {
+    const { child } = await spawned();
+    for (const pid of guests('qemu-system-')) process.kill(Number(pid), 'SIGKILL');
+    const { exitCode, stdout } = await child;
+    expect(exitCode, stdout).toBe(5);
+    const { error } = JSON.parse(stdout) as { error: { code: string; message: string } };
+    expect(error).toMatchObject({ code: 'E_BOOT', message: expect.stringContaining('ended by SIGKILL') as string });
+    expect(readdirSync(scratch)).toEqual([]);
+    expect(existsSync(vm.stored('booted'))).toBe(false);
+  });
+
+  test('is not judged where its guest is stopped together with the tool', async () => {
+    const { child } = await spawned();
+    for (const pid of guests('qemu-system-')) process.kill(Number(pid), 'SIGTERM');
+    child.kill('SIGTERM');
+    const { exitCode } = await child;
+    expect([4, 5]).toContain(exitCode);
     expect(existsSync(vm.stored('booted'))).toBe(false);
   });
 

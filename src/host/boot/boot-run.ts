@@ -4,7 +4,7 @@ import { constants } from 'node:fs';
 import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
-import { DeadlineError, UnreachableError, UsageError } from '../../errors.js';
+import { CutError, DeadlineError, UnreachableError, UsageError } from '../../errors.js';
 import { makeImage } from '../images/image-file.js';
 import { referencesOf } from '../images/references.js';
 import type { BootSights, BootVerdict } from '../repository/boot-verdict.js';
@@ -14,11 +14,12 @@ import type { VmFolder } from '../repository/layout.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import type { MachineFacts } from '../vm/machine-facts.js';
 import { runQmp } from '../../qmp/commands.js';
-import { awaitAgent, refuseFullScratch } from './await-agent.js';
+import { awaitAgent } from './await-agent.js';
 import type { BootOptions } from './boot-options.js';
 import { guestArguments, type Accelerator, type GuestDisk, type GuestSetup } from './guest-arguments.js';
 import { checkGuest, damageIn, type Checked } from './guest-checks.js';
 import { isRefusedStart, startGuest, type GuestProcess } from './guest-process.js';
+import { stateOf } from './guest-state.js';
 import { hostArch, machineOfRun } from './machine-of-run.js';
 import { readSavedFile } from './saved-file.js';
 
@@ -41,7 +42,8 @@ export interface BootedOnce {
 
 /**
  * Throws a UsageError `E_BOOT` if too little is known to start it, or QEMU refuses; a CutError if a file of the run is not
- * what its record says (`E_CHAIN`) or the scratch folder is full; a QuiesceError when interrupted. None says anything about
+ * what its record says (`E_CHAIN`), the scratch folder is full (`E_NO_SPACE`), or this host ends or stops the guest
+ * (`E_BOOT`); a QuiesceError when interrupted. None says anything about
  * the run. QEMU has ended, and the scratch images are gone, in all cases.
  */
 export async function bootRun(found: FoundRun, options: BootOptions, limits: BootLimits): Promise<BootedOnce> {
@@ -69,7 +71,7 @@ async function tryKvm(
     const { problems } = once.verdict;
     return problems.length === 0 ? once : problems.join('; ');
   } catch (error) {
-    if (isRefusedStart(error)) return error.message;
+    if (isRefusedStart(error) || (error instanceof CutError && error.code === 'E_BOOT')) return error.message;
     throw error;
   }
 }
@@ -115,12 +117,18 @@ async function bootOnce(
     await using guest = await startGuest(`qemu-system-${facts.arch}`, guestArguments(setup), setup.paths.qmp);
     // QEMU has them open: should we be killed, they go with it.
     for (const { overlay } of setup.disks) await rm(overlay);
+    await runQmp(guest.monitor, 'cont', {});
     const onProgress = (text: string): void => {
       limits.onProgress(`run ${run} (${accelerator}): ${text}`);
     };
     const judged = await judge(guest, manifest, setup, options, { ...limits, onProgress });
-    if (judged.problems.length > 0) await refuseFullScratch(guest);
-    const { agentMs, checks, problems } = judged;
+    // Before anything is said of the guest: was it let be? It throws if not.
+    const { endedBy } = await stateOf(guest, limits.signal);
+    const { agentMs, checks } = judged;
+    const hasGone = judged.problems.length === 0 && endedBy !== undefined;
+    const problems = hasGone
+      ? ['the guest powered off, restarted or panicked while it was looked at']
+      : judged.problems;
     const console = await readFile(setup.paths.console).catch(() => Buffer.alloc(0));
     const screen = await screenOf(guest, join(scratch, 'screen'));
     const log = console.toString('utf8');

@@ -1,5 +1,6 @@
 // The command line of a guest that is booted to be tested: the machine that is recorded, with the run's disks under images
 // of its own, the agent's channel, a screen and a serial console, and nothing that leads out of it.
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import type { Link } from '../repository/chain.js';
 import type { accelerators } from '../repository/boot-verdict.js';
@@ -47,6 +48,8 @@ export function guestArguments(setup: GuestSetup): string[] {
   const option = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [name, value]);
   return [
     ...['-name', 'boot-test', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-nic', 'none'],
+    // Until whoever looks at it does, and its images have no names any more.
+    '-S',
     ...['-machine', machine, '-accel', accelerator, '-cpu', processor(facts, accelerator)],
     ...['-smp', String(cpus), '-m', `${Math.ceil(memoryBytes / MIB_BYTES)}M`],
     ...option('-uuid', uuid),
@@ -96,7 +99,7 @@ function diskArguments(disks: readonly GuestDisk[], facts: MachineFacts, bus: Di
       place = { bus: `${controllers.get(controller) ?? ''}.0` };
     }
     const { serial } = disk;
-    const device = { driver, drive: node, ...place, ...(serial === undefined ? {} : { serial }) };
+    const device = { driver, drive: node, ...place, ...onError(driver), ...defined({ serial }) };
     words.push('-device', JSON.stringify(device));
   }
   return words;
@@ -146,6 +149,11 @@ function busOf({ id }: GuestDisk, { disks }: MachineFacts, bus: DiskBus | undefi
   if (model === 'nvme' || model === 'nvme-ns') return buses.nvme;
   const message = `disk ${id} was a ${model}${controller === undefined ? '' : ` on a ${controller}`}, which a boot test does not know: give --disk-bus`;
   throw new UsageError('E_BOOT', message);
+}
+
+/** What this host cannot read or write must not look like damage to the guest: it stands still. An nvme cannot. */
+function onError(driver: string): object {
+  return driver === 'nvme' ? {} : { werror: 'stop', rerror: 'stop' };
 }
 
 /** A comma ends a value in QEMU's option syntax. */

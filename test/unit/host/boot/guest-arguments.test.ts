@@ -40,6 +40,7 @@ test('has the machine that is recorded, and no network', () => {
   // The last one counts: its user's.
   expect(given(words, '-m')).toEqual(['1024M', '64M']);
   expect(given(words, '-nic')).toEqual(['none']);
+  expect(words).toContain('-S');
   expect(words).toContain('-nodefaults');
   expect(words).not.toContain('-netdev');
   expect(given(words, '-bios')).toEqual(['bios-256k.bin']);
@@ -111,4 +112,11 @@ test('has what lies in flash for its firmware', () => {
     'if=pflash,unit=1,format=raw,file=/scratch/flash1,readonly=off',
   ]);
   expect(words).not.toContain('-bios');
+});
+
+test('stands still where this host fails it, as far as its disk can', () => {
+  const stop = { werror: 'stop', rerror: 'stop' };
+  for (const diskBus of ['virtio', 'scsi', 'sata'] as const) expect(devices({ diskBus })).toMatchObject([stop]);
+  // QEMU refuses these words for an nvme.
+  expect(devices({ diskBus: 'nvme' })).not.toMatchObject([stop]);
 });
