@@ -17,7 +17,8 @@ import { runQmp } from '../../qmp/commands.js';
 import { awaitAgent } from './await-agent.js';
 import type { BootOptions } from './boot-options.js';
 import { guestArguments, type Accelerator, type GuestDisk, type GuestSetup } from './guest-arguments.js';
-import { checkGuest, damageIn, type Checked } from './guest-checks.js';
+import { checkGuest, type Checked } from './guest-checks.js';
+import { GuestConsole } from './guest-console.js';
 import { isRefusedStart, startGuest, type GuestProcess } from './guest-process.js';
 import { stateOf } from './guest-state.js';
 import { hostArch, machineOfRun } from './machine-of-run.js';
@@ -26,8 +27,8 @@ import { readSavedFile } from './saved-file.js';
 /** A guest that boots reads its disks; one whose processor hangs under KVM does not. */
 const KVM_STALL_MS = 60_000;
 const SCREEN_LIMIT_MS = 10_000;
-/** Of the console, for a person to read. */
-const CONSOLE_BYTES = 1024 * 1024;
+/** For what a QEMU said that has ended. */
+const CONSOLE_LIMIT_MS = 2000;
 const LINE_CHARACTERS = 200;
 
 export interface BootLimits {
@@ -116,7 +117,9 @@ async function bootOnce(
     const startMs = performance.now();
     await using guest = await startGuest(`qemu-system-${facts.arch}`, guestArguments(setup), setup.paths.qmp);
     // QEMU has them open: should we be killed, they go with it.
-    for (const { overlay } of setup.disks) await rm(overlay);
+    const written = [...setup.disks.map(({ overlay }) => overlay), ...copies(flash)];
+    for (const file of written) await rm(file);
+    using console = await GuestConsole.connect(setup.paths.console);
     await runQmp(guest.monitor, 'cont', {});
     const onProgress = (text: string): void => {
       limits.onProgress(`run ${run} (${accelerator}): ${text}`);
@@ -129,21 +132,25 @@ async function bootOnce(
     const problems = hasGone
       ? ['the guest powered off, restarted or panicked while it was looked at']
       : judged.problems;
-    const console = await readFile(setup.paths.console).catch(() => Buffer.alloc(0));
     const screen = await screenOf(guest, join(scratch, 'screen'));
-    const log = console.toString('utf8');
-    const damage = damageIn(log);
-    const last = agentMs === undefined ? lastLines(log) : undefined;
+    if (endedBy !== undefined) await console.closed(CONSOLE_LIMIT_MS);
+    const { damage, end } = console;
+    const last = agentMs === undefined ? lastLines(end.toString('utf8')) : undefined;
     const testMs = Math.round(performance.now() - startMs);
     const verdict: BootVerdict = {
       ...{ format: 1, run, bootedAt, accelerator, ...defined({ agentMs }), testMs, checks: [...checks] },
       problems: [...problems, ...(damage === undefined ? [] : [`its kernel says: ${damage}`])],
       notes: [...flashNotes, ...judged.notes, ...(last === undefined ? [] : [`its console ends with: ${last}`])],
     };
-    return { verdict, sights: { screen, console: console.subarray(-CONSOLE_BYTES) } };
+    return { verdict, sights: { screen, console: end } };
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
+}
+
+/** What the guest writes to. */
+function copies(flash: GuestSetup['flash']): string[] {
+  return flash.filter(({ readOnly }) => !readOnly).map(({ file }) => file);
 }
 
 async function disksFor({ manifest, runs, vm }: FoundRun, scratch: string): Promise<GuestDisk[]> {

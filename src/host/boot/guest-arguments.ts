@@ -61,7 +61,12 @@ export function guestArguments(setup: GuestSetup): string[] {
     ...diskArguments(inOrder(disks), facts, setup.diskBus),
     ...(arch === 'x86_64' ? ['-vga', 'std'] : []),
     ...['-qmp', `unix:${escaped(paths.qmp)},server=on,wait=off`],
-    ...['-chardev', `file,id=console,path=${escaped(paths.console)}`, '-serial', 'chardev:console'],
+    ...[
+      '-chardev',
+      `socket,id=console,path=${escaped(paths.console)},server=on,wait=off`,
+      '-serial',
+      'chardev:console',
+    ],
     ...['-chardev', `socket,id=agent,path=${escaped(paths.agent)},server=on,wait=off`, '-device', 'virtio-serial-pci'],
     ...['-device', `virtserialport,chardev=agent,name=${escaped(agentPort ?? DEFAULT_AGENT_PORT)}`],
     ...['-device', 'virtio-rng-pci'],

@@ -14,6 +14,8 @@ import { RemoteError } from '../../rpc/errors.js';
 import type { BootVerdict } from '../repository/boot-verdict.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import type { BootOptions, GuestCommand } from './boot-options.js';
+import { clipped } from './clipped.js';
+import { damageIn } from './damage.js';
 import { execForbidden, execInGuest, mayExec } from './guest-exec.js';
 
 type Check = BootVerdict['checks'][number];
@@ -26,7 +28,6 @@ export interface Checked {
 const ASK_MS = 10_000;
 const LEASE_MS = 30_000;
 const PAUSE_MS = 1000;
-const DETAIL_CHARACTERS = 500;
 
 export interface CheckLimits {
   /** The guest is gone: nothing will become better. */
@@ -150,19 +151,4 @@ async function readKernelLog({ client, deadline }: Checker): Promise<Omit<Check,
   if (exitCode !== 0) return { passed: true, detail: 'dmesg does not tell them' };
   const found = damageIn(stdout);
   return found === undefined ? { passed: true, detail: 'no damage' } : { passed: false, detail: found };
-}
-
-/** What Linux says where a filesystem or a disk is damaged, or it cannot go on. */
-const DAMAGE =
-  /Kernel panic|EXT4-fs error|JBD2: .*(?:error|corrupt)|XFS \([^)]*\):.*corrupt|BTRFS (?:error|critical)|Buffer I\/O error|I\/O error, dev (?!fd|sr)/i;
-
-/** The first line of a kernel's log that tells of damage; undefined if none does. */
-export function damageIn(log: string): string | undefined {
-  const line = log.split(/\r?\n/).find((each) => DAMAGE.test(each));
-  return line === undefined ? undefined : clipped(line);
-}
-
-function clipped(text: string): string {
-  const trimmed = text.trim();
-  return trimmed.length <= DETAIL_CHARACTERS ? trimmed : `${trimmed.slice(0, DETAIL_CHARACTERS)}...`;
 }
