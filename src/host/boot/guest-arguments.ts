@@ -38,6 +38,8 @@ export interface GuestSetup {
   readonly qemuArgs: readonly string[];
 }
 
+/** What a guest that breaks out of QEMU finds: no program that it could start, and no rights that it could gain. */
+const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 const DEFAULT_AGENT_PORT = 'org.qemu.guest_agent.0';
 const MIB_BYTES = 1024 * 1024;
 
@@ -50,6 +52,7 @@ export function guestArguments(setup: GuestSetup): string[] {
     ...['-name', 'boot-test', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-nic', 'none'],
     // Until whoever looks at it does, and its images have no names any more.
     '-S',
+    ...['-sandbox', SANDBOX],
     ...['-machine', machine, '-accel', accelerator, '-cpu', processor(facts, accelerator)],
     ...['-smp', String(cpus), '-m', `${Math.ceil(memoryBytes / MIB_BYTES)}M`],
     ...option('-uuid', uuid),
@@ -95,6 +98,7 @@ function diskArguments(disks: readonly GuestDisk[], facts: MachineFacts, bus: Di
     const node = `disk${index}`;
     words.push('-blockdev', JSON.stringify(blockNode(node, disk)));
     const { driver, controller } = busOf(disk, facts, bus);
+    const bootindex = facts.disks.find(({ id }) => id === disk.id)?.bootIndex;
     let place = {};
     if (controller !== undefined) {
       if (!controllers.has(controller)) {
@@ -104,7 +108,7 @@ function diskArguments(disks: readonly GuestDisk[], facts: MachineFacts, bus: Di
       place = { bus: `${controllers.get(controller) ?? ''}.0` };
     }
     const { serial } = disk;
-    const device = { driver, drive: node, ...place, ...onError(driver), ...defined({ serial }) };
+    const device = { driver, drive: node, ...place, ...onError(driver), ...defined({ serial, bootindex }) };
     words.push('-device', JSON.stringify(device));
   }
   return words;

@@ -51,6 +51,8 @@ export const machineFactsSchema = v.strictObject({
       model: v.optional(name),
       /** What it hangs on: `virtio-scsi-pci`, ... */
       controller: v.optional(name),
+      /** When the firmware tries it, the lowest first; absent where the order of the machine counts. */
+      bootIndex: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
     }),
   ),
   /** The guest's name of the virtio-serial port that its agent has. */
@@ -114,7 +116,10 @@ async function readMachine(
 
 async function busOf(monitor: Monitor, { id, qdev, model }: VmDisk): Promise<MachineFacts['disks'][number]> {
   const controller = qdev === undefined ? undefined : await controllerTypeOf(monitor, qdev);
-  return { id, ...defined({ model, controller }) };
+  const index = qdev === undefined ? undefined : await propertyOf(monitor, qdev, 'bootindex');
+  // -1: none.
+  const bootIndex = typeof index === 'number' && index >= 0 ? index : undefined;
+  return { id, ...defined({ model, controller, bootIndex }) };
 }
 
 async function textOf(monitor: Monitor, property: string): Promise<string | undefined> {

@@ -41,6 +41,7 @@ test('has the machine that is recorded, and no network', () => {
   expect(given(words, '-m')).toEqual(['1024M', '64M']);
   expect(given(words, '-nic')).toEqual(['none']);
   expect(words).toContain('-S');
+  expect(given(words, '-sandbox').join()).toMatch(/^on,.*spawn=deny/);
   expect(words).toContain('-nodefaults');
   expect(words).not.toContain('-netdev');
   expect(given(words, '-bios')).toEqual(['bios-256k.bin']);
@@ -99,6 +100,16 @@ test('a disk on a bus that is not known is refused, unless another one is asked 
     expect(() => devices({ facts: odd })).toThrow(/disk root was a .*: give --disk-bus/);
     expect(devices({ facts: odd, diskBus: 'sata' })).toMatchObject([{ driver: 'ide-hd' }]);
   }
+});
+
+test('is booted from the disk that it was booted from', () => {
+  const ordered = {
+    ...facts,
+    disks: [{ id: 'root', model: 'virtio-blk-device', bootIndex: 2 }, ...facts.disks.slice(1)],
+  };
+  const found = devices({ facts: ordered, disks: [disk('root'), disk('data')] });
+  expect(found).toMatchObject([{ serial: 'root', bootindex: 2 }, { serial: 'data' }]);
+  expect(found[1]).not.toHaveProperty('bootindex');
 });
 
 test('has what lies in flash for its firmware', () => {

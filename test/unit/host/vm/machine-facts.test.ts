@@ -15,6 +15,8 @@ const properties: Readonly<Record<string, unknown>> = {
   '/machine/cpu type': 'Skylake-Server-x86_64-cpu',
   '/machine/peripheral/s0 parent_bus': '/machine/peripheral/c0/virtio-backend/c0.0',
   '/machine/peripheral/c0 type': 'virtio-scsi-pci',
+  '/machine/peripheral/s0 bootindex': 1,
+  '/machine/peripheral/v0 bootindex': -1,
 };
 const answers: Readonly<Record<string, unknown>> = {
   'query-cpus-fast': [{ 'qom-path': '/machine/cpu' }, { 'qom-path': '/machine/cpu' }],
@@ -32,6 +34,7 @@ const monitor = (over: Readonly<Record<string, unknown>> = {}): Monitor => {
   return { path: 'monitor', version: { major: 7, minor: 2, micro: 0, package: '' }, execute };
 };
 const disks = [
+  vmDisk('v0', { qdev: '/machine/peripheral/v0', model: 'virtio-blk-device' }),
   vmDisk('s0', { qdev: '/machine/peripheral/s0', model: 'scsi-hd' }),
   vmDisk('pflash1', { file: '/vars.fd', format: 'raw' }),
 ];
@@ -44,7 +47,10 @@ test('is kept with all that was plugged since, and its firmware apart from its d
     memoryBytes: 2 ** 30 + 2 ** 29,
     flash: [{ file: '/vars.fd', format: 'raw', readOnly: false }],
     ...{ firmware: 'bios-256k.bin', kernel: '/boot/vmlinuz', append: 'root=/dev/vda' },
-    disks: [{ id: 's0', model: 'scsi-hd', controller: 'virtio-scsi-pci' }],
+    disks: [
+      { id: 'v0', model: 'virtio-blk-device' },
+      { id: 's0', model: 'scsi-hd', controller: 'virtio-scsi-pci', bootIndex: 1 },
+    ],
   });
 });
 
