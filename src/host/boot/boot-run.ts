@@ -223,6 +223,8 @@ async function judge(
     return { agentMs, problems, ...checked };
   } catch (error) {
     if (!(error instanceof UnreachableError) && !(error instanceof DeadlineError)) throw error;
+    // An agent of another version, perhaps.
+    if (error.code === 'E_REPLY') throw error;
     return { agentMs, problems: [`its agent answered, and then no more: ${error.message}`], checks: [], notes: [] };
   }
 }
