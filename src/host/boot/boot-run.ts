@@ -119,8 +119,7 @@ async function bootOnce(
     // QEMU has them open: should we be killed, they go with it.
     const written = [...setup.disks.map(({ overlay }) => overlay), ...copies(flash)];
     for (const file of written) await rm(file);
-    using console = await GuestConsole.connect(setup.paths.console);
-    await runQmp(guest.monitor, 'cont', {});
+    using console = await letRun(guest, setup.paths.console, limits.signal);
     const onProgress = (text: string): void => {
       limits.onProgress(`run ${run} (${accelerator}): ${text}`);
     };
@@ -145,6 +144,19 @@ async function bootOnce(
     return { verdict, sights: { screen, console: end } };
   } finally {
     await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+/** Hears it from its first word on. */
+async function letRun(guest: GuestProcess, path: string, signal: AbortSignal): Promise<GuestConsole> {
+  try {
+    const console = await GuestConsole.connect(path);
+    await runQmp(guest.monitor, 'cont', {});
+    return console;
+  } catch (error) {
+    // Of a QEMU that is gone this tells why.
+    await stateOf(guest, signal);
+    throw error;
   }
 }
 
