@@ -20,7 +20,11 @@ export class GuestConsole implements Disposable {
 
   private constructor(socket: Socket) {
     this.#socket = socket;
-    this.#closed = new Promise((resolve) => socket.once('close', () => { resolve(); }));
+    this.#closed = new Promise((resolve) =>
+      socket.once('close', () => {
+        resolve();
+      }),
+    );
     socket.on('data', (chunk: Buffer) => {
       this.#take(chunk);
     });
