@@ -107,7 +107,7 @@ export const hostCodes = {
   E_COPY: 'the copy failed',
   E_VERIFY: 'a copy is not what its source holds, or a file is not what it was when it was published',
   E_BACKUP: 'a backup failed, or cannot be made of this VM or disk',
-  E_BOOT: 'too little is known to boot a backup, or QEMU refuses to start it',
+  E_BOOT: 'too little is known to boot a backup, QEMU refuses to start it, or this host ends it',
   E_QEMU_IMG: 'qemu-img is not installed, or failed',
   E_QEMU_IO: 'qemu-io is not installed, or failed',
   E_INTERNAL: 'none of these: a bug, or what a library threw',

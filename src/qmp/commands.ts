@@ -142,6 +142,8 @@ const qmpCommands = {
         device: v.string(),
         qdev: v.optional(v.string()),
         removable: v.boolean(),
+        /** `nospace` or `failed` where QEMU paused the VM for an error of the disk. */
+        'io-status': v.optional(v.string()),
         inserted: v.optional(node),
       }),
     ),
@@ -166,6 +168,8 @@ const qmpCommands = {
           wr_operations: int,
           rd_operations: v.optional(int, 0),
           unmap_operations: v.optional(int, 0),
+          failed_rd_operations: v.optional(int, 0),
+          failed_wr_operations: v.optional(int, 0),
         }),
       }),
     ),

@@ -1,7 +1,7 @@
 // `backup verify --boot` with a real QEMU whose guest halts at once: no agent ever answers. What is recorded, what is not,
 // and that nothing is left, however it ends. A guest that comes up is test/vm/backup.test.ts.
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -48,11 +48,12 @@ const sums = (): string[] => {
         .digest('hex')}`,
   );
 };
-/** Process ids of QEMUs that have something in the scratch folder. */
-const guests = (): string[] => {
+/** Process ids of QEMUs that have something in the scratch folder, and of the tool that was given it. */
+const guests = (program = ''): string[] => {
   const isOne = (pid: string): boolean => {
     try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(scratch);
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+      return words.startsWith(program) && words.includes(scratch);
     } catch {
       return false;
     }
@@ -152,6 +153,31 @@ requires('qemu-system-x86_64', 'qemu-img')('a backup whose guest does not come u
     expect(failed).toMatchObject({ code: 10, json: { runs: [{ boot: { checks: [] } }] } });
   });
 
+  test.each([
+    [
+      'a device of the host',
+      { disks: [{ id: 'root0', model: 'scsi-hd', controller: 'vhost-vsock-pci' }] },
+      'on a vhost-',
+    ],
+    ['options of QEMU', { machine: 'pc,dumpdtb=nonesuch' }, 'describes no machine: machine'],
+    ['a program', { arch: '../evil' }, 'describes no machine: arch'],
+    ['a machine of another kind', { arch: 'evil' }, 'found evil'],
+  ])('gives QEMU nothing of a forged record that names %s', async (_what, forged, text) => {
+    const file = vm.stored(full.run, 'machine.json');
+    const facts = JSON.stringify({ ...(JSON.parse(readFileSync(file, 'utf8')) as object), ...forged });
+    rmSync(file);
+    writeFileSync(file, facts);
+    const record = vm.stored(full.run, 'manifest.json');
+    const manifest = JSON.parse(readFileSync(record, 'utf8')) as RunManifest;
+    const sum = { size: facts.length, sha256: createHash('sha256').update(facts).digest('hex') };
+    rmSync(record);
+    writeFileSync(record, JSON.stringify({ ...manifest, saved: manifest.saved.map((each) => ({ ...each, ...sum })) }));
+    const refused = await boot('--boot-timeout', '1');
+    expect(refused).toMatchObject({ code: 2, error: { code: 'E_BOOT' } });
+    expect(refused.error.message).toContain(text);
+    expect(existsSync(vm.stored('booted'))).toBe(false);
+  });
+
   test('is started on what it hung on, with a copy of the variables of its firmware', async () => {
     const odd: readonly BareDisk[] = [
       { name: 'root0', format: 'raw' },
@@ -180,6 +206,13 @@ requires('qemu-system-x86_64', 'qemu-img')('a backup whose guest does not come u
       json: { runs: [{ boot: { problems: ['no agent answered within 2 s'], notes: [] } }] },
     });
     expect(sums()).toEqual(before);
+    chmodSync(vm.repository, 0o777);
+    const named = await boot('--no-sums');
+    expect(named).toMatchObject({ code: 2, error: { code: 'E_BOOT' } });
+    expect(named.error.message).toMatch(
+      /halt.bin, the firmware of the guest, is named by a record that others may change/,
+    );
+    chmodSync(vm.repository, 0o750);
     rmSync(vm.at.folder.path('halt.bin'));
     expect((await boot('--no-sums')).error.message).toContain(
       'halt.bin, the firmware of the guest, is not on this host',
@@ -192,6 +225,26 @@ requires('qemu-system-x86_64', 'qemu-img')('a backup whose guest does not come u
     expect(await child).toMatchObject({ exitCode: 4 });
     await noneLeft();
     expect(readdirSync(scratch)).toEqual([]);
+    expect(existsSync(vm.stored('booted'))).toBe(false);
+  });
+
+  test('is not judged where its guest is killed, which is said', async () => {
+    const { child } = await spawned();
+    for (const pid of guests('qemu-system-')) process.kill(Number(pid), 'SIGKILL');
+    const { exitCode, stdout } = await child;
+    expect(exitCode, stdout).toBe(5);
+    const { error } = JSON.parse(stdout) as { error: { code: string; message: string } };
+    expect(error).toMatchObject({ code: 'E_BOOT', message: expect.stringContaining('ended by SIGKILL') as string });
+    expect(readdirSync(scratch)).toEqual([]);
+    expect(existsSync(vm.stored('booted'))).toBe(false);
+  });
+
+  test('is not judged where its guest is stopped together with the tool', async () => {
+    const { child } = await spawned();
+    for (const pid of guests('qemu-system-')) process.kill(Number(pid), 'SIGTERM');
+    child.kill('SIGTERM');
+    const { exitCode } = await child;
+    expect([4, 5]).toContain(exitCode);
     expect(existsSync(vm.stored('booted'))).toBe(false);
   });
 

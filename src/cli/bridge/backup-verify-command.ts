@@ -49,8 +49,8 @@ const EPILOGUE = [
     'error, and is not recorded. Ends with 10 if a run is damaged or fails its boot test.',
   'With --boot each run named that is sound is started as a guest of its own: on the machine that is recorded with it, with ' +
     "empty images over the run's files, which are only read, and without a network. It passes if its agent answers, " +
-    'every filesystem and writer that was held in the backup can be held again, its kernel tells of no damage, and each ' +
-    '--run prints what is expected. The result, a screenshot and the log of the serial console are kept beside the run; the ' +
+    'every filesystem and writer that was held in the backup can be held again, its kernel, if it can be asked, tells of ' +
+    'no damage, and each --run prints what is expected. The result, a screenshot and the log of the serial console are kept beside the run; the ' +
     'next backup after a run that failed is a full one. Nothing of the guest is left, also if this tool is killed. A guest ' +
     'that fails under KVM is started again by emulation, and only that counts.',
 ].join('\n\n');

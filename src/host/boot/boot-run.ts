@@ -1,12 +1,12 @@
 // Boots one run as a guest that reaches nothing: images of its own over the run's files, which are only read, no network, its
 // memory gone with it. It is judged by what it does, and ended.
 import { constants } from 'node:fs';
-import { access, copyFile, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
-import { DeadlineError, UnreachableError, UsageError } from '../../errors.js';
-import { exists } from '../images/durable-file.js';
+import { CutError, DeadlineError, UnreachableError, UsageError } from '../../errors.js';
 import { makeImage } from '../images/image-file.js';
+import { referencesOf } from '../images/references.js';
 import type { BootSights, BootVerdict } from '../repository/boot-verdict.js';
 import { chainOf, checkLink } from '../repository/chain.js';
 import type { FoundRun } from '../repository/find-run.js';
@@ -14,18 +14,21 @@ import type { VmFolder } from '../repository/layout.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import type { MachineFacts } from '../vm/machine-facts.js';
 import { runQmp } from '../../qmp/commands.js';
-import { awaitAgent, refuseFullScratch } from './await-agent.js';
+import { awaitAgent } from './await-agent.js';
 import type { BootOptions } from './boot-options.js';
 import { guestArguments, type Accelerator, type GuestDisk, type GuestSetup } from './guest-arguments.js';
-import { checkGuest, damageIn, type Checked } from './guest-checks.js';
+import { checkGuest, type Checked } from './guest-checks.js';
+import { GuestConsole } from './guest-console.js';
 import { isRefusedStart, startGuest, type GuestProcess } from './guest-process.js';
+import { stateOf } from './guest-state.js';
 import { hostArch, machineOfRun } from './machine-of-run.js';
+import { readSavedFile } from './saved-file.js';
 
 /** A guest that boots reads its disks; one whose processor hangs under KVM does not. */
 const KVM_STALL_MS = 60_000;
 const SCREEN_LIMIT_MS = 10_000;
-/** Of the console, for a person to read. */
-const CONSOLE_BYTES = 1024 * 1024;
+/** For what a QEMU said that has ended. */
+const CONSOLE_LIMIT_MS = 2000;
 const LINE_CHARACTERS = 200;
 
 export interface BootLimits {
@@ -40,14 +43,14 @@ export interface BootedOnce {
 
 /**
  * Throws a UsageError `E_BOOT` if too little is known to start it, or QEMU refuses; a CutError if a file of the run is not
- * what its record says (`E_CHAIN`) or the scratch folder is full; a QuiesceError when interrupted. None says anything about
+ * what its record says (`E_CHAIN`), the scratch folder is full (`E_NO_SPACE`), or this host ends or stops the guest
+ * (`E_BOOT`); a QuiesceError when interrupted. None says anything about
  * the run. QEMU has ended, and the scratch images are gone, in all cases.
  */
 export async function bootRun(found: FoundRun, options: BootOptions, limits: BootLimits): Promise<BootedOnce> {
   const { manifest, runs, vm } = found;
   refuseWithoutAgent(manifest, runs.all);
   const facts = await machineOfRun(vm.folder, runs.all, manifest, options);
-  await checkKernel(facts, options.qemuArgs);
   const { accelerator } = options;
   const isTried = accelerator === 'auto' && (await hasKvm(facts));
   const tried = isTried ? await tryKvm(found, facts, options, limits) : undefined;
@@ -69,7 +72,7 @@ async function tryKvm(
     const { problems } = once.verdict;
     return problems.length === 0 ? once : problems.join('; ');
   } catch (error) {
-    if (isRefusedStart(error)) return error.message;
+    if (isRefusedStart(error) || (error instanceof CutError && error.code === 'E_BOOT')) return error.message;
     throw error;
   }
 }
@@ -79,15 +82,6 @@ function refuseWithoutAgent({ run, number }: RunManifest, all: readonly RunManif
   if (all.some((each) => each.number <= number && each.versions.agent !== undefined)) return;
   const message = `no agent of the guest answered when run ${run} and those before it were made: nothing would tell whether it boots`;
   throw new UsageError('E_BOOT', message);
-}
-
-async function checkKernel({ kernel, initrd }: MachineFacts, qemuArgs: readonly string[]): Promise<void> {
-  if (qemuArgs.includes('-kernel')) return;
-  for (const file of [kernel, initrd]) {
-    if (file === undefined || (await exists(file))) continue;
-    const message = `${file}, with which the guest was started, is not on this host, and in no disk: give --qemu-arg=-kernel --qemu-arg=FILE (and -initrd)`;
-    throw new UsageError('E_BOOT', message);
-  }
 }
 
 async function hasKvm({ arch }: MachineFacts): Promise<boolean> {
@@ -123,28 +117,52 @@ async function bootOnce(
     const startMs = performance.now();
     await using guest = await startGuest(`qemu-system-${facts.arch}`, guestArguments(setup), setup.paths.qmp);
     // QEMU has them open: should we be killed, they go with it.
-    for (const { overlay } of setup.disks) await rm(overlay);
+    const written = [...setup.disks.map(({ overlay }) => overlay), ...copies(flash)];
+    for (const file of written) await rm(file);
+    using console = await letRun(guest, setup.paths.console, limits.signal);
     const onProgress = (text: string): void => {
       limits.onProgress(`run ${run} (${accelerator}): ${text}`);
     };
     const judged = await judge(guest, manifest, setup, options, { ...limits, onProgress });
-    if (judged.problems.length > 0) await refuseFullScratch(guest);
-    const { agentMs, checks, problems } = judged;
-    const console = await readFile(setup.paths.console).catch(() => Buffer.alloc(0));
+    // Before anything is said of the guest: was it let be? It throws if not.
+    const { endedBy } = await stateOf(guest, limits.signal);
+    const { agentMs, checks } = judged;
+    const hasGone = judged.problems.length === 0 && endedBy !== undefined;
+    const problems = hasGone
+      ? ['the guest powered off, restarted or panicked while it was looked at']
+      : judged.problems;
     const screen = await screenOf(guest, join(scratch, 'screen'));
-    const log = console.toString('utf8');
-    const damage = damageIn(log);
-    const last = agentMs === undefined ? lastLines(log) : undefined;
+    if (endedBy !== undefined) await console.closed(CONSOLE_LIMIT_MS);
+    const { damage, end } = console;
+    const last = agentMs === undefined ? lastLines(end.toString('utf8')) : undefined;
     const testMs = Math.round(performance.now() - startMs);
     const verdict: BootVerdict = {
       ...{ format: 1, run, bootedAt, accelerator, ...defined({ agentMs }), testMs, checks: [...checks] },
       problems: [...problems, ...(damage === undefined ? [] : [`its kernel says: ${damage}`])],
       notes: [...flashNotes, ...judged.notes, ...(last === undefined ? [] : [`its console ends with: ${last}`])],
     };
-    return { verdict, sights: { screen, console: console.subarray(-CONSOLE_BYTES) } };
+    return { verdict, sights: { screen, console: end } };
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
+}
+
+/** Hears it from its first word on. */
+async function letRun(guest: GuestProcess, path: string, signal: AbortSignal): Promise<GuestConsole> {
+  try {
+    const console = await GuestConsole.connect(path);
+    await runQmp(guest.monitor, 'cont', {});
+    return console;
+  } catch (error) {
+    // Of a QEMU that is gone this tells why.
+    await stateOf(guest, signal);
+    throw error;
+  }
+}
+
+/** What the guest writes to. */
+function copies(flash: GuestSetup['flash']): string[] {
+  return flash.filter(({ readOnly }) => !readOnly).map(({ file }) => file);
 }
 
 async function disksFor({ manifest, runs, vm }: FoundRun, scratch: string): Promise<GuestDisk[]> {
@@ -166,12 +184,6 @@ async function flashFor(folder: VmFolder, { run, saved }: RunManifest, { flash }
   const notes: string[] = [];
   for (const [unit, each] of flash.entries()) {
     if (each.readOnly) {
-      if (!(await exists(each.file))) {
-        throw new UsageError(
-          'E_BOOT',
-          `${each.file}, the firmware of the guest, is not on this host: install it there`,
-        );
-      }
       found.push(each);
       continue;
     }
@@ -181,7 +193,11 @@ async function flashFor(folder: VmFolder, { run, saved }: RunManifest, { flash }
       continue;
     }
     const file = join(scratch, `flash${unit}`);
-    await copyFile(join(folder.run(run), copy.name), file);
+    await writeFile(file, await readSavedFile(folder.run(run), copy), { mode: 0o600 });
+    const { backingName, dataFiles } = await referencesOf(file);
+    if (backingName !== undefined || dataFiles.length > 0) {
+      throw new UsageError('E_BOOT', `${copy.name} of run ${run} names other files: expected the variables themselves`);
+    }
     found.push({ ...each, file });
   }
   if (saved.some(({ name }) => name.startsWith('tpm/'))) {
@@ -219,6 +235,8 @@ async function judge(
     return { agentMs, problems, ...checked };
   } catch (error) {
     if (!(error instanceof UnreachableError) && !(error instanceof DeadlineError)) throw error;
+    // An agent of another version, perhaps.
+    if (error.code === 'E_REPLY') throw error;
     return { agentMs, problems: [`its agent answered, and then no more: ${error.message}`], checks: [], notes: [] };
   }
 }

@@ -1,5 +1,6 @@
 // The command line of a guest that is booted to be tested: the machine that is recorded, with the run's disks under images
 // of its own, the agent's channel, a screen and a serial console, and nothing that leads out of it.
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import type { Link } from '../repository/chain.js';
 import type { accelerators } from '../repository/boot-verdict.js';
@@ -37,6 +38,8 @@ export interface GuestSetup {
   readonly qemuArgs: readonly string[];
 }
 
+/** What a guest that breaks out of QEMU finds: no program that it could start, and no rights that it could gain. */
+const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 const DEFAULT_AGENT_PORT = 'org.qemu.guest_agent.0';
 const MIB_BYTES = 1024 * 1024;
 
@@ -47,6 +50,9 @@ export function guestArguments(setup: GuestSetup): string[] {
   const option = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [name, value]);
   return [
     ...['-name', 'boot-test', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-nic', 'none'],
+    // Until whoever looks at it does, and its images have no names any more.
+    '-S',
+    ...['-sandbox', SANDBOX],
     ...['-machine', machine, '-accel', accelerator, '-cpu', processor(facts, accelerator)],
     ...['-smp', String(cpus), '-m', `${Math.ceil(memoryBytes / MIB_BYTES)}M`],
     ...option('-uuid', uuid),
@@ -58,7 +64,12 @@ export function guestArguments(setup: GuestSetup): string[] {
     ...diskArguments(inOrder(disks), facts, setup.diskBus),
     ...(arch === 'x86_64' ? ['-vga', 'std'] : []),
     ...['-qmp', `unix:${escaped(paths.qmp)},server=on,wait=off`],
-    ...['-chardev', `file,id=console,path=${escaped(paths.console)}`, '-serial', 'chardev:console'],
+    ...[
+      '-chardev',
+      `socket,id=console,path=${escaped(paths.console)},server=on,wait=off`,
+      '-serial',
+      'chardev:console',
+    ],
     ...['-chardev', `socket,id=agent,path=${escaped(paths.agent)},server=on,wait=off`, '-device', 'virtio-serial-pci'],
     ...['-device', `virtserialport,chardev=agent,name=${escaped(agentPort ?? DEFAULT_AGENT_PORT)}`],
     ...['-device', 'virtio-rng-pci'],
@@ -87,6 +98,7 @@ function diskArguments(disks: readonly GuestDisk[], facts: MachineFacts, bus: Di
     const node = `disk${index}`;
     words.push('-blockdev', JSON.stringify(blockNode(node, disk)));
     const { driver, controller } = busOf(disk, facts, bus);
+    const bootindex = facts.disks.find(({ id }) => id === disk.id)?.bootIndex;
     let place = {};
     if (controller !== undefined) {
       if (!controllers.has(controller)) {
@@ -96,7 +108,7 @@ function diskArguments(disks: readonly GuestDisk[], facts: MachineFacts, bus: Di
       place = { bus: `${controllers.get(controller) ?? ''}.0` };
     }
     const { serial } = disk;
-    const device = { driver, drive: node, ...place, ...(serial === undefined ? {} : { serial }) };
+    const device = { driver, drive: node, ...place, ...onError(driver), ...defined({ serial, bootindex }) };
     words.push('-device', JSON.stringify(device));
   }
   return words;
@@ -113,6 +125,12 @@ function blockNode(name: string, { overlay, links }: GuestDisk): object {
   const file = { driver: 'file', filename: overlay };
   return { driver: 'qcow2', 'node-name': name, discard: 'unmap', cache, file, backing: below };
 }
+
+/** What a SCSI disk may hang on: a record that names anything else is of a VM that is not known here, or was forged. */
+const scsiControllers = [
+  ...['virtio-scsi-pci', 'virtio-scsi-pci-transitional', 'virtio-scsi-pci-non-transitional', 'pvscsi'],
+  ...['megasas', 'megasas-gen2', 'mptsas1068', 'lsi53c810', 'lsi53c895a', 'am53c974', 'dc390'],
+];
 
 interface Bus {
   readonly driver: string;
@@ -132,13 +150,19 @@ function busOf({ id }: GuestDisk, { disks }: MachineFacts, bus: DiskBus | undefi
   const recorded = disks.find((disk) => disk.id === id);
   const { model = '', controller } = recorded ?? {};
   if (recorded === undefined || model.startsWith('virtio-blk')) return buses.virtio;
-  if (model.startsWith('scsi-') && controller?.startsWith('usb-') !== true) {
-    return { driver: 'scsi-hd', controller: controller ?? 'virtio-scsi-pci' };
+  const hangsOn = controller ?? 'virtio-scsi-pci';
+  if (model.startsWith('scsi-') && scsiControllers.includes(hangsOn)) {
+    return { driver: 'scsi-hd', controller: hangsOn };
   }
   if (model === 'ide-hd') return buses.sata;
   if (model === 'nvme' || model === 'nvme-ns') return buses.nvme;
-  const message = `disk ${id} was a ${model}, which a boot test does not know: give --disk-bus`;
+  const message = `disk ${id} was a ${model}${controller === undefined ? '' : ` on a ${controller}`}, which a boot test does not know: give --disk-bus`;
   throw new UsageError('E_BOOT', message);
+}
+
+/** What this host cannot read or write must not look like damage to the guest: it stands still. An nvme cannot. */
+function onError(driver: string): object {
+  return driver === 'nvme' ? {} : { werror: 'stop', rerror: 'stop' };
 }
 
 /** A comma ends a value in QEMU's option syntax. */

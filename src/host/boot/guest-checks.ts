@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { FreezeReport, WriterReport } from '../../consistency.js';
 import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
-import { BridgeError, describeError } from '../../errors.js';
+import { BridgeError, DeadlineError, describeError, UnreachableError } from '../../errors.js';
 import type { AgentCaller } from '../../qga/client.js';
 import { createRemoteCoordinator, type RemoteCoordinator } from '../../qga/remote-coordinator.js';
 import { defaultRemoteLimits } from '../../qga/until-confirmed.js';
@@ -14,6 +14,8 @@ import { RemoteError } from '../../rpc/errors.js';
 import type { BootVerdict } from '../repository/boot-verdict.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import type { BootOptions, GuestCommand } from './boot-options.js';
+import { clipped } from './clipped.js';
+import { damageIn } from './damage.js';
 import { execForbidden, execInGuest, mayExec } from './guest-exec.js';
 
 type Check = BootVerdict['checks'][number];
@@ -25,8 +27,9 @@ export interface Checked {
 
 const ASK_MS = 10_000;
 const LEASE_MS = 30_000;
+/** The guest is thrown away: its thaw need not be confirmed at any price. */
+const THAW_MS = 10_000;
 const PAUSE_MS = 1000;
-const DETAIL_CHARACTERS = 500;
 
 export interface CheckLimits {
   /** The guest is gone: nothing will become better. */
@@ -51,11 +54,12 @@ export async function checkGuest(
   limits: CheckLimits,
 ): Promise<Checked> {
   const deadline = new Deadline(checkLimitMs);
-  const canExec = await mayExec(client);
+  const canExec = await untilAnswered(() => mayExec(client), deadline, limits);
   if (commands.length > 0 && !canExec) throw execForbidden(run);
   // One that hangs is not waited for much longer than everything may take.
   const freezeMs = Math.min(defaultRemoteLimits.freezeMs, checkLimitMs);
-  const coordinator = await createRemoteCoordinator(client, { ...defaultRemoteLimits, freezeMs });
+  const remote = { ...defaultRemoteLimits, freezeMs, thawTryMs: THAW_MS, thawMs: THAW_MS };
+  const coordinator = await untilAnswered(() => createRemoteCoordinator(client, remote), deadline, limits);
   const checker = { ...limits, client, coordinator, deadline };
   const notes: string[] = [];
   const checks: Check[] = [];
@@ -73,8 +77,32 @@ export async function checkGuest(
     else await look('writers', () => holdOnce(checker, guest, wanted));
   }
   for (const command of commands) await look(command.line, () => runCommand(checker, command));
-  if (canExec) await look('kernel messages', () => readKernelLog(checker));
+  const damage = canExec ? await readKernelLog(checker) : 'the agent does not run commands';
+  if (typeof damage === 'string') notes.push(`the messages of its kernel were not read: ${damage}`);
+  else checks.push({ what: 'kernel messages', ...damage });
   return { checks, notes };
+}
+
+/** What it gives: a guest whose applications start may be slow to answer, and that is no verdict on it. */
+async function untilAnswered<T>(
+  ask: () => Promise<T>,
+  deadline: Deadline,
+  { signal, hasEnded }: CheckLimits,
+): Promise<T> {
+  for (;;) {
+    throwIfInterrupted(signal, 'nothing was recorded');
+    try {
+      return await ask();
+    } catch (error) {
+      const isLate = error instanceof DeadlineError || error instanceof UnreachableError;
+      if (!isLate || deadline.passed || hasEnded()) throw error;
+    }
+    await pause(deadline, signal);
+  }
+}
+
+async function pause(deadline: Deadline, signal: AbortSignal): Promise<void> {
+  await sleep(Math.min(PAUSE_MS, deadline.remainingMs + 1), undefined, { signal }).catch(() => undefined);
 }
 
 async function untilPassed(
@@ -90,8 +118,10 @@ async function untilPassed(
       if (!(error instanceof RemoteError) && !(error instanceof BridgeError)) throw error;
       found = { passed: false, detail: clipped(describeError(error)) };
     }
+    // What failed since we were told to stop did not fail by itself.
+    throwIfInterrupted(signal, 'nothing was recorded');
     if (found.passed || deadline.passed || hasEnded()) return found;
-    await sleep(Math.min(PAUSE_MS, deadline.remainingMs + 1), undefined, { signal }).catch(() => undefined);
+    await pause(deadline, signal);
   }
 }
 
@@ -107,13 +137,13 @@ async function lookForMounts({ client }: Checker, wanted: readonly string[]): Pr
  * if its application runs and answers, and no filesystem that was frozen may have become read-only.
  */
 async function holdOnce(
-  { coordinator }: Checker,
+  { coordinator, signal }: Checker,
   before: FreezeReport,
   mounts: readonly string[],
 ): Promise<Omit<Check, 'what'>> {
   const wanted = before.writers.filter(isHeld);
   const request = { requester: 'boot test', session: randomUUID(), leaseMs: LEASE_MS, require: 'crash' } as const;
-  const session = await coordinator.freeze(request);
+  const session = await coordinator.freeze(request, signal);
   const report = await session.thaw();
   const faults: string[] = [];
   for (const { name, verdict } of wanted) {
@@ -137,32 +167,29 @@ function verdictOf(writer: WriterReport | undefined): string {
   return writer.reason === undefined ? writer.verdict : `${writer.verdict} (${writer.reason})`;
 }
 
-async function runCommand({ client, deadline }: Checker, { line, expect }: GuestCommand): Promise<Omit<Check, 'what'>> {
-  const { exitCode, stdout, stderr } = await execInGuest(client, line, deadline);
+async function runCommand(
+  { client, deadline, signal }: Checker,
+  { line, expect }: GuestCommand,
+): Promise<Omit<Check, 'what'>> {
+  const { exitCode, stdout, stderr } = await execInGuest(client, line, deadline, signal);
   if (exitCode === undefined) return { passed: false, detail: 'it did not end in time' };
   if (exitCode !== 0) return { passed: false, detail: clipped(`exit code ${exitCode}: ${stderr || stdout}`) };
   if (expect === undefined || expect.test(stdout)) return { passed: true, detail: clipped(stdout) };
   return { passed: false, detail: clipped(`expected ${expect.source}, found ${stdout}`) };
 }
 
-async function readKernelLog({ client, deadline }: Checker): Promise<Omit<Check, 'what'>> {
-  const { exitCode, stdout } = await execInGuest(client, 'dmesg', deadline);
-  if (exitCode !== 0) return { passed: true, detail: 'dmesg does not tell them' };
-  const found = damageIn(stdout);
-  return found === undefined ? { passed: true, detail: 'no damage' } : { passed: false, detail: found };
-}
-
-/** What Linux says where a filesystem or a disk is damaged, or it cannot go on. */
-const DAMAGE =
-  /Kernel panic|EXT4-fs error|JBD2: .*(?:error|corrupt)|XFS \([^)]*\):.*corrupt|BTRFS (?:error|critical)|Buffer I\/O error|I\/O error, dev (?!fd|sr)/i;
-
-/** The first line of a kernel's log that tells of damage; undefined if none does. */
-export function damageIn(log: string): string | undefined {
-  const line = log.split(/\r?\n/).find((each) => DAMAGE.test(each));
-  return line === undefined ? undefined : clipped(line);
-}
-
-function clipped(text: string): string {
-  const trimmed = text.trim();
-  return trimmed.length <= DETAIL_CHARACTERS ? trimmed : `${trimmed.slice(0, DETAIL_CHARACTERS)}...`;
+/** Why it was not read, if so: nobody asked for it, and a guest without a shell, or that forbids it, is none the worse. */
+async function readKernelLog({ client, deadline, signal, onProgress }: Checker): Promise<Omit<Check, 'what'> | string> {
+  onProgress('reading the messages of its kernel');
+  try {
+    const { exitCode, stdout } = await execInGuest(client, 'dmesg', deadline, signal);
+    if (exitCode === undefined) return 'dmesg did not end in time';
+    if (exitCode !== 0) return `dmesg ended with exit code ${exitCode}`;
+    const found = damageIn(stdout);
+    return found === undefined ? { passed: true, detail: 'no damage' } : { passed: false, detail: found };
+  } catch (error) {
+    throwIfInterrupted(signal, 'nothing was recorded');
+    if (!(error instanceof RemoteError) && !(error instanceof BridgeError)) throw error;
+    return clipped(describeError(error));
+  }
 }

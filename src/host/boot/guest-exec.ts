@@ -1,5 +1,6 @@
 // Runs commands in the guest through its agent.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { throwIfInterrupted } from '../../confirm.js';
 import type { Deadline } from '../../deadline.js';
 import { UsageError } from '../../errors.js';
 import type { AgentCaller } from '../../qga/client.js';
@@ -28,18 +29,24 @@ export function execForbidden(run: string): UsageError {
   return new UsageError('E_BOOT', message);
 }
 
-/** Runs a line by /bin/sh. Throws what AgentCaller.call does. */
-export async function execInGuest(client: AgentCaller, line: string, deadline: Deadline): Promise<GuestOutput> {
+/** Runs a line by /bin/sh. Throws what AgentCaller.call does, and a QuiesceError when interrupted. */
+export async function execInGuest(
+  client: AgentCaller,
+  line: string,
+  deadline: Deadline,
+  signal: AbortSignal,
+): Promise<GuestOutput> {
   const command = { path: '/bin/sh', arg: ['-c', line], 'capture-output': true };
   const { pid } = await client.call('guest-exec', command, { timeoutMs: ASK_MS });
   for (;;) {
+    throwIfInterrupted(signal, 'nothing was recorded');
     const status = await client.call('guest-exec-status', { pid }, { timeoutMs: ASK_MS });
     if (status.exited) {
       const exitCode = Number(status.exitcode ?? 128 + Number(status.signal ?? 0));
       return { exitCode, stdout: textOf(status['out-data']), stderr: textOf(status['err-data']) };
     }
     if (deadline.passed) return { exitCode: undefined, stdout: '', stderr: '' };
-    await sleep(POLL_MS);
+    await sleep(POLL_MS, undefined, { signal }).catch(() => undefined);
   }
 }
 

@@ -5,15 +5,17 @@ import { dirname } from 'node:path';
 import { CutError, isErrno } from '../../errors.js';
 
 /**
- * Replaces `file` by `text`: after a crash at any moment it holds the old text or the new one, whole. Throws a CutError
+ * Replaces `file` by `content`: after a crash at any moment it holds the old one or the new one, whole. Throws a CutError
  * (`E_WRITE`) if it cannot: a full or read-only filesystem, a folder that is not there.
  */
-export async function writeDurably(file: string, text: string): Promise<void> {
+export async function writeDurably(file: string, content: string | Buffer): Promise<void> {
   const draft = `${file}.${process.pid}.tmp`;
   try {
-    const handle = await open(draft, 'w', 0o640);
+    // A link that somebody put there, where others may write too, would lead to any file.
+    await rm(draft, { force: true });
+    const handle = await open(draft, 'wx', 0o640);
     try {
-      await handle.writeFile(text);
+      await handle.writeFile(content);
       await handle.sync();
     } finally {
       await handle.close();

@@ -9,8 +9,10 @@ import { parseImageName } from '../../qmp/image-name.js';
 const QCOW2_MAGIC = 0x514649fb;
 /** QEMU's own bound for the name of a backing file. */
 const MAX_NAME_BYTES = 1023;
-/** Names and header extensions lie in the first cluster; what is behind this is no header of QEMU's making. */
+/** Names and header extensions lie in the first cluster; this is the size of those that QEMU makes, if not told otherwise. */
 const HEADER_BYTES = 65_536;
+/** QEMU opens no image with larger clusters. */
+const MAX_CLUSTER_BITS = 21;
 const V2_HEADER_BYTES = 72;
 const EXTENSION_DATA_FILE = 0x44415441;
 
@@ -64,9 +66,15 @@ export async function backingOf(file: string): Promise<string | undefined> {
 async function startOf(file: string): Promise<Buffer> {
   const handle = await open(file, 'r');
   try {
-    const header = Buffer.alloc(HEADER_BYTES);
-    const { bytesRead } = await handle.read(header, 0, header.length, 0);
-    return header.subarray(0, bytesRead);
+    const read = async (size: number): Promise<Buffer> => {
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(size), 0, size, 0);
+      return buffer.subarray(0, bytesRead);
+    };
+    const start = await read(HEADER_BYTES);
+    const clusterBits = start.length < V2_HEADER_BYTES ? 0 : start.readUInt32BE(20);
+    const clusterBytes = 2 ** Math.min(clusterBits, MAX_CLUSTER_BITS);
+    if (clusterBytes <= HEADER_BYTES || start.readUInt32BE(0) !== QCOW2_MAGIC) return start;
+    return await read(clusterBytes);
   } finally {
     await handle.close();
   }

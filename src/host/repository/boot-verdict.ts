@@ -1,11 +1,12 @@
 // Keeps what the last boot test of a run found, beside the run, with what was seen on its screen and on its serial console.
 // The test itself is boot/.
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import * as v from 'valibot';
 import { finite } from '../../consistency.js';
 import { defined } from '../../defined.js';
-import { makeFolder, syncPath, writeDurably } from '../images/durable-file.js';
+import { CutError, describeError } from '../../errors.js';
+import { makeFolder, writeDurably } from '../images/durable-file.js';
 import type { VmFolder } from './layout.js';
 import { isReadOnly } from './repository-lock.js';
 
@@ -51,8 +52,8 @@ export interface BootFiles {
 }
 
 /**
- * Records it in place of the one before. Gives the files that were kept: none where the repository is read-only. Throws what
- * cannot be written.
+ * Records it in place of the one before. Gives the files that were kept: none where the repository is read-only. Throws a
+ * CutError (`E_WRITE`) that tells the verdict, if it cannot be written.
  */
 export async function recordBoot(folder: VmFolder, verdict: BootVerdict, sights: BootSights): Promise<BootFiles> {
   const { run } = verdict;
@@ -61,24 +62,20 @@ export async function recordBoot(folder: VmFolder, verdict: BootVerdict, sights:
   const console = folder.booted(run, 'log');
   try {
     await makeFolder(dirname(file));
-    await writeBytes(console, sights.console);
+    await writeDurably(console, sights.console);
     // That of an earlier test must not stand beside this one's verdict.
     if (sights.screen === undefined) await rm(screenshot, { force: true });
-    else await writeBytes(screenshot, sights.screen);
+    else await writeDurably(screenshot, sights.screen);
     await writeDurably(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
   } catch (error) {
     // Whoever reads it was told of that by its lock.
-    if (!isReadOnly(error)) throw error;
-    return {};
+    if (isReadOnly(error)) return {};
+    const { problems } = verdict;
+    const found = problems.length === 0 ? 'passed its boot test' : `failed its boot test (${problems.join('; ')})`;
+    const message = `run ${run} ${found}, which could not be recorded: ${describeError(error)}`;
+    throw new CutError('E_WRITE', message, { cause: error });
   }
   return sights.screen === undefined ? { console } : { screenshot, console };
-}
-
-async function writeBytes(file: string, bytes: Buffer): Promise<void> {
-  const draft = `${file}.${process.pid}.tmp`;
-  await writeFile(draft, bytes, { mode: 0o640 });
-  await syncPath(draft);
-  await rename(draft, file);
 }
 
 /** What the last boot test found; undefined if there was none. */

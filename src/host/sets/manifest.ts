@@ -84,8 +84,11 @@ const diskSchema = v.strictObject({
 export type ManifestDisk = v.InferOutput<typeof diskSchema>;
 
 export const savedFileSchema = v.strictObject({
-  /** The file's path in the set's folder. */
-  name: v.string(),
+  /** The file's path in the set's folder, and nowhere else: a record may be somebody else's. */
+  name: v.pipe(
+    v.string(),
+    v.check((path) => !path.includes('\0') && path.split('/').every((part) => !['', '.', '..'].includes(part))),
+  ),
   /** For people. */
   what: v.string(),
   /** The file it is a copy of; absent for what the hypervisor told. */

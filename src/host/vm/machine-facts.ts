@@ -9,42 +9,54 @@ import { QmpError } from '../../qmp/errors.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { controllerTypeOf, deviceTypeOf, propertyOf } from '../../qmp/qdev.js';
 import { agentPortName } from './agent-port.js';
-import { isFirmware } from './disk-choice.js';
+import { imageFormats, isFirmware } from './disk-choice.js';
 import type { VmDescription } from './hypervisor.js';
 
 /** The name of its text among those of a run. */
 export const MACHINE_TEXT = 'machine.json';
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+// All of it becomes part of a command line that root runs, and others may have written it: no name can end an option of
+// QEMU's and begin another one, and no text holds what no argument can.
+const name = v.pipe(v.string(), v.regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*$/));
+const text = v.pipe(v.string(), v.regex(/^[^\0]*$/));
 
 export const machineFactsSchema = v.strictObject({
   format: v.literal(1),
   /** The ending of QEMU's name: `x86_64`. */
-  arch: v.string(),
+  arch: name,
   /** As `-machine` takes it: `pc-q35-7.2`. */
-  machine: v.string(),
+  machine: name,
   /** As `-cpu` takes it. */
-  cpu: v.string(),
+  cpu: name,
   cpus: count,
   memoryBytes: count,
   /** As `-bios` takes it; what lies in flash comes before it. */
-  firmware: v.optional(v.string()),
-  flash: v.array(v.strictObject({ file: v.string(), format: v.string(), readOnly: v.boolean() })),
-  kernel: v.optional(v.string()),
-  initrd: v.optional(v.string()),
-  append: v.optional(v.string()),
+  firmware: v.optional(text),
+  flash: v.array(
+    v.strictObject({
+      file: text,
+      format: v.pipe(v.string(), v.regex(new RegExp(`^(${imageFormats.join('|')})$`))),
+      readOnly: v.boolean(),
+    }),
+  ),
+  kernel: v.optional(text),
+  initrd: v.optional(text),
+  append: v.optional(text),
   /** By id, as in the run's manifest. */
   disks: v.array(
     v.strictObject({
-      id: v.string(),
+      id: text,
       /** `virtio-blk-device`, `scsi-hd`, ... */
-      model: v.optional(v.string()),
+      model: v.optional(name),
       /** What it hangs on: `virtio-scsi-pci`, ... */
-      controller: v.optional(v.string()),
+      controller: v.optional(name),
+      /** When the firmware tries it, the lowest first; absent where the order of the machine counts. */
+      bootIndex: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
     }),
   ),
   /** The guest's name of the virtio-serial port that its agent has. */
-  agentPort: v.optional(v.string()),
+  agentPort: v.optional(text),
 });
 export type MachineFacts = v.InferOutput<typeof machineFactsSchema>;
 
@@ -86,7 +98,8 @@ async function readMachine(
     format: 1,
     arch,
     machine: machine.replace(/-machine$/, ''),
-    cpu: cpu.replace(new RegExp(`-${arch}-cpu$`), ''),
+    // Behind it stands the name of the family, `arm` for aarch64.
+    cpu: cpu.replace(/-[a-z0-9_]+-cpu$/, ''),
     cpus: cpus.length,
     memoryBytes: memory['base-memory'] + memory['plugged-memory'],
     flash: disks.filter(isFirmware).map(({ file, format, readOnly }) => ({ file, format, readOnly })),
@@ -103,7 +116,10 @@ async function readMachine(
 
 async function busOf(monitor: Monitor, { id, qdev, model }: VmDisk): Promise<MachineFacts['disks'][number]> {
   const controller = qdev === undefined ? undefined : await controllerTypeOf(monitor, qdev);
-  return { id, ...defined({ model, controller }) };
+  const index = qdev === undefined ? undefined : await propertyOf(monitor, qdev, 'bootindex');
+  // -1: none.
+  const bootIndex = typeof index === 'number' && index >= 0 ? index : undefined;
+  return { id, ...defined({ model, controller, bootIndex }) };
 }
 
 async function textOf(monitor: Monitor, property: string): Promise<string | undefined> {

@@ -40,6 +40,8 @@ test('has the machine that is recorded, and no network', () => {
   // The last one counts: its user's.
   expect(given(words, '-m')).toEqual(['1024M', '64M']);
   expect(given(words, '-nic')).toEqual(['none']);
+  expect(words).toContain('-S');
+  expect(given(words, '-sandbox').join()).toMatch(/^on,.*spawn=deny/);
   expect(words).toContain('-nodefaults');
   expect(words).not.toContain('-netdev');
   expect(given(words, '-bios')).toEqual(['bios-256k.bin']);
@@ -89,11 +91,25 @@ test.each([
 });
 
 test('a disk on a bus that is not known is refused, unless another one is asked for', () => {
-  for (const unknown of [{ model: 'sd-card' }, { model: 'scsi-hd', controller: 'usb-storage' }]) {
+  for (const unknown of [
+    { model: 'sd-card' },
+    { model: 'scsi-hd', controller: 'usb-storage' },
+    { model: 'scsi-hd', controller: 'vfio-pci' },
+  ]) {
     const odd = { ...facts, disks: [{ id: 'root', ...unknown }] };
     expect(() => devices({ facts: odd })).toThrow(/disk root was a .*: give --disk-bus/);
     expect(devices({ facts: odd, diskBus: 'sata' })).toMatchObject([{ driver: 'ide-hd' }]);
   }
+});
+
+test('is booted from the disk that it was booted from', () => {
+  const ordered = {
+    ...facts,
+    disks: [{ id: 'root', model: 'virtio-blk-device', bootIndex: 2 }, ...facts.disks.slice(1)],
+  };
+  const found = devices({ facts: ordered, disks: [disk('root'), disk('data')] });
+  expect(found).toMatchObject([{ serial: 'root', bootindex: 2 }, { serial: 'data' }]);
+  expect(found[1]).not.toHaveProperty('bootindex');
 });
 
 test('has what lies in flash for its firmware', () => {
@@ -107,4 +123,11 @@ test('has what lies in flash for its firmware', () => {
     'if=pflash,unit=1,format=raw,file=/scratch/flash1,readonly=off',
   ]);
   expect(words).not.toContain('-bios');
+});
+
+test('stands still where this host fails it, as far as its disk can', () => {
+  const stop = { werror: 'stop', rerror: 'stop' };
+  for (const diskBus of ['virtio', 'scsi', 'sata'] as const) expect(devices({ diskBus })).toMatchObject([stop]);
+  // QEMU refuses these words for an nvme.
+  expect(devices({ diskBus: 'nvme' })).not.toMatchObject([stop]);
 });

@@ -2,8 +2,9 @@
 import { expect, test } from 'vitest';
 import type { FreezeReport, WriterReport } from '../../../../src/consistency.js';
 import type { BootOptions } from '../../../../src/host/boot/boot-options.js';
-import { checkGuest, damageIn } from '../../../../src/host/boot/guest-checks.js';
+import { checkGuest } from '../../../../src/host/boot/guest-checks.js';
 import type { AgentCaller } from '../../../../src/qga/client.js';
+import { DeadlineError } from '../../../../src/errors.js';
 import { RemoteError } from '../../../../src/rpc/errors.js';
 import { filesystemReport, freezeReport, writerReport } from '../../../support/freeze-reports.js';
 import { runOf } from '../../../support/runs.js';
@@ -22,10 +23,21 @@ interface Guest {
   /** What a command line ends with; undefined if it does not end. */
   readonly exec?: (line: string) => { readonly exitcode: number; readonly out?: string } | undefined;
   readonly stock?: boolean;
+  /** It answers its first questions too late. */
+  readonly late?: number;
+  readonly hasShell?: boolean;
 }
 
 /** An agent whose answers are these; `asked` counts commands. */
-function agentOf({ mounts = ['/', '/srv'], report = before, forbidden = [], exec, stock = false }: Guest) {
+function agentOf({
+  mounts = ['/', '/srv'],
+  report = before,
+  forbidden = [],
+  exec,
+  stock = false,
+  late = 0,
+  hasShell = true,
+}: Guest) {
   const asked = new Map<string, number>();
   const names = ['guest-exec', 'guest-exec-status', ...(stock ? [] : ['bridge-freeze', 'bridge-thaw'])];
   let line = '';
@@ -51,6 +63,8 @@ function agentOf({ mounts = ['/', '/srv'], report = before, forbidden = [], exec
   };
   const call = (name: string, args: Record<string, unknown>): Promise<unknown> => {
     asked.set(name, (asked.get(name) ?? 0) + 1);
+    if (late > 0) return Promise.reject(new DeadlineError(name, late--));
+    if (name === 'guest-exec' && !hasShell) return Promise.reject(new RemoteError('GenericError', 'no /bin/sh'));
     const answer = answers[name];
     if (answer === undefined) return Promise.reject(new RemoteError('CommandNotFound', `no ${name}`));
     return Promise.resolve(answer(args));
@@ -147,13 +161,21 @@ test('what its kernel tells of damage is a fault', async () => {
   expect(await failures({ exec })).toEqual(['kernel messages: [2.0] EXT4-fs error (device vda): bad block bitmap']);
 });
 
-test.each([
-  ['XFS (vdb): Metadata corruption detected at xfs_agf_read_verify', true],
-  ['Kernel panic - not syncing: VFS: Unable to mount root fs', true],
-  ['Buffer I/O error on dev vda, logical block 3', true],
-  ['I/O error, dev fd0, sector 0 op 0x0', false],
-  ['EXT4-fs (vda): recovery complete', false],
-  ['EXT4-fs (vda): mounted filesystem with ordered data mode. Opts: errors=remount-ro', false],
-])('%s', (line, isDamage) => {
-  expect(damageIn(`first\r\n${line}\r\nlast`)).toBe(isDamage ? line : undefined);
+test.each<[string, Guest, string]>([
+  ['without a shell', { hasShell: false }, 'no /bin/sh'],
+  ['whose agent runs no commands', { forbidden: ['guest-exec'] }, 'does not run commands'],
+  ['whose dmesg is refused', { exec: () => ({ exitcode: 1 }) }, 'exit code 1'],
+  ['whose dmesg does not end', { exec: () => undefined }, 'did not end in time'],
+])('a guest %s is not said to be free of damage, nor to be bad', async (_what, guest, why) => {
+  const { checks, notes } = await check(guest);
+  expect(checks.map(({ what, passed }) => [what, passed])).toEqual([
+    ['filesystems', true],
+    ['writers', true],
+  ]);
+  expect(notes).toEqual([expect.stringMatching(`^the messages of its kernel were not read: .*${why}`) as string]);
+});
+
+test('an agent that is slow to answer while applications start is asked again', async () => {
+  expect(await failures({ late: 2 }, { checkLimitMs: 10_000 })).toEqual([]);
+  await expect(check({ late: 99 })).rejects.toBeInstanceOf(DeadlineError);
 });

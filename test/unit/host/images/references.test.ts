@@ -1,4 +1,5 @@
 // What a header of qemu-img's own making names.
+import { writeFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { expect, test } from 'vitest';
 import { backingOf, referencesOf } from '../../../../src/host/images/references.js';
@@ -46,4 +47,21 @@ requires('qemu-img')('a header', () => {
     expect((await referencesOf(file)).backingName).toBe(name);
     expect(await backingOf(file)).toBe(expected?.replace('{}', folder.dir));
   });
+});
+
+test('a data file that is named far behind the start of a large first cluster is found', async () => {
+  using folder = scratch();
+  const header = Buffer.alloc(2 ** 21);
+  header.writeUInt32BE(0x514649fb, 0);
+  header.writeUInt32BE(3, 4);
+  header.writeUInt32BE(21, 20);
+  header.writeUInt32BE(104, 100);
+  // An extension that nobody knows, and is longer than all that QEMU itself writes.
+  header.writeUInt32BE(0x12345678, 104);
+  header.writeUInt32BE(100_000, 108);
+  header.writeUInt32BE(0x44415441, 112 + 100_000);
+  header.writeUInt32BE('/etc/shadow'.length, 116 + 100_000);
+  header.write('/etc/shadow', 120 + 100_000);
+  writeFileSync(folder.path('crafted.qcow2'), header);
+  expect((await referencesOf(folder.path('crafted.qcow2'))).dataFiles).toEqual(['/etc/shadow']);
 });

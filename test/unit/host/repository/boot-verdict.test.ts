@@ -1,5 +1,5 @@
 // How the result of a boot test is kept beside its run.
-import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { lastBootVerdict, recordBoot, type BootVerdict } from '../../../../src/host/repository/boot-verdict.js';
 import { removeRuns } from '../../../../src/host/repository/forget-run.js';
@@ -46,4 +46,23 @@ test('goes with its run', async () => {
   await recordBoot(folder, failed, { screen: Buffer.from('png'), console: log });
   await removeRuns(folder, [run]);
   for (const ending of ['json', 'png', 'log'] as const) expect(existsSync(folder.booted(run, ending))).toBe(false);
+});
+
+test('that cannot be written is told with the error, and leaves no draft', async () => {
+  mkdirSync(folder.booted(run, 'json'), { recursive: true });
+  await expect(recordBoot(folder, failed, { screen: undefined, console: log })).rejects.toMatchObject({
+    code: 'E_WRITE',
+    message: expect.stringContaining(`run ${run} failed its boot test (the guest ended), which could not be`) as string,
+  });
+  expect(readdirSync(`${folder.path}/booted`).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+});
+
+test('goes through no link that others put where its draft will be', async () => {
+  const other = scratchFolder.path('other');
+  writeFileSync(other, 'untouched');
+  mkdirSync(`${folder.path}/booted`);
+  symlinkSync(other, `${folder.booted(run, 'log')}.${process.pid}.tmp`);
+  await recordBoot(folder, failed, { screen: undefined, console: log });
+  expect(readFileSync(other, 'utf8')).toBe('untouched');
+  expect(readFileSync(folder.booted(run, 'log'), 'utf8')).toBe('Kernel panic');
 });
