@@ -15,7 +15,7 @@ const total = { passed: 0, failed: 0, skipped: 0 };
 const files = [];
 const SLOWEST = 15;
 /** Guests whose turn comes after the rest, so that both rows end at about the same time. */
-const WITH_THE_REST = 'test/vm/in-guest';
+const WITH_THE_REST = 'test/vm/in-guest.test';
 
 const add = ({ passed = 0, failed = 0, skipped = 0 }) => {
   total.passed += passed;

@@ -111,6 +111,8 @@ export async function startCommand(
       buffer: false,
       reject: false,
       cleanup: false,
+      // execa would kill it 5 s after a SIGTERM that is only passed on: it may take its time to end.
+      forceKillAfterDelay: false,
     },
   );
   let said = '';

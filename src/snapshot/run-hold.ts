@@ -105,6 +105,8 @@ function startGated(words: readonly string[]) {
     buffer: false,
     reject: false,
     cleanup: false,
+    // execa would kill it 5 s after a SIGTERM that is only passed on: it may take its time to end.
+    forceKillAfterDelay: false,
   });
   const gate = child.stdio[GATE_FD];
   if (!(gate instanceof Writable)) throw new Error('the gate of the command is no pipe');
