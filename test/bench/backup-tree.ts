@@ -29,7 +29,7 @@ export async function backupOfTree(): Promise<readonly Row[]> {
   for (const [index, stage] of STAGES.entries()) {
     const changed = await replay(at, folder, index);
     if (index === 0) {
-      for (const mode of ['', 'zstd']) await backUp(at, at.folder.path(`repository${mode}`), '--full');
+      for (const mode of ['', 'zstd']) await backUp(at, at.folder.path(`repository${mode}`), '--full', '--init');
       continue;
     }
     const sizes: number[] = [];
