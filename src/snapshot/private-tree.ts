@@ -5,7 +5,7 @@ import { constants } from 'node:os';
 import { Duplex } from 'node:stream';
 import { execa } from 'execa';
 import { CutError } from '../errors.js';
-import { withLimit } from '../deadline.js';
+import { unlessAborted, withLimit } from '../deadline.js';
 import { shellWord } from '../shell-word.js';
 import { SEARCH_PATH } from './program.js';
 import type { PrivateStep, PrivateTree } from './tree.js';
@@ -118,7 +118,7 @@ export async function startCommand(
   let said = '';
   const gate = child.stdio[GATE_FD];
   if (!(gate instanceof Duplex)) throw new Error('the gate of the command is no pipe');
-  const ready = new Promise<boolean>((resolve, reject) => {
+  const ready = new Promise<boolean>((resolve) => {
     gate.on('data', (data: Buffer) => {
       said = (said + data.toString()).slice(0, SAID_CHARACTERS);
       if (said === 'ready') resolve(true);
@@ -127,11 +127,6 @@ export async function startCommand(
     gate.once('close', () => {
       resolve(false);
     });
-    const interrupt = (): void => {
-      reject(new CutError('E_INTERRUPTED', 'interrupted: the command was not started'));
-    };
-    if (abort?.aborted === true) interrupt();
-    abort?.addEventListener('abort', interrupt, { once: true });
   });
   const exit = child.then(({ exitCode, signal, originalMessage }) => {
     if (exitCode !== undefined) return exitCode;
@@ -139,9 +134,12 @@ export async function startCommand(
     return 128 + constants.signals[signal];
   });
   exit.catch(() => undefined);
+  const mounted = unlessAborted(ready, abort, () => {
+    return new CutError('E_INTERRUPTED', 'interrupted: the command was not started');
+  });
   let isReady: boolean;
   try {
-    isReady = await withLimit('mounting the snapshots over the original paths', MOUNT_LIMIT_MS, ready);
+    isReady = await withLimit('mounting the snapshots over the original paths', MOUNT_LIMIT_MS, mounted);
   } catch (error) {
     child.kill('SIGKILL');
     gate.destroy();

@@ -97,9 +97,14 @@ export class Requester implements AsyncDisposable {
     };
   }
 
-  /** After the thaw: tells the writers what became of the cut. Throws as hold() does, and what the connection does. */
-  async complete(session: string, outcome: CompleteOutcome): Promise<void> {
-    await this.#ask(() => this.#client.call('bridge-complete', { session, outcome }, { timeoutMs: COMPLETE_LIMIT_MS }));
+  /**
+   * After the thaw: tells the writers what became of the cut. `signal` gives up waiting. Throws as hold() does, and what the
+   * connection does.
+   */
+  async complete(session: string, outcome: CompleteOutcome, signal: AbortSignal): Promise<void> {
+    await this.#ask(() =>
+      this.#client.call('bridge-complete', { session, outcome }, { timeoutMs: COMPLETE_LIMIT_MS, signal }),
+    );
   }
 
   async #inSection<T>(

@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { constants } from 'node:os';
 import { Writable } from 'node:stream';
 import { lasted, satisfies, type ConsistencyLevel, type FreezeReport } from '../consistency.js';
+import { unlessAborted } from '../deadline.js';
 import { CutError, describeError } from '../errors.js';
 import type { SnapshotMachine } from './machine.js';
 import { Requester, type Hold } from './requester.js';
@@ -46,23 +47,15 @@ export async function runHold(
   if (filesystems.size === 0) throw new CutError('E_SOURCE', `nothing that can be held lies at ${paths.join(', ')}`);
   await using requester = await Requester.connect(options.agentSocket);
   const child = startGated(words);
-  const { abort } = signals;
-  const interrupted = new Promise<never>((_resolve, reject) => {
-    const interrupt = (): void => {
-      reject(new CutError('E_INTERRUPTED', 'interrupted: the command was not run'));
-    };
-    if (abort.aborted) interrupt();
-    abort.addEventListener('abort', interrupt, { once: true });
-  });
-  interrupted.catch(() => undefined);
   let hold: Hold;
   try {
     const mountpoints = [...filesystems].map(({ mountpoint }) => mountpoint);
     const name = `fsfreeze-snapshot hold, pid ${process.pid}`;
     const holding = requester.hold({ requester: name, mountpoints, leave: [], leaseMs, require });
-    holding.catch(() => undefined);
     // After a signal the end of the connection ends the hold, however far it is.
-    hold = await Promise.race([holding, interrupted]);
+    hold = await unlessAborted(holding, signals.abort, () => {
+      return new CutError('E_INTERRUPTED', 'interrupted: the command was not run');
+    });
     // Nothing was done yet: the end of the connection is the thaw.
     refuseOthers(hold.report, [...filesystems]);
   } catch (error) {

@@ -15,14 +15,7 @@ export async function tellWriters(
   if (session === undefined) return;
   try {
     await using requester = await Requester.connect(options.agentSocket);
-    const aborted = new Promise<never>((_resolve, reject) => {
-      const give = (): void => {
-        reject(new Error('interrupted'));
-      };
-      if (abort.aborted) give();
-      abort.addEventListener('abort', give, { once: true });
-    });
-    await Promise.race([requester.complete(session, outcome), aborted]);
+    await requester.complete(session, outcome, abort);
   } catch (error) {
     options.note(`the writers may not have heard that the command has ended (${outcome}): ${describeError(error)}`);
   }
