@@ -8,7 +8,7 @@ import { backupVm } from '../../host/backup/backup-run.js';
 import { compressions, type Compression } from '../../host/backup/compression.js';
 import type { BackupMode } from '../../host/backup/backup-plan.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
-import { askedLevels } from '../../host/guest/requirement.js';
+import type { askedLevels } from '../../host/guest/requirement.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   agentLimits,
@@ -21,6 +21,7 @@ import {
   withVm,
   type HoldArgs,
   type VmArgs,
+  requireOption,
 } from './options.js';
 import type { Output } from './output.js';
 import { renderDryRun, renderRun } from './render-backup.js';
@@ -86,11 +87,7 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
         default: false,
         describe: 'only say what would be copied, and why',
       })
-      .option('require', {
-        choices: askedLevels,
-        default: 'auto' as const,
-        describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
-      })
+      .option('require', requireOption)
       .option('allow-lower', {
         type: 'boolean',
         default: false,

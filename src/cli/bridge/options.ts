@@ -5,6 +5,7 @@ import type { Argv } from 'yargs';
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import type { AgentLimits } from '../../host/guest/guest-agent.js';
+import { askedLevels } from '../../host/guest/requirement.js';
 import { readableStore } from '../../host/sets/find-vm.js';
 import { recordedVm } from '../../host/sets/known-vms.js';
 import { DEFAULT_STATE_DIR, type ManifestStore } from '../../host/sets/manifest-store.js';
@@ -106,6 +107,13 @@ export interface HoldArgs extends LockArgs {
   'freeze-timeout': number;
   'thaw-timeout': number;
 }
+
+/** Of a command that holds the guest for a cut. */
+export const requireOption = {
+  choices: askedLevels,
+  default: 'auto' as const,
+  describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
+};
 
 export function withHold<T>(yargs: Argv<T>): Argv<T & HoldArgs> {
   return yargs

@@ -4,7 +4,7 @@ import { UsageError } from '../../errors.js';
 import { checkCreate, type CheckOptions } from '../../host/create/create-check.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import { DEFAULT_MIN_FREE_BYTES } from '../../host/create/overlays.js';
-import { askedLevels } from '../../host/guest/requirement.js';
+import type { askedLevels } from '../../host/guest/requirement.js';
 import { createSnapshot } from '../../host/create/snapshot-create.js';
 import type { Manifest } from '../../host/sets/manifest.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
@@ -18,6 +18,7 @@ import {
   withVm,
   type HoldArgs,
   type VmArgs,
+  requireOption,
 } from './options.js';
 import type { Output } from './output.js';
 import { renderCheck } from './render-check.js';
@@ -54,11 +55,7 @@ export function createOptions(yargs: Argv): Argv<CreateArgs> {
     withVm(yargs)
       .option('name', { type: 'string', describe: 'name of the snapshot set (default: the time, 20260131-093000)' })
       .alias('name', 'label')
-      .option('require', {
-        choices: askedLevels,
-        default: 'auto' as const,
-        describe: 'level asked for; auto: application if the guest has a writer concerned, else filesystem',
-      })
+      .option('require', requireOption)
       .option('allow-lower', {
         type: 'boolean',
         default: false,
