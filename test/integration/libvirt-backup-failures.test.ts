@@ -7,41 +7,35 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
-import { BackedUpDomain, type DomainDisk } from '../support/backed-up-domain.js';
-import { LibvirtHost } from '../support/libvirt.js';
+import { BackedUpDomain, twoDisks, type DomainDisk } from '../support/backed-up-domain.js';
 import { requires } from '../support/requires.js';
+import { BARE_DOMAIN_NEEDS, sharedLibvirt } from '../support/shared-libvirt.js';
 import { StoppingVirsh, type VirshStep } from '../support/stopping-virsh.js';
 
-let host: LibvirtHost;
 /** A filesystem that fills up, there before libvirtd is, which has mounts of its own. */
 let small: string;
 beforeAll(async () => {
   small = await mkdtemp(path.join(tmpdir(), 'fsb-small-'));
   await execa('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'none', small]);
-  host = await LibvirtHost.start();
 });
 afterAll(async () => {
-  await host[Symbol.asyncDispose]();
   await execa('umount', [small]);
   await rm(small, { recursive: true });
 });
+// Begun last, and so ended first.
+const host = sharedLibvirt();
 const outside = { ...process.env };
 afterEach(() => {
   process.env = { ...outside };
 });
 
-const two: readonly DomainDisk[] = [
-  { target: 'vda', format: 'qcow2', megabytes: 8 },
-  { target: 'vdb', format: 'qcow2', megabytes: 8 },
-];
-
 /** A domain with one run, and writes since. */
 const start = async (name: string, repository?: string): Promise<{ vm: BackedUpDomain; full: string }> => {
-  const vm = await BackedUpDomain.start(host, name, two, repository === undefined ? {} : { repository });
-  for (const { target } of two) await vm.write(target, 1, 0, 2048);
+  const vm = await BackedUpDomain.start(host(), name, twoDisks, repository === undefined ? {} : { repository });
+  for (const { target } of twoDisks) await vm.write(target, 1, 0, 2048);
   const full = await vm.run();
   expect(full.error.message).toBe('none');
-  for (const { target } of two) await vm.write(target, 2, 512, 256);
+  for (const { target } of twoDisks) await vm.write(target, 2, 512, 256);
   return { vm, full: full.made.run };
 };
 
@@ -67,13 +61,7 @@ const limited = async (vm: BackedUpDomain): Promise<void> => {
   await expect.poll(async () => (await jobs(vm))[0]?.speed, { timeout: 30_000, interval: 20 }).toBe(1024 * 1024);
 };
 
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'qemu-img',
-)('a backup of a libvirt domain that does not come to its end', () => {
+requires(...BARE_DOMAIN_NEEDS)('a backup of a libvirt domain that does not come to its end', () => {
   // libvirt asks QEMU anew for what it can do when either is new.
   vi.setConfig({ testTimeout: 120_000 });
 
@@ -110,7 +98,7 @@ requires(
 
   test('one that is cancelled, interrupted or does not get on leaves nothing, and its reason is told', async () => {
     const big: DomainDisk = { target: 'vda', format: 'qcow2', megabytes: 320 };
-    await using vm = await BackedUpDomain.start(host, 'slow', [big]);
+    await using vm = await BackedUpDomain.start(host(), 'slow', [big]);
     const full = (await vm.run()).made.run;
     // At once, so that not all of it is copied before the tool limits it.
     const line = `blockjob ${vm.domain.name} vda --bandwidth 2`;

@@ -1,37 +1,20 @@
 // Backups of libvirt domains and what becomes of their images: the base of a snapshot set is only read, and an image that
 // somebody put in the place of another is no base.
 import { renameSync, statSync } from 'node:fs';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { BackedUpDomain, type DomainDisk } from '../support/backed-up-domain.js';
-import { LibvirtHost } from '../support/libvirt.js';
+import { expect, test, vi } from 'vitest';
+import { BackedUpDomain, twoDisks } from '../support/backed-up-domain.js';
 import { requires } from '../support/requires.js';
+import { BARE_DOMAIN_NEEDS, sharedLibvirt } from '../support/shared-libvirt.js';
 
-let host: LibvirtHost;
-beforeAll(async () => {
-  host = await LibvirtHost.start();
-});
-afterAll(async () => {
-  await host[Symbol.asyncDispose]();
-});
+const host = sharedLibvirt();
 
-const two: readonly DomainDisk[] = [
-  { target: 'vda', format: 'qcow2', megabytes: 8 },
-  { target: 'vdb', format: 'qcow2', megabytes: 8 },
-];
-
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'qemu-img',
-)('the images of a libvirt domain that is backed up', () => {
+requires(...BARE_DOMAIN_NEEDS)('the images of a libvirt domain that is backed up', () => {
   // libvirt asks QEMU anew for what it can do when either is new.
   vi.setConfig({ testTimeout: 120_000 });
 
   test('the base of a snapshot set stays as it was cut, whatever checkpoints are forgotten', async () => {
-    await using vm = await BackedUpDomain.start(host, 'base', two);
-    for (const { target } of two) await vm.write(target, 1, 0, 1024);
+    await using vm = await BackedUpDomain.start(host(), 'base', twoDisks);
+    for (const { target } of twoDisks) await vm.write(target, 1, 0, 1024);
     const full = await vm.run();
     await vm.write('vda', 2, 256, 64);
     const create = ['snapshot', 'create', '--name', 's1', '--disk', 'vda', '--require', 'crash'];
@@ -59,7 +42,7 @@ requires(
   });
 
   test('images that were exchanged under their names are copied in full', async () => {
-    await using vm = await BackedUpDomain.start(host, 'exchanged', two);
+    await using vm = await BackedUpDomain.start(host(), 'exchanged', twoDisks);
     await vm.write('vda', 1, 0, 1024);
     await vm.write('vdb', 2, 0, 1024);
     const full = await vm.run();
@@ -69,7 +52,7 @@ requires(
     renameSync(vm.image('vda'), vm.path('aside'));
     renameSync(vm.image('vdb'), vm.image('vda'));
     renameSync(vm.path('aside'), vm.image('vdb'));
-    const [vda = Buffer.of(), vdb = Buffer.of()] = two.map(({ target }) => state.get(target));
+    const [vda = Buffer.of(), vdb = Buffer.of()] = twoDisks.map(({ target }) => state.get(target));
     vm.became(
       new Map([
         ['vda', vdb],

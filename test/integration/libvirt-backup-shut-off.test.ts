@@ -1,37 +1,20 @@
 // Backups of a libvirt domain that is shut off: from the images that its definition names, with the bitmaps that libvirt goes
 // on with when it runs again.
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { holdersOf } from '../../src/host/images/image-file.js';
-import { BackedUpDomain, type DomainDisk } from '../support/backed-up-domain.js';
-import { LibvirtHost } from '../support/libvirt.js';
+import { BackedUpDomain, twoDisks } from '../support/backed-up-domain.js';
 import { requires } from '../support/requires.js';
+import { BARE_DOMAIN_NEEDS, sharedLibvirt } from '../support/shared-libvirt.js';
 
-let host: LibvirtHost;
-beforeAll(async () => {
-  host = await LibvirtHost.start();
-});
-afterAll(async () => {
-  await host[Symbol.asyncDispose]();
-});
+const host = sharedLibvirt();
 
-const two: readonly DomainDisk[] = [
-  { target: 'vda', format: 'qcow2', megabytes: 8 },
-  { target: 'vdb', format: 'qcow2', megabytes: 8 },
-];
-
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'qemu-img',
-)('a libvirt domain that is shut off', () => {
+requires(...BARE_DOMAIN_NEEDS)('a libvirt domain that is shut off', () => {
   // libvirt asks QEMU anew for what it can do when either is new.
   vi.setConfig({ testTimeout: 120_000 });
 
   test('is backed up as an increment, and so is what it writes when it runs again', async () => {
-    await using vm = await BackedUpDomain.start(host, 'off', two, { nvram: true });
-    for (const { target } of two) await vm.write(target, 1, 0, 2048);
+    await using vm = await BackedUpDomain.start(host(), 'off', twoDisks, { nvram: true });
+    for (const { target } of twoDisks) await vm.write(target, 1, 0, 2048);
     const full = await vm.run();
     await vm.write('vda', 2, 256, 64);
     await vm.shutOff();
@@ -75,7 +58,7 @@ requires(
   });
 
   test('is refused while its images are in use, its memory is saved, or nobody knows its disks', async () => {
-    await using vm = await BackedUpDomain.start(host, 'kept', two);
+    await using vm = await BackedUpDomain.start(host(), 'kept', twoDisks);
     await vm.write('vda', 1, 0, 512);
     await vm.shutOff();
     const unknown = await vm.run();
@@ -100,8 +83,8 @@ requires(
   });
 
   test('is backed up with every disk of its definition, also one that no run has', async () => {
-    await using vm = await BackedUpDomain.start(host, 'defined', two);
-    for (const { target } of two) await vm.write(target, 1, 0, 512);
+    await using vm = await BackedUpDomain.start(host(), 'defined', twoDisks);
+    for (const { target } of twoDisks) await vm.write(target, 1, 0, 512);
     const one = await vm.run('--disk', 'vda');
     expect(one.error.message).toBe('none');
     await vm.shutOff();

@@ -1,37 +1,20 @@
 // Backups of libvirt domains: libvirt's own jobs, checkpoints and bitmaps, by a real libvirtd. Every run is restored, by the
 // tool and by the line in its manifest, and compared byte for byte with what the disks held at its cut.
 import { readdirSync, statSync } from 'node:fs';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { BackedUpDomain, type DomainDisk } from '../support/backed-up-domain.js';
-import { LibvirtHost } from '../support/libvirt.js';
+import { expect, test, vi } from 'vitest';
+import { BackedUpDomain, twoDisks } from '../support/backed-up-domain.js';
 import { requires } from '../support/requires.js';
+import { BARE_DOMAIN_NEEDS, sharedLibvirt } from '../support/shared-libvirt.js';
 
-let host: LibvirtHost;
-beforeAll(async () => {
-  host = await LibvirtHost.start();
-});
-afterAll(async () => {
-  await host[Symbol.asyncDispose]();
-});
+const host = sharedLibvirt();
 
-const two: readonly DomainDisk[] = [
-  { target: 'vda', format: 'qcow2', megabytes: 8 },
-  { target: 'vdb', format: 'qcow2', megabytes: 8 },
-];
-
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'qemu-img',
-)('backups of a libvirt domain', () => {
+requires(...BARE_DOMAIN_NEEDS)('backups of a libvirt domain', () => {
   // libvirt asks QEMU anew for what it can do when either is new.
   vi.setConfig({ testTimeout: 120_000 });
 
   test('a full run and increments are each what the disks held at their cut', async () => {
-    await using vm = await BackedUpDomain.start(host, 'chain', [
-      ...two,
+    await using vm = await BackedUpDomain.start(host(), 'chain', [
+      ...twoDisks,
       { target: 'vdc', format: 'raw', megabytes: 8 },
     ]);
     await vm.write('vda', 1, 0, 2048);
@@ -76,7 +59,7 @@ requires(
   });
 
   test('what libvirt lost of a checkpoint it gets back, one without a record is taken off its list, and others stay', async () => {
-    await using vm = await BackedUpDomain.start(host, 'records', two);
+    await using vm = await BackedUpDomain.start(host(), 'records', twoDisks);
     await vm.write('vda', 1, 0, 2048);
     const full = await vm.run();
     const prefix = `fsb-${full.made.repository}-`;
@@ -107,7 +90,7 @@ requires(
     await vm.write('vdb', 4, 1024, 64);
     const fourth = await vm.run('--incremental');
     expect(fourth.made.disks.map(({ base }) => base?.run)).toEqual([second.made.run, third.made.run]);
-    for (const { target } of two) await vm.remove(target, `${prefix}${fourth.made.run}`);
+    for (const { target } of twoDisks) await vm.remove(target, `${prefix}${fourth.made.run}`);
     await vm.write('vdb', 5, 2048, 64);
     const fifth = await vm.run();
     expect(fifth.made.disks.map(({ base }) => base?.run)).toEqual([second.made.run, third.made.run]);
@@ -131,8 +114,8 @@ requires(
   });
 
   test('increments go on over a snapshot and its commit, and over disks that changed places', async () => {
-    await using vm = await BackedUpDomain.start(host, 'places', two);
-    for (const { target } of two) await vm.write(target, 1, 0, 2048);
+    await using vm = await BackedUpDomain.start(host(), 'places', twoDisks);
+    for (const { target } of twoDisks) await vm.write(target, 1, 0, 2048);
     const full = await vm.run();
     await vm.write('vda', 2, 256, 64);
     const cut = await vm.domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash']);
@@ -165,7 +148,7 @@ requires(
   });
 
   test('what libvirt cannot do is refused before anything is done', async () => {
-    await using vm = await BackedUpDomain.start(host, 'refused', two);
+    await using vm = await BackedUpDomain.start(host(), 'refused', twoDisks);
     const refused = await vm.run('--compress', 'zstd');
     expect(refused).toMatchObject({ code: 2, error: { code: 'E_USAGE' } });
     expect(refused.error.message).toBe('--compress zstd: libvirt cannot compress what it copies');

@@ -1,29 +1,23 @@
 // What libvirt will start a domain with, while its images are not there, and after it was renamed.
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { createBlank } from '../../src/testing/disks.js';
 import { BareDomain } from '../support/bare-domain.js';
-import { LibvirtHost } from '../support/libvirt.js';
 import { requires } from '../support/requires.js';
+import { BARE_DOMAIN_NEEDS, sharedLibvirt } from '../support/shared-libvirt.js';
 
-let host: LibvirtHost;
-beforeAll(async () => {
-  host = await LibvirtHost.start();
-});
-afterAll(async () => {
-  await host[Symbol.asyncDispose]();
-});
+const host = sharedLibvirt();
 
 /** Its disk in a folder of its own, that can be taken away. */
 async function domainNamed(name: string): Promise<BareDomain & { readonly images: string }> {
-  const dir = await BareDomain.folder(host, name);
-  const images = await BareDomain.folder(host, `${name}.images`);
+  const dir = await BareDomain.folder(host(), name);
+  const images = await BareDomain.folder(host(), `${name}.images`);
   await createBlank(path.join(images, 'a.qcow2'), 16, 'qcow2');
   const source = `<driver name='qemu' type='qcow2'/><source file='${path.join(images, 'a.qcow2')}'/>`;
   const devices = (): string => `<disk type='file' device='disk'>${source}<target dev='vda' bus='virtio'/></disk>`;
-  const domain = await BareDomain.start(host, path.basename(dir), { devices });
+  const domain = await BareDomain.start(host(), path.basename(dir), { devices });
   return Object.assign(domain, { images });
 }
 
@@ -33,13 +27,7 @@ async function cut(domain: BareDomain): Promise<string> {
   return made.manifest.disks[0]?.overlay.file ?? '';
 }
 
-requires(
-  'root',
-  'libvirtd',
-  'virsh',
-  'qemu-system-x86_64',
-  'qemu-img',
-)('a libvirt domain', () => {
+requires(...BARE_DOMAIN_NEEDS)('a libvirt domain', () => {
   // libvirt asks QEMU anew for what it can do when either is new.
   vi.setConfig({ testTimeout: 120_000 });
 

@@ -26,6 +26,11 @@ export interface DomainRun extends Run {
   readonly made: RunManifest;
 }
 
+export const twoDisks: readonly DomainDisk[] = [
+  { target: 'vda', format: 'qcow2', megabytes: 8 },
+  { target: 'vdb', format: 'qcow2', megabytes: 8 },
+];
+
 export class BackedUpDomain implements BackedUp, AsyncDisposable {
   readonly domain: BareDomain;
   readonly repository: string;
