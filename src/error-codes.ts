@@ -27,7 +27,8 @@ export const hostCodes = {
   // What is to be done cannot be done to this set, VM or image as it is now
   E_NO_SET: 'the VM has no such snapshot set',
   E_STATE_OF_SET: 'the set is in another state than this needs, or has changed meanwhile',
-  E_UNFINISHED: 'a set is merged in part, or a backup was killed while it held the guest: recover first',
+  E_UNFINISHED:
+    'a set is merged in part, a backup was killed while it held the guest, or a started VM lies on its backup: recover first',
   E_NEWER_SETS: 'newer sets lie on this one',
   E_NOT_BELOW: 'no newer set lies on every disk of this one: commit merges it, prune does not',
   E_NOT_ACTIVE: 'the VM does not run on the newest overlays',
@@ -37,6 +38,7 @@ export const hostCodes = {
   E_NO_IMAGE: 'an image cannot be found, or is not the one expected',
   E_NEWEST_UNKNOWN: 'which image of a disk is the newest only its owner can tell',
   E_ENCRYPTED: "an image is encrypted, and its secret is QEMU's alone",
+  E_KEY: 'the key of an encrypted backup is missing, cannot be read, or does not open it',
   E_INTERNAL_SNAPSHOTS: 'an image holds internal snapshots, which a merge would lose',
   E_DISK: 'a disk cannot be cut, or --disk names none',
   E_NO_SPACE: 'too little space',
@@ -108,6 +110,7 @@ export const hostCodes = {
   E_VERIFY: 'a copy is not what its source holds, or a file is not what it was when it was published',
   E_BACKUP: 'a backup failed, or cannot be made of this VM or disk',
   E_BOOT: 'too little is known to boot a backup, QEMU refuses to start it, or this host ends it',
+  E_STREAM: 'the images of a VM that was started from a backup could not be made whole',
   E_QEMU_IMG: 'qemu-img is not installed, or failed',
   E_QEMU_IO: 'qemu-io is not installed, or failed',
   E_INTERNAL: 'none of these: a bug, or what a library threw',

@@ -39,6 +39,7 @@ export const rooms = {
   'host/backup': [...hostGround, 'host/guest', 'host/create', 'host/repository'],
   'host/restore': [...hostGround, 'host/repository'],
   'host/boot': [...hostGround, 'qga', 'host/repository'],
+  'host/start': [...hostGround, 'qga', 'host/repository', 'host/restore', 'host/boot'],
   'host/prune': [...hostGround, 'host/snapshot-delete'],
   'host/watch': hostGround,
   'host/recover': [...hostGround, 'host'],

@@ -53,7 +53,8 @@ for (const suite of suites.length === 0 ? ['trixie', 'sid'] : suites) {
   };
   const { stdout } = await execa('libvirtd', ['--version'], { env });
   console.log(`== ${suite}: ${stdout}`);
-  const tests = ['virsh', 'libvirt-domain'].map((name) => `test/integration/${name}.test.ts`);
+  // Each is the beginning of the names of files.
+  const tests = ['virsh', 'libvirt-domain', 'libvirt-tpm', 'libvirt-backup'].map((name) => `test/integration/${name}`);
   const { status } = spawnSync('npx', ['vitest', 'run', '--config', 'test/vitest.config.ts', ...tests], {
     cwd: fileURLToPath(new URL('..', import.meta.url)),
     stdio: 'inherit',

@@ -1,21 +1,32 @@
-// npm test: every runner, all of them even if one fails; guests beside the rest. The last line is the total, alone.
-// With FSB_REQUIRED=all a skip is a failure. A runner that breaks without counting (a crash, a compile error) counts
-// as one failure.
-import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+// npm test: every runner, all of them even if one fails, some at a time. What failed is told again at the end, and the
+// last line is the total, alone. With FSB_REQUIRED=all a skip is a failure. A runner that breaks without counting (a
+// crash, a compile error) counts as one failure, and so does each test file that the time limit left undone.
+import { spawn } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const startMs = performance.now();
-const work = mkdtempSync(join(tmpdir(), 'fsb-test-'));
+/** Short of the 90 minutes after which nobody would hear what failed. */
+const LIMIT_MS = 85 * 60_000;
+/** What is told to end, and does not, is killed. */
+const GRACE_MS = 20_000;
+const folder = mkdtempSync(join(tmpdir(), 'fsb-test-'));
 const total = { passed: 0, failed: 0, skipped: 0 };
 /** How long each file of vitest took. */
 const files = [];
-const SLOWEST = 15;
-/** Guests whose turn comes after the rest, so that both rows end at about the same time. */
-const WITH_THE_REST = 'test/vm/in-guest.test';
+const failures = [];
+const running = new Set();
+let late = false;
+const SLOWEST = 25;
+/** Lines of a failure that are told again. */
+const TOLD = 12;
+/** So that all have something to do until the end. */
+const PARTS_OF_VM = 6;
+
+const elapsed = () => `${((performance.now() - startMs) / 1000).toFixed(0)} s`;
 
 const add = ({ passed = 0, failed = 0, skipped = 0 }) => {
   total.passed += passed;
@@ -23,79 +34,144 @@ const add = ({ passed = 0, failed = 0, skipped = 0 }) => {
   total.skipped += skipped;
 };
 
-/** Runs a command that is one check: it passes or fails. */
-function check(...command) {
-  add(run(command).status === 0 ? { passed: 1 } : { failed: 1 });
+function fail(what) {
+  failures.push(what);
+  add({ failed: 1 });
 }
 
-/** Runs what counts itself; each of its runners ends with `N passed, N failed`. */
-function counting(...command) {
-  const { status, stdout } = run(command, 'pipe');
-  process.stdout.write(stdout);
-  const counts = [...stdout.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
-  for (const [, passed, failed] of counts) add({ passed: Number(passed), failed: Number(failed) });
-  const counted = counts.some(([, , failed]) => failed !== '0');
-  if (counts.length === 0 || (status !== 0 && !counted)) add({ failed: 1 });
+/** A command that is one check: it passes or fails. */
+const check =
+  (...command) =>
+  async () => {
+    if ((await run(command)).status === 0) add({ passed: 1 });
+    else fail(command.join(' '));
+  };
+
+/** What counts itself; each of its runners ends with `N passed, N failed`. */
+const counting =
+  (...command) =>
+  async () => {
+    // A file, not a pipe: that ends with the last process that was left behind with it.
+    const path = join(folder, 'output');
+    const stdout = openSync(path, 'w');
+    const { status } = await run(command, { stdout });
+    closeSync(stdout);
+    const said = readFileSync(path, 'utf8');
+    process.stdout.write(said);
+    const counts = [...said.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
+    for (const [, passed, failed] of counts) add({ passed: Number(passed), failed: Number(failed) });
+    const counted = counts.some(([, , failed]) => failed !== '0');
+    if (counted) failures.push(command.join(' '));
+    else if (counts.length === 0 || status !== 0) fail(command.join(' '));
+  };
+
+/** A project of vitest, or a part of it. */
+const vitest =
+  (project, part = '1/1') =>
+  async () => {
+    const tally = join(folder, `${project}-${part.replace('/', '-')}`);
+    const chosen = ['--project', project, `--shard=${part}`, '--reporter=default', '--reporter=./test/tally.mjs'];
+    const command = ['npx', 'vitest', 'run', '--config', 'test/vitest.config.ts', ...chosen];
+    const { status } = await run(command, { env: { ...process.env, FSB_TALLY: tally } });
+    const failedBefore = total.failed;
+    try {
+      count(readFileSync(tally, 'utf8').trim().split('\n').map(JSON.parse));
+    } catch (error) {
+      fail(`${project} ${part}: vitest left no tally: ${error}`);
+    }
+    if (status !== 0 && total.failed === failedBefore) fail(`${project} ${part}: ended with ${status}`);
+  };
+
+/** Counts what tally.mjs wrote. */
+function count(lines) {
+  const [{ planned }] = lines;
+  const began = new Set(lines.map((line) => line.began));
+  const ended = new Set(lines.map((line) => line.ended));
+  for (const file of planned)
+    if (!ended.has(file)) fail(`${file}: ${began.has(file) ? 'was under way' : 'had not begun'} when its runner ended`);
+  for (const { ended: file, ms, counts, failures: failed, around } of lines.filter((line) => line.ended)) {
+    files.push({ file, seconds: ms / 1000 });
+    add({ passed: counts.passed, skipped: counts.skipped });
+    for (const what of [...failed, ...around]) fail(`${file}: ${what}`);
+  }
+  for (const what of lines.flatMap((line) => line.unhandled ?? [])) fail(what);
 }
 
-/** Runs projects of vitest, all of them or what `words` choose; counts when they are through. */
-async function vitest(projects, ...words) {
-  const file = join(work, `${[...projects, words.length].join('-')}.json`);
-  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`];
-  const chosen = projects.flatMap((name) => ['--project', name]);
-  const command = ['npx', 'vitest', 'run', '--config', 'test/vitest.config.ts', ...chosen, ...reporters, ...words];
-  console.log(`\n--- ${command.join(' ')}`);
+/** In a process group of its own, so that it can be ended with all that it started. */
+async function run(command, { stdout = 'inherit', env = process.env } = {}) {
+  if (late) return { status: 'the time limit before it began' };
+  console.log(`\n--- ${elapsed()}: ${command.join(' ')}`);
+  const child = spawn(command[0], command.slice(1), {
+    cwd: root,
+    detached: true,
+    env,
+    stdio: ['ignore', stdout, 'inherit'],
+  });
+  running.add(child);
   const status = await new Promise((resolve) => {
-    const child = spawn(command[0], command.slice(1), { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
     child.on('error', (error) => {
       console.error(String(error));
-      resolve(null);
+      resolve('an error');
     });
-    child.on('close', resolve);
+    child.on('exit', (code, signal) => resolve(code ?? signal));
   });
-  let counted = { failed: 0 };
-  try {
-    const result = JSON.parse(readFileSync(file, 'utf8'));
-    for (const { name, startTime, endTime } of result.testResults)
-      files.push({ name, seconds: (endTime - startTime) / 1000 });
-    const pending = result.numPendingTests + result.numTodoTests;
-    counted = { passed: result.numPassedTests, failed: result.numFailedTests, skipped: pending };
-    add(counted);
-  } catch (error) {
-    console.error(`vitest left no result: ${error}`);
-  }
-  if (status !== 0 && counted.failed === 0) add({ failed: 1 });
+  running.delete(child);
+  console.log(`\n--- ${elapsed()}: ended with ${status}: ${command.join(' ')}`);
+  return { status };
 }
 
-function run(command, stdout = 'inherit') {
-  console.log(`\n--- ${command.join(' ')}`);
-  const result = spawnSync(command[0], command.slice(1), {
-    cwd: root,
-    stdio: ['ignore', stdout, 'inherit'],
-    encoding: 'utf8',
-    maxBuffer: 64 * 1024 * 1024,
-  });
-  if (result.error) console.error(String(result.error));
-  return result;
+function endAll(signal) {
+  for (const { pid } of running) {
+    try {
+      process.kill(-pid, signal);
+    } catch (error) {
+      if (error.code !== 'ESRCH') throw error;
+    }
+  }
+}
+
+function stop(why) {
+  if (late) return;
+  late = true;
+  fail(why);
+  endAll('SIGTERM');
+  setTimeout(() => endAll('SIGKILL'), GRACE_MS).unref();
+}
+
+const timer = setTimeout(() => stop(`not done within ${LIMIT_MS / 60_000} minutes`), LIMIT_MS);
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => stop(`ended by ${signal}`));
+
+const build = `OUT=${join(root, 'build')}`;
+/** They share the machine's loop devices, and their servers are seen by each other's writers. */
+const oneByOne = [vitest('conformance'), vitest('integration')];
+const besideIt = [
+  ...Array.from({ length: PARTS_OF_VM }, (_, index) => vitest('vm', `${index + 1}/${PARTS_OF_VM}`)),
+  vitest('unit'),
+  check('npm', 'run', '--silent', 'lint'),
+  async () => {
+    // Both build the fuzzer.
+    await check('make', '-s', '-C', 'qga/freezer', build, 'fuzz', 'COUNT=20000', 'SEED=1')();
+    await counting('make', '-s', '-C', 'qga/freezer', build, 'test')();
+    await counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1')();
+  },
+];
+
+async function work(...queues) {
+  for (const queue of queues) for (let next = queue.shift(); next !== undefined; next = queue.shift()) await next();
 }
 
 try {
-  // Beside each other: a guest waits much of the time, and so do processes that are killed on purpose.
-  const guests = vitest(['vm'], '--exclude', `${WITH_THE_REST}*`);
-  check('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'fuzz', 'COUNT=20000', 'SEED=1');
-  counting('make', '-s', '-C', 'qga/freezer', `OUT=${join(root, 'build')}`, 'test');
-  counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1');
-  check('npm', 'run', '--silent', 'lint');
-  await vitest(['unit', 'conformance', 'integration']);
-  await vitest(['vm'], WITH_THE_REST);
-  await guests;
+  // Two user-mode guests take two processors whole: a third runner would have guests miss their time limits.
+  await Promise.all([work(oneByOne, besideIt), work(besideIt)]);
 } finally {
-  rmSync(work, { recursive: true });
+  clearTimeout(timer);
+  rmSync(folder, { recursive: true });
 }
 console.log(`\nSlowest test files, in seconds:`);
-for (const { name, seconds } of files.toSorted((a, b) => b.seconds - a.seconds).slice(0, SLOWEST))
-  console.log(`${seconds.toFixed(1).padStart(7)}  ${relative(root, name)}`);
-console.log(`${((performance.now() - startMs) / 1000).toFixed(0).padStart(7)}  all of it`);
+for (const { file, seconds } of files.toSorted((a, b) => b.seconds - a.seconds).slice(0, SLOWEST))
+  console.log(`${seconds.toFixed(1).padStart(7)}  ${file}`);
+console.log(`\n${elapsed()} in all`);
+for (const what of failures) console.log(`\nFAILED ${what.split('\n').slice(0, TOLD).join('\n')}`);
 const skipsForbidden = process.env.FSB_REQUIRED === 'all';
 process.exitCode = total.failed > 0 || (skipsForbidden && total.skipped > 0) ? 1 : 0;
 console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);

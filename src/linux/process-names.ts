@@ -18,6 +18,13 @@ export function processNames(): ReadonlySet<string> {
   return names;
 }
 
+/** Who bears one of these names, as processNames() gives them. Never throws. */
+export function pidsNamed(names: ReadonlySet<string>): readonly number[] {
+  return namesIn('/proc')
+    .filter((pid) => /^\d+$/.test(pid) && names.has(nameOf(pid)))
+    .map(Number);
+}
+
 /** Empty if it has ended. */
 function nameOf(pid: string): string {
   let fd: number | undefined;

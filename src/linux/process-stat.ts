@@ -11,6 +11,8 @@ export interface ProcessStat {
   readonly session: number;
   /** Clock ticks since the machine was started, as text: it is only compared. */
   readonly startTime: string;
+  /** How it is scheduled (sched(7)): 0 as all others, 5 only when nobody else would run. */
+  readonly policy: number;
 }
 
 /** Undefined if there is no such process. Never throws. */
@@ -29,7 +31,7 @@ function parseStat(pid: number, stat: string): ProcessStat | undefined {
   const startTime = fields[19];
   return startTime === undefined
     ? undefined
-    : { pid, state, group: Number(group), session: Number(session), startTime };
+    : { pid, state, group: Number(group), session: Number(session), startTime, policy: Number(fields[38]) };
 }
 
 /** Longer than a line of this file can be: a name of 64 bytes and 52 numbers. */

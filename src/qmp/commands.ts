@@ -185,7 +185,9 @@ const qmpCommands = {
   'query-target': declare()(v.object({ arch: v.string() })),
   'query-cpus-fast': declare()(v.array(v.object({ 'qom-path': v.string() }))),
   'query-memory-size-summary': declare()(v.object({ 'base-memory': int, 'plugged-memory': v.optional(int, 0) })),
-  'query-migrate': declare()(v.object({ status: v.optional(v.string()) })),
+  'query-migrate-capabilities': declare()(v.array(v.object({ capability: v.string(), state: v.boolean() }))),
+  /** `ram`: where it comes from. */
+  'query-migrate': declare()(v.object({ status: v.optional(v.string()), ram: v.optional(v.unknown()) })),
   'query-jobs': declare()(v.array(job)),
   'query-pci': declare()(v.array(v.object({ bus: int, devices: v.array(pciDevice) }))),
   'query-qmp-schema': declare()(
@@ -199,6 +201,9 @@ const qmpCommands = {
   'qom-list': declare<{ path: string }>()(v.array(v.object({ name: v.string(), type: v.string() }))),
   'qom-get': declare<{ path: string; property: string }>()(v.unknown()),
   'blockdev-add': declare<BlockdevOptions | FileNode>()(nothing),
+  /** An object that holds a key, which goes through the socket alone. */
+  'object-add': declare<{ 'qom-type': 'secret'; id: string; data: string }>()(nothing),
+  'object-del': declare<{ id: string }>()(nothing),
   /** Formats what is in the node `file`; a job. */
   'blockdev-create': declare<{ 'job-id': string; options: CreateOptions }>()(nothing),
   /** Since 6.1. Everything is flushed first, and a flush that fails is an error. */
@@ -216,6 +221,14 @@ const qmpCommands = {
     'auto-dismiss': boolean;
     /** False: when all is copied the job is `pending` until job-finalize. */
     'auto-finalize'?: boolean;
+    speed?: number;
+  }>()(nothing),
+  /** Copies what lies below a layer into it. Without `base`: all of it; the layer's header names nothing below it then. */
+  'block-stream': declare<{
+    'job-id': string;
+    device: string;
+    'auto-finalize': false;
+    'auto-dismiss': false;
     speed?: number;
   }>()(nothing),
   /** The VM's vCPUs run again. */
@@ -245,11 +258,20 @@ interface Encryption {
   readonly 'key-secret': string;
 }
 
+/** What lies in a file that is encrypted as a whole. */
+interface LuksNode {
+  readonly driver: 'luks';
+  readonly 'node-name': string;
+  /** The id of an object in QEMU, which is asked for it once, when the file is opened. */
+  readonly 'key-secret': string;
+  readonly file: { readonly driver: 'file'; readonly filename: string };
+}
+
 /** A qcow2 layer over a file, as `blockdev-add` wants it. */
 interface BlockdevOptions {
   readonly driver: 'qcow2';
   readonly 'node-name': string;
-  readonly file: FileNode;
+  readonly file: FileNode | LuksNode;
   readonly encrypt?: Encryption;
   /** Null: opened without the backing file its header names; blockdev-snapshot attaches the node. */
   readonly backing: null;

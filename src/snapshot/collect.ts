@@ -8,6 +8,7 @@ import { stillRuns } from '../linux/process-stat.js';
 import type { Run } from './program.js';
 import type { Made, Provider } from './providers/provider.js';
 import { unmountAll } from './shown-tree.js';
+import { udevAsBefore } from './udev-last.js';
 
 const END_LIMIT_MS = 5_000;
 const END_STEP_MS = 50;
@@ -64,6 +65,7 @@ export async function collect(
     return only === undefined ? record?.state !== 'reverting' : only === id;
   };
   const dead = [...new Set([...notes.keys(), ...there.map(({ made }) => made.run)])].filter(isDead);
+  if (dead.some((id) => notes.get(id)?.state === 'making')) await udevAsBefore(run);
   for (const id of dead) {
     const record = notes.get(id);
     const before = left.length;

@@ -11,6 +11,7 @@ import type { Snapshot } from './providers/provider.js';
 import { Requester, type Hold, type Section } from './requester.js';
 import { refuseOthers } from './same-filesystems.js';
 import { resumeSuspended, suspendedOf } from './suspended.js';
+import { udevLast } from './udev-last.js';
 
 /** Of a section, for what puts a failed cut right after its worker has ended. */
 const RESUME_MS = 3_000;
@@ -39,6 +40,7 @@ export async function cutAll(plan: SetPlan, request: CutRequest, places: CutPlac
   await using requester = await Requester.connect(request.agentSocket);
   for (const snapshot of snapshots) await snapshot.arm();
   await makeQuiet(snapshots, places);
+  const udevGoesOn = await udevOutOfTheWay(snapshots, places);
   const goBack = goFirst(process.pid);
   let report: FreezeReport;
   try {
@@ -46,6 +48,7 @@ export async function cutAll(plan: SetPlan, request: CutRequest, places: CutPlac
   } finally {
     // What is started from here on is nobody who should go first.
     goBack();
+    await udevGoesOn();
   }
   for (const snapshot of snapshots) await snapshot.disarm(DISARM_LIMIT_MS);
   return report;
@@ -86,6 +89,15 @@ async function makeQuiet(snapshots: readonly Snapshot[], { run, sysRoot = '/sys'
   if (hasProgram('udevadm')) await run(['udevadm', 'settle', `--timeout=${SETTLE_LIMIT_S}`]);
 }
 
+/** Not where a cut may need it: on a machine that is busy it might not get on at all. */
+async function udevOutOfTheWay(snapshots: readonly Snapshot[], { run }: CutPlaces): Promise<() => Promise<void>> {
+  if (snapshots.some(({ waitsForUdev }) => waitsForUdev))
+    return async () => {
+      await Promise.resolve();
+    };
+  return await udevLast(run);
+}
+
 /** What failed before is told, too, if the thaw fails. */
 async function thawn(hold: Hold, failure: unknown): Promise<FreezeReport> {
   try {
@@ -105,26 +117,26 @@ async function cutInSections(
 ): Promise<void> {
   const { sysRoot = '/sys' } = places;
   let renewedMs = monotonicMs();
-  for (const one of byWorker(snapshots))
-    await hold.inSection(one[0]?.worker, async (section) => {
-      try {
-        for (const snapshot of one) {
-          if (monotonicMs() - renewedMs > leaseMs / 2) {
-            await hold.renew(leaseMs);
-            renewedMs = monotonicMs();
-          }
-          await section.goOn();
-          await snapshot.cut();
-          // A tool may say that it is done, and not have come to its end: LVM's shell tells no exit codes.
-          if (isSuspended(sysRoot, snapshot.volume.device))
-            throw new CutError('E_CUT', `${snapshot.volume.source} was left suspended by its cut`);
+  for (const one of byWorker(snapshots)) {
+    const section = await hold.beginSection(one[0]?.worker);
+    try {
+      for (const snapshot of one) {
+        if (monotonicMs() - renewedMs > leaseMs / 2) {
+          await hold.renew(leaseMs);
+          renewedMs = monotonicMs();
         }
-      } catch (error) {
-        const left = await putRight(one, run, section, { ...places, sysRoot });
-        if (left === undefined) throw error;
-        throw new CutError('E_CUT', `${describeError(error)}; ${left}`, { cause: error });
+        await section.goOn();
+        await snapshot.cut();
+        // A tool may say that it is done, and not have come to its end: LVM's shell tells no exit codes.
+        if (isSuspended(sysRoot, snapshot.volume.device))
+          throw new CutError('E_CUT', `${snapshot.volume.source} was left suspended by its cut`);
       }
-    });
+    } catch (error) {
+      const left = await putRight(one, run, section, { ...places, sysRoot });
+      if (left === undefined) throw error;
+      throw new CutError('E_CUT', `${describeError(error)}; ${left}`, { cause: error });
+    }
+  }
 }
 
 /** Waits for the end of the worker, then resumes what it left suspended. Gives what is not right. Never throws. */

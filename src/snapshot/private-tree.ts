@@ -8,7 +8,7 @@ import { CutError } from '../errors.js';
 import { unlessAborted, withLimit } from '../deadline.js';
 import { shellWord } from '../shell-word.js';
 import { SEARCH_PATH } from './program.js';
-import type { PrivateStep, PrivateTree } from './tree.js';
+import { asNamed, type PrivateStep, type PrivateTree } from './tree.js';
 
 /**
  * The descriptor on which the shell says that all is mounted, and waits until it may become the command; it is closed
@@ -18,6 +18,14 @@ const GATE_FD = 3;
 /** A mount that takes longer waits for somebody who does not answer. */
 const MOUNT_LIMIT_MS = 60_000;
 const SAID_CHARACTERS = 2_000;
+
+/**
+ * Succeeds if no link leads elsewhere between two words, a folder and the rest of a path. A subshell: a program for each
+ * path takes its time. What the path leads to is not looked at: root may not look into what a user's process serves.
+ */
+const NO_LINKS = `no_links() (
+	[ ! -L "$1$2" ] && cd -P "$1/" && base=\${PWD%/} && cd -P "$1\${2%/*}/" && [ "\${PWD%/}" = "$base\${2%/*}" ]
+)`;
 
 /** More of the command's environment; undefined takes one away. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -40,6 +48,7 @@ export function scriptOf({ steps, root }: PrivateTree, path: string | undefined)
       : `exec "$chroot" ${shellWord(root)} /bin/sh -c 'cd "$0" 2>/dev/null || cd /; exec "$@"' "$wd" "$@"`;
   return [
     'set -e',
+    NO_LINKS,
     ...steps.map((step) => lineOf(step)),
     // The command's PATH need not lead to it.
     ...(root === undefined ? [] : ['chroot=$(command -v chroot)']),
@@ -59,20 +68,22 @@ function lineOf(step: PrivateStep): string {
   switch (step.kind) {
     case 'mount': {
       const words = (options: readonly string[]): string =>
-        `mount -t ${shellWord(step.type)} -o ${shellWord(options.join(','))} ${shellWord(step.device)} ${at}`;
-      return step.otherwise === undefined
-        ? words(step.options)
-        : `${words(step.options)} 2>/dev/null || ${words(step.otherwise)}`;
+        ['mount', ...asNamed(step.device), '-t', step.type, '-o', options.join(','), step.device, step.at]
+          .map((word) => shellWord(word))
+          .join(' ');
+      const { options, otherwise } = step;
+      return otherwise === undefined ? words(options) : `${words(options)} 2>/dev/null || ${words(otherwise)}`;
     }
     case 'bind': {
       const bind = `mount --${step.whole === true ? 'r' : ''}bind ${shellWord(step.from)} ${at}`;
       return step.ifThere === true ? `[ ! -e ${at} ] || ${bind}` : bind;
     }
+    case 'move':
+      return `mount --move ${shellWord(step.from)} ${at}`;
     case 'no-links': {
-      const rest = shellWord(step.path.slice(step.base.length));
-      const base = step.base === '' ? '' : `"$(realpath -e ${shellWord(step.base)})"`;
+      const [base, rest] = [step.base, step.path.slice(step.base.length)].map((word) => shellWord(word));
       const words = shellWord(`${step.path}: a link has come to be there`);
-      return `[ "$(realpath -e ${shellWord(step.path)})" = ${base}${rest} ] || { printf '%s\\n' ${words} >&2; exit 1; }`;
+      return `no_links ${base} ${rest} 2>/dev/null || { printf '%s\\n' ${words} >&2; exit 1; }`;
     }
     case 'keep': {
       const from = shellWord(step.from);

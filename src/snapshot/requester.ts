@@ -42,10 +42,11 @@ export interface Hold {
   /** What was told when it began. */
   readonly report: FreezeReport;
   /**
-   * No thaw within: a device is suspended. Should we die within, it lasts until `worker` has ended. Throws what the work
-   * throws, after the section has ended.
+   * From now on a device may be suspended, and nobody but us may thaw: until the next section begins, or our thaw, which
+   * says by itself that the section is over. Should we die, until `worker` has ended. Throws a QuiesceError if the agent
+   * refuses.
    */
-  inSection<T>(worker: ProcessId | undefined, work: (section: Section) => Promise<T>): Promise<T>;
+  beginSection(worker: ProcessId | undefined): Promise<Section>;
   renew(leaseMs: number): Promise<void>;
   /** Gives the final report. Throws an UnreachableError if nobody answers: then the end of the connection thaws. */
   thaw(): Promise<FreezeReport>;
@@ -84,7 +85,7 @@ export class Requester implements AsyncDisposable {
     return {
       session,
       report,
-      inSection: async (worker, work) => await this.#inSection(session, worker, work),
+      beginSection: async (worker) => await this.#beginSection(session, worker),
       renew: async (ms) => {
         await this.#ask(() =>
           this.#client.call('bridge-renew', { session, 'lease-ms': ms }, { timeoutMs: ASK_LIMIT_MS }),
@@ -107,36 +108,25 @@ export class Requester implements AsyncDisposable {
     );
   }
 
-  async #inSection<T>(
-    session: string,
-    worker: ProcessId | undefined,
-    work: (section: Section) => Promise<T>,
-  ): Promise<T> {
-    const within = {
-      'bound-ms': SECTION_BOUND_MS,
+  async #beginSection(session: string, worker: ProcessId | undefined): Promise<Section> {
+    const args = {
+      ...{ session, on: true, 'bound-ms': SECTION_BOUND_MS },
       ...(worker === undefined ? {} : { worker: { pid: worker.pid, 'start-time': worker.startTime } }),
     };
-    const tell = async (on: boolean): Promise<void> => {
-      const args = { session, on, ...(on ? within : {}) };
+    const begin = async (): Promise<Deadline> => {
+      const deadline = new Deadline(SECTION_BOUND_MS);
       await this.#ask(() => this.#client.call('bridge-critical', args, { timeoutMs: ASK_LIMIT_MS }));
+      return deadline;
     };
-    let deadline = new Deadline(SECTION_BOUND_MS);
-    await tell(true);
-    const section: Section = {
+    let deadline = await begin();
+    return {
       get remainingMs() {
         return deadline.remainingMs;
       },
       async goOn() {
-        if (deadline.remainingMs > SECTION_BOUND_MS - FRESH_MS) return;
-        deadline = new Deadline(SECTION_BOUND_MS);
-        await tell(true);
+        if (deadline.remainingMs <= SECTION_BOUND_MS - FRESH_MS) deadline = await begin();
       },
     };
-    try {
-      return await work(section);
-    } finally {
-      await tell(false);
-    }
   }
 
   async #ask<T>(call: () => Promise<T>): Promise<T> {

@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, realpathSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CutError, describeError, UnreachableError } from '../errors.js';
 import { mustRun, type Run } from './program.js';
-import type { Step } from './tree.js';
+import { asNamed, type Step } from './tree.js';
 
 const BUSY_LIMIT_MS = 10_000;
 const BUSY_STEP_MS = 250;
@@ -70,12 +70,14 @@ function refuseLinks(base: string, path: string): void {
 async function mountDevice(step: Step & { readonly kind: 'mount' }, run: Run): Promise<void> {
   const words = (options: readonly string[]): readonly [string, ...string[]] => [
     'mount',
+    ...asNamed(step.device),
     // What is mounted below a bind of it would else be mounted below it, too.
     '--make-private',
     ...['-t', step.type, '-o', options.join(','), step.device, step.at],
   ];
-  if (step.otherwise !== undefined && (await run(words(step.options))).exitCode === 0) return;
-  await mustRun(run, words(step.otherwise ?? step.options));
+  const { options, otherwise } = step;
+  if (otherwise === undefined) await mustRun(run, words(options));
+  else if ((await run(words(options))).exitCode !== 0) await mustRun(run, words(otherwise));
 }
 
 /** Last mounted first; with patience, since whoever has read there may still have it open. Throws a CutError. */

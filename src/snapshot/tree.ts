@@ -4,6 +4,14 @@ import type { Mount } from '../linux/mountinfo.js';
 import type { PlannedSource } from './planner.js';
 import type { Mountable } from './snapshot-set.js';
 
+/**
+ * Words for mount(8). It would make a name below /dev/mapper of /dev/dm-N and open that, a link that leads to what had the
+ * name before until udev has come to it. Other names (LABEL=...) it has to look up.
+ */
+export function asNamed(device: string): readonly string[] {
+  return device.startsWith('/dev/dm-') ? ['--no-canonicalize'] : [];
+}
+
 export type Step =
   /** A snapshot, at a place of ours. */
   | {
@@ -31,8 +39,8 @@ export type Step =
   | { readonly kind: 'make'; readonly at: string }
   | { readonly kind: 'unmount'; readonly at: string };
 
-/** `keep`: a bind at a place of ours that is not there yet, of a folder or a file. */
-export type PrivateStep = Step | { readonly kind: 'keep'; readonly from: string; readonly at: string };
+/** `keep`: a bind at a place of ours that is not there yet, of a folder or a file. `move`: where nothing is shared. */
+export type PrivateStep = Step | { readonly kind: 'keep' | 'move'; readonly from: string; readonly at: string };
 
 /** `stage`: a place for each snapshot, in the order of `mountable`. */
 export interface TreeParts {
@@ -55,20 +63,36 @@ export function privateTree(parts: TreeParts, mounts: readonly Mount[]): Private
   // Without a new root, what is not cut is there already, or hidden as soon as what it is mounted in is shown.
   const hidden = root === undefined ? sources.filter((one) => isHidden(one, sources)) : [];
   const kept = new Map(hidden.map((one, place) => [one, parts.stage(parts.mountable.length + place)]));
+  const moved = new Set(sources.filter((one) => one !== top && isAllOfItsSnapshot(one, sources)));
+  const leaves = new Set([root, ...[...moved].map((one) => stageOf(parts, one))]);
   const steps = [
     ...parts.mountable.map((_, place) => stageStep(parts, place, ['nosuid'])),
     ...[...kept].map(([one, at]): PrivateStep => ({ kind: 'keep', from: one.source.at, at })),
     ...(root === undefined || top === undefined ? [] : restOfRoot(root, top, sources, mounts)),
     ...sources
       .filter((one) => one !== top && (root !== undefined || one.snapshot !== undefined || kept.has(one)))
-      .flatMap((one) => place(parts, one, root ?? '', kept.get(one))),
+      .flatMap((one): PrivateStep[] => {
+        const steps = place(parts, one, root ?? '', kept.get(one));
+        return moved.has(one) ? steps.map((step) => (step.kind === 'bind' ? { ...step, kind: 'move' } : step)) : steps;
+      }),
     ...[...kept.values()].map((at): Step => ({ kind: 'unmount', at })),
     // What is bound stays; the staging place of a new root is the root.
-    ...parts.mountable.flatMap((_, place): Step[] =>
-      parts.stage(place) === root ? [] : [{ kind: 'unmount', at: parts.stage(place) }],
-    ),
+    ...parts.mountable
+      .map((_, place) => parts.stage(place))
+      .filter((at) => !leaves.has(at))
+      .map((at): Step => ({ kind: 'unmount', at })),
   ];
   return { steps, ...(root === undefined ? {} : { root }) };
+}
+
+/**
+ * Then it is moved to its place: to bind it there and take it away is a program more, and each takes its time. It cannot be
+ * mounted there at once: a snapshot that is a subvolume of what is mounted there is refused by mount(2).
+ */
+function isAllOfItsSnapshot({ source, snapshot }: PlannedSource, sources: readonly PlannedSource[]): boolean {
+  return (
+    snapshot !== undefined && source.inside === '/' && sources.filter((one) => one.snapshot === snapshot).length === 1
+  );
 }
 
 /** It is not cut, and mounted below something that is: anything, a network's filesystem and one in memory as well. */

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { bootGuest } from '../../src/testing/index.js';
 import { CutHarness } from '../support/cut-harness.js';
-import { backUp } from './backup.js';
+import { backUp } from './backup-plain.js';
 import { measure, type Row } from './table.js';
 
 const MEBIBYTE = 1024 * 1024;

@@ -1,117 +1,19 @@
-// bench -- backup: a full backup of a disk that no compression makes smaller, against `qemu-img convert` of the same disk,
-// in turns, each to the disk and from it; and an increment of 1 % scattered clusters against those clusters. No guest runs,
-// so that what is measured is the copying.
-import { execa } from 'execa';
-import { randomFillSync } from 'node:crypto';
-import { open, readFile, rm } from 'node:fs/promises';
-import { syncPath } from '../../src/host/images/durable-file.js';
-import type { RunManifest } from '../../src/host/repository/run-manifest.js';
-import { CutHarness } from '../support/cut-harness.js';
-import { compare, measure, type Row } from './table.js';
+// bench -- backup: all that is measured of backups; each part has a name of its own, too.
+import { backupOfDomain } from './backup-domain.js';
+import { backupOfPlain } from './backup-plain.js';
+import { backupOfTree } from './backup-tree.js';
+import { backupWrites } from './backup-writes.js';
+import type { Row } from './table.js';
 
-const ROUNDS = 3;
-const DISK_MEGABYTES = 2048;
-const CLUSTER_KILOBYTES = 64;
-const CHANGED_CLUSTERS = Math.ceil((DISK_MEGABYTES * 1024) / CLUSTER_KILOBYTES / 100);
-const CHUNK_BYTES = 64 * 1024 * 1024;
-/** At least 0.9 of the throughput. */
-const TIME_LIMIT = 1 / 0.9;
-const BYTES_LIMIT = 1.1;
-const MEBIBYTE = 1024 * 1024;
+export const backupBenches = {
+  'backup-plain': backupOfPlain,
+  'backup-domain': backupOfDomain,
+  'backup-writes': backupWrites,
+  'backup-tree': backupOfTree,
+} as const;
 
 export async function backup(): Promise<readonly Row[]> {
-  const disk = { name: 'data0', format: 'qcow2', megabytes: DISK_MEGABYTES } as const;
-  await using at = await CutHarness.start([disk]);
-  const image = at.folder.path('images/data0.qcow2');
-  await at.vm.quit();
-  await fill(image);
-  await at.start([{ ...disk, file: image }]);
-  const repository = at.folder.path('repository');
-  const full: number[] = [];
-  const convert: number[] = [];
-  const hash: number[] = [];
-  const read: number[] = [];
-  const written: number[] = [];
-  const stored: number[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    await dropCache(image);
-    convert.push((await timed(() => convertDisk(image, at.folder.path('converted.qcow2')))) / 1000);
-    await rm(at.folder.path('converted.qcow2'));
-    await dropCache(image);
-    let made: RunManifest | undefined;
-    const tookMs = await timed(async () => {
-      made = await backUp(at, repository, '--full');
-    });
-    const hashMs = made?.transfer.hashMs ?? NaN;
-    full.push((tookMs - hashMs) / 1000);
-    hash.push(hashMs / 1000);
-
-    // One block in each of scattered clusters.
-    for (let count = 0; count < CHANGED_CLUSTERS; count++) {
-      const cluster = Math.floor(((count + 0.5) * DISK_MEGABYTES * 1024) / CLUSTER_KILOBYTES / CHANGED_CLUSTERS);
-      await at.vm.write(disk.name, 1 + round, cluster * CLUSTER_KILOBYTES + 8 * round, 4);
-    }
-    const before = await bytesOf(at.vm.pid);
-    const increment = await backUp(at, repository, '--incremental');
-    const after = await bytesOf(at.vm.pid);
-    read.push((after.read - before.read) / MEBIBYTE);
-    written.push((after.written - before.written) / MEBIBYTE);
-    stored.push((increment.disks[0]?.file.size ?? NaN) / MEBIBYTE);
-    await rm(repository, { recursive: true });
-  }
-  const changed = [(CHANGED_CLUSTERS * CLUSTER_KILOBYTES) / 1024];
-  return [
-    compare(`full backup of ${DISK_MEGABYTES} MiB / qemu-img convert, cold, on the disk, s`, full, convert, TIME_LIMIT),
-    measure('  reading it again for its sums, s', hash, null),
-    compare('increment of 1 %, scattered: read by QEMU / changed clusters, MiB', read, changed, BYTES_LIMIT),
-    compare('  written by QEMU / changed clusters, MiB', written, changed, BYTES_LIMIT),
-    compare('  in the repository / changed clusters, MiB', stored, changed, BYTES_LIMIT),
-  ];
-}
-
-/** A qcow2 whose every cluster holds other random bytes. */
-async function fill(file: string): Promise<void> {
-  const raw = `${file}.raw`;
-  const handle = await open(raw, 'wx');
-  try {
-    const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
-    for (let at = 0; at < DISK_MEGABYTES * MEBIBYTE; at += CHUNK_BYTES) await handle.write(randomFillSync(chunk));
-  } finally {
-    await handle.close();
-  }
-  await execa('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, file]);
-  await rm(raw);
-  await syncPath(file);
-}
-
-async function convertDisk(image: string, file: string): Promise<void> {
-  // The VM has it open, and writes nothing.
-  await execa('qemu-img', ['convert', '-U', '-f', 'qcow2', '-O', 'qcow2', image, file]);
-  await syncPath(file);
-}
-
-/** As users run it; its time counts as a whole. */
-export async function backUp(at: CutHarness, repository: string, ...words: readonly string[]): Promise<RunManifest> {
-  const { stdout, stderr, exitCode } = await at.spawn(['backup', 'run', '--to', repository, ...words]);
-  if (exitCode !== 0) throw new Error(`backup run: exit ${exitCode ?? '-'}: ${stderr}`);
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as RunManifest;
-}
-
-/** Of this file alone: others measure on this machine, too. */
-async function dropCache(file: string): Promise<void> {
-  await syncPath(file);
-  await execa('dd', [`if=${file}`, 'iflag=nocache', 'count=0']);
-}
-
-/** What the process has read and written since its start, from whatever file. */
-async function bytesOf(pid: number): Promise<{ readonly read: number; readonly written: number }> {
-  const text = await readFile(`/proc/${pid}/io`, 'utf8');
-  const of = (name: string): number => Number(new RegExp(`^${name}: (\\d+)$`, 'm').exec(text)?.[1] ?? NaN);
-  return { read: of('rchar'), written: of('wchar') };
-}
-
-async function timed(work: () => Promise<void>): Promise<number> {
-  const startMs = performance.now();
-  await work();
-  return performance.now() - startMs;
+  const rows: Row[] = [];
+  for (const part of Object.values(backupBenches)) rows.push(...(await part()));
+  return rows;
 }

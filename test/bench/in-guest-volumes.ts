@@ -2,9 +2,9 @@
 // dragonsdawn-snapshot's steps.
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { execa } from 'execa';
 import type { Guest } from '../../src/testing/index.js';
 import { scratch } from '../support/scratch.js';
+import { guestProgram } from './guest-program.js';
 
 export const PATHS = ['/srv/one', '/srv/two'] as const;
 export const WRITERS = 5;
@@ -39,9 +39,7 @@ export async function setUpVolumes(guest: Guest): Promise<void> {
   const { path: pv } = await guest.addBlankDisk('pv', 1000);
   using folder = scratch();
   const source = (name: string): string => path.join(import.meta.dirname, name);
-  const program = folder.path('in-guest-writer');
-  const flags = ['-O2', '-Wall', '-Wextra', '-Werror', '-static'];
-  await execa('cc', [...flags, '-o', program, source('in-guest-writer.c')]);
+  const program = await guestProgram('in-guest-writer', folder);
   await writeFile(folder.path('description.json'), JSON.stringify(DESCRIPTION));
   const files = [program, source('in-guest-dragonsdawn.sh'), folder.path('description.json')];
   await guest.copyIn(files, FOLDER);

@@ -1,8 +1,7 @@
 // npm run bench -- NAME [--guest KIND] [--json]: ratios against the real qemu-ga on the same guest, in one run. Exit 1 if
 // a limit is not kept, 2 on usage.
 import { parseArgs } from 'node:util';
-import { backup } from './backup.js';
-import { backupOfTree } from './backup-tree.js';
+import { backup, backupBenches } from './backup.js';
 import { guestKinds } from './guest-kinds.js';
 import { idle } from './idle.js';
 import { inGuest } from './in-guest.js';
@@ -28,7 +27,7 @@ const benches: Readonly<Record<string, (kind: GuestKind) => Promise<readonly Row
   'in-guest': inGuest,
   guests: guestKinds,
   backup,
-  'backup-tree': backupOfTree,
+  ...backupBenches,
 };
 
 const { values, positionals } = parseArgs({

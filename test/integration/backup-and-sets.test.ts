@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
+import { expectAllGood } from '../support/expect-all-good.js';
 import { requires } from '../support/requires.js';
 
 let vm: BackupHarness;
@@ -40,9 +41,6 @@ const start = async (): Promise<string> => {
   await writes();
   return run;
 };
-const expectAllGood = async (): Promise<void> => {
-  for (const run of await vm.listed()) expect(await vm.differences(run), run).toEqual([]);
-};
 const set = async (...words: readonly string[]): Promise<void> => {
   expect((await vm.at.bridge(['snapshot', ...words])).error.message).toBe('none');
 };
@@ -65,7 +63,7 @@ requires(
     const after = await made('--incremental');
     expect(await kindsOf(onOverlay)).toEqual(['incremental', 'incremental']);
     expect(await kindsOf(after)).toEqual(['incremental', 'incremental']);
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('is right after a revert to a cut that is older than the newest run', async () => {
@@ -83,7 +81,7 @@ requires(
     await made();
     await writes();
     await made('--incremental');
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('is right after the VM was started from its bases again', async () => {
@@ -100,7 +98,7 @@ requires(
     const run = await made();
     // What was recorded since the cut went with the overlay; since the run before it, it is in the base.
     expect(await kindsOf(run)).toEqual(['full', 'incremental']);
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('goes on after a clean stop, a raw image excepted', async () => {
@@ -111,7 +109,7 @@ requires(
     expect(await kindsOf(run)).toEqual(['full', 'incremental']);
     await writes();
     expect(await kindsOf(await made())).toEqual(['incremental', 'incremental']);
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('leaves bitmaps of other programs alone, and tells of them', async () => {
@@ -119,7 +117,7 @@ requires(
     await vm.at.vm.control.execute('block-dirty-bitmap-add', { node: 'node-data0', name: 'theirs', persistent: true });
     const run = await vm.run();
     expect(run.made.disks.map(({ otherBitmaps }) => otherBitmaps)).toEqual([[], ['theirs']]);
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('goes to two repositories, each with increments of its own', async () => {
@@ -137,7 +135,7 @@ requires(
     expect(next.error.message).toBe('none');
     const own = await made('--incremental');
     expect((await vm.backup('show', own)).json).toMatchObject({ number: 2 });
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('is refused while another works on the VM, and by a folder that is no repository', async () => {
@@ -167,7 +165,7 @@ requires(
     const full = await made('--full', '--compress', 'zstd');
     await writes();
     await made('--incremental', '--compress', 'zstd');
-    await expectAllGood();
+    await expectAllGood(vm);
     expect(await vm.differencesByHand(full)).toEqual([]);
   });
 });

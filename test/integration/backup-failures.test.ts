@@ -1,9 +1,13 @@
 // Backups that fail or are killed at every step: each costs nothing but itself. The next one is an increment of the newest
 // run that is there, and every run that is listed is what the disks held at its cut.
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
+  closeSync,
+  constants,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -12,12 +16,14 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { afterEach, describe, expect, test } from 'vitest';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
 import { LossyProxy, StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
+import { steps } from '../support/variants.js';
 import { WRITTEN_SECTOR } from '../support/writing-firmware.js';
 
 let vm: BackupHarness;
@@ -65,7 +71,7 @@ requires(
   'qemu-img',
   'qemu-io',
 )('a backup that does not come to its end', () => {
-  const steps: readonly Step[] = [
+  const kills: readonly Step[] = [
     { command: 'blockdev-add', when: 'before' },
     { command: 'blockdev-add', nth: 2, when: 'after' },
     { command: 'transaction', when: 'before' },
@@ -79,7 +85,7 @@ requires(
     { command: 'blockdev-del', when: 'before' },
     { command: 'blockdev-del', nth: 2, when: 'after' },
   ];
-  test.each(steps)('killed $when $command $nth, is recovered, and the next is an increment', async (step) => {
+  test.each(steps(kills, 1))('killed $when $command $nth, is recovered, and the next is an increment', async (step) => {
     const full = await start();
     await vm.at.killToolAt(vm.words(), step);
     expect(await vm.listed()).toEqual([full]);
@@ -108,6 +114,13 @@ requires(
     await vm.write('root0', 3, 4096, 512);
     child.kill('SIGKILL');
     await child;
+    // As on another machine that shares the repository, after a while: no process of the VM is seen there, only QEMU's locks.
+    rmSync(join(vm.repository, 'locks'), { recursive: true });
+    const words = ['backup', 'recover', '--json', '--repo', vm.repository];
+    const alone = ['--pid', '--fork', '--mount-proc', '--', process.execPath, HOST_TOOL, ...words];
+    const elsewhere = JSON.parse((await execa('unshare', alone, { reject: false })).stdout) as unknown;
+    const did = expect.stringMatching(/locked the image.* still writes to it/) as string;
+    expect(elsewhere).toMatchObject({ findings: [{ status: 'yours', did }] });
     const next = await vm.run('--incremental');
     expect(next.error.message).toBe('none');
     expect(next.made.disks[0]?.base?.run).toBe(full);
@@ -210,6 +223,32 @@ requires(
     expect(interrupted.error.message).toBe('interrupted by SIGTERM: nothing was backed up');
     expect(vm.at.agent.frozen).toBe(false);
     expect(await vm.listed()).toEqual([full]);
+    await expectAllGood();
+  });
+
+  test('one that is interrupted while its repository hangs lets go of the VM', async () => {
+    const full = await start();
+    const manifest = vm.stored(full, 'manifest.json');
+    renameSync(manifest, vm.path('manifest.json'));
+    // Who opens it to read waits for somebody who writes.
+    execFileSync('mkfifo', [manifest]);
+    const controller = new AbortController();
+    const work = vm.at.bridge(vm.words(), controller.signal);
+    const locks = (): string[] => readdirSync(join(vm.repository, 'locks'));
+    await expect.poll(locks, { timeout: 30_000 }).toHaveLength(1);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    try {
+      controller.abort('SIGTERM');
+      const interrupted = await work;
+      expect(interrupted).toMatchObject({ code: 4, error: { code: 'E_INTERRUPTED' } });
+      expect(interrupted.error.message).toBe('interrupted by SIGTERM: nothing was backed up');
+      expect(readdirSync(vm.at.state())).toEqual(['vm.json']);
+      expect(locks()).toEqual([]);
+    } finally {
+      closeSync(openSync(manifest, constants.O_RDWR | constants.O_NONBLOCK));
+    }
+    renameSync(vm.path('manifest.json'), manifest);
+    expect((await vm.run('--incremental')).error.message).toBe('none');
     await expectAllGood();
   });
 
@@ -362,7 +401,7 @@ requires(
     const next = await vm.run();
     expect(next.error.message).toBe('none');
     expect(next.made.disks.map(({ kind }) => kind)).toEqual(['full', 'full']);
-    expect(next.made.disks[0]?.why).toContain('the image cannot store them');
+    expect(next.made.disks[0]?.why).toContain('no image keeps them, and QEMU was started anew');
     expect(next.made.disks[1]?.why).toContain('QEMU ended without storing');
     expect(await vm.listed()).toEqual([full, next.made.run]);
     await expectAllGood();
@@ -472,6 +511,38 @@ describe('the base of an increment', () => {
     expect(next.made.disks[1]?.why).toContain('resized from 16777216 to 25165824 bytes');
     await expectAllGood();
     expect((await vm.run('--incremental')).made.disks.map(({ kind }) => kind)).toEqual(['incremental', 'incremental']);
+  });
+
+  test('is none of a run from before a disk was made smaller, though it is as large as then', async () => {
+    await start();
+    const resize = async (megabytes: number): Promise<void> => {
+      const size = megabytes * 1024 * 1024;
+      await vm.at.vm.control.execute('block_resize', { 'node-name': 'node-data0', size });
+      vm.resized('data0', megabytes);
+    };
+    const kindOf = async (): Promise<unknown> => {
+      const { error, made } = await vm.run();
+      expect(error.message).toBe('none');
+      return made.disks[1]?.kind;
+    };
+    await vm.write('data0', 4, 12 * 1024, 256);
+    expect(await kindOf()).toBe('incremental');
+    await resize(8);
+    expect(await kindOf()).toBe('full');
+    await resize(16);
+    expect(await kindOf()).toBe('full');
+    await expectAllGood();
+  });
+
+  test('after a trim of the whole disk needs no room for what is not there', async () => {
+    vm = await BackupHarness.start([{ name: 'data0', format: 'qcow2', megabytes: 512, discard: true }]);
+    await vm.write('data0', 1, 0, 2048);
+    expect((await vm.run()).error.message).toBe('none');
+    await vm.discard('data0', 4096, 500 * 1024);
+    const { json } = await vm.at.bridge(vm.words('--dry-run'));
+    expect(json).toMatchObject({ disks: [{ kind: 'incremental' }] });
+    const [disk] = (json as unknown as { disks: { bytes: number }[] }).disks;
+    expect(disk?.bytes).toBeLessThan(4 * 1024 * 1024);
   });
 
   test('ends with the chain', async () => {

@@ -1,9 +1,11 @@
 // Backups of a VM that is shut off: from its images, by a QEMU that stands in for it.
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
 import { holdersOf } from '../../src/host/images/image-file.js';
 import { BackupHarness } from '../support/backup-harness.js';
 import type { BareDisk } from '../support/bare-qemu.js';
+import { expectAllGood } from '../support/expect-all-good.js';
 import { requires } from '../support/requires.js';
 
 let vm: BackupHarness;
@@ -20,9 +22,12 @@ let pattern = 1;
 const writes = async (): Promise<void> => {
   for (const { name } of disks) await vm.write(name, pattern++, pattern * 128, 128);
 };
-const expectAllGood = async (): Promise<void> => {
-  for (const run of await vm.listed()) expect(await vm.differences(run), run).toEqual([]);
-};
+/** Of the images, byte for byte, and when each was written to. */
+const contents = (): unknown[] =>
+  images().map(({ file = '' }) => [
+    createHash('sha256').update(readFileSync(file)).digest('hex'),
+    statSync(file, { bigint: true }).mtimeNs,
+  ]);
 
 requires(
   'qemu-system-x86_64',
@@ -35,9 +40,23 @@ requires(
     expect((await vm.run()).error.message).toBe('none');
     await writes();
     await vm.at.vm.quit();
+    const asTheyWere = contents();
+    const dry = await vm.at.bridge(vm.words('--dry-run'));
+    expect(dry.error.message).toBe('none');
+    expect(dry.json).toMatchObject({
+      disks: [
+        { id: 'root0', kind: 'full' },
+        { id: 'data0', kind: 'incremental', base: vm.states.keys().next().value, bytes: 2 * 65_536 },
+      ],
+    });
+    const named = await vm.at.bridge(vm.words('--dry-run', '--disk', 'data0'));
+    expect(named.json).toMatchObject({ disks: [{ id: 'data0' }] });
+    // Neither a bitmap nor a header, and not even the time of a write.
+    expect(contents()).toEqual(asTheyWere);
     const off = await vm.run();
     expect(off.error.message).toBe('none');
     expect(off.code).toBe(0);
+    expect(off.made.disks[1]?.copiedBytes).toBe(2 * 65_536);
     expect(off.made).toMatchObject({ level: 'crash', required: 'crash', vm: { status: 'shut off' } });
     expect(off.made.disks.map(({ kind, id }) => [id, kind])).toEqual([
       ['root0', 'full'],
@@ -51,7 +70,7 @@ requires(
     await writes();
     const on = await vm.run();
     expect(on.made.disks[1]?.base?.run).toBe(again.made.run);
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('is backed up from its overlays', async () => {
@@ -65,7 +84,7 @@ requires(
     expect(off.error.message).toBe('none');
     expect(off.made.disks[1]?.kind).toBe('incremental');
     expect(off.made.disks.map(({ source }) => source.file)).toEqual(disks.map(({ name }) => vm.at.overlay(name)));
-    await expectAllGood();
+    await expectAllGood(vm);
     // The cut is as it was.
     const shown = await vm.at.bridge(['snapshot', 'show', 's1']);
     expect(shown.json).toMatchObject({ level: 'filesystem' });
@@ -93,7 +112,7 @@ requires(
     holder.kill();
     await holder;
     expect((await vm.run()).error.message).toBe('none');
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 
   test('can be started as soon as its tool was killed, and is backed up again', async () => {
@@ -116,6 +135,6 @@ requires(
     const next = await vm.run();
     expect(next.error.message).toBe('none');
     expect(next.made.disks[1]?.base?.run).toBe(full.made.run);
-    await expectAllGood();
+    await expectAllGood(vm);
   });
 });

@@ -3,7 +3,7 @@
 import { execa } from 'execa';
 import { existsSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
-import { holdsPattern, imagePath, type BareDisk } from '../support/bare-qemu.js';
+import { holdsPattern, holdsPatterns, imagePath, type BareDisk } from '../support/bare-qemu.js';
 import { CutHarness, isOverlay, rootAndData } from '../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../support/freeze-reports.js';
 import { requires } from '../support/requires.js';
@@ -19,6 +19,9 @@ const many = (count: number): BareDisk[] =>
 const start = async (disks: readonly BareDisk[]): Promise<void> => {
   at = await CutHarness.start(disks);
 };
+
+/** What takes more than two seconds on a busy machine is told of, and nothing else. */
+const PROGRESS = /^(merging disk \w+: .*\n)*$/;
 
 requires(
   'qemu-system-x86_64',
@@ -164,7 +167,7 @@ requires(
       const before = written;
       while (written < before + 20) await new Promise((resolve) => setTimeout(resolve, 5));
       const commit = await at.bridge(['snapshot', 'commit', name]);
-      expect(commit.stderr).toBe('');
+      expect(commit.stderr).toMatch(PROGRESS);
       expect(commit.code).toBe(0);
       expect(commit.manifest).toMatchObject({ state: 'committed' });
     }
@@ -174,11 +177,12 @@ requires(
     expect(at.images()).toEqual(['data0.qcow2', 'root0.raw']);
     expect(await at.ourNodes()).toEqual([]);
     await at.vm.quit();
-    for (let index = Math.max(0, written - 200); index < written; index++) {
-      expect(await holdsPattern(at.folder.path('images/data0.qcow2'), 'qcow2', (index % 250) + 1, index % 200, 1)).toBe(
-        true,
-      );
-    }
+    const last = Array.from({ length: Math.min(200, written) }, (_, index) => written - 1 - index).map((index) => ({
+      pattern: (index % 250) + 1,
+      offsetKilobytes: index % 200,
+      kilobytes: 1,
+    }));
+    expect(await holdsPatterns(at.folder.path('images/data0.qcow2'), 'qcow2', last)).toBe(true);
     expect((await execa('qemu-img', ['check', at.folder.path('images/data0.qcow2')])).exitCode).toBe(0);
   });
 
@@ -264,7 +268,7 @@ requires(
     const overlays = await at.filesInUse();
     await at.restart(two.map(({ name }, index) => ({ name, format: 'qcow2', file: overlays[index] ?? '' })));
     const commit = await at.bridge(['snapshot', 'commit', 's1']);
-    expect(commit.stderr).toBe('');
+    expect(commit.stderr).toMatch(PROGRESS);
     expect(commit).toMatchObject({ code: 0, manifest: { state: 'committed' } });
     expect(await at.filesInUse()).toEqual(two.map((disk) => imagePath(at.folder, disk)));
     await at.vm.quit();

@@ -236,6 +236,33 @@ requires(
     expect(await bitmapsOf('node-data0')).toMatchObject([{ name: 'past', recording: false, kibibytes: 64 }]);
   });
 
+  test('that its program reads just now stays on the base, which is said, and counts what a commit brings', async () => {
+    const { control } = at.vm;
+    await add('node-data0', 'theirs', { persistent: true, granularity: 64 * KIB });
+    await at.vm.write('data0', 1, 0, 64);
+    await control.execute('nbd-server-start', { addr: { type: 'unix', data: { path: at.folder.path('nbd.sock') } } });
+    // Read through a node of its own, which nobody writes to, as a pull of a frozen state is.
+    await control.execute('blockdev-add', {
+      driver: 'raw',
+      'node-name': 'view',
+      file: 'node-data0',
+      'read-only': true,
+    });
+    const bitmaps = [{ node: 'node-data0', name: 'theirs' }];
+    await control.execute('block-export-add', { type: 'nbd', id: 'pull', 'node-name': 'view', bitmaps });
+    const run = await at.create('s1');
+    expect(run.error.message).toBe('none');
+    const note = expect.stringContaining('dirty bitmap theirs of disk data0') as string;
+    expect(run.json).toMatchObject({ level: 'filesystem', notes: [note] });
+    expect(await bitmapsOf(await activeNode('data0'))).toEqual([]);
+    await at.vm.write('data0', 2, 1024, 128);
+    await control.execute('nbd-server-stop');
+    await expect.poll(async () => await control.execute('query-block-exports')).toEqual([]);
+    await control.execute('blockdev-del', { 'node-name': 'view' });
+    await commit();
+    expect(await bitmapsOf('node-data0')).toMatchObject([{ name: 'theirs', ...ask, kibibytes: 192 }]);
+  });
+
   test('that is removed while the guest is held: nothing is cut, and the guest is thawed', async () => {
     await add('node-data0', 'theirs');
     const theirs = { node: 'node-data0', name: 'theirs' };

@@ -1,7 +1,10 @@
 // Backups of a libvirt domain that is shut off: from the images that its definition names, with the bitmaps that libvirt goes
-// on with when it runs again.
+// on with when it runs again. And restores onto these images.
+import { readFile } from 'node:fs/promises';
 import { expect, test, vi } from 'vitest';
 import { holdersOf } from '../../src/host/images/image-file.js';
+import { restoreInPlace } from '../../src/host/restore/restore-in-place.js';
+import { domainAt } from '../../src/host/vm/place.js';
 import { BackedUpDomain, twoDisks } from '../support/backed-up-domain.js';
 import { requires } from '../support/requires.js';
 import { BARE_DOMAIN_NEEDS, sharedLibvirt } from '../support/shared-libvirt.js';
@@ -20,6 +23,12 @@ requires(...BARE_DOMAIN_NEEDS)('a libvirt domain that is shut off', () => {
     await vm.shutOff();
     // Its images may have changed places since.
     await vm.swap();
+    expect((await vm.run('--dry-run')).json).toMatchObject({
+      disks: [
+        { id: 'vda', kind: 'incremental', bytes: 0 },
+        { id: 'vdb', kind: 'incremental', bytes: 65_536 },
+      ],
+    });
     const off = await vm.run('--incremental');
     expect(off.error.message).toBe('none');
     expect(off).toMatchObject({ code: 0, made: { level: 'crash', vm: { status: 'shut off' } } });
@@ -80,6 +89,52 @@ requires(...BARE_DOMAIN_NEEDS)('a libvirt domain that is shut off', () => {
       expect(used.error.message).toContain(`(process ${other.pid})`);
     }
     expect((await vm.run('--incremental')).error.message).toBe('none');
+  });
+
+  test('is not restored in place while its memory is saved, before the question or after it', async () => {
+    await using vm = await BackedUpDomain.start(host(), 'saved', twoDisks);
+    await vm.write('vda', 1, 0, 512);
+    const { made } = await vm.run();
+    await vm.write('vda', 2, 256, 512);
+    await vm.domain.virsh('managedsave');
+    const bytes = await readFile(vm.image('vda'));
+    const restore = ['backup', 'restore', made.run, '--in-place', '--repo', vm.repository, '--yes'];
+    const why = `disk vda: ${vm.image('vda')}: the managed save of libvirt domain saved goes on with it (start the domain and shut it down, or drop its memory: virsh managedsave-remove)`;
+    for (const words of [[], ['--dry-run'], ['--disk', 'vdb']]) {
+      const refused = await vm.domain.bridge([...restore, ...words]);
+      expect(refused).toMatchObject({ code: 2, error: { code: 'E_IN_USE' } });
+      expect(refused.error.message).toBe(words.includes('vdb') ? why.replaceAll('vda', 'vdb') : why);
+    }
+    expect((await readFile(vm.image('vda'))).equals(bytes)).toBe(true);
+    await vm.domain.virsh('managedsave-remove');
+
+    // Somebody starts it and saves it while the question is thought about.
+    const { uri, name } = { uri: host().uri, name: vm.domain.name };
+    const signal = new AbortController().signal;
+    const quiet = { signal, onProgress: () => undefined, onWarning: () => undefined };
+    const domain = { name, monitor: domainAt({ domain: name, uri }) };
+    const confirm = async (): Promise<boolean> => {
+      await vm.domain.virsh('start');
+      await vm.domain.virsh('managedsave');
+      return true;
+    };
+    await expect(
+      restoreInPlace({
+        ...{ ...quiet, lock: { ...quiet, stateDir: vm.path('state'), vm: domain, operation: 'restore', waitMs: 0 } },
+        ...{ repository: vm.repository, run: made.run, disks: [], images: new Map(), verify: false, key: undefined },
+        ...{ monitorTimeoutMs: 10_000, limitMs: 60_000, dryRun: false, confirm },
+      }),
+    ).rejects.toMatchObject({ code: 'E_IN_USE', message: why });
+    await vm.domain.virsh('managedsave-remove');
+    const restored = await vm.domain.bridge(restore);
+    expect(restored.error.message).toBe('none');
+    expect(restored.json).toMatchObject({
+      verified: true,
+      disks: [
+        { id: 'vda', bytes: 524_288 },
+        { id: 'vdb', bytes: 0 },
+      ],
+    });
   });
 
   test('is backed up with every disk of its definition, also one that no run has', async () => {

@@ -1,6 +1,7 @@
 // Backups of libvirt domains: libvirt's own jobs, checkpoints and bitmaps, by a real libvirtd. Every run is restored, by the
 // tool and by the line in its manifest, and compared byte for byte with what the disks held at its cut.
 import { readdirSync, statSync } from 'node:fs';
+import { execa } from 'execa';
 import { expect, test, vi } from 'vitest';
 import { BackedUpDomain, twoDisks } from '../support/backed-up-domain.js';
 import { requires } from '../support/requires.js';
@@ -147,6 +148,35 @@ requires(...BARE_DOMAIN_NEEDS)('backups of a libvirt domain', () => {
     ]);
   });
 
+  test('its checkpoints are true ones of libvirt: in order, with sizes, and somebody else backs up since one of them', async () => {
+    await using vm = await BackedUpDomain.start(host(), 'true', twoDisks);
+    await vm.write('vda', 1, 0, 1024);
+    const names: string[] = [];
+    for (const at of [256, 512]) {
+      const { made, error } = await vm.run();
+      expect(error.message).toBe('none');
+      names.push(`fsb-${made.repository}-${made.run}`);
+      await vm.write('vda', 2, at, 64);
+    }
+    const [first = '', second = ''] = names;
+    const listed = await vm.domain.virsh('checkpoint-list', '--name', '--topological');
+    expect(listed.split('\n')).toEqual(names);
+    expect(await vm.domain.virsh('checkpoint-parent', second)).toBe(first);
+    const described = await vm.domain.virsh('checkpoint-dumpxml', first, '--size');
+    expect(described).toMatch(/<disk name='vda'[^>]* size='131072'/);
+    expect(described).toMatch(/<disk name='vdb'[^>]* size='0'/);
+
+    const file = vm.path('theirs.qcow2');
+    const disks = `<disk name='vda' backup='yes' type='file'><target file='${file}'/><driver type='qcow2'/></disk><disk name='vdb' backup='no'/>`;
+    const xml = `<domainbackup mode='push'><incremental>${second}</incremental><disks>${disks}</disks></domainbackup>`;
+    await vm.domain.virsh('backup-begin', await host().file(xml));
+    await expect.poll(() => vm.domain.virsh('domjobinfo', '--completed'), { timeout: 10_000 }).toMatch(/Completed/);
+    expect(await allocated(file)).toEqual([[512 * 1024, 64 * 1024]]);
+    const next = await vm.run('--incremental');
+    expect(next.error.message).toBe('none');
+    expect(await vm.differences(next.made.run)).toEqual([]);
+  });
+
   test('what libvirt cannot do is refused before anything is done', async () => {
     await using vm = await BackedUpDomain.start(host(), 'refused', twoDisks);
     const refused = await vm.run('--compress', 'zstd');
@@ -169,3 +199,10 @@ requires(...BARE_DOMAIN_NEEDS)('backups of a libvirt domain', () => {
     });
   });
 });
+
+/** What the image holds itself, and not one below it, which may be in use: where, and how many bytes. */
+async function allocated(file: string): Promise<number[][]> {
+  const { stdout } = await execa('qemu-img', ['map', '-U', '--output=json', file]);
+  const extents = JSON.parse(stdout) as { start: number; length: number; depth: number; data: boolean }[];
+  return extents.filter(({ data, depth }) => data && depth === 0).map(({ start, length }) => [start, length]);
+}

@@ -198,25 +198,6 @@ requires(...NEEDS)('a libvirt domain', () => {
     });
   });
 
-  requires('swtpm', 'swtpm_setup')('with a TPM', () => {
-    test('the state of the TPM is kept with the set, as swtpm has it', async () => {
-      const dir = await BareDomain.folder(host, 'tpm');
-      await createBlank(path.join(dir, 'a.qcow2'), 16, 'qcow2');
-      const tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>";
-      await using domain = await BareDomain.start(host, 'tpm', {
-        devices: () => fileDisk(path.join(dir, 'a.qcow2')) + tpm,
-      });
-      const { code, manifest } = await domain.bridge(['snapshot', 'create', '--name', 's1', '--require', 'crash']);
-      expect(code).toBe(0);
-      const state = manifest.saved?.find(({ name }) => name === 'tpm/tpm2-00.permall');
-      expect(state).toMatchObject({ what: 'state of the TPM', copied: 'after the cut' });
-      // libvirtd's own mounts.
-      const original = await readFile(path.join(host.dir, 'tree', state?.from ?? ''));
-      expect(original.length).toBe(state?.size);
-      expect(original.equals(await readFile(await domain.state('s1', state?.name ?? '')))).toBe(true);
-    });
-  });
-
   test('the disk of a domain that copies on read is found below the filter, and cut', async () => {
     const dir = await BareDomain.folder(host, 'copying');
     await createBlank(path.join(dir, 'ground.qcow2'), 16, 'qcow2');

@@ -11,6 +11,7 @@ import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { luksDisk } from '../support/luks.js';
 import { requires } from '../support/requires.js';
+import { steps } from '../support/variants.js';
 import { HOST_TOOL } from '../../vm-images/demo/bridge.js';
 
 const disks = rootAndData;
@@ -117,7 +118,7 @@ requires(
   ];
 
   describe('after the tool was killed', () => {
-    test.each(beforeCut)('when %s: undoes it', async (_when, step) => {
+    test.each(steps(beforeCut, 0))('when %s: undoes it', async (_when, step) => {
       await killToolAt(create, step);
       expect(at.agent.frozen).toBe(step.command === 'transaction');
       expect((await expectRecovered()).length).toBeGreaterThan(0);
@@ -268,7 +269,7 @@ requires(
   });
 
   describe('after the tool was killed in a commit', () => {
-    const steps: readonly [string, Step][] = [
+    const kills: readonly [string, Step][] = [
       ['before the merge', { command: 'block-commit', when: 'before' }],
       ['while it merges', { command: 'block-commit', when: 'after' }],
       ['before the VM changes over', { command: 'job-complete', when: 'before' }],
@@ -278,7 +279,7 @@ requires(
       ['when the overlay has left QEMU', { command: 'blockdev-del', when: 'after' }],
       ['between two disks', { command: 'block-commit', nth: 2, when: 'before' }],
     ];
-    test.each(steps)('%s: merges the rest', async (_when, step) => {
+    test.each(steps(kills, 1))('%s: merges the rest', async (_when, step) => {
       expect((await at.create('s1')).code).toBe(0);
       for (const { name } of disks) await at.vm.write(name, 2, 0, 64);
       await killToolAt(commit, step);

@@ -143,6 +143,13 @@ requires('root', 'unshare')('a command in a namespace of its own', () => {
         'found a link on the way to it: to /etc',
       );
     }
+    for (const [base, path] of [
+      ['', folder.path('link/hostname')],
+      [folder.path('link'), folder.path('link/mtab')],
+    ] as const) {
+      const started = startCommand({ steps: [{ kind: 'no-links', base, path }] }, ['/bin/true']);
+      await expect(started).rejects.toThrow('could not be mounted over the original');
+    }
     const steps = [{ kind: 'no-links', base: folder.path('.'), path: folder.path('live/file') }] as const;
     expect(await said({ steps }, 'echo ran')).toEqual({ code: 0, text: 'ran\n' });
     await mountSteps(steps, runProgram, () => undefined);
@@ -197,7 +204,7 @@ test('steps of a shown tree are noted before they are done, and undone last firs
   await mountSteps(steps, run, (at) => notes.push(at));
   await unmountAll(notes, run);
   expect(calls.filter((call) => !call.startsWith('mountpoint'))).toEqual([
-    'mount --make-private -t xfs -o ro /dev/dm-1 /stage',
+    'mount --no-canonicalize --make-private -t xfs -o ro /dev/dm-1 /stage',
     'mount --bind /stage /mnt',
     'mount -o remount,bind,ro /mnt',
     'umount /stage',

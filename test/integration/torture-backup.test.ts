@@ -26,7 +26,7 @@ const backup = (strike?: Strike, writes: readonly DrawnWrite[] = [], off = false
   writes,
   strike,
 });
-const drawn = (acts: readonly Act[]): BackupDraw => ({ formats: ['raw', 'qcow2'], acts });
+const drawn = (acts: readonly Act[]): BackupDraw => ({ formats: ['raw', 'qcow2'], acts, isEncrypted: false });
 
 requires(
   'qemu-system-x86_64',

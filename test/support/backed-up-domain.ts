@@ -1,15 +1,15 @@
 // A libvirt domain without a guest that is backed up, and a model of what its disks hold. Its agent is none, so that its
 // backups are `crash`.
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { expect } from 'vitest';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import { createBlank } from '../../src/testing/disks.js';
 import { toolProcess } from './agent-guest.js';
 import { BareDomain } from './bare-domain.js';
-import type { LibvirtHost } from './libvirt.js';
+import { qemuOf, type LibvirtHost } from './libvirt.js';
 import { restoredByHand, restoredByTool, type BackedUp, type State } from './restored-runs.js';
 import { runTool, type Run } from './run-tool.js';
 import { StoppingVirsh, type VirshStep } from './stopping-virsh.js';
@@ -30,6 +30,8 @@ export const twoDisks: readonly DomainDisk[] = [
   { target: 'vda', format: 'qcow2', megabytes: 8 },
   { target: 'vdb', format: 'qcow2', megabytes: 8 },
 ];
+
+const ENDED_MS = 10_000;
 
 export class BackedUpDomain implements BackedUp, AsyncDisposable {
   readonly domain: BareDomain;
@@ -125,15 +127,12 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
   /** Ends its QEMU as a power cut would; its guest has flushed what it wrote. */
   async kill(): Promise<void> {
     for (const { target } of this.#disks) await this.#io(target, 'flush');
-    const own = `guest=${this.domain.name},`;
-    for (const pid of await readdir('/proc')) {
-      if (!/^\d+$/.test(pid)) continue;
-      const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0');
-      if (words.some((word) => word.startsWith(own)) && words.some((word) => word.includes(this.domain.dir))) {
-        process.kill(Number(pid), 'SIGKILL');
-      }
+    process.kill(await qemuOf(this.domain.dir), 'SIGKILL');
+    const end = performance.now() + ENDED_MS;
+    while (!(await this.domain.virsh('domstate')).includes('shut off')) {
+      if (performance.now() > end) throw new Error('libvirt does not see that QEMU was killed');
+      await sleep(50);
     }
-    await expect.poll(() => this.domain.virsh('domstate'), { timeout: 10_000 }).toContain('shut off');
   }
 
   /** Begins a backup of somebody else, which lets others read the disk and so has no end. */
@@ -234,8 +233,13 @@ export class BackedUpDomain implements BackedUp, AsyncDisposable {
 
   /** How the run, restored by the tool, differs from the state of its cut; empty if it does not. */
   async differences(run: string): Promise<string[]> {
-    const { refusal, different } = await restoredByTool(this, run, this.#stateOf(run));
+    const { refusal, different } = await this.restored(run);
     return refusal === undefined ? different : [refusal];
+  }
+
+  /** The same, with the tool's own word apart if it does not restore the run. */
+  async restored(run: string): Promise<{ readonly refusal: string | undefined; readonly different: string[] }> {
+    return await restoredByTool(this, run, this.#stateOf(run));
   }
 
   /** The same by the command line in the manifest. */

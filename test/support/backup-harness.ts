@@ -18,6 +18,8 @@ export class BackupHarness implements AsyncDisposable {
   readonly #model = new Map<string, Buffer>();
   /** What the disks held at the cut, by run. */
   readonly states = new Map<string, State>();
+  /** The key by which runs are encrypted, and read. */
+  keyFile: string | undefined;
 
   private constructor(at: CutHarness, disks: readonly BareDisk[]) {
     this.at = at;
@@ -95,7 +97,13 @@ export class BackupHarness implements AsyncDisposable {
 
   words(...words: readonly string[]): string[] {
     const room = words.includes('--min-free') ? [] : ['--min-free', '1'];
-    return ['backup', 'run', '--to', this.repository, ...room, ...words];
+    const isSaid = this.keyFile === undefined || words.some((word) => /^--(no-)?(encrypt|key-)/.test(word));
+    return ['backup', 'run', '--to', this.repository, ...room, ...(isSaid ? [] : ['--encrypt', ...this.key]), ...words];
+  }
+
+  /** Words for a command that reads runs. */
+  get key(): string[] {
+    return this.keyFile === undefined ? [] : ['--key-file', this.keyFile];
   }
 
   /** Backs up; the state is that of the freeze. `meanwhile` runs while the guest is held. */

@@ -19,6 +19,8 @@ export interface BareDisk {
   /** Behind a PCIe root port. */
   readonly behindPort?: boolean;
   readonly throttled?: boolean;
+  /** A qcow2 that keeps its data in a raw file beside it (`dataFile`). */
+  readonly dataApart?: boolean;
   /** A raw one without a format node. */
   readonly unlayered?: boolean;
   /** What the guest discards is discarded in the image. */
@@ -243,6 +245,11 @@ export function imagePath(folder: Scratch, disk: BareDisk): string {
   return disk.file ?? folder.path(`images/${disk.name}.${disk.format}`);
 }
 
+/** Where the data of such an image lies. */
+export function dataFile(image: string): string {
+  return `${image}.data`;
+}
+
 async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Promise<string[]> {
   const {
     name,
@@ -252,12 +259,14 @@ async function diskArguments(folder: Scratch, disk: BareDisk, index: number): Pr
     behindPort = false,
     throttled = false,
     unlayered = false,
+    dataApart = false,
     scsi = false,
     discard = false,
     ide = false,
   } = disk;
   const file = imagePath(folder, disk);
-  if (disk.file === undefined) await execa('qemu-img', ['create', '-q', '-f', format, file, `${megabytes}M`]);
+  const apart = dataApart ? ['-o', `data_file=${dataFile(file)},data_file_raw=on`] : [];
+  if (disk.file === undefined) await execa('qemu-img', ['create', '-q', '-f', format, ...apart, file, `${megabytes}M`]);
   const node = unlayered
     ? `driver=file,node-name=node-${name},filename=${file}`
     : `driver=${format},node-name=node-${name},file.driver=file,file.filename=${file}${discard ? ',discard=unmap,file.discard=unmap' : ''}`;
@@ -288,11 +297,23 @@ export async function holdsPattern(
   offsetKilobytes: number,
   kilobytes: number,
 ): Promise<boolean> {
-  const command = `read -P ${pattern} ${offsetKilobytes}k ${kilobytes}k`;
-  const { stdout, stderr, exitCode } = await execa('qemu-io', ['-r', '-U', '-f', format, '-c', command, file], {
+  return await holdsPatterns(file, format, [{ pattern, offsetKilobytes, kilobytes }]);
+}
+
+/** All of them, by one process. */
+export async function holdsPatterns(
+  file: string,
+  format: string,
+  patterns: readonly { readonly pattern: number; readonly offsetKilobytes: number; readonly kilobytes: number }[],
+): Promise<boolean> {
+  const commands = patterns.flatMap(({ pattern, offsetKilobytes, kilobytes }) => [
+    '-c',
+    `read -P ${pattern} ${offsetKilobytes}k ${kilobytes}k`,
+  ]);
+  const { stdout, stderr, exitCode } = await execa('qemu-io', ['-r', '-U', '-f', format, ...commands, file], {
     reject: false,
   });
-  if (exitCode !== 0 && !stdout.includes('Pattern verification failed'))
-    throw new Error(`qemu-io: ${stdout} ${stderr}`);
-  return exitCode === 0;
+  const differs = stdout.includes('Pattern verification failed');
+  if (exitCode !== 0 && !differs) throw new Error(`qemu-io: ${stdout} ${stderr}`);
+  return exitCode === 0 && !differs;
 }

@@ -29,7 +29,7 @@ export function resultOf(words: readonly string[]): ResultName {
   const isGroup = (word = ''): boolean => word === 'snapshot' || word === 'backup';
   const at = words.findIndex((word) => isGroup(word) || word in resultSchemas);
   const command = isGroup(words[at]) ? `${words[at] ?? ''} ${words[at + 1] ?? ''}` : (words[at] ?? '');
-  const special = ['--check', '--once', '--in-place', '--dry-run']
+  const special = ['--check', '--once', '--in-place', '--start', '--dry-run']
     .filter((word) => words.includes(word))
     .map((word) => `${command} ${word}`);
   const name = [...special, command].find((each): each is ResultName => each in resultSchemas);

@@ -183,6 +183,12 @@ export class CutHarness implements AsyncDisposable {
     return nodes.map((node) => node['node-name']).filter((name) => name.startsWith('fsb-') && !name.endsWith('-file'));
   }
 
+  /** Objects of ours in QEMU, as keys are. */
+  async ourObjects(): Promise<string[]> {
+    const all = (await this.vm.control.execute('qom-list', { path: '/objects' })) as { name: string }[];
+    return all.map(({ name }) => name).filter((name) => name.startsWith('fsb-'));
+  }
+
   /** The files the guest writes to. */
   async filesInUse(): Promise<string[]> {
     const devices = (await this.vm.control.execute('query-block')) as { inserted: { image: { filename: string } } }[];

@@ -1,6 +1,6 @@
 // A sysfs tree and a mount table in a directory: disks of the kinds that the disk lookup must tell apart, without a
 // machine that has them.
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 
 export class FakeMachine {
@@ -126,10 +126,10 @@ export class FakeMachine {
     const superOptions = mount.superOptions ?? options;
     const id = this.#nextMount++;
     const parentId = parent ?? (mountpoint === '/' ? 1 : this.#rootId());
-    this.#mounts.push(
-      `${id} ${parentId} ${device} ${root} ${mountpoint} ${options},relatime shared:${id} - ${type} ${source} ${superOptions}`,
-    );
-    writeFileSync(this.mountinfoPath, `${this.#mounts.join('\n')}\n`);
+    const line = `${id} ${parentId} ${device} ${root} ${mountpoint} ${options},relatime shared:${id} - ${type} ${source} ${superOptions}`;
+    this.#mounts.push(line);
+    // Not written anew: some tests have thousands.
+    appendFileSync(this.mountinfoPath, `${line}\n`);
     return id;
   }
 

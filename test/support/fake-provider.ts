@@ -72,6 +72,7 @@ function fakeSnapshot(provider: FakeProvider, run: string, volume: Volume, under
     name,
     worker: undefined,
     underFreeze,
+    waitsForUdev: false,
     arm: async () => {
       await say('arm');
     },

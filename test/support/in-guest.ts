@@ -103,10 +103,10 @@ export async function execOver(guest: Guest, options: readonly string[], paths: 
   return await snapshot(guest, 'exec', '--json', ...options, ...paths, '--', '/bin/sh', '-c', line);
 }
 
-/** Logical volumes that carry our tag, and notes of runs: nothing of both is there once all is over. */
+/** Logical volumes that carry our tag, notes of runs, an udev that still goes last: all gone once all is over. */
 export async function leftovers(guest: Guest): Promise<string> {
   const line =
-    'lvs --noheadings -o vg_name,lv_name @fsfreeze-bridge 2>/dev/null; ls /run/fsfreeze-bridge/snapshots; dmsetup ls | grep fsb';
+    'lvs --noheadings -o vg_name,lv_name @fsfreeze-bridge 2>/dev/null; ls /run/fsfreeze-bridge/snapshots; dmsetup ls | grep fsb; chrt -p $(pgrep -o udevd) | grep IDLE';
   return (await guest.exec(line, { check: false })).stdout.trim();
 }
 

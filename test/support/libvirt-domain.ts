@@ -1,12 +1,12 @@
 // A running guest of ours as a libvirt domain: what a test does to it. libvirt-state.ts starts it.
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentChannel } from '../../src/testing/agent-channel.js';
 import { createBlank, createPayload } from '../../src/testing/disks.js';
 import { execInGuest, startInGuest, type ExecOptions, type ExecResult } from '../../src/testing/guest-exec.js';
 import type { Reverter } from '../../src/reverter.js';
-import type { LibvirtHost, VirshResult } from './libvirt.js';
+import { qemuOf, type LibvirtHost, type VirshResult } from './libvirt.js';
 import { diskXml, execPath, type DomainDisk } from './libvirt-domain-xml.js';
 
 export const DISK_NAMES = ['root', 'data', 'ext', 'btrfs', 'lvm'] as const;
@@ -145,14 +145,8 @@ export class LibvirtDomain implements AsyncDisposable {
     await rm(file);
   }
 
-  /** QEMU's process id, on the machine: it lives in a process namespace of its own. */
   async pid(): Promise<number> {
-    for (const pid of await readdir('/proc')) {
-      if (!/^\d+$/.test(pid)) continue;
-      const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-      if (/^[^\0]*qemu-system/.test(command) && command.includes(this.dir)) return Number(pid);
-    }
-    throw new Error(`no QEMU has ${this.dir} on its command line`);
+    return await qemuOf(this.dir);
   }
 
   /** The port of the loopback that leads to the guest's PostgreSQL: user demo, database demo, no password. */

@@ -171,6 +171,16 @@ export class LibvirtHost implements AsyncDisposable {
   }
 }
 
+/** The process id, on the machine, of the QEMU that has files of this folder: it lives in a process namespace of its own. */
+export async function qemuOf(dir: string): Promise<number> {
+  for (const pid of await readdir('/proc')) {
+    if (!/^\d+$/.test(pid)) continue;
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (/^[^\0]*qemu-system/.test(command) && command.includes(`${dir}/`)) return Number(pid);
+  }
+  throw new Error(`no QEMU has ${dir} on its command line`);
+}
+
 function uriOf(dir: string): string {
   return `qemu+unix:///system?socket=${path.join(dir, 'libvirt-sock')}`;
 }

@@ -2,6 +2,7 @@
 import { execa } from 'execa';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { diskStem } from '../../src/host/repository/layout.js';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import type { Run } from './run-tool.js';
 
@@ -10,6 +11,8 @@ export type State = ReadonlyMap<string, Buffer>;
 
 export interface BackedUp {
   readonly repository: string;
+  /** Of runs that are encrypted. */
+  readonly keyFile?: string | undefined;
   /** The folder of the VM in it, or of a file in that. */
   stored(...names: readonly string[]): string;
   /** A file for a test's own use. */
@@ -25,10 +28,11 @@ export async function restoredByTool(
   state: State,
 ): Promise<{ readonly refusal: string | undefined; readonly different: string[] }> {
   const target = vm.path(`restored-${crypto.randomUUID()}`);
-  const restored = await vm.backup('restore', run, target, '--format', 'raw');
+  const key = vm.keyFile === undefined ? [] : ['--key-file', vm.keyFile];
+  const restored = await vm.backup('restore', run, target, '--format', 'raw', ...key);
   if (restored.error.code !== 'none') return { refusal: restored.error.message, different: [] };
   const all = manifestOf(vm, run).disks.map(({ id, file }) => {
-    return difference(id, readFileSync(join(target, file.name.replace(/qcow2$/, 'raw'))), state.get(id));
+    return difference(id, readFileSync(join(target, `${diskStem(file.name)}.raw`)), state.get(id));
   });
   rmSync(target, { recursive: true });
   return { refusal: undefined, different: all.filter((text) => text !== undefined) };
@@ -39,7 +43,9 @@ export async function restoredByHand(vm: BackedUp, run: string, state: State): P
   const found: string[] = [];
   for (const { id, file, restore } of manifestOf(vm, run).disks) {
     const target = vm.path(`by-hand-${crypto.randomUUID()}.qcow2`);
-    const line = restore.replace(`/restored/${file.name}`, target);
+    const line = restore
+      .replace(`/restored/${diskStem(file.name)}.qcow2`, target)
+      .replace('/KEYFILE', vm.keyFile ?? '');
     await execa('sh', ['-c', line], { cwd: vm.repository });
     await execa('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', target, `${target}.raw`]);
     const text = difference(id, readFileSync(`${target}.raw`), state.get(id));

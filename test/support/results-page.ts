@@ -40,7 +40,7 @@ const INTRODUCTION = `# What \`--json\` prints
 
 Made of the schemas in \`results/\`; a test compares it with them (\`vitest -u\` writes it anew).
 
-With \`--json\` the last line of standard output is one JSON object: the result of the command, or its failure. \`snapshot watch\` prints an object per event, as long as it runs; \`backup run\` tells how far it is by objects before the last one (\`event\`, \`current\` and \`total\` in bytes, \`bytesPerSecond\`, \`leftMs\`). A member marked _optional_ may be absent; programs should pass over members that they do not know, since later versions may add some.`;
+With \`--json\` the last line of standard output is one JSON object: the result of the command, or its failure. \`snapshot watch\` prints an object per event, as long as it runs; \`backup run\` and \`backup restore --start\` tell how far they are by objects before the last one (\`event\`, \`current\` and \`total\` in bytes, \`bytesPerSecond\`, \`leftMs\`). A member marked _optional_ may be absent; programs should pass over members that they do not know, since later versions may add some.`;
 
 export function resultsPage(): string {
   const results = Object.entries(resultSchemas).map(([name, schema]) => section(`\`${name}\``, schema));

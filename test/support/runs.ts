@@ -1,4 +1,6 @@
 // Records of backup runs, for tests of code that reads them.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import type { VmFolder } from '../../src/host/repository/layout.js';
 import type { RunDisk, RunManifest } from '../../src/host/repository/run-manifest.js';
 import { manifest } from './manifests.js';
 
@@ -48,4 +50,12 @@ export function runOf(number: number, on?: number, over: Partial<RunManifest> = 
 
 export function runNumbered(number: number): string {
   return `20260101T00000${number}Z-0000000${number}`;
+}
+
+/** Puts their records, without the files that they name, into a VM's folder. */
+export function storeRuns(folder: VmFolder, ...runs: readonly RunManifest[]): void {
+  for (const manifest of runs) {
+    mkdirSync(folder.run(manifest.run), { recursive: true });
+    writeFileSync(`${folder.run(manifest.run)}/manifest.json`, JSON.stringify(manifest));
+  }
 }

@@ -4,7 +4,10 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { expect } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+
+const REACHED_MS = 30_000;
 
 // A tool that was killed lets go of us: then virsh gets its end.
 const SCRIPT = `#!/bin/sh
@@ -12,6 +15,11 @@ exec 3<&0
 while IFS= read -r line <&3; do
   case "$line" in
   *"$FSB_STOP_AT"*)
+    if [ "$FSB_STOP_PASSES" -gt 0 ]; then
+      FSB_STOP_PASSES=$((FSB_STOP_PASSES - 1))
+      printf '%s\\n' "$line"
+      continue
+    fi
     if [ "$FSB_STOP" = with ]; then printf '%s\\n%s\\n' "$line" "$FSB_STOP_LINE"; continue; fi
     if [ "$FSB_STOP" = after ]; then printf '%s\\n' "$line"; fi
     : >"$FSB_STOP_DIR/reached"
@@ -20,23 +28,27 @@ while IFS= read -r line <&3; do
     ;;
   *) printf '%s\\n' "$line" ;;
   esac
-done | /usr/bin/virsh "$@"
+done | "$FSB_VIRSH" "$@"
 `;
 
 export interface VirshStep {
   /** Words of its line: `'backup-begin'`. */
   readonly words: string;
   readonly when: 'before' | 'after' | 'with';
+  /** How many lines with these words pass before it; none unless it is given. */
+  readonly passes?: number;
   /** The command behind it, for `with`. */
   readonly line?: string;
 }
 
 export class StoppingVirsh {
   readonly #dir: string;
+  readonly #virsh: string;
   readonly #step: VirshStep;
 
-  private constructor(dir: string, step: VirshStep) {
+  private constructor(dir: string, virsh: string, step: VirshStep) {
     this.#dir = dir;
+    this.#virsh = virsh;
     this.#step = step;
   }
 
@@ -44,22 +56,30 @@ export class StoppingVirsh {
     await mkdir(dir);
     await writeFile(path.join(dir, 'virsh'), SCRIPT);
     await chmod(path.join(dir, 'virsh'), 0o755);
-    return new StoppingVirsh(dir, step);
+    // Not another one of these.
+    const virsh = process.env['FSB_VIRSH'] ?? (await execa('sh', ['-c', 'command -v virsh'])).stdout;
+    return new StoppingVirsh(dir, virsh, step);
   }
 
   /** The environment of a tool; one that runs in this process has ours. */
   get environment(): Readonly<Record<string, string>> {
     return {
       PATH: `${this.#dir}:${process.env['PATH'] ?? ''}`,
+      FSB_VIRSH: this.#virsh,
       FSB_STOP_AT: this.#step.words,
       FSB_STOP: this.#step.when,
+      FSB_STOP_PASSES: String(this.#step.passes ?? 0),
       FSB_STOP_LINE: this.#step.line ?? '',
       FSB_STOP_DIR: this.#dir,
     };
   }
 
   async reached(): Promise<void> {
-    await expect.poll(() => existsSync(path.join(this.#dir, 'reached')), { timeout: 30_000, interval: 20 }).toBe(true);
+    const end = performance.now() + REACHED_MS;
+    while (!existsSync(path.join(this.#dir, 'reached'))) {
+      if (performance.now() > end) throw new Error(`virsh was not told ${this.#step.words} within ${REACHED_MS} ms`);
+      await sleep(20);
+    }
   }
 
   goOn(): void {

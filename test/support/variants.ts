@@ -1,5 +1,5 @@
-// The kernels and recipes that a suite of user-mode guests runs on: its usual ones, or those that `npm run test:kernels`
-// asks for.
+// What a suite does in some of its ways in `npm test`, and in more where it is asked to: the kernels and recipes that
+// user-mode guests run on, and what happens at each step.
 import { KERNEL_VERSIONS, type KernelVersion } from '../../src/testing/index.js';
 
 const RECIPES = ['debian-12', 'debian-13'] as const;
@@ -13,6 +13,11 @@ export function kernels(...usual: readonly KernelVersion[]): readonly KernelVers
 /** Those of FSB_RECIPES (`debian-12,debian-13`), else the usual ones. */
 export function recipes(...usual: readonly RecipeName[]): readonly RecipeName[] {
   return chosen('FSB_RECIPES', RECIPES, usual);
+}
+
+/** All of them with FSB_THOROUGH=1; else every other one: which half, two tests of the same steps choose between them. */
+export function steps<Step>(all: readonly Step[], half: 0 | 1): readonly Step[] {
+  return process.env['FSB_THOROUGH'] === '1' ? all : all.filter((_, index) => index % 2 === half);
 }
 
 function chosen<Name extends string>(

@@ -5,6 +5,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
+import { describeError } from '../../src/errors.js';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import type { QemuGuest } from '../../src/testing/index.js';
 import { amcheckFaults, bootCut, compareContents, refusalOf } from '../../vm-images/demo/database.js';
@@ -136,7 +137,7 @@ async function judge(repository: string, point: Point, load: Load): Promise<Judg
   const complaints: string[] = [];
   let acknowledged = 0;
   const image = (serial: string) => ({ file: fileOf(serial), format: 'qcow2' as const });
-  {
+  try {
     await using booted = await bootCut({ root: image('root'), data: image('data') });
     const refusal = await refusalOf(booted);
     if (refusal === undefined) {
@@ -148,6 +149,9 @@ async function judge(repository: string, point: Point, load: Load): Promise<Judg
       const faults = await amcheckFaults(booted);
       if (faults !== '') complaints.push(faults);
     } else complaints.push(refusal);
+  } catch (error) {
+    // A guest that is too slow here, perhaps: it did not hold, and the others are judged all the same.
+    complaints.push(`it could not be looked at: ${describeError(error)}`);
   }
   await rm(folder, { recursive: true });
   return {

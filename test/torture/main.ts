@@ -14,7 +14,7 @@ import { USUAL_JOBS } from './share-out.js';
 const USAGE = `usage: npm run torture -- matrix [--only FAULT/STEP] [--jobs N] [--json] [--update]
        npm run torture -- random --count N --seed S [--only I[,I...]] [--jobs N] [--json]
        npm run torture -- images --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each] [--shrink]
-       npm run torture -- backup --count N --seed S [--only I[,I...]] [--jobs N] [--json] [--each]
+       npm run torture -- backup --count N --seed S [--libvirt] [--only I[,I...]] [--jobs N] [--json] [--each]
        npm run torture -- backup-guest --count N [--json]
        npm run torture -- in-guest --count N --seed S [--kind ${KINDS.join('|')}[,...]] [--only I[,I...]] [--json]`;
 
@@ -38,10 +38,11 @@ async function main(): Promise<number> {
       kind: { type: 'string' },
       each: { type: 'boolean', default: false },
       shrink: { type: 'boolean', default: false },
+      libvirt: { type: 'boolean', default: false },
     },
     allowPositionals: true,
   });
-  const { only, json, update, each, shrink } = values;
+  const { only, json, update, each, shrink, libvirt } = values;
   const jobs = whole(values.jobs);
   if (jobs === undefined || jobs === 0) return usage('--jobs: expected a whole number from 1');
   const what = positionals.join(' ');
@@ -63,7 +64,7 @@ async function main(): Promise<number> {
   const known = indices?.filter((index) => index !== undefined);
   if (known?.length !== indices?.length) return usage(`--only: expected numbers of runs, found ${only}`);
   if (what === 'images') return await runImagesTorture({ seed, count, only: known, jobs, json, each, shrink });
-  if (what === 'backup') return await runBackupTorture({ seed, count, only: known, jobs, json, each });
+  if (what === 'backup') return await runBackupTorture({ seed, count, only: known, jobs, json, each, libvirt });
   if (what === 'in-guest') {
     const kinds = kindsOf(values.kind);
     if (kinds === undefined) return usage(`--kind: expected some of ${KINDS.join(',')}, found ${values.kind ?? ''}`);

@@ -88,7 +88,7 @@ requires(
   });
 });
 
-for (const kernel of kernels('6.12', '7.2'))
+for (const kernel of kernels('7.2'))
   requires(...USER_MODE)(`the agent in a guest, kernel ${kernel}`, () => {
     // Each test leaves it as it was.
     const start = async () => await userModeAgent({ kernel });

@@ -1,6 +1,6 @@
 // Backups of a real guest: a PostgreSQL under load, with its WAL on another disk than its data, is backed up in full and
-// then incrementally, and each run is restored, booted and compared with what its clients remember. The tool boots runs
-// itself, too, and tells those apart in which something was destroyed.
+// then incrementally, and each run is restored, booted and compared with what its clients remember; one of them is started
+// from the repository instead. The tool boots runs itself, too, and tells those apart in which something was destroyed.
 import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
@@ -9,6 +9,7 @@ import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { BootVerdict } from '../../src/host/repository/boot-verdict.js';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
+import { QmpClient } from '../../src/qmp/client.js';
 import type { QemuGuest } from '../../src/testing/index.js';
 import { amcheckFaults, bootCut, compareContents, refusalOf } from '../../vm-images/demo/database.js';
 import { startLoad, type Load } from '../../vm-images/demo/load.js';
@@ -16,6 +17,9 @@ import { agentGuest, agentState, bridge, bridgeResult, toolProcess } from '../su
 import { requires } from '../support/requires.js';
 
 const BUILD_LIMIT_MS = 500_000;
+/** Of the runs. */
+const STARTED = 1;
+const GUEST_PORT = 5432;
 /** Where others use the processors as well. */
 const BOOT_LIMIT_MS = 400_000;
 
@@ -30,7 +34,8 @@ const runs: RunManifest[] = [];
 
 async function backUp(...words: readonly string[]): Promise<RunManifest> {
   const made = await bridge(guest, ['backup', 'run', '--to', repository, ...words, '--require', 'application']);
-  expect(made).toMatchObject({ exitCode: 0, json: { level: 'application', completion: { outcome: 'ok' } } });
+  const said = `${made.stderr}\n${JSON.stringify((made.json as Partial<RunManifest> | undefined)?.evidence)}`;
+  expect(made, said).toMatchObject({ exitCode: 0, json: { level: 'application', completion: { outcome: 'ok' } } });
   return made.json as RunManifest;
 }
 
@@ -65,6 +70,13 @@ requires(
 
     for (const [index, { run, timings, disks }] of runs.entries()) {
       const target = path.join(guest.dir, `restored-${index}`);
+      const { freezeRequestedMs = NaN, thawAnsweredMs = NaN } = timings.marks;
+      const contents = (port: number) => compareContents(port, load.transactions, freezeRequestedMs, thawAnsweredMs);
+      if (index === STARTED) {
+        await using started = await startVm(run, target);
+        expect(await soon(() => contents(started.postgresPort))).toMatchObject({ missing: 0, foreign: 0 });
+        continue;
+      }
       const restored = await bridgeResult(toolProcess(['backup', 'restore', run, target, '--from', repository]));
       expect(restored).toMatchObject({ exitCode: 0 });
       const image = (serial: string) => {
@@ -73,8 +85,7 @@ requires(
       };
       await using booted = await bootCut({ root: image('root'), data: image('data') });
       expect(await refusalOf(booted)).toBeUndefined();
-      const { freezeRequestedMs = NaN, thawAnsweredMs = NaN } = timings.marks;
-      const known = await compareContents(booted.postgresPort, load.transactions, freezeRequestedMs, thawAnsweredMs);
+      const known = await contents(booted.postgresPort);
       expect(known).toMatchObject({ missing: 0, foreign: 0 });
       expect(known.acknowledgedBefore).toBeGreaterThanOrEqual(300 * (index + 1));
       expect(await amcheckFaults(booted)).toBe('');
@@ -97,7 +108,7 @@ requires(
     const [passed, noCluster] = await Promise.all([
       boot(good, ...question, '--check-timeout', '300'),
       // What it lacks does not come by waiting.
-      boot(damaged, ...question, '--check-timeout', '10'),
+      boot(damaged, ...question, '--check-timeout', '30'),
     ]);
     expect(passed, passed.text).toMatchObject({ exitCode: 0, boot: { problems: [], notes: [] } });
     expect(passed.boot.checks.map(({ what, passed: isGood }) => [what, isGood])).toEqual([
@@ -127,6 +138,61 @@ requires(
     console.log(`agent of: sound ${time(passed)}, no cluster ${time(noCluster)}, no root ${time(noRoot)}`);
   }, 900_000);
 });
+
+/** Starts the run to stay, with the guest's ports on this host; its images are whole then. */
+async function startVm(run: string, target: string): Promise<AsyncDisposable & { readonly postgresPort: number }> {
+  const network = ['-netdev', `user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:0-:${GUEST_PORT}`];
+  const words = [...network, '-device', 'virtio-net-pci,netdev=net0,romfile='].map((word) => `--qemu-arg=${word}`);
+  // This host knows nothing of the VM that was backed up, and still runs.
+  const state = ['--state-dir', path.join(guest.dir, 'state-of-another-host')];
+  const given = ['--from', repository, '--start', '--accel', 'tcg', ...state, ...words];
+  const { exitCode, json, stderr } = await bridgeResult(
+    toolProcess(['backup', 'restore', run, target, ...given], { timeoutMs: BOOT_LIMIT_MS }),
+  );
+  const { pid = 0, agentMs, startMs, streamMs, disks = [] } = json as Started;
+  try {
+    expect(exitCode, stderr).toBe(0);
+    expect(agentMs).toBeGreaterThan(0);
+    for (const { file } of disks) {
+      const { stdout } = await execa('qemu-img', ['info', '-U', '--output=json', file]);
+      expect(JSON.parse(stdout)).not.toHaveProperty('backing-filename');
+    }
+    console.log(
+      `started after ${startMs ?? NaN} ms, agent ${agentMs ?? NaN} ms later, copied in ${streamMs ?? NaN} ms`,
+    );
+    await using monitor = await QmpClient.connect(path.join(target, 'qmp.sock'));
+    const ports = await monitor.execute('human-monitor-command', { 'command-line': 'info usernet' });
+    const [, port] = /HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)/.exec(String(ports)) ?? [];
+    const end = (): Promise<void> => {
+      process.kill(pid, 'SIGKILL');
+      return Promise.resolve();
+    };
+    return { postgresPort: Number(port), [Symbol.asyncDispose]: end };
+  } catch (error) {
+    if (pid > 0) process.kill(pid, 'SIGKILL');
+    throw error;
+  }
+}
+
+interface Started {
+  readonly pid?: number;
+  readonly startMs?: number;
+  readonly agentMs?: number;
+  readonly streamMs?: number;
+  readonly disks?: readonly { readonly file: string }[];
+}
+
+/** What it gives, once it does: the agent answers before the last application has started. */
+async function soon<T>(ask: () => Promise<T>): Promise<T> {
+  for (const endMs = performance.now() + 120_000; ;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (performance.now() > endMs) throw error;
+      await sleep(500);
+    }
+  }
+}
 
 /** PostgreSQL starts with the guest, and the agent runs commands for the host. */
 async function startsByItself(): Promise<void> {

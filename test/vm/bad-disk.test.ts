@@ -32,7 +32,7 @@ echo "0 $size dust $d 0 512" >dusty && echo $1 >first
 type Table = 'good' | 'holed' | 'flaky' | 'dusty' | 'dead';
 
 const suites = [
-  ...kernels('6.12', '7.2').map((kernel) => ({
+  ...kernels('6.12').map((kernel) => ({
     name: `kernel ${kernel}`,
     needs: USER_MODE,
     start: async (): Promise<Guest> => await userModeAgent({ kernel }),

@@ -27,7 +27,7 @@ const STALL =
 const GO_ON = 'dmsetup resume --noudevsync hung';
 
 const suites = [
-  ...kernels('6.12', '7.2').map((kernel) => ({
+  ...kernels('7.2').map((kernel) => ({
     name: `kernel ${kernel}`,
     needs: USER_MODE,
     start: async (): Promise<Guest> => await userModeAgent({ kernel }),

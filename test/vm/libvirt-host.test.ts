@@ -1,15 +1,13 @@
 // The host tool on libvirt domains: the same promises as on plain QEMU, with nothing done behind libvirt's back.
 import { readdir, rm } from 'node:fs/promises';
-import path from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Finding } from '../../src/host/recover/finding.js';
-import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import type { Manifest } from '../../src/host/sets/manifest.js';
 import { amcheckFaults, bootCut, compareContents, refusalOf } from '../../vm-images/demo/database.js';
 import { needsRecovery, rawCopy } from '../../vm-images/demo/disks.js';
-import { startLoad, type Load } from '../../vm-images/demo/load.js';
-import { bridgeResult, toolProcess } from '../support/agent-guest.js';
+import { startLoad } from '../../vm-images/demo/load.js';
+import { acknowledge } from '../support/acknowledge.js';
 import { createOn, domainBridge, domainBridgeProcess, images } from '../support/libvirt-bridge.js';
 import type { LibvirtDomain } from '../support/libvirt-domain.js';
 import { domainState, startDomain } from '../support/libvirt-state.js';
@@ -27,11 +25,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await host[Symbol.asyncDispose]();
 });
-
-async function acknowledge({ transactions }: Load, count: number): Promise<void> {
-  const goal = transactions.length + count;
-  await expect.poll(() => transactions.length, { timeout: 60_000 }).toBeGreaterThan(goal);
-}
 
 /** Drops a plain hook into the guest. */
 async function addHook(domain: LibvirtDomain, name: string, script: string): Promise<void> {
@@ -94,41 +87,6 @@ requires(...LIBVIRT_NEEDS)('the host tool on a libvirt domain', () => {
     expect(await images(domain, '--inactive')).toEqual(originals);
     const port = await domain.postgresPort();
     expect(await compareContents(port, load.transactions, Infinity, Infinity)).toMatchObject({ missing: 0 });
-  });
-
-  test('backups under load: held for backup-begin alone, and the increment holds what was acknowledged', async () => {
-    await using domain = await startDomain(host, 'ours');
-    const repository = path.join(domain.dir, 'repository');
-    const backup = async (): Promise<RunManifest> => {
-      const words = ['backup', 'run', '--to', repository, '--require', 'application', '--disk', 'vda', '--disk', 'vdb'];
-      const { exitCode, json, stderr } = await domainBridge(domain, ...words);
-      expect([exitCode, stderr]).toEqual([0, expect.anything()]);
-      return json as RunManifest;
-    };
-    const load = await startLoad(await domain.postgresPort(), 2);
-    await acknowledge(load, 50);
-    const full = await backup();
-    await acknowledge(load, 50);
-    const next = await backup();
-    await acknowledge(load, 20);
-    await load.stop();
-    expect(full).toMatchObject({ level: 'application', guest: { outcome: 'ok' } });
-    expect(next.level).toBe('application');
-    expect(next.disks.map(({ base }) => base?.run)).toEqual([full.run, full.run]);
-    const { freezeAnsweredMs = NaN, freezeRequestedMs = NaN, thawAnsweredMs = NaN } = next.timings.marks;
-    const meanwhile = next.monitorLog.filter(({ sentMs }) => sentMs >= freezeAnsweredMs && sentMs <= thawAnsweredMs);
-    expect(meanwhile.map(({ command }) => command)).toEqual(['backup-begin']);
-    const restored = path.join(domain.dir, 'restored');
-    const restore = ['backup', 'restore', next.run, restored, '--repo', repository];
-    expect((await bridgeResult(toolProcess(restore))).exitCode).toBe(0);
-    const image = (index: number) => {
-      return { file: path.join(restored, next.disks[index]?.file.name ?? ''), format: 'qcow2' as const };
-    };
-    await using booted = await bootCut({ root: image(0), data: image(1) });
-    expect(await refusalOf(booted)).toBeUndefined();
-    const contents = await compareContents(booted.postgresPort, load.transactions, freezeRequestedMs, thawAnsweredMs);
-    expect(contents).toMatchObject({ missing: 0, foreign: 0 });
-    expect(contents.acknowledgedBefore).toBeGreaterThanOrEqual(100);
   });
 
   test('a part of the disks, two sets on each other, newest committed first', async () => {

@@ -1,14 +1,16 @@
 // The commands on a repository of backups: list, show, forget, recover. The VM need not be there. Verify is
 // backup-verify-command.ts.
 import type { Argv } from 'yargs';
+import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { findRun } from '../../host/repository/find-run.js';
 import { forgetRuns, recoverRepository, type HouseOptions } from '../../host/repository/keep-house.js';
 import { listRuns, viewRun } from '../../host/repository/look.js';
 import { openRepository } from '../../host/repository/repository.js';
-import { dryRun, runName, runNames, withRepository, type RepositoryArgs } from './backup-options.js';
+import { recoverStarted } from '../../host/start/recover-started.js';
+import { dryRun, runName, runNames, timeout, withRepository, type RepositoryArgs } from './backup-options.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { lockTimeout, lockWaitMs, path, type LockArgs } from './options.js';
+import { limitMs, lockTimeout, lockWaitMs, path, type LockArgs } from './options.js';
 import type { Output } from './output.js';
 import { renderFindings, renderForgotten, renderRunView, renderStored } from './render-backup.js';
 import type { Result } from './results/results.js';
@@ -89,22 +91,34 @@ export async function runForget(args: ForgetArgs, output: Output, signal: AbortS
 
 interface RecoverArgs extends HouseArgs {
   'dry-run': boolean;
+  timeout: number;
 }
 
 export function recoverOptions(yargs: Argv): Argv<RecoverArgs> {
   return withRepository(yargs)
     .option('dry-run', dryRun)
     .option('lock-timeout', lockTimeout)
+    .option('timeout', { ...timeout, describe: 'seconds for the copying, of each VM that was started' })
     .example('$0 backup recover --repo /backup', 'after a crash of the host that made backups')
     .epilogue(
       'Removes runs that were never finished, and what was removed in part. What a killed tool left in QEMU, and a guest ' +
-        'that it held, "fsfreeze-bridge recover" puts right on the host of the VM; it removes the unfinished run, too.',
+        'that it held, "fsfreeze-bridge recover" puts right on the host of the VM; it removes the unfinished run, too.\n\n' +
+        'A VM that was started from a backup on this host (restore --start), and whose tool was killed or interrupted, has ' +
+        'its disks copied to the end. If its QEMU has ended, its images are left as they are, and it says what to type.',
     );
 }
 
 export async function runRecover(args: RecoverArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const repository = path(args.repo);
-  const findings = await recoverRepository({ ...houseOptions(args, output, signal), dryRun: args['dry-run'] });
+  const house = { ...houseOptions(args, output, signal), dryRun: args['dry-run'] };
+  const started = await recoverStarted({
+    ...house,
+    limitMs: limitMs('timeout', args.timeout),
+    onTransfer: ({ current, total, rate, leftMs }) => {
+      output.event({ event: 'transfer', current, total, bytesPerSecond: rate, ...defined({ leftMs }) });
+    },
+  });
+  const findings = [...started, ...(await recoverRepository(house))];
   const isLeft = findings.some(({ status }) => status === 'yours' || status === 'planned');
   const code = exitCode(isLeft ? 'left' : 'done');
   const result = { repository, dryRun: args['dry-run'], findings, exitCode: code } satisfies Result<'backup recover'>;

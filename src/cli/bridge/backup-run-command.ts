@@ -9,6 +9,7 @@ import { compressions, type Compression } from '../../host/backup/compression.js
 import type { BackupMode } from '../../host/backup/backup-plan.js';
 import { openGuestAgent } from '../../host/guest/guest-agent.js';
 import type { askedLevels } from '../../host/guest/requirement.js';
+import { encryptionOf, withEncryption, type EncryptArgs } from './backup-key.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   agentLimits,
@@ -27,7 +28,7 @@ import type { Output } from './output.js';
 import { renderDryRun, renderRun } from './render-backup.js';
 import type { Result } from './results/results.js';
 
-interface RunArgs extends VmArgs, HoldArgs {
+interface RunArgs extends VmArgs, HoldArgs, EncryptArgs {
   to: string;
   init: boolean;
   auto: boolean;
@@ -52,16 +53,22 @@ const EPILOGUE = [
   'For each disk the VM records what it writes since each of the newest runs (dirty bitmaps, kept in a qcow2 image). A ' +
     'disk is copied in full if none of them can be used, and the run says why: QEMU was killed, the disk was resized, the ' +
     'run is gone or was found damaged, the chain is long enough. A raw image keeps them only as long as QEMU ' +
-    'runs, and in a libvirt domain not at all.',
+    'runs, and in a libvirt domain not at all; the same is true of a qcow2 that has its data in a raw file.',
   'The repository holds plain qcow2 images; each manifest.json in it says how to restore them with qemu-img alone. A ' +
     'folder that is empty, or not there, becomes a repository, unless the VM is backed up to another one already (a ' +
     'filesystem may not be mounted): then give --init. QEMU itself writes the images: its user must be allowed to ' +
     'reach the folder.',
+  'With --encrypt each image, of any kind, lies in a LUKS file (AES-256), and so do the variables of the firmware and a ' +
+    "TPM's state; the names of files, the manifest and the domain's definition are readable by all. Whoever loses the key " +
+    'has lost the runs. The key is text, taken byte by byte as by "qemu-img --object secret,file=FILE". Keep it elsewhere: ' +
+    '"openssl rand -base64 32" makes a good one; shorter ones are stretched, which takes QEMU a fifth of a second a disk. ' +
+    'A chain has one key: another one begins with --new-key, which copies every disk as a whole. Once a run is encrypted, the next one without --encrypt is ' +
+    'refused, unless you say --no-encrypt.',
 ].join('\n\n');
 
 export function runOptions(yargs: Argv): Argv<RunArgs> {
   return withHold(
-    withVm(yargs)
+    withEncryption(withVm(yargs))
       .positional('vm', { type: 'string', describe: 'the VM, as --vm names it; or give --qmp' })
       .option('to', { type: 'string', demandOption: true, describe: 'folder of the repository' })
       .alias('to', 'repo')
@@ -132,6 +139,7 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
     .example('$0 backup run --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock --to /backup', 'a VM by its sockets')
     .example('$0 backup run db1 --to /backup --dry-run', 'how much would be copied, and why')
     .example('$0 backup run db1 --to /backup --full --compress zstd --limit 100', 'smaller, and slower')
+    .example('$0 backup run db1 --to /backup --encrypt --key-file /etc/db1.key', 'unreadable without that key')
     .epilogue(EPILOGUE);
 }
 
@@ -164,6 +172,8 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
     minFreeBytes: wholeNumber('min-free', args['min-free'], 0, 2 ** 30) * 1024 * 1024,
     speed: bytesPerSecond('limit', args.limit),
     compression: args.compress,
+    encrypt: await encryptionOf(args, signal),
+    isNewKey: args['new-key'],
     leaseMs: limitMs('lease', args.lease),
     cutTimeoutMs: limitMs('cut-timeout', args['cut-timeout']),
     stallMs: limitMs('stall-timeout', args['stall-timeout']),
@@ -178,7 +188,8 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
   };
 }
 
-function modeOf({ auto, full, incremental }: RunArgs): BackupMode {
+function modeOf({ auto, full, incremental, 'new-key': isNewKey }: RunArgs): BackupMode {
+  if (incremental && isNewKey) throw new UsageError('E_USAGE', 'expected either --incremental or --new-key');
   if ([auto, full, incremental].filter(Boolean).length > 1) {
     throw new UsageError('E_USAGE', 'expected one of --auto, --full and --incremental');
   }

@@ -2,25 +2,22 @@
 import { tmpdir } from 'node:os';
 import type { Argv } from 'yargs';
 import { UsageError } from '../../errors.js';
-import {
-  acceleratorChoices,
-  diskBuses,
-  type BootOptions,
-  type DiskBus,
-  type GuestCommand,
-} from '../../host/boot/boot-options.js';
+import type { BootOptions, GuestCommand } from '../../host/boot/boot-options.js';
 import { bootRuns } from '../../host/boot/boot-runs.js';
+import type { LuksKey } from '../../host/images/luks-key.js';
 import { toldBoot } from '../../host/repository/boot-verdict.js';
 import { verifyRuns } from '../../host/repository/keep-house.js';
 import { houseOptions, type HouseArgs } from './backup-commands.js';
+import { keyOf, withKey, type KeyArgs } from './backup-key.js';
 import { runNames, timeout, withRepository } from './backup-options.js';
 import { exitCode, type ExitCode } from './exit-codes.js';
-import { byteSize, limitMs, lockTimeout, path } from './options.js';
+import { bootTimeout, machineChoice, withMachine, type MachineArgs } from './machine-options.js';
+import { limitMs, lockTimeout, path } from './options.js';
 import type { Output } from './output.js';
 import { renderVerified, type JudgedRun } from './render-backup.js';
 import type { Result } from './results/results.js';
 
-interface VerifyArgs extends HouseArgs {
+interface VerifyArgs extends HouseArgs, MachineArgs, KeyArgs {
   runs: string[];
   timeout: number;
   sums: boolean;
@@ -28,12 +25,6 @@ interface VerifyArgs extends HouseArgs {
   run: string[];
   expect: string[];
   'ignore-mount': string[];
-  accel: BootOptions['accelerator'];
-  machine: string | undefined;
-  memory: string | undefined;
-  cpus: number | undefined;
-  'disk-bus': DiskBus | undefined;
-  'qemu-arg': string[];
   scratch: string;
   'boot-timeout': number;
   'check-timeout': number;
@@ -47,6 +38,8 @@ const EPILOGUE = [
     'file that were recorded when it was made; then runs "qemu-img check". What was found is kept: a run that was found ' +
     'damaged is never again the base of another. What keeps it from looking (a time limit, rights, a file in use) is an ' +
     'error, and is not recorded. Ends with 10 if a run is damaged or fails its boot test.',
+  'Of a run that is encrypted the sums are compared without its key; its images are looked into only with it. What was ' +
+    'not looked into is said, and recorded, and it ends with 11 then.',
   'With --boot each run named that is sound is started as a guest of its own: on the machine that is recorded with it, with ' +
     "empty images over the run's files, which are only read, and without a network. It passes if its agent answers, " +
     'every filesystem and writer that was held in the backup can be held again, its kernel, if it can be asked, tells of ' +
@@ -56,7 +49,7 @@ const EPILOGUE = [
 ].join('\n\n');
 
 export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
-  return withRepository(yargs)
+  return withKey(withMachine(withRepository(yargs), BOOT))
     .positional('runs', runNames)
     .option('sums', { type: 'boolean', default: true, describe: 'read every file; --no-sums: with --boot, only boot' })
     .option('boot', { type: 'boolean', default: false, describe: 'start the runs named, too, isolated', group: BOOT })
@@ -66,21 +59,6 @@ export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
       describe: 'regular expression that what the --run at the same place prints must match; without any, exit code 0',
     })
     .option('ignore-mount', { ...list, describe: 'mount point that need not be mounted again; may be repeated' })
-    .option('accel', {
-      choices: acceleratorChoices,
-      default: 'auto' as const,
-      describe: 'auto: KVM if this host has it, and emulation where a guest fails under it',
-      group: BOOT,
-    })
-    .option('machine', {
-      type: 'string',
-      describe: "QEMU's machine, q35 for instance, if not as recorded",
-      group: BOOT,
-    })
-    .option('memory', { type: 'string', describe: 'memory, as 2G or 512M, if not as recorded', group: BOOT })
-    .option('cpus', { type: 'number', describe: 'processors, if not as recorded', group: BOOT })
-    .option('disk-bus', { choices: diskBuses, describe: 'of every disk, if not as recorded', group: BOOT })
-    .option('qemu-arg', { ...list, describe: 'one more word for QEMU, as --qemu-arg=-cpu --qemu-arg=max' })
     .option('scratch', {
       type: 'string',
       default: tmpdir(),
@@ -88,12 +66,7 @@ export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
       describe: 'folder for what the guest writes',
       group: BOOT,
     })
-    .option('boot-timeout', {
-      type: 'number',
-      default: 300,
-      describe: "seconds until the guest's agent must have answered",
-      group: 'Limits:',
-    })
+    .option('boot-timeout', bootTimeout)
     .option('check-timeout', {
       type: 'number',
       default: 120,
@@ -109,14 +82,22 @@ export function verifyOptions(yargs: Argv): Argv<VerifyArgs> {
       `$0 backup verify latest --repo /backup --vm db1 --boot --run 'psql -U app -Atc "select count(*) from orders"' --expect '^[1-9]'`,
       'is the data there? (the agent must run commands for the host)',
     )
+    .example('$0 backup verify --repo /backup --key-file /etc/db1.key', 'encrypted runs, too, all of them')
     .epilogue(EPILOGUE);
 }
 
 export async function runVerify(args: VerifyArgs, output: Output, signal: AbortSignal): Promise<ExitCode> {
   const house = houseOptions(args, output, signal);
-  const boot = bootOptions(args);
+  const key = await keyOf(args, signal);
+  const boot = bootOptions(args, key);
   const verified = args.sums
-    ? await verifyRuns({ ...house, runs: args.runs, limitMs: limitMs('timeout', args.timeout) })
+    ? await verifyRuns({
+        ...house,
+        key,
+        needsKey: args.boot,
+        runs: args.runs,
+        limitMs: limitMs('timeout', args.timeout),
+      })
     : [];
   const judged = new Map<string, JudgedRun>(verified.map((each) => [each.run, each]));
   if (boot !== undefined) {
@@ -125,13 +106,25 @@ export async function runVerify(args: VerifyArgs, output: Output, signal: AbortS
       : args.runs;
     for (const { vm, verdict, files } of sound.length === 0 ? [] : await bootRuns({ ...house, runs: sound, boot })) {
       const { run } = verdict;
-      judged.set(run, { vm, run, problems: [], ...judged.get(run), boot: { ...toldBoot(verdict), ...files } });
+      judged.set(run, {
+        vm,
+        run,
+        problems: [],
+        unchecked: [],
+        ...judged.get(run),
+        boot: { ...toldBoot(verdict), ...files },
+      });
     }
   }
   const runs = [...judged.values()];
-  const code = exitCode(runs.every((each) => isSound(each)) ? 'done' : 'damaged');
+  const code = exitCode(!runs.every((each) => isSound(each)) ? 'damaged' : runs.every(isWhole) ? 'done' : 'unchecked');
   output.result({ exitCode: code, runs } satisfies Result<'backup verify'>, () => renderVerified(runs));
   return code;
+}
+
+/** All of it was looked at. */
+function isWhole({ unchecked }: JudgedRun): boolean {
+  return unchecked.length === 0;
 }
 
 function isSound({ problems, boot }: JudgedRun): boolean {
@@ -139,7 +132,7 @@ function isSound({ problems, boot }: JudgedRun): boolean {
 }
 
 /** Undefined without --boot. Throws a UsageError. */
-function bootOptions(args: VerifyArgs): BootOptions | undefined {
+function bootOptions(args: VerifyArgs, key: LuksKey | undefined): BootOptions | undefined {
   const commands = commandsOf(args);
   if (!args.boot) {
     if (!args.sums) throw new UsageError('E_USAGE', '--no-sums: expected with --boot only, nothing else would be done');
@@ -147,17 +140,9 @@ function bootOptions(args: VerifyArgs): BootOptions | undefined {
     return undefined;
   }
   if (args.runs.length === 0) throw new UsageError('E_USAGE', '--boot: which runs? Name them, "latest" for instance');
-  const { cpus, memory } = args;
-  if (cpus !== undefined && !(Number.isSafeInteger(cpus) && cpus >= 1 && cpus <= 1024)) {
-    throw new UsageError('E_LIMIT', `--cpus: expected a whole number from 1 to 1024, found ${cpus}`);
-  }
   return {
-    accelerator: args.accel,
-    machine: args.machine,
-    memoryBytes: memory === undefined ? undefined : byteSize('memory', memory),
-    cpus,
-    diskBus: args['disk-bus'],
-    qemuArgs: args['qemu-arg'],
+    ...machineChoice(args),
+    key,
     bootLimitMs: limitMs('boot-timeout', args['boot-timeout']),
     checkLimitMs: limitMs('check-timeout', args['check-timeout']),
     commands,

@@ -38,6 +38,11 @@ export const exitCodes = [
     name: 'damaged',
     meaning: 'backup verify: a run is not what it was when it was made, or failed its boot test',
   },
+  {
+    code: 11,
+    name: 'unchecked',
+    meaning: 'backup verify: nothing wrong was found, but encrypted runs were not looked into without their key',
+  },
 ] as const;
 
 export type ExitName = (typeof exitCodes)[number]['name'];

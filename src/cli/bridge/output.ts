@@ -48,6 +48,11 @@ export class Output {
     this.#streams.stdout(`${printableJson(value)}\n`);
   }
 
+  /** The same for what is said once. */
+  told(value: Readonly<Record<string, unknown>>): void {
+    if (this.#json) this.#streams.stdout(`${printableJson(value)}\n`);
+  }
+
   /** Prints a line that people should see at once. */
   warn(text: string): void {
     this.#streams.stderr(`fsfreeze-bridge: ${printableLine(clip(text))}\n`);

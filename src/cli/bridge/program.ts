@@ -140,6 +140,18 @@ function checkGivenOnce(args: Readonly<Record<string, unknown>>): boolean {
   throw new UsageError('E_USAGE', `--${name} is given more than once (${String(values)}): expected one value`);
 }
 
+// yargs takes any value of a flag but "true" for false, and says nothing: `--boot=latest` would not boot.
+function checkFlags(words: readonly string[], args: Readonly<Record<string, unknown>>): boolean {
+  for (const word of words) {
+    if (word === '--') break;
+    const [, long, short, value = ''] = /^(?:--([^=]+)|-([A-Za-z]))=(.*)$/s.exec(word) ?? [];
+    const name = long ?? short;
+    if (name === undefined || typeof args[name] !== 'boolean' || value === 'true' || value === 'false') continue;
+    throw new UsageError('E_USAGE', `${word}: this option takes no value, expected true or false at most`);
+  }
+  return true;
+}
+
 /** Runs one command line. `signal` interrupts it: the guest is thawed first. Never throws. */
 export async function runBridge(words: readonly string[], streams: Streams, signal: AbortSignal): Promise<ExitCode> {
   const output = new Output(streams, words.includes('--json'));
@@ -150,7 +162,9 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   const interrupted = (): QuiesceError =>
     new QuiesceError('E_INTERRUPTED', interruption(signal, 'nothing was changed'));
   const read = (work: Promise<ExitCode>): Promise<void> => run(unlessAborted(work, signal, interrupted));
-  const parser = declareCommands(yargs([...words]), { output, signal, run, read });
+  const parser = declareCommands(yargs([...words]), { output, signal, run, read }).check((args) =>
+    checkFlags(words, args),
+  );
   try {
     await quietly(parser);
     return code;
@@ -159,8 +173,17 @@ export async function runBridge(words: readonly string[], streams: Streams, sign
   }
 }
 
+/** What yargs has inside, and its types leave out. */
+interface WithInternals {
+  getInternalMethods(): { getUsageInstance(): { cacheHelpMessage: () => void } };
+}
+
 // Makes yargs throw its errors, instead of ending the process with its own words and code.
 async function quietly(parser: Argv): Promise<void> {
+  // It words the help of a command that it has begun, in case that fails, and nobody sees it: that takes longer than the rest
+  // of the parser.
+  const internals = (parser as unknown as WithInternals).getInternalMethods();
+  internals.getUsageInstance().cacheHelpMessage = () => undefined;
   await parser
     .exitProcess(false)
     .fail((message: string | null, error: unknown) => {

@@ -104,7 +104,7 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
     openAgent: openGuestAgent,
   };
   if (args.check) return await runCheck(plan, output);
-  const { manifest, satisfied, missing } = await createSnapshot({
+  const { manifest, satisfied, missing, notes } = await createSnapshot({
     ...plan,
     set: args.name ?? timeName(new Date()),
     leaseMs: limitMs('lease', args.lease),
@@ -113,12 +113,13 @@ export async function runCreate(args: CreateArgs, output: Output, signal: AbortS
     onProgress: output.progress,
   });
   const code = exitCode(satisfied ? 'done' : 'below-level');
-  const result = { exitCode: code, satisfied, ...manifest } satisfies Result<'snapshot create'>;
+  const result = { exitCode: code, satisfied, notes, ...manifest } satisfies Result<'snapshot create'>;
   output.result(result, () => renderManifest(manifest));
   if (!satisfied)
     output.warn(`level ${manifest.level} reached, ${manifest.required} asked for: ${manifest.evidence.join('; ')}`);
   for (const trouble of completionTrouble(manifest)) output.warn(trouble);
   for (const { what, reason } of missing) output.warn(`not in the set: ${what}: ${reason}`);
+  for (const note of notes) output.warn(note);
   return code;
 }
 

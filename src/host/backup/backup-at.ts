@@ -8,7 +8,7 @@ import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import type { BackupHost, Hypervisor, VmDescription } from '../vm/hypervisor.js';
 import type { BackupPlan, BackupPlanOptions } from './backup-plan.js';
-import type { TransferProgress } from './transfer-progress.js';
+import type { TransferProgress } from '../../qmp/transfer-progress.js';
 
 export interface BackupOptions extends BackupPlanOptions {
   readonly stateDir: string;

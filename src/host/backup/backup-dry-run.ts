@@ -1,15 +1,15 @@
-// `backup run --dry-run`: tells what a backup would copy, and why. Looks where it looks, and changes nothing.
+// `backup run --dry-run`: tells what a backup would copy, and why. Looks where it looks, and changes neither disks nor
+// repository. A VM that is shut off is locked meanwhile.
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
 import { VmFolder } from '../repository/layout.js';
 import { openIfThere } from '../repository/repository.js';
 import { readRuns, type Runs } from '../repository/runs.js';
-import { identifyOpen } from '../sets/find-vm.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import { identityKey } from '../vm/identity.js';
-import { openHypervisor } from '../vm/open-hypervisor.js';
 import type { BackupOptions } from './backup-at.js';
 import { planBackup, readRepositoryRoom, type RepositoryRoom } from './backup-plan.js';
+import { openToLook, shutOffOptions, shutOffPlan } from './open-for-backup.js';
 import { refuseSecond } from './second-repository.js';
 
 export interface BackupDryRun {
@@ -23,6 +23,7 @@ export interface BackupDryRun {
     readonly base?: string;
     /** At most. */
     readonly bytes: number;
+    readonly isEncrypted: boolean;
     readonly otherBitmaps: readonly string[];
   }[];
   readonly leftOut: readonly LeftOut[];
@@ -32,9 +33,9 @@ export interface BackupDryRun {
 
 /** Throws what backupVm throws before it does anything. */
 export async function dryRunBackup(options: BackupOptions): Promise<BackupDryRun> {
-  await using hypervisor = await openHypervisor(options.vm.monitor, { timeoutMs: options.monitorTimeoutMs });
-  const identity = await identifyOpen(hypervisor, options.vm);
   const repository = await openIfThere(options.repository);
+  await using open = await openToLook(options, repository);
+  const { hypervisor, identity } = open;
   if (repository === undefined) await refuseSecond(options, hypervisor, hypervisor.backups);
   const folder = new VmFolder(options.repository, identityKey(identity));
   const none: Runs = { all: [], forgotten: new Set(), unreadable: [] };
@@ -42,8 +43,10 @@ export async function dryRunBackup(options: BackupOptions): Promise<BackupDryRun
   if (repository === undefined && options.mode === 'incremental') {
     throw new UsageError('E_NO_BASE', `--incremental: ${options.repository} is no repository yet`);
   }
-  const lenient = { ...options, requirement: { asked: 'crash', allowLower: true } } as const;
-  const plan = await planBackup(hypervisor, repository?.id ?? '', folder, runs, lenient);
+  const asked = 'drives' in open ? shutOffOptions(options, open) : options;
+  const lenient = { ...asked, requirement: { asked: 'crash', allowLower: true } } as const;
+  const found = await planBackup(hypervisor, repository?.id ?? '', folder, runs, lenient);
+  const plan = 'drives' in open ? shutOffPlan(found, open) : found;
   try {
     const { planned, leftOut } = plan;
     const room =
@@ -59,6 +62,7 @@ export async function dryRunBackup(options: BackupOptions): Promise<BackupDryRun
         why: base.why,
         ...(base.kind === 'full' ? {} : { base: base.manifest.run }),
         bytes,
+        isEncrypted: options.encrypt !== undefined && options.encrypt !== false,
         otherBitmaps,
       })),
       leftOut,

@@ -1,33 +1,28 @@
 // Plans a backup: which disks, each since which checkpoint, and how much that is. Changes nothing.
-import * as v from 'valibot';
 import { throwIfInterrupted } from '../../confirm.js';
-import { Deadline } from '../../deadline.js';
 import { CutError, UsageError } from '../../errors.js';
 import { planCreate, type CreatePlan, type PlanOptions } from '../create/create-plan.js';
 import { plainNames } from '../images/plain-names.js';
-import { runQemuImg } from '../images/qemu-img-task.js';
 import type { VmFolder } from '../repository/layout.js';
 import type { Runs } from '../repository/runs.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { diskName } from '../vm/disk-choice.js';
-import type { CheckpointLife, Hypervisor } from '../vm/hypervisor.js';
+import type { Checkpoint, CheckpointLife, Hypervisor } from '../vm/hypervisor.js';
 import { chooseBase, isSuperfluous, type Base, type BaseOptions } from './checkpoints.js';
 import type { Compression } from './compression.js';
+import { checkEncryption, type EncryptionAsked } from './encryption.js';
 import { inodesOf } from './inodes.js';
 import { freeBytes } from './space-watch.js';
-
-/** It reads tables alone. */
-const MEASURE_LIMIT_MS = 60_000;
+import { wholeBytes } from './whole-bytes.js';
 
 /** `auto`: each disk as an increment where it can be one. */
 export type BackupMode = 'auto' | 'full' | 'incremental';
 
-export interface BackupPlanOptions extends PlanOptions {
+export interface BackupPlanOptions extends PlanOptions, EncryptionAsked {
   readonly mode: BackupMode;
   /** Files that a chain may have at most. */
   readonly maxChain: number;
   readonly compression: Compression | undefined;
-  readonly signal: AbortSignal;
 }
 
 export interface PlannedDisk {
@@ -49,8 +44,8 @@ export interface BackupPlan extends CreatePlan {
 }
 
 /**
- * Throws what planCreate does, a UsageError `E_NO_BASE` if an increment was asked for that cannot be had, a QuiesceError when
- * interrupted.
+ * Throws what planCreate does, a UsageError `E_NO_BASE` if an increment was asked for that cannot be had or what
+ * checkEncryption does, a QuiesceError when interrupted.
  */
 export async function planBackup(
   hypervisor: Hypervisor,
@@ -65,16 +60,17 @@ export async function planBackup(
   }
   const plan = await planCreate(hypervisor, options, (disk) => Promise.resolve(backups.whyNoBackup(disk)));
   try {
+    await checkEncryption(backups, folder, runs, plan.chosen, options);
     const names = plainNames(plan.chosen);
     const isOurs = isSuperfluous(repositoryId, new Set());
     const planned: PlannedDisk[] = [];
     for (const [index, disk] of plan.chosen.entries()) {
-      const checkpoints = await backups.checkpoints(disk);
+      const checkpoints = trusted(disk, await backups.checkpoints(disk));
       const life = await backups.checkpointLife(disk);
       const inodes = await inodesOf(disk);
       const base = await baseOf(disk, checkpoints, life, { ...options, folder, runs, inodes });
       const otherBitmaps = checkpoints.map(({ name }) => name).filter((name) => !isOurs(name));
-      const bytes = base.kind === 'incremental' ? base.since.dirtyBytes : await wholeBytes(disk, options.signal);
+      const bytes = await bytesToCopy(disk, base, backups.leavesZeroesOut, options.signal);
       planned.push({
         disk,
         name: names[index] ?? `disk${index}`,
@@ -93,13 +89,23 @@ export async function planBackup(
   }
 }
 
+const IN_A_RAW_FILE =
+  'its data lies in a raw file, and what is written to that past its image is in no bitmap that the image keeps';
+
+/** Those of a disk whose data lies in another file than its image are only as good as the process that keeps them. */
+function trusted({ dataFiles }: VmDisk, checkpoints: readonly Checkpoint[]): readonly Checkpoint[] {
+  if (dataFiles.length === 0) return checkpoints;
+  return checkpoints.map((each) => (each.ofProcess === true ? each : { ...each, why: each.why ?? IN_A_RAW_FILE }));
+}
+
 async function baseOf(
   disk: VmDisk,
   checkpoints: Parameters<typeof chooseBase>[1],
   life: CheckpointLife,
   options: BaseOptions & Pick<BackupPlanOptions, 'mode'>,
 ): Promise<Base> {
-  const { mode } = options;
+  const { mode, isNewKey } = options;
+  if (isNewKey === true) return { kind: 'full', why: '--new-key was given' };
   if (mode === 'full') return { kind: 'full', why: '--full was asked for' };
   const base = await chooseBase(disk, checkpoints, life, options);
   if (base.kind === 'full' && mode === 'incremental') {
@@ -109,20 +115,20 @@ async function baseOf(
   return base;
 }
 
-const measureSchema = v.object({ required: v.pipe(v.number(), v.safeInteger()) });
+/** More than so much that changed is compared with what is there (bytes): that takes a moment. */
+const MUCH_BYTES = 128 * 1024 * 1024;
 
-/** The size that an image of the whole disk may have; the disk's own where qemu-img cannot tell. */
-async function wholeBytes({ file, format, name, virtualSize }: VmDisk, signal: AbortSignal): Promise<number> {
-  const image = name.startsWith('json:') ? [name] : ['-f', format, file];
-  // The VM has it open: what it allocated last may be missed.
-  const args = ['measure', '-U', '--output=json', '-O', 'qcow2', ...image];
-  try {
-    const { stdout } = await runQemuImg(args, { deadline: new Deadline(MEASURE_LIMIT_MS), signal });
-    return v.parse(measureSchema, JSON.parse(stdout)).required;
-  } catch {
-    signal.throwIfAborted();
-    return virtualSize;
-  }
+async function bytesToCopy(disk: VmDisk, base: Base, leavesZeroesOut: boolean, signal: AbortSignal): Promise<number> {
+  const changed = base.kind === 'full' ? Infinity : base.since.dirtyBytes;
+  if (changed <= MUCH_BYTES) return changed;
+  // What was discarded has changed, and is not copied: a trim of the whole disk marks all that is free.
+  return Math.min(changed, await wholeBytes(disk, leavesZeroesOut, signal));
+}
+
+interface RoomOptions extends Pick<BackupPlanOptions, 'compression'> {
+  /** What must stay free at the end. */
+  readonly minFreeBytes: number;
+  readonly onProgress: (text: string) => void;
 }
 
 export interface RepositoryRoom {
@@ -140,10 +146,23 @@ export async function readRepositoryRoom(
   return { free: await freeBytes(path), needed: planned.reduce((sum, { bytes }) => sum + bytes, minFreeBytes) };
 }
 
-/** Throws a CutError if there is too little. */
-export function checkRepositoryRoom(path: string, room: RepositoryRoom): void {
+/**
+ * Throws a CutError if there is too little. What will be compressed may need less than is known: only what is to stay free
+ * is expected then, and the rest is told of.
+ */
+export function checkRepositoryRoom(
+  path: string,
+  room: RepositoryRoom,
+  { compression, minFreeBytes, onProgress }: RoomOptions,
+): void {
   if (room.free >= room.needed) return;
   const mib = (bytes: number): string => `${Math.floor(bytes / 1024 / 1024)} MiB`;
+  if (compression !== undefined && room.free >= minFreeBytes) {
+    onProgress(
+      `${mib(room.free)} free in ${path}: enough if it compresses well, uncompressed it is ${mib(room.needed)}`,
+    );
+    return;
+  }
   const message = `no space for the backup in ${path}: ${mib(room.free)} free, expected ${mib(room.needed)}`;
   throw new CutError('E_NO_SPACE', message, { facts: { ...room } });
 }

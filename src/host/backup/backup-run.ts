@@ -19,7 +19,6 @@ import { Reverter } from '../../reverter.js';
 import type { HeldCut } from '../create/held-cut.js';
 import { StepTimer } from '../create/step-timer.js';
 import { exists, writeDurably } from '../images/durable-file.js';
-import type { QmpConnectOptions } from '../../qmp/client.js';
 import { runName, VmFolder } from '../repository/layout.js';
 import { lockForChange } from '../repository/repository-lock.js';
 import { makeRepository, openIfThere, type Repository } from '../repository/repository.js';
@@ -31,22 +30,21 @@ import type { ManifestStore } from '../sets/manifest-store.js';
 import { noteDisks } from '../sets/disk-images.js';
 import { refuseHalfRestored } from '../sets/restore-journal.js';
 import { entryOrRefuse } from '../sets/owner-lock.js';
-import { openAndLockVm, type OpenVm } from '../sets/vm-lock.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import type { BackupHost } from '../vm/hypervisor.js';
 import { identityKey } from '../vm/identity.js';
-import { meansShutOff } from '../vm/monitors.js';
 import type { BackupAt, BackupOptions } from './backup-at.js';
 import { BackupJournal, backupJournalFile, readBackupJournal } from './backup-journal.js';
-import { checkRepositoryRoom, planBackup, readRepositoryRoom, type BackupPlan } from './backup-plan.js';
+import { checkRepositoryRoom, planBackup, readRepositoryRoom } from './backup-plan.js';
 import { targetsOf } from './backup-targets.js';
 import { checkpointsToKeep, isOfRepository, isSuperfluous } from './checkpoints.js';
 import { copyDisks, type CopiedRun } from './copy-disks.js';
 import { HeldFiles } from './held-files.js';
+import { openForBackup, shutOffOptions, shutOffPlan } from './open-for-backup.js';
+import { RepositoryWait } from './repository-wait.js';
 import { refuseSecond } from './second-repository.js';
 import { settleBackup } from './settle-backup.js';
 import { tellCompletion } from './tell-completion.js';
-import { openShutOffVm, type ShutOffVm } from './shut-off-vm.js';
 
 export interface BackupResult {
   readonly manifest: RunManifest;
@@ -71,7 +69,8 @@ const REMOVE_MS = 60_000;
 export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const timer = new StepTimer();
   const monitorLog: Manifest['monitorLog'] = [];
-  const there = await openIfThere(given.repository);
+  const wait = new RepositoryWait(given.repository, given);
+  const there = await wait.for('opening it', () => openIfThere(given.repository));
   await using open = await openForBackup(given, there, {
     timeoutMs: given.monitorTimeoutMs,
     log: ({ direction, command, monotonicNs }) => {
@@ -84,60 +83,43 @@ export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   await refuseHalfRestored(store.folder);
   await settleLeft(store, backups, options);
   await backups.refuseOtherJob();
-  if (there === undefined) await refuseSecond(given, hypervisor, backups);
-  const repository = there ?? (await makeRepository(given.repository));
+  // Another tool may have made it while the VM was waited for, and backed up this very VM to it.
+  const present = there ?? (await wait.for('opening it', () => openIfThere(given.repository)));
+  if (present === undefined) await refuseSecond(given, hypervisor, backups);
+  const repository = present ?? (await wait.for('making it', () => makeRepository(given.repository)));
   const folder = new VmFolder(repository.path, identityKey(identity));
   const locking = { ...options, operation: 'backup run', waitMs: options.lockWaitMs };
-  await using lock = await lockForChange(repository, folder.key, locking);
-  await removeLeft(folder, await leftFolders(folder));
-  const runs = await readRuns(folder);
+  await using lock = await wait.for('locking it', async () => {
+    const taken = await lockForChange(repository, folder.key, locking);
+    // Nobody waits for it any more.
+    if (wait.isGivenUp) await taken[Symbol.asyncDispose]();
+    return taken;
+  });
+  await wait.for('removing what was left', async () => {
+    await removeLeft(folder, await leftFolders(folder));
+  });
+  const runs = await wait.for('reading its runs', () => readRuns(folder));
   await dropLeft(backups, repository, runs, options);
-  const planned = await planBackup(hypervisor, repository.id, folder, runs, options);
+  // It reads what the run may lie on.
+  const planned = await wait.for('planning a run', async () => {
+    const made = await planBackup(hypervisor, repository.id, folder, runs, options);
+    if (wait.isGivenUp) await made.agent?.[Symbol.asyncDispose]();
+    return made;
+  });
   const plan = 'drives' in open ? shutOffPlan(planned, open) : planned;
   try {
     if (!('drives' in open)) await noteDisks(given.stateDir, identity, plan.all, (await store.readAll()).manifests);
-    checkRepositoryRoom(repository.path, await readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes));
+    const room = await wait.for('asking for its free space', () => {
+      return readRepositoryRoom(repository.path, plan.planned, options.minFreeBytes);
+    });
+    checkRepositoryRoom(repository.path, room, options);
     timer.end('inspect');
     const describe = 'drives' in open ? open.describe : () => hypervisor.describe();
     const of = { options, repository, folder, runs, lock, hypervisor, describe, backups };
-    return await makeRun({ ...of, store, plan, timer, monitorLog });
+    return await makeRun({ ...of, store, plan, timer, monitorLog }, wait);
   } finally {
     await plan.agent?.[Symbol.asyncDispose]();
   }
-}
-
-/** The plan in the VM's own words. */
-function shutOffPlan(plan: BackupPlan, { drives, knownBy, leftOut, missing }: ShutOffVm): BackupPlan {
-  const planned = plan.planned.map((each) => {
-    const { id, serial } = drives.find(({ device }) => device === each.disk.device) ?? each.disk;
-    return { ...each, disk: { ...each.disk, id, ...defined({ serial }) } };
-  });
-  const whyNoAgent = `the VM is shut off: nothing writes to its disks, which are taken to be those of ${knownBy}`;
-  const own = { leftOut: [...plan.leftOut, ...leftOut], missing: [...plan.missing, ...missing] };
-  return { ...plan, ...own, planned, status: 'shut off', whyNoAgent };
-}
-
-/** The VM, or what stands in for it while it is shut off. */
-async function openForBackup(
-  options: BackupOptions,
-  repository: Repository | undefined,
-  connect: QmpConnectOptions,
-): Promise<OpenVm | ShutOffVm> {
-  const request = { ...options, operation: 'backup', waitMs: options.lockWaitMs } as const;
-  const { monitor } = options.vm;
-  try {
-    return await openAndLockVm(request, connect);
-  } catch (error) {
-    if (!(await meansShutOff(error, monitor))) throw error;
-    return await openShutOffVm(request, repository, options.disks, connect, error);
-  }
-}
-
-/** There is no guest that could be held, and none that would have to be. */
-function shutOffOptions(options: BackupOptions, { drives }: ShutOffVm): BackupOptions {
-  const { asked, allowLower } = options.requirement;
-  const disks = drives.map(({ device }) => device);
-  return { ...options, disks, requirement: { asked: asked === 'auto' ? 'crash' : asked, allowLower } };
 }
 
 async function settleLeft(store: ManifestStore, backups: BackupHost, options: BackupOptions): Promise<void> {
@@ -149,6 +131,9 @@ async function settleLeft(store: ManifestStore, backups: BackupHost, options: Ba
     const message = `a backup (${entry.run}) was killed while it held the guest: run "fsfreeze-bridge recover" first`;
     throw new UsageError('E_UNFINISHED', message);
   }
+  // What hangs there would hang for ever, with the VM locked.
+  const wait = new RepositoryWait(entry.repository.path, options);
+  await wait.for(`which run ${entry.run} was left in`, () => wait.free().catch(() => 0));
   const waitMs = options.lockWaitMs;
   const settled = await settleBackup(store.folder, entry, { backups, waitMs, signal: options.signal });
   if (settled === 'removed') options.onProgress(`run ${entry.run}, whose tool was killed, is undone`);
@@ -173,15 +158,16 @@ function everyCheckpoint(runs: Runs): ReadonlySet<string> {
   return checkpointsToKeep(runs, runs.all.length + 1);
 }
 
-async function makeRun(at: BackupAt): Promise<BackupResult> {
+async function makeRun(at: BackupAt, wait: RepositoryWait): Promise<BackupResult> {
   const { options, repository, folder, store, plan } = at;
   const id = randomBytes(4).toString('hex');
   const begun = new Date();
   const run = runName(begun, id);
   const { speed, compression } = options;
+  const encrypt = options.encrypt === false ? undefined : options.encrypt;
   const path = folder.draft(run);
   const named = { repositoryId: repository.id, sharedCheckpoint: at.backups.checkpointsAreShared, run, id, path };
-  const targets = targetsOf(plan.planned, { ...named, speed, compression });
+  const targets = targetsOf(plan.planned, { ...named, speed, compression, encrypt });
   const journal = await BackupJournal.begin(store.folder, {
     repository: { path: repository.path, id: repository.id },
     key: folder.key,
@@ -197,20 +183,25 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
   };
   try {
     // The draft goes last: as long as QEMU may write to it, it stays.
-    const draft = await RunDraft.begin(folder, run);
+    const draft = await wait.for('beginning a run', () => RunDraft.begin(folder, run));
     const files = new HeldFiles();
     // One after the other: each that hangs keeps one of the few threads that do all work on files.
     const remove = async (): Promise<void> => {
+      await wait.idle();
       await files.close();
       await draft.remove();
     };
     reverter.push(`draft ${draft.path}`, remove, REMOVE_MS);
-    copied = await copyDisks(at, { run, id, begun, targets, draft, files, journal, reverter, onHeld });
+    copied = await copyDisks(at, { run, id, begun, targets, draft, wait, files, journal, reverter, onHeld });
     const { manifest } = copied;
-    await draft.publish(manifest, async () => {
+    const check = async (): Promise<void> => {
       await checkBases(folder, manifest);
       await at.lock.check();
-    });
+      // Whoever is told that it failed must not find it.
+      wait.check();
+    };
+    const publish = (): Promise<void> => draft.publish(manifest, check);
+    await wait.for('publishing the run', publish, { isInterruptible: false });
   } catch (error) {
     const told = await undo(reverter, journal, options.signal, error);
     // Interrupted or not: its writers must not forget what this run was to keep.
@@ -218,7 +209,7 @@ async function makeRun(at: BackupAt): Promise<BackupResult> {
     throw told;
   }
   reverter.keep();
-  return await afterwards(at, copied, journal);
+  return await afterwards(at, wait, copied, journal);
 }
 
 /** Throws a UsageError `E_REPOSITORY_BUSY` if what the run lies on is gone: somebody took the lock as one that was lost. */
@@ -265,6 +256,7 @@ async function undo(reverter: Reverter, journal: BackupJournal, signal: AbortSig
 /** The run is there: checkpoints advance, and the guest's writers are told. Whatever fails now is a trouble, no more. */
 async function afterwards(
   { options, repository, folder, backups, plan }: BackupAt,
+  wait: RepositoryWait,
   { manifest, held, notReserved }: CopiedRun,
   journal: BackupJournal,
 ): Promise<BackupResult> {
@@ -275,8 +267,10 @@ async function afterwards(
     troubles.push(`${what}: ${describeError(error)}`);
   };
   await journal.end();
+  const isInterruptible = false;
   const kept = async (): Promise<void> => {
-    const keep = checkpointsToKeep(await readRuns(folder), options.keepCheckpoints);
+    const runs = await wait.for('reading its runs', () => readRuns(folder), { isInterruptible });
+    const keep = checkpointsToKeep(runs, options.keepCheckpoints);
     await backups.dropCheckpoints(isSuperfluous(repository.id, keep), isOfRepository(repository.id));
   };
   await kept().catch(trouble(`checkpoints beyond the newest ${options.keepCheckpoints} were not all forgotten`));
@@ -287,7 +281,8 @@ async function afterwards(
     uuid: manifest.vm.uuid,
     lastRun: manifest.run,
   };
-  await writeDurably(folder.record, `${JSON.stringify(record, undefined, 2)}\n`).catch(trouble(folder.record));
+  const keepRecord = (): Promise<void> => writeDurably(folder.record, `${JSON.stringify(record, undefined, 2)}\n`);
+  await wait.for('recording the VM', keepRecord, { isInterruptible }).catch(trouble(folder.record));
   const satisfied = satisfies(manifest.level, manifest.required);
   const outcome = satisfied && held.doubt === undefined ? 'ok' : 'failed';
   const completion = await tellCompletion(options, held, outcome, options.signal);

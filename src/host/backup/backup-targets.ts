@@ -1,15 +1,20 @@
 // Makes the files that a backup goes to, in the draft of its run, and names what the act has in the hypervisor.
-import { open, stat, type FileHandle } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { makeImage } from '../images/image-file.js';
+import { LUKS_HEADER_BYTES, writeLuks } from '../images/luks-file.js';
+import type { LuksKey } from '../images/luks-key.js';
 import { reserveSpace } from '../images/reserve.js';
 import { backingName } from '../repository/chain.js';
+import { diskFileName } from '../repository/layout.js';
 import type { BackupTarget } from '../vm/hypervisor.js';
 import type { PlannedDisk } from './backup-plan.js';
 import { checkpointName } from './checkpoints.js';
 import type { Compression } from './compression.js';
 import type { HeldFiles } from './held-files.js';
+import { likeImage } from './like-image.js';
+import type { RepositoryWait } from './repository-wait.js';
 
 export interface TargetOptions {
   readonly repositoryId: string;
@@ -23,6 +28,7 @@ export interface TargetOptions {
   /** Bytes per second, for all disks together. */
   readonly speed: number | undefined;
   readonly compression: Compression | undefined;
+  readonly encrypt: LuksKey | undefined;
 }
 
 export interface PlannedTarget extends BackupTarget {
@@ -30,11 +36,12 @@ export interface PlannedTarget extends BackupTarget {
 }
 
 export function targetsOf(planned: readonly PlannedDisk[], options: TargetOptions): PlannedTarget[] {
-  const { repositoryId, sharedCheckpoint, run, id, path, speed, compression } = options;
+  const { repositoryId, sharedCheckpoint, run, id, path, speed, compression, encrypt: key } = options;
   return planned.map((each, index) => ({
     planned: each,
     disk: each.disk,
-    file: join(path, `${each.name}.qcow2`),
+    file: join(path, diskFileName(each.name, key !== undefined)),
+    key,
     node: `fsb-to-${id}-${index}`,
     jobId: `fsb-backup-${id}-${index}`,
     checkpoint: each.hasCheckpoint
@@ -62,42 +69,54 @@ export function imageBytes(bytes: number, virtualSize: number): number {
   return bytes + (tables + refcounts) * CLUSTER_BYTES + FIXED_BYTES;
 }
 
-/**
- * Makes the files, and holds them. Gives those whose space could not be taken. Throws a CutError, and what the filesystem
- * throws.
- */
+export interface MadeTargets {
+  /** Files whose space could not be taken. */
+  readonly notReserved: readonly string[];
+  /** Files that QEMU may not be allowed to open, and why, for people. */
+  readonly notOwned: readonly string[];
+}
+
+/** Makes the files, and holds them. Throws a CutError, what RepositoryWait does, and what the filesystem throws. */
 export async function makeTargets(
   targets: readonly PlannedTarget[],
   compression: Compression | undefined,
   files: HeldFiles,
-): Promise<string[]> {
+  wait: RepositoryWait,
+): Promise<MadeTargets> {
   const notReserved: string[] = [];
-  for (const { planned, disk, file } of targets) {
-    const { base } = planned;
-    // Nobody but QEMU's user and root reads what is in a guest's disks.
-    const handle = await open(file, 'wx', 0o600);
-    files.hold(file, handle);
-    const backing =
-      base.kind === 'full' ? undefined : { name: backingName(base.manifest.run, base.file.file.name), format: 'qcow2' };
-    await makeImage({
-      file,
-      virtualSize: disk.virtualSize,
-      compression: compression ?? 'zlib',
-      tellsOfLostTables: true,
-      ...defined({ backing }),
-    });
-    await likeImage(handle, disk.file);
-    // The guest's own writes wait for their copies here, and fail where those do. What is compressed needs less.
-    if (compression !== undefined) continue;
-    if (!(await reserveSpace(file, imageBytes(planned.bytes, disk.virtualSize)))) notReserved.push(file);
+  const notOwned: string[] = [];
+  for (const target of targets) {
+    const { file } = target;
+    const made = await wait.for(`making ${file}`, () => makeTarget(target, compression, files));
+    if (!made.isReserved) notReserved.push(file);
+    if (made.notOwned !== undefined) notOwned.push(made.notOwned);
   }
-  return notReserved;
+  return { notReserved, notOwned };
 }
 
-// QEMU may run as a user of its own, to whom the disk's image belongs.
-async function likeImage(handle: FileHandle, image: string): Promise<void> {
-  const { uid, gid } = await stat(image);
-  const own = await handle.stat();
-  if (own.uid !== uid || own.gid !== gid) await handle.chown(uid, gid);
-  await handle.chmod(0o600);
+async function makeTarget(
+  { planned, disk, file, key }: PlannedTarget,
+  compression: Compression | undefined,
+  files: HeldFiles,
+): Promise<{ readonly isReserved: boolean; readonly notOwned: string | undefined }> {
+  const { base } = planned;
+  // Nobody else reads what is in a guest's disks, from the first byte on.
+  const handle = await open(file, 'wx', 0o600);
+  files.hold(file, handle);
+  const backing =
+    base.kind === 'full' ? undefined : { name: backingName(base.manifest.run, base.file.file), format: 'qcow2' };
+  await makeImage({
+    file,
+    virtualSize: disk.virtualSize,
+    compression: compression ?? 'zlib',
+    tellsOfLostTables: true,
+    ...defined({ backing }),
+  });
+  // It is empty: QEMU writes the disk into it.
+  if (key !== undefined) await writeLuks(handle, key, await readFile(file));
+  const notOwned = await likeImage(handle, file, disk.file);
+  // The guest's own writes wait for their copies here, and fail where those do. What is compressed needs less.
+  if (compression !== undefined) return { isReserved: true, notOwned };
+  const bytes = imageBytes(planned.bytes, disk.virtualSize) + (key === undefined ? 0 : LUKS_HEADER_BYTES);
+  return { isReserved: await reserveSpace(file, bytes), notOwned };
 }

@@ -3,13 +3,14 @@
 // VM meanwhile (a snapshot, a commit, a revert, a restart from other images), what is found under a name tells what
 // differs from that file of that run.
 import type { VmDisk } from '../../qmp/block-graph.js';
-import { BridgeError } from '../../errors.js';
+import { BridgeError, UsageError } from '../../errors.js';
 import { chainOf, checkLink } from '../repository/chain.js';
 import type { VmFolder } from '../repository/layout.js';
 import { wantedRuns, type Runs } from '../repository/runs.js';
 import type { RunDisk, RunManifest } from '../repository/run-manifest.js';
 import { faultOf } from '../repository/run-faults.js';
 import type { BackupHost, Checkpoint, CheckpointLife } from '../vm/hypervisor.js';
+import { whyNotAlike, type EncryptionAsked } from './encryption.js';
 
 /** Of the disk at `index`, or of all disks of the run. */
 export function checkpointName(repository: string, run: string, index: number | undefined): string {
@@ -36,19 +37,30 @@ export function isSuperfluous(repository: string, kept: ReadonlySet<string>): (n
   return (name) => isOurs(name) && !kept.has(name);
 }
 
-/** The checkpoints of each disk's newest `count` runs that somebody wants: disks may be backed up at different times. */
+/**
+ * The checkpoints of each disk's newest `count` runs that somebody wants: disks may be backed up at different times. None
+ * from before it was resized: what a bitmap recorded beyond a disk's end is gone when the disk is as large as before.
+ */
 export function checkpointsToKeep(runs: Runs, count: number): ReadonlySet<string> {
   const counts = new Map<string, number>();
   const kept = new Set<string>();
-  const disks = wantedRuns(runs)
-    .toReversed()
-    .flatMap((manifest) => manifest.disks);
-  for (const { id, checkpoint } of disks) {
-    const before = counts.get(id) ?? 0;
-    counts.set(id, before + 1);
-    if (before < count && checkpoint !== undefined) kept.add(checkpoint);
+  for (const manifest of wantedRuns(runs).toReversed()) {
+    for (const disk of manifest.disks) {
+      const before = counts.get(disk.id) ?? 0;
+      counts.set(disk.id, before + 1);
+      if (before >= count || disk.checkpoint === undefined) continue;
+      if (resizedSince(runs, manifest, disk) === undefined) kept.add(disk.checkpoint);
+    }
   }
   return kept;
+}
+
+/** A run after that one in which the disk, under its name of then or of now, had another size. */
+function resizedSince({ all }: Runs, { run }: RunManifest, then: RunDisk, nowId = then.id): RunManifest | undefined {
+  const isResized = ({ id, virtualSize }: RunDisk): boolean =>
+    (id === then.id || id === nowId) && virtualSize !== then.virtualSize;
+  const later = all.slice(all.findIndex((each) => each.run === run) + 1);
+  return later.find(({ disks }) => disks.some(isResized));
 }
 
 /** Forgets those of a run that came to nothing: the ones before it went on recording. */
@@ -71,7 +83,7 @@ export type Base =
     }
   | { readonly kind: 'full'; readonly why: string };
 
-export interface BaseOptions {
+export interface BaseOptions extends EncryptionAsked {
   readonly folder: VmFolder;
   readonly runs: Runs;
   /** Of the disk's image, and of those that it lies on. */
@@ -82,7 +94,8 @@ export interface BaseOptions {
 
 /**
  * The newest run that the disk can be an increment of, else why there is none: the reason is that of the newest run which
- * would have been one. A chain that is long enough, was found damaged or failed a boot test is ended.
+ * would have been one. A chain that is long enough, was found damaged or failed a boot test is ended. Throws a UsageError
+ * `E_KEY` if the key does not open it.
  */
 export async function chooseBase(
   disk: VmDisk,
@@ -95,7 +108,7 @@ export async function chooseBase(
   let reason: string | undefined;
   for (const manifest of wanted) {
     for (const [since, ofIt] of withDisks(checkpoints, manifest)) {
-      const fitting = ofIt.length === 1 ? ofIt : ofIt.filter((each) => wasOn(disk, options.inodes, each));
+      const fitting = ofIt.filter((each) => fits(since, ofIt.length === 1, disk, options.inodes, each));
       const [file] = fitting;
       if (file === undefined || fitting.length > 1) {
         const whose = file === undefined ? 'none of theirs' : 'that of more than one';
@@ -110,7 +123,8 @@ export async function chooseBase(
       if (endsChain === true) return { kind: 'full', why: reason };
     }
   }
-  return { kind: 'full', why: reason ?? whyNone(disk, wanted, life) };
+  if (reason !== undefined) return { kind: 'full', why: reason };
+  return { kind: 'full', ...whyNone(disk, wanted, life) };
 }
 
 /** The checkpoints of the run, each with the disks of the run that it is of. */
@@ -120,6 +134,25 @@ function withDisks(checkpoints: readonly Checkpoint[], { disks }: RunManifest): 
     .filter(([, ofIt]) => ofIt.length > 0);
 }
 
+/** Its name tells which disk of a run a checkpoint is of; its image, whatever it is called now, that it is the one. */
+function fits(
+  { ofProcess = false }: Checkpoint,
+  isOnly: boolean,
+  disk: VmDisk,
+  inodes: readonly string[],
+  of: RunDisk,
+): boolean {
+  if (!isOnly) return wasOn(disk, inodes, of);
+  // It stays where another file is put below it (blockdev-reopen).
+  return !ofProcess || sharesImage(disk, inodes, of);
+}
+
+/** Any image of the one is one of the other: merges take layers out of the middle. */
+function sharesImage({ file, backingFiles }: VmDisk, inodes: readonly string[], { source }: RunDisk): boolean {
+  const then = named([source.file, ...(source.below ?? [])], source.inodes ?? []);
+  return named([file, ...backingFiles], inodes).some((image) => then.some((each) => isOne(image, each)));
+}
+
 /**
  * One of the two images lies on the other, or they are one: snapshots and commits move a VM up and down such a chain. It is the
  * same file under the same name: images may have been exchanged.
@@ -127,11 +160,12 @@ function withDisks(checkpoints: readonly Checkpoint[], { disks }: RunManifest): 
 function wasOn({ file, backingFiles }: VmDisk, inodes: readonly string[], { source }: RunDisk): boolean {
   const now = named([file, ...backingFiles], inodes);
   const then = named([source.file, ...(source.below ?? [])], source.inodes ?? []);
-  const isOne = (a: NamedImage | undefined, b: NamedImage): boolean => {
-    if (a === undefined || a.file !== b.file) return false;
-    return a.inode === '' || b.inode === '' || a.inode === b.inode;
-  };
   return now.some((image) => isOne(then[0], image)) || then.some((image) => isOne(now[0], image));
+}
+
+function isOne(a: NamedImage | undefined, b: NamedImage): boolean {
+  if (a === undefined || a.file !== b.file) return false;
+  return a.inode === '' || b.inode === '' || a.inode === b.inode;
 }
 
 interface NamedImage {
@@ -156,12 +190,18 @@ async function whyNoBase(
   since: Checkpoint,
   manifest: RunManifest,
   file: RunDisk,
-  { folder, runs, maxChain }: BaseOptions,
+  { folder, runs, maxChain, encrypt, signal }: BaseOptions,
 ): Promise<NoBase> {
-  if (since.why !== undefined) return { why: since.why };
+  const key = encrypt === false ? undefined : encrypt;
+  const unlike = whyNotAlike(file, manifest.run, key !== undefined);
+  if (unlike !== undefined) return { why: unlike, endsChain: true };
+  // An older run may have had the size of today.
   if (file.virtualSize !== disk.virtualSize) {
-    return { why: `the disk was resized from ${file.virtualSize} to ${disk.virtualSize} bytes` };
+    return { why: `the disk was resized from ${file.virtualSize} to ${disk.virtualSize} bytes`, endsChain: true };
   }
+  const resized = resizedSince(runs, manifest, file, disk.id);
+  if (resized !== undefined) return { why: `the disk had another size in run ${resized.run}`, endsChain: true };
+  if (since.why !== undefined) return { why: since.why };
   try {
     const chain = chainOf(folder, runs.all, manifest, file);
     if (chain.length >= maxChain) {
@@ -170,10 +210,14 @@ async function whyNoBase(
     for (const link of chain) {
       const fault = await faultOf(folder, link.run);
       if (fault !== undefined) return { why: `run ${link.run} ${fault}`, endsChain: true };
-      await checkLink(link);
+      await checkLink(link, { signal, key });
     }
     return {};
   } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof BridgeError && error.code === 'E_KEY') {
+      throw new UsageError('E_KEY', `${error.message}: a new chain begins with --full`, { cause: error });
+    }
     if (error instanceof BridgeError) return { why: error.message };
     // A file that cannot be read (EIO, EACCES) is no base, and no reason to have no backup.
     if (error instanceof Error && 'code' in error) return { why: `a file of it cannot be read: ${error.message}` };
@@ -183,13 +227,16 @@ async function whyNoBase(
 
 const causes: Readonly<Record<CheckpointLife, string>> = {
   image: 'QEMU ended without storing them, or the image was put back or replaced',
-  process: 'the image cannot store them, and QEMU was started anew',
+  process: 'no image keeps them, and QEMU was started anew',
   none: '',
 };
 
-function whyNone({ id, serial }: VmDisk, wanted: readonly RunManifest[], life: CheckpointLife): string {
+function whyNone({ id, serial }: VmDisk, wanted: readonly RunManifest[], life: CheckpointLife) {
   const known = wanted.some(({ disks }) => disks.some((each) => each.id === id || each.serial === serial));
-  if (!known) return 'the disk is in no earlier run';
-  if (life === 'none') return 'no checkpoint can be kept of it: its image is no qcow2 (version 3)';
-  return `the VM has none of the checkpoints of earlier runs: ${causes[life]}, or those runs are too old`;
+  if (!known) return { why: 'the disk is in no earlier run' };
+  const why =
+    life === 'none'
+      ? 'no checkpoint can be kept of it: its image is no qcow2 (version 3)'
+      : `the VM has none of the checkpoints of earlier runs: ${causes[life]}, or those runs are too old`;
+  return { why };
 }

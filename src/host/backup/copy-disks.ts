@@ -24,10 +24,12 @@ import type { BackupAt } from './backup-at.js';
 import { dropCheckpointsOf } from './checkpoints.js';
 import { makeTargets, type PlannedTarget } from './backup-targets.js';
 import type { HeldFiles } from './held-files.js';
+import { withOwners } from './like-image.js';
 import { checkContinued } from './paused-vm.js';
+import type { RepositoryWait } from './repository-wait.js';
 import { runManifest } from './run-record.js';
 import { SpaceWatch } from './space-watch.js';
-import { measured, progressLine } from './transfer-progress.js';
+import { measured, progressLine } from '../../qmp/transfer-progress.js';
 
 export interface RunParts {
   readonly run: string;
@@ -35,6 +37,7 @@ export interface RunParts {
   readonly begun: Date;
   readonly targets: readonly PlannedTarget[];
   readonly draft: RunDraft;
+  readonly wait: RepositoryWait;
   /** What is written to by QEMU, to be held. */
   readonly files: HeldFiles;
   readonly journal: BackupJournal;
@@ -56,35 +59,39 @@ const FINALIZE_MS = 60_000;
 /** Throws whatever fails: nothing is published, and the reverter undoes what was done. */
 export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRun> {
   const { options, hypervisor, backups, plan, timer, monitorLog, folder, repository, runs } = at;
-  const { targets, draft, files, run, id, begun } = parts;
-  const notReserved = await makeTargets(targets, options.compression, files);
+  const { targets, draft, wait, files, run, id, begun } = parts;
+  const { notReserved, notOwned } = await makeTargets(targets, options.compression, files, wait);
+  const toldOfOwners = (error: unknown): never => {
+    throw withOwners(error, notOwned);
+  };
   const { texts, folders } = await at.describe();
   const agentSocket = options.vm.agent?.kind === 'socket' ? options.vm.agent.path : undefined;
   const machine = await describeMachine(hypervisor, plan.all, agentSocket);
-  const savedTexts = await saveTexts(draft.path, [...texts, ...machine]);
+  const savedTexts = await wait.for('keeping texts', () => saveTexts(draft.path, [...texts, ...machine]));
   const point = await draftPoint(hypervisor, plan, options);
-  await backups.openTargets(targets, parts.reverter);
+  await backups.openTargets(targets, parts.reverter).catch(toldOfOwners);
   timer.end('targets');
 
   const marks: Marks = {};
-  const { held, worth, findings } = await cutUnderHold(at, parts, marks);
+  // libvirt opens the targets in the cut.
+  const { held, worth, findings } = await cutUnderHold(at, parts, marks).catch(toldOfOwners);
   timer.marks(marks);
   parts.onHeld(held);
   // Its socket serves one at a time, and copying takes its time.
   await plan.agent?.[Symbol.asyncDispose]();
   const state = await inTime(at, 'the state of the VM to be saved', () =>
-    saveState(draft.path, [...firmwareOf(plan.all), ...folders]),
+    saveState(draft.path, [...firmwareOf(plan.all), ...folders], targets[0]?.key),
   );
 
   const copyStartMs = monotonicMs();
-  const copiedBytes = await transfer(at, targets, files);
-  for (const { file } of targets) await releaseSpace(file);
-  await files.sync(options.signal);
-  await files.close();
+  const copiedBytes = await transfer(at, parts);
+  for (const { file } of targets) await wait.for(`giving back space of ${file}`, () => releaseSpace(file));
+  await syncFiles(parts);
+  await wait.for('closing files', () => files.close());
   const copyMs = roundMs(monotonicMs() - copyStartMs);
   timer.end('transfer');
   const hashStartMs = monotonicMs();
-  const sums = await sumFiles(at, targets);
+  const sums = await sumFiles(at, parts);
   const hashMs = roundMs(monotonicMs() - hashStartMs);
   timer.end('hash');
   const facts = { held, worth, missing: plan.missing, steps: timer.steps, marks, monitorLog };
@@ -152,41 +159,47 @@ async function inTime<T>({ options }: BackupAt, what: string, work: () => Promis
   return await unlessAborted(withLimit(what, stallMs, work()), signal, () => new Error(`interrupted: ${what}`));
 }
 
-async function transfer(
-  { options, backups, repository }: BackupAt,
-  targets: readonly PlannedTarget[],
-  files: HeldFiles,
-) {
+async function transfer({ options, backups, repository }: BackupAt, parts: RunParts): Promise<readonly number[]> {
+  const { targets, wait } = parts;
   const { signal, stallMs, minFreeBytes } = options;
   const measure = measured();
   // Before QEMU meets the end of it: where the target is full, a write of the guest that waits for its copy fails. Half of
   // what was asked for is kept for the rest of the run, and for what others write.
-  const space = new SpaceWatch(repository.path, minFreeBytes / 2);
+  const space = new SpaceWatch(repository.path, minFreeBytes / 2, wait.free);
   return await backups.transfer(targets, {
     signal,
     stallMs,
     finalizeMs: FINALIZE_MS,
     // QEMU stands still while it flushes, and so may the guest: little is left for it to do.
-    beforeFlush: () => files.sync(signal),
+    beforeFlush: () => syncFiles(parts),
     onProgress: (progress) => {
       const now = measure(progress);
-      options.onProgress(progressLine(now));
+      options.onProgress(progressLine('backing up', now));
       options.onTransfer(now);
       space.check();
     },
   });
 }
 
-async function sumFiles({ options }: BackupAt, targets: readonly PlannedTarget[]): Promise<FileSum[]> {
-  const { signal, onProgress } = options;
+/** The wait is what the signal ends: as long as a sync is under way nothing of the files is closed or removed. */
+async function syncFiles({ files, wait }: RunParts): Promise<void> {
+  await wait.for('syncing what was copied', () => files.sync(new AbortController().signal));
+}
+
+async function sumFiles({ options }: BackupAt, { targets, wait }: RunParts): Promise<FileSum[]> {
+  const { onProgress } = options;
+  const { signal } = new AbortController();
   const sums: FileSum[] = [];
   let read = 0;
   const onRead = (bytes: number): void => {
+    // Nobody waits for it any more.
+    wait.check();
     read += bytes;
     onProgress(`reading again for the sums: ${Math.floor(read / 1024 / 1024)} MiB`);
   };
   for (const { file } of targets) {
-    sums.push(await sumFile(file, { signal, onRead }));
+    const what = `reading ${file} again for its sums`;
+    sums.push(await wait.for(what, () => sumFile(file, { signal, onRead }), { progress: () => read }));
   }
   return sums;
 }

@@ -8,9 +8,11 @@ import type { VmDisk } from '../../qmp/block-graph.js';
  */
 export async function inodesOf({ file, backingFiles }: Pick<VmDisk, 'file' | 'backingFiles'>): Promise<string[]> {
   const inodes: string[] = [];
-  for (const image of [file, ...backingFiles]) {
-    const found = await stat(image, { bigint: true }).catch(() => undefined);
-    inodes.push(found?.isFile() === true ? String(found.ino) : '');
-  }
+  for (const image of [file, ...backingFiles]) inodes.push(await inodeOf(image));
   return inodes;
+}
+
+async function inodeOf(file: string): Promise<string> {
+  const found = await stat(file, { bigint: true }).catch(() => undefined);
+  return found?.isFile() === true ? String(found.ino) : '';
 }

@@ -1,9 +1,12 @@
 // Puts the manifest of a run together, once its files are whole.
+import { basename } from 'node:path';
 import { defined } from '../../defined.js';
 import type { CutFinding } from '../create/cut.js';
 import { draftDisk } from '../create/point-draft.js';
 import type { SetWorth } from '../guest/level.js';
-import type { VmFolder } from '../repository/layout.js';
+import { LUKS_CIPHER } from '../images/luks-file.js';
+import { KEY_ID } from '../images/luks-key.js';
+import { diskFileName, type VmFolder } from '../repository/layout.js';
 import type { FileSum } from '../repository/extents.js';
 import { RUN_FORMAT, type RunDisk, type RunManifest } from '../repository/run-manifest.js';
 import type { PointInTime } from '../sets/point-in-time.js';
@@ -46,10 +49,12 @@ export function runManifest(facts: RunFacts): RunManifest {
   };
 }
 
-function diskOf({ folder, run, worth, sums, copiedBytes }: RunFacts, target: PlannedTarget, index: number): RunDisk {
-  const { disk, planned, checkpoint } = target;
-  const { base, name: stem, otherBitmaps } = planned;
-  const name = `${stem}.qcow2`;
+function diskOf(facts: RunFacts, target: PlannedTarget, index: number): RunDisk {
+  const { worth, sums, copiedBytes } = facts;
+  const { disk, planned, checkpoint, key } = target;
+  const { base, otherBitmaps } = planned;
+  const name = basename(target.file);
+  const encryption = key === undefined ? undefined : ({ format: 'luks', cipher: LUKS_CIPHER } as const);
   const sum = sums[index];
   const { level, evidence } = worth.disks[index] ?? { level: 'crash', evidence: [] };
   if (sum === undefined) throw new Error(`no sum of ${name}`);
@@ -67,13 +72,26 @@ function diskOf({ folder, run, worth, sums, copiedBytes }: RunFacts, target: Pla
       ...defined({ below: disk.backingFiles.length === 0 ? undefined : [...disk.backingFiles] }),
       inodes: [...planned.inodes],
     },
-    file: { name, ...sum },
+    file: { name, ...sum, ...defined({ encryption }) },
     ...(base.kind === 'full'
       ? {}
       : { base: { run: base.manifest.run, name: base.file.file.name, blake2b: base.file.file.blake2b } }),
     ...defined({ checkpoint }),
     copiedBytes: copiedBytes[index] ?? 0,
     otherBitmaps: [...otherBitmaps],
-    restore: `qemu-img convert -p -f qcow2 -O qcow2 ${shellWord(`${folder.key}/${run}/${name}`)} ${shellWord(`/restored/${name}`)}`,
+    restore: restoreLine(facts, target),
   };
+}
+
+/** For one who is in the folder of the repository, and has the key in a file. */
+function restoreLine({ folder, run }: RunFacts, { file, planned, key }: PlannedTarget): string {
+  const name = basename(file);
+  const restored = shellWord(`/restored/${diskFileName(planned.name, false)}`);
+  if (key === undefined) {
+    return `qemu-img convert -p -f qcow2 -O qcow2 ${shellWord(`${folder.key}/${run}/${name}`)} ${restored}`;
+  }
+  // Headers name what lies below as seen from a run's folder.
+  const words = `convert -p --object secret,id=${KEY_ID},file=/KEYFILE --image-opts -O qcow2`;
+  const image = `driver=qcow2,file.driver=luks,file.key-secret=${KEY_ID},file.file.filename=${name}`;
+  return `(cd ${shellWord(`${folder.key}/${run}`)} && qemu-img ${words} ${image} ${restored})`;
 }

@@ -10,9 +10,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../../deadline.js';
 import { CutError, describeError, UnreachableError, UsageError } from '../../errors.js';
 import type { QmpConnectOptions } from '../../qmp/client.js';
+import { ownDataFiles } from '../images/data-files.js';
 import { describeHolders, holdersOf } from '../images/image-file.js';
 import { knownDisks, type KnowingHost, type KnownDisk } from '../repository/known-disks.js';
 import { VmFolder } from '../repository/layout.js';
+import { refuseStarted } from '../repository/lock-for-images.js';
 import type { Repository } from '../repository/repository.js';
 import { readRuns, wantedRuns } from '../repository/runs.js';
 import { findAndLockVm, type LockRequest, type OpenVm } from '../sets/vm-lock.js';
@@ -21,7 +23,7 @@ import { definitionAt } from '../vm/definition.js';
 import type { LeftOut } from '../vm/disk-choice.js';
 import type { VmDescription } from '../vm/hypervisor.js';
 import { identityKey, type VmIdentity } from '../vm/identity.js';
-import { PlainQemu } from '../vm/plain-qemu.js';
+import { PlainQemu, type StandsIn } from '../vm/plain-qemu.js';
 import { chooseDefined, type DefinedChoice } from './defined-disks.js';
 
 export interface ShutOffVm extends OpenVm {
@@ -44,30 +46,41 @@ interface StandInDrive {
 }
 
 const PROGRAM = 'qemu-system-x86_64';
+/** `force-share`: it takes no lock that would keep the VM from being started. */
+const READ_ONLY = 'read-only=on,force-share=on';
 const START_LIMIT_MS = 30_000;
 const END_LIMIT_MS = 60_000;
 
+export interface ShutOffOptions {
+  /** Ids, serials or files of the disks wanted; all of them if it is empty. */
+  readonly named: readonly string[];
+  readonly connect: QmpConnectOptions;
+  /** `read`: nothing is to be changed. The images are not locked then, so that the VM may be started at any time. */
+  readonly access: 'read' | 'write';
+}
+
 /**
- * Locks the VM and starts its stand-in, which ends when this is disposed. `named`: ids, serials or files of the disks
- * wanted; all of them if it is empty. `whyShutOff`: what its monitor's opening threw. Throws an UnreachableError if no run
- * tells which disks it has, a UsageError if they are in use.
+ * Locks the VM and starts its stand-in, which ends when this is disposed. `whyShutOff`: what its monitor's opening threw.
+ * Throws an UnreachableError if no run tells which disks it has, a UsageError if they are in use, or if it was started from a
+ * backup on which it still lies.
  */
 export async function openShutOffVm(
   request: LockRequest,
   repository: Repository | undefined,
-  named: readonly string[],
-  connect: QmpConnectOptions,
+  options: ShutOffOptions,
   whyShutOff: unknown,
 ): Promise<ShutOffVm> {
+  const { named, connect } = options;
   const locked = await findAndLockVm(request, connect.timeoutMs ?? START_LIMIT_MS);
   const definition = definitionAt(request.vm.monitor);
   try {
+    if (repository !== undefined) await refuseStarted(repository, identityKey(locked.identity));
     const host = { ...locked, stateDir: request.stateDir };
     const choice = await disksOf(repository, host, await definition.disks(), named, whyShutOff);
     const { disks, knownBy, leftOut, missing } = choice;
     const [claim] = await definition.savedState();
     if (claim !== undefined) throw new UsageError('E_IN_USE', `${claim.file}: ${claim.why}`);
-    const standIn = await startStandIn(locked.identity, disks, connect, request.vm.monitor.kind === 'libvirt');
+    const standIn = await startStandIn(locked.identity, disks, options, request.vm.monitor.kind === 'libvirt');
     const close = async (): Promise<void> => {
       await standIn.end();
       await locked[Symbol.asyncDispose]();
@@ -127,19 +140,19 @@ interface StandIn {
 async function startStandIn(
   identity: VmIdentity,
   disks: readonly KnownDisk[],
-  connect: QmpConnectOptions,
+  { connect, access }: ShutOffOptions,
   forLibvirt: boolean,
 ): Promise<StandIn> {
-  for (const { id, file } of disks) {
-    const holders = await holdersOf(file);
-    if (holders.length === 0) continue;
-    throw new UsageError('E_IN_USE', `${file}, the image of disk ${id}, is in use by ${describeHolders(holders)}`);
-  }
+  for (const disk of disks) await refuseHeld(disk);
   const folder = await mkdtemp(join(tmpdir(), 'fsb-stand-in-'));
   const socket = join(folder, 'qmp.sock');
   const options: string[] = [];
   for (const [index, { id, file, format }] of disks.entries()) {
-    options.push('-drive', await driveOption(driveName(id, index), file, format));
+    const name = driveName(id, index);
+    options.push(
+      '-drive',
+      `${await driveOption(name, file, format)},${access === 'read' ? READ_ONLY : 'discard=unmap'}`,
+    );
   }
   const args = [
     ...['-M', 'none', '-nodefaults', '-display', 'none', '-S'],
@@ -158,7 +171,7 @@ async function startStandIn(
     return result;
   });
   try {
-    const hypervisor = await connectTo(socket, connect, forLibvirt, () => hasEnded);
+    const hypervisor = await connectTo(socket, connect, { forLibvirt, readOnly: access === 'read' }, () => hasEnded);
     const end = async (): Promise<void> => {
       await hypervisor.execute('quit').catch(() => undefined);
       await hypervisor[Symbol.asyncDispose]();
@@ -176,6 +189,21 @@ async function startStandIn(
   }
 }
 
+/** Throws a UsageError if a process has the disk's image open, or where its data is, or if that is not known. */
+async function refuseHeld(disk: KnownDisk): Promise<void> {
+  const { id, file } = disk;
+  const data = await stat(file).then(
+    () => ownDataFiles(disk),
+    () => [],
+  );
+  for (const each of [file, ...data]) {
+    const holders = await holdersOf(each);
+    if (holders.length === 0) continue;
+    const what = each === file ? 'the image' : 'the data file';
+    throw new UsageError('E_IN_USE', `${each}, ${what} of disk ${id}, is in use by ${describeHolders(holders)}`);
+  }
+}
+
 function whyNoStandIn(code: string | undefined, said: string, cause: unknown): Error {
   if (code === 'ENOENT' || said.startsWith('setpriv: ')) {
     const message = `a VM that is shut off is backed up by setpriv and ${PROGRAM}, which cannot be run: ${said}`;
@@ -188,13 +216,13 @@ function whyNoStandIn(code: string | undefined, said: string, cause: unknown): E
 async function connectTo(
   socket: string,
   connect: QmpConnectOptions,
-  forLibvirt: boolean,
+  standsIn: StandsIn,
   hasEnded: () => boolean,
 ): Promise<PlainQemu> {
   const deadline = new Deadline(START_LIMIT_MS);
   for (;;) {
     try {
-      return await PlainQemu.connect(socket, connect, forLibvirt);
+      return await PlainQemu.connect(socket, connect, standsIn);
     } catch (error) {
       if (deadline.passed || hasEnded()) throw error;
       await sleep(50);
@@ -214,5 +242,5 @@ async function driveOption(id: string, file: string, format: KnownDisk['format']
     throw new UsageError('E_NO_IMAGE', `${file}, the image of disk ${id}, cannot be found`, { cause });
   });
   const driver = found.isBlockDevice() ? 'host_device' : 'file';
-  return `if=none,id=${id},format=${format},file.driver=${driver},file.filename=${name},discard=unmap`;
+  return `if=none,id=${id},format=${format},file.driver=${driver},file.filename=${name}`;
 }

@@ -18,8 +18,15 @@ export interface AwaitOptions {
 const TRY_MS = 2000;
 const PAUSE_MS = 250;
 
-/** The agent, or why there is none, in a sentence. Throws what `stateOf` does: that says nothing about the guest. */
-export async function awaitAgent(guest: GuestProcess, options: AwaitOptions): Promise<QgaClient | string> {
+export interface NoAgent {
+  /** A sentence. */
+  readonly why: string;
+  /** The guest has come as far as it could: it is gone, or stands still. False where time has passed alone. */
+  readonly isOver: boolean;
+}
+
+/** The agent, or why there is none. Throws what `stateOf` does: that says nothing about the guest. */
+export async function awaitAgent(guest: GuestProcess, options: AwaitOptions): Promise<QgaClient | NoAgent> {
   const { agentSocket, limitMs, stallMs, signal, onProgress } = options;
   const deadline = new Deadline(limitMs);
   const startMs = performance.now();
@@ -27,8 +34,10 @@ export async function awaitAgent(guest: GuestProcess, options: AwaitOptions): Pr
   let stall = new Deadline(stallMs ?? limitMs);
   for (;;) {
     const state = await stateOf(guest, signal);
-    if (state.hasPanicked) return 'the guest panicked before its agent answered';
-    if (state.endedBy !== undefined) return 'the guest powered off, restarted or panicked before its agent answered';
+    if (state.hasPanicked) return over('the guest panicked before its agent answered');
+    if (state.endedBy !== undefined) {
+      return over('the guest powered off, restarted or panicked before its agent answered');
+    }
     if (state.reads !== reads) stall = new Deadline(stallMs ?? limitMs);
     reads = state.reads;
     const seconds = Math.floor((performance.now() - startMs) / 1000);
@@ -38,10 +47,14 @@ export async function awaitAgent(guest: GuestProcess, options: AwaitOptions): Pr
     } catch (error) {
       if (!(error instanceof UnreachableError) && !(error instanceof DeadlineError)) throw error;
     }
-    if (deadline.passed) return `no agent answered within ${Math.round(limitMs / 1000)} s`;
+    if (deadline.passed) return { why: `no agent answered within ${Math.round(limitMs / 1000)} s`, isOver: false };
     if (stallMs !== undefined && stall.passed) {
-      return `the guest did not read its disks for ${Math.round(stallMs / 1000)} s, and no agent answered`;
+      return over(`the guest did not read its disks for ${Math.round(stallMs / 1000)} s, and no agent answered`);
     }
     await sleep(PAUSE_MS, undefined, { signal }).catch(() => undefined);
   }
+}
+
+function over(why: string): NoAgent {
+  return { why, isOver: true };
 }

@@ -1,4 +1,5 @@
 // What a boot test may be told by its user.
+import type { LuksKey } from '../images/luks-key.js';
 
 export const acceleratorChoices = ['auto', 'kvm', 'tcg'] as const;
 export const diskBuses = ['virtio', 'scsi', 'sata', 'nvme'] as const;
@@ -24,6 +25,8 @@ export interface MachineChoice {
 }
 
 export interface BootOptions extends MachineChoice {
+  /** Of runs that are encrypted. */
+  readonly key: LuksKey | undefined;
   /** From the guest's start until its agent answers. */
   readonly bootLimitMs: number;
   /** From then on, for filesystems, writers and commands to become as they should be. */

@@ -1,31 +1,30 @@
 // Boots one run as a guest that reaches nothing: images of its own over the run's files, which are only read, no network, its
 // memory gone with it. It is judged by what it does, and ended.
 import { constants } from 'node:fs';
-import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { defined } from '../../defined.js';
 import { CutError, DeadlineError, UnreachableError, UsageError } from '../../errors.js';
-import { makeImage } from '../images/image-file.js';
-import { referencesOf } from '../images/references.js';
 import type { BootSights, BootVerdict } from '../repository/boot-verdict.js';
-import { chainOf, checkLink } from '../repository/chain.js';
+import { needsKey } from '../repository/chain-name.js';
 import type { FoundRun } from '../repository/find-run.js';
-import type { VmFolder } from '../repository/layout.js';
+import { requireKey } from '../repository/require-key.js';
 import type { RunManifest } from '../repository/run-manifest.js';
 import type { MachineFacts } from '../vm/machine-facts.js';
 import { runQmp } from '../../qmp/commands.js';
 import { awaitAgent } from './await-agent.js';
 import type { BootOptions } from './boot-options.js';
-import { guestArguments, type Accelerator, type GuestDisk, type GuestSetup } from './guest-arguments.js';
+import { isOfMachine } from './damage.js';
+import { guestArguments, type Accelerator, type GuestSetup } from './guest-arguments.js';
 import { checkGuest, type Checked } from './guest-checks.js';
 import { GuestConsole } from './guest-console.js';
+import { disksFor, flashFor, hasTpm } from './guest-files.js';
 import { isRefusedStart, startGuest, type GuestProcess } from './guest-process.js';
 import { stateOf } from './guest-state.js';
 import { hostArch, machineOfRun } from './machine-of-run.js';
-import { readSavedFile } from './saved-file.js';
 
 /** A guest that boots reads its disks; one whose processor hangs under KVM does not. */
-const KVM_STALL_MS = 60_000;
+export const KVM_STALL_MS = 60_000;
 const SCREEN_LIMIT_MS = 10_000;
 /** For what a QEMU said that has ended. */
 const CONSOLE_LIMIT_MS = 2000;
@@ -49,7 +48,8 @@ export interface BootedOnce {
  */
 export async function bootRun(found: FoundRun, options: BootOptions, limits: BootLimits): Promise<BootedOnce> {
   const { manifest, runs, vm } = found;
-  refuseWithoutAgent(manifest, runs.all);
+  refuseWithoutAgent(found);
+  await requireKey(found, manifest.disks, { ...limits, key: options.key });
   const facts = await machineOfRun(vm.folder, runs.all, manifest, options);
   const { accelerator } = options;
   const isTried = accelerator === 'auto' && (await hasKvm(facts));
@@ -78,13 +78,18 @@ async function tryKvm(
 }
 
 /** Nothing would tell that it is up. */
-function refuseWithoutAgent({ run, number }: RunManifest, all: readonly RunManifest[]): void {
-  if (all.some((each) => each.number <= number && each.versions.agent !== undefined)) return;
-  const message = `no agent of the guest answered when run ${run} and those before it were made: nothing would tell whether it boots`;
+function refuseWithoutAgent({ manifest, runs }: FoundRun): void {
+  if (hasAgent(manifest, runs.all)) return;
+  const message = `no agent of the guest answered when run ${manifest.run} and those before it were made: nothing would tell whether it boots`;
   throw new UsageError('E_BOOT', message);
 }
 
-async function hasKvm({ arch }: MachineFacts): Promise<boolean> {
+/** True if an agent answered when the run, or one before it, was made. */
+export function hasAgent({ number }: RunManifest, all: readonly RunManifest[]): boolean {
+  return all.some((each) => each.number <= number && each.versions.agent !== undefined);
+}
+
+export async function hasKvm({ arch }: MachineFacts): Promise<boolean> {
   if (arch !== hostArch()) return false;
   return await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
     () => true,
@@ -105,17 +110,23 @@ async function bootOnce(
     throw new UsageError('E_BOOT', `--scratch: cannot make a folder in ${options.scratch}`, { cause });
   });
   try {
-    const { flash, notes: flashNotes } = await flashFor(vm.folder, manifest, facts, scratch);
+    const { key } = options;
+    const reading = { signal: limits.signal, key };
+    const { flash, notes: flashNotes } = await flashFor(vm.folder, manifest, facts, scratch, reading);
+    if (hasTpm(manifest)) flashNotes.push('it is booted without its TPM: what only that unlocks stays locked');
     const setup: GuestSetup = {
       ...{ facts, accelerator, uuid: manifest.vm.uuid, flash },
-      disks: await disksFor(found, scratch),
+      disks: await disksFor(found, manifest.disks, scratch, { lastingBases: false, reading }),
       diskBus: options.diskBus,
       paths: { qmp: join(scratch, 'qmp'), agent: join(scratch, 'agent'), console: join(scratch, 'console') },
       qemuArgs: options.qemuArgs,
     };
     const bootedAt = new Date().toISOString();
     const startMs = performance.now();
-    await using guest = await startGuest(`qemu-system-${facts.arch}`, guestArguments(setup), setup.paths.qmp);
+    const files = setup.disks.flatMap(({ links }) => links.filter((link) => needsKey([link]))).length;
+    const keyed = key === undefined || files === 0 ? undefined : { key, files };
+    const program = `qemu-system-${facts.arch}`;
+    await using guest = await startGuest(program, guestArguments(setup), setup.paths.qmp, { keyed });
     // QEMU has them open: should we be killed, they go with it.
     const written = [...setup.disks.map(({ overlay }) => overlay), ...copies(flash)];
     for (const file of written) await rm(file);
@@ -134,6 +145,7 @@ async function bootOnce(
     const screen = await screenOf(guest, join(scratch, 'screen'));
     if (endedBy !== undefined) await console.closed(CONSOLE_LIMIT_MS);
     const { damage, end } = console;
+    if (damage !== undefined && isOfMachine(damage)) throw ofMachine(damage);
     const last = agentMs === undefined ? lastLines(end.toString('utf8')) : undefined;
     const testMs = Math.round(performance.now() - startMs);
     const verdict: BootVerdict = {
@@ -145,6 +157,11 @@ async function bootOnce(
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
+}
+
+function ofMachine(said: string): CutError {
+  const message = `the timer of the machine that the guest was given did not work (its kernel says: ${said})`;
+  return new CutError('E_BOOT', `${message}: that says nothing about the run; try again when this host has less to do`);
 }
 
 /** Hears it from its first word on. */
@@ -163,47 +180,6 @@ async function letRun(guest: GuestProcess, path: string, signal: AbortSignal): P
 /** What the guest writes to. */
 function copies(flash: GuestSetup['flash']): string[] {
   return flash.filter(({ readOnly }) => !readOnly).map(({ file }) => file);
-}
-
-async function disksFor({ manifest, runs, vm }: FoundRun, scratch: string): Promise<GuestDisk[]> {
-  const disks: GuestDisk[] = [];
-  for (const [index, disk] of manifest.disks.entries()) {
-    const links = chainOf(vm.folder, runs.all, manifest, disk);
-    for (const link of links) await checkLink(link);
-    const { id, serial, pciAddress, virtualSize } = disk;
-    const overlay = join(scratch, `disk${index}`);
-    await makeImage({ file: overlay, virtualSize, compression: 'zlib' });
-    disks.push({ id, serial, pciAddress, overlay, links });
-  }
-  return disks;
-}
-
-/** The firmware's code as it lies on this host, and copies of its variables, which the guest writes to. */
-async function flashFor(folder: VmFolder, { run, saved }: RunManifest, { flash }: MachineFacts, scratch: string) {
-  const found: MachineFacts['flash'][number][] = [];
-  const notes: string[] = [];
-  for (const [unit, each] of flash.entries()) {
-    if (each.readOnly) {
-      found.push(each);
-      continue;
-    }
-    const copy = saved.find(({ from }) => from === each.file);
-    if (copy === undefined) {
-      notes.push(`the variables of its firmware are not in the run: it starts without those of ${each.file}`);
-      continue;
-    }
-    const file = join(scratch, `flash${unit}`);
-    await writeFile(file, await readSavedFile(folder.run(run), copy), { mode: 0o600 });
-    const { backingName, dataFiles } = await referencesOf(file);
-    if (backingName !== undefined || dataFiles.length > 0) {
-      throw new UsageError('E_BOOT', `${copy.name} of run ${run} names other files: expected the variables themselves`);
-    }
-    found.push({ ...each, file });
-  }
-  if (saved.some(({ name }) => name.startsWith('tpm/'))) {
-    notes.push('it is booted without its TPM: what only that unlocks stays locked');
-  }
-  return { flash: found, notes };
 }
 
 interface Judged extends Checked {
@@ -225,7 +201,7 @@ async function judge(
     limitMs: options.bootLimitMs,
     stallMs: accelerator === 'kvm' && options.accelerator === 'auto' ? KVM_STALL_MS : undefined,
   });
-  if (typeof answer === 'string') return { agentMs: undefined, problems: [answer], checks: [], notes: [] };
+  if ('why' in answer) return { agentMs: undefined, problems: [answer.why], checks: [], notes: [] };
   await using client = answer;
   const agentMs = Math.round(performance.now() - startMs);
   const hasEnded = (): boolean => guest.hasEnded();

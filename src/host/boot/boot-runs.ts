@@ -22,9 +22,11 @@ export async function bootRuns(
   const repository = await openRepository(options.repository);
   const booted: BootedRun[] = [];
   for (const name of runs) {
-    const found = await findRun(repository, name, options.vm);
-    const { folder, name: vm } = found.vm;
+    const { manifest, vm: of } = await findRun(repository, name, options.vm);
+    const { folder, name: vm } = of;
     await using lock = await lockForReading(repository, folder.key, { ...options, operation: 'backup verify --boot' });
+    // It may have been forgotten before we said that we read it.
+    const found = await findRun(repository, manifest.run, folder.key);
     const { verdict, sights } = await bootRun(found, boot, options);
     await lock.check();
     booted.push({ vm, verdict, files: await recordBoot(folder, verdict, sights) });

@@ -9,3 +9,11 @@ export function damageIn(log: string): string | undefined {
   const line = log.split(/\r?\n/).find((each) => DAMAGE.test(each));
   return line === undefined ? undefined : clipped(line);
 }
+
+/**
+ * Whether such a line is the doing of the machine that the guest was given: the ticks of its timer did not come in time, for
+ * instance since this host had too much to do. It is said before any disk is read.
+ */
+export function isOfMachine(damage: string): boolean {
+  return /Kernel panic - not syncing: (?:IO-APIC|.*timer doesn't work)/.test(damage);
+}

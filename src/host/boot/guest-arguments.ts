@@ -1,8 +1,11 @@
-// The command line of a guest that is booted to be tested: the machine that is recorded, with the run's disks under images
-// of its own, the agent's channel, a screen and a serial console, and nothing that leads out of it.
+// The command line of a guest that is started from a run: the machine that is recorded, with the run's disks under images of
+// its own, the agent's channel, a screen and a serial console. One that is booted to be tested has nothing that leads out of
+// it, and is thrown away; one that stays has what its user gives it.
 import { defined } from '../../defined.js';
 import { UsageError } from '../../errors.js';
+import { KEY_OBJECT } from '../images/luks-key.js';
 import type { Link } from '../repository/chain.js';
+import { fileNode, needsKey } from '../repository/chain-name.js';
 import type { accelerators } from '../repository/boot-verdict.js';
 import type { MachineFacts } from '../vm/machine-facts.js';
 import type { DiskBus } from './boot-options.js';
@@ -22,6 +25,8 @@ export interface GuestDisk {
 /** Where the guest is seen from the host. */
 interface GuestPaths {
   readonly qmp: string;
+  /** One more monitor: each serves one client at a time. Only a guest that stays has it. */
+  readonly userQmp?: string;
   readonly agent: string;
   readonly console: string;
 }
@@ -35,6 +40,8 @@ export interface GuestSetup {
   /** Files of its flash, in their order; those that the guest writes to are copies. */
   readonly flash: readonly MachineFacts['flash'][number][];
   readonly paths: GuestPaths;
+  /** The name of a VM that stays; without it, the guest is tested and thrown away. */
+  readonly stays?: string;
   readonly qemuArgs: readonly string[];
 }
 
@@ -48,11 +55,11 @@ export function guestArguments(setup: GuestSetup): string[] {
   const { facts, accelerator, uuid, disks, flash, paths, qemuArgs } = setup;
   const { arch, machine, cpus, memoryBytes, firmware, kernel, initrd, append, agentPort } = facts;
   const option = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [name, value]);
+  const monitors = [paths.qmp, ...(paths.userQmp === undefined ? [] : [paths.userQmp])];
   return [
-    ...['-name', 'boot-test', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-nic', 'none'],
-    // Until whoever looks at it does, and its images have no names any more.
+    ...['-nodefaults', '-no-user-config', '-display', 'none', ...whatFor(setup)],
+    // Until whoever started it says so.
     '-S',
-    ...['-sandbox', SANDBOX],
     ...['-machine', machine, '-accel', accelerator, '-cpu', processor(facts, accelerator)],
     ...['-smp', String(cpus), '-m', `${Math.ceil(memoryBytes / MIB_BYTES)}M`],
     ...option('-uuid', uuid),
@@ -60,10 +67,11 @@ export function guestArguments(setup: GuestSetup): string[] {
     // What lies in flash is the firmware; a name without a folder is QEMU's own file.
     ...(flash.length > 0 ? [] : option('-bios', firmware)),
     ...[...option('-kernel', kernel), ...option('-initrd', initrd), ...option('-append', append)],
+    ...(disks.some(({ links }) => needsKey(links)) ? ['-object', KEY_OBJECT] : []),
     // In the order of their PCI addresses, before all else: so /dev/vda is what it was.
-    ...diskArguments(inOrder(disks), facts, setup.diskBus),
+    ...diskArguments(inOrder(disks), setup),
     ...(arch === 'x86_64' ? ['-vga', 'std'] : []),
-    ...['-qmp', `unix:${escaped(paths.qmp)},server=on,wait=off`],
+    ...monitors.flatMap((path) => ['-qmp', `unix:${escaped(path)},server=on,wait=off`]),
     ...[
       '-chardev',
       `socket,id=console,path=${escaped(paths.console)},server=on,wait=off`,
@@ -75,6 +83,13 @@ export function guestArguments(setup: GuestSetup): string[] {
     ...['-device', 'virtio-rng-pci'],
     ...qemuArgs,
   ];
+}
+
+function whatFor({ stays, qemuArgs }: GuestSetup): string[] {
+  const sandbox = ['-sandbox', SANDBOX];
+  if (stays === undefined) return ['-name', 'boot-test', '-no-reboot', '-nic', 'none', ...sandbox];
+  // Of two, QEMU takes the stricter: its user's would not count.
+  return ['-name', `guest=${escaped(stays)}`, ...(qemuArgs.includes('-sandbox') ? [] : sandbox)];
 }
 
 /** Emulation has no processor `host`. */
@@ -91,13 +106,23 @@ function inOrder(disks: readonly GuestDisk[]): readonly GuestDisk[] {
   return disks.toSorted((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
 }
 
-function diskArguments(disks: readonly GuestDisk[], facts: MachineFacts, bus: DiskBus | undefined): string[] {
+/** What the disk of this place in the command line writes to. */
+function nodeAt(index: number): string {
+  return `disk${index}`;
+}
+
+/** Disks with the names of the nodes that they write to. */
+export function withNodes(disks: readonly GuestDisk[]): readonly (GuestDisk & { readonly node: string })[] {
+  return inOrder(disks).map((disk, index) => ({ ...disk, node: nodeAt(index) }));
+}
+
+function diskArguments(disks: readonly GuestDisk[], { facts, diskBus, stays }: GuestSetup): string[] {
   const controllers = new Map<string, string>();
   const words: string[] = [];
   for (const [index, disk] of disks.entries()) {
-    const node = `disk${index}`;
-    words.push('-blockdev', JSON.stringify(blockNode(node, disk)));
-    const { driver, controller } = busOf(disk, facts, bus);
+    const node = nodeAt(index);
+    words.push('-blockdev', JSON.stringify(blockNode(node, disk, stays === undefined)));
+    const { driver, controller } = busOf(disk, facts, diskBus);
     const bootindex = facts.disks.find(({ id }) => id === disk.id)?.bootIndex;
     let place = {};
     if (controller !== undefined) {
@@ -114,14 +139,14 @@ function diskArguments(disks: readonly GuestDisk[], facts: MachineFacts, bus: Di
   return words;
 }
 
-function blockNode(name: string, { overlay, links }: GuestDisk): object {
+function blockNode(name: string, { overlay, links }: GuestDisk, isThrownAway: boolean): object {
   let below: object | null = null;
-  for (const { file } of links.toReversed()) {
-    const protocol = { driver: 'file', filename: file, 'read-only': true };
-    below = { driver: 'qcow2', 'read-only': true, file: protocol, backing: below };
+  for (const link of links.toReversed()) {
+    const readOnly = { 'read-only': true };
+    below = { driver: 'qcow2', ...readOnly, file: fileNode(link, readOnly), backing: below };
   }
-  // What it writes is thrown away: nothing has to be on a disk.
-  const cache = { direct: false, 'no-flush': true };
+  // Of what is thrown away nothing has to be on a disk.
+  const cache = { direct: false, 'no-flush': isThrownAway };
   const file = { driver: 'file', filename: overlay };
   return { driver: 'qcow2', 'node-name': name, discard: 'unmap', cache, file, backing: below };
 }
@@ -156,7 +181,7 @@ function busOf({ id }: GuestDisk, { disks }: MachineFacts, bus: DiskBus | undefi
   }
   if (model === 'ide-hd') return buses.sata;
   if (model === 'nvme' || model === 'nvme-ns') return buses.nvme;
-  const message = `disk ${id} was a ${model}${controller === undefined ? '' : ` on a ${controller}`}, which a boot test does not know: give --disk-bus`;
+  const message = `disk ${id} was a ${model}${controller === undefined ? '' : ` on a ${controller}`}, which no guest is started with: give --disk-bus`;
   throw new UsageError('E_BOOT', message);
 }
 

@@ -42,10 +42,13 @@ export async function stateOf(guest: GuestProcess, signal: AbortSignal): Promise
 async function storageError({ monitor }: GuestProcess): Promise<CutError> {
   const disks = await runQmp(monitor, 'query-block', {});
   if (disks.every((disk) => disk['io-status'] !== 'nospace')) return failing();
-  return new CutError('E_NO_SPACE', 'the guest could not write to its scratch images: see --scratch');
+  return new CutError(
+    'E_NO_SPACE',
+    'the guest could not write to its images: no space is left where they lie (a boot test: see --scratch)',
+  );
 }
 
 function failing(): CutError {
-  const message = 'this host could not read the files of the run, or not write to the scratch images (--scratch)';
+  const message = "this host could not read the files of the run, or not write to the guest's images";
   return new CutError('E_BOOT', `${message}: that says nothing about the run; see the log of the kernel`);
 }

@@ -73,7 +73,7 @@ function hostFilesOf({ kernel, initrd, firmware, flash }: MachineFacts): HostFil
 }
 
 /** Which folder somebody else than root and this process may write to, and why; undefined if none. */
-async function openToOthers(folders: readonly string[]): Promise<string | undefined> {
+export async function openToOthers(folders: readonly string[]): Promise<string | undefined> {
   for (const folder of folders) {
     const { uid, mode } = await stat(folder);
     if (uid !== 0 && uid !== process.geteuid?.()) return `${folder} belongs to user ${uid}`;

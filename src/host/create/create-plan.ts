@@ -1,11 +1,12 @@
 // Plans a cut: looks at the VM and at the guest, and refuses what cannot succeed. Changes nothing.
 import { stat } from 'node:fs/promises';
-import { QuiesceError, CutError, UnreachableError, describeError } from '../../errors.js';
+import { QuiesceError, CutError, UnreachableError, UsageError, describeError } from '../../errors.js';
 import type { DiskRef } from '../../consistency.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
 import { runQmp } from '../../qmp/commands.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import { readOutside } from '../../qmp/outside.js';
+import { runFileAmong } from '../images/run-file.js';
 import { fileKey } from '../images/same-file.js';
 import { backingNameOf } from '../vm/backing-name.js';
 import { chooseDisks, guestRefs, type DiskChoice } from '../vm/disk-choice.js';
@@ -47,6 +48,7 @@ export async function planCreate(monitor: CutHost, options: PlanOptions, whyNot:
   await refuseMigration(monitor, 'nothing was cut');
   await refuseBlockJobs(monitor);
   const all = await monitor.disks();
+  await refuseOnRun(all);
   const facts = { refusals: await refusalsOf(all, whyNot), outside: await readOutside(monitor) };
   const choice = chooseDisks(all, options.disks, facts);
   const plan = { ...choice, status, all, refs: guestRefs(choice.chosen, all) };
@@ -138,6 +140,17 @@ async function findAgent(monitor: Monitor, options: PlanOptions): Promise<FoundA
   } catch (error) {
     await agent[Symbol.asyncDispose]();
     throw error;
+  }
+}
+
+/** Which images a VM lies on that was started from a backup is recorded: what is laid on them would be left behind. */
+async function refuseOnRun(disks: readonly VmDisk[]): Promise<void> {
+  for (const { id, node, file, backingFiles } of disks) {
+    const found = await runFileAmong([file, ...backingFiles]);
+    if (found === undefined) continue;
+    const lies = `disk ${id === '' ? node : id} still lies on ${found.file}, of backup run ${found.run}: nothing was cut`;
+    const command = `fsfreeze-bridge backup recover --repo ${shellWord(found.repository)}`;
+    throw new UsageError('E_UNFINISHED', `${lies}; to have it copied to the end: ${command}`);
   }
 }
 

@@ -47,7 +47,10 @@ export async function draftManifest(
   };
 }
 
-// QEMU takes a relative name from its own working directory; qemu-img would take it from the reader's.
+/**
+ * The disk's data files, by whole paths where that can be known: QEMU takes a relative name from its own working directory,
+ * qemu-img would take it from the reader's. Never throws.
+ */
 async function dataFilesOf({ file, dataFiles }: VmDisk): Promise<readonly string[]> {
   if (dataFiles.every((each) => each.startsWith('/'))) return dataFiles;
   const pid = (await holdersOf(file)).find(({ who }) => who.startsWith('qemu-system'))?.pid;

@@ -34,6 +34,8 @@ export interface PreparedSet {
   /** The id of the freeze session, in the journal already. */
   readonly session: string;
   readonly writesBefore: WriteCounts;
+  /** What the overlays will lack, though they are sound, in sentences. */
+  readonly notes: readonly string[];
 }
 
 /** Throws a UsageError or a CutError: nothing was cut. */
@@ -58,7 +60,7 @@ export async function prepareSet(
   await makeOverlays(overlays, reverter, signal, (done) => {
     options.onProgress(`making overlay ${done + 1} of ${overlays.length}`);
   });
-  await hypervisor.prepare(overlays, reverter, signal);
+  const notes = await hypervisor.prepare(overlays, reverter, signal);
   await checkOverlays(overlays);
   // Durable before the guest is held: a tool killed after its transaction leaves a set that says so, and a journal that
   // knows whom to thaw.
@@ -69,5 +71,5 @@ export async function prepareSet(
   }
   const writesBefore = await readWriteCounts(hypervisor);
   await checkUnchanged(hypervisor, overlays);
-  return { draft, overlays, folders, session, writesBefore };
+  return { draft, overlays, folders, session, writesBefore, notes };
 }

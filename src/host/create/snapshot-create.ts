@@ -38,6 +38,8 @@ export interface CreateResult {
   readonly satisfied: boolean;
   /** Storage that the guest may write to, that could not be cut, and that is not in the set. */
   readonly missing: readonly LeftOut[];
+  /** What the overlays lack, though the set is sound, in sentences. */
+  readonly notes: readonly string[];
 }
 
 /**
@@ -125,7 +127,7 @@ async function create(run: CreateRun, making: SetInMaking): Promise<CreateResult
   const satisfied = satisfies(whole.level, whole.required);
   const { signal } = options;
   const told = await tellGuest(store, whole, { coordinator: plan.agent?.coordinator, held, satisfied, signal });
-  return { manifest: told, satisfied, missing: plan.missing };
+  return { manifest: told, satisfied, missing: plan.missing, notes: prepared.notes };
 }
 
 // After the cut a monitor that fails must cost evidence at most, not the set.

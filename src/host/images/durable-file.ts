@@ -1,6 +1,7 @@
 // Writes and removes files so that a power cut leaves the old state or the new one: a file is written beside its place,
 // synced and renamed, and its folder is synced.
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { link, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError, isErrno } from '../../errors.js';
 
@@ -26,6 +27,26 @@ export async function writeDurably(file: string, content: string | Buffer): Prom
     throw new CutError('E_WRITE', `cannot write ${file}`, { cause });
   }
   await syncPath(dirname(file));
+}
+
+/**
+ * Writes `file` where none is yet: of several that want the place, on any host that shares the filesystem, one gets it, and
+ * nobody ever sees it half written. By link(2), since rename(2) puts what comes later over what was there. False if there
+ * is one already, which stays as it is. Throws what writeDurably and link(2) do.
+ */
+export async function writeIfAbsent(file: string, content: string, linkTo = link): Promise<boolean> {
+  const draft = `${file}.${process.pid}.${randomBytes(4).toString('hex')}.new`;
+  await writeDurably(draft, content);
+  try {
+    await linkTo(draft, file);
+  } catch (error) {
+    if (isErrno(error, 'EEXIST')) return false;
+    throw error;
+  } finally {
+    await rm(draft, { force: true });
+  }
+  await syncPath(dirname(file));
+  return true;
 }
 
 /** Makes the folder unless it is there; what it lies in is. Throws what mkdir(2) does: Node's recursive one hides EROFS. */

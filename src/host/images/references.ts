@@ -2,7 +2,7 @@
 // read without QEMU, so that a folder of images is looked through in no time. Specification: QEMU
 // docs/interop/qcow2.txt.
 import { open } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import { defined } from '../../defined.js';
 import { parseImageName } from '../../qmp/image-name.js';
 
@@ -15,13 +15,24 @@ const HEADER_BYTES = 65_536;
 const MAX_CLUSTER_BITS = 21;
 const V2_HEADER_BYTES = 72;
 const EXTENSION_DATA_FILE = 0x44415441;
+const EXTENSION_BACKING_FORMAT = 0xe2792aca;
+/** The lower half of its 64 bits. */
+const AUTOCLEAR_OFFSET = 92;
+const AUTOCLEAR_DATA_RAW = 2;
 
 interface References {
   /** The name of its backing file, as it stands there: a path, or a name of QEMU's with options. */
   readonly backingName?: string;
   /** Every file in that name: a `json:` one may name the layers below the backing file, too. */
   readonly backing: readonly string[];
+  /** The format of its backing file, if the header names it. */
+  readonly backingFormat?: string;
+  /** Taken from the image's own folder, as people mean a relative name. QEMU takes it from the folder it was started in. */
   readonly dataFiles: readonly string[];
+  /** Names of data files that are relative. */
+  readonly relativeData: readonly string[];
+  /** The data file is the disk as it is, byte for byte. */
+  readonly isDataRaw: boolean;
   /** True if the image cannot be read without a key. */
   readonly isEncrypted: boolean;
   /** How many states it holds beside the one that is read (`savevm`, `virsh snapshot-create`). */
@@ -32,20 +43,30 @@ interface References {
 export async function referencesOf(file: string): Promise<References> {
   const header = await startOf(file);
   if (header.length < V2_HEADER_BYTES || header.readUInt32BE(0) !== QCOW2_MAGIC) {
-    return { backing: [], dataFiles: [], isEncrypted: false, internalSnapshots: 0 };
+    return { backing: [], dataFiles: [], relativeData: [], isDataRaw: false, isEncrypted: false, internalSnapshots: 0 };
   }
   const folder = dirname(file);
   const offset = Number(header.readBigUInt64BE(8));
   const length = header.readUInt32BE(16);
   const hasName = offset !== 0 && length !== 0 && length <= MAX_NAME_BYTES && offset + length <= header.length;
   const backingName = hasName ? header.toString('utf8', offset, offset + length) : undefined;
+  const [backingFormat] = extensions(header, EXTENSION_BACKING_FORMAT);
+  const dataNames = extensions(header, EXTENSION_DATA_FILE).flatMap(pathsIn);
   return {
-    ...defined({ backingName }),
-    backing: backingName === undefined ? [] : filesNamed(backingName, folder),
-    dataFiles: dataFileNames(header).flatMap((name) => filesNamed(name, folder)),
+    ...defined({ backingName, backingFormat }),
+    backing: backingName === undefined ? [] : pathsIn(backingName).map((path) => resolve(folder, path)),
+    dataFiles: dataNames.map((path) => resolve(folder, path)),
+    relativeData: dataNames.filter((path) => !isAbsolute(path)),
+    isDataRaw: hasAutoclear(header, AUTOCLEAR_DATA_RAW),
     isEncrypted: header.readUInt32BE(32) !== 0,
     internalSnapshots: header.readUInt32BE(60),
   };
+}
+
+/** Headers of version 2 have no such bits. */
+function hasAutoclear(header: Buffer, bit: number): boolean {
+  if (header.readUInt32BE(4) < 3 || header.length < AUTOCLEAR_OFFSET + 4) return false;
+  return (header.readUInt32BE(AUTOCLEAR_OFFSET) & bit) !== 0;
 }
 
 /** Why the layer must not be merged and removed, for people; undefined if it may be. */
@@ -80,23 +101,24 @@ async function startOf(file: string): Promise<Buffer> {
   }
 }
 
-function dataFileNames(header: Buffer): string[] {
-  const names: string[] = [];
+/** The texts of the header's extensions of that type. */
+function extensions(header: Buffer, wanted: number): string[] {
+  const texts: string[] = [];
   let at = header.readUInt32BE(4) === 2 ? V2_HEADER_BYTES : header.readUInt32BE(100);
   while (at + 8 <= header.length) {
     const type = header.readUInt32BE(at);
     const length = header.readUInt32BE(at + 4);
     if (type === 0 || at + 8 + length > header.length) break;
-    if (type === EXTENSION_DATA_FILE) names.push(header.toString('utf8', at + 8, at + 8 + length));
+    if (type === wanted) texts.push(header.toString('utf8', at + 8, at + 8 + length));
     at += 8 + Math.ceil(length / 8) * 8;
   }
-  return names;
+  return texts;
 }
 
-// A plain name is relative to the image's folder; `json:{...}` holds the names of files somewhere in it.
-function filesNamed(name: string, folder: string): string[] {
+// A plain name is a path itself; `json:{...}` holds the names of files somewhere in it.
+function pathsIn(name: string): string[] {
   const names = name.startsWith('json:') ? filenamesIn(parsed(name.slice('json:'.length))) : [name];
-  return names.map((each) => resolve(folder, withoutProtocol(each)));
+  return names.map(withoutProtocol);
 }
 
 function withoutProtocol(name: string): string {

@@ -3,10 +3,13 @@
 // joined in another order reads as well, and wrongly.
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CutError, isErrno } from '../../errors.js';
+import { BridgeError, CutError, isErrno } from '../../errors.js';
 import { referencesOf } from '../images/references.js';
+import { chainLayer } from './chain-name.js';
+import { isBeginningSound } from './extents.js';
 import type { VmFolder } from './layout.js';
-import type { RunDisk, RunManifest } from './run-manifest.js';
+import { checkLuks, referencesInLuks, type LinkReading } from './luks-link.js';
+import type { DiskFile, RunDisk, RunManifest } from './run-manifest.js';
 
 /** One layer of a disk. */
 export interface Link {
@@ -14,11 +17,15 @@ export interface Link {
   readonly disk: RunDisk;
   /** Absolute. */
   readonly file: string;
+  /** As recorded. */
+  readonly encryption: DiskFile['encryption'];
 }
 
-/** The name by which a header calls the file of another run: the tree may be moved as a whole. */
-export function backingName(run: string, name: string): string {
-  return `../${run}/${name}`;
+/** The name by which a header calls the file of another run, seen from its own: the tree may be moved as a whole. */
+export function backingName(run: string, { name, encryption }: Pick<DiskFile, 'name' | 'encryption'>): string {
+  const file = `../${run}/${name}`;
+  // A path alone would not tell how it is opened. QEMU takes this one from its working folder.
+  return encryption === undefined ? file : chainLayer({ file, encryption });
 }
 
 /**
@@ -30,7 +37,8 @@ export function chainOf(folder: VmFolder, runs: readonly RunManifest[], { run }:
   for (let at: { run: string; disk: RunDisk } | undefined = { run, disk }; at !== undefined;) {
     // A run lies on earlier ones alone; the bound is for records that somebody changed.
     if (links.length > runs.length) throw broken(`${disk.file.name} of run ${run}`, 'it lies on itself');
-    links.push({ ...at, file: join(folder.run(at.run), at.disk.file.name) });
+    const { name, encryption } = at.disk.file;
+    links.push({ ...at, file: join(folder.run(at.run), name), encryption });
     at = below(runs, at);
   }
   return links;
@@ -52,17 +60,40 @@ function below(
   return { run: base.run, disk: found };
 }
 
-/** Throws a CutError `E_CHAIN` unless it is a plain file that has its size, and its header names what is recorded, and nothing else. */
-export async function checkLink({ run, disk, file }: Link): Promise<void> {
+/**
+ * Throws a CutError `E_CHAIN` unless it is a plain file that has its size, and its header names what is recorded, and nothing
+ * else; a UsageError `E_KEY` if the key does not open it, and the signal's reason when aborted.
+ */
+export async function checkLink(link: Link, reading: LinkReading): Promise<void> {
+  const { run, disk, file } = link;
   const what = `${disk.file.name} of run ${run}`;
   const size = await sizeOf(file, what);
   if (size !== disk.file.size) throw broken(what, `it has ${size} bytes, expected ${disk.file.size}`);
-  const { backingName: named, dataFiles } = await referencesOf(file);
-  const expected = disk.base === undefined ? undefined : backingName(disk.base.run, disk.base.name);
+  if (link.encryption !== undefined) {
+    const why = await checkLuks(file);
+    if (why !== undefined) throw broken(what, why);
+    if (reading.key === undefined) return;
+  }
+  const { backingName: named, dataFiles } =
+    link.encryption === undefined ? await referencesOf(file) : await referencesIn(link, what, reading);
+  const { base } = disk;
+  const { encryption } = link;
+  const expected = base === undefined ? undefined : backingName(base.run, { name: base.name, encryption });
   if (named !== expected) {
     throw broken(what, `its header names ${named ?? 'nothing'} below it, expected ${expected ?? 'nothing'}`);
   }
   if (dataFiles.length > 0) throw broken(what, `its data lies in ${dataFiles.join(', ')}, expected in the file itself`);
+}
+
+async function referencesIn(link: Link, what: string, reading: LinkReading) {
+  try {
+    return await referencesInLuks(link, what, reading);
+  } catch (error) {
+    // A key that is damaged on the disk is like another one.
+    if (!(error instanceof BridgeError) || error.code !== 'E_KEY') throw error;
+    if (await isBeginningSound(link.file, link.disk.file, reading.signal)) throw error;
+    throw broken(what, 'its header is damaged');
+  }
 }
 
 async function sizeOf(file: string, what: string): Promise<number> {

@@ -2,36 +2,42 @@
 // kernel's memory: its sum says what QEMU wrote, and that the disk has it only fsync says. `b2sum` gives the same sum of an
 // extent.
 import { createHash } from 'node:crypto';
-import { open } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
+import { unlessAborted } from '../../deadline.js';
 import type { DiskFile } from './run-manifest.js';
 
 /** Manifests stay small: two kilobytes for a gigabyte. */
 const EXTENT_BYTES = 64 * 1024 * 1024;
 const CHUNK_BYTES = 1024 * 1024;
 
-export type FileSum = Omit<DiskFile, 'name'>;
+export type FileSum = Omit<DiskFile, 'name' | 'encryption'>;
 
 export interface SumOptions {
   readonly extentBytes?: number;
+  /** Not read further; a multiple of the extents. */
+  readonly mostBytes?: number;
   readonly signal: AbortSignal;
   /** Bytes that were read since the last call. */
   readonly onRead?: (bytes: number) => void;
 }
 
-/** Throws what open(2) and read(2) do, and the signal's reason when aborted. */
+/**
+ * Throws what open(2) and read(2) do, and the signal's reason when aborted, at once: a call that hangs (the server of a hard
+ * NFS mount is gone) is left where it is.
+ */
 export async function sumFile(file: string, options: SumOptions): Promise<FileSum> {
-  const { extentBytes = EXTENT_BYTES, signal, onRead } = options;
-  const handle = await open(file, 'r');
+  const { extentBytes = EXTENT_BYTES, mostBytes = Infinity, signal, onRead } = options;
+  const handle = await openFor(file, signal);
   const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, extentBytes));
   const extents: string[] = [];
   let size = 0;
   try {
-    for (let isEnd = false; !isEnd;) {
+    for (let isEnd = false; !isEnd && size < mostBytes;) {
       const hash = createHash('blake2b512');
       let read = 0;
       while (read < extentBytes && !isEnd) {
-        signal.throwIfAborted();
-        const { bytesRead } = await handle.read(chunk, 0, Math.min(chunk.length, extentBytes - read), size);
+        const reading = handle.read(chunk, 0, Math.min(chunk.length, extentBytes - read), size);
+        const { bytesRead } = await unlessEnded(reading, signal);
         hash.update(chunk.subarray(0, bytesRead));
         read += bytesRead;
         size += bytesRead;
@@ -41,15 +47,51 @@ export async function sumFile(file: string, options: SumOptions): Promise<FileSu
       if (read > 0) extents.push(hash.digest('hex'));
     }
   } finally {
-    await handle.close();
+    // It waits for a read that is under way.
+    const closing = handle.close();
+    if (signal.aborted) closing.catch(() => undefined);
+    else await closing;
   }
   return { size, blake2b: sumOfSums(extents), extentBytes, extents };
+}
+
+async function openFor(file: string, signal: AbortSignal): Promise<FileHandle> {
+  signal.throwIfAborted();
+  const opening = open(file, 'r');
+  try {
+    return await unlessEnded(opening, signal);
+  } catch (error) {
+    void opening.then(
+      (handle) => handle.close(),
+      () => undefined,
+    );
+    throw error;
+  }
+}
+
+async function unlessEnded<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  try {
+    return await unlessAborted(work, signal, () => new Error('interrupted'));
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  }
 }
 
 function sumOfSums(extents: readonly string[]): string {
   const hash = createHash('blake2b512');
   for (const extent of extents) hash.update(Buffer.from(extent, 'hex'));
   return hash.digest('hex');
+}
+
+/** True if the first extent, in which a LUKS file has its header, is what was recorded. Throws what sumFile does. */
+export async function isBeginningSound(
+  file: string,
+  { extentBytes, extents }: Pick<DiskFile, 'extentBytes' | 'extents'>,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const found = await sumFile(file, { extentBytes, mostBytes: extentBytes, signal });
+  return found.extents[0] === extents[0];
 }
 
 /** How the file differs from its record, for people; undefined if it does not. Throws what sumFile does. */

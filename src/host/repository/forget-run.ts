@@ -1,7 +1,7 @@
 // Forgets runs: they are no longer shown, and each is removed once no run that somebody wants lies on it. So space may come
 // back later than a run goes, and no other run is ever harmed.
 import { mkdir, rename, rm } from 'node:fs/promises';
-import { writeDurably, syncPath } from '../images/durable-file.js';
+import { exists, removeFiles, writeDurably, syncPath } from '../images/durable-file.js';
 import { bootEndings, type VmFolder } from './layout.js';
 import type { RunManifest } from './run-manifest.js';
 import type { Runs } from './runs.js';
@@ -36,6 +36,11 @@ export async function markForgotten(folder: VmFolder, runs: readonly string[]): 
   if (runs.length === 0) return;
   await mkdir(folder.forgotten(), { recursive: true, mode: 0o750 });
   for (const run of runs) await writeDurably(folder.forgotten(run), `${new Date().toISOString()}\n`);
+}
+
+/** They are shown again, as far as they are there. Durable when it returns. */
+export async function unmarkForgotten(folder: VmFolder, runs: readonly string[]): Promise<void> {
+  if (await exists(folder.forgotten())) await removeFiles(runs.map((run) => folder.forgotten(run)));
 }
 
 /** Those of the forgotten runs that nobody lies on. Nothing, while a run cannot be read: it may lie on any. */

@@ -6,15 +6,17 @@ import { BridgeError, describeError, UsageError } from '../../errors.js';
 import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
 import { describeHolders, holdersOfEach } from '../images/image-file.js';
-import { findRun, storedVms } from './find-run.js';
-import { dependents, markForgotten, removable, removeRuns } from './forget-run.js';
+import { isLockedByQemu } from '../images/image-lock.js';
+import { findRun, storedVms, type FoundRun } from './find-run.js';
+import { dependents, markForgotten, removable, removeRuns, unmarkForgotten } from './forget-run.js';
 import { draftRun, type VmFolder } from './layout.js';
-import { lockForChange, lockForReading, waitForReaders } from './repository-lock.js';
+import { lockForChange, lockForReading, waitForReaders, type RepositoryLock } from './repository-lock.js';
 import { openRepository, type Repository } from './repository.js';
+import { requireKey } from './require-key.js';
 import { leftFolders, removeLeft } from './run-draft.js';
 import { knownProblem } from './run-faults.js';
 import { readRuns, wantedRuns, type Runs } from './runs.js';
-import { Verifier } from './verify-run.js';
+import { Verifier, type VerifyOptions } from './verify-run.js';
 
 export interface HouseOptions {
   readonly repository: string;
@@ -31,36 +33,55 @@ export interface VerifiedRun {
   readonly run: string;
   readonly verifiedAt: string;
   readonly problems: readonly string[];
+  /** What was not looked into, for want of its key. */
+  readonly unchecked: readonly string[];
+}
+
+export interface VerifyRunsOptions extends HouseOptions, Pick<VerifyOptions, 'key'> {
+  readonly runs: readonly string[];
+  /** They are to be read afterwards: without their key not even their sums are compared. */
+  readonly needsKey: boolean;
+  readonly limitMs: number;
 }
 
 /** Verifies those runs, or all. Throws a UsageError, and a QuiesceError when interrupted: what was found stays recorded. */
-export async function verifyRuns(
-  options: HouseOptions & { readonly runs: readonly string[]; readonly limitMs: number },
-): Promise<readonly VerifiedRun[]> {
-  const { signal, onProgress } = options;
+export async function verifyRuns(options: VerifyRunsOptions): Promise<readonly VerifiedRun[]> {
+  const { signal, key, onProgress } = options;
   const repository = await openRepository(options.repository);
   const deadline = new Deadline(options.limitMs);
   const named = await Promise.all(options.runs.map((run) => findRun(repository, run, options.vm)));
+  if (options.needsKey) for (const found of named) await refuseWithoutKey(found, options);
   const verified: VerifiedRun[] = [];
   for (const { folder, name } of await storedVms(repository, options.vm)) {
     const only = named.filter(({ vm }) => vm.folder.key === folder.key).map(({ manifest }) => manifest.run);
     if (named.length > 0 && only.length === 0) continue;
     await using lock = await lockForReading(repository, folder.key, { ...options, operation: 'backup verify' });
+    // They may have been forgotten before we said that we read them.
+    for (const run of only) await findRun(repository, run, folder.key);
     const runs = await readRuns(folder);
-    const verifier = new Verifier(folder, runs.all, { deadline, signal, onProgress });
+    const verifier = new Verifier(folder, runs.all, { deadline, signal, key, onProgress });
     for (const manifest of wantedRuns(runs)) {
       if (only.length > 0 && !only.includes(manifest.run)) continue;
       throwIfInterrupted(signal, 'what was verified is recorded');
       await lock.check();
-      const { run, verifiedAt, problems } = await verifier.verify(manifest);
-      verified.push({ vm: name, run, verifiedAt, problems });
+      const { run, verifiedAt, problems, unchecked } = await verifier.verify(manifest);
+      verified.push({ vm: name, run, verifiedAt, problems, unchecked });
     }
     const now = new Date().toISOString();
     if (named.length > 0) continue;
     for (const { run, reason } of runs.unreadable)
-      verified.push({ vm: name, run, verifiedAt: now, problems: [reason] });
+      verified.push({ vm: name, run, verifiedAt: now, problems: [reason], unchecked: [] });
   }
   return verified;
+}
+
+async function refuseWithoutKey(found: FoundRun, { signal, key }: VerifyRunsOptions): Promise<void> {
+  try {
+    await requireKey(found, found.manifest.disks, { signal, key });
+  } catch (error) {
+    // Damage is what is looked for.
+    if (error instanceof BridgeError && error.code === 'E_KEY') throw error;
+  }
 }
 
 export interface ForgottenRuns {
@@ -99,7 +120,12 @@ export async function forgetRuns(options: ForgetOptions): Promise<readonly Forgo
   if (found.some(({ vm }) => vm.folder.key !== folder.key)) {
     throw new UsageError('E_NO_BACKUP', `expected runs of one VM, found ${names.join(', ')}`);
   }
-  return [await forget(repository, folder, name, () => Promise.resolve(names), options)];
+  const choose = async (): Promise<string[]> => {
+    // Another process may have forgotten them before we had the lock.
+    for (const run of names) await findRun(repository, run, folder.key);
+    return names;
+  };
+  return [await forget(repository, folder, name, choose, options)];
 }
 
 async function forget(
@@ -117,15 +143,39 @@ async function forget(
   const after = { ...before, forgotten: new Set([...before.forgotten, ...chosen]) };
   const removed = removable(after);
   if (!dryRun) {
-    await waitForReaders(repository, folder.key, locking);
     await lock.check();
-    await markForgotten(folder, chosen);
+    try {
+      // Before the readers are looked for: who comes later, and was not waited for, does not find them.
+      await markForgotten(folder, chosen);
+      await waitForReaders(repository, folder.key, locking);
+      await lock.check();
+    } catch (error) {
+      await showAgain(folder, chosen, lock, error);
+      throw error;
+    }
     await removeRuns(folder, removed);
   }
   const needed = [...after.forgotten]
     .filter((run) => !removed.includes(run) && after.all.some((each) => each.run === run))
     .map((run) => ({ run, by: dependents(after, run) }));
   return { vm, forgotten: [...chosen], removed, needed };
+}
+
+/**
+ * Nothing is forgotten then. Throws a UsageError that says so if it cannot be undone, or is not ours to undo: who has the
+ * lock by now may count on it.
+ */
+async function showAgain(folder: VmFolder, runs: readonly string[], lock: RepositoryLock, why: unknown): Promise<void> {
+  if (runs.length === 0) return;
+  try {
+    await lock.check();
+    await unmarkForgotten(folder, runs);
+  } catch (cause) {
+    const code = cause instanceof UsageError ? cause.code : 'E_REPOSITORY';
+    const left = `not removed, but perhaps no longer shown ("backup list" tells): ${runs.join(', ')}`;
+    const then = '"backup recover" removes those that are not shown';
+    throw new UsageError(code, `${left}; ${then}; ${describeError(cause)}`, { cause: why });
+  }
 }
 
 /**
@@ -151,6 +201,8 @@ export interface RepositoryFinding {
   readonly status: 'done' | 'planned' | 'yours' | 'busy';
   /** One sentence: what was done about it, or has to be. */
   readonly did: string;
+  /** To be typed. */
+  readonly commands?: readonly string[];
 }
 
 /** Removes drafts and what is removed in part, unless somebody is at it. Throws a UsageError. */
@@ -171,6 +223,21 @@ export async function recoverRepository(
   return findings;
 }
 
+/** Who still writes to the files of a draft: the jobs of a QEMU outlive a tool that was killed, on whichever host that was. */
+async function whyLeft(files: readonly string[]): Promise<string | undefined> {
+  const first = 'run "fsfreeze-bridge recover" for the VM';
+  const writers = (await holdersOfEach(files)).flat();
+  if (writers.length > 0) return `${describeHolders(writers)} still writes to it: ${first} first`;
+  for (const file of files.filter((each) => /\.qcow2(\.luks)?$/.test(each))) {
+    try {
+      if (await isLockedByQemu(file)) return `a QEMU on another machine still writes to it: ${first} there first`;
+    } catch (error) {
+      return `whether somebody still writes to it is not known, and it is left: ${describeError(error)}`;
+    }
+  }
+  return undefined;
+}
+
 async function recoverVmFolder(
   repository: Repository,
   folder: VmFolder,
@@ -185,9 +252,8 @@ async function recoverVmFolder(
     const found =
       draftRun(name) === undefined ? `a run was removed in part: ${path}` : `a run was not finished: ${path}`;
     const files = (await readdir(path)).map((file) => join(path, file));
-    const writers = (await holdersOfEach(files)).flat();
-    if (writers.length > 0) {
-      const did = `${describeHolders(writers)} still writes to it: run "fsfreeze-bridge recover" for the VM first`;
+    const did = await whyLeft(files);
+    if (did !== undefined) {
       findings.push({ vm, status: 'yours', found, did });
       continue;
     }

@@ -6,6 +6,7 @@
 //   VM/vm.json                          how the VM was called when it was last backed up
 //   VM/RUN/manifest.json                a point in time: its files, what they are worth, how to restore them by hand
 //   VM/RUN/DISK.qcow2                   a disk: the whole of it, or what changed since the run that its header names
+//   VM/RUN/DISK.qcow2.luks              the same, encrypted: the image lies in a LUKS file
 //   VM/RUN/...                          what the VM keeps beside its disks
 //   VM/.draft-RUN/                      a run in the making
 //   VM/.gone-RUN/                       a run that is being removed
@@ -13,8 +14,8 @@
 //   VM/booted/RUN.json, .png, .log      what the last boot test of a run found, and what was seen of it
 //   VM/forgotten/RUN                    nobody wants the run any more, but others may lie on it
 import { join } from 'node:path';
+import { runPattern } from '../images/run-file.js';
 
-export const REPOSITORY_FILE = 'repository.json';
 export const MANIFEST = 'manifest.json';
 const VM_FILE = 'vm.json';
 export const LOCKS = 'locks';
@@ -64,8 +65,19 @@ export class VmFolder {
   }
 }
 
-/** A run's name: when it was begun (UTC), and its id. */
-export const runPattern = /^\d{8}T\d{6}Z-[0-9a-f]{8}$/;
+const IMAGE = '.qcow2';
+const ENCRYPTED = '.luks';
+
+/** The file of a disk in a run's folder. */
+export function diskFileName(stem: string, isEncrypted: boolean): string {
+  return `${stem}${IMAGE}${isEncrypted ? ENCRYPTED : ''}`;
+}
+
+/** What a disk is called by its file. */
+export function diskStem(name: string): string {
+  const image = name.endsWith(ENCRYPTED) ? name.slice(0, -ENCRYPTED.length) : name;
+  return image.endsWith(IMAGE) ? image.slice(0, -IMAGE.length) : image;
+}
 
 export function runName(begun: Date, id: string): string {
   return `${begun.toISOString().replace(/[-:]|\.\d+/g, '')}-${id}`;

@@ -7,7 +7,7 @@ import { dependents } from './forget-run.js';
 import type { VmFolder } from './layout.js';
 import { whoChanges } from './repository-lock.js';
 import { openRepository } from './repository.js';
-import type { RunManifest } from './run-manifest.js';
+import { isEncrypted, type RunManifest } from './run-manifest.js';
 import { readRuns, wantedRuns, type Runs } from './runs.js';
 import { lastBootVerdict, toldBoot, type ToldBoot } from './boot-verdict.js';
 import { lastVerdict, type Verdict } from './verify-run.js';
@@ -21,6 +21,8 @@ export interface RunSummary {
   /** `full` if every disk is. */
   readonly kind: 'full' | 'incremental';
   readonly disks: number;
+  /** A key is needed to read it. */
+  readonly isEncrypted: boolean;
   /** Of its own files. */
   readonly bytes: number;
   /** Files of its longest chain. */
@@ -75,6 +77,7 @@ async function summaryOf(folder: VmFolder, runs: Runs, manifest: RunManifest): P
     ...{ run, number, createdAt, level, required },
     kind: disks.every(({ kind }) => kind === 'full') ? 'full' : 'incremental',
     disks: disks.length,
+    isEncrypted: isEncrypted(manifest),
     bytes: disks.reduce((sum, { file }) => sum + file.size, 0),
     chain: Math.max(0, ...lengths),
     ...defined({ verified, booted: booted && { bootedAt: booted.bootedAt, problems: booted.problems } }),
@@ -99,8 +102,8 @@ function chains(folder: VmFolder, { all }: Runs, manifest: RunManifest): { lengt
 async function verdictOf(folder: VmFolder, run: string): Promise<Omit<Verdict, 'format' | 'run'> | undefined> {
   const verdict = await lastVerdict(folder, run);
   if (verdict === undefined) return undefined;
-  const { verifiedAt, problems } = verdict;
-  return { verifiedAt, problems };
+  const { verifiedAt, problems, unchecked } = verdict;
+  return { verifiedAt, problems, unchecked };
 }
 
 export interface RunView {

@@ -4,8 +4,10 @@ import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { isErrno, UsageError } from '../../errors.js';
-import { syncPath, writeDurably } from '../images/durable-file.js';
-import { LOCKS, REPOSITORY_FILE, VmFolder } from './layout.js';
+import { syncPath } from '../images/durable-file.js';
+import { REPOSITORY_FILE } from '../images/run-file.js';
+import { LOCKS, VmFolder } from './layout.js';
+import { takePlace } from './take-place.js';
 
 const REPOSITORY_FORMAT = 1;
 
@@ -56,7 +58,10 @@ export async function openIfThere(path: string): Promise<Repository | undefined>
   throw new UsageError('E_REPOSITORY', message);
 }
 
-/** Makes one where openIfThere found that it can be. Throws a UsageError if the folder cannot be written to. */
+/**
+ * Makes one where openIfThere found that it can be, unless another tool has made it since: what is there counts. Throws a
+ * UsageError if the folder cannot be written to, or cannot hold one.
+ */
 export async function makeRepository(path: string): Promise<Repository> {
   const repository = {
     format: REPOSITORY_FORMAT,
@@ -68,13 +73,13 @@ export async function makeRepository(path: string): Promise<Repository> {
     await mkdir(path, { mode: 0o711 }).catch((error: unknown) => {
       if (!isErrno(error, 'EEXIST')) throw error;
     });
-    await writeDurably(join(path, REPOSITORY_FILE), `${JSON.stringify(repository, undefined, 2)}\n`);
+    // Never over one that is there: whoever works with its id already records in VMs by it.
+    await takePlace(join(path, REPOSITORY_FILE), `${JSON.stringify(repository, undefined, 2)}\n`);
     await mkdir(join(path, LOCKS), { recursive: true, mode: 0o750 });
     await syncPath(path);
   } catch (cause) {
     throw new UsageError('E_REPOSITORY', `cannot make a repository in ${path}`, { cause });
   }
-  // Another tool may have made it at the same moment: what is there counts.
   return await openRepository(path);
 }
 

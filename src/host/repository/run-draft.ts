@@ -1,8 +1,8 @@
 // Keeps a run in the making: a folder beside the published ones, `.draft-RUN`, that becomes the run by one rename when
 // every file in it is whole, read-only and on the disk. Who holds the lock of the VM's backups may remove any other draft.
-import { chmod, chown, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CutError, UsageError } from '../../errors.js';
+import { CutError, isErrno, UsageError } from '../../errors.js';
 import { exists, syncPath, writeDurably } from '../images/durable-file.js';
 import { draftRun, goneRun, MANIFEST, type VmFolder } from './layout.js';
 import type { RunManifest } from './run-manifest.js';
@@ -77,12 +77,27 @@ async function sealTree(path: string): Promise<void> {
       continue;
     }
     await syncPath(each);
-    // QEMU's user, who wrote it, is not to change it any more.
-    await chown(each, process.getuid?.() ?? -1, process.getgid?.() ?? -1);
-    await chmod(each, 0o440);
+    await chmod(each, await takeBack(each));
     await syncPath(each);
   }
   await syncPath(path);
+}
+
+/** Makes the file ours: QEMU's user, who wrote it, is not to change it any more. Its mode from now on. */
+async function takeBack(file: string): Promise<number> {
+  try {
+    await chown(file, process.getuid?.() ?? -1, process.getgid?.() ?? -1);
+    return 0o440;
+  } catch (error) {
+    if (!isChownRefusal(error)) throw error;
+    // Its group is not ours: it reads what it could read before, and no more.
+    return 0o400 | ((await stat(file)).mode & 0o040);
+  }
+}
+
+/** True where the filesystem lets nobody say whose a file is, as an NFS export that squashes users. */
+export function isChownRefusal(error: unknown): error is NodeJS.ErrnoException {
+  return isErrno(error, 'EPERM', 'EINVAL', 'ENOTSUP', 'EOPNOTSUPP');
 }
 
 /** Drafts of the VM that were left, and folders of runs that are removed in part. */

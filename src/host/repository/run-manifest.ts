@@ -2,11 +2,12 @@
 // are restored without this program. It is published with its files, and never changes.
 import * as v from 'valibot';
 import { finite } from '../../consistency.js';
+import { runPattern } from '../images/run-file.js';
 import { pointDiskEntries, pointInTimeEntries } from '../sets/point-in-time.js';
 import { savedFileSchema } from '../sets/manifest.js';
 import { imageFormats } from '../vm/disk-choice.js';
-import { runPattern } from './layout.js';
 
+// Older versions refuse a run with entries that they do not know, as one that is encrypted has.
 export const RUN_FORMAT = 1;
 
 const plainName = v.pipe(v.string(), v.regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*$/));
@@ -21,8 +22,13 @@ const summedFileEntries = {
   blake2b: v.string(),
 } as const;
 
+/** The file is a LUKS file: its sums are of that. */
+const encryptionEntries = { format: v.literal('luks'), cipher: v.string() } as const;
+
 const diskFileSchema = v.strictObject({
   ...summedFileEntries,
+  /** Its image lies in it, whose header names what lies below. Absent if the file is the image. */
+  encryption: v.optional(v.strictObject(encryptionEntries)),
   extentBytes: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   /** The BLAKE2b-512 of each extent; the last one may be shorter. */
   extents: v.array(v.string()),
@@ -57,6 +63,12 @@ const runDiskSchema = v.strictObject({
 });
 export type RunDisk = v.InferOutput<typeof runDiskSchema>;
 
+const runSavedFileSchema = v.strictObject({
+  ...savedFileSchema.entries,
+  /** `size`: of the file itself (bytes), which is filled up to whole sectors. Absent if it is not encrypted. */
+  encryption: v.optional(v.strictObject({ ...encryptionEntries, size: finite })),
+});
+
 export const runManifestSchema = v.strictObject({
   format: v.literal(RUN_FORMAT),
   /** The id of the repository. */
@@ -71,7 +83,7 @@ export const runManifestSchema = v.strictObject({
   ...pointInTimeEntries,
   disks: v.array(runDiskSchema),
   /** Files of the VM beside its disks, in the run's folder. */
-  saved: v.array(savedFileSchema),
+  saved: v.array(runSavedFileSchema),
   transfer: v.strictObject({
     /** From the cut until every disk was copied (milliseconds). */
     copyMs: finite,
@@ -80,3 +92,8 @@ export const runManifestSchema = v.strictObject({
   }),
 });
 export type RunManifest = v.InferOutput<typeof runManifestSchema>;
+
+/** Any of its disks can only be read with a key. */
+export function isEncrypted({ disks }: Pick<RunManifest, 'disks'>): boolean {
+  return disks.some(({ file }) => file.encryption !== undefined);
+}

@@ -4,7 +4,8 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { describeError, isErrno, UsageError } from '../../errors.js';
-import { MANIFEST, runPattern, type VmFolder } from './layout.js';
+import { runPattern } from '../images/run-file.js';
+import { MANIFEST, type VmFolder } from './layout.js';
 import { runManifestSchema, type RunManifest } from './run-manifest.js';
 
 export interface Runs {

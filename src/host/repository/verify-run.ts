@@ -6,11 +6,13 @@ import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import type { Deadline } from '../../deadline.js';
-import { BridgeError, DeadlineError, describeError, isErrno } from '../../errors.js';
+import { BridgeError, DeadlineError, describeError, isErrno, UsageError } from '../../errors.js';
 import { makeFolder, writeDurably } from '../images/durable-file.js';
+import type { LuksKey } from '../images/luks-key.js';
 import { runQemuImg } from '../images/qemu-img-task.js';
 import { isReadOnly } from './repository-lock.js';
 import { chainOf, checkLink, type Link } from './chain.js';
+import { chainName } from './chain-name.js';
 import { whyDamaged } from './extents.js';
 import type { VmFolder } from './layout.js';
 import type { RunManifest } from './run-manifest.js';
@@ -21,12 +23,19 @@ const verdictSchema = v.strictObject({
   verifiedAt: v.string(),
   /** Sentences; none if it is sound. */
   problems: v.array(v.string()),
+  /** Sentences: what was not looked into, for want of its key. Absent in verdicts of older versions. */
+  unchecked: v.optional(v.array(v.string()), []),
 });
 export type Verdict = v.InferOutput<typeof verdictSchema>;
+
+/** What is known of files of a run. */
+export type Findings = Pick<Verdict, 'problems' | 'unchecked'>;
 
 export interface VerifyOptions {
   readonly deadline: Deadline;
   readonly signal: AbortSignal;
+  /** Without it, or by another one, what is encrypted is looked at from outside alone. */
+  readonly key: LuksKey | undefined;
   readonly onProgress: (text: string) => void;
 }
 
@@ -35,7 +44,7 @@ export class Verifier {
   readonly #folder: VmFolder;
   readonly #runs: readonly RunManifest[];
   readonly #options: VerifyOptions;
-  readonly #known = new Map<string, readonly string[]>();
+  readonly #known = new Map<string, Findings>();
 
   constructor(folder: VmFolder, runs: readonly RunManifest[], options: VerifyOptions) {
     this.#folder = folder;
@@ -49,13 +58,18 @@ export class Verifier {
    * there. Throws what cannot be recorded, too.
    */
   async verify(manifest: RunManifest): Promise<Verdict> {
-    const problems = await this.problemsOf(manifest);
+    const { problems: seen, unchecked } = await this.findingsOf(manifest);
     const { run } = manifest;
-    const verdict: Verdict = { format: 1, run, verifiedAt: new Date().toISOString(), problems: [...problems] };
+    // Who saw less now than somebody before knows nothing of damage that only shows from inside.
+    const before = unchecked.length === 0 ? [] : ((await lastVerdict(this.#folder, run))?.problems ?? []);
+    const problems = [...new Set([...seen, ...before])];
+    const verdict: Verdict = { format: 1, run, verifiedAt: new Date().toISOString(), problems, unchecked };
     const file = this.#folder.verified(run);
     try {
       await makeFolder(dirname(file));
-      await writeDurably(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
+      // Older versions know no other entries.
+      const told = { ...verdict, unchecked: unchecked.length === 0 ? undefined : unchecked };
+      await writeDurably(file, `${JSON.stringify(told, undefined, 2)}\n`);
     } catch (error) {
       // Whoever reads it was told of that by its lock.
       if (!isReadOnly(error)) throw error;
@@ -64,35 +78,40 @@ export class Verifier {
   }
 
   /** Throws as `verify`. */
-  async problemsOf(manifest: RunManifest): Promise<readonly string[]> {
+  async findingsOf(manifest: RunManifest): Promise<Findings> {
     const problems: string[] = [];
+    const unchecked: string[] = [];
     for (const disk of manifest.disks) {
       try {
         const chain = chainOf(this.#folder, this.#runs, manifest, disk);
-        for (const link of chain.toReversed()) problems.push(...(await this.#problemsOfLink(link)));
+        for (const link of chain.toReversed()) {
+          const found = await this.#findingsOfLink(link);
+          problems.push(...found.problems);
+          unchecked.push(...found.unchecked);
+        }
       } catch (error) {
         problems.push(damageIn(error, `${disk.file.name} of run ${manifest.run}`));
       }
     }
     problems.push(...(await this.#problemsOfSaved(manifest)));
-    return [...new Set(problems)];
+    return { problems: [...new Set(problems)], unchecked: [...new Set(unchecked)] };
   }
 
-  async #problemsOfLink(link: Link): Promise<readonly string[]> {
+  async #findingsOfLink(link: Link): Promise<Findings> {
     const known = this.#known.get(link.file);
     if (known !== undefined) return known;
-    const problems = await this.#look(link);
-    this.#known.set(link.file, problems);
-    return problems;
+    const found = await this.#look(link);
+    this.#known.set(link.file, found);
+    return found;
   }
 
-  async #look(link: Link): Promise<readonly string[]> {
+  async #look(link: Link): Promise<Findings> {
     const { file, disk, run } = link;
-    const { signal, deadline, onProgress } = this.#options;
+    const { signal, deadline, key, onProgress } = this.#options;
     const what = `${disk.file.name} of run ${run}`;
     const { limitMs } = deadline;
     try {
-      await checkLink(link);
+      await checkLink(link, { signal, key: undefined });
       let read = 0;
       const onRead = (bytes: number): void => {
         read += bytes;
@@ -100,14 +119,20 @@ export class Verifier {
         onProgress(`verifying ${what}: ${Math.floor((100 * read) / Math.max(1, disk.file.size))} %`);
       };
       const damage = await whyDamaged(file, disk.file, { signal, onRead });
-      if (damage !== undefined) return [`${what}: ${damage}`];
-      const image = `json:${JSON.stringify({ driver: 'qcow2', file: { driver: 'file', filename: file }, backing: null })}`;
+      if (damage !== undefined) return { problems: [`${what}: ${damage}`], unchecked: [] };
+      if (link.encryption !== undefined) {
+        const without = `${what} is encrypted, and only its sums were compared`;
+        if (key === undefined) return { problems: [], unchecked: [`${without}: no key was given`] };
+        await checkLink(link, { signal, key });
+      }
       // 3: clusters are leaked, which harms nobody.
-      await runQemuImg(['check', '-q', image], { deadline, signal, answers: [3] });
-      return [];
+      await runQemuImg(['check', '-q', chainName([link])], { deadline, signal, key, answers: [3] });
+      return { problems: [], unchecked: [] };
     } catch (error) {
       signal.throwIfAborted();
-      return [damageIn(error, what)];
+      // Its header is what it was, as its sums say.
+      if (error instanceof UsageError && error.code === 'E_KEY') return { problems: [], unchecked: [error.message] };
+      return { problems: [damageIn(error, what)], unchecked: [] };
     }
   }
 

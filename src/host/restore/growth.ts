@@ -2,6 +2,7 @@
 import { stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { CutError } from '../../errors.js';
+import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
 
 export interface GrowingImage {
   readonly image: string;
@@ -16,6 +17,12 @@ const SLACK = 1 / 64;
 /** At most (bytes): what has a place already is written over, and no image holds much more than its disk. */
 export function growth({ differing, virtualSize }: GrowingImage, allocated: number): number {
   return Math.ceil(Math.min(differing, Math.max(0, virtualSize - allocated)) * (1 + SLACK));
+}
+
+/** What an image of that format takes that holds all of another, which may be a chain (bytes). */
+export async function neededFor(source: string, format: string, limits: TaskLimits): Promise<number> {
+  const { stdout } = await runQemuImg(['measure', '--output=json', '-O', format, source], limits);
+  return Number((JSON.parse(stdout) as { required?: unknown }).required);
 }
 
 /** Throws a CutError `E_NO_SPACE` if the images would meet the end of their filesystem in the middle of a write. */

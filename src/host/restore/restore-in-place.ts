@@ -9,26 +9,28 @@ import { defined } from '../../defined.js';
 import { throwIfInterrupted, type Confirm } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
 import { BridgeError, CutError, describeError, QuiesceError, UsageError } from '../../errors.js';
+import { ownDataFiles } from '../images/data-files.js';
 import { exists, syncPath } from '../images/durable-file.js';
 import { fileStateOf, isSameState, type FileState } from '../images/file-state.js';
 import { makeImage } from '../images/image-file.js';
+import type { LuksKey } from '../images/luks-key.js';
 import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
-import { whyInUse } from '../images/use.js';
 import { chainOf, checkLink, type Link } from '../repository/chain.js';
+import { chainName } from '../repository/chain-name.js';
 import { findRun, type FoundRun } from '../repository/find-run.js';
 import { knownDisks } from '../repository/known-disks.js';
 import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository } from '../repository/repository.js';
+import { requireKey } from '../repository/require-key.js';
 import type { RunDisk } from '../repository/run-manifest.js';
 import { Verifier } from '../repository/verify-run.js';
-import { witnessesFor } from '../sets/claims.js';
 import { RestoreJournal } from '../sets/restore-journal.js';
 import { findAndLockVm, type LockedVm, type LockRequest } from '../sets/vm-lock.js';
 import type { DiskImage } from '../sets/vm-record.js';
 import { identityKey } from '../vm/identity.js';
-import { openMonitors } from '../vm/monitors.js';
+import { checkFree } from './free-images.js';
 import { checkRoom } from './growth.js';
-import { chainName, chooseRunDisks } from './run-disks.js';
+import { chooseRunDisks } from './run-disks.js';
 
 export interface InPlaceOptions {
   readonly lock: LockRequest;
@@ -41,6 +43,8 @@ export interface InPlaceOptions {
   readonly images: ReadonlyMap<string, string>;
   /** Sum what is read first, and compare what was written. */
   readonly verify: boolean;
+  /** Of runs that are encrypted. */
+  readonly key: LuksKey | undefined;
   readonly dryRun: boolean;
   readonly limitMs: number;
   readonly confirm: Confirm;
@@ -73,6 +77,8 @@ interface Target {
   readonly disk: RunDisk;
   readonly image: string;
   readonly format: DiskImage['format'];
+  /** Where the image keeps its data, if not in itself. */
+  readonly dataFiles: readonly string[];
   readonly draft: string;
   /** The files of the run, the newest first. */
   readonly links: readonly Link[];
@@ -84,18 +90,19 @@ interface Target {
  * so leaves the images in part; the same command goes on.
  */
 export async function restoreInPlace(options: InPlaceOptions): Promise<RestoredInPlace> {
-  const { dryRun, verify, signal, lock, confirm } = options;
+  const { dryRun, verify, signal, key, lock, confirm } = options;
   const repository = await openRepository(options.repository);
   await using vm = await findAndLockVm(lock, options.monitorTimeoutMs);
   if (!(await exists(vm.store.folder))) {
     const message = `this host has never worked on VM ${lock.vm.name}: restore it to a folder, and put its images in place`;
     throw new UsageError('E_NO_VM', message);
   }
-  const key = identityKey(vm.identity);
-  const found = await findRun(repository, options.run, key);
-  await using reading = await lockForReading(repository, key, { ...options, operation: 'backup restore' });
+  const name = identityKey(vm.identity);
+  // What is found from now on stays: a run that went while it is written would leave images of two instants.
+  await using reading = await lockForReading(repository, name, { ...options, operation: 'backup restore' });
+  const found = await findRun(repository, options.run, name);
   const { run, createdAt, level } = found.manifest;
-  const limits = { deadline: new Deadline(options.limitMs), signal };
+  const limits = { deadline: new Deadline(options.limitMs), signal, key };
   let writes = false;
   await using journal = await RestoreJournal.open(vm.store.folder);
   const targets = await targetsOf(found, vm, options);
@@ -107,11 +114,13 @@ export async function restoreInPlace(options: InPlaceOptions): Promise<RestoredI
     const bytes: number[] = [];
     const states: FileState[] = [];
     for (const target of targets) {
-      states.push(await fileStateOf(target.image));
+      states.push(...(await statesOf(target)));
       bytes.push(await findDifferences(target, options, limits));
     }
     await checkRoom(
-      targets.map(({ image, disk: { virtualSize } }, at) => ({ image, virtualSize, differing: bytes[at] ?? 0 })),
+      targets.map(({ image, dataFiles, disk: { virtualSize } }, at) => {
+        return { image: dataFiles[0] ?? image, virtualSize, differing: bytes[at] ?? 0 };
+      }),
     );
     if (!dryRun) {
       const images = targets.map(({ image }) => image).join(', ');
@@ -148,28 +157,32 @@ function inPart(run: string, cause: unknown): CutError {
 
 /** Each disk of the run, with the image that it is now. Throws a UsageError if that is not known. */
 async function targetsOf(
-  { manifest, runs, vm: { folder } }: FoundRun,
+  found: FoundRun,
   vm: LockedVm,
-  { lock: { stateDir }, disks: named, images }: InPlaceOptions,
+  { lock: { stateDir }, disks: named, images, key, signal }: InPlaceOptions,
 ): Promise<Target[]> {
   const targets: Target[] = [];
+  const { manifest, runs } = found;
   const disks = chooseRunDisks(manifest, named);
   const stray = [...images.keys()].find((id) => !disks.some((disk) => disk.id === id));
   if (stray !== undefined) {
     const there = disks.map(({ id }) => id).join(', ');
     throw new UsageError('E_DISK', `--image ${stray}=...: expected the id of a disk that is restored (${there})`);
   }
+  await requireKey(found, disks, { key, signal });
   for (const disk of disks) {
     const confirmed = images.get(disk.id);
     const [known] = confirmed === undefined ? await knownDisks(manifest.run, [disk], { ...vm, stateDir }) : [];
     const { file, format } = known ?? { file: confirmed ?? '', format: disk.source.format };
     const image = await imageFileOf(disk, file);
-    const links = chainOf(folder, runs.all, manifest, disk);
-    for (const link of links) await checkLink(link);
+    const links = chainOf(found.vm.folder, runs.all, manifest, disk);
+    for (const link of links) await checkLink(link, { key, signal });
     const draft = `${image}.restore-${manifest.id}`;
     // Ours went when the journal was opened.
     if (await exists(draft)) throw new UsageError('E_NAME_TAKEN', `${draft} is there, and not ours: remove it`);
-    targets.push({ disk, image, format, draft, links });
+    const dataFiles = await ownDataFiles({ file: image, format });
+    for (const file of dataFiles) await imageFileOf(disk, file);
+    targets.push({ disk, image, format, dataFiles, draft, links });
   }
   return targets;
 }
@@ -186,12 +199,17 @@ async function imageFileOf({ id }: RunDisk, name: string): Promise<string> {
 
 /** Throws a UsageError if somebody wrote to an image since: its draft does not know what. */
 async function checkUnchanged(targets: readonly Target[], states: readonly FileState[]): Promise<void> {
-  for (const [index, { image }] of targets.entries()) {
-    const before = states[index];
-    if (before !== undefined && isSameState(before, await fileStateOf(image))) continue;
-    const message = `${image} was written to after it was compared (the VM ran?): nothing was restored, do it again`;
+  const before = [...states];
+  for (const target of targets) {
+    const now = await statesOf(target);
+    if (before.splice(0, now.length).every((state, index) => isSameState(state, now[index] ?? state))) continue;
+    const message = `${target.image} was written to after it was compared (the VM ran?): nothing was restored, do it again`;
     throw new UsageError('E_NO_IMAGE', message);
   }
+}
+
+async function statesOf({ image, dataFiles }: Target): Promise<FileState[]> {
+  return await Promise.all([image, ...dataFiles].map(fileStateOf));
 }
 
 /** Throws a UsageError if an image has another size than the disk of the run. */
@@ -212,22 +230,6 @@ async function virtualSizeOf(file: string, format: string, signal: AbortSignal):
   return v.parse(infoSchema, JSON.parse(stdout))['virtual-size'];
 }
 
-/** Throws a UsageError if the VM runs, or anybody needs an image as it is. */
-async function checkFree(vm: LockedVm, targets: readonly Target[], options: InPlaceOptions): Promise<void> {
-  const { lock, monitorTimeoutMs } = options;
-  await using monitors = await openMonitors([lock.vm.monitor], monitorTimeoutMs, vm.identity);
-  const [running] = monitors.open;
-  if (running !== undefined) {
-    throw new UsageError('E_VM_RUNS', `the VM runs (monitor ${running.path} answers): shut it off first`);
-  }
-  const witnesses = await witnessesFor(lock.stateDir, undefined, []);
-  for (const { disk, image, draft } of targets) {
-    // A draft that is there already lies on it, and is ours.
-    const use = await whyInUse([image], { ...witnesses, spent: [...witnesses.spent, draft] });
-    if (use !== undefined) throw new UsageError('E_IN_USE', `disk ${disk.id}: ${use.file}: ${use.why}`);
-  }
-}
-
 async function verifyRun(
   { manifest, runs, vm: { folder } }: FoundRun,
   targets: readonly Target[],
@@ -235,8 +237,8 @@ async function verifyRun(
   limits: TaskLimits,
 ): Promise<void> {
   if (!verify) return;
-  const verifier = new Verifier(folder, runs.all, { ...limits, onProgress });
-  const problems = await verifier.problemsOf({ ...manifest, disks: targets.map(({ disk }) => disk) });
+  const verifier = new Verifier(folder, runs.all, { ...limits, key: limits.key, onProgress });
+  const { problems } = await verifier.findingsOf({ ...manifest, disks: targets.map(({ disk }) => disk) });
   if (problems.length > 0) throw new CutError('E_VERIFY', `run ${manifest.run} is damaged: ${problems.join('; ')}`);
 }
 
@@ -266,17 +268,18 @@ const mapSchema = v.array(v.object({ depth: v.number(), length: v.number() }));
 /** By no signal and no limit: images that are written in part are worth nothing. */
 const TO_THE_END = { deadline: undefined, signal: new AbortController().signal };
 
-async function merge(target: Target, { verify, onProgress }: InPlaceOptions): Promise<void> {
-  const { disk, image, format, draft, links } = target;
+async function merge(target: Target, { verify, key, onProgress }: InPlaceOptions): Promise<void> {
+  const { disk, image, format, dataFiles, draft, links } = target;
   const tell = (doing: string) => (percent: number) => {
     onProgress(`${doing} disk ${disk.id}: ${Math.floor(percent)} %`);
   };
   // -d: the draft goes as a whole.
   await runQemuImg(['commit', '-p', '-d', '-f', 'qcow2', draft], { ...TO_THE_END, onProgress: tell('restoring') });
-  await syncPath(image);
+  for (const file of [image, ...dataFiles]) await syncPath(file);
   if (!verify) return;
   const { exitCode } = await runQemuImg(['compare', '-p', '-F', format, chainName(links), image], {
     ...TO_THE_END,
+    key,
     answers: [1],
     onProgress: tell('verifying'),
   });

@@ -1,20 +1,25 @@
 // `backup restore`: makes the disks of a run in a folder, flat. Every layer is compared with its record and opened by it;
 // the folder has its name once everything in it is whole, compared and on the disk.
-import { mkdir, rename, rm, stat, statfs } from 'node:fs/promises';
+import { mkdir, rename, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { randomBytes } from 'node:crypto';
 import type { ConsistencyLevel } from '../../consistency.js';
 import { throwIfInterrupted } from '../../confirm.js';
 import { Deadline } from '../../deadline.js';
-import { BridgeError, CutError, describeError, UsageError } from '../../errors.js';
-import { exists, syncPath } from '../images/durable-file.js';
-import { runQemuImg } from '../images/qemu-img-task.js';
+import { BridgeError, CutError, describeError } from '../../errors.js';
+import { syncPath } from '../images/durable-file.js';
+import type { LuksKey } from '../images/luks-key.js';
+import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
 import { chainOf, checkLink, type Link } from '../repository/chain.js';
+import { chainName } from '../repository/chain-name.js';
 import { findRun } from '../repository/find-run.js';
+import { diskStem } from '../repository/layout.js';
 import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository } from '../repository/repository.js';
+import { requireKey } from '../repository/require-key.js';
 import { Verifier } from '../repository/verify-run.js';
-import { chainName, chooseRunDisks } from './run-disks.js';
+import { neededFor } from './growth.js';
+import { checkNewFolder, draftOf } from './new-folder.js';
+import { chooseRunDisks } from './run-disks.js';
 
 export const restoreFormats = ['qcow2', 'raw'] as const;
 
@@ -29,6 +34,8 @@ export interface RestoreOptions {
   readonly disks: readonly string[];
   /** Sum what is read first, and compare what was written. */
   readonly verify: boolean;
+  /** Of runs that are encrypted. */
+  readonly key: LuksKey | undefined;
   readonly limitMs: number;
   readonly signal: AbortSignal;
   readonly onProgress: (text: string) => void;
@@ -54,30 +61,35 @@ export interface RestoredRun {
 }
 
 /**
- * Throws a UsageError for a run, disk or folder that cannot be used, a CutError `E_VERIFY` if a file of the run is not what
+ * Throws a UsageError for a run, disk, key or folder that cannot be used, a CutError `E_VERIFY` if a file of the run is not what
  * it was, a QuiesceError when interrupted. Nothing is left of what failed.
  */
 export async function restoreRun(options: RestoreOptions): Promise<RestoredRun> {
-  const { target, signal, format, verify } = options;
+  const { target, signal, format, verify, key } = options;
   const repository = await openRepository(options.repository);
-  const { vm, runs, manifest } = await findRun(repository, options.run, options.vm);
-  await using lock = await lockForReading(repository, vm.folder.key, { ...options, operation: 'backup restore' });
+  const before = await findRun(repository, options.run, options.vm);
+  const reading = { ...options, operation: 'backup restore' };
+  await using lock = await lockForReading(repository, before.vm.folder.key, reading);
+  // It may have been forgotten before we said that we read it.
+  const found = await findRun(repository, before.manifest.run, before.vm.folder.key);
+  const { vm, runs, manifest } = found;
   const disks = chooseRunDisks(manifest, options.disks);
-  await checkTarget(target);
-  const limits = { deadline: new Deadline(options.limitMs), signal };
-  const draft = join(dirname(target), `.draft-${basename(target)}.${process.pid}.${randomBytes(4).toString('hex')}`);
+  await checkNewFolder(target);
+  const limits = { deadline: new Deadline(options.limitMs), signal, key };
+  const draft = draftOf(target);
   try {
+    await requireKey(found, disks, limits);
     if (verify) {
       const verifier = new Verifier(vm.folder, runs.all, { ...limits, onProgress: options.onProgress });
-      const problems = await verifier.problemsOf({ ...manifest, disks });
+      const { problems } = await verifier.findingsOf({ ...manifest, disks });
       if (problems.length > 0) throw new CutError('E_VERIFY', `run ${manifest.run} is damaged: ${problems.join('; ')}`);
     }
     await mkdir(draft, { mode: 0o750 });
     const restored: RestoredRun['disks'][number][] = [];
     for (const disk of disks) {
       const links = chainOf(vm.folder, runs.all, manifest, disk);
-      for (const link of links) await checkLink(link);
-      const name = `${disk.file.name.replace(/\.qcow2$/, '')}.${format}`;
+      for (const link of links) await checkLink(link, limits);
+      const name = `${diskStem(disk.file.name)}.${format}`;
       await restoreDisk(links, join(draft, name), options, limits);
       const { id, serial, virtualSize, level } = disk;
       const file = join(target, name);
@@ -85,7 +97,7 @@ export async function restoreRun(options: RestoreOptions): Promise<RestoredRun> 
     }
     await syncPath(draft);
     await lock.check();
-    await checkTarget(target);
+    await checkNewFolder(target);
     await rename(draft, target);
     await syncPath(dirname(target));
     const { run, createdAt, level } = manifest;
@@ -98,27 +110,14 @@ export async function restoreRun(options: RestoreOptions): Promise<RestoredRun> 
   }
 }
 
-async function checkTarget(target: string): Promise<void> {
-  if (await exists(target)) {
-    const message = `${target} is already there: name a folder that is not, ${join(target, 'NAME')} for instance`;
-    throw new UsageError('E_NAME_TAKEN', message);
-  }
-  const parent = dirname(target);
-  const found = await stat(parent).catch((cause: unknown) => {
-    throw new UsageError('E_TARGET', `cannot use ${parent}`, { cause });
-  });
-  if (!found.isDirectory()) throw new UsageError('E_TARGET', `${parent} is no folder`);
-}
-
 async function restoreDisk(
   links: readonly Link[],
   file: string,
   { format, verify, onProgress }: RestoreOptions,
-  limits: { readonly deadline: Deadline; readonly signal: AbortSignal },
+  limits: TaskLimits,
 ): Promise<void> {
   const source = chainName(links);
-  const { stdout } = await runQemuImg(['measure', '--output=json', '-O', format, source], limits);
-  const needed = Number((JSON.parse(stdout) as { required?: unknown }).required);
+  const needed = await neededFor(source, format, limits);
   const { bavail, bsize } = await statfs(dirname(file));
   // A raw image has holes: what it takes is known only as qcow2's measure tells it.
   if (format === 'qcow2' && bavail * bsize < needed) {

@@ -2,15 +2,14 @@
 // members, and an owner that was killed is told apart from one that lives (owner.ts). A lock is taken by link(2), whole
 // or not at all.
 import { createHash, randomBytes } from 'node:crypto';
-import { link, readFile, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as v from 'valibot';
 import { defined } from '../../defined.js';
 import { Deadline } from '../../deadline.js';
 import { isErrno, UsageError } from '../../errors.js';
 import { throwIfInterrupted } from '../../confirm.js';
-import { syncPath, writeDurably } from '../images/durable-file.js';
+import { writeIfAbsent } from '../images/durable-file.js';
 import { ownerSchema, ownerState, thisProcess, type Owner, type OwnerState } from './owner.js';
 
 const operations = ['create', 'commit', 'revert', 'delete', 'copy', 'prune', 'recover', 'backup', 'restore'] as const;
@@ -131,7 +130,7 @@ export async function takeLock(file: string, { operation, set }: Work, options: 
   for (;;) {
     const there = await readLock(file);
     if (there === undefined) {
-      if (await takePlace(file, text)) break;
+      if (await writeIfAbsent(file, text)) break;
     } else if (there.owner === 'gone') await removeStale(file, there.text, { operation, set }, options);
     else await waitFor(file, there, deadline, options);
   }
@@ -204,20 +203,4 @@ export function busyError(code: 'E_VM_BUSY' | 'E_SET_BUSY', what: string, file: 
   return new UsageError(code, `${what} is being worked on by ${describeWork(there)}${hint}`, {
     facts: { file, entry: there.entry, owner: there.owner },
   });
-}
-
-// Whole or not at all, and only if nobody was first.
-async function takePlace(file: string, text: string): Promise<boolean> {
-  const draft = `${file}.${process.pid}.${randomBytes(4).toString('hex')}.new`;
-  await writeDurably(draft, text);
-  try {
-    await link(draft, file);
-  } catch (error) {
-    if (isErrno(error, 'EEXIST')) return false;
-    throw error;
-  } finally {
-    await rm(draft, { force: true });
-  }
-  await syncPath(dirname(file));
-  return true;
 }

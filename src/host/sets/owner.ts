@@ -18,9 +18,14 @@ export type Owner = v.InferOutput<typeof ownerSchema>;
 
 /** This process, as it is written down. */
 export async function thisProcess(): Promise<Owner> {
+  return await ownerOf(process.pid);
+}
+
+/** A process that runs, of this container. */
+export async function ownerOf(pid: number): Promise<Owner> {
   return {
-    pid: process.pid,
-    startTicks: processStat(process.pid)?.startTime ?? 'unknown',
+    pid,
+    startTicks: processStat(pid)?.startTime ?? 'unknown',
     bootId: await bootId(),
     pidNamespace: await readlink('/proc/self/ns/pid'),
   };

@@ -2,10 +2,12 @@
 // after it. The manifest names each with its sum. Nothing is put back by itself, but for what libvirt is to start with
 // (vm/definition.ts).
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { copyFile, mkdir, open, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { describeError } from '../../errors.js';
 import { syncPath, writeDurably } from '../images/durable-file.js';
+import { LUKS_CIPHER, writeLuks } from '../images/luks-file.js';
+import type { LuksKey } from '../images/luks-key.js';
 import type { VmDescription } from '../vm/hypervisor.js';
 import type { StateFolder } from '../vm/state-folder.js';
 import type { Manifest, SavedFile } from './manifest.js';
@@ -24,25 +26,50 @@ export async function saveTexts(folder: string, texts: VmDescription['texts']): 
   return saved;
 }
 
-export interface Copied {
-  readonly saved: SavedFile[];
+/** How a copy is encrypted, and the bytes of the file itself. */
+interface Encryption {
+  readonly format: 'luks';
+  readonly cipher: string;
+  readonly size: number;
+}
+
+export interface Copied<Saved = SavedFile> {
+  readonly saved: Saved[];
   /** Files that could not be copied, and why. */
   readonly leftOut: Manifest['leftOut'];
 }
 
-/** Copies what the folders hold into `own`. Never throws: the cut is taken. */
-export async function saveState(own: string, folders: readonly StateFolder[]): Promise<Copied> {
-  const saved: SavedFile[] = [];
+/** Copies what the folders hold into `own`; with a key, each into a LUKS file. Never throws: the cut is taken. */
+export async function saveState(own: string, folders: readonly StateFolder[]): Promise<Copied>;
+export async function saveState(
+  own: string,
+  folders: readonly StateFolder[],
+  key: LuksKey | undefined,
+): Promise<Copied<SavedFile & { encryption?: Encryption }>>;
+export async function saveState(
+  own: string,
+  folders: readonly StateFolder[],
+  key?: LuksKey,
+): Promise<Copied<SavedFile & { encryption?: Encryption }>> {
+  const saved: (SavedFile & { encryption?: Encryption })[] = [];
   const leftOut: Manifest['leftOut'] = [];
   for (const { name, what, path, seenAt } of folders) {
     try {
       await mkdir(join(own, name), { mode: 0o750 });
       for (const { file, from } of await filesIn(seenAt, path)) {
-        const copy = join(name, file);
-        await copyFile(from.seenAt, join(own, copy));
+        const copy = join(name, key === undefined ? file : `${file}.luks`);
+        const encryption = await keep(from.seenAt, join(own, copy), key);
         await syncPath(join(own, copy));
         const sum = sumOf(await readFile(join(own, copy)));
-        saved.push({ name: copy, what, from: from.path, ...sum, copied: 'after the cut', copiedAt: now() });
+        saved.push({
+          name: copy,
+          what,
+          from: from.path,
+          ...sum,
+          copied: 'after the cut',
+          copiedAt: now(),
+          ...encryption,
+        });
       }
       await syncPath(join(own, name));
     } catch (error) {
@@ -51,6 +78,22 @@ export async function saveState(own: string, folders: readonly StateFolder[]): P
   }
   if (folders.length > 0) await syncPath(own).catch(() => undefined);
   return { saved, leftOut };
+}
+
+/** In clear text nothing of it is written where a key is given. */
+async function keep(file: string, copy: string, key: LuksKey | undefined): Promise<{ encryption?: Encryption }> {
+  if (key === undefined) {
+    await copyFile(file, copy);
+    return {};
+  }
+  const bytes = await readFile(file);
+  const handle = await open(copy, 'wx', 0o600);
+  try {
+    await writeLuks(handle, key, bytes);
+  } finally {
+    await handle.close();
+  }
+  return { encryption: { format: 'luks', cipher: LUKS_CIPHER, size: bytes.length } };
 }
 
 /** The text that was kept by this name; undefined if it is not there, or is not what was kept. */

@@ -7,6 +7,7 @@ import type { GroupOptions } from '../../qmp/job-group.js';
 import type { JobProgress } from '../../qmp/jobs.js';
 import type { Monitor } from '../../qmp/monitor.js';
 import type { Reverter } from '../../reverter.js';
+import type { LuksKey } from '../images/luks-key.js';
 import type { PortWatch } from './agent-port.js';
 import type { Overlay } from './overlay.js';
 import type { StateFolder } from './state-folder.js';
@@ -89,9 +90,10 @@ export interface OverlayHost {
 
   /**
    * Brings the overlays, whose files are there, as near to their use as can be without using them: an encrypted one is
-   * formatted here. What it does is registered with the reverter first. Throws a CutError that names the disk.
+   * formatted here. What it does is registered with the reverter first. Gives what the overlays will lack, though they are
+   * sound, in sentences. Throws a CutError that names the disk.
    */
-  prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void>;
+  prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<readonly string[]>;
 
   /**
    * Merges an overlay that is the VM's active layer into its base, while the guest writes on. When it returns, the VM
@@ -109,6 +111,8 @@ export interface BackupTarget {
   readonly disk: VmDisk;
   /** A qcow2 image of the disk's size; there already. */
   readonly file: string;
+  /** It lies in a LUKS file, which this opens; undefined if it does not. */
+  readonly key: LuksKey | undefined;
   readonly node: string;
   readonly jobId: string;
   /** The checkpoint that begins with this cut; undefined where none can be kept of the disk. */
@@ -129,6 +133,8 @@ export interface Checkpoint {
   readonly dirtyBytes: number;
   /** Why it cannot be relied on, for people; undefined if it can. */
   readonly why: string | undefined;
+  /** The VM's process keeps it, and no image: it is of the files that the disk was on in that process. */
+  readonly ofProcess?: boolean;
 }
 
 export interface TransferOptions extends GroupOptions {
@@ -149,8 +155,14 @@ export interface BackupHost {
   /** One checkpoint is of all disks of a cut, and has one name on them all; else each disk has its own. */
   readonly checkpointsAreShared: boolean;
 
+  /** What is zero takes no place in its targets, also where the image does not say so. */
+  readonly leavesZeroesOut: boolean;
+
   /** Why it cannot compress what it copies; undefined if it can. */
   readonly whyNoCompression: string | undefined;
+
+  /** Why it cannot encrypt what it copies; undefined if it can. */
+  readonly whyNoEncryption: string | undefined;
 
   /** Why it cannot back up a disk that is sound in itself. */
   whyNoBackup(disk: VmDisk): string | undefined;

@@ -8,9 +8,11 @@ import { bitmapsIn, keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from 
 import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type TransactionAction } from '../../qmp/commands.js';
+import { hasObject } from '../../qmp/qdev.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
+import { sendsBitmaps, wentOnAfterMigration } from './migration.js';
 import type {
   BackupHost,
   BackupTarget,
@@ -23,14 +25,21 @@ import type {
 
 /** The granule of our bitmaps: a cluster of a target is copied whole, or not at all. */
 const GRANULARITY_BYTES = 65_536;
+/** QEMU stretches a key in its main loop. */
+const OPEN_LIMIT_MS = 60_000;
 /** A write that fails again fails at once. */
 const CONTINUED_MS = 300;
 /** After a snapshot libvirt's bitmap of the overlay has only what was written since: the rest is on the layers below. */
 const IN_PART = 'its record lies in several layers, which libvirt puts together only while the domain runs';
 
+const HAS_LEFT =
+  'QEMU sent the VM elsewhere, or to a file, and went on with it: what was written meanwhile is in no record';
+
 export class PlainBackups implements BackupHost {
   readonly checkpointsAreShared: boolean;
+  readonly leavesZeroesOut = true;
   readonly whyNoCompression = undefined;
+  readonly whyNoEncryption = undefined;
   readonly #client: QmpClient;
 
   /** `forLibvirt`: it names and reads checkpoints as libvirt does. */
@@ -46,14 +55,23 @@ export class PlainBackups implements BackupHost {
   async checkpoints({ node, below }: VmDisk): Promise<readonly Checkpoint[]> {
     const { 'dirty-bitmaps': bitmaps } = await readNode(this.#client, node);
     const inPart = this.checkpointsAreShared ? bitmapsIn(await readNodes(this.#client), below) : [];
+    const hasLeft = bitmaps.length > 0 && (await wentOnAfterMigration(this.#client));
+    // Else one in an image is stored there when the VM leaves, and read again.
+    const allStay = hasLeft && (await sendsBitmaps(this.#client));
     return bitmaps.flatMap((bitmap) => {
-      const { name, count } = bitmap;
+      const { name, count, persistent } = bitmap;
       if (name === undefined) return [];
-      return [{ name, dirtyBytes: count, why: inPart.includes(name) ? IN_PART : whyNotTrusted(bitmap) }];
+      const ofProcess = !persistent;
+      const why = inPart.includes(name) ? IN_PART : whyNotTrusted(bitmap);
+      return [
+        { name, dirtyBytes: count, why: why ?? ((ofProcess && hasLeft) || allStay ? HAS_LEFT : undefined), ofProcess },
+      ];
     });
   }
 
-  async checkpointLife({ node }: VmDisk): Promise<CheckpointLife> {
+  async checkpointLife({ node, dataFiles }: VmDisk): Promise<CheckpointLife> {
+    // What is written past such an image, into its raw file, would be in no bitmap that it keeps.
+    if (dataFiles.length > 0) return 'process';
     return keepsBitmaps(await readNode(this.#client, node)) ? 'image' : 'process';
   }
 
@@ -78,12 +96,20 @@ export class PlainBackups implements BackupHost {
   /** By a write of the guest that failed, before we did anything. */
   #pausedBefore = false;
 
-  async #open({ disk, node, file }: BackupTarget): Promise<void> {
+  async #open({ disk, node, file, key }: BackupTarget): Promise<void> {
+    const inFile = { driver: 'file', filename: file } as const;
+    const name = { 'node-name': fileNode(node) };
     try {
-      await runQmp(this.#client, 'blockdev-add', {
-        ...layerOf(node),
-        file: { driver: 'file', 'node-name': fileNode(node), filename: file },
-      });
+      if (key === undefined) {
+        await runQmp(this.#client, 'blockdev-add', { ...layerOf(disk, node), file: { ...inFile, ...name } });
+        return;
+      }
+      const id = keyObject(node);
+      await runQmp(this.#client, 'object-add', { 'qom-type': 'secret', id, data: key.text });
+      const luks = { driver: 'luks', 'key-secret': id, ...name, file: inFile } as const;
+      await runQmp(this.#client, 'blockdev-add', { ...layerOf(disk, node), file: luks }, { timeoutMs: OPEN_LIMIT_MS });
+      // It is asked for no more. What fails before leaves it to #close.
+      await runQmp(this.#client, 'object-del', { id });
     } catch (cause) {
       const message = `the backup of disk ${diskName(disk)}: QEMU cannot open ${file}: ${describeError(cause)}`;
       throw new CutError('E_BACKUP', message, { cause });
@@ -141,7 +167,7 @@ export class PlainBackups implements BackupHost {
   // Closing a node flushes it, too, but drops the error; a qcow2 layer keeps tables in memory until then. HMP's qemu-io says
   // nothing of a flush that fails.
   async #flush({ disk, node, file }: BackupTarget, timeoutMs: number): Promise<void> {
-    const options = [{ ...layerOf(node), file: fileNode(node), 'read-only': true as const }];
+    const options = [{ ...layerOf(disk, node), file: fileNode(node), 'read-only': true as const }];
     try {
       await runQmp(this.#client, 'blockdev-reopen', { options }, { timeoutMs });
     } catch (cause) {
@@ -181,6 +207,11 @@ export class PlainBackups implements BackupHost {
 
   /** True if any of them was there. */
   async #close(targets: readonly Pick<BackupTarget, 'node'>[]): Promise<boolean> {
+    // First, since a node may not be closed. Of a tool that was killed, or a file that could not be opened.
+    for (const { node } of targets) {
+      const id = keyObject(node);
+      if (await hasObject(this.#client, id)) await runQmp(this.#client, 'object-del', { id });
+    }
     const nodes = await readNodes(this.#client);
     const open = targets.filter(({ node }) => nodes.has(node));
     for (const { node } of open) await runQmp(this.#client, 'blockdev-del', { 'node-name': node });
@@ -194,16 +225,18 @@ export class PlainBackups implements BackupHost {
 }
 
 const fileNode = (node: string): string => `${node}-file`;
+const keyObject = (node: string): string => `${node}-key`;
 
 /** A target; what is below it apart. */
-function layerOf(node: string) {
+function layerOf({ dataFiles }: VmDisk, node: string) {
   return {
     driver: 'qcow2',
     'node-name': node,
     // Clusters are written whole: what its header names below is not read.
     backing: null,
     discard: 'unmap',
-    'detect-zeroes': 'off',
+    // An image whose data lies in a raw file does not say where that has holes, and all of it would be written.
+    'detect-zeroes': dataFiles.length > 0 ? 'on' : 'off',
     cache: { direct: false, 'no-flush': false },
   } as const;
 }

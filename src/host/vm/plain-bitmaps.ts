@@ -9,12 +9,19 @@ import { keepsBitmaps, readNode } from '../../qmp/bitmaps.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type BlockNode, type TransactionAction } from '../../qmp/commands.js';
 
-/**
- * Actions to be sent with the cut, after the overlay is laid on `from`: what is recorded there is recorded in `to`,
- * too.
- */
-export async function bitmapsToOverlay(client: QmpClient, from: string, to: string): Promise<TransactionAction[]> {
-  return follow(await readNode(client, from), [], from, to, true);
+export interface FollowingBitmaps {
+  /** To be sent with the cut, after the overlay is laid on its base: what is recorded there is recorded here, too. */
+  readonly actions: readonly TransactionAction[];
+  /** Those that record, and cannot be copied since a job or an export uses them. */
+  readonly busy: readonly string[];
+}
+
+export async function bitmapsToOverlay(client: QmpClient, from: string, to: string): Promise<FollowingBitmaps> {
+  const source = await readNode(client, from);
+  const used = source['dirty-bitmaps'].filter(
+    ({ recording, busy, inconsistent }) => recording && busy && !inconsistent,
+  );
+  return { actions: follow(source, [], from, to, true), busy: used.flatMap(({ name }) => name ?? []) };
 }
 
 /**

@@ -6,12 +6,23 @@ import { runQmp, type TransactionAction } from '../../qmp/commands.js';
 import { dismissJob, findJob } from '../../qmp/jobs.js';
 import type { Reverter } from '../../reverter.js';
 import { watchAgentPort, type PortWatch } from './agent-port.js';
+import { diskName } from './disk-choice.js';
 import type { CutAction, Hypervisor, MergeLayer, MergeOptions, VmDescription } from './hypervisor.js';
 import type { Overlay } from './overlay.js';
 import { PlainBackups } from './plain-backups.js';
 import { bitmapsToOverlay } from './plain-bitmaps.js';
 import { addNode, checkAdded, nodeIsThere, whyNoEncryption } from './plain-nodes.js';
 import { mergeByJob } from './plain-merge.js';
+
+/** What a QEMU is asked for that has the images of a VM which is shut off. */
+export interface StandsIn {
+  /** They are those of a libvirt domain: its checkpoints are in them. */
+  readonly forLibvirt: boolean;
+  /** It has them open for reading alone, where the VM would write to them. */
+  readonly readOnly: boolean;
+}
+
+const itself: StandsIn = { forLibvirt: false, readOnly: false };
 
 export class PlainQemu implements Hypervisor {
   readonly keepsNodeNames = true;
@@ -23,14 +34,17 @@ export class PlainQemu implements Hypervisor {
   /** Actions that are sent along with the cut. */
   #bitmaps: readonly TransactionAction[] = [];
 
-  private constructor(client: QmpClient, forLibvirt: boolean) {
+  readonly #readOnly: boolean;
+
+  private constructor(client: QmpClient, { forLibvirt, readOnly }: StandsIn) {
     this.#client = client;
+    this.#readOnly = readOnly;
     this.backups = new PlainBackups(client, forLibvirt);
   }
 
-  /** `forLibvirt`: it has the images of a libvirt domain. Throws what QmpClient.connect does. */
-  static async connect(path: string, options: QmpConnectOptions, forLibvirt = false): Promise<PlainQemu> {
-    return new PlainQemu(await QmpClient.connect(path, options), forLibvirt);
+  /** `standsIn`: for a VM that is shut off. Throws what QmpClient.connect does. */
+  static async connect(path: string, options: QmpConnectOptions, standsIn = itself): Promise<PlainQemu> {
+    return new PlainQemu(await QmpClient.connect(path, options), standsIn);
   }
 
   get path(): string {
@@ -46,7 +60,8 @@ export class PlainQemu implements Hypervisor {
   }
 
   async disks(): Promise<readonly VmDisk[]> {
-    return await readDisks(this.#client);
+    const disks = await readDisks(this.#client);
+    return this.#readOnly ? disks.map((disk) => ({ ...disk, readOnly: false })) : disks;
   }
 
   /** Nothing: the command line is known to whoever started the VM. */
@@ -58,15 +73,21 @@ export class PlainQemu implements Hypervisor {
     return await whyNoEncryption(this.#client, disk);
   }
 
-  async prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<void> {
+  async prepare(overlays: readonly Overlay[], reverter: Reverter, signal: AbortSignal): Promise<readonly string[]> {
     for (const overlay of overlays) {
       signal.throwIfAborted();
       await addNode(this.#client, overlay, reverter);
     }
     await checkAdded(this.#client, overlays);
     const bitmaps: TransactionAction[] = [];
-    for (const { disk, node } of overlays) bitmaps.push(...(await bitmapsToOverlay(this.#client, disk.node, node)));
+    const notes: string[] = [];
+    for (const { disk, node } of overlays) {
+      const { actions, busy } = await bitmapsToOverlay(this.#client, disk.node, node);
+      bitmaps.push(...actions);
+      notes.push(...busy.map((name) => leftBelow(disk, name)));
+    }
     this.#bitmaps = bitmaps;
+    return notes;
   }
 
   async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {
@@ -107,4 +128,9 @@ export class PlainQemu implements Hypervisor {
     this.#client.close();
     return Promise.resolve();
   }
+}
+
+function leftBelow(disk: VmDisk, name: string): string {
+  const where = `dirty bitmap ${name} of disk ${diskName(disk)} is in use by a job or an export, and could not be copied`;
+  return `${where}: its program does not find it on the overlay, but on the base again once the set is committed`;
 }

@@ -36,6 +36,7 @@ export abstract class LogicalSnapshot implements Snapshot {
   abstract readonly cowBytes?: number;
   readonly volume: Volume;
   readonly underFreeze: boolean;
+  readonly waitsForUdev = false;
   protected readonly tools: LvmTools;
   protected readonly runId: string;
   protected readonly group: string;

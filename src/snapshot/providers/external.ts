@@ -116,6 +116,7 @@ class ExternalSnapshot implements Snapshot {
   readonly volume: Volume;
   readonly name: string;
   readonly underFreeze: boolean;
+  readonly waitsForUdev = true;
   readonly cowBytes?: number;
   readonly #facts: object;
   readonly #asking: Asking;

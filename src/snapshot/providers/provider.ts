@@ -43,6 +43,8 @@ export interface Snapshot {
   /** As its provider calls it, for people and for the journal. */
   readonly name: string;
   readonly underFreeze: boolean;
+  /** Its cut may wait for what udev does about a device. */
+  readonly waitsForUdev: boolean;
   /** Room for what changes while it is held; absent where it has none of its own. */
   readonly cowBytes?: number;
   /** Makes all that can be made while applications run. */

@@ -1,8 +1,9 @@
 // Does one act, and keeps what is known of the place right. A refusal of the tool is never wrong; how often each act was
 // refused is counted.
-import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { Act } from './act.js';
 import { backUp } from './back-up.js';
+import { flipByte } from './flip-byte.js';
 import { done, ended, idle, type Done } from './outcome.js';
 import { HOT_DISK, type Place } from './place.js';
 
@@ -127,12 +128,7 @@ async function onRun(
     case 'damage': {
       const { disks } = place.manifest(run);
       const disk = disks[Math.min(disks.length - 1, Math.floor(act.disk * disks.length))];
-      const file = vm.stored(run, disk?.file.name ?? '');
-      const bytes = readFileSync(file);
-      const at = Math.floor(act.at * bytes.length);
-      bytes[at] = (bytes[at] ?? 0) ^ 0x40;
-      chmodSync(file, 0o600);
-      writeFileSync(file, bytes);
+      flipByte(vm.stored(run, disk?.file.name ?? ''), act.at);
       place.harmed.add(run);
       return done;
     }
@@ -144,7 +140,7 @@ async function putBack(place: Place, run: string, killedAfterMs: number | undefi
   const { vm } = place;
   await place.runs();
   await place.stop('quit');
-  const words = ['backup', 'restore', run, '--in-place', '--yes', '--repo', vm.repository];
+  const words = ['backup', 'restore', run, '--in-place', '--yes', '--repo', vm.repository, ...vm.key];
   if (killedAfterMs !== undefined) {
     const child = vm.at.spawn(words);
     const timer = setTimeout(() => child.kill('SIGKILL'), killedAfterMs);

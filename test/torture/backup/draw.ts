@@ -4,12 +4,15 @@ import { Dice } from '../dice.js';
 import { generator } from '../draw.js';
 import type { Act, ActKind, DrawnWrite, Strike } from './act.js';
 
-export const FORMATS = ['raw', 'qcow2'] as const;
+/** `apart`: a qcow2 whose data lies in a raw file beside it. */
+export const FORMATS = ['raw', 'qcow2', 'apart'] as const;
 
 export interface BackupDraw {
   /** Of the two disks that the VM begins with. */
   readonly formats: readonly (typeof FORMATS)[number][];
   readonly acts: readonly Act[];
+  /** Its runs are encrypted. */
+  readonly isEncrypted: boolean;
 }
 
 /** What the draw thinks of the VM, so that most acts find what they need. */
@@ -24,13 +27,18 @@ export function drawBackup(seed: number, index: number): BackupDraw {
   const next = generator(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b) ^ 0xbac0b);
   next();
   const dice = new Dice(next);
-  const format = (): (typeof FORMATS)[number] => (dice.chance(0.3) ? 'raw' : 'qcow2');
+  // Dice of their own: what else is drawn of a seed stays what it was before there were such disks.
+  const others = new Dice(generator(seed ^ Math.imul(index + 1, 0x27d4eb2f)));
+  const format = (): (typeof FORMATS)[number] => {
+    if (dice.chance(0.3)) return 'raw';
+    return others.chance(0.3) ? 'apart' : 'qcow2';
+  };
   const formats = [format(), format()];
   const guess: Guess = { sets: 0, runs: 0, on: true, plugged: false };
   const acts: Act[] = [{ kind: 'write', writes: drawWrites(dice) }];
   const length = dice.whole(10, 16);
   while (acts.length < length) acts.push(drawAct(dice, drawKind(dice, guess), guess));
-  return { formats, acts };
+  return { formats, acts, isEncrypted: dice.chance(0.25) };
 }
 
 function drawKind(dice: Dice, { sets, runs, on, plugged }: Guess): ActKind {

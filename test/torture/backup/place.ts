@@ -1,7 +1,7 @@
 // The VM of a run of `torture -- backup`, its repository, and what is known of both: what the disks hold now, what they held
 // at the cut of each run, and what was done to runs on purpose. The guest writes nothing while it is held, so that what its
 // agent saw at the freeze is what a run must hold.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import type { RunManifest } from '../../../src/host/repository/run-manifest.js';
 import { BackupHarness } from '../../support/backup-harness.js';
 import type { State } from '../../support/restored-runs.js';
@@ -56,12 +56,17 @@ export class Place implements AsyncDisposable {
     };
   }
 
-  static async build({ formats }: BackupDraw): Promise<Place> {
+  static async build({ formats, isEncrypted }: BackupDraw): Promise<Place> {
     const disks = formats.map((format, index): BareDisk => {
-      return { name: `disk${index}`, format, megabytes: DISK_MEGABYTES + index, discard: true };
+      const disk = { name: `disk${index}`, megabytes: DISK_MEGABYTES + index, discard: true };
+      return format === 'apart' ? { ...disk, format: 'qcow2', dataApart: true } : { ...disk, format };
     });
     const place = new Place(await BackupHarness.start(disks, ['-device', `virtio-scsi-pci,id=${CONTROLLER}`]), disks);
     place.vm.resized(HOT_DISK.name, HOT_DISK.megabytes ?? 0);
+    if (isEncrypted) {
+      place.vm.keyFile = place.vm.path('key');
+      writeFileSync(place.vm.keyFile, 'k'.repeat(44), { mode: 0o600 });
+    }
     return place;
   }
 
@@ -114,7 +119,8 @@ export class Place implements AsyncDisposable {
 
   /** The same for a command on the repository. */
   async onRepository(...words: readonly string[]): Promise<Run> {
-    return await this.#judged(words, () => this.vm.backup(...words));
+    const key = ['restore', 'verify'].includes(words[0] ?? '') ? this.vm.key : [];
+    return await this.#judged(words, () => this.vm.backup(...words, ...key));
   }
 
   async #judged(words: readonly string[], work: () => Promise<Run>): Promise<Run> {

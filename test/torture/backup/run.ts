@@ -1,6 +1,6 @@
 // One run of `torture -- backup`: the place, the sequence, the judgement.
 import { describeError } from '../../../src/errors.js';
-import { describeAct, type ActKind, type Ending } from './act.js';
+import { describeAct } from './act.js';
 import { doAct } from './acts.js';
 import type { BackupDraw } from './draw.js';
 import type { Complaint } from './judge.js';
@@ -8,10 +8,11 @@ import type { Outcome } from './outcome.js';
 import { Place } from './place.js';
 import { judgeRest, judgeRuns, judgeVm } from './verdict.js';
 
-interface Step {
+export interface Step {
   readonly act: string;
-  readonly kind: ActKind;
-  readonly ending: Ending | undefined;
+  readonly kind: string;
+  /** What ended a backup before its time. */
+  readonly ending: string | undefined;
   readonly outcome: Outcome;
   readonly why: string;
 }
@@ -26,6 +27,8 @@ export interface BackupResult {
   readonly incremental: number;
   /** Restores that were compared with the bytes of their cut. */
   readonly compared: number;
+  /** For people, behind how it went. */
+  readonly about: string;
   readonly tookMs: number;
   readonly slowest: Place['slowest'];
 }
@@ -58,5 +61,6 @@ export async function runBackups(index: number, drawn: BackupDraw, each: boolean
     const stack = error instanceof Error ? (error.stack ?? '') : '';
     complaints.push({ kind: 'harness', text: `${describeError(error)} ${stack.split('\n').slice(1, 5).join(' ')}` });
   }
-  return { index, steps, complaints, ...facts, tookMs: Math.round(performance.now() - begin) };
+  const about = `, disks ${drawn.formats.join(' and ')}${drawn.isEncrypted ? ', encrypted' : ''}`;
+  return { index, steps, complaints, ...facts, about, tookMs: Math.round(performance.now() - begin) };
 }

@@ -40,14 +40,16 @@ const content = (name: string): string => {
   }
 };
 const start = (env: Record<string, string>, script?: string) => {
-  errors = [];
+  // Those of tests before go on trying.
+  const own: string[] = [];
+  errors = own;
   const at = folder.dir;
   rewrite(script ?? `echo $$ >${at}/pid; echo "$@ $NOTIFY_SOCKET $WATCHDOG_USEC" >${at}/words; exec cat >${at}/heard`);
   const options: HeartbeatOptions = {
     env,
     freezer: folder.path('freezer'),
     holdAtMostS: 700,
-    onError: (error) => errors.push(error.message),
+    onError: (error) => own.push(error.message),
   };
   return startHeartbeat(options);
 };

@@ -9,6 +9,15 @@ import { bytes, described, flag, is, maybe, text, texts } from './meaning.js';
 
 const { entries } = runManifestSchema;
 const disk = entries.disks.item.entries;
+const diskFile = {
+  ...disk.file.entries,
+  encryption: v.optional(
+    v.strictObject(
+      described(disk.file.entries.encryption.wrapped.entries, { format: 'its format', cipher: 'its cipher' }),
+    ),
+  ),
+};
+const savedFile = entries.saved.item.entries;
 const point = recordedSchema.entries;
 const pointDisk = point.disks.item.entries;
 const kind = is(v.picklist(['full', 'incremental']), '`full`: the whole disk; `incremental`: what changed');
@@ -38,9 +47,10 @@ export const runDiskSchema = v.strictObject({
   ),
   file: is(
     v.strictObject(
-      described(disk.file.entries, {
+      described(diskFile, {
         name: "its name in the run's folder",
         size: 'its size (bytes)',
+        encryption: 'the LUKS file that the image lies in; absent if it is not encrypted, and the file is the image',
         blake2b: 'BLAKE2b-512 of the sums of its extents, one after the other (hexadecimal)',
         extentBytes: 'size of an extent (bytes)',
         extents: 'BLAKE2b-512 of each extent (hexadecimal)',
@@ -100,7 +110,24 @@ const runSchema = v.strictObject({
   guest: point.guest,
   versions: point.versions,
   disks: is(v.array(runDiskSchema), 'disks of the run'),
-  saved: is(point.saved.wrapped, 'what belongs to the VM beside its disks'),
+  saved: is(
+    v.array(
+      v.strictObject({
+        ...point.saved.wrapped.item.entries,
+        encryption: maybe(
+          v.strictObject(
+            described(savedFile.encryption.wrapped.entries, {
+              format: 'its format',
+              cipher: 'its cipher',
+              size: 'size of the file that lies in it (bytes)',
+            }),
+          ),
+          'the LUKS file that it lies in; absent if it is not encrypted',
+        ),
+      }),
+    ),
+    'what belongs to the VM beside its disks',
+  ),
   transfer: is(
     v.strictObject(
       described(entries.transfer.entries, {
@@ -135,6 +162,7 @@ export const dryRunSchema = v.strictObject({
         why: text('why it would be a full one, or what it would lie on'),
         base: maybe(v.string(), 'the run that it would lie on'),
         bytes: bytes('what would be copied, at most'),
+        isEncrypted: flag('it would be encrypted'),
         otherBitmaps: texts('dirty bitmaps of other programs'),
       }),
     ),
@@ -153,6 +181,7 @@ export const dryRunSchema = v.strictObject({
 const verdict = v.strictObject({
   verifiedAt: text('when (ISO 8601, UTC)'),
   problems: texts('what was found, in sentences; empty if it is sound'),
+  unchecked: texts('what was not looked into, for want of its key, in sentences'),
 });
 
 const bootSummary = v.strictObject({
@@ -196,6 +225,7 @@ export const backupListSchema = v.strictObject({
               required: is(consistencyLevelSchema, 'the level asked for'),
               kind: is(v.picklist(['full', 'incremental']), '`full` if every disk is'),
               disks: is(finite, 'number of its disks'),
+              isEncrypted: flag('a key is needed to read it'),
               bytes: bytes('size of its own files'),
               chain: is(finite, 'files of its longest chain'),
               verified: maybe(verdict, 'the last verification; absent if there was none'),
@@ -236,6 +266,7 @@ export const backupVerifySchema = v.strictObject({
         run,
         verifiedAt: maybe(v.string(), 'when its files were looked at (ISO 8601, UTC); absent with `--no-sums`'),
         problems: verdict.entries.problems,
+        unchecked: verdict.entries.unchecked,
         boot: maybe(
           v.strictObject({
             ...bootVerdict.entries,
@@ -270,6 +301,36 @@ export const backupRestoreSchema = v.strictObject({
     ),
     'disks that were restored',
   ),
+});
+
+export const backupStartSchema = v.strictObject({
+  vm: vmName,
+  run,
+  createdAt: text('when the run was begun (ISO 8601, UTC)'),
+  level: is(consistencyLevelSchema, 'what it is worth'),
+  target: text('the folder that was made'),
+  accelerator: is(v.picklist(['kvm', 'tcg']), 'what the guest runs on: `tcg` is emulation'),
+  pid: is(finite, 'process of QEMU'),
+  qmp: text("socket of QEMU's monitor"),
+  agent: text("socket of the guest's agent"),
+  console: text('socket of its serial console'),
+  startMs: is(finite, 'from the call until the guest ran (milliseconds)'),
+  agentMs: maybe(finite, 'from then until its agent answered; absent if none did'),
+  streamMs: is(finite, 'how long the copying took'),
+  disks: is(
+    v.array(
+      v.strictObject({
+        id: text("id of the guest's device, as it was backed up"),
+        serial: maybe(v.string(), 'serial number, as the guest sees it'),
+        file: text('the image'),
+        format: is(v.literal('qcow2'), 'its format'),
+        virtualSize: bytes('size of the disk'),
+        level: is(consistencyLevelSchema, 'what it was worth when it was started'),
+      }),
+    ),
+    'disks of the VM, which need nothing of the repository any more',
+  ),
+  notes: texts('what a person has to know, in sentences'),
 });
 
 export const backupInPlaceSchema = v.strictObject({
@@ -323,6 +384,7 @@ export const backupRecoverSchema = v.strictObject({
           '`done`, `planned` (would be done), `yours` (only you can decide it), `busy` (somebody is at it)',
         ),
         did: text('what was done about it, or has to be'),
+        commands: maybe(v.array(v.string()), 'command lines to be typed'),
       }),
     ),
     'what was found',

@@ -27,6 +27,7 @@ export const resultSchemas = {
   'backup show': backups.backupShowSchema,
   'backup verify': backups.backupVerifySchema,
   'backup restore': backups.backupRestoreSchema,
+  'backup restore --start': backups.backupStartSchema,
   'backup restore --in-place': backups.backupInPlaceSchema,
   'backup forget': backups.backupForgetSchema,
   'backup recover': backups.backupRecoverSchema,

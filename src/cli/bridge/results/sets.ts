@@ -15,6 +15,9 @@ const leftOut = v.array(v.strictObject({ what: text('a disk or folder'), reason:
 export const createSchema = v.strictObject({
   exitCode: exitCodeSchema,
   satisfied: flag('the level asked for was reached'),
+  notes: texts(
+    'what the overlays lack, though the set is sound, in sentences: bitmaps of other programs that are in use',
+  ),
   ...entries,
 });
 

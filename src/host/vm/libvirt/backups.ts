@@ -46,7 +46,11 @@ const CONTINUED_MS = 300;
 
 export class LibvirtBackups implements BackupHost {
   readonly checkpointsAreShared = true;
+  readonly leavesZeroesOut = false;
   readonly whyNoCompression = 'libvirt cannot compress what it copies';
+  // The target of backup-begin is qcow2 or raw, with LUKS inside at most, by secrets that libvirt keeps.
+  readonly whyNoEncryption =
+    'libvirt cannot write an image into a LUKS file: shut the domain off for it, or put the repository on an encrypted filesystem';
   readonly #virsh: Virsh;
   readonly #monitor: LibvirtMonitor;
   readonly #job: BackupJob;
@@ -74,7 +78,9 @@ export class LibvirtBackups implements BackupHost {
     return await bitmapsOf(this.#monitor, disk);
   }
 
-  async checkpointLife({ node }: VmDisk): Promise<CheckpointLife> {
+  async checkpointLife({ node, dataFiles }: VmDisk): Promise<CheckpointLife> {
+    // What is written past such an image, into its raw file, would be in no bitmap that it keeps.
+    if (dataFiles.length > 0) return 'none';
     return keepsBitmaps(await readNode(this.#monitor, node)) ? 'image' : 'none';
   }
 

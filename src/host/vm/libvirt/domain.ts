@@ -86,8 +86,8 @@ export class LibvirtDomain implements Hypervisor {
     return `libvirt could not start the domain from an overlay that names its ${lost.join(', ')}`;
   }
 
-  /** libvirt opens the overlays itself, in the cut. */
-  async prepare(overlays: readonly Overlay[]): Promise<void> {
+  /** libvirt opens the overlays itself, in the cut, and copies the bitmaps of its checkpoints. */
+  async prepare(overlays: readonly Overlay[]): Promise<readonly string[]> {
     const known = domainDisks(await this.#virsh.run('dumpxml', [], ASK_MS));
     const lost = overlays.find(({ disk }) => !known.some(({ target }) => target === disk.device));
     if (lost !== undefined) {
@@ -97,6 +97,7 @@ export class LibvirtDomain implements Hypervisor {
     this.#others = known
       .filter(({ target }) => !overlays.some(({ disk }) => disk.device === target))
       .flatMap(({ target }) => ['--diskspec', `${target},snapshot=no`]);
+    return [];
   }
 
   async cut(actions: readonly CutAction[], timeoutMs: number): Promise<void> {

@@ -17,7 +17,7 @@ export async function managedSaveOf(address: LibvirtAddress): Promise<Claim[]> {
     if (!/^Managed save:\s*yes$/m.test(info)) return [];
     // The domain may have been reached by its UUID.
     const name = /^Name:\s*(.+)$/m.exec(info)?.[1] ?? virsh.domain;
-    const why = `the managed save of libvirt domain ${name} goes on with it (start the domain, or drop its memory: virsh managedsave-remove)`;
+    const why = `the managed save of libvirt domain ${name} goes on with it (start the domain and shut it down, or drop its memory: virsh managedsave-remove)`;
     return imagesOf(await virsh.run('managedsave-dumpxml', [], ASK_MS)).map((file) => ({ file, needs: 'bytes', why }));
   } catch (error) {
     if (error instanceof UnreachableError && error.code === 'E_MONITOR') return [];

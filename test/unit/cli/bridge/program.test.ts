@@ -43,7 +43,7 @@ describe('exit codes', () => {
   });
 
   test('are one table, each once, in order', () => {
-    expect(exitCodes.map(({ code }) => code)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    expect(exitCodes.map(({ code }) => code)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
   });
 });
 
@@ -75,6 +75,11 @@ describe('the command line', () => {
     [['snapshot', 'create', '--qmp', '/q', '--lease', '0'], '--lease: expected seconds above 0'],
     [['snapshot', 'create', '--qmp', '/q', '--lease', 'soon'], '--lease: expected seconds above 0'],
     [['writers', '--qmp', '/q'], 'no guest-agent socket'],
+    [['backup', 'verify', '--repo', '/r', '--boot=latest'], '--boot=latest: this option takes no value'],
+    [['backup', 'verify', 'latest', '--repo', '/r', '--sums=no'], '--sums=no: this option takes no value'],
+    [['snapshot', 'commit', 's1', '--qmp', '/q', '-y=no'], '-y=no: this option takes no value'],
+    // As yargs says it is.
+    [['backup', 'verify', '--repo', '/r', '--boot=true'], 'which runs?'],
   ])('%j is a usage error in one line', async (words, message) => {
     const { code, stderr, stdout } = await run(...words);
     expect(code).toBe(2);

@@ -48,7 +48,7 @@ const sameMembers: Record<string, true> = {
   event: true satisfies Same<Result<'snapshot watch'>, WatchEvent>,
   view: true satisfies Same<Item<'snapshot show', 'disks'>, DiskView & Item<'snapshot create', 'disks'>>,
   run: true satisfies Same<
-    Omit<Result<'backup run'>, 'exitCode' | 'satisfied' | 'path' | 'troubles' | 'completion'>,
+    Omit<Result<'backup run'>, 'exitCode' | 'satisfied' | 'path' | 'troubles' | 'hints' | 'completion'>,
     RunManifest
   >,
   dryRun: true satisfies Same<Omit<Result<'backup run --dry-run'>, 'exitCode'>, BackupDryRun>,
@@ -80,7 +80,7 @@ describe('schemas', () => {
   });
 
   test.each<[string, readonly string[], unknown]>([
-    ['snapshot create', ['snapshot', 'create'], { exitCode: 0, satisfied: true, ...whole }],
+    ['snapshot create', ['snapshot', 'create'], { exitCode: 0, satisfied: true, notes: [], ...whole }],
     ['snapshot commit', ['snapshot', 'commit', 's1'], { ...whole, foreign: [] }],
     ['snapshot revert', ['--vm', 'x', 'snapshot', 'revert', 's1'], whole],
     ['snapshot delete', ['snapshot', 'delete', 's1'], { deleted: 's1', files: ['/img/a.s1'], foreign: [] }],

@@ -20,6 +20,7 @@ afterEach(() => {
 
 const all = [runOf(1), runOf(2), runOf(3)];
 const name = (number: number): string => `fsb-0a1b2c3d-${runNumbered(number)}-0`;
+const { signal } = new AbortController();
 const disk = vmDisk('data0', { virtualSize: 1024 });
 const has = (...numbers: readonly number[]) =>
   numbers.map((number) => ({ name: name(number), dirtyBytes: number, why: undefined }));
@@ -39,6 +40,8 @@ const choose = async (
     runs: { all: runs, forgotten: new Set(forgotten), unreadable: [] },
     inodes: [],
     maxChain: 30,
+    encrypt: undefined,
+    signal,
   });
 
 test('is the newest that is there, with what it says is dirty', async () => {
@@ -88,8 +91,29 @@ test('is none for a resized disk', async () => {
     runs: { all, forgotten: new Set(), unreadable: [] },
     inodes: [],
     maxChain: 30,
+    encrypt: undefined,
+    signal,
   });
   expect(found).toMatchObject({ kind: 'full', why: expect.stringContaining('resized from 1024 to 2048') as string });
+});
+
+test('is none from before a disk had another size, though it is as large as then', async () => {
+  store(1, 2, 3);
+  const sized = (number: number, id: string, virtualSize: number): RunManifest =>
+    runOf(number, undefined, { disks: [runDisk(id, { virtualSize, checkpoint: name(number) })] });
+  const runs = [sized(1, 'data0', 1024), sized(2, 'data0', 512)];
+  const full = (why: string) => ({ kind: 'full', why: expect.stringContaining(why) as string });
+  expect(await choose(has(1, 2), runs)).toMatchObject(full('resized from 512 to 1024'));
+  // Its checkpoint may be broken or gone, and nobody may want it any more.
+  const broken = has(1, 2).map((each) => (each.name === name(2) ? { ...each, why: 'QEMU was killed' } : each));
+  expect(await choose(broken as ReturnType<typeof has>, runs)).toMatchObject(full('resized'));
+  const another = full(`another size in run ${runNumbered(2)}`);
+  expect(await choose(has(1), runs)).toMatchObject(another);
+  expect(await choose(has(1), runs, [runNumbered(2)])).toMatchObject(another);
+  // It was plugged under another name meanwhile.
+  expect(await choose(has(1), [sized(1, 'old0', 1024), sized(2, 'data0', 512)])).toMatchObject(another);
+  const kept = checkpointsToKeep({ all: [...runs, sized(3, 'data0', 1024)], forgotten: new Set(), unreadable: [] }, 3);
+  expect([...kept]).toEqual([name(3)]);
 });
 
 test('are kept for each disk, however often others are backed up', () => {
@@ -129,6 +153,8 @@ test('one name on several disks is that of the disk whose image this is, and of 
       runs: { all: [runOf(1, undefined, { disks })], forgotten: new Set(), unreadable: [] },
       inodes,
       maxChain: 30,
+      encrypt: undefined,
+      signal,
     });
   expect(await of([on('data1', '2'), on('data0', '1')], ['1'])).toMatchObject({ file: { id: 'data0' } });
   // Exchanged by `mv`.
@@ -144,4 +170,40 @@ test('one name on several disks is that of the disk whose image this is, and of 
   });
   // A device has none.
   expect(await of([on('data1', ''), on('data0', '')], [''])).toMatchObject({ file: { id: 'data0' } });
+});
+
+test('one that no image keeps is of the files that the disk was on, whatever lies on them now', async () => {
+  store(1);
+  const of = async (file: string, backingFiles: string[], then: string[], inodes: string[] = []) =>
+    await chooseBase(
+      { ...disk, file, backingFiles },
+      has(1).map((each) => ({ ...each, ofProcess: true })),
+      'process',
+      {
+        folder,
+        runs: {
+          all: [
+            runOf(1, undefined, {
+              disks: [
+                runDisk('data0', {
+                  checkpoint: name(1),
+                  source: { file: then[0] ?? '', format: 'raw', below: then.slice(1), inodes: ['1'] },
+                }),
+              ],
+            }),
+          ],
+          forgotten: new Set(),
+          unreadable: [],
+        },
+        inodes,
+        maxChain: 30,
+        encrypt: undefined,
+        signal: new AbortController().signal,
+      },
+    );
+  expect(await of('/a.raw', [], ['/a.raw'])).toMatchObject({ kind: 'incremental' });
+  expect(await of('/o2', ['/a.raw'], ['/o1', '/a.raw'])).toMatchObject({ kind: 'incremental' });
+  const none = { kind: 'full', why: expect.stringContaining('none of theirs') as string };
+  expect(await of('/b.raw', [], ['/a.raw'])).toMatchObject(none);
+  expect(await of('/a.raw', [], ['/a.raw'], ['2'])).toMatchObject(none);
 });

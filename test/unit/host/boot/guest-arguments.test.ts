@@ -16,7 +16,12 @@ const facts: MachineFacts = {
 };
 const disk = (id: string, pciAddress?: string): GuestDisk => ({
   ...{ id, serial: id, pciAddress, overlay: `/scratch/${id}` },
-  links: [2, 1].map((number) => ({ run: runNumbered(number), disk: runDisk(id), file: `/repo/${number}/${id}.qcow2` })),
+  links: [2, 1].map((number) => ({
+    run: runNumbered(number),
+    disk: runDisk(id),
+    file: `/repo/${number}/${id}.qcow2`,
+    encryption: undefined,
+  })),
 });
 const setup = (over: Partial<GuestSetup> = {}): GuestSetup => ({
   ...{ facts, accelerator: 'tcg', uuid: undefined, disks: [disk('root')], diskBus: undefined, flash: [] },
@@ -60,6 +65,37 @@ test('writes to its own image alone: what is below is only read, and is what the
       backing: { ...readOnly, file: file('/repo/1/root.qcow2'), backing: null },
     },
   });
+});
+
+test('one that stays restarts, is told to flush, and has a monitor for its user', () => {
+  const paths = { ...setup().paths, userQmp: '/vm/qmp.sock' };
+  const words = guestArguments(setup({ stays: 'db,1', paths }));
+  expect(given(words, '-name')).toEqual(['guest=db,,1']);
+  expect(words).not.toContain('-no-reboot');
+  expect(words).not.toContain('-nic');
+  expect(given(words, '-qmp').map((word) => word.split(',')[0])).toEqual(['unix:/scratch/qmp', 'unix:/vm/qmp.sock']);
+  expect(JSON.parse(given(words, '-blockdev')[0] ?? '')).toMatchObject({ cache: { direct: false, 'no-flush': false } });
+  expect(given(words, '-sandbox')).toHaveLength(1);
+  const free = ['-sandbox', 'off'];
+  expect(given(guestArguments(setup({ stays: 'db1', paths, qemuArgs: free })), '-sandbox')).toEqual(['off']);
+});
+
+test('opens what is encrypted by a key that it is given apart', () => {
+  const root = disk('root');
+  const encryption = { format: 'luks', cipher: 'aes-256-xts-plain64' } as const;
+  const words = guestArguments(
+    setup({ disks: [{ ...root, links: root.links.map((link) => ({ ...link, encryption })) }] }),
+  );
+  expect(given(words, '-object')).toEqual(['secret,id=key,file=/proc/self/fd/0']);
+  expect(words.indexOf('-object')).toBeLessThan(words.indexOf('-blockdev'));
+  const inLuks = (filename: string): object => ({
+    ...{ driver: 'luks', 'key-secret': 'key', 'read-only': true },
+    file: { driver: 'file', filename, 'read-only': true },
+  });
+  expect(JSON.parse(given(words, '-blockdev')[0] ?? '')).toMatchObject({
+    backing: { file: inLuks('/repo/2/root.qcow2'), backing: { file: inLuks('/repo/1/root.qcow2'), backing: null } },
+  });
+  expect(guestArguments(setup())).not.toContain('-object');
 });
 
 test('has a processor that can be emulated where it is', () => {

@@ -75,7 +75,7 @@ function agentOf({
 const check = async (guest: Guest, over: Partial<BootOptions> = {}, run = runOf(1, undefined, { guest: before })) => {
   const options: BootOptions = {
     ...{ accelerator: 'tcg', machine: undefined, memoryBytes: undefined, cpus: undefined, diskBus: undefined },
-    ...{ qemuArgs: [], bootLimitMs: 1, checkLimitMs: 1, commands: [], ignoredMounts: [], scratch: '/' },
+    ...{ key: undefined, qemuArgs: [], bootLimitMs: 1, checkLimitMs: 1, commands: [], ignoredMounts: [], scratch: '/' },
     ...over,
   };
   const limits = { hasEnded: () => false, signal: new AbortController().signal, onProgress: () => undefined };

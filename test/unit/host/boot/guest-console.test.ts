@@ -1,7 +1,7 @@
 // What is kept and found of a serial console, by a guest that says what the test wants.
 import { createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { damageIn } from '../../../../src/host/boot/damage.js';
+import { damageIn, isOfMachine } from '../../../../src/host/boot/damage.js';
 import { GuestConsole } from '../../../../src/host/boot/guest-console.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 
@@ -65,4 +65,13 @@ test.each([
   ['EXT4-fs (vda): mounted filesystem with ordered data mode. Opts: errors=remount-ro', false],
 ])('%s', (line, isDamage) => {
   expect(damageIn(`first\r\n${line}\r\nlast`)).toBe(isDamage ? line : undefined);
+});
+
+test.each([
+  ["Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.", true],
+  ['Kernel panic - not syncing: VFS: Unable to mount root fs', false],
+  ['Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100', false],
+  ['EXT4-fs error (device vda): bad', false],
+])('%s: of the machine, not of its disks: %s', (line, isIts) => {
+  expect(isOfMachine(damageIn(`[    0.1] ${line}`) ?? '')).toBe(isIts);
 });

@@ -26,8 +26,10 @@ function guestOf({ status = 'running', stats = {}, ioStatus, ended }: Scripted):
   const monitor = { execute } as unknown as GuestProcess['monitor'];
   return {
     monitor,
+    pid: 1,
     hasEnded: () => ended !== undefined,
     ending: () => (typeof ended === 'string' ? Promise.resolve(ended) : Promise.reject(ended ?? new Error('it runs'))),
+    letGo: () => undefined,
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
 }

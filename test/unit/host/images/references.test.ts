@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { execa } from 'execa';
 import { expect, test } from 'vitest';
+import { ownDataFiles } from '../../../../src/host/images/data-files.js';
 import { backingOf, referencesOf } from '../../../../src/host/images/references.js';
 import { scratch } from '../../../support/scratch.js';
 import { requires } from '../../../support/requires.js';
@@ -64,4 +65,29 @@ test('a data file that is named far behind the start of a large first cluster is
   header.write('/etc/shadow', 120 + 100_000);
   writeFileSync(folder.path('crafted.qcow2'), header);
   expect((await referencesOf(folder.path('crafted.qcow2'))).dataFiles).toEqual(['/etc/shadow']);
+});
+
+requires('qemu-img')('a data file', () => {
+  test('that is named by a relative path is told apart, and refused wherever it is in the chain', async () => {
+    using folder = scratch();
+    const [low, top] = [folder.path('low.qcow2'), folder.path('top.qcow2')];
+    const create = async (...words: string[]) =>
+      await execa('qemu-img', ['create', '-q', '-f', 'qcow2', ...words], { cwd: folder.dir });
+    await create('-o', 'data_file=low.raw,data_file_raw=on', low, '1M');
+    await create('-b', low, '-F', 'qcow2', top);
+    expect(await referencesOf(low)).toMatchObject({
+      dataFiles: [folder.path('low.raw')],
+      relativeData: ['low.raw'],
+      isDataRaw: true,
+    });
+    expect(await referencesOf(top)).toMatchObject({ backingFormat: 'qcow2', dataFiles: [], isDataRaw: false });
+    const refusal = `${low} has its data in low.raw, a relative path`;
+    for (const file of [low, top]) await expect(ownDataFiles({ file, format: 'qcow2' })).rejects.toThrow(refusal);
+    // What a guest may have written to a raw image is no header.
+    expect(await ownDataFiles({ file: low, format: 'raw' })).toEqual([]);
+    const whole = ['amend', '-f', 'qcow2', '-o', `data_file=${folder.path('low.raw')}`, low];
+    await execa('qemu-img', whole, { cwd: folder.dir });
+    expect(await ownDataFiles({ file: low, format: 'qcow2' })).toEqual([folder.path('low.raw')]);
+    expect(await ownDataFiles({ file: top, format: 'qcow2' })).toEqual([]);
+  });
 });

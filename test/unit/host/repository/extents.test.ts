@@ -1,6 +1,6 @@
 // Sums of a file: damage is found where it is, and what b2sum gives is what is recorded.
 import { execFileSync } from 'node:child_process';
-import { truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, truncateSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { sumFile, whyDamaged } from '../../../../src/host/repository/extents.js';
 import { scratch } from '../../../support/scratch.js';
@@ -56,4 +56,20 @@ test('ends when it is interrupted', async () => {
   const file = folder.path('a');
   writeFileSync(file, content(10));
   await expect(sumFile(file, { signal: AbortSignal.abort(new Error('enough')) })).rejects.toThrow('enough');
+});
+
+test('is interrupted at once where a file hangs', async () => {
+  using folder = scratch();
+  const file = folder.path('pipe');
+  // open(2) waits for somebody who writes.
+  execFileSync('mkfifo', [file]);
+  const controller = new AbortController();
+  setTimeout(() => {
+    controller.abort(new Error('enough'));
+  }, 50);
+  try {
+    await expect(sumFile(file, { signal: controller.signal })).rejects.toThrow('enough');
+  } finally {
+    closeSync(openSync(file, constants.O_RDWR | constants.O_NONBLOCK));
+  }
 });

@@ -40,7 +40,7 @@ function qemuImg(script: string | undefined): void {
 }
 
 const verify = async (limitMs = 60_000) => {
-  const options = { deadline: new Deadline(limitMs), signal, onProgress: () => undefined };
+  const options = { deadline: new Deadline(limitMs), signal, key: undefined, onProgress: () => undefined };
   return await new Verifier(folder, [run], options).verify(run);
 };
 

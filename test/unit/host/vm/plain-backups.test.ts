@@ -1,9 +1,10 @@
 // What a backup asks of QEMU, by a scripted monitor.
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { LuksKey } from '../../../../src/host/images/luks-key.js';
 import type { BackupTarget } from '../../../../src/host/vm/hypervisor.js';
 import { PlainQemu } from '../../../../src/host/vm/plain-qemu.js';
 import { Reverter } from '../../../../src/reverter.js';
-import { FakeMonitor, Refusal } from '../../../support/fake-monitor.js';
+import { FakeMonitor, Refusal, type Received } from '../../../support/fake-monitor.js';
 import { scratch, type Scratch } from '../../../support/scratch.js';
 import { vmDisk } from '../../../support/vm-disks.js';
 
@@ -13,6 +14,8 @@ let qemu: PlainQemu;
 let nodes: object[];
 let status: string;
 let jobs: { id: string; status: string }[];
+let migration: object;
+let sendsBitmaps: boolean;
 const bitmap = (name: string | undefined, over: object = {}): object => ({
   ...(name === undefined ? {} : { name }),
   ...{ count: 65_536, granularity: 65_536, recording: true, busy: false, persistent: true },
@@ -27,7 +30,7 @@ const node = (name: string, drv: string, bitmaps: object[] = [], over: object = 
 });
 const target = (id: string, since?: string): BackupTarget => ({
   disk: vmDisk(id),
-  ...{ file: `/repo/${id}.qcow2`, node: `to-${id}`, jobId: `job-${id}`, checkpoint: 'new', since },
+  ...{ file: `/repo/${id}.qcow2`, key: undefined, node: `to-${id}`, jobId: `job-${id}`, checkpoint: 'new', since },
   ...{ speed: undefined, compress: false },
 });
 const sent = (): unknown => fake.received.findLast(({ execute }) => execute === 'transaction')?.arguments;
@@ -37,11 +40,15 @@ beforeEach(async () => {
   nodes = [node('node-a', 'qcow2', [bitmap('old')]), node('node-b', 'raw')];
   status = 'running';
   jobs = [];
+  migration = {};
+  sendsBitmaps = false;
   fake = await FakeMonitor.listen(folder.path('q'), {
     handlers: {
       'query-named-block-nodes': () => nodes,
       'query-status': () => ({ status, running: status === 'running' }),
       'query-jobs': () => jobs,
+      'query-migrate': () => migration,
+      'query-migrate-capabilities': () => [{ capability: 'dirty-bitmaps', state: sendsBitmaps }],
       'blockdev-add': () => ({}),
       'block-dirty-bitmap-remove': () => ({}),
       transaction: () => ({}),
@@ -89,6 +96,60 @@ describe('the transaction', () => {
     ];
     await cut(target('a'));
     expect(JSON.stringify(sent())).not.toContain('on-cbw-error');
+  });
+});
+
+describe('a key', () => {
+  const key = new LuksKey(Buffer.from('a passphrase\n'), 'a test');
+  let objects: string[];
+  beforeEach(() => {
+    objects = [];
+    Object.assign(fake.handlers, {
+      'object-add': ({ arguments: given }: Received) => {
+        objects.push(String(given?.['id']));
+        return {};
+      },
+      'object-del': ({ arguments: given }: Received) => {
+        objects = objects.filter((id) => id !== given?.['id']);
+        return {};
+      },
+      'qom-get': ({ arguments: given }: Received) => {
+        if (objects.some((id) => given?.['path'] === `/objects/${id}`)) return 'secret';
+        throw new Refusal('not found');
+      },
+    });
+  });
+  const log = (): string[] => fake.commands.filter((name) => /^(object-|blockdev-add)/.test(name));
+
+  test('is in QEMU for as long as its file is opened, and no longer', async () => {
+    await qemu.backups.openTargets([{ ...target('a'), key }], new Reverter());
+    expect(log()).toEqual(['object-add', 'blockdev-add', 'object-del']);
+    const given = fake.received.filter(({ execute }) => /^(object|blockdev)-add$/.test(execute));
+    expect(given.map(({ arguments: of }) => of)).toMatchObject([
+      { 'qom-type': 'secret', id: 'to-a-key', data: 'a passphrase\n' },
+      {
+        ...{ driver: 'qcow2', 'node-name': 'to-a', backing: null },
+        file: {
+          ...{ driver: 'luks', 'node-name': 'to-a-file', 'key-secret': 'to-a-key' },
+          file: { driver: 'file', filename: '/repo/a.qcow2' },
+        },
+      },
+    ]);
+  });
+
+  test('is removed if its file cannot be opened, and if the tool was killed', async () => {
+    fake.handlers['blockdev-add'] = () => {
+      throw new Refusal('Invalid password, cannot unlock any keyslot');
+    };
+    const reverter = new Reverter();
+    const opening = qemu.backups.openTargets([{ ...target('a'), key }], reverter);
+    await expect(opening).rejects.toMatchObject({ code: 'E_BACKUP' });
+    expect(objects).toEqual(['to-a-key']);
+    await reverter.revert();
+    expect(objects).toEqual([]);
+    objects = ['to-a-key', 'of-others'];
+    await qemu.backups.end([target('a')]);
+    expect(objects).toEqual(['of-others']);
   });
 });
 
@@ -217,6 +278,17 @@ test('tells which checkpoints can be relied on', async () => {
     ['off', false],
     ['used', false],
   ]);
+});
+
+test('relies on no bitmap that may have missed what was written where the VM was sent', async () => {
+  nodes = [node('node-a', 'qcow2', [bitmap('stored'), bitmap('in memory', { persistent: false })])];
+  const relied = async (): Promise<string[]> =>
+    (await qemu.backups.checkpoints(vmDisk('a'))).flatMap(({ name, why }) => (why === undefined ? [name] : []));
+  expect(await relied()).toEqual(['stored', 'in memory']);
+  migration = { status: 'cancelled', ram: {} };
+  expect(await relied()).toEqual(['stored']);
+  sendsBitmaps = true;
+  expect(await relied()).toEqual([]);
 });
 
 test('forgets checkpoints wherever they are, but on layers that are only read, and tells of those in use', async () => {

@@ -1,5 +1,5 @@
 // Puts the progress of a transfer into one line: how far, how fast, how long yet.
-import type { GroupProgress } from '../../qmp/job-group.js';
+import type { GroupProgress } from './job-group.js';
 
 export interface TransferProgress extends GroupProgress {
   /** Bytes per second, since it began. */
@@ -18,10 +18,11 @@ export function measured(): (progress: GroupProgress) => TransferProgress {
   };
 }
 
-export function progressLine({ current, total, rate, leftMs }: TransferProgress): string {
+/** `doing`: what a person reads first, as `backing up`. */
+export function progressLine(doing: string, { current, total, rate, leftMs }: TransferProgress): string {
   const percent = total === 0 ? 100 : Math.floor((100 * current) / total);
   const left = leftMs === undefined ? '' : `, ${duration(leftMs)} left`;
-  return `backing up: ${percent} % of ${mib(total)}, ${mib(rate)}/s${left}`;
+  return `${doing}: ${percent} % of ${mib(total)}, ${mib(rate)}/s${left}`;
 }
 
 function mib(bytes: number): string {
