@@ -117,16 +117,14 @@ export interface SnapshotParts {
 }
 
 /**
- * Requester and lvm both died within a cut: its origin hangs. LVM has just told of this volume, so that no command of its
- * own is changing the group; and what stays suspended for a while is nobody's change.
+ * Requester and lvm both died within a cut: its origin hangs. LVM has just told of the volumes of its group, so that no
+ * command of its own is changing that; and what stays suspended for a while is nobody's change.
  */
 async function resumeLeft(
-  { lvm, run: runProgram, sysRoot }: LvmTools,
-  left: LogicalVolume,
+  { run: runProgram, sysRoot }: LvmTools,
+  origin: LogicalVolume | undefined,
   run: string,
 ): Promise<void> {
-  const name = originOf(left);
-  const origin = name === undefined ? undefined : await lvm.volume(left.vg_name, name);
   if (origin === undefined || origin.lv_kernel_minor < 0) return;
   const volume = { device: `${origin.lv_kernel_major}:${origin.lv_kernel_minor}`, run };
   const end = new Deadline(SUSPENDED_MS);
@@ -141,10 +139,13 @@ export async function removeVolume(tools: LvmTools, group: string, name: string,
   const { lvm } = tools;
   const deadline = new Deadline(BUSY_LIMIT_MS);
   for (;;) {
-    const found = await lvm.volume(group, name);
+    // Asked once for both: to start an lvm takes longer than all that it tells.
+    const inGroup = await lvm.group(group);
+    const find = (wanted: string | undefined) => inGroup.find(({ lv_name }) => lv_name === wanted);
+    const found = find(name);
     if (found === undefined) return;
     if (runOf(found) !== run) throw new CutError('E_IN_USE', `${group}/${name} does not carry the tags of run ${run}`);
-    await resumeLeft(tools, found, run);
+    await resumeLeft(tools, find(originOf(found)), run);
     try {
       // What was not hung under its origin goes without a touch of that.
       if (found.origin === '') await lvm.do('lvremove', '-y', '-f', `${group}/${name}`);

@@ -63,6 +63,11 @@ export class Lvm {
     return (await this.#volumes('-S', `vg_name="${group}" && lv_name="${name}"`))[0];
   }
 
+  /** Every visible volume of that group, as they are now; none if there is no such. Throws a CutError. */
+  async group(name: string): Promise<readonly LogicalVolume[]> {
+    return await this.#volumes('-S', `vg_name="${name}"`);
+  }
+
   async #volumes(...only: readonly string[]): Promise<readonly LogicalVolume[]> {
     const text = await this.do('lvs', '--reportformat', 'json', '--units', 'b', '--nosuffix', '-o', FIELDS, ...only);
     const result = v.safeParse(v.pipe(v.string(), v.parseJson(), reportSchema), text);
