@@ -2,7 +2,7 @@
 // last line is the total, alone. With FSB_REQUIRED=all a skip is a failure. A runner that breaks without counting (a
 // crash, a compile error) counts as one failure, and so does each test file that the time limit left undone.
 import { spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,11 +18,15 @@ const total = { passed: 0, failed: 0, skipped: 0 };
 /** How long each file of vitest took. */
 const files = [];
 const failures = [];
+/** When each command ran, and how it ended. */
+const ran = [];
 const running = new Set();
 let late = false;
 const SLOWEST = 25;
 /** Lines of a failure that are told again. */
 const TOLD = 12;
+/** Of a line of the summary. */
+const WIDTH = 160;
 /** So that all have something to do until the end. */
 const PARTS_OF_VM = 6;
 
@@ -65,12 +69,12 @@ const counting =
     else if (counts.length === 0 || status !== 0) fail(command.join(' '));
   };
 
-/** A project of vitest, or a part of it. */
+/** A project of vitest, or some files of it. */
 const vitest =
-  (project, part = '1/1') =>
+  (project, part = 1, ofProject = []) =>
   async () => {
-    const tally = join(folder, `${project}-${part.replace('/', '-')}`);
-    const chosen = ['--project', project, `--shard=${part}`, '--reporter=default', '--reporter=./test/tally.mjs'];
+    const tally = join(folder, `${project}-${part}`);
+    const chosen = ['--project', project, '--reporter=default', '--reporter=./test/tally.mjs', ...ofProject];
     const command = ['npx', 'vitest', 'run', '--config', 'test/vitest.config.ts', ...chosen];
     const { status } = await run(command, { env: { ...process.env, FSB_TALLY: tally } });
     const failedBefore = total.failed;
@@ -100,7 +104,8 @@ function count(lines) {
 /** In a process group of its own, so that it can be ended with all that it started. */
 async function run(command, { stdout = 'inherit', env = process.env } = {}) {
   if (late) return { status: 'the time limit before it began' };
-  console.log(`\n--- ${elapsed()}: ${command.join(' ')}`);
+  const begin = elapsed();
+  console.log(`\n--- ${begin}: ${command.join(' ')}`);
   const child = spawn(command[0], command.slice(1), {
     cwd: root,
     detached: true,
@@ -117,6 +122,7 @@ async function run(command, { stdout = 'inherit', env = process.env } = {}) {
   });
   running.delete(child);
   console.log(`\n--- ${elapsed()}: ended with ${status}: ${command.join(' ')}`);
+  ran.push(`${begin} to ${elapsed()}, ended with ${status}: ${command.join(' ')}`.slice(0, WIDTH));
   return { status };
 }
 
@@ -142,10 +148,20 @@ const timer = setTimeout(() => stop(`not done within ${LIMIT_MS / 60_000} minute
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => stop(`ended by ${signal}`));
 
 const build = `OUT=${join(root, 'build')}`;
+const ofVm = readdirSync(join(root, 'test/vm'), { recursive: true })
+  .filter((name) => name.endsWith('.test.ts'))
+  .map((name) => `test/vm/${name}`);
 /** They share the machine's loop devices, and their servers are seen by each other's writers. */
 const oneByOne = [vitest('conformance'), vitest('integration')];
 const besideIt = [
-  ...Array.from({ length: PARTS_OF_VM }, (_, index) => vitest('vm', `${index + 1}/${PARTS_OF_VM}`)),
+  // Not by vitest's shards: it tells a reporter that all of them run all files.
+  ...Array.from({ length: PARTS_OF_VM }, (_, part) =>
+    vitest(
+      'vm',
+      part + 1,
+      ofVm.filter((_file, index) => index % PARTS_OF_VM === part),
+    ),
+  ),
   vitest('unit'),
   check('npm', 'run', '--silent', 'lint'),
   async () => {
@@ -167,11 +183,13 @@ try {
   clearTimeout(timer);
   rmSync(folder, { recursive: true });
 }
+for (const what of failures) console.log(`\nFAILED ${what.split('\n').slice(0, TOLD).join('\n')}`);
+// Whoever keeps the end of a log alone has what is needed in it.
 console.log(`\nSlowest test files, in seconds:`);
 for (const { file, seconds } of files.toSorted((a, b) => b.seconds - a.seconds).slice(0, SLOWEST))
   console.log(`${seconds.toFixed(1).padStart(7)}  ${file}`);
-console.log(`\n${elapsed()} in all`);
-for (const what of failures) console.log(`\nFAILED ${what.split('\n').slice(0, TOLD).join('\n')}`);
+console.log(`\n${ran.join('\n')}\n${elapsed()} in all`);
+for (const what of failures) console.log(`FAILED ${what.split('\n', 1)[0].slice(0, WIDTH)}`);
 const skipsForbidden = process.env.FSB_REQUIRED === 'all';
 process.exitCode = total.failed > 0 || (skipsForbidden && total.skipped > 0) ? 1 : 0;
 console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
