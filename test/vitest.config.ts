@@ -15,7 +15,7 @@ const project = (name: string, testTimeout: number, options: object = {}) => ({
   },
 });
 
-/** Emulated domains with the stock agent and with ours, ten minutes on a slow machine: left to `npm run test:kernels`. */
+/** Emulated domains with the stock agent and with ours, ten minutes on a slow machine: left to `npm run test:thorough`. */
 const thorough = ['test/vm/libvirt-failures.test.ts', 'test/vm/libvirt-flows.test.ts'];
 
 export default defineConfig({

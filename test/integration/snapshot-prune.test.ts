@@ -13,7 +13,7 @@ import { holdsPattern, imagePath } from '../support/bare-qemu.js';
 import { CutHarness, rootAndData, type Run } from '../support/cut-harness.js';
 import { StepProxy, type Step } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
-import { steps } from '../support/variants.js';
+import { oneIn } from '../support/variants.js';
 
 const disks = rootAndData;
 const sets = ['s1', 's2', 's3'] as const;
@@ -282,7 +282,7 @@ requires(
     proxy.goOn();
   }
 
-  test.each(steps(kills, 0))(
+  test.each(oneIn(4, kills))(
     'killed $when $command, leaves every set true, recover lowers none, and the next prune goes on',
     async (step) => {
       await killedAt(step);
@@ -294,7 +294,7 @@ requires(
     },
   );
 
-  test.each(steps(kills, 1))(
+  test.each(oneIn(3, kills, 1))(
     'killed $when $command, with QEMU killed beside it, loses nothing, shut off or started again',
     async (step) => {
       await killedAt(step);
@@ -312,8 +312,8 @@ requires(
   // Every write for the first disk of the first set, and the one that ends it.
   const writes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 15] as const;
   test.each([
-    ...steps(writes, 0).map((count) => ['running', count] as const),
-    ...steps(writes, 1).map((count) => ['shut off', count] as const),
+    ...oneIn(4, writes).map((count) => ['running', count] as const),
+    ...oneIn(4, writes, 3).map((count) => ['shut off', count] as const),
   ])('of a VM that is %s, ended before its write no. %i of a manifest, goes on', async (how, count) => {
     await cutThree();
     if (how === 'shut off') await at.vm.quit();

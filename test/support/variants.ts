@@ -1,5 +1,6 @@
 // What a suite does in some of its ways in `npm test`, and in more where it is asked to: the kernels and recipes that
 // user-mode guests run on, and what happens at each step.
+import { test } from 'vitest';
 import { KERNEL_VERSIONS, type KernelVersion } from '../../src/testing/index.js';
 
 const RECIPES = ['debian-12', 'debian-13'] as const;
@@ -15,9 +16,19 @@ export function recipes(...usual: readonly RecipeName[]): readonly RecipeName[] 
   return chosen('FSB_RECIPES', RECIPES, usual);
 }
 
-/** All of them with FSB_THOROUGH=1; else every other one: which half, two tests of the same steps choose between them. */
-export function steps<Step>(all: readonly Step[], half: 0 | 1): readonly Step[] {
-  return process.env['FSB_THOROUGH'] === '1' ? all : all.filter((_, index) => index % 2 === half);
+export const isThorough = process.env['FSB_THOROUGH'] === '1';
+
+/** All of them with FSB_THOROUGH=1; else one in `count`: which, by `part`, where tests of the same steps share them. */
+export function oneIn<Step>(count: number, all: readonly Step[], part = 0): readonly Step[] {
+  return isThorough ? all : all.filter((_, index) => index % count === part);
+}
+
+/**
+ * A test with FSB_THOROUGH=1, else none, also none that is skipped: for what a test that is always run shows on another
+ * kind of guest, by another step or for another peer, and for ways that are seldom gone.
+ */
+export function rarely(name: string, body: () => Promise<void>): void {
+  if (isThorough) test(name, body);
 }
 
 function chosen<Name extends string>(

@@ -5,7 +5,7 @@ import { afterEach, expect, test } from 'vitest';
 import type { QgaClient } from '../../src/qga/client.js';
 import { waitForAgent, type Guest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, removeWriters, requester, userModeAgent } from '../support/agent-guest.js';
-import { kernels } from '../support/variants.js';
+import { isThorough, kernels } from '../support/variants.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 
@@ -32,7 +32,9 @@ const suites = [
     needs: USER_MODE,
     start: async (): Promise<Guest> => await userModeAgent({ kernel }),
   })),
-  { name: 'in QEMU', needs: ['qemu-system-x86_64', 'qemu-img', 'mmdebstrap'], start: agentGuest },
+  ...(isThorough
+    ? [{ name: 'in QEMU', needs: ['qemu-system-x86_64', 'qemu-img', 'mmdebstrap'], start: agentGuest }]
+    : []),
 ];
 
 for (const { name, needs, start } of suites)

@@ -7,7 +7,7 @@ import { guestSeconds } from '../support/first-write.js';
 import { execOver, leftovers, onRootVolume, setUpVolumes, snapshot, untilNothingLeft } from '../support/in-guest.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
-import { kernels } from '../support/variants.js';
+import { kernels, oneIn, rarely } from '../support/variants.js';
 
 const PROVIDER = '/etc/fsfreeze-bridge/providers.d/slow';
 /** Takes vg1/s alone: its cut is a device that is suspended for SECONDS. It shows the filesystem as it is. */
@@ -103,11 +103,17 @@ for (const kernel of kernels('6.12'))
       await shared().exec('until [ -e /run/removed ]; do sleep 0.1; done', { timeoutMs: 30_000 });
     });
 
-    test.each([
-      ['dies within its cut', 'kill -KILL $$', ['the lvm shell ended']],
-      ['says that it is done', ':', ['was left suspended by its cut']],
-      ['hangs for longer than a cut may take', 'sleep 23; dmsetup resume vg1-s', ['20000 ms']],
-    ])('an lvm that suspends a device and %s: it is resumed, and thawed only then', async (_, then, told) => {
+    test.each(
+      oneIn(
+        3,
+        [
+          ['dies within its cut', 'kill -KILL $$', ['the lvm shell ended']],
+          ['says that it is done', ':', ['was left suspended by its cut']],
+          ['hangs for longer than a cut may take', 'sleep 23; dmsetup resume vg1-s', ['20000 ms']],
+        ] as const,
+        1,
+      ),
+    )('an lvm that suspends a device and %s: it is resumed, and thawed only then', async (_, then, told) => {
       await shared().exec(`cat >${LVM}; chmod 755 ${LVM}`, { input: brokenLvm(then) });
       const { exitCode, stderr } = await execOver(shared(), ['--provider', 'lvm'], ['/srv/s'], 'true');
       await shared().exec(`rm ${LVM}`);
@@ -117,7 +123,7 @@ for (const kernel of kernels('6.12'))
       expect(await leftovers(shared())).toBe('');
     });
 
-    test('an lvm that makes no room is told of, and nothing is held', async () => {
+    rarely('an lvm that makes no room is told of, and nothing is held', async () => {
       const input = brokenLvm(':', 'echo "insufficient free space"');
       await shared().exec(`cat >${LVM}; chmod 755 ${LVM}`, { input });
       const { exitCode, stderr } = await execOver(shared(), ['--provider', 'lvm'], ['/srv/s'], 'true');
@@ -183,7 +189,7 @@ for (const kernel of kernels('6.12'))
       expect(await isMountable()).toBe('0');
     });
 
-    test('a host that comes while a snapshot is removed waits for that', async () => {
+    rarely('a host that comes while a snapshot is removed waits for that', async () => {
       await shared().exec(`cat >${LVM}; chmod 755 ${LVM}`, { input: SLOW_LVM });
       const first = await shared().start('exec fsfreeze-snapshot exec --provider lvm /srv/s -- true');
       await inSection();
@@ -205,10 +211,16 @@ for (const kernel of kernels('6.12'))
       await shared().exec(`rm ${LVM}`);
     });
 
-    test.each([
-      ['/srv/s', 'vg1/s', 'lvm'],
-      ['/srv/t', 'vg0/t', 'lvm-thin'],
-    ])('revert takes %s back to the cut', async (path, volume, provider) => {
+    test.each(
+      oneIn(
+        2,
+        [
+          ['/srv/s', 'vg1/s', 'lvm'],
+          ['/srv/t', 'vg0/t', 'lvm-thin'],
+        ] as const,
+        0,
+      ),
+    )('revert takes %s back to the cut', async (path, volume, provider) => {
       const begun = await snapshot(shared(), 'start-snapshot', '--provider', provider, '-t', '/mnt/tree', path);
       expect(begun.exitCode, begun.stderr).toBe(0);
       await shared().exec(`echo later >${path}/later`);
@@ -222,10 +234,16 @@ for (const kernel of kernels('6.12'))
       expect(await leftovers(shared())).toBe('');
     });
 
-    test.each([
-      ['agent', '$(systemctl show -P MainPID fsfreeze-agent)'],
-      ['freezer', '$(pgrep -x freezer)'],
-    ])('a storage command under a hold fails when the %s is killed', async (_, pids) => {
+    test.each(
+      oneIn(
+        2,
+        [
+          ['agent', '$(systemctl show -P MainPID fsfreeze-agent)'],
+          ['freezer', '$(pgrep -x freezer)'],
+        ] as const,
+        1,
+      ),
+    )('a storage command under a hold fails when the %s is killed', async (_, pids) => {
       const line = 'echo >/run/held; until [ -e /run/killed ]; do sleep 0.1; done';
       const run = await shared().start(['/usr/bin/fsfreeze-snapshot', 'hold', '/srv/a', '--', '/bin/sh', '-c', line]);
       await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
@@ -250,7 +268,7 @@ esac\n`;
         await addWriter(shared(), '70-app', script);
       };
 
-      test('fails if an application is not held to its end', async () => {
+      rarely('fails if an application is not held to its end', async () => {
         await addApplication(0);
         const line = ['/srv/s', '--', '/bin/rm', '/run/app'];
         const strict = await snapshot(shared(), 'hold', '--require', 'application', ...line);
@@ -260,7 +278,7 @@ esac\n`;
         expect(told.stderr).toContain('level filesystem');
       });
 
-      test('is not run after a signal that comes while the guest is being held', async () => {
+      rarely('is not run after a signal that comes while the guest is being held', async () => {
         await addApplication(3);
         const run = await shared().start([...hold, '/srv/s', '--', '/bin/touch', '/run/held']);
         await shared().exec('until [ -e /run/app ]; do sleep 0.05; done', { timeoutMs: 60_000 });
@@ -295,7 +313,7 @@ esac
       expect((await shared().exec('cat /run/told; rm /run/told')).stdout).toBe('ok\nfailed\n');
     });
 
-    test('a command whose time is over is killed if it does not care', async () => {
+    rarely('a command whose time is over is killed if it does not care', async () => {
       // By its own clock: that of a user-mode guest may go faster than the host's.
       const begun = await guestSeconds(shared());
       const deaf = 'trap "" TERM; while :; do sleep 0.2; done';
@@ -306,7 +324,7 @@ esac
       expect(await leftovers(shared())).toBe('');
     });
 
-    test('where no systemd keeps an agent, the commands start one, which stays for the next', async () => {
+    rarely('where no systemd keeps an agent, the commands start one, which stays for the next', async () => {
       const { exitCode, stdout, stderr } = await shared().exec(['/usr/bin/unshare', '-m', '/bin/sh', '-c', ALONE], {
         check: false,
         timeoutMs: 120_000,
@@ -317,7 +335,7 @@ esac
       expect(stderr).toContain('one has to serve /dev/virtio-ports/org.qemu.guest_agent.0');
     });
 
-    test('a path of the root filesystem is no application: links lead out of it, to what was not cut', async () => {
+    rarely('a path of the root filesystem is no application: links lead out of it, to what was not cut', async () => {
       const line = (paths: string): string =>
         `mkdir -p /tmp/app; fsfreeze-snapshot exec -c /run/rooted/conf --json ${paths} -- /bin/true`;
       const writer = `#!/bin/sh\n# fsfreeze-writer: phases=prepare verify\n# fsfreeze-writer: guarantee=recoverable\n`;
@@ -341,7 +359,7 @@ esac
       expect(stderr).toMatch(/thin pool vg0\/pool: expected at most 90 % of its data in use, found 9/);
     });
 
-    test('an image in a file is shown as it is, told of, and refused where all must be cut', async () => {
+    rarely('an image in a file is shown as it is, told of, and refused where all must be cut', async () => {
       const make = 'truncate -s 4M /srv/a/image; mkfs.ext4 -q /srv/a/image; mkdir -p /srv/a/loop';
       await shared().exec(`${make}; mount -o loop /srv/a/image /srv/a/loop; echo inside >/srv/a/loop/file`);
       const shown = await execOver(shared(), [], ['/srv/a'], 'cat /srv/a/file /srv/a/loop/file');

@@ -120,7 +120,7 @@ async function expectInOrder(guest: Guest, addressed: boolean): Promise<void> {
   }
 }
 
-for (const kernel of kernels('6.12', '7.2'))
+for (const kernel of kernels('6.12'))
   requires(...USER_MODE)(`filesystems on filesystems, kernel ${kernel}`, () => {
     const shared = sharedGuest(async () => await userModeAgent({ kernel }), stack);
 

@@ -20,6 +20,7 @@ import { addWriter, agentGuest, bridge, requester } from '../support/agent-guest
 import { beginWrites, guestSeconds, lastWrite, writesDone } from '../support/first-write.js';
 import { requires } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
+import { oneIn } from '../support/variants.js';
 
 const MARKER = '/run/fsfreeze-bridge/frozen';
 const EVERYWHERE = ['/var/tmp', '/srv/data'];
@@ -132,19 +133,22 @@ requires(
   // Of the tests with a pause, which show by one more session that they leave it as it was.
   const shared = sharedGuest(agentGuest);
 
-  test.for(steps)('paused in %s for longer than every limit: held all the same, nothing lost', async (step) => {
-    const log = await startLog(shared());
-    const begun = await guestSeconds(shared());
-    const report = await sessionWithPause(shared(), step);
-    expect(report).toMatchObject({ state: 'thawed', outcome: 'ok', level: 'application' });
-    expect(report.writers.find(({ name }) => name === '20-steps')).toMatchObject({ verdict: 'verified' });
-    expect(report.frozenWindowMs).toBeLessThan(LIMIT_S * 1000);
-    // The guest's time alone: what it stood still is nowhere in it.
-    const endMs = Math.max(...report.steps.map((one) => one.endMs));
-    expect(endMs).toBeLessThan(((await guestSeconds(shared())) - begun) * 1000);
-    await checkLog(shared(), log);
-    await expectNextSession(shared());
-  });
+  test.for(oneIn(2, steps))(
+    'paused in %s for longer than every limit: held all the same, nothing lost',
+    async (step) => {
+      const log = await startLog(shared());
+      const begun = await guestSeconds(shared());
+      const report = await sessionWithPause(shared(), step);
+      expect(report).toMatchObject({ state: 'thawed', outcome: 'ok', level: 'application' });
+      expect(report.writers.find(({ name }) => name === '20-steps')).toMatchObject({ verdict: 'verified' });
+      expect(report.frozenWindowMs).toBeLessThan(LIMIT_S * 1000);
+      // The guest's time alone: what it stood still is nowhere in it.
+      const endMs = Math.max(...report.steps.map((one) => one.endMs));
+      expect(endMs).toBeLessThan(((await guestSeconds(shared())) - begun) * 1000);
+      await checkLog(shared(), log);
+      await expectNextSession(shared());
+    },
+  );
 
   test('saved while frozen and restored later: thawed within what was left of the lease', async () => {
     const LEASE_S = 15; // a busy machine has used 10 of it before the state is saved

@@ -5,7 +5,7 @@ import { afterEach, beforeAll, expect, test } from 'vitest';
 import { waitForAgent, type Guest } from '../../src/testing/index.js';
 import { addWriter, agentGuest, agentState, requester, userModeAgent } from '../support/agent-guest.js';
 import { beginWrites, lastWrite } from '../support/first-write.js';
-import { kernels } from '../support/variants.js';
+import { kernels, rarely } from '../support/variants.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 
@@ -133,22 +133,29 @@ for (const kernel of kernels('6.12'))
       expect(await askAs(guest, 'root', `${RUN}/freezer.sock`, 'hello')).toMatch(/^ok hello /);
     });
 
-    test('the group cannot end what the host holds, nor the host what the group holds; the lease ends both', async () => {
-      const guest = shared();
-      await using host = await requester(guest);
-      const session = await host.coordinator.freeze({ requester: 'the host', leaseMs: 30_000, require: 'filesystem' });
-      const thaw = await askAs(guest, 'backup1', `${RUN}/agent.sock`, { execute: 'guest-fsfreeze-thaw' });
-      expect(thaw).toContain('the guest is held by the host');
-      expect(await session.thaw()).toMatchObject({ outcome: 'ok' });
+    rarely(
+      'the group cannot end what the host holds, nor the host what the group holds; the lease ends both',
+      async () => {
+        const guest = shared();
+        await using host = await requester(guest);
+        const session = await host.coordinator.freeze({
+          requester: 'the host',
+          leaseMs: 30_000,
+          require: 'filesystem',
+        });
+        const thaw = await askAs(guest, 'backup1', `${RUN}/agent.sock`, { execute: 'guest-fsfreeze-thaw' });
+        expect(thaw).toContain('the guest is held by the host');
+        expect(await session.thaw()).toMatchObject({ outcome: 'ok' });
 
-      const args = { session: 'local', 'lease-ms': 4000, require: 'filesystem', requester: 'backup1' };
-      const held = await askAs(guest, 'backup1', `${RUN}/agent.sock`, { execute: 'bridge-freeze', arguments: args });
-      expect(JSON.parse(held)).toMatchObject({ return: { report: { state: 'frozen' } } });
-      await expect(host.client.call('guest-fsfreeze-thaw', {}, { timeoutMs: 10_000 })).rejects.toMatchObject({
-        desc: expect.stringContaining('held by backup1') as string,
-      });
-      await lastWrite(guest, await beginWrites(guest, ['/srv/data']), 60_000);
-    });
+        const args = { session: 'local', 'lease-ms': 4000, require: 'filesystem', requester: 'backup1' };
+        const held = await askAs(guest, 'backup1', `${RUN}/agent.sock`, { execute: 'bridge-freeze', arguments: args });
+        expect(JSON.parse(held)).toMatchObject({ return: { report: { state: 'frozen' } } });
+        await expect(host.client.call('guest-fsfreeze-thaw', {}, { timeoutMs: 10_000 })).rejects.toMatchObject({
+          desc: expect.stringContaining('held by backup1') as string,
+        });
+        await lastWrite(guest, await beginWrites(guest, ['/srv/data']), 60_000);
+      },
+    );
 
     test('hooks that others can write to, own, or lead elsewhere are not run, are named, and lower the level', async () => {
       const guest = shared();
@@ -249,7 +256,7 @@ for (const kernel of kernels('6.12'))
       await askAs(guest, 'root', `${RUN}/agent.sock`, { execute: 'guest-fsfreeze-thaw' });
     });
 
-    test('an allow list is all that the host may use', async () => {
+    rarely('an allow list is all that the host may use', async () => {
       const guest = shared();
       await configure(guest, '[general]\nallow-rpcs=guest-ping,guest-sync,guest-sync-delimited,guest-info\n');
       for (const execute of ['guest-fsfreeze-freeze', 'bridge-freeze', 'bridge-writers', 'guest-get-osinfo']) {
@@ -259,33 +266,36 @@ for (const kernel of kernels('6.12'))
       expect(await raw(guest, ['{"execute":"guest-ping"}'])).toEqual(['{"return": {}}']);
     });
 
-    test('a host that freezes again and again: each lease ends by the guest, and applications go on in between', async () => {
-      const guest = shared();
-      await configure(guest, '[bridge]\nlease-max-s=2\nlease-ms=1000\n');
-      await using host = await requester(guest);
-      const ask = { requester: 'test', require: 'filesystem' } as const;
-      await expect(host.coordinator.freeze({ ...ask, leaseMs: 600_000 })).rejects.toThrow(/expected 1 to 2000 ms/);
-      // Durable writes, one after the other, each in the time of the guest.
-      const counting = await guest.start(
-        'n=0; while [ ! -e /run/enough ]; do n=$((n+1)); echo $n >>/srv/data/count; sync /srv/data/count; done',
-      );
-      const count = async () => Number((await guest.exec(['/usr/bin/tail', '-n', '1', '/srv/data/count'])).stdout);
-      await expect.poll(count, { timeout: 20_000 }).toBeGreaterThan(0);
-      let before = await count();
-      for (let turn = 0; turn < 6; turn++) {
-        // Never thawed by the host; a renewal does not get beyond lease-max either.
-        const session = await host.coordinator.freeze({ ...ask, leaseMs: 1000 });
-        expect((await session.renew(2000)).remainingMs).toBeLessThanOrEqual(2000);
-        const again = async () => await host.client.call('bridge-status', {}, { timeoutMs: 10_000 });
-        await expect.poll(async () => (await again()).status.state, { timeout: 30_000, interval: 20 }).toBe('idle');
-        const { report } = await again();
-        expect(report?.outcome).toBe('expired');
-        expect(report?.frozenWindowMs).toBeLessThan(3000);
-        const now = await count();
-        expect(now).toBeGreaterThan(before);
-        before = now;
-      }
-      await guest.exec(': >/run/enough');
-      expect(await counting.wait()).toMatchObject({ exitCode: 0 });
-    });
+    rarely(
+      'a host that freezes again and again: each lease ends by the guest, and applications go on in between',
+      async () => {
+        const guest = shared();
+        await configure(guest, '[bridge]\nlease-max-s=2\nlease-ms=1000\n');
+        await using host = await requester(guest);
+        const ask = { requester: 'test', require: 'filesystem' } as const;
+        await expect(host.coordinator.freeze({ ...ask, leaseMs: 600_000 })).rejects.toThrow(/expected 1 to 2000 ms/);
+        // Durable writes, one after the other, each in the time of the guest.
+        const counting = await guest.start(
+          'n=0; while [ ! -e /run/enough ]; do n=$((n+1)); echo $n >>/srv/data/count; sync /srv/data/count; done',
+        );
+        const count = async () => Number((await guest.exec(['/usr/bin/tail', '-n', '1', '/srv/data/count'])).stdout);
+        await expect.poll(count, { timeout: 20_000 }).toBeGreaterThan(0);
+        let before = await count();
+        for (let turn = 0; turn < 6; turn++) {
+          // Never thawed by the host; a renewal does not get beyond lease-max either.
+          const session = await host.coordinator.freeze({ ...ask, leaseMs: 1000 });
+          expect((await session.renew(2000)).remainingMs).toBeLessThanOrEqual(2000);
+          const again = async () => await host.client.call('bridge-status', {}, { timeoutMs: 10_000 });
+          await expect.poll(async () => (await again()).status.state, { timeout: 30_000, interval: 20 }).toBe('idle');
+          const { report } = await again();
+          expect(report?.outcome).toBe('expired');
+          expect(report?.frozenWindowMs).toBeLessThan(3000);
+          const now = await count();
+          expect(now).toBeGreaterThan(before);
+          before = now;
+        }
+        await guest.exec(': >/run/enough');
+        expect(await counting.wait()).toMatchObject({ exitCode: 0 });
+      },
+    );
   });

@@ -7,7 +7,7 @@ import { guestPid, type Guest } from '../../src/testing/index.js';
 import { agentGuest, agentState, bridge, requester, userModeAgent } from '../support/agent-guest.js';
 import { beginWrites, lastWrite, writesDone } from '../support/first-write.js';
 import { sharedGuest } from '../support/shared-guest.js';
-import { kernels } from '../support/variants.js';
+import { kernels, rarely } from '../support/variants.js';
 import { requires, USER_MODE } from '../support/requires.js';
 
 const BUILD_LIMIT_MS = 500_000;
@@ -204,27 +204,30 @@ for (const kernel of kernels('6.12'))
       expect(await askAsNobody()).toEqual(['{"return": 1000}', '{"return": {}}']);
     });
 
-    test('lets a second client wait its turn, and uses no processor while clients rest, wait, or have gone', async () => {
-      const guest = shared();
-      const [first, quiet, after] = await client(
-        guest,
-        `my $s = vsock(); print $s "$ping\\n"; print line($s, 60), "\\n";
+    rarely(
+      'lets a second client wait its turn, and uses no processor while clients rest, wait, or have gone',
+      async () => {
+        const guest = shared();
+        const [first, quiet, after] = await client(
+          guest,
+          `my $s = vsock(); print $s "$ping\\n"; print line($s, 60), "\\n";
        my $next = vsock(); print $next "$ping\\n"; print readable($next, 2) ? "not its turn\\n" : "quiet\\n";
        close $s; print line($next), "\\n";`,
-      );
-      expect([first, quiet, after]).toEqual(['{"return": {}}', 'quiet', '{"return": {}}']);
-      const pid = await guestPid(guest, { unit: `${UNIT}.service` });
-      expect(await cpuAtRest(guest, pid), 'nobody is there').toBeLessThanOrEqual(REST.cpuSeconds);
-      // One is served and says nothing, one waits, and one that waited has gone.
-      await guest.start(
-        perl(
-          `${PRELUDE} my $s = vsock(); print $s "$ping\\n"; line($s); my $waits = vsock(); my $gone = vsock(); close $gone;
+        );
+        expect([first, quiet, after]).toEqual(['{"return": {}}', 'quiet', '{"return": {}}']);
+        const pid = await guestPid(guest, { unit: `${UNIT}.service` });
+        expect(await cpuAtRest(guest, pid), 'nobody is there').toBeLessThanOrEqual(REST.cpuSeconds);
+        // One is served and says nothing, one waits, and one that waited has gone.
+        await guest.start(
+          perl(
+            `${PRELUDE} my $s = vsock(); print $s "$ping\\n"; line($s); my $waits = vsock(); my $gone = vsock(); close $gone;
          open(my $done, '>', '/run/there'); close $done; sleep 120;`,
-        ),
-      );
-      await guest.exec('until [ -e /run/there ]; do sleep 0.1; done');
-      expect(await cpuAtRest(guest, pid), 'clients are there').toBeLessThanOrEqual(REST.cpuSeconds);
-    });
+          ),
+        );
+        await guest.exec('until [ -e /run/there ]; do sleep 0.1; done');
+        expect(await cpuAtRest(guest, pid), 'clients are there').toBeLessThanOrEqual(REST.cpuSeconds);
+      },
+    );
 
     test('an agent that dies takes nobody along but its client: who comes then is served by the next one', async () => {
       const guest = shared();
@@ -239,38 +242,41 @@ for (const kernel of kernels('6.12'))
       expect(await guestPid(guest, { unit: `${UNIT}.service` })).not.toBe(pid);
     });
 
-    test('cuts off a client that stops reading, without a busy loop; SIGTERM ends it with such a one there', async () => {
-      const guest = shared();
-      await client(guest, `my $s = vsock(); print $s "$ping\\n"; line($s, 60);`);
-      const pid = await guestPid(guest, { unit: `${UNIT}.service` });
-      const holdDeaf = async (file: string) => {
-        await guest.start(
-          perl(`${PRELUDE} my $s = deaf(); open(my $done, '>', '${file}'); close $done; sleep 200; print "$s";`),
+    rarely(
+      'cuts off a client that stops reading, without a busy loop; SIGTERM ends it with such a one there',
+      async () => {
+        const guest = shared();
+        await client(guest, `my $s = vsock(); print $s "$ping\\n"; line($s, 60);`);
+        const pid = await guestPid(guest, { unit: `${UNIT}.service` });
+        const holdDeaf = async (file: string) => {
+          await guest.start(
+            perl(`${PRELUDE} my $s = deaf(); open(my $done, '>', '${file}'); close $done; sleep 200; print "$s";`),
+          );
+          await guest.exec(`until [ -e ${file} ]; do sleep 0.1; done`, { timeoutMs: 60_000 });
+        };
+        await holdDeaf('/run/deaf-1');
+        expect(await cpuAtRest(guest, pid), 'a client does not read').toBeLessThanOrEqual(REST.cpuSeconds);
+        // Its turn comes when the deaf one's 30 s are over.
+        expect(await client(guest, `my $s = vsock(); print $s "$ping\\n"; print line($s, 60), "\\n";`)).toEqual([
+          '{"return": {}}',
+        ]);
+        await holdDeaf('/run/deaf-2');
+        const { stdout } = await guest.exec(
+          `a=$(cut -d. -f1 /proc/uptime); systemctl stop ${UNIT}.service; b=$(cut -d. -f1 /proc/uptime); echo $((b - a)); systemctl show --value --property=Result,ExecMainStatus ${UNIT}.service`,
+          { timeoutMs: 60_000 },
         );
-        await guest.exec(`until [ -e ${file} ]; do sleep 0.1; done`, { timeoutMs: 60_000 });
-      };
-      await holdDeaf('/run/deaf-1');
-      expect(await cpuAtRest(guest, pid), 'a client does not read').toBeLessThanOrEqual(REST.cpuSeconds);
-      // Its turn comes when the deaf one's 30 s are over.
-      expect(await client(guest, `my $s = vsock(); print $s "$ping\\n"; print line($s, 60), "\\n";`)).toEqual([
-        '{"return": {}}',
-      ]);
-      await holdDeaf('/run/deaf-2');
-      const { stdout } = await guest.exec(
-        `a=$(cut -d. -f1 /proc/uptime); systemctl stop ${UNIT}.service; b=$(cut -d. -f1 /proc/uptime); echo $((b - a)); systemctl show --value --property=Result,ExecMainStatus ${UNIT}.service`,
-        { timeoutMs: 60_000 },
-      );
-      const [seconds, ...result] = stdout.trim().split('\n');
-      expect(Number(seconds)).toBeLessThanOrEqual(5);
-      expect(result.sort()).toEqual(['0', 'success']);
-      // The socket is systemd's: the next client starts the agent again.
-      expect(await client(guest, `my $s = vsock(); print $s "$ping\\n"; print line($s, 60), "\\n";`)).toEqual([
-        '{"return": {}}',
-      ]);
-    });
+        const [seconds, ...result] = stdout.trim().split('\n');
+        expect(Number(seconds)).toBeLessThanOrEqual(5);
+        expect(result.sort()).toEqual(['0', 'success']);
+        // The socket is systemd's: the next client starts the agent again.
+        expect(await client(guest, `my $s = vsock(); print $s "$ping\\n"; print line($s, 60), "\\n";`)).toEqual([
+          '{"return": {}}',
+        ]);
+      },
+    );
 
     // The last one: it takes the package away.
-    test('a package installed over itself starts the agent anew where it is: on the vsock', async () => {
+    rarely('a package installed over itself starts the agent anew where it is: on the vsock', async () => {
       const guest = shared();
       await client(guest, `my $s = vsock(); print $s "$ping\\n"; line($s, 60);`);
       const pid = await guestPid(guest, { unit: `${UNIT}.service` });
