@@ -163,6 +163,7 @@ export const testingCodes = {
   E_DISK_NAME: 'a name that a disk cannot have',
   E_FAULT_MISSED: 'the moment for a fault did not come',
   E_GUEST_COMMAND: 'a command in the guest failed',
+  E_GUEST_ENDED: 'the guest has ended',
   E_GUEST_KIND: 'no such kind of guest',
   E_GUEST_SILENT: 'the guest did not come up',
   E_GUEST_STATE: 'systemd in the guest is in another state than running or degraded',

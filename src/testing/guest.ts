@@ -1,6 +1,7 @@
 // A running guest of either kind, and all that a test does to it. qemu/qemu-guest.ts and user-mode/user-mode-guest.ts are
 // the kinds. An ability that only one of them has is a capability that a test asks for.
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DeadlineError, UnreachableError, UsageError } from '../errors.js';
 import type { Reverter } from '../reverter.js';
 import { AgentChannel } from './agent-channel.js';
@@ -9,6 +10,9 @@ import { execInGuest, startInGuest, type ExecOptions, type ExecResult, type Gues
 import { lastLines, removeFolder, type GuestPaths } from './guest-folder.js';
 import { startPostgresLine, type GuestImage } from './guest-image.js';
 import type { MachineProcess } from './machine-process.js';
+
+/** Its sockets close a moment before its process ends. */
+const END_SEEN_MS = 2_000;
 
 export type GuestKind = 'qemu' | 'user-mode';
 
@@ -135,15 +139,29 @@ export abstract class Guest implements AsyncDisposable {
 
   /**
    * Runs a command to its end: an argument vector, or a line for /bin/sh. Throws BridgeError `E_GUEST_COMMAND` when it fails
-   * (unless `check` is false), DeadlineError after its limit.
+   * (unless `check` is false), DeadlineError after its limit, UnreachableError with the console's last words if the guest
+   * has ended.
    */
   async exec(command: string | readonly string[], options?: ExecOptions): Promise<ExecResult> {
-    return await execInGuest(this.stockAgent, command, options);
+    return await this.#orEnded(execInGuest(this.stockAgent, command, options));
   }
 
   /** Starts a command and leaves it running. */
   async start(command: string | readonly string[], { input }: { readonly input?: string } = {}): Promise<GuestProcess> {
-    return await startInGuest(this.stockAgent, command, input);
+    return await this.#orEnded(startInGuest(this.stockAgent, command, input));
+  }
+
+  /** What a closed channel means is known where it is that of a guest which is gone: a panic, a machine that broke. */
+  async #orEnded<T>(call: Promise<T>): Promise<T> {
+    try {
+      return await call;
+    } catch (cause) {
+      if (!(cause instanceof UnreachableError)) throw cause;
+      await Promise.race([this.#process.ended, sleep(END_SEEN_MS)]);
+      if (!this.isOver) throw cause;
+      const said = `console: ${await lastLines(this.consolePath)}; output: ${await this.#process.output()}`;
+      throw new UnreachableError('E_GUEST_ENDED', `the guest has ended (${said})`, { cause, outcome: 'unknown' });
+    }
   }
 
   /** Waits until commands can be run. Throws UnreachableError with the console's last words. */
@@ -174,7 +192,12 @@ export abstract class Guest implements AsyncDisposable {
 
   /** Shuts the guest down cleanly and waits until it has ended. */
   async shutdown(timeoutMs = 60_000): Promise<void> {
-    await this.exec(['/bin/systemctl', 'poweroff', '--no-block']);
+    try {
+      await this.exec(['/bin/systemctl', 'poweroff', '--no-block']);
+    } catch (error) {
+      // On a busy host it is gone before its agent was asked how that ended.
+      if (!this.isOver) throw error;
+    }
     await this.waitForEnd(timeoutMs);
   }
 

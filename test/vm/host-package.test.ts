@@ -36,7 +36,7 @@ const bootId = async (guest: UserModeGuest): Promise<string> =>
 
 async function reboot(guest: UserModeGuest): Promise<void> {
   const before = await bootId(guest);
-  await guest.exec('systemctl reboot --no-block');
+  await guest.start('systemctl reboot --no-block');
   // Nobody answers meanwhile.
   const isAnew = async (): Promise<boolean> => (await bootId(guest).catch(() => before)) !== before;
   await vi.waitUntil(isAnew, { timeout: 120_000, interval: 500 });
