@@ -267,17 +267,25 @@ interface LuksNode {
   readonly file: { readonly driver: 'file'; readonly filename: string };
 }
 
+export type LayerFile = FileNode | LuksNode;
+
+/** `direct`: past the host's page cache. What is below a node and says nothing of its own does as that does. */
+export interface CacheOptions {
+  readonly direct: boolean;
+  readonly 'no-flush': boolean;
+}
+
 /** A qcow2 layer over a file, as `blockdev-add` wants it. */
 interface BlockdevOptions {
   readonly driver: 'qcow2';
   readonly 'node-name': string;
-  readonly file: FileNode | LuksNode;
+  readonly file: LayerFile;
   readonly encrypt?: Encryption;
   /** Null: opened without the backing file its header names; blockdev-snapshot attaches the node. */
   readonly backing: null;
   readonly discard: 'unmap' | 'ignore';
   readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
-  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly cache: CacheOptions;
 }
 
 /** The same layer, over a node by its name. */

@@ -7,7 +7,7 @@ import { BridgeError, CutError, describeError } from '../../errors.js';
 import { bitmapsIn, keepsBitmaps, readNode, removeBitmaps, whyNotTrusted } from '../../qmp/bitmaps.js';
 import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
-import { runQmp, type TransactionAction } from '../../qmp/commands.js';
+import { runQmp, type CacheOptions, type LayerFile, type TransactionAction } from '../../qmp/commands.js';
 import { hasObject } from '../../qmp/qdev.js';
 import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
 import type { Reverter } from '../../reverter.js';
@@ -31,6 +31,15 @@ const OPEN_LIMIT_MS = 60_000;
 const CONTINUED_MS = 300;
 /** After a snapshot libvirt's bitmap of the overlay has only what was written since: the rest is on the layers below. */
 const IN_PART = 'its record lies in several layers, which libvirt puts together only while the domain runs';
+
+/**
+ * Past the host's page cache: else what a guest makes durable waits until what was copied is on the disk, and what the host
+ * has use for is driven out of memory.
+ */
+const DIRECT: CacheOptions = { direct: true, 'no-flush': false };
+const CACHED: CacheOptions = { direct: false, 'no-flush': false };
+/** QEMU's words where a filesystem (tmpfs before Linux 6.6, some of FUSE) cannot do that. */
+const NO_DIRECT = /O_DIRECT/;
 
 const HAS_LEFT =
   'QEMU sent the VM elsewhere, or to a file, and went on with it: what was written meanwhile is in no record';
@@ -96,18 +105,18 @@ export class PlainBackups implements BackupHost {
   /** By a write of the guest that failed, before we did anything. */
   #pausedBefore = false;
 
-  async #open({ disk, node, file, key }: BackupTarget): Promise<void> {
-    const inFile = { driver: 'file', filename: file } as const;
+  async #open(target: BackupTarget): Promise<void> {
+    const { disk, node, file, key } = target;
     const name = { 'node-name': fileNode(node) };
+    const inFile = { driver: 'file', filename: file } as const;
     try {
       if (key === undefined) {
-        await runQmp(this.#client, 'blockdev-add', { ...layerOf(disk, node), file: { ...inFile, ...name } });
+        await this.#add(target, { ...inFile, ...name });
         return;
       }
       const id = keyObject(node);
       await runQmp(this.#client, 'object-add', { 'qom-type': 'secret', id, data: key.text });
-      const luks = { driver: 'luks', 'key-secret': id, ...name, file: inFile } as const;
-      await runQmp(this.#client, 'blockdev-add', { ...layerOf(disk, node), file: luks }, { timeoutMs: OPEN_LIMIT_MS });
+      await this.#add(target, { driver: 'luks', 'key-secret': id, ...name, file: inFile });
       // It is asked for no more. What fails before leaves it to #close.
       await runQmp(this.#client, 'object-del', { id });
     } catch (cause) {
@@ -115,6 +124,28 @@ export class PlainBackups implements BackupHost {
       throw new CutError('E_BACKUP', message, { cause });
     }
   }
+
+  /** What is below a layer takes the layer's word for the host's page cache. */
+  async #add({ disk, node, compress }: BackupTarget, below: LayerFile): Promise<void> {
+    const add = async (cache: CacheOptions): Promise<void> => {
+      const layer = { ...layerOf(disk, node, cache), file: below };
+      await runQmp(this.#client, 'blockdev-add', layer, { timeoutMs: OPEN_LIMIT_MS });
+      this.#caches.set(node, cache);
+    };
+    // Compressed clusters are as long as they come to be: each end would be read again to be written.
+    if (compress) {
+      await add(CACHED);
+      return;
+    }
+    try {
+      await add(DIRECT);
+    } catch (error) {
+      if (!NO_DIRECT.test(describeError(error))) throw error;
+      await add(CACHED);
+    }
+  }
+
+  readonly #caches = new Map<string, CacheOptions>();
 
   /** What the transaction holds for one disk. */
   actions({ disk, node, jobId, checkpoint, since, speed, compress }: BackupTarget): TransactionAction[] {
@@ -167,7 +198,8 @@ export class PlainBackups implements BackupHost {
   // Closing a node flushes it, too, but drops the error; a qcow2 layer keeps tables in memory until then. HMP's qemu-io says
   // nothing of a flush that fails.
   async #flush({ disk, node, file }: BackupTarget, timeoutMs: number): Promise<void> {
-    const options = [{ ...layerOf(disk, node), file: fileNode(node), 'read-only': true as const }];
+    const layer = layerOf(disk, node, this.#caches.get(node) ?? CACHED);
+    const options = [{ ...layer, file: fileNode(node), 'read-only': true as const }];
     try {
       await runQmp(this.#client, 'blockdev-reopen', { options }, { timeoutMs });
     } catch (cause) {
@@ -228,7 +260,7 @@ const fileNode = (node: string): string => `${node}-file`;
 const keyObject = (node: string): string => `${node}-key`;
 
 /** A target; what is below it apart. */
-function layerOf({ dataFiles }: VmDisk, node: string) {
+function layerOf({ dataFiles }: VmDisk, node: string, cache: CacheOptions) {
   return {
     driver: 'qcow2',
     'node-name': node,
@@ -237,6 +269,6 @@ function layerOf({ dataFiles }: VmDisk, node: string) {
     discard: 'unmap',
     // An image whose data lies in a raw file does not say where that has holes, and all of it would be written.
     'detect-zeroes': dataFiles.length > 0 ? 'on' : 'off',
-    cache: { direct: false, 'no-flush': false },
+    cache,
   } as const;
 }

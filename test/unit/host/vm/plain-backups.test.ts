@@ -99,6 +99,27 @@ describe('the transaction', () => {
   });
 });
 
+describe('the host’s page cache', () => {
+  const opened = (): unknown[] =>
+    fake.received.filter(({ execute }) => execute === 'blockdev-add').map(({ arguments: of }) => of?.['cache']);
+  const cache = (direct: boolean): object => ({ direct, 'no-flush': false });
+
+  test('is passed by, but not by what is compressed', async () => {
+    await qemu.backups.openTargets([target('a'), { ...target('b'), compress: true }], new Reverter());
+    expect(opened()).toEqual([cache(true), cache(false)]);
+  });
+
+  test('is used where the filesystem has nothing else', async () => {
+    fake.handlers['blockdev-add'] = ({ arguments: of }: Received) => {
+      if (JSON.stringify(of?.['cache']).includes('true'))
+        throw new Refusal('Could not open /repo/a.qcow2: filesystem does not support O_DIRECT');
+      return {};
+    };
+    await qemu.backups.openTargets([target('a')], new Reverter());
+    expect(opened()).toEqual([cache(true), cache(false)]);
+  });
+});
+
 describe('a key', () => {
   const key = new LuksKey(Buffer.from('a passphrase\n'), 'a test');
   let objects: string[];
