@@ -4,6 +4,9 @@ import { realpath } from 'node:fs/promises';
 import { execa } from 'execa';
 import type { Guest } from '../../src/testing/index.js';
 
+/** Of whatever is waited for in a guest: on a slow machine, beside other guests, a cut of two volumes has taken a minute. */
+export const CALL_LIMIT_MS = 180_000;
+
 const DISKS = { pv1: 1200, pv2: 300 } as const;
 
 /**
@@ -56,7 +59,7 @@ rm -r /run/rooted; lvremove -q -y vg0/root >/dev/null; exit $rc
 
 /** Does `line` in a namespace whose root is a logical volume of its own; fsfreeze-snapshot needs `-c /run/rooted/conf`. */
 export async function onRootVolume(guest: Guest, line: string): Promise<Called> {
-  return called(await guest.exec(['/bin/sh', '-c', ROOTED, 'sh', line], { check: false, timeoutMs: 180_000 }));
+  return called(await guest.exec(['/bin/sh', '-c', ROOTED, 'sh', line], { check: false, timeoutMs: CALL_LIMIT_MS }));
 }
 
 /** This machine's strace with its libraries, as `/run/strace/strace`: no image has one. */
@@ -90,7 +93,7 @@ export interface Called {
 
 /** `fsfreeze-snapshot`, with --json, to its end. */
 export async function snapshot(guest: Guest, ...words: readonly string[]): Promise<Called> {
-  return called(await guest.exec(['/usr/bin/fsfreeze-snapshot', ...words], { check: false, timeoutMs: 120_000 }));
+  return called(await guest.exec(['/usr/bin/fsfreeze-snapshot', ...words], { check: false, timeoutMs: CALL_LIMIT_MS }));
 }
 
 function called(result: Pick<Called, 'exitCode' | 'stdout' | 'stderr'>): Called {

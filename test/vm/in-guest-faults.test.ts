@@ -4,7 +4,15 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { waitForAgent } from '../../src/testing/index.js';
 import { addWriter, removeWriters, requester, userModeAgent } from '../support/agent-guest.js';
 import { guestSeconds } from '../support/first-write.js';
-import { execOver, leftovers, onRootVolume, setUpVolumes, snapshot, untilNothingLeft } from '../support/in-guest.js';
+import {
+  CALL_LIMIT_MS,
+  execOver,
+  leftovers,
+  onRootVolume,
+  setUpVolumes,
+  snapshot,
+  untilNothingLeft,
+} from '../support/in-guest.js';
 import { requires, USER_MODE } from '../support/requires.js';
 import { sharedGuest } from '../support/shared-guest.js';
 import { kernels, oneIn, rarely } from '../support/variants.js';
@@ -71,7 +79,7 @@ for (const kernel of kernels('6.12'))
     };
     /** Waits until the cut is under way. */
     const inSection = async (): Promise<void> => {
-      await shared().exec('until [ -e /run/in-section ]; do sleep 0.02; done', { timeoutMs: 60_000 });
+      await shared().exec('until [ -e /run/in-section ]; do sleep 0.02; done', { timeoutMs: CALL_LIMIT_MS });
     };
     const isMountable = async (): Promise<string> => (await shared().exec(`${MOUNTABLE} 2>&1; echo $?`)).stdout.trim();
 
@@ -100,7 +108,7 @@ for (const kernel of kernels('6.12'))
       // The bound is 30 s, in which the guest would stay frozen.
       expect(Date.now() - began).toBeLessThan(20_000);
       expect(await untilNothingLeft(shared(), 60)).toBe('');
-      await shared().exec('until [ -e /run/removed ]; do sleep 0.1; done', { timeoutMs: 30_000 });
+      await shared().exec('until [ -e /run/removed ]; do sleep 0.1; done', { timeoutMs: CALL_LIMIT_MS });
     });
 
     test.each(
@@ -150,9 +158,9 @@ for (const kernel of kernels('6.12'))
       const first = await shared().start('exec fsfreeze-snapshot exec /srv/s -- true');
       await inSection();
       await using host = await requester(shared());
-      const hostAsks = host.client.call('bridge-freeze', { require: 'filesystem' }, { timeoutMs: 60_000 });
+      const hostAsks = host.client.call('bridge-freeze', { require: 'filesystem' }, { timeoutMs: CALL_LIMIT_MS });
       await expect(hostAsks).rejects.toThrow(/held by fsfreeze-snapshot \w+, pid \d+/);
-      const { exitCode, stderr } = await first.wait(120_000);
+      const { exitCode, stderr } = await first.wait(CALL_LIMIT_MS);
       expect(exitCode, stderr).toBe(0);
       expect(await leftovers(shared())).toBe('');
     });
@@ -161,14 +169,14 @@ for (const kernel of kernels('6.12'))
       const first = await shared().start(
         'exec fsfreeze-snapshot exec /srv/t -- sh -c "echo >/run/held; exec sleep 1000"',
       );
-      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: CALL_LIMIT_MS });
       const second = await execOver(shared(), ['--require', 'filesystem'], ['/srv/t'], 'cat /srv/t/file');
       expect(second, second.stderr).toMatchObject({ exitCode: 0, stdout: 'before\n' });
       await using host = await requester(shared());
       const session = await host.coordinator.freeze({ requester: 'host', leaseMs: 20_000, require: 'application' });
       expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'application' });
       await shared().exec(['/bin/kill', '-TERM', String(first.pid)]);
-      await first.wait(60_000);
+      await first.wait(CALL_LIMIT_MS);
       expect(await leftovers(shared())).toBe('');
     });
 
@@ -176,7 +184,7 @@ for (const kernel of kernels('6.12'))
       const first = await shared().start(
         'exec fsfreeze-snapshot exec --provider lvm /srv/s -- sh -c "echo >/run/held; exec sleep 1000"',
       );
-      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: CALL_LIMIT_MS });
       await using host = await requester(shared());
       const asked = { requester: 'host', leaseMs: 30_000, require: 'filesystem', mountpoints: ['/srv/s'] } as const;
       const session = await host.coordinator.freeze(asked);
@@ -184,7 +192,7 @@ for (const kernel of kernels('6.12'))
       await shared().exec('sleep 4');
       expect(await leftovers(shared())).toContain('fsb_');
       expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'filesystem' });
-      await first.wait(60_000);
+      await first.wait(CALL_LIMIT_MS);
       expect(await leftovers(shared())).toBe('');
       expect(await isMountable()).toBe('0');
     });
@@ -204,10 +212,10 @@ for (const kernel of kernels('6.12'))
           return await freeze(untilMs);
         }
       };
-      const session = await freeze(Date.now() + 60_000);
+      const session = await freeze(Date.now() + CALL_LIMIT_MS);
       expect((await shared().exec('dmsetup ls')).stdout).not.toContain('fsb_');
       expect(await session.thaw()).toMatchObject({ outcome: 'ok', level: 'filesystem' });
-      expect((await first.wait(60_000)).exitCode).toBe(0);
+      expect((await first.wait(CALL_LIMIT_MS)).exitCode).toBe(0);
       await shared().exec(`rm ${LVM}`);
     });
 
@@ -246,9 +254,9 @@ for (const kernel of kernels('6.12'))
     )('a storage command under a hold fails when the %s is killed', async (_, pids) => {
       const line = 'echo >/run/held; until [ -e /run/killed ]; do sleep 0.1; done';
       const run = await shared().start(['/usr/bin/fsfreeze-snapshot', 'hold', '/srv/a', '--', '/bin/sh', '-c', line]);
-      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+      await shared().exec('until [ -e /run/held ]; do sleep 0.05; done', { timeoutMs: CALL_LIMIT_MS });
       await shared().exec(`kill -KILL ${pids}; timeout 20 sh -c "echo x >/srv/a/x"; echo >/run/killed`);
-      expect((await run.wait(60_000)).exitCode).toBe(125);
+      expect((await run.wait(CALL_LIMIT_MS)).exitCode).toBe(125);
       await waitForAgent(shared());
     });
 
@@ -281,9 +289,9 @@ esac\n`;
       rarely('is not run after a signal that comes while the guest is being held', async () => {
         await addApplication(3);
         const run = await shared().start([...hold, '/srv/s', '--', '/bin/touch', '/run/held']);
-        await shared().exec('until [ -e /run/app ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+        await shared().exec('until [ -e /run/app ]; do sleep 0.05; done', { timeoutMs: CALL_LIMIT_MS });
         await shared().exec(['/bin/kill', '-TERM', String(run.pid)]);
-        expect((await run.wait(60_000)).exitCode).toBe(125);
+        expect((await run.wait(CALL_LIMIT_MS)).exitCode).toBe(125);
         // The application is let go, and the guest writes.
         await shared().exec('timeout 30 sh -c "while [ -e /run/app ]; do sleep 0.1; done"; echo x >/srv/s/x');
         await shared().exec('! [ -e /run/held ]');
@@ -327,7 +335,7 @@ esac
     rarely('where no systemd keeps an agent, the commands start one, which stays for the next', async () => {
       const { exitCode, stdout, stderr } = await shared().exec(['/usr/bin/unshare', '-m', '/bin/sh', '-c', ALONE], {
         check: false,
-        timeoutMs: 120_000,
+        timeoutMs: CALL_LIMIT_MS,
       });
       expect({ exitCode, stdout }, stderr).toEqual({ exitCode: 0, stdout: 'before\nbefore\n' });
       expect(stderr.match(/fsfreeze-agent is started/g)).toHaveLength(1);

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import type { Guest } from '../../src/testing/index.js';
 import { userModeAgent } from '../support/agent-guest.js';
 import {
+  CALL_LIMIT_MS,
   copyStraceIn,
   execOver,
   leftovers,
@@ -128,7 +129,7 @@ for (const kernel of kernels('6.1'))
         '/srv/a/b/file',
       ];
       const line = ['/bin/sh', '-c', STALE_LINKS, 'sh', ...words];
-      const { stdout } = await shared().exec(line, { timeoutMs: 60_000 });
+      const { stdout } = await shared().exec(line, { timeoutMs: CALL_LIMIT_MS });
       expect(stdout).toBe('before\nbefore\n');
       expect(await leftovers(shared())).toBe('');
     });
@@ -164,7 +165,7 @@ for (const kernel of kernels('6.1'))
       );
       expect({ exitCode }, stderr).toEqual({ exitCode: 0 });
       expect(record).toMatchObject({ level: 'application', sources: [{ way }, { way }] });
-      const { stdout } = await shared().exec(RECOVERED, { timeoutMs: 60_000 });
+      const { stdout } = await shared().exec(RECOVERED, { timeoutMs: CALL_LIMIT_MS });
       const [count, last] = stdout.trim().split('|').map(Number);
       expect(count).toBe(last);
       expect(last).toBeGreaterThanOrEqual(before);
@@ -176,13 +177,13 @@ for (const kernel of kernels('6.1'))
         const lvm = '/usr/local/sbin/lvm';
         await guest.exec(`cat >${lvm}; chmod 755 ${lvm}`, { input: SLOW_LVM });
         const run = await guest.start(['/usr/bin/fsfreeze-snapshot', 'exec', '/srv/pg', '/srv/wal', '--', '/bin/true']);
-        await guest.exec('until [ -e /run/in-section ]; do sleep 0.02; done', { timeoutMs: 60_000 });
+        await guest.exec('until [ -e /run/in-section ]; do sleep 0.02; done', { timeoutMs: CALL_LIMIT_MS });
         const states = 'ps -o state= -C postgres | sort | uniq -c';
         const held = (await guest.exec(states)).stdout;
         await guest.exec('kill -KILL $(systemctl show -P MainPID fsfreeze-agent)');
         const asked = 'timeout 30 su postgres -c "psql -Atqc \'select 1\'"';
-        expect((await guest.exec(asked, { timeoutMs: 60_000 })).stdout).toBe('1\n');
-        expect((await run.wait(60_000)).exitCode).toBe(125);
+        expect((await guest.exec(asked, { timeoutMs: CALL_LIMIT_MS })).stdout).toBe('1\n');
+        expect((await run.wait(CALL_LIMIT_MS)).exitCode).toBe(125);
         await guest.exec(`rm -f ${lvm} /run/in-section`);
         // A session that had just ended cannot be reaped meanwhile.
         expect(held).toMatch(/^ *\d+ T\n( *\d+ Z\n)?$/);
@@ -196,7 +197,7 @@ for (const kernel of kernels('6.1'))
         const line =
           'fsfreeze-snapshot -t /mnt/tree /srv/a /srv/a/b | { cat >/run/said; echo there >/run/ready; sleep 1000; }';
         const caller = await guest.start(`rm -f /run/ready; sleep 1000 | { ${line}; }`);
-        await guest.exec('until [ -e /run/ready ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+        await guest.exec('until [ -e /run/ready ]; do sleep 0.05; done', { timeoutMs: CALL_LIMIT_MS });
         const { stdout } = await guest.exec(
           'tail -n 1 /run/said; cat /mnt/tree/srv/a/file /mnt/tree/srv/a/b/file; ! touch /mnt/tree/srv/a/x',
         );
@@ -233,7 +234,7 @@ for (const kernel of kernels('6.1'))
     requires('strace')('as the kernel sees it', () => {
       test('nothing is opened for writing while filesystems are frozen, but in memory and devices', async () => {
         await copyStraceIn(shared());
-        const { stdout } = await shared().exec(TRACED, { timeoutMs: 120_000 });
+        const { stdout } = await shared().exec(TRACED, { timeoutMs: CALL_LIMIT_MS });
         const held = whileFrozen(stdout.split('\n'));
         // The hold and the cut are seen, or nothing was shown.
         expect(held.filter((line) => line.includes('DM_DEV_SUSPEND')).length).toBeGreaterThan(1);
@@ -245,7 +246,7 @@ for (const kernel of kernels('6.1'))
       test('a holder that is killed leaves nothing: its command ends, its snapshots go', async () => {
         const guest = shared();
         await guest.start('fsfreeze-snapshot exec /srv/a -- /bin/sh -c "echo $$ >/run/command; exec sleep 1000"');
-        await guest.exec('until [ -s /run/command ]; do sleep 0.05; done', { timeoutMs: 60_000 });
+        await guest.exec('until [ -s /run/command ]; do sleep 0.05; done', { timeoutMs: CALL_LIMIT_MS });
         await guest.exec('kill -KILL $(pgrep -fo "^fsfreeze-snapshot exec")');
         expect(await untilNothingLeft(guest, 40)).toBe('');
         expect((await guest.exec('pgrep -f "^sleep 1000"', { check: false })).exitCode).toBe(1);
@@ -307,9 +308,11 @@ for (const kernel of kernels('6.1'))
         const guest = shared();
         const trap = 'trap "echo told; exit 3" TERM; echo ready >/run/trapped; while :; do sleep 0.1; done';
         const run = await guest.start(['/usr/bin/fsfreeze-snapshot', 'exec', '/srv/s', '--', '/bin/sh', '-c', trap]);
-        await guest.exec('until [ -e /run/trapped ]; do sleep 0.05; done; rm /run/trapped', { timeoutMs: 60_000 });
+        await guest.exec('until [ -e /run/trapped ]; do sleep 0.05; done; rm /run/trapped', {
+          timeoutMs: CALL_LIMIT_MS,
+        });
         await guest.exec(['/bin/kill', '-TERM', String(run.pid)]);
-        expect(await run.wait(60_000)).toMatchObject({ exitCode: 3, stdout: 'told\n' });
+        expect(await run.wait(CALL_LIMIT_MS)).toMatchObject({ exitCode: 3, stdout: 'told\n' });
         expect(await leftovers(guest)).toBe('');
       });
 
