@@ -1,9 +1,8 @@
 // `backup verify --boot`: boots runs of a repository one after the other, and records what was found.
 import { UsageError } from '../../errors.js';
 import { recordBoot, type BootFiles, type BootVerdict } from '../repository/boot-verdict.js';
-import { findRun } from '../repository/find-run.js';
+import { findToRead } from '../repository/find-to-read.js';
 import type { HouseOptions } from '../repository/keep-house.js';
-import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository } from '../repository/repository.js';
 import type { BootOptions } from './boot-options.js';
 import { bootRun } from './boot-run.js';
@@ -22,13 +21,10 @@ export async function bootRuns(
   const repository = await openRepository(options.repository);
   const booted: BootedRun[] = [];
   for (const name of runs) {
-    const { manifest, vm: of } = await findRun(repository, name, options.vm);
-    const { folder, name: vm } = of;
-    await using lock = await lockForReading(repository, folder.key, { ...options, operation: 'backup verify --boot' });
-    // It may have been forgotten before we said that we read it.
-    const found = await findRun(repository, manifest.run, folder.key);
-    const { verdict, sights } = await bootRun(found, boot, options);
-    await lock.check();
+    await using run = await findToRead(repository, name, options.vm, { ...options, operation: 'backup verify --boot' });
+    const { verdict, sights } = await bootRun(run, boot, options);
+    await run.lock.check();
+    const { folder, name: vm } = run.vm;
     booted.push({ vm, verdict, files: await recordBoot(folder, verdict, sights) });
   }
   if (booted.length > 0) return booted;

@@ -11,9 +11,8 @@ import type { LuksKey } from '../images/luks-key.js';
 import { runQemuImg, type TaskLimits } from '../images/qemu-img-task.js';
 import { chainOf, checkLink, type Link } from '../repository/chain.js';
 import { chainName } from '../repository/chain-name.js';
-import { findRun } from '../repository/find-run.js';
+import { findToRead } from '../repository/find-to-read.js';
 import { diskStem } from '../repository/layout.js';
-import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository } from '../repository/repository.js';
 import { requireKey } from '../repository/require-key.js';
 import { Verifier } from '../repository/verify-run.js';
@@ -67,12 +66,9 @@ export interface RestoredRun {
 export async function restoreRun(options: RestoreOptions): Promise<RestoredRun> {
   const { target, signal, format, verify, key } = options;
   const repository = await openRepository(options.repository);
-  const before = await findRun(repository, options.run, options.vm);
   const reading = { ...options, operation: 'backup restore' };
-  await using lock = await lockForReading(repository, before.vm.folder.key, reading);
-  // It may have been forgotten before we said that we read it.
-  const found = await findRun(repository, before.manifest.run, before.vm.folder.key);
-  const { vm, runs, manifest } = found;
+  await using found = await findToRead(repository, options.run, options.vm, reading);
+  const { vm, runs, manifest, lock } = found;
   const disks = chooseRunDisks(manifest, options.disks);
   await checkNewFolder(target);
   const limits = { deadline: new Deadline(options.limitMs), signal, key };

@@ -17,10 +17,9 @@ import { isRefusedStart, startGuest, type GuestProcess } from '../boot/guest-pro
 import { machineOfRun } from '../boot/machine-of-run.js';
 import { withData } from '../images/overlay-data.js';
 import { chainOf, checkLink } from '../repository/chain.js';
-import { findRun } from '../repository/find-run.js';
+import { findToRead } from '../repository/find-to-read.js';
 import type { HeldLock } from '../repository/held-lock.js';
 import { IMAGES_LAST_MS, lockForImages } from '../repository/lock-for-images.js';
-import { lockForReading } from '../repository/repository-lock.js';
 import { openRepository, type Repository } from '../repository/repository.js';
 import { checkNewFolder } from '../restore/new-folder.js';
 import { chooseRunDisks } from '../restore/run-disks.js';
@@ -106,12 +105,9 @@ export async function startRun(options: StartOptions): Promise<StartedVm> {
   const { target, accelerator } = options;
   const folder = new StartFolder(target);
   const store = await openRepository(options.repository);
-  const before = await findRun(store, options.run, options.vm);
   const reading = { operation: 'backup restore --start', onWarning: options.onWarning };
-  await using lock = await lockForReading(store, before.vm.folder.key, reading);
-  // It may have been forgotten before we said that we read it.
-  const found = await findRun(store, before.manifest.run, before.vm.folder.key);
-  const { manifest, runs, vm } = found;
+  await using found = await findToRead(store, options.run, options.vm, reading);
+  const { manifest, runs, vm, lock } = found;
   const disks = chooseRunDisks(manifest, options.disks);
   await checkNewFolder(target);
   checkSocketNames(folder);
