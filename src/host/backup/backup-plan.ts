@@ -13,7 +13,7 @@ import type { Compression } from './compression.js';
 import { checkEncryption, type EncryptionAsked } from './encryption.js';
 import { inodesOf } from './inodes.js';
 import { freeBytes } from './space-watch.js';
-import { wholeBytes } from './whole-bytes.js';
+import { changedBytes, wholeBytes } from './whole-bytes.js';
 
 /** `auto`: each disk as an increment where it can be one. */
 export type BackupMode = 'auto' | 'full' | 'incremental';
@@ -119,10 +119,10 @@ async function baseOf(
 const MUCH_BYTES = 128 * 1024 * 1024;
 
 async function bytesToCopy(disk: VmDisk, base: Base, leavesZeroesOut: boolean, signal: AbortSignal): Promise<number> {
-  const changed = base.kind === 'full' ? Infinity : base.since.dirtyBytes;
-  if (changed <= MUCH_BYTES) return changed;
+  if (base.kind === 'full') return await wholeBytes(disk, leavesZeroesOut, signal);
+  const { dirtyBytes: changed } = base.since;
   // What was discarded has changed, and is not copied: a trim of the whole disk marks all that is free.
-  return Math.min(changed, await wholeBytes(disk, leavesZeroesOut, signal));
+  return changed <= MUCH_BYTES ? changed : await changedBytes(disk, changed, leavesZeroesOut, signal);
 }
 
 interface RoomOptions extends Pick<BackupPlanOptions, 'compression'> {

@@ -1,4 +1,6 @@
-// How much a full backup of a disk may come to, before it is made. The images are in use: what was allocated last may be missed.
+// How much a backup of a disk may come to, before it is made. The images are in use: QEMU has in memory what was allocated last,
+// and writes it to their tables when its guest flushes.
+import { stat } from 'node:fs/promises';
 import * as v from 'valibot';
 import { Deadline } from '../../deadline.js';
 import type { VmDisk } from '../../qmp/block-graph.js';
@@ -9,6 +11,9 @@ import { referencesOf } from '../images/references.js';
 const LIMIT_MS = 60_000;
 /** QEMU copies so much at once (bytes), from wherever the last piece ended, and leaves it out if all of it is zero. */
 const PIECE_BYTES = 1024 * 1024;
+
+/** The unit of stat(2), whatever the filesystem's blocks. */
+const BLOCK_BYTES = 512;
 
 const measureSchema = v.object({ required: v.pipe(v.number(), v.safeInteger()) });
 const mapSchema = v.array(v.object({ start: v.number(), length: v.number(), data: v.boolean() }));
@@ -37,6 +42,20 @@ export async function wholeBytes(
     signal.throwIfAborted();
     return virtualSize;
   }
+}
+
+/**
+ * The same for what changed since a run. The file holds what its tables do not tell of yet; all of what was reserved for it,
+ * too, and so this is no bound of a full backup. Throws the signal's reason.
+ */
+export async function changedBytes(
+  disk: VmDisk,
+  changed: number,
+  leavesZeroesOut: boolean,
+  signal: AbortSignal,
+): Promise<number> {
+  const { blocks } = await stat(disk.dataFiles[0] ?? disk.file).catch(() => ({ blocks: 0 }));
+  return Math.min(changed, Math.max(await wholeBytes(disk, leavesZeroesOut, signal), blocks * BLOCK_BYTES));
 }
 
 /** What pieces may hold of which any part is data. `extents`: in their order. */

@@ -49,8 +49,8 @@ describe('a lock', () => {
     const free = waitUntilFree(file, { ...now, waitMs: 10_000 });
     await sleep(100);
     await lock[Symbol.asyncDispose]();
-    await free.catch(() => undefined);
-    await (await waiting)[Symbol.asyncDispose]();
+    // Whichever sees first that it is free: the other waits for that one, too.
+    await Promise.all([free, waiting.then(async (taken) => taken[Symbol.asyncDispose]())]);
   });
 
   test('is not waited for after an interruption', async () => {
