@@ -323,6 +323,8 @@ requires(
     await expect.poll(() => statSync(target).size, { timeout: 30_000, interval: 20 }).toBeGreaterThan(512 * 1024);
     const [job] = await vm.at.jobs();
     await vm.at.vm.control.execute('job-pause', { id: job?.id });
+    // What is under way must not meet the limit.
+    await expect.poll(async () => (await vm.at.jobs())[0]?.status, { timeout: 30_000, interval: 20 }).toBe('paused');
     // The target is full; what the guest overwrites lies below that in its own image.
     await vm.at.vm.limitFiles(statSync(target).size);
     await vm.at.vm.control.execute('system_reset');
