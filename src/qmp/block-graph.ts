@@ -10,6 +10,7 @@ import { runQmp, type BlockNode } from './commands.js';
 import { readChain, type Encryption, type ImageLayer } from './image-info.js';
 import { imageFile, protocols } from './image-name.js';
 import { deviceTypeOf, isShared, pciAddressOf, serialOf } from './qdev.js';
+import { hasCommand } from './schema.js';
 
 export { imageFile } from './image-name.js';
 
@@ -178,11 +179,6 @@ async function childFinder(client: Monitor, nodes: ReadonlyMap<string, BlockNode
     const edge = edges.find((each) => each.parent === parent?.id && each.name === 'file');
     return vertices.find((vertex) => vertex.id === edge?.child)?.name;
   };
-}
-
-async function hasCommand(client: Monitor, command: string): Promise<boolean> {
-  const schema = await runQmp(client, 'query-qmp-schema', {}, { timeoutMs: 20_000 });
-  return schema.some((entry) => entry['meta-type'] === 'command' && entry.name === command);
 }
 
 function nodeName(node: BlockNode): string {

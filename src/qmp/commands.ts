@@ -128,6 +128,8 @@ interface BackupOptions {
   readonly 'bitmap-mode'?: 'never';
   readonly speed?: number;
   readonly compress?: boolean;
+  /** Pieces of up to 1 MiB that are copied at a time; 64 by default. Unstable: ask whether it is there. */
+  readonly 'x-perf'?: { readonly 'max-workers': number };
   readonly 'auto-finalize': false;
   readonly 'auto-dismiss': false;
 }
@@ -195,6 +197,10 @@ const qmpCommands = {
       v.object({
         name: v.string(),
         'meta-type': v.string(),
+        /** Of a command: the name of the type of its arguments. */
+        'arg-type': v.optional(v.string()),
+        /** Of an object: its members. An enumeration has texts in QEMU before 6.2. */
+        members: v.optional(v.array(v.unknown())),
       }),
     ),
   ),

@@ -49,6 +49,7 @@ beforeEach(async () => {
       'query-jobs': () => jobs,
       'query-migrate': () => migration,
       'query-migrate-capabilities': () => [{ capability: 'dirty-bitmaps', state: sendsBitmaps }],
+      'query-qmp-schema': () => [],
       'blockdev-add': () => ({}),
       'block-dirty-bitmap-remove': () => ({}),
       transaction: () => ({}),
@@ -96,6 +97,15 @@ describe('the transaction', () => {
     ];
     await cut(target('a'));
     expect(JSON.stringify(sent())).not.toContain('on-cbw-error');
+  });
+
+  test('has few pieces under way, where QEMU can be told', async () => {
+    fake.handlers['query-qmp-schema'] = () => [
+      { name: 'blockdev-backup', 'meta-type': 'command', 'arg-type': '9' },
+      { name: '9', 'meta-type': 'object', members: [{ name: 'x-perf', default: null, type: '2' }] },
+    ];
+    await cut(target('a'));
+    expect(sent()).toMatchObject({ actions: [{}, { data: { 'x-perf': { 'max-workers': 4 } } }] });
   });
 });
 
