@@ -1,6 +1,6 @@
-// Sums a file in extents, by reading it, so that later damage is found where it is. What was just written is read from the
-// kernel's memory: its sum says what QEMU wrote, and that the disk has it only fsync says. `b2sum` gives the same sum of an
-// extent.
+// Sums a file in extents, by reading it, so that later damage is found where it is. What was just written through the kernel's
+// memory is read from there: its sum says what QEMU wrote, and that the disk has it only fsync says. `b2sum` gives the same
+// sum of an extent.
 import { createHash } from 'node:crypto';
 import { open, type FileHandle } from 'node:fs/promises';
 import { unlessAborted } from '../../deadline.js';
@@ -28,23 +28,38 @@ export interface SumOptions {
 export async function sumFile(file: string, options: SumOptions): Promise<FileSum> {
   const { extentBytes = EXTENT_BYTES, mostBytes = Infinity, signal, onRead } = options;
   const handle = await openFor(file, signal);
-  const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, extentBytes));
+  const allocate = (): Buffer => Buffer.allocUnsafe(Math.min(CHUNK_BYTES, extentBytes));
+  let [chunk, other] = [allocate(), allocate()];
   const extents: string[] = [];
   let size = 0;
+  let read = 0;
+  const next = (): Promise<{ bytesRead: number }> => {
+    const reading = handle.read(chunk, 0, Math.min(chunk.length, extentBytes - read), size);
+    // It is waited for later, or not at all.
+    reading.catch(() => undefined);
+    return reading;
+  };
   try {
-    for (let isEnd = false; !isEnd && size < mostBytes;) {
-      const hash = createHash('blake2b512');
-      let read = 0;
-      while (read < extentBytes && !isEnd) {
-        const reading = handle.read(chunk, 0, Math.min(chunk.length, extentBytes - read), size);
-        const { bytesRead } = await unlessEnded(reading, signal);
-        hash.update(chunk.subarray(0, bytesRead));
-        read += bytesRead;
-        size += bytesRead;
-        onRead?.(bytesRead);
-        isEnd = bytesRead === 0;
+    let hash = createHash('blake2b512');
+    for (let reading = next(); ;) {
+      const { bytesRead } = await unlessEnded(reading, signal);
+      const isEnd = bytesRead === 0;
+      const summed = chunk.subarray(0, bytesRead);
+      size += bytesRead;
+      read += bytesRead;
+      const isWhole = read === extentBytes || (isEnd && read > 0);
+      if (isWhole) read = 0;
+      const isLast = isEnd || size >= mostBytes;
+      // One is read while the other is summed.
+      [chunk, other] = [other, chunk];
+      if (!isLast) reading = next();
+      hash.update(summed);
+      onRead?.(bytesRead);
+      if (isWhole) {
+        extents.push(hash.digest('hex'));
+        hash = createHash('blake2b512');
       }
-      if (read > 0) extents.push(hash.digest('hex'));
+      if (isLast) break;
     }
   } finally {
     // It waits for a read that is under way.
