@@ -50,7 +50,12 @@ describe('a lock', () => {
     await sleep(100);
     await lock[Symbol.asyncDispose]();
     // Whichever sees first that it is free: the other waits for that one, too.
-    await Promise.all([free, waiting.then(async (taken) => taken[Symbol.asyncDispose]())]);
+    await Promise.all([
+      free,
+      waiting.then(async (taken) => {
+        await taken[Symbol.asyncDispose]();
+      }),
+    ]);
   });
 
   test('is not waited for after an interruption', async () => {
