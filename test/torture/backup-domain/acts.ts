@@ -1,6 +1,7 @@
 // Does one act to a domain and its backups, and keeps what is known of them right. A refusal of the tool is never wrong; how
 // often each act was refused is counted.
 import { twoDisks } from '../../support/backed-up-domain.js';
+import { atPart } from '../at-part.js';
 import { flipByte } from '../backup/flip-byte.js';
 import { done, ended, idle, type Done } from '../backup/outcome.js';
 import type { DomainAct } from './draw.js';
@@ -75,7 +76,7 @@ export async function doDomainAct(place: DomainPlace, act: DomainAct, pattern: (
       const run = await chosenRun(place, act.run);
       if (run === undefined) return idle('no run');
       const { disks } = place.manifest(run);
-      const disk = disks[Math.min(disks.length - 1, Math.floor(act.disk * disks.length))];
+      const disk = atPart(disks, act.disk);
       flipByte(vm.stored(run, disk?.file.name ?? ''), act.at);
       place.harmed.add(run);
       return done;
@@ -108,7 +109,7 @@ async function byVirsh(work: () => Promise<unknown>): Promise<Done> {
 
 async function chosenRun(place: DomainPlace, part: number): Promise<string | undefined> {
   const listed = await place.listed();
-  return listed[Math.min(listed.length - 1, Math.floor(part * listed.length))];
+  return atPart(listed, part);
 }
 
 async function onRun(place: DomainPlace, act: DomainAct & { kind: 'forget' | 'put back' }): Promise<Done> {

@@ -1,6 +1,7 @@
 // Does one act, and keeps what is known of the place right. A refusal of the tool is never wrong; how often each act was
 // refused is counted.
 import { rmSync } from 'node:fs';
+import { atPart } from '../at-part.js';
 import type { Act } from './act.js';
 import { backUp } from './back-up.js';
 import { flipByte } from './flip-byte.js';
@@ -105,7 +106,7 @@ async function onRun(
 ): Promise<Done> {
   const { vm } = place;
   const listed = await place.listed();
-  const run = listed[Math.min(listed.length - 1, Math.floor(act.run * listed.length))];
+  const run = atPart(listed, act.run);
   if (run === undefined) return idle('no run');
   switch (act.kind) {
     case 'restore': {
@@ -127,7 +128,7 @@ async function onRun(
       return done;
     case 'damage': {
       const { disks } = place.manifest(run);
-      const disk = disks[Math.min(disks.length - 1, Math.floor(act.disk * disks.length))];
+      const disk = atPart(disks, act.disk);
       flipByte(vm.stored(run, disk?.file.name ?? ''), act.at);
       place.harmed.add(run);
       return done;

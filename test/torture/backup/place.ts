@@ -8,6 +8,7 @@ import type { State } from '../../support/restored-runs.js';
 import type { ActiveImage, BareDisk } from '../../support/bare-qemu.js';
 import type { Run } from '../../support/cut-harness.js';
 import { filesystemReport, freezeReport } from '../../support/freeze-reports.js';
+import { atPart } from '../at-part.js';
 import type { DrawnWrite } from './act.js';
 import type { BackupDraw } from './draw.js';
 import type { Complaint } from './judge.js';
@@ -107,7 +108,7 @@ export class Place implements AsyncDisposable {
   }
 
   diskAt(part: number): BareDisk {
-    const disk = this.disks[Math.min(this.disks.length - 1, Math.floor(part * this.disks.length))];
+    const disk = atPart(this.disks, part);
     if (disk === undefined) throw new Error('the VM has no disk');
     return disk;
   }

@@ -1,6 +1,7 @@
 // Does one act of a sequence, and moves the model with it: what the guest has, what a set may hold, what a person threw
 // away. What it gives back says how it went; a complaint is what must not be whatever came before.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { atPart } from '../at-part.js';
 import { overlaid, type Contents } from './contents.js';
 import type { Act, DrawnWrite } from './act.js';
 import type { Complaint } from './judge.js';
@@ -138,7 +139,7 @@ async function onSet(lab: Lab, machine: Machine, part: number, work: (set: Shown
     });
     alive = await setsAlive(lab, machine);
   }
-  const set = alive[Math.min(alive.length - 1, Math.floor(part * alive.length))];
+  const set = atPart(alive, part);
   if (set === undefined) return idle('it has no set');
   const result = await work(set);
   return madeOne ? { ...result, why: `after a cut of its own; ${result.why}` } : result;

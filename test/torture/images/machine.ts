@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BareQemu, type BareDisk } from '../../support/bare-qemu.js';
 import type { Scratch } from '../../support/scratch.js';
+import { atPart } from '../at-part.js';
 import { BLOCK_KILOBYTES, unsure, withDisk, written, type Contents, type World } from './contents.js';
 import type { DrawnWrite } from './act.js';
 import type { DrawnVm } from './draw.js';
@@ -172,7 +173,7 @@ export class Machine {
   async write({ disk: part, at: where, blocks }: DrawnWrite): Promise<boolean> {
     const session = this.running();
     const plugged = [...session.plugged];
-    const disk = plugged[Math.min(plugged.length - 1, Math.floor(part * plugged.length))];
+    const disk = atPart(plugged, part);
     if (disk === undefined) return true;
     const at = Math.floor(where * (BLOCKS - blocks));
     const pattern = ((2 * this.#writes++ + (this.name === 'a' ? 0 : 1)) % 255) + 1;
