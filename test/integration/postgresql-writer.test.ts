@@ -379,6 +379,17 @@ requires(
     expect(run('verify')).toEqual({ code: 3, text: 'PostgreSQL has stopped since prepare' });
   });
 
+  test('a server that has not told its socket yet is waited for', async () => {
+    const path = join(dir, 'data/postmaster.pid');
+    const told = readFileSync(path, 'utf8');
+    // As a starting server has it until it listens: five lines, the last of them empty. It looks at the first alone.
+    writeFileSync(path, `${told.split('\n').slice(0, 4).join('\n')}\n\n`);
+    const preparing = runAside('prepare');
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    writeFileSync(path, told);
+    expect(await preparing).toEqual({ code: 0, text: '' });
+  });
+
   test.each(['stop', 'restart'])(
     'a server that %ss while it is asked is never a failure: it is passed over, or asked again when it is back',
     async (act) => {

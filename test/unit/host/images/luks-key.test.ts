@@ -1,5 +1,5 @@
 // What is a key, and where it is read from.
-import { chmodSync, fstatSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, fstatSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { keyByCommand, keyInFile } from '../../../../src/host/images/key-source.js';
@@ -104,18 +104,23 @@ describe('a command', () => {
   });
 
   test('is ended with all that it started when its time is over, or when interrupted', async () => {
-    const line = `sleep 60 & echo $! > ${folder.path('pid')}; wait`;
+    const pidFile = folder.path('pid');
+    const line = `sleep 60 & echo $! > ${pidFile}; wait`;
+    // Empty between its making and its first byte.
+    const pid = (): number => (existsSync(pidFile) ? Number(readFileSync(pidFile, 'utf8')) : 0);
     const isGone = (): boolean => {
       try {
-        return readFileSync(`/proc/${readFileSync(folder.path('pid'), 'utf8').trim()}/stat`, 'utf8').includes(') Z ');
+        return readFileSync(`/proc/${pid()}/stat`, 'utf8').includes(') Z ');
       } catch {
         return true;
       }
     };
     await expect(keyByCommand(line, signal, 300)).rejects.toThrow('did not end within 0.3 s');
     await expect.poll(isGone).toBe(true);
+    rmSync(pidFile, { force: true });
     const stop = new AbortController();
     const work = keyByCommand(line, stop.signal);
+    await expect.poll(pid, { timeout: 10_000 }).toBeGreaterThan(0);
     stop.abort('SIGTERM');
     await expect(work).rejects.toMatchObject({ code: 'E_INTERRUPTED' });
     await expect.poll(isGone).toBe(true);
