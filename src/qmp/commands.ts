@@ -169,6 +169,11 @@ const qmpCommands = {
           wr_bytes: int,
           wr_operations: int,
           rd_operations: v.optional(int, 0),
+          flush_operations: v.optional(int, 0),
+          /** After a hundred days they are too large to be exact. */
+          rd_total_time_ns: v.optional(v.number(), 0),
+          wr_total_time_ns: v.optional(v.number(), 0),
+          flush_total_time_ns: v.optional(v.number(), 0),
           unmap_operations: v.optional(int, 0),
           failed_rd_operations: v.optional(int, 0),
           failed_wr_operations: v.optional(int, 0),
@@ -239,6 +244,8 @@ const qmpCommands = {
   }>()(nothing),
   /** The VM's vCPUs run again. */
   cont: declare()(nothing),
+  /** Bytes per second; 0 is no limit. `device`: its job. */
+  'block-job-set-speed': declare<{ device: string; speed: number }>()(nothing),
   'job-finalize': declare<{ id: string }>()(nothing),
   'job-complete': declare<{ id: string }>()(nothing),
   'job-cancel': declare<{ id: string }>()(nothing),

@@ -45,7 +45,7 @@ export async function waitForGroup(
   client: QmpClient,
   ids: readonly string[],
   options: GroupOptions,
-  check: () => Promise<void> = () => Promise.resolve(),
+  check: (jobs: readonly JobInfo[]) => Promise<void> = () => Promise.resolve(),
 ): Promise<JobInfo[]> {
   const { signal, stallMs, onProgress } = options;
   using listener = client.listen('JOB_STATUS_CHANGE', ({ data }) => ids.includes(String(data['id'])));
@@ -54,8 +54,8 @@ export async function waitForGroup(
     signal.throwIfAborted();
     const jobs = await groupJobs(client, ids);
     for (const id of ids) checkAlive(id, jobs);
-    await check();
-    onProgress({ current: sumOf(jobs, 'current-progress'), total: sumOf(jobs, 'total-progress') });
+    await check(jobs);
+    onProgress(progressOf(jobs));
     if (jobs.every(({ status }) => status === 'pending')) return jobs;
     for (const job of jobs) stall.check(job);
     await listener.next(POLL_MS).catch((error: unknown) => {
@@ -90,6 +90,11 @@ function checkAlive(id: string, jobs: readonly JobInfo[]): void {
   if (job.error !== undefined) throw new BridgeError('E_JOB', `job ${id} failed: ${job.error}`, { facts: { job } });
   if (job.status === 'concluded')
     throw new BridgeError('E_JOB', `job ${id} ended before its group`, { facts: { job } });
+}
+
+/** Of all of them together. */
+export function progressOf(jobs: readonly JobInfo[]): GroupProgress {
+  return { current: sumOf(jobs, 'current-progress'), total: sumOf(jobs, 'total-progress') };
 }
 
 function sumOf(jobs: readonly JobInfo[], what: 'current-progress' | 'total-progress'): number {

@@ -75,11 +75,9 @@ requires(...BARE_DOMAIN_NEEDS)('backups of a libvirt domain', () => {
     const third = await vm.run('--keep-checkpoints', '2');
     expect(third.error.message).toBe('none');
     expect(third.made.disks.map(({ base }) => base?.run)).toEqual([second.made.run, second.made.run]);
-    expect((await vm.checkpoints()).sort()).toEqual([
-      `${prefix}${second.made.run}`,
-      `${prefix}${third.made.run}`,
-      'theirs',
-    ]);
+    // Two of one second have no order.
+    const there = [`${prefix}${second.made.run}`, `${prefix}${third.made.run}`, 'theirs'];
+    expect((await vm.checkpoints()).sort()).toEqual(there.sort());
     const began = /<creationTime>(\d+)</.exec(
       await vm.domain.virsh('checkpoint-dumpxml', `${prefix}${second.made.run}`),
     );

@@ -40,7 +40,7 @@ interface RunArgs extends VmArgs, HoldArgs, EncryptArgs {
   disk: string[];
   'keep-checkpoints': number;
   'max-chain': number;
-  limit: number | undefined;
+  limit: string;
   compress: Compression | undefined;
   'min-free': number;
   'stall-timeout': number;
@@ -118,7 +118,11 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
         default: 30,
         describe: 'files of a chain, before a full one is made again',
       })
-      .option('limit', { type: 'number', describe: 'MiB per second at most, all disks together' })
+      .option('limit', {
+        type: 'string',
+        default: 'auto',
+        describe: "MiB per second at most, all disks together; auto: as fast as the guest's own requests let it; none",
+      })
       .option('compress', {
         choices: compressions,
         describe: 'compress the images; readers need a qemu-img that knows it',
@@ -138,7 +142,7 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
     .example('$0 backup run db1 --to /backup', 'a VM of the configuration: full at first, then what changed')
     .example('$0 backup run --qmp /run/vm1/qmp.sock --qga /run/vm1/qga.sock --to /backup', 'a VM by its sockets')
     .example('$0 backup run db1 --to /backup --dry-run', 'how much would be copied, and why')
-    .example('$0 backup run db1 --to /backup --full --compress zstd --limit 100', 'smaller, and slower')
+    .example('$0 backup run db1 --to /backup --full --compress zstd --limit 100', 'smaller, at 100 MiB per second')
     .example('$0 backup run db1 --to /backup --encrypt --key-file /etc/db1.key', 'unreadable without that key')
     .epilogue(EPILOGUE);
 }
@@ -170,7 +174,7 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
     keepCheckpoints: wholeNumber('keep-checkpoints', args['keep-checkpoints'], 1, 16),
     maxChain: wholeNumber('max-chain', args['max-chain'], 1, 200),
     minFreeBytes: wholeNumber('min-free', args['min-free'], 0, 2 ** 30) * 1024 * 1024,
-    speed: bytesPerSecond('limit', args.limit),
+    speed: speedOf(args.limit),
     compression: args.compress,
     encrypt: await encryptionOf(args, signal),
     isNewKey: args['new-key'],
@@ -186,6 +190,15 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
       output.event({ event: 'transfer', current, total, bytesPerSecond: rate, ...defined({ leftMs }) });
     },
   };
+}
+
+function speedOf(limit: string): BackupOptions['speed'] {
+  if (limit === 'auto') return 'auto';
+  if (limit === 'none') return undefined;
+  const number = limit === '' ? NaN : Number(limit);
+  if (number > 0 && number < Infinity) return bytesPerSecond('limit', number);
+  const expected = 'expected MiB per second above 0, "auto" or "none"';
+  throw new UsageError('E_LIMIT', `--limit: ${expected}, found ${JSON.stringify(limit)}`);
 }
 
 function modeOf({ auto, full, incremental, 'new-key': isNewKey }: RunArgs): BackupMode {

@@ -1,10 +1,10 @@
 // What the steps of a backup are given.
+import type { MonitorLog } from '../create/monitor-log.js';
 import type { StepTimer } from '../create/step-timer.js';
 import type { VmFolder } from '../repository/layout.js';
 import type { RepositoryLock } from '../repository/repository-lock.js';
 import type { Repository } from '../repository/repository.js';
 import type { Runs } from '../repository/runs.js';
-import type { Manifest } from '../sets/manifest.js';
 import type { ManifestStore } from '../sets/manifest-store.js';
 import type { BackupHost, Hypervisor, VmDescription } from '../vm/hypervisor.js';
 import type { BackupPlan, BackupPlanOptions } from './backup-plan.js';
@@ -25,8 +25,8 @@ export interface BackupOptions extends BackupPlanOptions {
   /** Runs of each disk whose checkpoints the VM keeps. */
   readonly keepCheckpoints: number;
   readonly minFreeBytes: number;
-  /** Bytes per second, for all disks together. */
-  readonly speed: number | undefined;
+  /** Bytes per second at most, for all disks together; `auto`: as fast as the requests of the guest let it. */
+  readonly speed: number | 'auto' | undefined;
   /** A transfer that does not get on for so long is given up. */
   readonly stallMs: number;
   /** One line for people. Must not throw. */
@@ -48,5 +48,5 @@ export interface BackupAt {
   readonly store: ManifestStore;
   readonly plan: BackupPlan;
   readonly timer: StepTimer;
-  readonly monitorLog: Manifest['monitorLog'];
+  readonly monitorLog: MonitorLog;
 }

@@ -17,6 +17,7 @@ import {
 } from '../../errors.js';
 import { Reverter } from '../../reverter.js';
 import type { HeldCut } from '../create/held-cut.js';
+import { MonitorLog } from '../create/monitor-log.js';
 import { StepTimer } from '../create/step-timer.js';
 import { exists, writeDurably } from '../images/durable-file.js';
 import { runName, VmFolder } from '../repository/layout.js';
@@ -68,14 +69,12 @@ const REMOVE_MS = 60_000;
  */
 export async function backupVm(given: BackupOptions): Promise<BackupResult> {
   const timer = new StepTimer();
-  const monitorLog: Manifest['monitorLog'] = [];
+  const monitorLog = new MonitorLog();
   const wait = new RepositoryWait(given.repository, given);
   const there = await wait.for('opening it', () => openIfThere(given.repository));
   await using open = await openForBackup(given, there, {
     timeoutMs: given.monitorTimeoutMs,
-    log: ({ direction, command, monotonicNs }) => {
-      if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
-    },
+    log: monitorLog.note,
   });
   const options = 'drives' in open ? shutOffOptions(given, open) : given;
   const { hypervisor, store, identity } = open;
@@ -163,11 +162,11 @@ async function makeRun(at: BackupAt, wait: RepositoryWait): Promise<BackupResult
   const id = randomBytes(4).toString('hex');
   const begun = new Date();
   const run = runName(begun, id);
-  const { speed, compression } = options;
+  const { compression } = options;
   const encrypt = options.encrypt === false ? undefined : options.encrypt;
   const path = folder.draft(run);
   const named = { repositoryId: repository.id, sharedCheckpoint: at.backups.checkpointsAreShared, run, id, path };
-  const targets = targetsOf(plan.planned, { ...named, speed, compression, encrypt });
+  const targets = targetsOf(plan.planned, { ...named, compression, encrypt });
   const journal = await BackupJournal.begin(store.folder, {
     repository: { path: repository.path, id: repository.id },
     key: folder.key,

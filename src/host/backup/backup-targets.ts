@@ -9,6 +9,7 @@ import { reserveSpace } from '../images/reserve.js';
 import { backingName } from '../repository/chain.js';
 import { diskFileName } from '../repository/layout.js';
 import type { BackupTarget } from '../vm/hypervisor.js';
+import { shareOf } from '../vm/job-rates.js';
 import type { PlannedDisk } from './backup-plan.js';
 import { checkpointName } from './checkpoints.js';
 import type { Compression } from './compression.js';
@@ -25,8 +26,6 @@ export interface TargetOptions {
   readonly id: string;
   /** The draft's folder. */
   readonly path: string;
-  /** Bytes per second, for all disks together. */
-  readonly speed: number | undefined;
   readonly compression: Compression | undefined;
   readonly encrypt: LuksKey | undefined;
 }
@@ -35,8 +34,9 @@ export interface PlannedTarget extends BackupTarget {
   readonly planned: PlannedDisk;
 }
 
+/** None has a rate yet. */
 export function targetsOf(planned: readonly PlannedDisk[], options: TargetOptions): PlannedTarget[] {
-  const { repositoryId, sharedCheckpoint, run, id, path, speed, compression, encrypt: key } = options;
+  const { repositoryId, sharedCheckpoint, run, id, path, compression, encrypt: key } = options;
   return planned.map((each, index) => ({
     planned: each,
     disk: each.disk,
@@ -50,9 +50,15 @@ export function targetsOf(planned: readonly PlannedDisk[], options: TargetOption
     ...(each.base.kind === 'incremental'
       ? { since: each.base.since.name, sinceTime: new Date(each.base.manifest.createdAt) }
       : { since: undefined }),
-    speed: speed === undefined ? undefined : Math.max(1, Math.floor(speed / planned.length)),
+    speed: undefined,
     compress: compression !== undefined,
   }));
+}
+
+/** `rate`: bytes per second, for all of them together. */
+export function atRate(targets: readonly PlannedTarget[], rate: number | undefined): PlannedTarget[] {
+  const speed = rate === undefined ? undefined : shareOf(rate, targets.length);
+  return targets.map((target) => ({ ...target, speed }));
 }
 
 const CLUSTER_BYTES = 65_536;

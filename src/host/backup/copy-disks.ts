@@ -22,13 +22,15 @@ import { placeText } from '../vm/place.js';
 import type { BackupJournal } from './backup-journal.js';
 import type { BackupAt } from './backup-at.js';
 import { dropCheckpointsOf } from './checkpoints.js';
-import { makeTargets, type PlannedTarget } from './backup-targets.js';
+import { atRate, makeTargets, type PlannedTarget } from './backup-targets.js';
+import { FixedPace, GuestPace, slowed, type Pacer } from './guest-pace.js';
 import type { HeldFiles } from './held-files.js';
 import { withOwners } from './like-image.js';
 import { checkContinued } from './paused-vm.js';
 import type { RepositoryWait } from './repository-wait.js';
 import { runManifest } from './run-record.js';
 import { SpaceWatch } from './space-watch.js';
+import { readRequestTimes } from '../../qmp/request-times.js';
 import { measured, progressLine } from '../../qmp/transfer-progress.js';
 
 export interface RunParts {
@@ -57,10 +59,11 @@ export interface CopiedRun {
 const FINALIZE_MS = 60_000;
 
 /** Throws whatever fails: nothing is published, and the reverter undoes what was done. */
-export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRun> {
+export async function copyDisks(at: BackupAt, given: RunParts): Promise<CopiedRun> {
   const { options, hypervisor, backups, plan, timer, monitorLog, folder, repository, runs } = at;
-  const { targets, draft, wait, files, run, id, begun } = parts;
-  const { notReserved, notOwned } = await makeTargets(targets, options.compression, files, wait);
+  const { draft, wait, files, run, id, begun } = given;
+  const pacer = await pacerOf(at);
+  const { notReserved, notOwned } = await makeTargets(given.targets, options.compression, files, wait);
   const toldOfOwners = (error: unknown): never => {
     throw withOwners(error, notOwned);
   };
@@ -69,6 +72,10 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   const machine = await describeMachine(hypervisor, plan.all, agentSocket);
   const savedTexts = await wait.for('keeping texts', () => saveTexts(draft.path, [...texts, ...machine]));
   const point = await draftPoint(hypervisor, plan, options);
+  const rate = await pacer.learn(options.signal);
+  const canFollow = backups.changesRates || options.speed !== 'auto';
+  const targets = atRate(given.targets, canFollow ? rate : undefined);
+  const parts = { ...given, targets };
   await backups.openTargets(targets, parts.reverter).catch(toldOfOwners);
   timer.end('targets');
 
@@ -76,6 +83,7 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   // libvirt opens the targets in the cut.
   const { held, worth, findings } = await cutUnderHold(at, parts, marks).catch(toldOfOwners);
   timer.marks(marks);
+  monitorLog.end();
   parts.onHeld(held);
   // Its socket serves one at a time, and copying takes its time.
   await plan.agent?.[Symbol.asyncDispose]();
@@ -84,17 +92,17 @@ export async function copyDisks(at: BackupAt, parts: RunParts): Promise<CopiedRu
   );
 
   const copyStartMs = monotonicMs();
-  const copiedBytes = await transfer(at, parts);
+  const copiedBytes = await transfer(at, parts, pacer);
   for (const { file } of targets) await wait.for(`giving back space of ${file}`, () => releaseSpace(file));
   await syncFiles(parts);
   await wait.for('closing files', () => files.close());
   const copyMs = roundMs(monotonicMs() - copyStartMs);
   timer.end('transfer');
   const hashStartMs = monotonicMs();
-  const sums = await sumFiles(at, parts);
+  const sums = await sumFiles(at, parts, pacer);
   const hashMs = roundMs(monotonicMs() - hashStartMs);
   timer.end('hash');
-  const facts = { held, worth, missing: plan.missing, steps: timer.steps, marks, monitorLog };
+  const facts = { held, worth, missing: plan.missing, steps: timer.steps, marks, monitorLog: monitorLog.commands };
   const manifest = runManifest({
     folder,
     repositoryId: repository.id,
@@ -159,7 +167,16 @@ async function inTime<T>({ options }: BackupAt, what: string, work: () => Promis
   return await unlessAborted(withLimit(what, stallMs, work()), signal, () => new Error(`interrupted: ${what}`));
 }
 
-async function transfer({ options, backups, repository }: BackupAt, parts: RunParts): Promise<readonly number[]> {
+async function pacerOf({ options, hypervisor }: BackupAt): Promise<Pacer> {
+  const { speed } = options;
+  return speed === 'auto' ? await GuestPace.begin(() => readRequestTimes(hypervisor)) : new FixedPace(speed);
+}
+
+async function transfer(
+  { options, backups, repository }: BackupAt,
+  parts: RunParts,
+  pacer: Pacer,
+): Promise<readonly number[]> {
   const { targets, wait } = parts;
   const { signal, stallMs, minFreeBytes } = options;
   const measure = measured();
@@ -170,6 +187,7 @@ async function transfer({ options, backups, repository }: BackupAt, parts: RunPa
     signal,
     stallMs,
     finalizeMs: FINALIZE_MS,
+    pace: pacer.of(),
     // QEMU stands still while it flushes, and so may the guest: little is left for it to do.
     beforeFlush: () => syncFiles(parts),
     onProgress: (progress) => {
@@ -186,16 +204,18 @@ async function syncFiles({ files, wait }: RunParts): Promise<void> {
   await wait.for('syncing what was copied', () => files.sync(new AbortController().signal));
 }
 
-async function sumFiles({ options }: BackupAt, { targets, wait }: RunParts): Promise<FileSum[]> {
+async function sumFiles({ options }: BackupAt, { targets, wait }: RunParts, pacer: Pacer): Promise<FileSum[]> {
   const { onProgress } = options;
   const { signal } = new AbortController();
   const sums: FileSum[] = [];
   let read = 0;
-  const onRead = (bytes: number): void => {
+  const atPace = slowed(pacer.of());
+  const onRead = async (bytes: number): Promise<void> => {
     // Nobody waits for it any more.
     wait.check();
     read += bytes;
     onProgress(`reading again for the sums: ${Math.floor(read / 1024 / 1024)} MiB`);
+    await atPace(read);
   };
   for (const { file } of targets) {
     const what = `reading ${file} again for its sums`;

@@ -16,6 +16,7 @@ import { openAndLockVm } from '../sets/vm-lock.js';
 import { overlayRefusal, planCreate, type CreatePlan } from './create-plan.js';
 import { cutDisksOf, holdAndCut } from './held-cut.js';
 import { compared, cutDisks, manifestOfCut, worthOf } from './manifest-cut.js';
+import { MonitorLog } from './monitor-log.js';
 import { overlayCut } from './overlay-cut.js';
 import { prepareSet, type PrepareOptions } from './prepare-set.js';
 import { record, unconfirmed, withState } from './record-set.js';
@@ -51,14 +52,12 @@ export interface CreateResult {
 export async function createSnapshot(options: CreateOptions): Promise<CreateResult> {
   checkName('snapshot set', options.set);
   const timer = new StepTimer();
-  const monitorLog: Manifest['monitorLog'] = [];
+  const monitorLog = new MonitorLog();
   const request = { ...options, operation: 'create', waitMs: options.lockWaitMs } as const;
   // Locked until the end: the plan, too, is made of what nobody else may change meanwhile.
   await using open = await openAndLockVm(request, {
     timeoutMs: options.monitorTimeoutMs,
-    log: ({ direction, command, monotonicNs }) => {
-      if (direction === 'sent') monitorLog.push({ command, sentMs: Number(monotonicNs / 1000n) / 1000 });
-    },
+    log: monitorLog.note,
   });
   const { hypervisor, store, identity } = open;
   await store.checkFree(options.set);
@@ -69,7 +68,7 @@ export async function createSnapshot(options: CreateOptions): Promise<CreateResu
   timer.end('inspect');
   const making = new SetInMaking(store, options.signal);
   try {
-    return await create({ options, store, hypervisor, plan, timer, monitorLog }, making);
+    return await create({ options, store, hypervisor, plan, timer, monitorLog: monitorLog.commands }, making);
   } catch (error) {
     throw await making.undo(error);
   } finally {

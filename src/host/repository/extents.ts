@@ -17,8 +17,8 @@ export interface SumOptions {
   /** Not read further; a multiple of the extents. */
   readonly mostBytes?: number;
   readonly signal: AbortSignal;
-  /** Bytes that were read since the last call. */
-  readonly onRead?: (bytes: number) => void;
+  /** Bytes that were read since the last call. No more are read until it returns. */
+  readonly onRead?: (bytes: number) => void | Promise<void>;
 }
 
 /**
@@ -50,11 +50,11 @@ export async function sumFile(file: string, options: SumOptions): Promise<FileSu
       const isWhole = read === extentBytes || (isEnd && read > 0);
       if (isWhole) read = 0;
       const isLast = isEnd || size >= mostBytes;
+      await onRead?.(bytesRead);
       // One is read while the other is summed.
       [chunk, other] = [other, chunk];
       if (!isLast) reading = next();
       hash.update(summed);
-      onRead?.(bytesRead);
       if (isWhole) {
         extents.push(hash.digest('hex'));
         hash = createHash('blake2b512');

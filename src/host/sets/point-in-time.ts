@@ -64,7 +64,7 @@ export const pointInTimeEntries = {
     pauseWindowMs: v.optional(finite),
     frozenWindowMs: v.optional(finite),
   }),
-  /** Every command sent to the monitor, with its CLOCK_MONOTONIC stamp in milliseconds. */
+  /** Every command sent to the monitor until the disks were cut (and a set was made of them), with its CLOCK_MONOTONIC stamp in milliseconds. */
   monitorLog: v.array(v.strictObject({ command: v.string(), sentMs: finite })),
   /** The guest's own account, final. */
   guest: v.optional(freezeReportSchema),

@@ -145,6 +145,11 @@ export interface TransferOptions extends GroupOptions {
    * flushed. Where they are flushed by somebody else it is called while they are written, too, and once they are.
    */
   readonly beforeFlush: () => Promise<void>;
+  /**
+   * Gives the bytes per second from now on, for all targets together, when it is told how many were copied; undefined: as fast
+   * as it goes. Asked if `changesRates`.
+   */
+  readonly pace?: ((current: number) => Promise<number | undefined>) | undefined;
 }
 
 /** How long a checkpoint of a disk lasts: with its image, with the VM's process, or there can be none. */
@@ -157,6 +162,9 @@ export interface BackupHost {
 
   /** What is zero takes no place in its targets, also where the image does not say so. */
   readonly leavesZeroesOut: boolean;
+
+  /** The rate of what is copied can be changed while it is. */
+  readonly changesRates: boolean;
 
   /** Why it cannot compress what it copies; undefined if it can. */
   readonly whyNoCompression: string | undefined;

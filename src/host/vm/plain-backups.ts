@@ -9,10 +9,11 @@ import { readNodes, type VmDisk } from '../../qmp/block-graph.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { runQmp, type CacheOptions, type LayerFile, type TransactionAction } from '../../qmp/commands.js';
 import { hasObject } from '../../qmp/qdev.js';
-import { cancelGroup, finalizeGroup, groupJobs, waitForGroup } from '../../qmp/job-group.js';
+import { cancelGroup, finalizeGroup, groupJobs, progressOf, waitForGroup } from '../../qmp/job-group.js';
 import { hasArgument } from '../../qmp/schema.js';
 import type { Reverter } from '../../reverter.js';
 import { diskName } from './disk-choice.js';
+import { JobRates } from './job-rates.js';
 import { sendsBitmaps, wentOnAfterMigration } from './migration.js';
 import type {
   BackupHost,
@@ -54,6 +55,7 @@ const HAS_LEFT =
 export class PlainBackups implements BackupHost {
   readonly checkpointsAreShared: boolean;
   readonly leavesZeroesOut = true;
+  readonly changesRates = true;
   readonly whyNoCompression = undefined;
   readonly whyNoEncryption = undefined;
   readonly #client: QmpClient;
@@ -195,10 +197,13 @@ export class PlainBackups implements BackupHost {
 
   async transfer(targets: readonly BackupTarget[], options: TransferOptions): Promise<readonly number[]> {
     const ids = targets.map(({ jobId }) => jobId);
-    const check = (): Promise<void> => this.#checkRuns();
-    const jobs = await waitForGroup(this.#client, ids, options, check);
+    const rates = new JobRates(this.#client, targets);
+    const jobs = await waitForGroup(this.#client, ids, options, async (now) => {
+      await this.#checkRuns();
+      if (options.pace !== undefined) await rates.set(now, await options.pace(progressOf(now).current));
+    });
     await finalizeGroup(this.#client, ids, options.finalizeMs);
-    await check();
+    await this.#checkRuns();
     await options.beforeFlush();
     for (const target of targets) await this.#flush(target, options.finalizeMs);
     await this.#close(targets);

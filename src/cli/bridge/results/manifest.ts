@@ -165,7 +165,7 @@ export const recordedSchema = v.strictObject({
         }),
       ),
     ),
-    'every command sent to the monitor',
+    'every command sent to the monitor until the disks were cut',
   ),
   guest: maybe(reportSchema, "the guest's own account; absent if no agent took part"),
   completion: maybe(

@@ -47,6 +47,7 @@ const CONTINUED_MS = 300;
 export class LibvirtBackups implements BackupHost {
   readonly checkpointsAreShared = true;
   readonly leavesZeroesOut = false;
+  readonly changesRates = false;
   readonly whyNoCompression = 'libvirt cannot compress what it copies';
   // The target of backup-begin is qcow2 or raw, with LUKS inside at most, by secrets that libvirt keeps.
   readonly whyNoEncryption =

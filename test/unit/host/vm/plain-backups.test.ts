@@ -229,6 +229,60 @@ describe('the end of the jobs', () => {
     expect(options).toMatchObject([{ 'node-name': 'to-a', file: 'to-a-file', backing: null, 'read-only': true }]);
   });
 
+  test('sets the rate of jobs that run as it is told, each to its share, and only when it changes', async () => {
+    await begin();
+    const running = { type: 'backup', status: 'running', 'current-progress': 1, 'total-progress': 4 };
+    jobs = [
+      { ...running, id: 'job-a' },
+      { ...running, id: 'job-b' },
+    ];
+    const rates = [3_000_000, 3_000_000, undefined];
+    fake.handlers['block-job-set-speed'] = () => ({});
+    const abort = new AbortController();
+    const pace = (current: number): Promise<number | undefined> => {
+      expect(current).toBe(2);
+      if (rates.length === 1) abort.abort(new Error('enough'));
+      return Promise.resolve(rates.shift());
+    };
+    const options = { stallMs: 5000, finalizeMs: 5000, beforeFlush: () => Promise.resolve(), pace };
+    const targets = [{ ...target('a'), speed: 1_500_000 }, target('b')];
+    await expect(
+      qemu.backups.transfer(targets, { ...options, signal: abort.signal, onProgress: () => undefined }),
+    ).rejects.toThrow('enough');
+    expect(
+      fake.received.filter(({ execute }) => execute === 'block-job-set-speed').map((each) => each.arguments),
+    ).toEqual([
+      { device: 'job-b', speed: 1_500_000 },
+      { device: 'job-a', speed: 0 },
+      { device: 'job-b', speed: 0 },
+    ]);
+  });
+
+  test('a rate that comes too late for a job is no failure, one that is refused is', async () => {
+    await begin();
+    const refuse = (): never => {
+      throw new Refusal('the job cannot');
+    };
+    const ended = jobs;
+    const running = ended.map((job) => ({ ...job, status: 'running' }));
+    jobs = running;
+    fake.handlers['block-job-set-speed'] = () => {
+      jobs = ended;
+      refuse();
+    };
+    const options = {
+      signal: new AbortController().signal,
+      stallMs: 5000,
+      finalizeMs: 5000,
+      onProgress: () => undefined,
+    };
+    const paced = { ...options, beforeFlush: () => Promise.resolve(), pace: () => Promise.resolve(1000) };
+    expect(await qemu.backups.transfer([target('a')], paced)).toEqual([4]);
+    jobs = running;
+    fake.handlers['block-job-set-speed'] = refuse;
+    await expect(qemu.backups.transfer([target('a')], paced)).rejects.toThrow('the job cannot');
+  });
+
   test('throws if a target cannot be flushed', async () => {
     await begin();
     fake.handlers['blockdev-reopen'] = () => {
