@@ -23,7 +23,8 @@ export default defineConfig({
   test: {
     reporters: ['default'],
     projects: [
-      project('unit', 10_000),
+      // Most of them wait, as for a time limit; more would take the processors from guests that run beside them.
+      project('unit', 10_000, { maxWorkers: 2 }),
       project('conformance', 60_000, { fileParallelism: false }),
       project('integration', 60_000, { fileParallelism: false }),
       // A hook may build an image, or wait for another runner that does.
