@@ -10,6 +10,7 @@ import { FakeMonitor, silence } from '../support/fake-monitor.js';
 import { filesystemReport, freezeReport, writerReport } from '../support/freeze-reports.js';
 import { LossyProxy } from '../support/lossy-proxy.js';
 import { requires } from '../support/requires.js';
+import { rarely } from '../support/variants.js';
 
 const disks = rootAndData;
 let at: CutHarness;
@@ -164,7 +165,8 @@ requires(
       expect(await at.bridge(['recover'])).toMatchObject({ code: 0, json: { findings: [] } });
     });
 
-    test('and is silent from then on: exit 6', async () => {
+    // A stock agent has no lease: it is asked for half a minute more than it was given.
+    (kind === 'bridge' ? test : rarely)('and is silent from then on: exit 6', async () => {
       at.agent.onFreeze = () => {
         at.agent.mood = 'silent';
       };
