@@ -87,11 +87,11 @@ async function bootstrap(recipe: Recipe, copy: string, root: string): Promise<vo
  * With such a mirror only that one is asked, unless it is told where security updates are.
  */
 function aptSources(suite: string): string[] {
-  const mirror = process.env['FSB_DEBIAN_MIRROR'];
-  const security = process.env['FSB_DEBIAN_SECURITY_MIRROR'];
-  if (mirror === undefined) return [];
+  // Empty is not set.
+  const { FSB_DEBIAN_MIRROR: mirror = '', FSB_DEBIAN_SECURITY_MIRROR: security = '' } = process.env;
+  if (mirror === '') return [];
   const sources = [`deb ${mirror} ${suite} main`];
-  return security === undefined ? sources : [...sources, `deb ${security} ${suite}-security main`];
+  return security === '' ? sources : [...sources, `deb ${security} ${suite}-security main`];
 }
 
 async function extractKernel(
