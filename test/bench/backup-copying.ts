@@ -32,13 +32,16 @@ export interface CopiedVm {
   write(pattern: number, offsetKilobytes: number, kilobytes: number): Promise<void>;
   /** By the tool as users run it. Throws unless it exits 0. */
   backUp(repository: string, ...words: readonly string[]): Promise<RunManifest>;
+  /** Whoever copies such a VM's disks otherwise, to a qcow2 file that is not there; it returns when all is copied. */
+  readonly peer?: { readonly name: string; copy(file: string): Promise<void> };
 }
 
 export async function measureCopying(vm: CopiedVm): Promise<readonly Row[]> {
-  const { label, image, folder, pid } = vm;
+  const { label, image, folder, pid, peer } = vm;
   const [converted, repository] = [`${folder}/converted.qcow2`, `${folder}/repository`];
   const full: number[] = [];
   const convert: number[] = [];
+  const byPeer: number[] = [];
   const hash: number[] = [];
   const read: number[] = [];
   const written: number[] = [];
@@ -47,6 +50,15 @@ export async function measureCopying(vm: CopiedVm): Promise<readonly Row[]> {
     await dropCache(image);
     convert.push((await timed(() => convertDisk(image, converted))) / 1000);
     await rm(converted);
+    if (peer !== undefined) {
+      await dropCache(image);
+      const copying = async (): Promise<void> => {
+        await peer.copy(converted);
+        await syncPath(converted);
+      };
+      byPeer.push((await timed(copying)) / 1000);
+      await rm(converted);
+    }
     await dropCache(image);
     let made: RunManifest | undefined;
     const tookMs = await timed(async () => {
@@ -74,6 +86,7 @@ export async function measureCopying(vm: CopiedVm): Promise<readonly Row[]> {
   const convertRow = `${label}: full backup of ${DISK_MEGABYTES} MiB / qemu-img convert, cold, on the disk, s`;
   return [
     compare(convertRow, full, convert, TIME_LIMIT),
+    ...(peer === undefined ? [] : [compare(`  the same / ${peer.name}, s`, full, byPeer, TIME_LIMIT)]),
     measure('  reading it again for its sums, s', hash, null),
     compare(`${label}: increment of 1 %, scattered: read by QEMU / changed clusters, MiB`, read, changed, BYTES_LIMIT),
     compare('  written by QEMU / changed clusters, MiB', written, changed, BYTES_LIMIT),

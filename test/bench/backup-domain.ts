@@ -1,7 +1,8 @@
 // bench -- backup-domain: what the copying of a backup costs on a domain of a real libvirtd, by its backup-begin and its
 // checkpoints (backup-copying.ts).
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import { BareDomain } from '../support/bare-domain.js';
 import { domainBridge } from '../support/libvirt-bridge.js';
@@ -9,6 +10,7 @@ import { LibvirtHost, qemuOf } from '../support/libvirt.js';
 import { fillDisk, measureCopying } from './backup-copying.js';
 import type { Row } from './table.js';
 
+const POLL_MS = 50;
 const DISK = '/machine/peripheral/virtio-disk0/virtio-backend';
 
 export async function backupOfDomain(): Promise<readonly Row[]> {
@@ -33,6 +35,16 @@ export async function backupOfDomain(): Promise<readonly Row[]> {
       const { exitCode, json, stderr } = await domainBridge(domain, ...given);
       if (exitCode !== 0) throw new Error(`backup run: exit ${exitCode ?? '-'}: ${stderr}`);
       return json as RunManifest;
+    },
+    peer: {
+      name: 'virsh backup-begin',
+      copy: async (file) => {
+        const xml = path.join(dir, 'backup.xml');
+        const disk = `<disk name='vda' type='file'><target file='${file}'/><driver type='qcow2'/></disk>`;
+        await writeFile(xml, `<domainbackup mode='push'><disks>${disk}</disks></domainbackup>`);
+        await domain.virsh('backup-begin', xml);
+        while (!/^Job type:\s+None/m.test(await domain.virsh('domjobinfo'))) await sleep(POLL_MS);
+      },
     },
   });
 }
