@@ -9,28 +9,28 @@ interface RequestTime {
   readonly ns: number;
 }
 
-export const requestKinds = ['read', 'write', 'flush'] as const;
-export type RequestKind = (typeof requestKinds)[number];
-/** Of all disks of the guest since QEMU was started. */
-export type RequestTimes = Readonly<Record<RequestKind, RequestTime>>;
+/** By device and kind (`/machine/peripheral/data write`): on another disk, and of another kind, they take another time. */
+export type RequestTimes = ReadonlyMap<string, RequestTime>;
 
-/** Throws what the monitor throws. */
+/** Of each disk of the guest since QEMU was started. Throws what the monitor throws. */
 export async function readRequestTimes(monitor: Monitor): Promise<RequestTimes> {
-  const all = await runQmp(monitor, 'query-blockstats', {});
-  const stats = all.filter(({ qdev }) => qdev !== undefined && qdev !== '').map((device) => device.stats);
-  const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
-  return {
-    read: {
-      count: sum(stats.map((of) => of.rd_operations)),
-      ns: sum(stats.map((of) => of.rd_total_time_ns)),
-    },
-    write: {
-      count: sum(stats.map((of) => of.wr_operations)),
-      ns: sum(stats.map((of) => of.wr_total_time_ns)),
-    },
-    flush: {
-      count: sum(stats.map((of) => of.flush_operations)),
-      ns: sum(stats.map((of) => of.flush_total_time_ns)),
-    },
-  };
+  const times = new Map<string, RequestTime>();
+  for (const { qdev, stats } of await runQmp(monitor, 'query-blockstats', {})) {
+    if (qdev === undefined || qdev === '') continue;
+    times.set(`${qdev} read`, { count: stats.rd_operations, ns: stats.rd_total_time_ns });
+    times.set(`${qdev} write`, { count: stats.wr_operations, ns: stats.wr_total_time_ns });
+    times.set(`${qdev} flush`, { count: stats.flush_operations, ns: stats.flush_total_time_ns });
+  }
+  return times;
+}
+
+/** What came since; a device that was not there before, or counts anew, has made none. */
+export function requestsSince(before: RequestTimes, now: RequestTimes): RequestTimes {
+  const since = new Map<string, RequestTime>();
+  for (const [key, { count, ns }] of now) {
+    const then = before.get(key);
+    if (then !== undefined && count > then.count && ns >= then.ns)
+      since.set(key, { count: count - then.count, ns: ns - then.ns });
+  }
+  return since;
 }

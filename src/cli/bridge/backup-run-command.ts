@@ -121,7 +121,8 @@ export function runOptions(yargs: Argv): Argv<RunArgs> {
       .option('limit', {
         type: 'string',
         default: 'auto',
-        describe: "MiB per second at most, all disks together; auto: as fast as the guest's own requests let it; none",
+        describe:
+          'MiB per second at most, all disks together, to copy and to read again; auto: as fast as the requests of the guest let it; none',
       })
       .option('compress', {
         choices: compressions,
@@ -192,12 +193,15 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
   };
 }
 
+/** MiB per second: what QEMU takes for a number. */
+const MOST_LIMIT = 2 ** 32;
+
 function speedOf(limit: string): BackupOptions['speed'] {
   if (limit === 'auto') return 'auto';
   if (limit === 'none') return undefined;
   const number = limit === '' ? NaN : Number(limit);
-  if (number > 0 && number < Infinity) return bytesPerSecond('limit', number);
-  const expected = 'expected MiB per second above 0, "auto" or "none"';
+  if (number > 0 && number <= MOST_LIMIT) return bytesPerSecond('limit', number);
+  const expected = 'expected MiB per second above 0 (at most 2^32), "auto" or "none"';
   throw new UsageError('E_LIMIT', `--limit: ${expected}, found ${JSON.stringify(limit)}`);
 }
 

@@ -200,7 +200,8 @@ export function limitMs(option: string, seconds: number): number {
 /** Bytes per second of an option in MiB per second. Throws a UsageError unless it is above 0. */
 export function bytesPerSecond(option: string, speed: number | undefined): number | undefined {
   if (speed === undefined) return undefined;
-  if (speed > 0) return Math.ceil(speed * 1024 * 1024);
+  const bytes = Math.ceil(speed * 1024 * 1024);
+  if (bytes > 0 && Number.isSafeInteger(bytes)) return bytes;
   throw new UsageError('E_LIMIT', `--${option}: expected MiB per second above 0, found ${speed}`);
 }
 

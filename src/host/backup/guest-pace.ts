@@ -1,7 +1,7 @@
 // The rate of what is copied, and of what is read again: a fixed one, or by what the guest's own requests take meanwhile
 // (pace-rule.ts), asked twice a second.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { requestKinds, type RequestTimes } from '../../qmp/request-times.js';
+import { requestsSince, type RequestTimes } from '../../qmp/request-times.js';
 import { PaceRule } from './pace-rule.js';
 
 /** Looks are this far apart, or farther. */
@@ -53,11 +53,11 @@ export class GuestPace implements Pacer {
   /** Learns what requests take while nothing is copied. A guest that has made none meanwhile is not waited for. */
   async learn(signal: AbortSignal): Promise<number | undefined> {
     let times = await this.#ask();
-    if (requestKinds.some((kind) => times[kind].count > this.#times[kind].count)) {
+    if (requestsSince(this.#times, times).size > 0) {
       await sleep(Math.max(0, LOOK_MS - (performance.now() - this.#atMs)), undefined, { signal });
       times = await this.#ask();
     }
-    this.#rule.learn(since(this.#times, times));
+    this.#rule.learn(requestsSince(this.#times, times));
     this.#note(times, 0);
     return this.#rule.rate;
   }
@@ -74,7 +74,7 @@ export class GuestPace implements Pacer {
         return this.#rule.rate;
       }
       const copied = (1000 * Math.max(0, current - this.#current)) / tookMs;
-      const rate = this.#rule.next({ requests: since(this.#times, times), copied });
+      const rate = this.#rule.next({ requests: requestsSince(this.#times, times), copied });
       this.#note(times, current);
       return rate;
     };
@@ -87,26 +87,32 @@ export class GuestPace implements Pacer {
   }
 }
 
-/** A QEMU that took over meanwhile (migration) has counted less: that is no request. */
-function since(before: RequestTimes, now: RequestTimes): RequestTimes {
-  const of = (kind: keyof RequestTimes) => ({
-    count: now[kind].count - before[kind].count,
-    ns: Math.max(0, now[kind].ns - before[kind].ns),
-  });
-  return { read: of('read'), write: of('write'), flush: of('flush') };
-}
-
 /** Of less than this nobody is kept waiting. */
 const SHORTEST_WAIT_MS = 10;
 /** Longer, and who looks whether it gets on would think that it hangs. */
 const LONGEST_WAIT_MS = 1000;
 
-/** Keeps whoever reads at a pace: to be waited for with the bytes that were read so far, before more are read. */
+/**
+ * Keeps whoever reads at a pace: to be waited for with the bytes that were read so far, before more are read. The pace is not
+ * waited for, and one that fails keeps nobody any more: a VM that is gone, or does not answer, has no requests to be spared.
+ */
 export function slowed(pace: Pace): (current: number) => Promise<void> {
   let dueMs = performance.now();
   let before = 0;
+  let rate: number | undefined;
+  let asking: 'yes' | 'no' | 'in vain' = 'no';
+  const ask = async (current: number): Promise<void> => {
+    asking = 'yes';
+    try {
+      rate = await pace(current);
+      asking = 'no';
+    } catch {
+      rate = undefined;
+      asking = 'in vain';
+    }
+  };
   return async (current) => {
-    const rate = await pace(current);
+    if (asking === 'no') void ask(current);
     // What was not read in time is not made up for: the disk had no time for it.
     dueMs = Math.max(performance.now(), dueMs + (rate === undefined ? 0 : (1000 * (current - before)) / rate));
     before = current;

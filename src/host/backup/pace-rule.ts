@@ -1,6 +1,7 @@
-// How fast to copy beside a guest that works: as fast as its requests let it. What they take while nothing is copied is
-// learned; where they take longer, the rate falls, else it grows. A guest of which nothing is heard has no need of a limit.
-import { requestKinds, type RequestKind, type RequestTimes } from '../../qmp/request-times.js';
+// How fast to copy beside a guest that works: as fast as its requests let it. Where they take longer than they do while (next
+// to) nothing is copied, the rate falls, else it grows. What they take then changes with what the guest does, so it is
+// measured again and again, at the lowest rate. A guest of which nothing is heard has no need of a limit.
+import type { RequestTimes } from '../../qmp/request-times.js';
 
 const MEBIBYTE = 1024 * 1024;
 /** A copy ends some day, whatever the guest does: a tebibyte within nine hours. */
@@ -8,18 +9,23 @@ export const LEAST_RATE = 32 * MEBIBYTE;
 const FIRST_RATE = 128 * MEBIBYTE;
 /** More than any disk gives: it is no limit any more. */
 const MOST_RATE = 16 * 1024 * MEBIBYTE;
-/** Of one kind, within one look: fewer tell nothing. */
+
+/** Of one kind: fewer tell nothing, and are put together with those of the next looks. */
 const FEWEST = 10;
+/** Looks after which a guest is quiet that made none, and one that made too few. */
+const SILENT = 4;
+const HARDLY_HEARD = 10;
 
 // Of the mean, which the few requests that wait long for a burst of the copy raise more than the median.
 const TOO_SLOW = 2;
 const GOAL = 1.7;
 const GROWTH = 1.25;
 const LEAST_FALL = 0.5;
-/** Part of what was known: a guest that comes to write less at a time. */
-const QUICKER = 0.75;
-/** Looks at the lowest rate: what is slow still is not slow because of us. */
-const PATIENCE = 4;
+/** Of what is new, in what is known: a single look is what chance makes of it. */
+const WEIGHT = 0.5;
+
+/** Looks between two measurements at the lowest rate. */
+const PERIOD = 40;
 
 export interface Look {
   /** Since the look before. */
@@ -30,78 +36,104 @@ export interface Look {
 
 export class PaceRule {
   /** Nanoseconds of one request. */
-  readonly #alone = new Map<RequestKind, number>();
+  readonly #alone = new Map<string, number>();
+  #few: RequestTimes = new Map();
   #rate: number | undefined;
-  #isSettling = false;
-  #slowLooks = 0;
+  /** Times that requests took longer, over the last looks. */
+  #slower = 1;
+  #silentLooks = 0;
+  #unheardLooks = 0;
+  /** Since requests were measured at the lowest rate. */
+  #looks = 0;
+  #measuring: { isSettled: boolean } | undefined;
 
   /** Bytes per second; undefined: as fast as it goes. */
   get rate(): number | undefined {
-    return this.#rate;
+    return this.#measuring === undefined ? this.#rate : LEAST_RATE;
   }
 
   /** Takes what the guest's requests took while nothing was copied. */
   learn(requests: RequestTimes): void {
-    const heard = heardOf(requests);
-    this.#note(requests, heard);
-    if (heard.length > 0) this.#rate = FIRST_RATE;
+    if (this.#note(this.#enough(requests))) this.#rate = FIRST_RATE;
   }
 
   /** The rate from now on. */
   next({ requests, copied }: Look): number | undefined {
-    const heard = heardOf(requests);
-    if (heard.length === 0) this.#grow(2);
-    else if (heard.every((kind) => this.#alone.has(kind))) this.#judge(requests, heard, copied);
-    else this.#learnSlowly(requests, heard);
-    return this.#rate;
+    this.#looks++;
+    const heard = this.#enough(requests);
+    this.#silentLooks = requests.size > 0 ? 0 : this.#silentLooks + 1;
+    this.#unheardLooks = heard.size > 0 ? 0 : this.#unheardLooks + 1;
+    if (this.#silentLooks >= SILENT || this.#unheardLooks >= HARDLY_HEARD) {
+      this.#measuring = undefined;
+      this.#grow(copied);
+    } else if (this.#measuring !== undefined) this.#measure(heard, this.#measuring);
+    else if (heard.size > 0) this.#judge(heard, copied);
+    return this.rate;
   }
 
-  /** What is not known is learned at the lowest rate, which comes into force during a look. */
-  #learnSlowly(requests: RequestTimes, heard: readonly RequestKind[]): void {
-    if (this.#rate !== LEAST_RATE) {
-      this.#rate = LEAST_RATE;
-      this.#isSettling = true;
-    } else if (this.#isSettling) this.#isSettling = false;
-    else this.#note(requests, heard);
+  /** Those of which there are enough. */
+  #enough(requests: RequestTimes): RequestTimes {
+    const all = new Map(this.#few);
+    for (const [key, { count, ns }] of requests) {
+      const few = all.get(key);
+      all.set(key, { count: count + (few?.count ?? 0), ns: ns + (few?.ns ?? 0) });
+    }
+    const heard = new Map([...all].filter(([, { count }]) => count >= FEWEST));
+    this.#few = new Map([...all].filter(([key]) => !heard.has(key)));
+    return heard;
   }
 
-  #judge(requests: RequestTimes, heard: readonly RequestKind[], copied: number): void {
-    // By kind: a flush takes longer than a write, and a guest that comes to flush more often is not slower by it.
-    const took = heard.reduce((sum, kind) => sum + requests[kind].ns, 0);
-    const expected = heard.reduce((sum, kind) => sum + requests[kind].count * (this.#alone.get(kind) ?? 0), 0);
-    const slower = took / Math.max(1, expected);
-    if (slower > TOO_SLOW) {
-      this.#fall(requests, heard, Math.max(LEAST_FALL, GOAL / slower), copied);
+  /** True if there is anything to be known. */
+  #note(heard: RequestTimes): boolean {
+    for (const [key, { count, ns }] of heard) {
+      const known = this.#alone.get(key);
+      this.#alone.set(key, known === undefined ? ns / count : known + WEIGHT * (ns / count - known));
+    }
+    return heard.size > 0;
+  }
+
+  /** The lowest rate comes into force during a look, which tells nothing. */
+  #beginMeasuring(): void {
+    this.#measuring = { isSettled: false };
+    this.#few = new Map();
+  }
+
+  #measure(heard: RequestTimes, measuring: { isSettled: boolean }): void {
+    if (!measuring.isSettled) {
+      measuring.isSettled = true;
+      this.#few = new Map();
       return;
     }
-    this.#slowLooks = 0;
+    if (!this.#note(heard)) return;
+    this.#measuring = undefined;
+    this.#slower = 1;
+    this.#looks = 0;
+    this.#rate ??= FIRST_RATE;
+  }
+
+  #judge(heard: RequestTimes, copied: number): void {
+    const known = [...heard].filter(([key]) => this.#alone.has(key));
+    if (known.length < heard.size || this.#looks >= PERIOD) {
+      this.#beginMeasuring();
+      return;
+    }
+    // What takes long while nothing is copied does not do so because of it.
+    if (copied === 0) return;
+    const took = known.reduce((sum, [, { ns }]) => sum + ns, 0);
+    const expected = known.reduce((sum, [key, { count }]) => sum + count * (this.#alone.get(key) ?? 0), 0);
+    this.#slower += WEIGHT * (took / Math.max(1, expected) - this.#slower);
+    if (this.#slower > TOO_SLOW) {
+      const part = Math.max(LEAST_FALL, GOAL / this.#slower);
+      this.#rate = Math.max(LEAST_RATE, Math.floor(part * Math.min(this.#rate ?? Infinity, copied)));
+      // At the lowest rate, too: what they take now is what they take without us.
+      if (this.#rate === LEAST_RATE) this.#note(heard);
+    } else if (this.#slower < GOAL) this.#grow(copied);
+  }
+
+  #grow(copied: number): void {
     // Else it is not the rate that bounds the copy.
-    if (slower < GOAL && copied > (this.#rate ?? Infinity) / 2) this.#grow(GROWTH);
-    if (slower < QUICKER) this.#note(requests, heard);
-  }
-
-  #fall(requests: RequestTimes, heard: readonly RequestKind[], part: number, copied: number): void {
-    if (this.#rate === LEAST_RATE) {
-      this.#slowLooks++;
-      if (this.#slowLooks < PATIENCE) return;
-      this.#note(requests, heard);
-      this.#slowLooks = 0;
-      return;
-    }
-    this.#rate = Math.max(LEAST_RATE, Math.floor(part * Math.min(this.#rate ?? Infinity, copied)));
-  }
-
-  #note(requests: RequestTimes, heard: readonly RequestKind[]): void {
-    for (const kind of heard) this.#alone.set(kind, requests[kind].ns / requests[kind].count);
-  }
-
-  #grow(times: number): void {
-    if (this.#rate === undefined) return;
-    const more = Math.floor(this.#rate * times);
+    if (this.#rate === undefined || copied < this.#rate / 2) return;
+    const more = Math.floor(this.#rate * GROWTH);
     this.#rate = more > MOST_RATE ? undefined : more;
   }
-}
-
-function heardOf(requests: RequestTimes): RequestKind[] {
-  return requestKinds.filter((kind) => requests[kind].count >= FEWEST);
 }

@@ -74,9 +74,9 @@ describe('the command line', () => {
     [['snapshot', 'create'], 'which VM?'],
     [['snapshot', 'create', '--qmp', '/q', '--lease', '0'], '--lease: expected seconds above 0'],
     [['snapshot', 'create', '--qmp', '/q', '--lease', 'soon'], '--lease: expected seconds above 0'],
-    ...['0', '-1', '', 'fast', 'Infinity'].map((limit): [string[], string] => [
+    ...['0', '-1', '', 'fast', 'Infinity', '1e13'].map((limit): [string[], string] => [
       ['backup', 'run', '--qmp', '/q', '--to', '/r', `--limit=${limit}`],
-      '--limit: expected MiB per second above 0, "auto" or "none"',
+      '--limit: expected MiB per second above 0 (at most 2^32), "auto" or "none"',
     ]),
     [['writers', '--qmp', '/q'], 'no guest-agent socket'],
     [['backup', 'verify', '--repo', '/r', '--boot=latest'], '--boot=latest: this option takes no value'],

@@ -10,12 +10,18 @@ const FASTEST = 1000 * MEBIBYTE;
 /** At which requests take twice as long. */
 const DOUBLING = 200 * MEBIBYTE;
 
-const writes = (count: number, nsEach: number): RequestTimes => ({
-  read: { count: 0, ns: 0 },
-  write: { count, ns: count * nsEach },
-  flush: { count: 0, ns: 0 },
-});
+const writes = (count: number, nsEach: number): RequestTimes =>
+  new Map(count === 0 ? [] : [['disk write', { count, ns: count * nsEach }]]);
 const nothing = writes(0, 0);
+/** Multiplies by what chance makes of a mean; the same each time. */
+function noise(spread: number): () => number {
+  let state = 1;
+  const uniform = (): number => {
+    state = (state * 1_103_515_245 + 12_345) % 2 ** 31;
+    return (state + 0.5) / 2 ** 31;
+  };
+  return () => Math.exp(spread * Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
+}
 /** A look at a guest that writes while the disks are copied at the rule's rate. */
 const look = (rule: PaceRule, aloneNs = ALONE_NS, perByte = 1): Look => {
   const copied = Math.min(rule.rate ?? Infinity, FASTEST);
@@ -30,29 +36,54 @@ test('a guest of which nothing is heard needs no limit', () => {
   for (let n = 0; n < 5; n++) expect(rule.next({ requests: nothing, copied: FASTEST })).toBeUndefined();
 });
 
-test('too few requests tell nothing', () => {
+test('a guest that makes one request now and then is not waited for', () => {
   const rule = new PaceRule();
-  rule.learn(writes(9, ALONE_NS));
+  rule.learn(writes(1, ALONE_NS));
   expect(rule.rate).toBeUndefined();
-  expect(rule.next({ requests: writes(9, 100 * ALONE_NS), copied: FASTEST })).toBeUndefined();
+  for (let n = 0; n < 100; n++) rule.next({ requests: writes(n % 5 === 0 ? 1 : 0, ALONE_NS), copied: FASTEST });
+  expect(rule.rate).toBeUndefined();
 });
+
+test.each([
+  ['few requests in each look', () => 4],
+  ['many in every fourth', (n: number) => (n % 4 === 0 ? 100 : 0)],
+])('a guest that makes %s is spared', (_what, count) => {
+  const rule = new PaceRule();
+  let slowed = 0;
+  for (let n = 0; n < 400; n++) {
+    const copied = Math.min(rule.rate ?? Infinity, FASTEST);
+    if (n >= 100) slowed += slowerAt(rule.rate) / 300;
+    rule.next({ requests: writes(count(n), ALONE_NS * slowerAt(copied)), copied });
+  }
+  expect(slowed).toBeLessThan(2.5);
+});
+
+/** Over so many looks, without those at the lowest rate. */
+function ratesOver(looks: number, rule: PaceRule, of: () => Look): number[] {
+  const rates = Array.from({ length: looks }, () => rule.next(of()) ?? Infinity);
+  return rates.filter((rate) => rate !== LEAST_RATE);
+}
 
 test('the rate finds what the requests of a guest let it, and stays there', () => {
   const rule = new PaceRule();
   rule.learn(writes(100, ALONE_NS));
-  for (let n = 0; n < 30; n++) rule.next(look(rule));
-  for (let n = 0; n < 30; n++) {
-    rule.next(look(rule));
-    expect(slowerAt(rule.rate)).toBeGreaterThan(1.4);
-    expect(slowerAt(rule.rate)).toBeLessThan(2.2);
-  }
+  ratesOver(30, rule, () => look(rule));
+  const slower = ratesOver(200, rule, () => look(rule)).map(slowerAt);
+  expect(slower.length).toBeGreaterThan(180);
+  expect(Math.min(...slower)).toBeGreaterThan(1.2);
+  expect(Math.max(...slower)).toBeLessThan(3);
+  expect(slower.reduce((sum, each) => sum + each / slower.length, 0)).toBeLessThan(2.2);
 });
 
-test('a copy that slows nobody comes to be as fast as it can be', () => {
+test.each([0, 0.4, 0.8])('a copy that slows nobody comes to be as fast as it can be (noise of %s)', (spread) => {
   const rule = new PaceRule();
-  rule.learn(writes(100, ALONE_NS));
-  for (let n = 0; n < 60; n++) rule.next(look(rule, ALONE_NS, 0));
-  expect(rule.rate).toBeGreaterThan(FASTEST);
+  const chance = noise(spread);
+  rule.learn(writes(100, ALONE_NS * chance()));
+  const copied = Array.from({ length: 1000 }, () => {
+    rule.next({ requests: writes(100, ALONE_NS * chance()), copied: Math.min(rule.rate ?? Infinity, FASTEST) });
+    return Math.min(rule.rate ?? Infinity, FASTEST);
+  });
+  expect(copied.reduce((sum, each) => sum + each / 1000, 0)).toBeGreaterThan(0.7 * FASTEST);
 });
 
 test('what does not bound the copy does not grow', () => {
@@ -68,52 +99,56 @@ test('a guest that begins to work meanwhile is heard at the lowest rate first', 
   rule.learn(nothing);
   expect(rule.next(look(rule))).toBe(LEAST_RATE);
   // This look began before the rate was in force.
-  rule.next({ requests: writes(100, 20 * ALONE_NS), copied: LEAST_RATE });
-  rule.next({ requests: writes(100, ALONE_NS), copied: LEAST_RATE });
-  for (let n = 0; n < 30; n++) rule.next(look(rule));
-  expect(slowerAt(rule.rate)).toBeGreaterThan(1.4);
-  expect(slowerAt(rule.rate)).toBeLessThan(2.4);
+  expect(rule.next({ requests: writes(100, 20 * ALONE_NS), copied: LEAST_RATE })).toBe(LEAST_RATE);
+  expect(rule.next({ requests: writes(100, ALONE_NS), copied: LEAST_RATE })).toBeGreaterThan(LEAST_RATE);
+  ratesOver(30, rule, () => look(rule));
+  const slower = ratesOver(100, rule, () => look(rule)).map(slowerAt);
+  expect(Math.max(...slower)).toBeLessThan(3);
 });
 
-test('a guest that is slow by itself is not waited for for ever', () => {
+test.each([1.8, 10])('a guest that comes to be %s times slower by itself is not waited for for ever', (times) => {
   const rule = new PaceRule();
   rule.learn(writes(100, ALONE_NS));
-  const slowNs = 10 * ALONE_NS;
-  for (let n = 0; n < 10; n++) rule.next(look(rule, slowNs, 0));
-  expect(rule.rate).toBeGreaterThanOrEqual(LEAST_RATE);
-  for (let n = 0; n < 40; n++) rule.next(look(rule, slowNs, 0));
+  ratesOver(150, rule, () => look(rule, times * ALONE_NS, 0));
   expect(rule.rate).toBeGreaterThan(FASTEST);
 });
 
 test('a guest that comes to be quicker is held to what it is then', () => {
   const rule = new PaceRule();
   rule.learn(writes(100, 10 * ALONE_NS));
-  for (let n = 0; n < 40; n++) rule.next(look(rule));
-  expect(slowerAt(rule.rate)).toBeLessThan(3);
+  ratesOver(300, rule, () => look(rule));
+  expect(Math.max(...ratesOver(40, rule, () => look(rule)).map(slowerAt))).toBeLessThan(3);
 });
 
-test('more flushes than before are no slower requests', () => {
+test('more flushes than before, or more for a slow disk, are no slower requests', () => {
   const rule = new PaceRule();
-  const mixed = (write: number, flush: number): RequestTimes => ({
-    read: { count: 0, ns: 0 },
-    write: { count: write, ns: write * 1000 },
-    flush: { count: flush, ns: flush * 50_000 },
-  });
+  const mixed = (quick: number, slow: number): RequestTimes =>
+    new Map([
+      ['ssd write', { count: quick, ns: quick * 1000 }],
+      ['hdd flush', { count: slow, ns: slow * 50_000 }],
+    ]);
   rule.learn(mixed(1000, 10));
   const before = rule.rate ?? NaN;
   expect(rule.next({ requests: mixed(500, 500), copied: before })).toBeGreaterThan(before);
 });
 
+test('what takes long while nothing is copied is not because of it', () => {
+  const rule = new PaceRule();
+  rule.learn(writes(100, ALONE_NS));
+  const before = rule.rate;
+  for (let n = 0; n < 30; n++) expect(rule.next({ requests: writes(100, 50 * ALONE_NS), copied: 0 })).toBe(before);
+});
+
 test('it never falls below the lowest rate', () => {
   const rule = new PaceRule();
   rule.learn(writes(100, ALONE_NS));
-  for (let n = 0; n < 3; n++) rule.next({ requests: writes(100, 1000 * ALONE_NS), copied: 0 });
+  for (let n = 0; n < 3; n++) rule.next({ requests: writes(100, 1000 * ALONE_NS), copied: 1 });
   expect(rule.rate).toBe(LEAST_RATE);
 });
 
 test('a guest that falls silent frees the copy', () => {
   const rule = new PaceRule();
   rule.learn(writes(100, ALONE_NS));
-  for (let n = 0; n < 10; n++) rule.next({ requests: nothing, copied: rule.rate ?? NaN });
+  for (let n = 0; n < 40; n++) rule.next({ requests: nothing, copied: rule.rate ?? NaN });
   expect(rule.rate).toBeUndefined();
 });

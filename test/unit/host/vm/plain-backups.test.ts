@@ -258,6 +258,26 @@ describe('the end of the jobs', () => {
     ]);
   });
 
+  test('a job that stands still, since QEMU holds it back for what the guest made it copy, gets twice its share', async () => {
+    await begin();
+    const rate = 64 * 1024 * 1024;
+    const job = { type: 'backup', id: 'job-a', status: 'running', 'current-progress': 1, 'total-progress': 4 };
+    const moved = { ...job, 'current-progress': 2 };
+    jobs = [job];
+    const abort = new AbortController();
+    fake.handlers['block-job-set-speed'] = ({ arguments: given }) => {
+      const { speed } = given as { speed: number };
+      if (speed >= 4 * rate) jobs = [moved];
+      else if (speed === rate) abort.abort(new Error('enough'));
+      return {};
+    };
+    const options = { stallMs: 30_000, finalizeMs: 5000, beforeFlush: () => Promise.resolve() };
+    const paced = { ...options, pace: () => Promise.resolve(rate), signal: abort.signal, onProgress: () => undefined };
+    await expect(qemu.backups.transfer([{ ...target('a'), speed: rate }], paced)).rejects.toThrow('enough');
+    const told = fake.received.filter(({ execute }) => execute === 'block-job-set-speed');
+    expect(told.map((each) => (each.arguments as { speed: number }).speed)).toEqual([2 * rate, 4 * rate, rate]);
+  });
+
   test('a rate that comes too late for a job is no failure, one that is refused is', async () => {
     await begin();
     const refuse = (): never => {
