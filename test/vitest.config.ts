@@ -15,8 +15,8 @@ const project = (name: string, testTimeout: number, options: object = {}) => ({
   },
 });
 
-/** Emulated domains with the stock agent and with ours, ten minutes on a slow machine: left to `npm run test:thorough`. */
-const thorough = ['test/vm/libvirt-failures.test.ts', 'test/vm/libvirt-flows.test.ts'];
+/** Emulated domains with the stock agent and with ours, and hundreds of freezes: left to `npm run test:thorough`. */
+const thorough = ['libvirt-failures', 'libvirt-flows', 'rest'].map((name) => `test/vm/${name}.test.ts`);
 
 export default defineConfig({
   root: new URL('..', import.meta.url).pathname,
