@@ -9,7 +9,7 @@ import { execa } from 'execa';
 import type { RunManifest } from '../../src/host/repository/run-manifest.js';
 import type { QmpEvent } from '../../src/qmp/events.js';
 import type { QemuGuest } from '../../src/testing/index.js';
-import { bridgeResult, toolProcess } from '../support/agent-guest.js';
+import { bridge, bridgeResult, toolProcess } from '../support/agent-guest.js';
 import { scratch } from '../support/scratch.js';
 import { dropCache, fillFile } from './backup-copying.js';
 import { guestProgram } from './guest-program.js';
@@ -131,9 +131,8 @@ async function measureRound(
 /** Of the runs before it none is kept. */
 async function backUp(guest: QemuGuest, more: readonly string[]): Promise<RunManifest> {
   const repository = path.join(guest.dir, 'repository');
-  const run = ['backup', 'run', '--to', repository, '--full', '--disk', 'load', ...more];
-  const words = [...run, '--qmp', guest.qmpPath, '--qga', guest.qgaPath];
-  const { exitCode, json, stderr } = await bridgeResult(toolProcess(words, { timeoutMs: BACKUP_LIMIT_MS }));
+  const words = ['backup', 'run', '--to', repository, '--full', '--disk', 'load', ...more];
+  const { exitCode, json, stderr } = await bridge(guest, words, { timeoutMs: BACKUP_LIMIT_MS });
   if (exitCode !== 0) throw new Error(`backup run: exit ${exitCode ?? '-'}: ${stderr}`);
   const forgotten = await bridgeResult(toolProcess(['backup', 'forget', '--keep', '1', '--repo', repository]));
   if (forgotten.exitCode !== 0) throw new Error(`backup forget: ${forgotten.stderr}`);

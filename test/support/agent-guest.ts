@@ -89,9 +89,16 @@ export async function removeWriters(guest: Pick<Guest, 'exec'>, ...names: readon
   await guest.exec(['/bin/rm', '-f', ...names.map((name) => `${HOOKS}/${name}`)]);
 }
 
+interface BridgeOptions {
+  /** Sockets other than the guest's. */
+  readonly qmp?: string;
+  readonly qga?: string;
+  readonly timeoutMs?: number;
+}
+
 /** Runs the host tool on a guest; never throws for its exit code. */
-export async function bridge(guest: QemuGuest, words: readonly string[], sockets: { qmp?: string; qga?: string } = {}) {
-  return await bridgeResult(bridgeProcess(guest, words, sockets));
+export async function bridge(guest: QemuGuest, words: readonly string[], options: BridgeOptions = {}) {
+  return await bridgeResult(bridgeProcess(guest, words, options));
 }
 
 export async function bridgeResult(process: ReturnType<typeof toolProcess>) {
@@ -108,10 +115,10 @@ export async function bridgeResult(process: ReturnType<typeof toolProcess>) {
 export function bridgeProcess(
   guest: QemuGuest,
   words: readonly string[],
-  sockets: { qmp?: string; qga?: string } = {},
+  { qmp = guest.qmpPath, qga = guest.qgaPath, ...limits }: BridgeOptions = {},
 ) {
-  const vm = ['--vm', 'guest', '--qmp', sockets.qmp ?? guest.qmpPath, '--qga', sockets.qga ?? guest.qgaPath];
-  return toolProcess([...words, ...vm, '--state-dir', path.join(guest.dir, 'state')]);
+  const vm = ['--vm', 'guest', '--qmp', qmp, '--qga', qga];
+  return toolProcess([...words, ...vm, '--state-dir', path.join(guest.dir, 'state')], limits);
 }
 
 /** The host tool as built, with --json. `timeoutMs`: for everything. */

@@ -13,7 +13,7 @@ import { encryptionOf, withEncryption, type EncryptArgs } from './backup-key.js'
 import { exitCode, type ExitCode } from './exit-codes.js';
 import {
   agentLimits,
-  bytesPerSecond,
+  bytesOfRate,
   limitMs,
   lockWaitMs,
   path,
@@ -193,14 +193,11 @@ async function optionsOf(args: RunArgs, output: Output, signal: AbortSignal): Pr
   };
 }
 
-/** MiB per second: what QEMU takes for a number. */
-const MOST_LIMIT = 2 ** 32;
-
 function speedOf(limit: string): BackupOptions['speed'] {
   if (limit === 'auto') return 'auto';
   if (limit === 'none') return undefined;
-  const number = limit === '' ? NaN : Number(limit);
-  if (number > 0 && number <= MOST_LIMIT) return bytesPerSecond('limit', number);
+  const bytes = limit === '' ? undefined : bytesOfRate(Number(limit));
+  if (bytes !== undefined) return bytes;
   const expected = 'expected MiB per second above 0 (at most 2^32), "auto" or "none"';
   throw new UsageError('E_LIMIT', `--limit: ${expected}, found ${JSON.stringify(limit)}`);
 }

@@ -197,11 +197,19 @@ export function limitMs(option: string, seconds: number): number {
   throw new UsageError('E_LIMIT', `--${option}: expected seconds above 0 and at most 86400, found ${seconds}`);
 }
 
+/** MiB per second: what QEMU takes for a number, in bytes. */
+const MOST_RATE = 2 ** 32;
+
+/** Bytes per second of MiB per second; undefined unless they are above 0, and at most `MOST_RATE`. */
+export function bytesOfRate(mebibytes: number): number | undefined {
+  return mebibytes > 0 && mebibytes <= MOST_RATE ? Math.ceil(mebibytes * 1024 * 1024) : undefined;
+}
+
 /** Bytes per second of an option in MiB per second. Throws a UsageError unless it is above 0. */
 export function bytesPerSecond(option: string, speed: number | undefined): number | undefined {
   if (speed === undefined) return undefined;
-  const bytes = Math.ceil(speed * 1024 * 1024);
-  if (bytes > 0 && Number.isSafeInteger(bytes)) return bytes;
+  const bytes = bytesOfRate(speed);
+  if (bytes !== undefined) return bytes;
   throw new UsageError('E_LIMIT', `--${option}: expected MiB per second above 0, found ${speed}`);
 }
 

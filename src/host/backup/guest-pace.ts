@@ -2,13 +2,11 @@
 // (pace-rule.ts), asked twice a second.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { requestsSince, type RequestTimes } from '../../qmp/request-times.js';
+import type { Pace } from '../vm/hypervisor.js';
 import { PaceRule } from './pace-rule.js';
 
 /** Looks are this far apart, or farther. */
 const LOOK_MS = 500;
-
-/** Gives the bytes per second from now on, for all that is copied together; `current`: bytes so far. */
-export type Pace = (current: number) => Promise<number | undefined>;
 
 export interface Pacer {
   /** Before anything is copied: the rate to begin with. Throws the signal's reason when aborted. */

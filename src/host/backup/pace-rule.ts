@@ -45,7 +45,8 @@ export class PaceRule {
   #unheardLooks = 0;
   /** Since requests were measured at the lowest rate. */
   #looks = 0;
-  #measuring: { isSettled: boolean } | undefined;
+  /** The lowest rate comes into force during a look, which tells nothing. */
+  #measuring: 'not yet' | 'now' | undefined;
 
   /** Bytes per second; undefined: as fast as it goes. */
   get rate(): number | undefined {
@@ -66,7 +67,7 @@ export class PaceRule {
     if (this.#silentLooks >= SILENT || this.#unheardLooks >= HARDLY_HEARD) {
       this.#measuring = undefined;
       this.#grow(copied);
-    } else if (this.#measuring !== undefined) this.#measure(heard, this.#measuring);
+    } else if (this.#measuring !== undefined) this.#measure(heard);
     else if (heard.size > 0) this.#judge(heard, copied);
     return this.rate;
   }
@@ -92,15 +93,9 @@ export class PaceRule {
     return heard.size > 0;
   }
 
-  /** The lowest rate comes into force during a look, which tells nothing. */
-  #beginMeasuring(): void {
-    this.#measuring = { isSettled: false };
-    this.#few = new Map();
-  }
-
-  #measure(heard: RequestTimes, measuring: { isSettled: boolean }): void {
-    if (!measuring.isSettled) {
-      measuring.isSettled = true;
+  #measure(heard: RequestTimes): void {
+    if (this.#measuring === 'not yet') {
+      this.#measuring = 'now';
       this.#few = new Map();
       return;
     }
@@ -114,7 +109,7 @@ export class PaceRule {
   #judge(heard: RequestTimes, copied: number): void {
     const known = [...heard].filter(([key]) => this.#alone.has(key));
     if (known.length < heard.size || this.#looks >= PERIOD) {
-      this.#beginMeasuring();
+      this.#measuring = 'not yet';
       return;
     }
     // What takes long while nothing is copied does not do so because of it.

@@ -137,6 +137,9 @@ export interface Checkpoint {
   readonly ofProcess?: boolean;
 }
 
+/** Gives the bytes per second from now on, for all that is copied together, when told how many were; undefined: no limit. */
+export type Pace = (current: number) => Promise<number | undefined>;
+
 export interface TransferOptions extends GroupOptions {
   /** How long the end of the jobs may take, once everything is copied; then, how long a target may take to be flushed. */
   readonly finalizeMs: number;
@@ -145,11 +148,8 @@ export interface TransferOptions extends GroupOptions {
    * flushed. Where they are flushed by somebody else it is called while they are written, too, and once they are.
    */
   readonly beforeFlush: () => Promise<void>;
-  /**
-   * Gives the bytes per second from now on, for all targets together, when it is told how many were copied; undefined: as fast
-   * as it goes. Asked if `changesRates`.
-   */
-  readonly pace?: ((current: number) => Promise<number | undefined>) | undefined;
+  /** Asked if `changesRates`. */
+  readonly pace?: Pace;
 }
 
 /** How long a checkpoint of a disk lasts: with its image, with the VM's process, or there can be none. */
