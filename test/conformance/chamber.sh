@@ -7,10 +7,10 @@
 set -eu
 source=$1
 shift
-root=$(mktemp -d)
-mount -t tmpfs -o mode=755 tmpfs "$root"
-cp -R "$source/." "$root/"
-cd "$root"
+# Over a folder that every machine has: nothing is left of it when the namespace is gone.
+mount -t tmpfs -o mode=755 tmpfs /mnt
+cp -R "$source/." /mnt/
+cd /mnt
 mkdir -p proc sys dev etc run var/run tmp old
 for device in null zero urandom; do
   : > "dev/$device"

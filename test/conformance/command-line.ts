@@ -20,12 +20,27 @@ wait_for() { n=0; while [ ! -e "$1" ]; do n=$((n + 1)); [ $n -gt 400 ] && { echo
 ask() { echo '{"execute": "guest-ping"}' | timeout 3 socat -t 1 - UNIX-CONNECT:"$1"; }
 `;
 
-export async function* outcomes(
+/** Some at a time: most of them wait, and each has a chamber without the others. */
+const CHAMBERS = 3;
+
+export interface RanCommandLine {
+  readonly asked: CommandLineCase;
+  readonly outcome: Outcome;
+}
+
+/** In the order of the cases. */
+export async function outcomes(
   agent: ChamberAgent,
   cases: readonly CommandLineCase[],
-): AsyncGenerator<{ readonly asked: CommandLineCase; readonly outcome: Outcome }> {
-  await using chamber = await openChamber(agent.rootfs);
-  for (const asked of cases) yield { asked, outcome: await run(chamber, agent, asked) };
+): Promise<readonly RanCommandLine[]> {
+  const ran: RanCommandLine[] = [];
+  const waiting = cases.entries();
+  const work = async (): Promise<void> => {
+    await using chamber = await openChamber(agent.rootfs);
+    for (const [index, asked] of waiting) ran[index] = { asked, outcome: await run(chamber, agent, asked) };
+  };
+  await Promise.all(Array.from({ length: CHAMBERS }, work));
+  return ran;
 }
 
 async function run(chamber: Chamber, agent: ChamberAgent, { script, conf }: CommandLineCase): Promise<Outcome> {
@@ -63,10 +78,7 @@ export interface RecordedCommandLine {
 }
 
 /** `$` the script, `@` the configuration file, `|` standard output, `!` standard error, `=` how it ended. */
-export function formatCommandLines(
-  agent: string,
-  all: readonly { readonly asked: CommandLineCase; readonly outcome: Outcome }[],
-): string {
+export function formatCommandLines(agent: string, all: readonly RanCommandLine[]): string {
   const blocks = all.map(({ asked: { name, script, conf }, outcome }) =>
     [
       `== ${escapeText(name)}`,

@@ -25,7 +25,7 @@ describe.skipIf(lack !== undefined)(`run${lack === undefined ? '' : ` (${lack})`
   const ours = new Map<string, Outcome>();
   beforeAll(async () => {
     agent = await builtAgent();
-    for await (const { asked, outcome } of outcomes(agent, commandLineCases)) ours.set(asked.name, outcome);
+    for (const { asked, outcome } of await outcomes(agent, commandLineCases)) ours.set(asked.name, outcome);
   }, 300_000);
   afterAll(async () => {
     await agent?.[Symbol.asyncDispose]();

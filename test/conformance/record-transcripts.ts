@@ -10,8 +10,8 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { agentOfSuite, installedAgent, type ChamberAgent } from './chamber.js';
 import { answers, recordedFamilies, versionOf } from './chamber-agents.js';
-import { formatCommandLines, outcomes, type Outcome } from './command-line.js';
-import { commandLineCases, type CommandLineCase } from './command-line-cases.js';
+import { formatCommandLines, outcomes } from './command-line.js';
+import { commandLineCases } from './command-line-cases.js';
 import { shapeOf } from './shape.js';
 import { formatTranscript, trimAnswer, type Recorded } from './transcript.js';
 
@@ -33,8 +33,7 @@ async function record(agent: ChamberAgent): Promise<void> {
   const folder = join(transcripts, release);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  const lines: { readonly asked: CommandLineCase; readonly outcome: Outcome }[] = [];
-  for await (const line of outcomes(agent, commandLineCases)) lines.push(line);
+  const lines = await outcomes(agent, commandLineCases);
   writeFileSync(join(folder, 'command-line.txt'), formatCommandLines(version, lines));
   let total = 0;
   for (const [family, exchanges] of found) {

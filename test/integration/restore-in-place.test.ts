@@ -221,8 +221,8 @@ requires(
   test('that has begun to write is not ended by its time limit', async () => {
     const [, second = ''] = await start();
     await vm.at.vm.quit();
-    beforeQemuImg('commit', 'sleep 21');
-    expect((await inPlace(second, '--yes', '--timeout', '20', '--disk', 'data0')).error.message).toBe('none');
+    beforeQemuImg('commit', 'sleep 11');
+    expect((await inPlace(second, '--yes', '--timeout', '10', '--disk', 'data0')).error.message).toBe('none');
     const data0 = vm.states.get(second)?.get('data0') ?? Buffer.alloc(0);
     await expectImages(new Map([...vm.state(), ['data0', data0]]));
   });

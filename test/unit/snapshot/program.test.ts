@@ -1,9 +1,12 @@
-import { expect, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 import { existsSync, writeFileSync } from 'node:fs';
 import { mustRun, runProgram, runWithin, SEARCH_PATH } from '../../../src/snapshot/program.js';
 import { scratch } from '../../support/scratch.js';
 
 const folder = scratch();
+afterAll(() => {
+  folder[Symbol.dispose]();
+});
 
 test('what a program says and how it ends is told', async () => {
   expect(await runProgram(['sh', '-c', 'echo o; echo e >&2; exit 3'])).toEqual({

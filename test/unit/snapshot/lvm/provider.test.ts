@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { lvmProviders } from '../../../../src/snapshot/lvm/provider.js';
 import type { Provider } from '../../../../src/snapshot/providers/provider.js';
 import type { Run } from '../../../../src/snapshot/program.js';
@@ -46,6 +46,9 @@ const run: Run = async (words) => {
 };
 
 const folder = scratch();
+afterAll(() => {
+  folder[Symbol.dispose]();
+});
 for (const [device, uuid] of [
   ['254:1', UUID],
   ['254:2', UUID],
