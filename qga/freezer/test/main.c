@@ -1,4 +1,4 @@
-/* Runs the C tests: no privileges, no real freeze. They take about 20 s, most of it scripted waiting. */
+/* Runs the C tests: no privileges, no real freeze. They take about 40 s, most of it scripted waiting. */
 #define _GNU_SOURCE
 #include "check.h"
 
