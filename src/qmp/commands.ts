@@ -65,6 +65,15 @@ const job = v.object({
   'total-progress': int,
   error: v.optional(v.string()),
 });
+const blockJob = v.object({
+  device: v.string(),
+  type: v.string(),
+  status: v.string(),
+  /** Bytes; `speed`: bytes per second, 0 for no limit. */
+  offset: int,
+  speed: int,
+  paused: v.boolean(),
+});
 interface PciDevice {
   readonly bus: number;
   readonly slot: number;
@@ -181,7 +190,7 @@ const qmpCommands = {
       }),
     ),
   ),
-  'query-block-jobs': declare()(v.array(v.object({ device: v.string(), type: v.string(), status: v.string() }))),
+  'query-block-jobs': declare()(v.array(blockJob)),
   /** Nodes that others read or write by NBD, vhost-user or FUSE. */
   'query-block-exports': declare()(v.array(v.object({ id: v.string(), 'node-name': v.string() }))),
   /** `frontend-open`: somebody in the guest has the port open. */

@@ -5,6 +5,7 @@ import { readdirSync } from 'node:fs';
 import { chmod, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { BackedUpDomain, twoDisks, type DomainDisk } from '../support/backed-up-domain.js';
@@ -111,6 +112,16 @@ requires(...BARE_DOMAIN_NEEDS)('a backup of a libvirt domain that does not come 
     await vm.domain.virsh('domjobabort');
     expect(await cancelled).toMatchObject({ code: 5, error: { code: 'E_JOB' } });
     expect((await cancelled).error.message).toContain('the backup job failed');
+
+    // QEMU copies first what the guest overwrites, counts it, and holds the job back for twelve seconds.
+    const heldBack = vm.run('--limit', '1', '--stall-timeout', '2');
+    await copying(vm);
+    await limited(vm);
+    await vm.write('vda', 2, 200 * 1024, 12 * 1024);
+    await sleep(6000);
+    expect(await jobs(vm)).toHaveLength(1);
+    await vm.domain.virsh('domjobabort');
+    expect(await heldBack).toMatchObject({ code: 5, error: { code: 'E_JOB' } });
 
     const controller = new AbortController();
     const interrupted = vm.runUnless(controller.signal, '--limit', '1');

@@ -7,6 +7,7 @@ import { readNodes } from '../../../qmp/block-graph.js';
 import type { BackupTarget, TransferOptions } from '../hypervisor.js';
 import { backupFiles } from './backup-xml.js';
 import { runningJob, type RunningJob } from './domain-job.js';
+import { isHeldBack } from './held-back.js';
 import type { LibvirtMonitor } from './monitor.js';
 import { VirshError, type Virsh } from './virsh.js';
 
@@ -69,8 +70,9 @@ export class BackupJob {
     check: () => Promise<void>,
   ): Promise<RunningJob | undefined> {
     const { signal, stallMs, onProgress } = options;
+    const beganMs = performance.now();
     let seen: RunningJob | undefined;
-    let moved = { current: -1, atMs: performance.now() };
+    let moved = { current: -1, atMs: beganMs };
     for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(2 * pollMs, POLL_MS)) {
       signal.throwIfAborted();
       const job = await runningJob(this.#virsh);
@@ -80,7 +82,9 @@ export class BackupJob {
       await check();
       onProgress(job);
       if (job.current !== moved.current) moved = { current: job.current, atMs: nowMs };
-      if (nowMs - moved.atMs > stallMs) throw new DeadlineError('the backup job to get on', stallMs);
+      if (nowMs - moved.atMs > stallMs && !(await isHeldBack(this.#monitor, nowMs - beganMs))) {
+        throw new DeadlineError('the backup job to get on', stallMs);
+      }
       await sleep(pollMs);
     }
   }
