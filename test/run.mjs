@@ -2,16 +2,7 @@
 // last line is the total, alone. With FSB_REQUIRED=all a skip is a failure. A runner that breaks without counting (a
 // crash, a compile error) counts as one failure, and so does each test file that the time limit left undone.
 import { spawn } from 'node:child_process';
-import {
-  closeSync,
-  existsSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -51,6 +42,8 @@ const LONG_OF_VM = [
 ].map((name) => `test/vm/${name}.test.ts`);
 /** The others, so many that both runners have something to do until the end. */
 const PARTS_OF_VM = 6;
+/** nice(1) is for the processes of one session where Linux weighs sessions as groups: sched(7), autogroup. */
+const LEAST = '[ ! -e /proc/self/autogroup ] || echo 19 >/proc/self/autogroup; exec nice -n 19 "$@"';
 
 const elapsed = () => `${((performance.now() - startMs) / 1000).toFixed(0)} s`;
 
@@ -128,11 +121,8 @@ async function run(command, { stdout = 'inherit', env = process.env, givesWay = 
   if (late) return { status: 'the time limit before it began' };
   const begin = elapsed();
   console.log(`\n--- ${begin}: ${command.join(' ')}`);
-  const [program, ...words] = givesWay ? ['nice', '-n', '19', ...command] : command;
+  const [program, ...words] = givesWay ? ['sh', '-c', LEAST, 'sh', ...command] : command;
   const child = spawn(program, words, { cwd: root, detached: true, env, stdio: ['ignore', stdout, 'inherit'] });
-  // nice(1) is for the processes of one session where Linux weighs sessions as groups: sched(7), autogroup.
-  const weight = `/proc/${child.pid}/autogroup`;
-  if (givesWay && existsSync(weight)) writeFileSync(weight, '19');
   running.add(child);
   const status = await new Promise((resolve) => {
     child.on('error', (error) => {
