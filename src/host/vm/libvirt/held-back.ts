@@ -5,10 +5,12 @@ import { runQmp } from '../../../qmp/commands.js';
 import type { Monitor } from '../../../qmp/monitor.js';
 
 /**
- * True if a job has copied more in the time since it began than its rate allows: one that stands still does so for that.
+ * True if a backup job has copied more in the time since it began than its rate allows: one that stands still does so for that.
  * One that is paused does not. Throws what the monitor throws.
  */
 export async function isHeldBack(monitor: Monitor, sinceMs: number): Promise<boolean> {
   const jobs = await runQmp(monitor, 'query-block-jobs', {});
-  return jobs.some(({ offset, speed, paused }) => !paused && speed > 0 && offset > (speed * sinceMs) / 1000);
+  return jobs.some(
+    ({ type, offset, speed, paused }) => type === 'backup' && !paused && speed > 0 && offset > (speed * sinceMs) / 1000,
+  );
 }
