@@ -43,7 +43,7 @@ const LONG_OF_VM = [
 /** The others, so many that both runners have something to do until the end. */
 const PARTS_OF_VM = 6;
 /** nice(1) is for the processes of one session where Linux weighs sessions as groups: sched(7), autogroup. */
-const LEAST = '[ ! -e /proc/self/autogroup ] || echo 19 >/proc/self/autogroup; exec nice -n 19 "$@"';
+const GIVE_WAY = '[ ! -e /proc/self/autogroup ] || echo 19 >/proc/self/autogroup; exec nice -n 19 "$@"';
 
 const elapsed = () => `${((performance.now() - startMs) / 1000).toFixed(0)} s`;
 
@@ -67,22 +67,20 @@ const check =
   };
 
 /** What counts itself; each of its runners ends with `N passed, N failed`. */
-const counting =
-  (...command) =>
-  async () => {
-    // A file, not a pipe: that ends with the last process that was left behind with it.
-    const path = join(folder, 'output');
-    const stdout = openSync(path, 'w');
-    const { status } = await run(command, { stdout });
-    closeSync(stdout);
-    const said = readFileSync(path, 'utf8');
-    process.stdout.write(said);
-    const counts = [...said.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
-    for (const [, passed, failed] of counts) add({ passed: Number(passed), failed: Number(failed) });
-    const counted = counts.some(([, , failed]) => failed !== '0');
-    if (counted) failures.push(command.join(' '));
-    else if (counts.length === 0 || status !== 0) fail(command.join(' '));
-  };
+const counting = (command) => async () => {
+  // A file, not a pipe: that ends with the last process that was left behind with it.
+  const path = join(folder, 'output');
+  const stdout = openSync(path, 'w');
+  const { status } = await run(command, { stdout });
+  closeSync(stdout);
+  const said = readFileSync(path, 'utf8');
+  process.stdout.write(said);
+  const counts = [...said.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
+  for (const [, passed, failed] of counts) add({ passed: Number(passed), failed: Number(failed) });
+  const counted = counts.some(([, , failed]) => failed !== '0');
+  if (counted) failures.push(command.join(' '));
+  else if (counts.length === 0 || status !== 0) fail(command.join(' '));
+};
 
 /** A project of vitest, or some files of it. */
 const vitest =
@@ -121,7 +119,7 @@ async function run(command, { stdout = 'inherit', env = process.env, givesWay = 
   if (late) return { status: 'the time limit before it began' };
   const begin = elapsed();
   console.log(`\n--- ${begin}: ${command.join(' ')}`);
-  const [program, ...words] = givesWay ? ['sh', '-c', LEAST, 'sh', ...command] : command;
+  const [program, ...words] = givesWay ? ['sh', '-c', GIVE_WAY, 'sh', ...command] : command;
   const child = spawn(program, words, { cwd: root, detached: true, env, stdio: ['ignore', stdout, 'inherit'] });
   running.add(child);
   const status = await new Promise((resolve) => {
@@ -177,8 +175,8 @@ const givingWay = [
   vitest('unit', 1, ['--maxWorkers=1']),
   // It builds the fuzzer, as the last one does.
   check(make('fuzz', 'COUNT=20000', 'SEED=1')),
-  counting(...make('test')),
-  counting('npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1'),
+  counting(make('test')),
+  counting(['npx', 'tsx', 'test/fuzz/main.ts', '--count', '20000', '--seed', '1']),
 ];
 
 async function work(...queues) {
@@ -186,7 +184,7 @@ async function work(...queues) {
 }
 
 try {
-  // Two user-mode guests take two processors whole: a third runner would have guests miss their time limits.
+  // Two user-mode guests take two processors whole: a third one would have them miss their time limits.
   await Promise.all([work(oneByOne, besideIt), work(besideIt), work(givingWay)]);
 } finally {
   clearTimeout(timer);
